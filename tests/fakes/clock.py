@@ -1,0 +1,53 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from datetime import UTC, datetime, timedelta
+
+
+class ManualClock:
+    """Satisfies Clock and Timer; ``advance`` moves both clocks and wakes sleepers whose time has come."""
+
+    def __init__(self, now: datetime | None = None) -> None:
+        self._now = now if now is not None else datetime(2026, 1, 1, tzinfo=UTC)
+        self._monotonic = 0.0
+        self._order = 0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        """Return the time the test set."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return seconds advanced so far."""
+        return self._monotonic
+
+    @property
+    def sleepers(self) -> int:
+        """How many tasks wait on this clock; tests poll this before they advance."""
+        return sum(1 for _, _, future in self._sleepers if not future.done())
+
+    def advance(self, seconds: float) -> None:
+        """Move time forward and wake whoever is due."""
+        self._now += timedelta(seconds=seconds)
+        self._monotonic += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._monotonic:
+            future = heapq.heappop(self._sleepers)[2]
+            if not future.done():
+                future.set_result(None)
+
+    def step(self, seconds: float) -> None:
+        """Move only the wall clock, forward or back, as a bad time source would."""
+        self._now += timedelta(seconds=seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the test advanced far enough."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._order += 1
+        heapq.heappush(self._sleepers, (self._monotonic + seconds, self._order, future))
+        await future
