@@ -1,0 +1,4 @@
+"""The writing half of the audit trail: the recorder, the statement key, checkpoints and signed receipts.
+
+Record and chain formats are in ``cellward/audit``; durability is ``agent/spool``'s; sending is ``agent/link``'s.
+"""

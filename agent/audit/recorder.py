@@ -1,0 +1,1 @@
+"""The recorder: see ``agent.audit.interfaces.RecorderPort`` for what it promises."""

@@ -1,0 +1,148 @@
+"""What the link asks of the rest of the agent, and what the rest may ask of the link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from cellward.documents.facts import ClusterFacts
+from cellward.wire.codec import DesiredItem
+
+
+class CommandKind(Enum):
+    """The closed list of commands (V2)."""
+
+    RESYNC = "resync"
+    PROBE = "probe"
+    DIAGNOSE = "diagnose"
+    RENEW = "renew"
+    RECONNECT = "reconnect"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """A command that passed the checks: known kind, this boot, not expired, not run before."""
+
+    id: str
+    kind: CommandKind
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalText:
+    """A refusal as every surface shows it (V15)."""
+
+    code: str
+    reason: str
+    rule: str = ""
+    object: str = ""
+    next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What became of a command; ``facts`` are short, fixed and redacted."""
+
+    ok: bool
+    refusal: RefusalText | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptFacts:
+    """Outcome of a desired item. ``statement`` is the signed DSSE envelope, see ``agent.audit.statement``."""
+
+    revision: int
+    project: str
+    cell: str
+    environment: str
+    deployment_digest: str
+    accepted: bool
+    refusals: Sequence[RefusalText] = ()
+    statement: bytes = b""
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CellReport:
+    """State of a cell. ``phase`` is the name of a CellPhase without prefix, lower case, for example ``ready``."""
+
+    project: str
+    cell: str
+    environment: str
+    phase: str
+    deployment_digest: str = ""
+    release_digest: str = ""
+    objects_ready: int = 0
+    objects_total: int = 0
+    isolation: str = "unknown"
+    refusals: Sequence[RefusalText] = ()
+    drift_repairs: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPosition:
+    """Versions of the verified policy set; zeros when there is none."""
+
+    root: int = 0
+    timestamp: int = 0
+    snapshot: int = 0
+    targets: int = 0
+    snapshot_expires_unix: int = 0
+    bundles: Mapping[str, str] = field(default_factory=dict)
+
+
+class LinkPorts(Protocol):
+    """What the link calls. None of these may raise for bad content; what does raise is logged and counted."""
+
+    async def on_item(self, item: DesiredItem) -> None:
+        """Take a desired item; it is already durable in ``StateDb.items`` and nothing of it is verified."""
+        ...
+
+    async def on_policy_notice(self, version: int) -> None:
+        """Hear that a TUF timestamp of this version is there to be fetched."""
+        ...
+
+    async def on_command(self, command: CommandRequest) -> CommandOutcome:
+        """Carry out resync, probe or diagnose; renew and reconnect never get here."""
+        ...
+
+    def policy(self) -> PolicyPosition:
+        """Return the versions for Hello and AgentStatus."""
+        ...
+
+    def authority(self) -> str:
+        """Return ``authors`` or ``authors+hub``."""
+        ...
+
+    def reports(self) -> Sequence[CellReport]:
+        """Return the state of every cell, sent whole after each connect."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDescription:
+    """Fixed facts for Hello."""
+
+    realm: str
+    facts: ClusterFacts
+    agent_version: str
+    opa_version: str = ""
+    capabilities_digest: str = ""
+    schemas: Sequence[str] = ()
+    features: Sequence[str] = ()
+
+
+class LinkSender(Protocol):
+    """What the rest of the agent may push through the link, connected or not."""
+
+    async def send_receipt(self, receipt: ReceiptFacts) -> None:
+        """Make the receipt durable and send it; it is repeated until the hub acknowledges it."""
+        ...
+
+    async def send_report(self, report: CellReport) -> None:
+        """Send the newest state of a cell; while offline only the newest of each cell is kept."""
+        ...

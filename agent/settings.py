@@ -1,0 +1,194 @@
+"""Settings of the agent: one YAML file, strict, with the environment (``CELLWARD_AGENT_…``) on top.
+
+The agent's name is not among them: it comes from the certificate (V3). Neither is anything the hub could change: facts
+come from here, read-only for the agent.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cellward.errors import InvalidInput, define
+
+INVALID_SETTINGS = define(
+    "settings/invalid",
+    InvalidInput,
+    "The settings file cannot be used.",
+    hint="Correct the fields named; docs/reference lists every setting.",
+)
+
+_REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})\Z")
+_MAX_FILE = 256 * 1024
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FactSettings(_Strict):
+    """Cluster facts (design §2): what bindings and selectors match."""
+
+    environments: tuple[str, ...] = Field(min_length=1, description="Environments this cluster hosts.")
+    production: bool = Field(description="Whether production rules apply; has no default on purpose.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Free labels.")
+    region: str = Field(default="", description="Region name.")
+    projects: tuple[str, ...] = Field(default=("*",), min_length=1, description='Allowed projects; "*" means all.')
+
+    @field_validator("environments")
+    @classmethod
+    def _environments(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if len(name) > 12 or not _LABEL.match(name) or "--" in name:
+                raise ValueError(f"{name!r} is not an environment name (RFC 1123, at most 12 characters, no '--')")
+        if len(set(value)) != len(value):
+            raise ValueError("an environment is named twice")
+        return value
+
+
+class SpoolSettings(_Strict):
+    """Bounds of the durable state."""
+
+    max_bytes: int = Field(default=512 * 1024**2, ge=1024**2, description="Bound of the whole state file, bytes.")
+    audit_max_bytes: int = Field(
+        default=256 * 1024**2, ge=64 * 1024, description="Bound of the spooled audit records, bytes."
+    )
+
+
+class IntervalSettings(_Strict):
+    """How often things happen, seconds."""
+
+    heartbeat: Seconds = 10.0
+    status: Seconds = 15.0
+    metrics: Seconds = 10.0
+    audit: Seconds = 1.0
+    policy_refresh: Seconds = 300.0
+    background_audit: Seconds = 300.0
+    anchor: Seconds = 10.0
+    backoff_base: Seconds = 0.5
+    backoff_cap: Seconds = 30.0
+
+
+class AgentSettings(BaseSettings):
+    """Everything the agent is told at install."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="CELLWARD_AGENT_", env_nested_delimiter="__")
+
+    realm: str = Field(description="Realm: sha256: and 64 hex digits, from the join line.")
+    state_dir: Path = Field(description="Persistent directory of the agent, mode 0700.")
+    root_file: Path = Field(description="TUF root.json given at install, out of band.")
+    enrolment_address: str = Field(description="host:port of the hub's enrolment listener.")
+    hub_ca_file: Path = Field(description="PEM of the CA of hubs, from the join line.")
+    join_token_file: Path | None = Field(default=None, description="File with the join token; only needed once.")
+    facts: FactSettings
+    display_name: str = Field(default="", description="For logs before the first join only; never an identity.")
+    kubeconfig: Path | None = Field(default=None, description="kubeconfig; absent means the pod's service account.")
+    namespace: str = Field(default="cellward-system", description="Namespace of the agent.")
+    opa_binary: Path = Field(default=Path("opa"), description="The policy engine.")
+    metrics_listen: str = Field(default="", description="host:port on loopback for local /metrics; empty for none.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    isolation_probe: Literal["pods", "none"] = Field(default="pods", description="Whether isolation is probed by pods.")
+    spool: SpoolSettings = Field(default_factory=SpoolSettings)
+    intervals: IntervalSettings = Field(default_factory=IntervalSettings)
+
+    @field_validator("realm")
+    @classmethod
+    def _realm(cls, value: str) -> str:
+        if not _REALM.match(value):
+            raise ValueError("must be sha256: and 64 lower-case hex digits")
+        return value
+
+    @field_validator("enrolment_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return _checked_address(value)
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if not value:
+            return value
+        host = _checked_address(value).rpartition(":")[0]
+        if host not in {"127.0.0.1", "[::1]", "localhost"}:
+            raise ValueError("must be on loopback: the agent opens no port outside its cluster (V1)")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - signature of the base
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a stray .env file must not configure an agent
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment beat the file."""
+        return env_settings, init_settings
+
+
+def load_settings(path: Path) -> AgentSettings:
+    """Read and check the settings file.
+
+    Raises:
+        CellwardError: ``settings/invalid``, naming each field that is wrong.
+    """
+    values = _read_yaml(path)
+    try:
+        return AgentSettings(**values)
+    except ValidationError as error:
+        problems = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False))
+        raise INVALID_SETTINGS(f"{path}: {problems}", file=path) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise INVALID_SETTINGS(f"{path} is larger than {_MAX_FILE} bytes", file=path)
+        values = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
+    except OSError as error:
+        raise INVALID_SETTINGS(f"{path} cannot be read: {error.strerror}", file=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise INVALID_SETTINGS(f"{path} is not valid YAML: {_first_line(error)}", file=path) from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise INVALID_SETTINGS(f"{path} must hold one mapping with string keys", file=path)
+    return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """Build a mapping, refusing duplicates."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _checked_address(value: str) -> str:
+    match = _ADDRESS.match(value)
+    if match is None or not 0 < int(match.group(2)) < 65536:
+        raise ValueError("must be host:port")
+    return value
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(top)"
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,258 @@
+"""What the rest of the agent may ask of its durable state.
+
+Every method is asynchronous because one writer thread serves all of them in order: what a call returns reflects every
+call made before it, and a write is durable (fsync) when it returns. All writes raise ``spool/full`` when the disk or
+the configured bound is reached; then nothing of that call was written and what was there before is untouched (V16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from cellward.documents.floors import Floor
+from cellward.wire.codec import DesiredItem
+
+
+class CellKey(NamedTuple):
+    """What floors, items and receipts are kept by."""
+
+    project: str
+    cell: str
+    environment: str
+
+
+class Floors(Protocol):
+    """Sequence floors per (project, cell, environment); they never fall."""
+
+    async def get(self, project: str, cell: str, environment: str) -> Floor | None:
+        """Return the floor, or None when nothing was accepted yet."""
+        ...
+
+    async def set(self, project: str, cell: str, environment: str, floor: Floor) -> None:
+        """Raise the floor; a lower sequence, or an equal one with another digest, is ``spool/floor-would-fall``."""
+        ...
+
+    async def all(self) -> Mapping[CellKey, Floor]:
+        """Return every floor."""
+        ...
+
+    async def digest(self) -> str:
+        """Return the digest over all floors as Hello and the anchor carry it."""
+        ...
+
+
+class TimeFloorStore(Protocol):
+    """The latest time the agent's clock has shown (design §5: a step back is refused)."""
+
+    async def get(self) -> datetime | None:
+        """Return the floor, UTC."""
+        ...
+
+    async def advance(self, now: datetime) -> datetime:
+        """Move the floor to ``now`` and return it; raises ``document/clock-stepped-back``."""
+        ...
+
+
+class Blobs(Protocol):
+    """Bytes by the digest they were asked for; the reader verifies them again.
+
+    The digest of a signed document is that of its payload, not of the envelope stored here, so this store cannot check.
+    """
+
+    async def get(self, digest: str) -> bytes | None:
+        """Return the bytes, or None."""
+        ...
+
+    async def put(self, digest: str, data: bytes) -> None:
+        """Store bytes that were verified to belong to ``digest``; idempotent."""
+        ...
+
+    async def keep_only(self, digests: Sequence[str]) -> int:
+        """Drop every other blob; return how many went."""
+        ...
+
+
+class Inventory(Protocol):
+    """One JSON document per cell namespace, written by the applier."""
+
+    async def get(self, namespace: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the document, or None."""
+        ...
+
+    async def put(self, namespace: str, value: Any) -> None:  # noqa: ANN401 - JSON
+        """Replace the document."""
+        ...
+
+    async def delete(self, namespace: str) -> None:
+        """Forget the namespace; absent is fine."""
+        ...
+
+    async def namespaces(self) -> tuple[str, ...]:
+        """Return all namespaces, sorted."""
+        ...
+
+
+class Items(Protocol):
+    """Desired items by key. ``StateDb`` has two sets: ``items`` as received, ``accepted`` as verified and taken."""
+
+    async def list(self) -> tuple[DesiredItem, ...]:
+        """Return all items, by key."""
+        ...
+
+    async def get(self, project: str, cell: str, environment: str) -> DesiredItem | None:
+        """Return one item."""
+        ...
+
+    async def put(self, item: DesiredItem) -> None:
+        """Store or replace the item of its key."""
+        ...
+
+    async def remove(self, project: str, cell: str, environment: str) -> None:
+        """Forget the item; absent is fine."""
+        ...
+
+
+class Meta(Protocol):
+    """Small named strings: revisions, hub epoch, pinned log key."""
+
+    async def get(self, key: str) -> str | None:
+        """Return the value, or None."""
+        ...
+
+    async def set(self, values: Mapping[str, str]) -> None:
+        """Store all values in one transaction."""
+        ...
+
+
+class Outbox(Protocol):
+    """Receipts that the hub has not acknowledged; the newest per cell wins, none is dropped otherwise."""
+
+    async def put(self, key: CellKey, payload: bytes) -> int:
+        """Store a payload and return its number, which grows."""
+        ...
+
+    async def pending(self) -> tuple[tuple[int, CellKey, bytes], ...]:
+        """Return what is unacknowledged, oldest number first."""
+        ...
+
+    async def done(self, key: CellKey, number: int) -> None:
+        """Drop the payload unless a newer one replaced it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChainHead:
+    """Where the agent's audit chain stands: ``seq`` is that of the last record, 0 for none; ``head`` its digest."""
+
+    epoch: int
+    seq: int
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One spooled audit record: exact canonical bytes as chained."""
+
+    epoch: int
+    seq: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """The last checkpoint of the hub's log that the agent accepted; size 0 when none."""
+
+    size: int = 0
+    root: str = ""
+    key_spki: bytes = b""
+    note: bytes = b""
+
+
+class AuditSpool(Protocol):
+    """Audit records from durable to acknowledged."""
+
+    async def head(self) -> ChainHead:
+        """Return the state of the chain."""
+        ...
+
+    async def peek(self, limit: int, max_bytes: int) -> tuple[StoredRecord, ...]:
+        """Return the oldest records of the oldest unfreed epoch, contiguous, at least one if there is any."""
+        ...
+
+    async def free(self, epoch: int, seq: int, view: LogView) -> None:
+        """Drop records up to and including (epoch, seq), and remember the checkpoint that allowed it, at once."""
+        ...
+
+    async def log_view(self) -> LogView:
+        """Return the last accepted checkpoint."""
+        ...
+
+    async def depth(self) -> int:
+        """Return how many records wait."""
+        ...
+
+    async def lost(self) -> int:
+        """Return how many records were lost and are not yet counted in the chain."""
+        ...
+
+
+class StateDb(Protocol):
+    """All of it; ``agent.spool.state.open_state`` makes the real one."""
+
+    floors: Floors
+    time_floor: TimeFloorStore
+    items: Items
+    accepted: Items
+    blobs: Blobs
+    inventory: Inventory
+    meta: Meta
+    outbox: Outbox
+    audit: AuditSpool
+
+    @property
+    def uid(self) -> str:
+        """The cluster uid: made once, never reused."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the audit chain since this start."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was asked and close the file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorState:
+    """What is kept outside the state directory to notice that the directory was emptied or set back (V1)."""
+
+    uid: str
+    epoch: int
+    seq: int
+    floors_digest: str
+
+
+class Anchor(Protocol):
+    """A small record in another place (a Secret in the agent's namespace)."""
+
+    async def load(self) -> AnchorState | None:
+        """Return the record, None when there is none; raises when the place does not answer."""
+        ...
+
+    async def save(self, state: AnchorState) -> None:
+        """Replace the record; durable when it returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something found wrong with the state at start; the recorder writes it into the new epoch's chain."""
+
+    code: str
+    reason: str
+    details: Mapping[str, str] = field(default_factory=dict)
