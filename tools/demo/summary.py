@@ -1,0 +1,100 @@
+"""What ``make demo ONCE=1`` found, and whether all of it is what it must be.
+
+Nothing here is a constant of success: a key that no scene has filled in is missing, and a missing key fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+REQUIRED_DRIFT = frozenset(
+    {
+        "image changed",
+        "sidecar added",
+        "Service deleted",
+        "allow-all rule added to a NetworkPolicy",
+        "NetworkPolicy deleted",
+    }
+)
+
+
+def _is_true(value: Any) -> bool:
+    return value is True
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _equals(wanted: int) -> Callable[[Any], bool]:
+    return lambda value: value == wanted and not isinstance(value, bool)
+
+
+def _each_rule_meant(value: Any) -> bool:
+    """``value``: file name → ``{"meant": rule, "refused_by": [rules]}``; exactly the rule meant refused it."""
+    return bool(value) and all(entry["refused_by"] == [entry["meant"]] for entry in value.values())
+
+
+def _each_under_five_seconds(value: Any) -> bool:
+    return REQUIRED_DRIFT <= set(value or {}) and all(0 < ms < 5000 for ms in value.values())
+
+
+CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
+    "seconds": _positive,
+    "setup_seconds": lambda value: isinstance(value, int | float) and value >= 0,
+    "nodes": lambda value: value in {"simulated", "real"},
+    "clusters": _equals(2),
+    "agents_connected": _equals(2),
+    "cells_ready": _equals(8),
+    "refused_by_policy": _each_rule_meant,
+    "forged_bundle_refused": _is_true,
+    "replayed_bundle_refused": _is_true,
+    "unsigned_release_refused": _is_true,
+    "older_deployment_refused": _is_true,
+    "relabelled_cluster_refused": _is_true,
+    "unknown_field_refused": _is_true,
+    "unproved_isolation_refused": _is_true,
+    "foreign_certificate_refused": _is_true,
+    "drift_repaired_ms": _each_under_five_seconds,
+    "hub_down_ms": _positive,
+    "audit_records_while_down": _positive,
+    "audit_records": _positive,
+    "audit_gaps": _equals(0),
+    "audit_duplicates": _equals(0),
+    "audit_verified": _is_true,
+    "tampered_audit_detected": lambda value: bool(value) and set(value.values()) == {True} and len(value) == 4,
+    "metrics_series": _positive,
+}
+
+
+class Summary:
+    """Collects what the scenes measured."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+
+    def put(self, key: str, value: Any) -> None:
+        """Fill in one key of the table; an unknown key is a mistake of ours."""
+        if key not in CONDITIONS:
+            raise KeyError(key)
+        self._found[key] = value
+
+    def wrong(self) -> list[str]:
+        """One sentence for each key that is missing or not what it must be."""
+        sentences = []
+        for key, holds in CONDITIONS.items():
+            if key not in self._found:
+                sentences.append(f"{key}: no scene filled it in")
+            elif not holds(self._found[key]):
+                sentences.append(f"{key}: {json.dumps(self._found[key])}")
+        return sentences
+
+    def line(self) -> str:
+        """The JSON object; refused_by_policy shows the rules that refused, as they were seen."""
+        shown = dict(self._found)
+        refused = shown.get("refused_by_policy")
+        if isinstance(refused, dict):
+            shown["refused_by_policy"] = {name: ", ".join(entry["refused_by"]) for name, entry in refused.items()}
+        return json.dumps({key: shown.get(key) for key in CONDITIONS})
