@@ -1,0 +1,126 @@
+"""Error codes of the policy room, shared by publisher, hub and agent."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, InvalidInput, Refused, TooNew, Unavailable, define
+
+BAD_BUNDLE = define(
+    "policy/bad-bundle",
+    InvalidInput,
+    "The policy bundle is not acceptable.",
+    hint="Build it with `cellward policy publish` from a directory, or fix what the message names.",
+)
+BUNDLE_TOO_LARGE = define(
+    "policy/bundle-too-large",
+    InvalidInput,
+    "The policy bundle exceeds a size limit.",
+    hint="Split the bundle, or move data out of it.",
+)
+BAD_ROOTS = define(
+    "policy/bad-roots",
+    InvalidInput,
+    "The bundle claims roots it may not own.",
+    hint="Give .manifest explicit roots that are not empty and do not touch `system` or `cellward_gate`.",
+)
+ROOTS_OVERLAP = define(
+    "policy/roots-overlap",
+    InvalidInput,
+    "Two bundles bound to the same cluster claim overlapping roots.",
+    hint="Bind one version of a bundle per cluster, or give the bundles disjoint roots.",
+)
+DOES_NOT_COMPILE = define(
+    "policy/does-not-compile",
+    InvalidInput,
+    "The policy does not compile with the allowed capabilities.",
+    hint="Run `opa check --strict --capabilities` on it; http.send, time.now_ns and other impure built-ins are refused.",
+)
+BAD_BINDINGS = define(
+    "policy/bad-bindings",
+    InvalidInput,
+    "The bindings target is malformed.",
+    hint="Correct the bindings and publish again.",
+)
+BINDINGS_TOO_NEW = define(
+    "policy/bindings-too-new",
+    TooNew,
+    "The bindings use a schema or field this version does not know.",
+    hint="Upgrade the agent, or publish with an older CLI.",
+)
+BAD_ROOT = define(
+    "policy/bad-root",
+    InvalidInput,
+    "The root of trust is not acceptable.",
+    hint="Compare root.json with the one made by `cellward init`.",
+)
+FOREIGN_REALM = define(
+    "policy/foreign-realm",
+    Refused,
+    "The content belongs to another installation.",
+    hint="Check which root.json this side was installed with.",
+)
+UNVERIFIED = define(
+    "policy/unverified",
+    Refused,
+    "The policy metadata or content does not verify.",
+    hint="Nothing was changed; publish again with the keys that root.json names.",
+)
+ROLLBACK = define(
+    "policy/rollback",
+    Refused,
+    "The policy metadata is older than what was already accepted.",
+    hint="Nothing was changed; to go back, publish the older content under a new version.",
+)
+EXPIRED = define(
+    "policy/expired",
+    Refused,
+    "The policy metadata has expired.",
+    hint="Run `cellward policy refresh`, and check that the hub renews its timestamp.",
+)
+TIMESTAMP_TOO_LONG = define(
+    "policy/timestamp-too-long",
+    Refused,
+    "The hub's timestamp lives longer than 24 hours.",
+    hint="A hub signs timestamps of at most 24 hours; check which program signed this one.",
+)
+INCOMPLETE = define(
+    "policy/incomplete-set",
+    Refused,
+    "The policy set misses something that its bindings select.",
+    hint="Publish bundles, bindings and keyring together.",
+)
+UNREACHABLE = define(
+    "policy/content-unreachable",
+    Unavailable,
+    "The policy content could not be fetched.",
+    hint="The set accepted before stays in force; it is tried again.",
+)
+NO_VERIFIED_SET = define(
+    "policy/no-verified-set",
+    Refused,
+    "There is no verified policy set, so nothing is allowed.",
+    hint="Publish policy with `cellward policy publish`, and check that the agent reaches the hub.",
+)
+ENGINE_UNAVAILABLE = define(
+    "policy/engine-unavailable",
+    Unavailable,
+    "The policy engine does not answer.",
+    hint="It is restarted with back-off; look at condition policy-engine in `cellward check`.",
+)
+CANARY_FAILED = define(
+    "policy/canary-failed",
+    Refused,
+    "The new policy set does not answer its canary query, so the old one stays in force.",
+    hint="Check that the entrypoint in .manifest exists and evaluates without errors.",
+)
+STATE_CORRUPT = define(
+    "policy/state-corrupt",
+    Refused,
+    "The accepted policy on disk is not what was recorded.",
+    hint="Nothing is allowed until a set verifies again; find out who changed the agent's state.",
+)
+NOTHING_PUBLISHED = define(
+    "policy/nothing-published",
+    Conflict,
+    "No policy was published yet.",
+    hint="Run `cellward policy publish` first.",
+)
