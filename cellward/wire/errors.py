@@ -1,0 +1,34 @@
+"""Error codes about messages themselves, shared by both ends."""
+
+from __future__ import annotations
+
+from cellward.errors import Denied, InvalidInput, Refused, TooNew, Unavailable, define
+
+BAD_MESSAGE = define(
+    "wire/bad-message",
+    InvalidInput,
+    "A message holds a value outside its bounds.",
+    hint="Upgrade the older side; if both are equal, this is a bug worth reporting.",
+)
+NO_COMMON_VERSION = define(
+    "wire/no-common-version",
+    TooNew,
+    "Hub and agent share no protocol version.",
+    hint="Upgrade the older side; one minor version of skew is supported each way.",
+)
+REMOTE_REFUSED = define(
+    "wire/remote-refused",
+    Refused,
+    "The other side refused the call with a code this version does not know.",
+)
+REMOTE_DENIED = define(
+    "wire/remote-denied",
+    Denied,
+    "The other side does not let this caller do this.",
+)
+REMOTE_UNAVAILABLE = define(
+    "wire/remote-unavailable",
+    Unavailable,
+    "The other side cannot be reached or cannot answer now.",
+    hint="The call is tried again with back-off; check address, network and certificates when it persists.",
+)

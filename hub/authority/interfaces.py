@@ -1,0 +1,100 @@
+"""What the authority needs from others: a place for tokens and bindings, and a record of what it decided.
+
+The two store protocols are the narrow part of ``hub.store.interfaces`` that is used here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Protocol
+
+
+class AuditSink(Protocol):
+    """Where decisions of the hub itself are recorded; durable when the call returns (V13)."""
+
+    async def record(  # noqa: PLR0913  one record, each part by name
+        self,
+        action: str,
+        object: str,  # noqa: A002
+        decision: str,
+        *,
+        actor: str = "",
+        code: str = "",
+        reason: str = "",
+        details: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record one decision: ``allow``, ``deny``, ``done``, ``failed`` or ``finding``."""
+        ...
+
+
+class TokenGrant(Protocol):
+    """What a spent token grants: one certificate for one cluster name."""
+
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster the token is bound to."""
+        ...
+
+
+class Tokens(Protocol):
+    """Join tokens at rest: hashes only."""
+
+    async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
+        """Keep a new token."""
+        ...
+
+    async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
+        """Spend it for one key, atomically; the same key may spend it again until it expires.
+
+        Raises an error of the store for a token that is unknown, expired, or spent by another key.
+        """
+        ...
+
+
+class BoundCluster(Protocol):
+    """What is bound to a cluster name; empty text and 0 before the first join."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
+
+    @property
+    def uid(self) -> str:
+        """Cluster uid made by the agent."""
+        ...
+
+    @property
+    def statement_spki(self) -> bytes:
+        """SubjectPublicKeyInfo of the statement key, DER."""
+        ...
+
+    @property
+    def spki_sha256(self) -> str:
+        """Digest of the newest TLS key certified."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Generation of the newest certificate."""
+        ...
+
+    @property
+    def locked(self) -> bool:
+        """True when the cluster may not speak."""
+        ...
+
+
+class Clusters(Protocol):
+    """Clusters and what is bound to their names."""
+
+    async def get(self, name: str) -> BoundCluster | None:
+        """The cluster of this name, or None."""
+        ...
+
+    async def bind(  # noqa: PLR0913  one binding, all of it at once
+        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+    ) -> object:
+        """Bind uid, keys and certificate to the name."""
+        ...

@@ -1,0 +1,144 @@
+"""Ports of the link: what the listeners need from the fleet, the content, the audit log and the metrics.
+
+``cluster`` is always the name from the peer certificate (V3), never from a message. Messages are passed on as they came,
+after their size was bounded; whoever implements a port checks what they mean. A port refuses by raising a CellwardError:
+the stream is then closed with that code, and nothing of the frame was acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from cellward.wire.codec import DesiredItem
+from cellward.wire.v1 import link_pb2, telemetry_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterBinding:
+    """What is bound to a cluster's name at join."""
+
+    name: str
+    uid: str
+    statement_spki: bytes
+    generation: int
+    locked: bool
+
+
+class DirectoryPort(Protocol):
+    """Who is known, and who may not speak."""
+
+    async def binding(self, cluster: str) -> ClusterBinding | None:
+        """Binding of a cluster, or None when nobody joined under this name."""
+        ...
+
+    async def locked(self) -> frozenset[str]:
+        """Names of all locked clusters; asked once per tick for all streams together (V4)."""
+        ...
+
+
+class FleetPort(Protocol):
+    """Desired items down, receipts and state up."""
+
+    async def hello(self, cluster: str, hello: link_pb2.Hello) -> None:
+        """An agent introduced itself; its identity, realm, uid and protocol have been checked."""
+        ...
+
+    async def connected(self, cluster: str, stream_id: str) -> None:
+        """Its stream is open and welcomed."""
+        ...
+
+    async def disconnected(self, cluster: str, stream_id: str) -> None:
+        """The stream has ended, for whatever reason."""
+        ...
+
+    async def revision(self, cluster: str) -> int:
+        """Current revision of this cluster's items, 0 for none."""
+        ...
+
+    async def items(self, cluster: str, since: int) -> Sequence[DesiredItem]:
+        """Items that changed after revision ``since`` (all with 0), in order of revision."""
+        ...
+
+    async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
+        """Outcome of an item; durable when the call returns."""
+        ...
+
+    async def cell_status(self, cluster: str, status: link_pb2.CellStatus) -> None:
+        """State of a cell."""
+        ...
+
+    async def agent_status(self, cluster: str, status: link_pb2.AgentStatus) -> None:
+        """State of the agent."""
+        ...
+
+    async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
+        """Outcome of a command."""
+        ...
+
+
+class Subscription(Protocol):
+    """A subscriber's view of changes; what happens between two waits is one change, so it never grows."""
+
+    async def wait(self) -> frozenset[str]:
+        """Topics that changed since the last wait; waits until there is one."""
+        ...
+
+
+class ChangesPort(Protocol):
+    """Wakes streams when something they send has changed. Topics: ``desired:<cluster>``, ``policy``."""
+
+    def subscribe(self, *topics: str) -> AbstractAsyncContextManager[Subscription]:
+        """Subscribe to topics until the context ends."""
+        ...
+
+
+class PolicyPort(Protocol):
+    """Where policy metadata stands."""
+
+    async def timestamp_version(self) -> int:
+        """Version of the newest TUF timestamp, 0 for none."""
+        ...
+
+
+class ContentPort(Protocol):
+    """Opaque bytes that the agent verifies itself."""
+
+    async def by_digest(self, digest: str) -> bytes | None:
+        """Document envelope or TUF target by ``sha256:<hex>``, or None."""
+        ...
+
+    async def tuf(self, role: str, version: int | None) -> bytes | None:
+        """TUF metadata; None as version is the newest. None when there is none."""
+        ...
+
+
+class AuditPort(Protocol):
+    """Takes audit records of agents."""
+
+    async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
+        """Make a batch durable and prove it is in the log; a gap or fork is answered in the ack, not raised."""
+        ...
+
+
+class MetricsPort(Protocol):
+    """Takes metrics of agents."""
+
+    async def push(self, cluster: str, batch: telemetry_pb2.MetricsBatch) -> int:
+        """Take a snapshot; returns how many samples were refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPorts:
+    """All ports of the link listener."""
+
+    directory: DirectoryPort
+    fleet: FleetPort
+    changes: ChangesPort
+    policy: PolicyPort
+    content: ContentPort
+    audit: AuditPort
+    metrics: MetricsPort
