@@ -1,0 +1,185 @@
+"""The audit spool: chain head and records in one transaction, from durable to acknowledged by the hub's log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+
+import structlog
+
+from agent.spool.errors import FULL
+from agent.spool.interfaces import ChainHead, Finding, LogView, StoredRecord
+from agent.spool.writer import Writer
+from cellward.errors import CellwardError
+
+_log = structlog.get_logger()
+
+#: Makes the exact bytes of the next record and their digest, from the chain's head, the last checkpoint, and nothing
+#: else: it may run twice.
+Build = Callable[[ChainHead, LogView], tuple[bytes, str]]
+#: Makes the record that tells how many records were lost.
+BuildLoss = Callable[[ChainHead, LogView, int], tuple[bytes, str]]
+#: Makes the record of a finding.
+BuildFinding = Callable[[ChainHead, LogView, Finding], tuple[bytes, str]]
+
+#: Head of a chain that has no record yet.
+NO_RECORD = "sha256:" + "0" * 64
+
+
+class SqliteAuditSpool:
+    """Audit records in the state file.
+
+    Args:
+        writer: owner of the file.
+        max_bytes: bound of the records' bytes; smaller than the file's, so that a hub that stays away fills the spool
+            and not the room of floors and inventories.
+    """
+
+    def __init__(self, writer: Writer, max_bytes: int) -> None:
+        self._writer = writer
+        self._max_bytes = max_bytes
+        # Losses that even the durable counter could not take; added to it as soon as it can.
+        self._unwritten_losses = 0
+        self._losses_lock = asyncio.Lock()
+
+    async def append(self, build: Build, build_loss: BuildLoss) -> int:
+        """Chain one record, preceded by a record of what was lost, and return its sequence number when durable.
+
+        Raises:
+            CellwardError: ``spool/full`` or ``spool/unwritable``; then neither was written.
+        """
+        await self._write_losses()
+
+        def job(connection: sqlite3.Connection) -> int:
+            lost = _lost(connection)
+            if lost:
+                head, view = _head(connection), _view(connection)
+                self._insert(connection, head, build_loss(head, view, lost))
+                connection.execute("UPDATE agent SET lost=0")
+            head, view = _head(connection), _view(connection)
+            return self._insert(connection, head, build(head, view))
+
+        return await self._writer.run(job)
+
+    async def append_findings(self, build: BuildFinding) -> int:
+        """Chain every finding made at start and forget it, in one transaction; return how many."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            rows = connection.execute("SELECT code, reason, details FROM findings ORDER BY number").fetchall()
+            for code, reason, details in rows:
+                head, view = _head(connection), _view(connection)
+                self._insert(connection, head, build(head, view, Finding(code, reason, json.loads(details))))
+            connection.execute("DELETE FROM findings")
+            return len(rows)
+
+        return await self._writer.run(job)
+
+    async def count_loss(self) -> None:
+        """Count one record that could not be written; never raises for a full disk."""
+        self._unwritten_losses += 1
+        await self._write_losses()
+
+    async def _write_losses(self) -> None:
+        """Move the losses counted in memory to the file, if it takes them."""
+        async with self._losses_lock:
+            held = self._unwritten_losses
+            if not held:
+                return
+            try:
+                await self._writer.run(
+                    lambda connection: connection.execute("UPDATE agent SET lost=lost+?", (held,)).rowcount
+                )
+            except CellwardError as error:
+                # Whatever keeps the file from taking it, the count stays in memory and is tried again.
+                _log.warning("audit-loss-not-durable", lost=held, code=error.code)
+                return
+            self._unwritten_losses -= held
+
+    async def head(self) -> ChainHead:
+        """Return the state of the chain."""
+        return await self._writer.run(_head)
+
+    async def peek(self, limit: int, max_bytes: int) -> tuple[StoredRecord, ...]:
+        """Return the oldest records of the oldest epoch, contiguous."""
+
+        def job(connection: sqlite3.Connection) -> tuple[StoredRecord, ...]:
+            rows = connection.execute(
+                "SELECT epoch, seq, data FROM audit WHERE epoch=(SELECT min(epoch) FROM audit) ORDER BY seq LIMIT ?",
+                (limit,),
+            )
+            taken: list[StoredRecord] = []
+            size = 0
+            for epoch, seq, data in rows:
+                size += len(data)
+                if taken and (size > max_bytes or seq != taken[-1].seq + 1):
+                    break
+                taken.append(StoredRecord(epoch, seq, bytes(data)))
+            return tuple(taken)
+
+        return await self._writer.run(job)
+
+    async def free(self, epoch: int, seq: int, view: LogView) -> None:
+        """Drop acknowledged records and remember the checkpoint that allowed it."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM audit WHERE epoch < ? OR (epoch = ? AND seq <= ?)", (epoch, epoch, seq))
+            connection.execute(
+                "UPDATE agent SET log_size=?, log_root=?, log_key=?, log_note=?,"
+                " audit_bytes=(SELECT coalesce(sum(length(data)), 0) FROM audit)",
+                (view.size, view.root, view.key_spki, view.note),
+            )
+
+        await self._writer.run(job)
+
+    async def log_view(self) -> LogView:
+        """Return the last accepted checkpoint."""
+        return await self._writer.run(_view)
+
+    async def pin_log_key(self, key_spki: bytes) -> bytes:
+        """Pin the log's public key at first contact; return the key that is pinned now."""
+
+        def job(connection: sqlite3.Connection) -> bytes:
+            pinned = bytes(connection.execute("SELECT log_key FROM agent").fetchone()[0])
+            if pinned:
+                return pinned
+            connection.execute("UPDATE agent SET log_key=?", (key_spki,))
+            return key_spki
+
+        return await self._writer.run(job)
+
+    async def depth(self) -> int:
+        """Return how many records wait."""
+        return await self._writer.run(
+            lambda connection: int(connection.execute("SELECT count(*) FROM audit").fetchone()[0])
+        )
+
+    async def lost(self) -> int:
+        """Return the losses not yet counted in the chain."""
+        return await self._writer.run(_lost) + self._unwritten_losses
+
+    def _insert(self, connection: sqlite3.Connection, head: ChainHead, built: tuple[bytes, str]) -> int:
+        data, digest = built
+        used = int(connection.execute("SELECT audit_bytes FROM agent").fetchone()[0])
+        if used + len(data) > self._max_bytes:
+            raise FULL(f"the audit spool holds {used} of {self._max_bytes} bytes", used=used, limit=self._max_bytes)
+        seq = head.seq + 1
+        connection.execute("INSERT INTO audit VALUES (?,?,?)", (head.epoch, seq, data))
+        connection.execute(
+            "UPDATE agent SET seq=?, head=?, audit_bytes=audit_bytes+?", (seq, digest, len(data))
+        )
+        return seq
+
+
+def _head(connection: sqlite3.Connection) -> ChainHead:
+    return ChainHead(*connection.execute("SELECT epoch, seq, head FROM agent").fetchone())
+
+
+def _view(connection: sqlite3.Connection) -> LogView:
+    row = connection.execute("SELECT log_size, log_root, log_key, log_note FROM agent").fetchone()
+    return LogView(row[0], row[1], bytes(row[2]), bytes(row[3]))
+
+
+def _lost(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT lost FROM agent").fetchone()[0])

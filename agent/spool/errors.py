@@ -1,0 +1,68 @@
+"""Errors of the durable state."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Exhausted, Internal, Refused, TooNew, Unavailable, define
+
+FULL = define(
+    "spool/full",
+    Exhausted,
+    "The agent's durable state is full.",
+    hint="Free space on the agent's volume, raise spool.max_bytes or spool.audit_max_bytes, or bring the hub back.",
+)
+UNWRITABLE = define(
+    "spool/unwritable",
+    Unavailable,
+    "The agent's durable state cannot be written.",
+    hint="Check the agent's volume: permissions, read-only mounts, disk errors.",
+)
+CLOSED = define("spool/closed", Internal, "The durable state is closed.", hint="The agent is stopping.")
+LOCKED = define(
+    "spool/locked",
+    Conflict,
+    "Another process uses this state directory.",
+    hint="Run one agent per state directory; find the other process and stop it.",
+)
+TOO_NEW = define(
+    "spool/too-new",
+    TooNew,
+    "The state file was written by a newer agent.",
+    hint="Start an agent at least as new as the one that wrote it.",
+)
+FOREIGN = define(
+    "spool/foreign-state",
+    Refused,
+    "The state directory belongs to another cluster.",
+    hint="Give the agent its own volume; a uid is never reused.",
+)
+FLOOR_WOULD_FALL = define(
+    "spool/floor-would-fall",
+    Refused,
+    "A sequence floor may not fall.",
+    hint="Publish a Deployment with a higher sequence.",
+)
+
+STATE_MISSING = define(
+    "spool/state-missing",
+    Refused,
+    "The agent started without the state it had before.",
+    hint="Keep the agent's volume; older Deployments could be replayed until each cell was deployed anew.",
+)
+STATE_OLDER = define(
+    "spool/state-older",
+    Refused,
+    "The agent started with older state than it had before.",
+    hint="Do not restore the agent's volume from a snapshot; see the record before this one for what is missing.",
+)
+ANCHOR_MISSING = define(
+    "spool/anchor-missing",
+    Refused,
+    "The anchor of the agent's state is gone.",
+    hint="Keep the anchor Secret in the agent's namespace; without it lost state cannot be noticed.",
+)
+STATE_CORRUPT = define(
+    "spool/state-corrupt",
+    Refused,
+    "The state file was damaged and has been set aside.",
+    hint="The damaged file lies beside the new one; check the volume.",
+)

@@ -1,0 +1,53 @@
+"""Tables of the state file and its versions."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from agent.spool.errors import TOO_NEW
+
+#: ``PRAGMA user_version`` of the file this code writes.
+VERSION = 1
+
+_V1 = """
+CREATE TABLE agent (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  uid TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, head TEXT NOT NULL,
+  anchored INTEGER NOT NULL DEFAULT 0, time_floor TEXT, lost INTEGER NOT NULL DEFAULT 0,
+  audit_bytes INTEGER NOT NULL DEFAULT 0,
+  log_size INTEGER NOT NULL DEFAULT 0, log_root TEXT NOT NULL DEFAULT '',
+  log_key BLOB NOT NULL DEFAULT x'', log_note BLOB NOT NULL DEFAULT x''
+);
+CREATE TABLE floors (
+  project TEXT NOT NULL, cell TEXT NOT NULL, environment TEXT NOT NULL,
+  sequence INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (project, cell, environment)
+) WITHOUT ROWID;
+CREATE TABLE floor_digests (number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL);
+CREATE TABLE items (
+  kind TEXT NOT NULL, project TEXT NOT NULL, cell TEXT NOT NULL, environment TEXT NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (kind, project, cell, environment)
+) WITHOUT ROWID;
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE inventory (namespace TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE outbox (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  project TEXT NOT NULL, cell TEXT NOT NULL, environment TEXT NOT NULL, payload BLOB NOT NULL,
+  UNIQUE (project, cell, environment)
+);
+CREATE TABLE audit (epoch INTEGER NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (epoch, seq));
+CREATE TABLE findings (number INTEGER PRIMARY KEY AUTOINCREMENT, code TEXT NOT NULL, reason TEXT NOT NULL,
+  details TEXT NOT NULL);
+"""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to VERSION inside the caller's transaction; a newer file is ``spool/too-new``."""
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > VERSION:
+        raise TOO_NEW(f"the state file has version {found}, this agent knows {VERSION}", found=found, known=VERSION)
+    if found == 0:
+        for statement in _V1.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={VERSION}")

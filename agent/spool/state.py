@@ -1,0 +1,267 @@
+"""Opening the durable state: lock, file, comparison with the anchor (V1), and keeping the anchor up to date.
+
+Invariants: at most one process has the state open; missing, older or damaged state is a finding and a new epoch, never
+a silent start and never an end of the agent; findings are durable until the recorder has chained them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from agent.spool import errors
+from agent.spool.audit import NO_RECORD, SqliteAuditSpool
+from agent.spool.interfaces import Anchor, AnchorState, Finding
+from agent.spool.schema import migrate
+from agent.spool.stores import (
+    SqliteBlobs,
+    SqliteFloors,
+    SqliteInventory,
+    SqliteItems,
+    SqliteMeta,
+    SqliteOutbox,
+    SqliteTimeFloor,
+    floors_digest,
+)
+from agent.spool.writer import Writer
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Clock, Timer
+from cellward.runtime.health import HealthRegistry
+
+_log = structlog.get_logger()
+
+#: Name of the state file in the state directory.
+FILE_NAME = "state.db"
+#: Condition set by the anchor keeper.
+ANCHOR_CONDITION = "state-anchor"
+
+
+class SqliteStateDb:
+    """The real StateDb; made by ``open_state`` only."""
+
+    def __init__(self, writer: Writer, lock: int, audit_max_bytes: int, identity: AnchorState) -> None:
+        self._writer = writer
+        self._lock: int | None = lock
+        self._identity = identity
+        self.floors = SqliteFloors(writer)
+        self.time_floor = SqliteTimeFloor(writer)
+        self.items = SqliteItems(writer, "received")
+        self.accepted = SqliteItems(writer, "accepted")
+        self.blobs = SqliteBlobs(writer)
+        self.inventory = SqliteInventory(writer)
+        self.meta = SqliteMeta(writer)
+        self.outbox = SqliteOutbox(writer)
+        self.audit = SqliteAuditSpool(writer, audit_max_bytes)
+
+    @property
+    def uid(self) -> str:
+        """The cluster uid."""
+        return self._identity.uid
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the audit chain."""
+        return self._identity.epoch
+
+    async def position(self) -> AnchorState:
+        """Return what the anchor should hold now."""
+        return await self._writer.run(_position)
+
+    async def mark_anchored(self) -> None:
+        """Remember that an anchor exists, so that its absence is a finding from now on."""
+        await self._writer.run(
+            lambda connection: connection.execute("UPDATE agent SET anchored=1 WHERE anchored=0").rowcount
+        )
+
+    async def close(self) -> None:
+        """Finish what was asked, close the file and release the lock."""
+        await self._writer.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedState:
+    """What ``open_state`` returns; ``findings`` are those not yet chained, also from an earlier start."""
+
+    db: SqliteStateDb
+    findings: tuple[Finding, ...]
+
+
+async def open_state(
+    directory: Path,
+    *,
+    clock: Clock,
+    anchor: Anchor | None = None,
+    max_bytes: int = 512 * 1024**2,
+    audit_max_bytes: int = 256 * 1024**2,
+) -> OpenedState:
+    """Open or make the state in ``directory``.
+
+    Args:
+        directory: persistent, mode 0700, made if absent.
+        clock: for the name of a damaged file that is set aside.
+        anchor: None compares nothing (tests, tools).
+        max_bytes: bound of the file.
+        audit_max_bytes: bound of the spooled records; at most three quarters of ``max_bytes`` is used.
+
+    Raises:
+        CellwardError: ``spool/locked``, ``spool/too-new``, ``spool/foreign-state``, ``spool/full``.
+        Exception: what the anchor raises when its place does not answer; nothing was changed then.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    anchored = await anchor.load() if anchor is not None else None
+    lock = _take_lock(directory)
+    writer: Writer | None = None
+    try:
+        writer, damage = await _start(directory, clock, max_bytes)
+        identity, findings = await writer.run(
+            lambda connection: _settle(connection, anchored, damage, compare=anchor is not None)
+        )
+        db = SqliteStateDb(writer, lock, min(audit_max_bytes, max_bytes * 3 // 4), identity)
+        if anchor is not None:
+            await anchor.save(identity)
+            await db.mark_anchored()
+    except BaseException:
+        if writer is not None:
+            await writer.close()
+        os.close(lock)
+        raise
+    for finding in findings:
+        _log.error("state-finding", code=finding.code, reason=finding.reason)
+    return OpenedState(db, findings)
+
+
+class AnchorKeeper:
+    """Root task: saves the anchor whenever the state has moved, and once more on the way down."""
+
+    def __init__(self, db: SqliteStateDb, anchor: Anchor, timer: Timer, health: HealthRegistry, interval: float) -> None:
+        self._db = db
+        self._anchor = anchor
+        self._timer = timer
+        self._health = health
+        self._interval = interval
+        self._saved: AnchorState | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled; a place that does not answer is a condition, never an end."""
+        try:
+            while True:
+                await self.save()
+                await self._timer.sleep(self._interval)
+        finally:
+            await self.save()
+
+    async def save(self) -> None:
+        """Save the anchor if the state has moved since the last time."""
+        try:
+            state = await self._db.position()
+            if state != self._saved:
+                await self._anchor.save(state)
+                self._saved = state
+        except Exception as error:  # noqa: BLE001 - the anchor's place may fail in any way; the agent goes on
+            code = error.code if isinstance(error, CellwardError) else "spool/anchor-unavailable"
+            self._health.set(ANCHOR_CONDITION, ok=False, code=code, message=f"the anchor cannot be saved: {error}")
+        else:
+            self._health.set(ANCHOR_CONDITION, ok=True)
+
+
+def _take_lock(directory: Path) -> int:
+    lock = os.open(directory / "state.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise errors.LOCKED(f"{directory} is in use by another process", directory=directory) from error
+    return lock
+
+
+async def _start(directory: Path, clock: Clock, max_bytes: int) -> tuple[Writer, Finding | None]:
+    """Open the file; a damaged one is set aside and a new one begun, because a dead agent enforces nothing."""
+    path = directory / FILE_NAME
+    try:
+        return await _open_file(path, max_bytes), None
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise errors.UNWRITABLE(f"{path} cannot be opened: {error}", file=path) from error
+        aside = f"{FILE_NAME}.damaged-{clock.now().strftime('%Y%m%dT%H%M%SZ')}"
+        for suffix in ("", "-wal", "-shm"):
+            part = directory / f"{FILE_NAME}{suffix}"
+            if part.exists():
+                part.rename(directory / f"{aside}{suffix}")
+        finding = Finding(errors.STATE_CORRUPT.code, f"the state file is damaged ({error}) and was set aside as {aside}")
+    return await _open_file(path, max_bytes), finding
+
+
+async def _open_file(path: Path, max_bytes: int) -> Writer:
+    writer = Writer(path, max_bytes)
+    await writer.start()
+    try:
+        await writer.run(migrate)
+    except BaseException:
+        await writer.close()
+        raise
+    return writer
+
+
+def _settle(
+    connection: sqlite3.Connection, anchored: AnchorState | None, damage: Finding | None, *, compare: bool
+) -> tuple[AnchorState, tuple[Finding, ...]]:
+    """Decide uid and epoch, and make findings durable together with the new epoch."""
+    row = connection.execute("SELECT uid, epoch, seq, anchored FROM agent").fetchone()
+    if row is not None and anchored is not None and row[0] != anchored.uid:
+        raise errors.FOREIGN(f"the state is of uid {row[0]}, the anchor of uid {anchored.uid}")
+    found = [damage] if damage is not None else []
+    if compare:
+        found += _compare(connection, row, anchored)
+    known_epochs = [0, *([row[1]] if row is not None else []), *([anchored.epoch] if anchored is not None else [])]
+    if row is None:
+        uid = anchored.uid if anchored is not None else str(uuid.uuid4())
+        connection.execute(
+            "INSERT INTO agent (id, uid, epoch, seq, head) VALUES (1, ?, ?, 0, ?)", (uid, max(known_epochs) + 1, NO_RECORD)
+        )
+        connection.execute("INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),))
+    elif found:
+        connection.execute("UPDATE agent SET epoch=?, seq=0, head=?", (max(known_epochs) + 1, NO_RECORD))
+    _keep_findings(connection, found)
+    pending = connection.execute("SELECT code, reason, details FROM findings ORDER BY number").fetchall()
+    return _position(connection), tuple(Finding(code, reason, json.loads(details)) for code, reason, details in pending)
+
+
+def _compare(
+    connection: sqlite3.Connection, row: tuple[str, int, int, int] | None, anchored: AnchorState | None
+) -> list[Finding]:
+    if anchored is None:
+        if row is not None and row[3]:
+            return [Finding(errors.ANCHOR_MISSING.code, "the anchor that was saved before is gone")]
+        return []
+    if row is None:
+        reason = f"the anchor knows epoch {anchored.epoch}, record {anchored.seq}; the state directory is empty"
+        return [Finding(errors.STATE_MISSING.code, reason)]
+    _, epoch, seq, _ = row
+    if (epoch, seq) < (anchored.epoch, anchored.seq):
+        reason = f"the anchor knows epoch {anchored.epoch}, record {anchored.seq}; the state is at {epoch}, {seq}"
+        return [Finding(errors.STATE_OLDER.code, reason)]
+    known = connection.execute("SELECT 1 FROM floor_digests WHERE digest=?", (anchored.floors_digest,)).fetchone()
+    if known is None:
+        return [Finding(errors.STATE_OLDER.code, "the anchor knows sequence floors that the state never had")]
+    return []
+
+
+def _keep_findings(connection: sqlite3.Connection, findings: Sequence[Finding]) -> None:
+    rows = [(finding.code, finding.reason, json.dumps(dict(finding.details))) for finding in findings]
+    connection.executemany("INSERT INTO findings (code, reason, details) VALUES (?,?,?)", rows)
+
+
+def _position(connection: sqlite3.Connection) -> AnchorState:
+    uid, epoch, seq = connection.execute("SELECT uid, epoch, seq FROM agent").fetchone()
+    return AnchorState(uid, epoch, seq, floors_digest(connection))

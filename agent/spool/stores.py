@@ -1,0 +1,315 @@
+"""The small stores of the state file; what each promises is in ``agent.spool.interfaces``."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from agent.spool.errors import FLOOR_WOULD_FALL
+from agent.spool.interfaces import CellKey
+from agent.spool.writer import Writer
+from cellward.documents import canonical
+from cellward.documents.floors import Floor, TimeFloor
+from cellward.wire.codec import DesiredItem
+
+#: How many past floor digests are kept, to recognise an anchor that lags behind.
+FLOOR_HISTORY = 4096
+#: The time floor is written when it moved this far; losing less than this at a crash is far below the 5 min tolerance.
+TIME_FLOOR_STEP = timedelta(seconds=10)
+
+
+class SqliteFloors:
+    """Sequence floors."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def get(self, project: str, cell: str, environment: str) -> Floor | None:
+        """Return the floor, or None."""
+
+        def job(connection: sqlite3.Connection) -> Floor | None:
+            return _floor(connection, CellKey(project, cell, environment))
+
+        return await self._writer.run(job)
+
+    async def set(self, project: str, cell: str, environment: str, floor: Floor) -> None:
+        """Raise the floor."""
+        key = CellKey(project, cell, environment)
+
+        def job(connection: sqlite3.Connection) -> None:
+            old = _floor(connection, key)
+            if old == floor:
+                return
+            if old is not None and floor.sequence <= old.sequence:
+                raise FLOOR_WOULD_FALL(
+                    f"{'/'.join(key)}: floor is {old.sequence} ({old.digest}), asked for {floor.sequence}",
+                    object="/".join(key),
+                )
+            connection.execute(
+                "INSERT INTO floors VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET sequence=excluded.sequence,"
+                " digest=excluded.digest",
+                (*key, floor.sequence, floor.digest),
+            )
+            number = connection.execute(
+                "INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),)
+            ).lastrowid
+            connection.execute("DELETE FROM floor_digests WHERE number <= ?", ((number or 0) - FLOOR_HISTORY,))
+
+        await self._writer.run(job)
+
+    async def all(self) -> Mapping[CellKey, Floor]:
+        """Return every floor."""
+        return await self._writer.run(_floors)
+
+    async def digest(self) -> str:
+        """Return the digest over all floors."""
+        return await self._writer.run(floors_digest)
+
+
+def floors_digest(connection: sqlite3.Connection) -> str:
+    """Digest over the canonical list of all floors, in key order."""
+    rows: list[Any] = [[*key, floor.sequence, floor.digest] for key, floor in sorted(_floors(connection).items())]
+    return canonical.digest(canonical.encode(rows))
+
+
+def _floors(connection: sqlite3.Connection) -> dict[CellKey, Floor]:
+    rows = connection.execute("SELECT project, cell, environment, sequence, digest FROM floors")
+    return {CellKey(row[0], row[1], row[2]): Floor(row[3], row[4]) for row in rows}
+
+
+def _floor(connection: sqlite3.Connection, key: CellKey) -> Floor | None:
+    row = connection.execute(
+        "SELECT sequence, digest FROM floors WHERE project=? AND cell=? AND environment=?", key
+    ).fetchone()
+    return None if row is None else Floor(row[0], row[1])
+
+
+class SqliteTimeFloor:
+    """The time floor."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._latest: datetime | None = None
+        self._stored: datetime | None = None
+
+    async def get(self) -> datetime | None:
+        """Return the floor."""
+        if self._latest is None:
+            self._latest = self._stored = await self._writer.run(_read_time_floor)
+        return self._latest
+
+    async def advance(self, now: datetime) -> datetime:
+        """Move the floor; raises ``document/clock-stepped-back``."""
+        floor = TimeFloor.advance(await self.get(), now)
+        self._latest = floor
+        if self._stored is None or floor - self._stored >= TIME_FLOOR_STEP:
+            text = floor.isoformat()
+            await self._writer.run(
+                lambda connection: connection.execute("UPDATE agent SET time_floor=?", (text,)).rowcount
+            )
+            self._stored = floor
+        return floor
+
+
+def _read_time_floor(connection: sqlite3.Connection) -> datetime | None:
+    text = connection.execute("SELECT time_floor FROM agent").fetchone()[0]
+    return None if text is None else datetime.fromisoformat(text)
+
+
+class SqliteItems:
+    """Desired items; ``kind`` tells the two sets of one file apart."""
+
+    def __init__(self, writer: Writer, kind: str) -> None:
+        self._writer = writer
+        self._kind = kind
+
+    async def list(self) -> tuple[DesiredItem, ...]:
+        """Return all items, by key."""
+
+        def job(connection: sqlite3.Connection) -> tuple[DesiredItem, ...]:
+            rows = connection.execute(
+                "SELECT body FROM items WHERE kind=? ORDER BY project, cell, environment", (self._kind,)
+            )
+            return tuple(_item_of(row[0]) for row in rows)
+
+        return await self._writer.run(job)
+
+    async def get(self, project: str, cell: str, environment: str) -> DesiredItem | None:
+        """Return one item."""
+
+        def job(connection: sqlite3.Connection) -> DesiredItem | None:
+            row = connection.execute(
+                "SELECT body FROM items WHERE kind=? AND project=? AND cell=? AND environment=?",
+                (self._kind, project, cell, environment),
+            ).fetchone()
+            return None if row is None else _item_of(row[0])
+
+        return await self._writer.run(job)
+
+    async def put(self, item: DesiredItem) -> None:
+        """Store or replace the item."""
+        row = (self._kind, item.project, item.cell, item.environment, _body_of(item))
+        await self._writer.run(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO items VALUES (?,?,?,?,?)", row).rowcount
+        )
+
+    async def remove(self, project: str, cell: str, environment: str) -> None:
+        """Forget the item."""
+        row = (self._kind, project, cell, environment)
+        await self._writer.run(
+            lambda connection: (
+                connection.execute(
+                    "DELETE FROM items WHERE kind=? AND project=? AND cell=? AND environment=?", row
+                ).rowcount
+            )
+        )
+
+
+def _body_of(item: DesiredItem) -> str:
+    body = {name: getattr(item, name) for name in DesiredItem.__dataclass_fields__}
+    return json.dumps({**body, "evidence": list(item.evidence)}, sort_keys=True)
+
+
+def _item_of(body: str) -> DesiredItem:
+    values = json.loads(body)
+    return DesiredItem(**{**values, "evidence": tuple(values["evidence"])})
+
+
+class SqliteBlobs:
+    """Bytes by digest."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def get(self, digest: str) -> bytes | None:
+        """Return the bytes, or None."""
+
+        def job(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute("SELECT data FROM blobs WHERE digest=?", (digest,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+        return await self._writer.run(job)
+
+    async def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes."""
+        await self._writer.run(
+            lambda connection: (
+                connection.execute("INSERT OR REPLACE INTO blobs VALUES (?,?)", (digest, data)).rowcount
+            )
+        )
+
+    async def keep_only(self, digests: Sequence[str]) -> int:
+        """Drop every other blob."""
+        keep = set(digests)
+
+        def job(connection: sqlite3.Connection) -> int:
+            held = [row[0] for row in connection.execute("SELECT digest FROM blobs")]
+            gone = [(digest,) for digest in held if digest not in keep]
+            connection.executemany("DELETE FROM blobs WHERE digest=?", gone)
+            return len(gone)
+
+        return await self._writer.run(job)
+
+
+class SqliteInventory:
+    """Inventories by namespace."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def get(self, namespace: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the document, or None."""
+
+        def job(connection: sqlite3.Connection) -> Any:  # noqa: ANN401 - JSON
+            row = connection.execute("SELECT body FROM inventory WHERE namespace=?", (namespace,)).fetchone()
+            return None if row is None else json.loads(row[0])
+
+        return await self._writer.run(job)
+
+    async def put(self, namespace: str, value: Any) -> None:  # noqa: ANN401 - JSON
+        """Replace the document."""
+        row = (namespace, json.dumps(value, sort_keys=True))
+        await self._writer.run(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO inventory VALUES (?,?)", row).rowcount
+        )
+
+    async def delete(self, namespace: str) -> None:
+        """Forget the namespace."""
+        await self._writer.run(
+            lambda connection: connection.execute("DELETE FROM inventory WHERE namespace=?", (namespace,)).rowcount
+        )
+
+    async def namespaces(self) -> tuple[str, ...]:
+        """Return all namespaces."""
+
+        def job(connection: sqlite3.Connection) -> tuple[str, ...]:
+            return tuple(row[0] for row in connection.execute("SELECT namespace FROM inventory ORDER BY namespace"))
+
+        return await self._writer.run(job)
+
+
+class SqliteMeta:
+    """Small named strings."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def get(self, key: str) -> str | None:
+        """Return the value, or None."""
+
+        def job(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._writer.run(job)
+
+    async def set(self, values: Mapping[str, str]) -> None:
+        """Store all values."""
+        rows = list(values.items())
+        await self._writer.run(
+            lambda connection: connection.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", rows).rowcount
+        )
+
+
+class SqliteOutbox:
+    """Unacknowledged receipts."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def put(self, key: CellKey, payload: bytes) -> int:
+        """Store a payload and return its number."""
+
+        def job(connection: sqlite3.Connection) -> int:
+            # REPLACE drops the older receipt of the cell and gives the new one a higher number.
+            cursor = connection.execute(
+                "INSERT OR REPLACE INTO outbox (project, cell, environment, payload) VALUES (?,?,?,?)", (*key, payload)
+            )
+            return int(cursor.lastrowid or 0)
+
+        return await self._writer.run(job)
+
+    async def pending(self) -> tuple[tuple[int, CellKey, bytes], ...]:
+        """Return what is unacknowledged, oldest first."""
+
+        def job(connection: sqlite3.Connection) -> tuple[tuple[int, CellKey, bytes], ...]:
+            rows = connection.execute(
+                "SELECT number, project, cell, environment, payload FROM outbox ORDER BY number"
+            )
+            return tuple((row[0], CellKey(row[1], row[2], row[3]), bytes(row[4])) for row in rows)
+
+        return await self._writer.run(job)
+
+    async def done(self, key: CellKey, number: int) -> None:
+        """Drop the payload unless a newer one replaced it."""
+        row = (*key, number)
+        await self._writer.run(
+            lambda connection: (
+                connection.execute(
+                    "DELETE FROM outbox WHERE project=? AND cell=? AND environment=? AND number=?", row
+                ).rowcount
+            )
+        )
