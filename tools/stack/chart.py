@@ -1,0 +1,87 @@
+"""Installing the files of ``charts/cellward-agent`` without Helm, and waiting until they bite."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import yaml
+
+from tools.stack.api import Answer, ApiClient, JSONObject
+from tools.stack.errors import NOT_READY
+from tools.stack.steps import Steps
+
+CHART_FILES = Path(__file__).resolve().parents[2] / "charts" / "cellward-agent" / "files"
+AGENT_NAMESPACE = "cellward-system"
+AGENT_ACCOUNT = "cellward-agent"
+AGENT_USER = f"system:serviceaccount:{AGENT_NAMESPACE}:{AGENT_ACCOUNT}"
+#: The field manager of whoever installs the chart.
+INSTALLER = "cellward-chart"
+
+_BITE_SECONDS = 60.0
+
+
+def chart_objects() -> list[JSONObject]:
+    """Return every object of the chart's plain files, in the order of their file names."""
+    return [
+        document
+        for file in sorted(CHART_FILES.glob("*.yaml"))
+        for document in yaml.safe_load_all(file.read_text())
+        if document
+    ]
+
+
+def install_chart(admin: ApiClient) -> Steps[None]:
+    """Apply every file, then probe with dry runs until each admission policy refuses what it must.
+
+    A ValidatingAdmissionPolicy takes effect on a tick of about a second, and a test that runs into that second would
+    see the agent without its fence.
+    """
+    for manifest in chart_objects():
+        answer = admin.apply(manifest, manager=INSTALLER)
+        admin.must(answer, f"apply {manifest['kind']} {manifest['metadata']['name']}")
+    waiting = dict(_PROBES)
+    deadline = time.monotonic() + _BITE_SECONDS
+    while waiting:
+        for name in [name for name, probe in waiting.items() if _refused_by(probe(admin), name)]:
+            del waiting[name]
+        if waiting and time.monotonic() > deadline:
+            raise NOT_READY(f"these policies do not refuse anything after {_BITE_SECONDS:.0f} s: {', '.join(waiting)}")
+        if waiting:
+            yield
+
+
+def _refused_by(answer: Answer, policy: str) -> bool:
+    return answer.status == 403 and f"'{policy}'" in answer.message
+
+
+def _probe_fence(admin: ApiClient) -> Answer:
+    stray: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "not-a-cell"}}
+    return admin.create(stray, dry_run=True, user=AGENT_USER)
+
+
+def _probe_labels(admin: ApiClient) -> Answer:
+    labels = {"cellward.dev/project": "x"}
+    claimed: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "not-a-cell", "labels": labels}}
+    return admin.create(claimed, dry_run=True)
+
+
+def _probe_isolation(admin: ApiClient) -> Answer:
+    forged: JSONObject = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": "not-ours",
+            "namespace": "default",
+            "labels": {"app.kubernetes.io/managed-by": "cellward"},
+        },
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
+    return admin.create(forged, dry_run=True)
+
+
+_PROBES = {
+    "cellward-agent-fence": _probe_fence,
+    "cellward-cell-labels": _probe_labels,
+    "cellward-isolation-guard": _probe_isolation,
+}
