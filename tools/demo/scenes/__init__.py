@@ -1,0 +1,1 @@
+"""The scenes of the demonstration, in the order in which they are told; each fills in its keys of the summary."""
