@@ -1,0 +1,385 @@
+"""Request and response bodies of the admin API; shared with the CLI, so nothing else of the hub is imported here.
+
+JSON names are camelCase. Requests refuse unknown fields; responses may grow, so whoever reads one ignores what it does
+not know. Bytes are standard base64, times RFC 3339 in UTC, digests ``sha256:<64 hex>``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+Role = Literal["viewer", "deployer", "admin"]
+HubState = Literal["run", "hold", "quarantine"]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+
+#: Most envelopes of one upload.
+MAX_ENVELOPES = 256
+#: Largest envelope, bytes.
+MAX_ENVELOPE = 2 * 1024**2
+
+
+class Request(BaseModel):
+    """Base of what is sent to the hub: strict."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Response(BaseModel):
+    """Base of what the hub answers: may grow."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class Problem(Response):
+    """RFC 9457 problem details, with our stable code and what to do next (V15)."""
+
+    type: str = Field(description="URI of the code's documentation.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(default="", description="Request id.")
+    code: str
+    hint: str = ""
+    details: dict[str, str] = Field(default_factory=dict)
+
+
+class Health(Response):
+    """The process answers; nothing more is said without authentication."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Component(Response):
+    """State of one part: of the hub (``cluster`` empty), or one condition of an agent."""
+
+    category: str = Field(description="hub, trust, policy, audit or clusters.")
+    name: str
+    ok: bool
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    cluster: str = ""
+    since: datetime | None = None
+
+
+class Status(Response):
+    """The whole installation on one page."""
+
+    version: str
+    realm: str = Field(default="", description="Empty before a root was adopted.")
+    clusters: int
+    connected: int
+    cells: int = Field(description="Cells times clusters they are meant for.")
+    cells_ready: int
+    audit_size: int = 0
+    components: list[Component]
+
+
+class WhoAmI(Response):
+    """Who the hub takes the caller for."""
+
+    subject: str
+    role: Role
+
+
+class Trust(Response):
+    """Public facts that trust is built on; compare them out of band."""
+
+    realm: str = Field(default="", description="Empty before a root was adopted.")
+    root: Base64Bytes = Field(default=b"", description="TUF root version 1, exact bytes.")
+    timestamp_spki: Base64Bytes = Field(description="Public key of the hub's TUF timestamp, DER.")
+    tree_head_spki: Base64Bytes = Field(description="Public key of the hub's audit tree head, DER.")
+    log_origin: str = Field(default="", description="Origin line of the audit log.")
+    hub_ca_pem: str = Field(default="", description="Certificate authority of hubs.")
+
+
+class RootAdoption(Request):
+    """The root that names this installation; only the first one counts."""
+
+    root: Base64Bytes = Field(description="TUF root version 1, exact bytes.")
+
+
+class PolicyVersions(Response):
+    """Versions of the policy set an agent verified."""
+
+    root: int = 0
+    timestamp: int = 0
+    snapshot: int = 0
+    targets: int = 0
+    snapshot_expires: datetime | None = None
+    bundles: dict[str, str] = Field(default_factory=dict)
+
+
+class Facts(Response):
+    """What a cluster said of itself; used for placement only."""
+
+    environments: list[str] = Field(default_factory=list)
+    production: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    region: str = ""
+    projects: list[str] = Field(default_factory=list)
+
+
+class Cluster(Response):
+    """A data plane as the hub knows it."""
+
+    name: str
+    created_at: datetime
+    created_by: str
+    uid: str = ""
+    joined: bool = False
+    connected: bool = False
+    locked: bool = False
+    last_seen: datetime | None = None
+    facts: Facts | None = None
+    agent_version: str = ""
+    opa_version: str = ""
+    boot_id: str = ""
+    statement_keyid: str = ""
+    generation: int = 0
+    revision: int = Field(default=0, description="Newest revision of its desired items.")
+    policy: PolicyVersions = Field(default_factory=PolicyVersions)
+    authority: str = Field(default="authors", description="authors, or authors+hub.")
+    certificate_expires: datetime | None = None
+    spool_depth: int = 0
+    conditions: list[Component] = Field(default_factory=list)
+
+
+class ClusterCreate(Request):
+    """A new data plane, known by name until an agent joins under it."""
+
+    name: ClusterName
+
+
+class ClusterList(Response):
+    """A page of clusters."""
+
+    items: list[Cluster]
+    next_cursor: str = ""
+
+
+class JoinTokenRequest(Request):
+    """Nothing to choose yet: bound to the cluster in the path, life from the hub's settings."""
+
+
+class JoinToken(Response):
+    """What the hub adds to a join line; everything else of it is local to the CLI (design §5)."""
+
+    cluster: str
+    token: str = Field(description="Shown once; the hub keeps a hash.")
+    expires_at: datetime
+    enrolment_address: str
+    hub_ca_pem: str
+
+
+class DocumentUpload(Request):
+    """Signed documents, opaque to the hub beyond an index."""
+
+    envelopes: Annotated[list[Base64Bytes], Field(min_length=1, max_length=MAX_ENVELOPES)]
+    dry_run: bool = Field(default=False, description="Index and check, but keep nothing.")
+
+
+class DocumentSummary(Response):
+    """The index entry of a document; what agents believe is in its bytes."""
+
+    digest: str
+    kind: str
+    project: str
+    cell: str
+    environments: list[str]
+    sequence: int = 0
+    received_at: datetime | None = None
+
+
+class Document(DocumentSummary):
+    """A document with its envelope."""
+
+    envelope: Base64Bytes
+
+
+class DocumentList(Response):
+    """A page of documents."""
+
+    items: list[DocumentSummary]
+    next_cursor: str = ""
+
+
+class UploadResult(Response):
+    """What was kept, and which clusters are now meant to take it."""
+
+    items: list[DocumentSummary]
+    clusters: list[str] = Field(default_factory=list, description="Clusters with a changed desired item.")
+    dry_run: bool = False
+
+
+class MetadataFile(Request):
+    """One signed TUF metadata file."""
+
+    role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    version: Annotated[int, Field(ge=1)]
+    data: Base64Bytes
+
+
+class TargetFile(Request):
+    """One TUF target."""
+
+    digest: Digest
+    data: Base64Bytes
+
+
+class Publication(Request):
+    """Policy to be served: metadata without timestamp, and the targets it names."""
+
+    metadata: Annotated[list[MetadataFile], Field(min_length=1, max_length=64)]
+    targets: Annotated[list[TargetFile], Field(max_length=256)] = []
+
+
+class PublicationResult(Response):
+    """Versions now served."""
+
+    realm: str
+    root_version: int
+    targets_version: int
+    keyring_version: int
+    snapshot_version: int
+    timestamp_version: int
+    snapshot_expires: datetime
+
+
+class PolicyBundle(Response):
+    """A bundle among the signed targets."""
+
+    target: str
+    digest: str
+    length: int
+
+
+class PolicyBinding(Response):
+    """A binding, as signed."""
+
+    name: str
+    bundle: str
+    mode: str
+    on_stale: str = ""
+    staleness_seconds: int = 0
+    selector: dict[str, object] = Field(default_factory=dict)
+
+
+class Policy(Response):
+    """What policy is served now; ``published`` is null before the first publication."""
+
+    published: PublicationResult | None = None
+    bundles: list[PolicyBundle] = Field(default_factory=list)
+    bindings: list[PolicyBinding] = Field(default_factory=list)
+    #: What the hub signs itself.
+    timestamp_expires: datetime | None = None
+
+
+class PolicyMetadata(Response):
+    """The metadata a publisher continues from; it verifies them itself."""
+
+    roots: list[Base64Bytes] = Field(default_factory=list, description="All roots from version 1 on.")
+    targets: Base64Bytes | None = None
+    keyring: Base64Bytes | None = None
+    snapshot: Base64Bytes | None = None
+
+
+class Refusal(Response):
+    """Why a cluster does not do what is desired (V15)."""
+
+    code: str
+    rule: str = ""
+    object: str = ""
+    reason: str = ""
+    next: str = ""
+
+
+class CellState(Response):
+    """One cell in one environment on one cluster: what is desired, and what the agent reports."""
+
+    project: str
+    cell: str
+    environment: str
+    cluster: str
+    desired_digest: str = ""
+    revision: int = 0
+    hub_state: HubState = "run"
+    phase: str = Field(default="pending", description="pending, verifying, refused, applying, progressing, ready, …")
+    deployment_digest: str = ""
+    release_digest: str = ""
+    version: str = ""
+    objects_ready: int = 0
+    objects_total: int = 0
+    isolation: str = "unknown"
+    drift_repairs: int = 0
+    acknowledged: bool | None = Field(default=None, description="Last receipt for the desired digest; null for none.")
+    refusals: list[Refusal] = Field(default_factory=list)
+    reported_at: datetime | None = None
+
+
+class Cell(Response):
+    """A cell over all clusters it is meant for."""
+
+    project: str
+    cell: str
+    environments: list[str]
+    versions: list[str]
+    clusters: int
+    ready: int
+    refused: int
+    states: list[CellState] = Field(default_factory=list)
+
+
+class CellList(Response):
+    """A page of cells, without their states."""
+
+    items: list[Cell]
+    next_cursor: str = ""
+
+
+class NarrowRequest(Request):
+    """Hold or quarantine a cell, or lift that; the hub alone may only narrow."""
+
+    cluster: ClusterName
+    environment: str
+    state: HubState
+
+
+class AuditRecord(Response):
+    """A record of the log; ``record`` holds the exact bytes that were hashed."""
+
+    index: int
+    record: Base64Bytes
+    origin: str = ""
+    cluster: str = ""
+    epoch: int = 0
+    seq: int = 0
+    time: datetime | None = None
+    actor: str = ""
+    action: str = ""
+    object: str = ""
+    decision: str = ""
+    code: str = ""
+    reason: str = ""
+    rule: str = ""
+    correlation_id: str = ""
+
+
+class AuditPage(Response):
+    """A page of records, oldest first; ``next_cursor`` is never empty, so that a reader can follow the log."""
+
+    items: list[AuditRecord]
+    next_cursor: str
+
+
+class Checkpoint(Response):
+    """The newest signed tree head (C2SP signed note)."""
+
+    size: int
+    root: str
+    note: str
