@@ -92,6 +92,8 @@ def controller_manager(kubeconfig: Path, credentials: Credentials) -> Sequence[s
         f"--kubeconfig={kubeconfig}",
         "--leader-elect=false",
         "--secure-port=0",
+        # Each controller with its own account, as everywhere else: the shared one has almost no rights.
+        "--use-service-account-credentials=true",
         f"--service-account-private-key-file={credentials.service_account_key}",
         f"--root-ca-file={credentials.ca}",
         # The default of 20 requests/s makes several cells at once take ten times longer than they need.
@@ -114,5 +116,6 @@ def kwok(kubeconfig: Path) -> Sequence[str]:
         "--manage-all-nodes=true",
         # Leases keep the node-lifecycle controller from declaring the nodes lost after 40 s.
         "--node-lease-duration-seconds=40",
+        "--node-ip=127.0.0.1",
         *stages,
     ]

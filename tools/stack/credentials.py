@@ -56,7 +56,7 @@ def make_credentials(directory: Path) -> Credentials:
     ca = _builder(ca_name, ca_name, ca_key.public_key())
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     _write(made.ca, ca.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     _leaf(made, "serving", _name("kube-apiserver", ""), ca_name, ca_key, names)
     for stem, (common_name, organisation) in _CLIENTS.items():
         _leaf(made, stem, _name(common_name, organisation), ca_name, ca_key, None)
@@ -112,7 +112,7 @@ def _leaf(
     subject: x509.Name,
     issuer: x509.Name,
     ca_key: ec.EllipticCurvePrivateKey,
-    server_names: list[x509.DNSName | x509.IPAddress] | None,
+    server_names: list[x509.GeneralName] | None,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
