@@ -1,0 +1,288 @@
+"""V12 on a real API server: what the agent's own token may do, and everything it must not be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tools.stack.api import Answer, ApiClient
+from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects
+
+from .conftest import CellNamespace
+
+pytestmark = pytest.mark.real
+
+RBAC = "rbac.authorization.k8s.io/v1"
+ADMISSION = "admissionregistration.k8s.io/v1"
+NewCell = Callable[[], CellNamespace]
+
+
+def _plain(kind: str, name: str, namespace: str = "", version: str = "v1", **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+def _cluster_admin_binding() -> dict[str, Any]:
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subject = {"kind": "ServiceAccount", "name": "cellward-agent", "namespace": AGENT_NAMESPACE}
+    return _plain("ClusterRoleBinding", "mine", version=RBAC, roleRef=reference, subjects=[subject])
+
+
+def _forbidden(answer: Answer, *, by: str = "") -> None:
+    assert answer.status == 403, f"HTTP {answer.status}: {answer.message}"
+    assert by in answer.message, answer.message
+
+
+def test_v12_agent_makes_a_cell_and_applies_into_it(agent: ApiClient, new_cell: NewCell) -> None:
+    """The allowed path as a whole: namespace, isolation, account, binding, an object by the cell's account, the end."""
+    cell = new_cell()
+    assert agent.apply(cell.config_map(), manager=f"cellward/{cell.name}", user=cell.user).ok
+    assert agent.delete(cell.config_map(), user=cell.user).ok
+    assert agent.delete(cell.network_policy()).ok
+    assert agent.delete(cell.binding()).ok
+    assert agent.delete(cell.service_account()).ok
+    assert agent.delete(cell.namespace()).ok
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/apis/apps/v1/deployments",
+        "/apis/apps/v1/statefulsets",
+        "/apis/apps/v1/daemonsets",
+        "/apis/batch/v1/jobs",
+        "/apis/batch/v1/cronjobs",
+        "/api/v1/services",
+        "/api/v1/configmaps",
+        "/api/v1/serviceaccounts",
+        "/api/v1/persistentvolumeclaims",
+        "/api/v1/pods",
+        "/api/v1/namespaces",
+        "/apis/networking.k8s.io/v1/networkpolicies",
+        "/apis/networking.k8s.io/v1/ingresses",
+        "/apis/rbac.authorization.k8s.io/v1/rolebindings",
+        "/apis/autoscaling/v2/horizontalpodautoscalers",
+        "/apis/policy/v1/poddisruptionbudgets",
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    ],
+)
+def test_v12_agent_reads_what_it_repairs(agent: ApiClient, path: str) -> None:
+    """Drift is found by one watch per kind over the whole cluster, so these lists must be open."""
+    assert agent.request("GET", path + "?limit=1").ok
+
+
+@pytest.mark.parametrize("verb", ["create", "apply"])
+def test_v12_agent_keeps_its_anchor(agent: ApiClient, verb: str) -> None:
+    """Its own namespace is open for the anchor by name, and for nothing else of that kind."""
+    for kind in ("ConfigMap", "Secret"):
+        mine, other = _plain(kind, "cellward-agent-anchor", AGENT_NAMESPACE), _plain(kind, "other", AGENT_NAMESPACE)
+        assert agent.apply(mine, manager="cellward-agent").ok
+        assert agent.get(mine).ok
+        _forbidden(agent.create(other) if verb == "create" else agent.apply(other, manager="cellward-agent"))
+
+
+def test_v12_agent_reads_no_secrets_elsewhere(agent: ApiClient, new_cell: NewCell) -> None:
+    """No Secrets outside its namespace, cells included, and in its own only the one by name."""
+    cell = new_cell()
+    for namespace in ("kube-system", "default", cell.name, AGENT_NAMESPACE):
+        _forbidden(agent.request("GET", f"/api/v1/namespaces/{namespace}/secrets"))
+    _forbidden(agent.request("GET", "/api/v1/secrets"))
+    _forbidden(agent.request("GET", f"/api/v1/namespaces/{cell.name}/secrets", user=cell.user))
+
+
+def test_v12_agent_cannot_raise_its_rights(agent: ApiClient, new_cell: NewCell) -> None:
+    """No binding to cluster-admin, no role of its own making, no other name or role for a binding."""
+    cell = new_cell()
+    everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+    _forbidden(agent.create(_cluster_admin_binding()))
+    _forbidden(agent.apply(_cluster_admin_binding(), manager="x"))
+    _forbidden(agent.create(_plain("ClusterRole", "mine", version=RBAC, rules=everything)))
+    _forbidden(agent.apply(_plain("ClusterRole", "cellward-cell", version=RBAC, rules=everything), manager="x"))
+    _forbidden(agent.create(_plain("Role", "mine", cell.name, version=RBAC, rules=everything)))
+    _forbidden(agent.apply(cell.binding(name="other"), manager="x"))
+    fresh = CellNamespace("shop", "rights", "dev")
+    assert agent.apply(fresh.namespace(), manager="x").ok
+    _forbidden(agent.apply(fresh.binding(role="cluster-admin"), manager="x"))
+    _forbidden(agent.apply(fresh.binding(role="admin"), manager="x"))
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "default", AGENT_NAMESPACE])
+def test_v12_fence_keeps_the_cell_role_in_cells(agent: ApiClient, new_cell: NewCell, namespace: str) -> None:
+    """RBAC alone would allow ``bind`` of the cell role anywhere; in the agent's own namespace it would run pods."""
+    _forbidden(agent.apply(new_cell().binding(namespace=namespace), manager="x"), by="cellward-agent-fence")
+
+
+def test_v12_fence_checks_the_subjects_of_a_binding(agent: ApiClient, new_cell: NewCell) -> None:
+    """A cell's binding is for that cell's account alone: no user, group, second subject or other cell's account."""
+    cell, other = new_cell(), new_cell()
+    account = cell.binding()["subjects"][0]
+    strangers: list[list[dict[str, str]]] = [
+        [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
+        [{"kind": "Group", "name": "system:authenticated", "apiGroup": "rbac.authorization.k8s.io"}],
+        [account, {"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
+        [{**account, "name": other.account}],
+        [{**account, "name": "cellward-agent"}],
+        [{**account, "namespace": "default"}],
+        [],
+    ]
+    for subjects in strangers:
+        answer = agent.apply({**cell.binding(), "subjects": subjects}, manager="cellward-agent")
+        _forbidden(answer, by="cellward-agent-fence")
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "default", AGENT_NAMESPACE])
+def test_v12_fence_keeps_network_policies_in_cells(agent: ApiClient, new_cell: NewCell, namespace: str) -> None:
+    """The right to write NetworkPolicies is cluster-wide in RBAC; the fence makes it end at cells."""
+    policy = new_cell().network_policy(namespace=namespace)
+    _forbidden(agent.apply(policy, manager="x"), by="cellward-agent-fence")
+
+
+def test_v12_fence_holds_for_delete_too(agent: ApiClient, admin: ApiClient, new_cell: NewCell) -> None:
+    """A foreign NetworkPolicy and a foreign namespace cannot be deleted, one by one or as a collection."""
+    foreign = new_cell().network_policy(namespace="default", managed=False)
+    admin.must(admin.apply(foreign, manager="test"), "a foreign policy")
+    _forbidden(agent.delete(foreign), by="cellward-agent-fence")
+    _forbidden(agent.request("DELETE", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"))
+    _forbidden(agent.delete(_plain("Namespace", "kube-public")), by="cellward-agent-fence")
+    _forbidden(agent.delete(_plain("Namespace", AGENT_NAMESPACE)), by="cellward-agent-fence")
+    assert admin.get(foreign).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("plain", {}),
+        ("shop--web--dev", {}),
+        ("shop--web--dev", {"cellward.dev/project": "shop", "cellward.dev/cell": "web"}),
+        ("other--web--dev", {"cellward.dev/project": "shop", "cellward.dev/cell": "web", "cellward.dev/environment": "dev"}),
+        ("kube-web", {"cellward.dev/project": "kube", "cellward.dev/cell": "web", "cellward.dev/environment": ""}),
+        ("a--b--c--d", {"cellward.dev/project": "a--b", "cellward.dev/cell": "c", "cellward.dev/environment": "d"}),
+        (
+            "averyveryverylongproject--web--dev",
+            {
+                "cellward.dev/project": "averyveryverylongproject",
+                "cellward.dev/cell": "web",
+                "cellward.dev/environment": "dev",
+            },
+        ),
+    ],
+)
+def test_v12_new_namespace_needs_pattern_and_labels(agent: ApiClient, name: str, labels: dict[str, str]) -> None:
+    """A new namespace is named project--cell--environment and says the same in its labels."""
+    namespace = _plain("Namespace", name)
+    namespace["metadata"]["labels"] = labels
+    _forbidden(agent.create(namespace), by="cellward-agent-fence")
+    _forbidden(agent.apply(namespace, manager="x"), by="cellward-agent-fence")
+
+
+def test_v12_agent_cannot_adopt_a_foreign_namespace(agent: ApiClient, admin: ApiClient) -> None:
+    """A namespace that is not a cell, even with the right name, cannot be turned into one by labels."""
+    foreign = CellNamespace("shop", "foreign", "dev")
+    admin.must(admin.apply(_plain("Namespace", foreign.name), manager="test"), "a foreign namespace")
+    _forbidden(agent.apply(foreign.namespace(), manager="x"), by="cellward-agent-fence")
+    _forbidden(agent.apply(foreign.network_policy(), manager="x"), by="cellward-agent-fence")
+    _forbidden(agent.apply(foreign.binding(), manager="x"), by="cellward-agent-fence")
+
+
+def test_v12_agent_cannot_change_which_cell_a_namespace_is(agent: ApiClient, new_cell: NewCell) -> None:
+    """The labels of a cell stay what they were when it was made."""
+    changed = new_cell().namespace(**{"cellward.dev/environment": "prod"})
+    _forbidden(agent.apply(changed, manager="cellward-agent"), by="cellward-agent-fence")
+
+
+def test_v12_agent_cannot_write_admission_configuration(agent: ApiClient) -> None:
+    """It watches the policies that fence it and cannot touch them, nor add webhooks."""
+    for name in ("cellward-agent-fence", "cellward-cell-labels", "cellward-isolation-guard"):
+        for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+            existing = _plain(kind, name, version=ADMISSION)
+            assert agent.get(existing).ok
+            _forbidden(agent.delete(existing))
+            _forbidden(agent.apply({**existing, "spec": {}}, manager="x"))
+    hook = _plain("ValidatingWebhookConfiguration", "mine", version=ADMISSION, webhooks=[])
+    _forbidden(agent.create(hook))
+    _forbidden(agent.apply(hook, manager="x"))
+
+
+@pytest.mark.parametrize(
+    ("user", "groups"),
+    [
+        ("admin", ()),
+        ("system:kube-controller-manager", ()),
+        ("system:serviceaccount:kube-system:namespace-controller", ()),
+        ("system:serviceaccount:default:default", ()),
+        (f"system:serviceaccount:{AGENT_NAMESPACE}:cell-x", ("system:masters",)),
+        (AGENT_USER, ("system:masters",)),
+    ],
+)
+def test_v12_agent_impersonates_only_accounts_of_its_namespace(
+    agent: ApiClient, user: str, groups: tuple[str, ...]
+) -> None:
+    """No users, no groups, no accounts of other namespaces."""
+    _forbidden(agent.request("GET", "/api/v1/namespaces", user=user, groups=groups))
+
+
+def test_v12_agent_cannot_make_tokens_or_other_accounts(agent: ApiClient, new_cell: NewCell) -> None:
+    """A token of a cell account would be a credential outside the agent; other accounts are not its own."""
+    cell = new_cell()
+    for account in (cell.account, "cellward-agent", "default"):
+        path = f"/api/v1/namespaces/{AGENT_NAMESPACE}/serviceaccounts/{account}/token"
+        _forbidden(agent.request("POST", path, {"spec": {}}))
+    _forbidden(agent.create(_plain("ServiceAccount", "mine", AGENT_NAMESPACE)), by="cellward-agent-fence")
+    _forbidden(agent.delete(_plain("ServiceAccount", "default", AGENT_NAMESPACE)), by="cellward-agent-fence")
+    _forbidden(agent.create(_plain("ServiceAccount", "mine", "default")))
+
+
+def test_v12_agent_applies_no_workloads_as_itself(agent: ApiClient, new_cell: NewCell) -> None:
+    """Workloads are applied by the cell's account; the agent itself may not, nor run a pod beside its own."""
+    cell = new_cell()
+    pod = {"containers": [{"name": "x", "image": "x:1"}], "serviceAccountName": "cellward-agent"}
+    _forbidden(agent.apply(cell.config_map(), manager="x"))
+    for namespace in (AGENT_NAMESPACE, cell.name, "default"):
+        _forbidden(agent.create(_plain("Pod", "mine", namespace, spec=pod)))
+    for subresource in ("exec", "attach", "portforward", "ephemeralcontainers", "proxy"):
+        _forbidden(agent.request("POST", f"/api/v1/namespaces/{cell.name}/pods/x/{subresource}", {}))
+
+
+def test_v12_cell_account_stays_in_its_namespace(agent: ApiClient, new_cell: NewCell) -> None:
+    """A cell's account has its own namespace, without isolation objects, rights, secrets and controller history."""
+    cell, other = new_cell(), new_cell()
+    for namespace in (other.name, "default", "kube-system", AGENT_NAMESPACE):
+        _forbidden(agent.apply(cell.config_map(namespace=namespace), manager="x", user=cell.user))
+    _forbidden(agent.apply(cell.network_policy(), manager="x", user=cell.user))
+    _forbidden(agent.delete(cell.network_policy(), user=cell.user))
+    _forbidden(agent.apply(cell.binding(), manager="x", user=cell.user))
+    _forbidden(agent.apply(cell.namespace(), manager="x", user=cell.user))
+    _forbidden(agent.create(_plain("Secret", "mine", cell.name), user=cell.user))
+    path = f"/apis/apps/v1/namespaces/{cell.name}/controllerrevisions"
+    _forbidden(agent.request("GET", path, user=cell.user))
+
+
+def test_v12_fence_confines_a_cell_account_bound_elsewhere(
+    agent: ApiClient, admin: ApiClient, new_cell: NewCell
+) -> None:
+    """Even a careless cluster-admin's binding does not let a cell's account write into another cell."""
+    cell, other = new_cell(), new_cell()
+    careless = cell.binding(namespace=other.name, name="careless")
+    admin.must(admin.apply(careless, manager="test"), "a careless binding")
+    answer = agent.apply(cell.config_map(namespace=other.name), manager="x", user=cell.user)
+    _forbidden(answer, by="cellward-agent-fence")
+
+
+def test_v12_no_rule_has_a_star_or_escalate() -> None:
+    """Read from the files themselves: nothing that a later kind or verb would silently widen."""
+    rules = [(o["metadata"]["name"], r) for o in chart_objects() if "Role" in o["kind"] for r in o.get("rules", [])]
+    assert len(rules) > 5
+    for name, rule in rules:
+        listed = [*rule.get("apiGroups", []), *rule.get("resources", []), *rule["verbs"]]
+        assert not {"*", "escalate", "deletecollection"} & set(listed), f"{name}: {rule}"
+        assert not [entry for entry in listed if "*" in entry], f"{name}: {rule}"
+        assert "nonResourceURLs" not in rule
+        if "bind" in rule["verbs"]:
+            assert rule["resourceNames"] == ["cellward-cell"], name
+        if "admissionregistration.k8s.io" in rule["apiGroups"]:
+            assert set(rule["verbs"]) <= {"get", "list", "watch"}, name
+        if "secrets" in rule["resources"]:
+            assert rule["resourceNames"] == ["cellward-agent-anchor"], name
