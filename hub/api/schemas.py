@@ -6,16 +6,40 @@ not know. Bytes are standard base64, times RFC 3339 in UTC, digests ``sha256:<64
 
 from __future__ import annotations
 
+import base64
+import binascii
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 Role = Literal["viewer", "deployer", "admin"]
 HubState = Literal["run", "hold", "quarantine"]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+
+
+def _from_base64(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("must be standard base64") from error
+
+
+def _to_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+#: Bytes in Python, standard base64 in JSON.
+Blob = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    PlainSerializer(_to_base64, return_type=str),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
 
 #: Most envelopes of one upload.
 MAX_ENVELOPES = 256
@@ -91,9 +115,9 @@ class Trust(Response):
     """Public facts that trust is built on; compare them out of band."""
 
     realm: str = Field(default="", description="Empty before a root was adopted.")
-    root: Base64Bytes = Field(default=b"", description="TUF root version 1, exact bytes.")
-    timestamp_spki: Base64Bytes = Field(description="Public key of the hub's TUF timestamp, DER.")
-    tree_head_spki: Base64Bytes = Field(description="Public key of the hub's audit tree head, DER.")
+    root: Blob = Field(default=b"", description="TUF root version 1, exact bytes.")
+    timestamp_spki: Blob = Field(description="Public key of the hub's TUF timestamp, DER.")
+    tree_head_spki: Blob = Field(description="Public key of the hub's audit tree head, DER.")
     log_origin: str = Field(default="", description="Origin line of the audit log.")
     hub_ca_pem: str = Field(default="", description="Certificate authority of hubs.")
 
@@ -101,7 +125,7 @@ class Trust(Response):
 class RootAdoption(Request):
     """The root that names this installation; only the first one counts."""
 
-    root: Base64Bytes = Field(description="TUF root version 1, exact bytes.")
+    root: Blob = Field(description="TUF root version 1, exact bytes.")
 
 
 class PolicyVersions(Response):
@@ -180,7 +204,7 @@ class JoinToken(Response):
 class DocumentUpload(Request):
     """Signed documents, opaque to the hub beyond an index."""
 
-    envelopes: Annotated[list[Base64Bytes], Field(min_length=1, max_length=MAX_ENVELOPES)]
+    envelopes: Annotated[list[Blob], Field(min_length=1, max_length=MAX_ENVELOPES)]
     dry_run: bool = Field(default=False, description="Index and check, but keep nothing.")
 
 
@@ -199,7 +223,7 @@ class DocumentSummary(Response):
 class Document(DocumentSummary):
     """A document with its envelope."""
 
-    envelope: Base64Bytes
+    envelope: Blob
 
 
 class DocumentList(Response):
@@ -222,14 +246,14 @@ class MetadataFile(Request):
 
     role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
     version: Annotated[int, Field(ge=1)]
-    data: Base64Bytes
+    data: Blob
 
 
 class TargetFile(Request):
     """One TUF target."""
 
     digest: Digest
-    data: Base64Bytes
+    data: Blob
 
 
 class Publication(Request):
@@ -283,10 +307,10 @@ class Policy(Response):
 class PolicyMetadata(Response):
     """The metadata a publisher continues from; it verifies them itself."""
 
-    roots: list[Base64Bytes] = Field(default_factory=list, description="All roots from version 1 on.")
-    targets: Base64Bytes | None = None
-    keyring: Base64Bytes | None = None
-    snapshot: Base64Bytes | None = None
+    roots: list[Blob] = Field(default_factory=list, description="All roots from version 1 on.")
+    targets: Blob | None = None
+    keyring: Blob | None = None
+    snapshot: Blob | None = None
 
 
 class Refusal(Response):
@@ -354,7 +378,7 @@ class AuditRecord(Response):
     """A record of the log; ``record`` holds the exact bytes that were hashed."""
 
     index: int
-    record: Base64Bytes
+    record: Blob
     origin: str = ""
     cluster: str = ""
     epoch: int = 0
