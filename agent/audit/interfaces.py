@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalText:
+    """A refusal as every surface shows it (V15)."""
+
+    code: str
+    reason: str
+    rule: str = ""
+    object: str = ""
+    next: str = ""
 
 
 class RecorderPort(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from agent.audit.interfaces import RefusalText
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem
 
@@ -28,17 +29,6 @@ class CommandRequest:
     id: str
     kind: CommandKind
     subject: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RefusalText:
-    """A refusal as every surface shows it (V15)."""
-
-    code: str
-    reason: str
-    rule: str = ""
-    object: str = ""
-    next: str = ""
 
 
 @dataclass(frozen=True, slots=True)

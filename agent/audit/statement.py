@@ -1,0 +1,102 @@
+"""The statement key of the agent: made once at install, never certified by the hub, signs what auditors verify.
+
+It is not the TLS key: whoever can issue certificates cannot speak in this agent's name. It is stored unencrypted (mode
+0600) because an agent must restart without a person; whoever reads the agent's volume is this cluster's administrator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from agent.audit.interfaces import RefusalText
+from agent.spool.interfaces import ChainHead
+from cellward.documents import canonical, dsse
+from cellward.runtime.files import write_atomic
+
+#: DSSE payload type of a checkpoint over the agent's own chain.
+CHECKPOINT_TYPE = "application/vnd.cellward.audit-checkpoint.v1+json"
+#: DSSE payload type of a receipt.
+RECEIPT_TYPE = "application/vnd.cellward.receipt.v1+json"
+
+FILE_NAME = "statement-key.pem"
+
+
+class StatementKey:
+    """Signs checkpoints and receipts; made by ``load_or_create``."""
+
+    def __init__(self, signer: dsse.Ed25519Signer) -> None:
+        self._signer = signer
+
+    @classmethod
+    def load_or_create(cls, directory: Path) -> StatementKey:
+        """Read the key of this agent, or make it if there is none yet.
+
+        A file that cannot be read is an error, never a reason for a new key: that would cut the chain of trust.
+        """
+        path = directory / FILE_NAME
+        if path.exists():
+            return cls(dsse.Ed25519Signer.from_pem(path.read_bytes(), None))
+        signer = dsse.Ed25519Signer.generate()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, signer.to_pem(None), 0o600)
+        return cls(signer)
+
+    @property
+    def keyid(self) -> str:
+        """Key id, 64 hex digits."""
+        return self._signer.keyid
+
+    @property
+    def spki_der(self) -> bytes:
+        """SubjectPublicKeyInfo, DER."""
+        return self._signer.public_spki_der
+
+    def checkpoint(self, realm: str, uid: str, head: ChainHead) -> bytes:
+        """Return a DSSE envelope that says where this agent's chain stands."""
+        body: canonical.JSON = {
+            "schema": "cellward.audit-checkpoint/v1",
+            "realm": realm,
+            "uid": uid,
+            "epoch": head.epoch,
+            "seq": head.seq,
+            "head": head.head,
+        }
+        return self._envelope(CHECKPOINT_TYPE, body)
+
+    def receipt(  # noqa: PLR0913 - the facts of one receipt
+        self,
+        *,
+        realm: str,
+        uid: str,
+        revision: int,
+        project: str,
+        cell: str,
+        environment: str,
+        deployment_digest: str,
+        accepted: bool,
+        refusals: Sequence[RefusalText],
+        at: datetime,
+    ) -> bytes:
+        """Return a DSSE envelope over the outcome of a desired item."""
+        body: canonical.JSON = {
+            "schema": "cellward.receipt/v1",
+            "realm": realm,
+            "uid": uid,
+            "revision": revision,
+            "project": project,
+            "cell": cell,
+            "environment": environment,
+            "deploymentDigest": deployment_digest,
+            "accepted": accepted,
+            "refusals": [
+                {"code": r.code, "rule": r.rule, "object": r.object, "reason": r.reason, "next": r.next}
+                for r in refusals
+            ],
+            "at": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        return self._envelope(RECEIPT_TYPE, body)
+
+    def _envelope(self, payload_type: str, body: canonical.JSON) -> bytes:
+        return dsse.dump_envelope(dsse.sign_document(canonical.encode(body), payload_type, [self._signer]))

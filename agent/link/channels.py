@@ -1,0 +1,110 @@
+"""Channels to the hub: how they are made, and the switch from an old certificate to a new one.
+
+gRPC has no hot reload of a client certificate and keeps an expired one alive on a live channel, so a renewal builds a
+second channel beside the first (V5). The holder knows which one is current; everyone who keeps a stream open waits on
+``changed`` and moves over; the old channel is closed only after a grace period.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from agent.link.identity import LinkIdentity
+from cellward.identity.names import HUB_DNS_NAME
+
+#: Largest message taken or sent, bytes.
+MAX_MESSAGE = 4 * 1024 * 1024
+#: Seconds an old channel stays open for calls under way.
+OLD_CHANNEL_GRACE = 10.0
+
+_OPTIONS: tuple[tuple[str, str | int], ...] = (
+    # Whatever address was dialled, directly or through a proxy: the name in the hub's leaf is fixed (V3).
+    ("grpc.ssl_target_name_override", HUB_DNS_NAME),
+    ("grpc.default_authority", HUB_DNS_NAME),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Each channel has its own connection: a shared one would keep the old certificate in use after a renewal.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.enable_retries", 0),
+)
+
+OpenChannel = Callable[[LinkIdentity], grpc.aio.Channel]
+
+
+def enrolment_channel(address: str, hub_ca_pem: bytes) -> grpc.aio.Channel:
+    """Channel to the enrolment port: server-authenticated, pinned to the CA from the join line and nothing else."""
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(hub_ca_pem), options=_OPTIONS)
+
+
+def link_channel(identity: LinkIdentity) -> grpc.aio.Channel:
+    """Channel to the link port, mutually authenticated."""
+    credentials = grpc.ssl_channel_credentials(
+        identity.hub_ca_pem.encode(), identity.key_pem.encode(), identity.chain_pem.encode()
+    )
+    return grpc.aio.secure_channel(identity.link_address, credentials, options=_OPTIONS)
+
+
+class ChannelHolder:
+    """The current channel and its identity; see the module's text.
+
+    Args:
+        open_channel: makes a channel; tests and the benchmark may hand in their own.
+    """
+
+    def __init__(self, open_channel: OpenChannel = link_channel) -> None:
+        self._open = open_channel
+        self._channel: grpc.aio.Channel | None = None
+        self._identity: LinkIdentity | None = None
+        self._changed = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def identity(self) -> LinkIdentity | None:
+        """Identity of the current channel; None before the first join."""
+        return self._identity
+
+    @property
+    def channel(self) -> grpc.aio.Channel | None:
+        """The current channel; None before the first join."""
+        return self._channel
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set once when the channel that is current now is replaced."""
+        return self._changed
+
+    def install(self, identity: LinkIdentity) -> None:
+        """Make a channel for ``identity`` the current one; the one before is closed after a grace period."""
+        old, self._channel = self._channel, self._open(identity)
+        self._identity = identity
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if old is not None:
+            task = asyncio.ensure_future(_close_later(old))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close every channel now."""
+        for task in tuple(self._closing):
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+
+async def _close_later(channel: grpc.aio.Channel) -> None:
+    try:
+        # Time for streams to be opened on the new channel first; then running calls get the grace period.
+        await asyncio.sleep(OLD_CHANNEL_GRACE)
+    finally:
+        await channel.close()

@@ -1,0 +1,258 @@
+"""Getting and keeping an identity: join by token, renewal over the link, recovery by the bound key."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
+from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, NO_TOKEN
+from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
+from cellward.errors import CellwardError, Unavailable
+from cellward.identity import keys, x509
+from cellward.identity.names import trust_domain_of
+from cellward.runtime.backoff import FullJitter
+from cellward.runtime.clock import Timer
+from cellward.runtime.health import HealthRegistry
+from cellward.wire import status
+from cellward.wire.v1 import enrolment_pb2, enrolment_pb2_grpc, identity_pb2, identity_pb2_grpc
+
+#: Condition set by this module.
+CONDITION = "certificate"
+#: Seconds one call may take.
+CALL_TIMEOUT = 20.0
+_MAX_TOKEN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentSettings:
+    """What joining needs.
+
+    Attributes:
+        realm: realm of the installation.
+        uid: cluster uid.
+        statement_spki_der: public statement key.
+        enrolment_address: host:port.
+        hub_ca_pem: from the join line, out of band.
+        token_file: only needed once.
+    """
+
+    realm: str
+    uid: str
+    statement_spki_der: bytes
+    enrolment_address: str
+    hub_ca_pem: bytes
+    token_file: Path | None
+
+
+class IdentityKeeper:
+    """Holds the identity of this agent and keeps it fresh; never raises out of ``run``.
+
+    Args:
+        settings: see EnrolmentSettings.
+        store: files.
+        channels: told about each new identity.
+        timer: the agent's clock.
+        health: gets the condition ``certificate``.
+        rng: chance for the time of renewal.
+        backoff: delays between failed tries.
+    """
+
+    def __init__(
+        self,
+        settings: EnrolmentSettings,
+        store: IdentityStore,
+        channels: ChannelHolder,
+        timer: Timer,
+        health: HealthRegistry,
+        *,
+        rng: random.Random | None = None,
+        backoff: FullJitter | None = None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._channels = channels
+        self._timer = timer
+        self._health = health
+        self._rng: random.Random = rng if rng is not None else random.SystemRandom()
+        self._backoff = backoff if backoff is not None else FullJitter()
+        self._trust_domain = trust_domain_of(settings.realm)
+        #: Called after each renewal, for the audit record and metrics.
+        self.on_identity: list[Callable[[LinkIdentity], None]] = []
+
+    async def obtain(self) -> LinkIdentity:
+        """Return the stored identity or join until it works; the channel is installed when this returns."""
+        while True:
+            try:
+                identity = self._store.load()
+                if identity is None or identity.trust_domain != self._trust_domain:
+                    identity = await self.join()
+                elif identity.not_after <= self._timer.now():
+                    identity = await self._revive(identity)
+            except CellwardError as error:
+                self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
+                await self._timer.sleep(self._backoff.next())
+                continue
+            except OSError as error:
+                self._health.set(CONDITION, ok=False, code="link/identity-unreadable", message=str(error))
+                await self._timer.sleep(self._backoff.next())
+                continue
+            self._backoff.reset()
+            self._install(identity)
+            return identity
+
+    async def keep(self) -> None:
+        """Renew at half life, for ever; ``obtain`` must have returned before."""
+        while True:
+            identity = self._channels.identity
+            if identity is None:
+                identity = await self.obtain()
+            await self._timer.sleep(self.renewal_delay(identity))
+            await self._renew_until_done(identity)
+
+    def renewal_delay(self, identity: LinkIdentity) -> float:
+        """Seconds until renewal is due: half life ± 10 %, so that agents do not renew in step (V5)."""
+        due = identity.received_unix + identity.lifetime * 0.5 * self._rng.uniform(0.9, 1.1)
+        return max(0.0, due - self._timer.now().timestamp())
+
+    async def join(self) -> LinkIdentity:
+        """Spend the join token once; raises what the hub refused, or ``link/no-join-token``."""
+        token = self._token()
+        key = self._store.pending_key()
+        request = enrolment_pb2.JoinRequest(
+            token=token,
+            csr_der=x509.make_csr(key),
+            realm=self._settings.realm,
+            cluster_uid=self._settings.uid,
+            statement_spki_der=self._settings.statement_spki_der,
+        )
+        async with enrolment_channel(self._settings.enrolment_address, self._settings.hub_ca_pem) as channel:
+            try:
+                answer = await enrolment_pb2_grpc.EnrolmentStub(channel).Join(request, timeout=CALL_TIMEOUT)
+            except grpc.aio.AioRpcError as error:
+                raise status.error_of(error) from error
+        return self._accept(key, answer, name=None)
+
+    async def renew(self) -> LinkIdentity:
+        """Renew once over a channel of its own with the current certificate, and install the result."""
+        identity = self._channels.identity
+        if identity is None:
+            raise NO_TOKEN("there is no identity to renew")
+        key = self._store.pending_key()
+        async with link_channel(identity) as channel:
+            try:
+                answer = await identity_pb2_grpc.IdentityStub(channel).Renew(
+                    identity_pb2.RenewRequest(csr_der=x509.make_csr(key)), timeout=CALL_TIMEOUT
+                )
+            except grpc.aio.AioRpcError as error:
+                raise status.error_of(error) from error
+        renewed = accept_identity(
+            key,
+            answer.certificate_chain_pem,
+            answer.hub_ca_pem,
+            trust_domain=self._trust_domain,
+            link_address=identity.link_address,
+            now=self._timer.now(),
+            name=identity.name,
+        )
+        self._store.save(renewed)
+        self._install(renewed)
+        return renewed
+
+    async def recover(self, identity: LinkIdentity) -> LinkIdentity:
+        """Ask for a new certificate by proving the key of the expired one; raises what the hub refused."""
+        key = self._store.pending_key()
+        old = keys.private_from_pem(identity.key_pem.encode(), None)
+        if not isinstance(old, ec.EllipticCurvePrivateKey):
+            raise BAD_IDENTITY("the stored key is not a TLS key")
+        request = enrolment_pb2.RecoverRequest(cluster_uid=self._settings.uid, csr_der=x509.make_csr(key))
+        async with enrolment_channel(self._settings.enrolment_address, self._settings.hub_ca_pem) as channel:
+            stub = enrolment_pb2_grpc.EnrolmentStub(channel)
+            try:
+                challenge = await stub.Recover(request, timeout=CALL_TIMEOUT)
+                message = b"".join(
+                    (challenge.nonce, self._settings.realm.encode(), self._settings.uid.encode(), keys.spki_of(key))
+                )
+                request.nonce = challenge.nonce
+                request.signature = old.sign(message, ec.ECDSA(hashes.SHA256()))
+                answer = await stub.Recover(request, timeout=CALL_TIMEOUT)
+            except grpc.aio.AioRpcError as error:
+                raise status.error_of(error) from error
+        return self._accept(key, answer.identity, name=identity.name)
+
+    async def _revive(self, identity: LinkIdentity) -> LinkIdentity:
+        """Recover an expired identity, or join anew when a token was given for that."""
+        try:
+            return await self.recover(identity)
+        except Unavailable:
+            raise
+        except CellwardError as refused:
+            try:
+                return await self.join()
+            except CellwardError as error:
+                ended = identity.not_after.isoformat()
+                raise CERTIFICATE_EXPIRED(
+                    f"the certificate expired at {ended}; recovery: {refused.message}; join: {error.message}"
+                ) from error
+
+    async def _renew_until_done(self, identity: LinkIdentity) -> None:
+        while True:
+            try:
+                if identity.not_after <= self._timer.now():
+                    self._install(await self._revive(identity))
+                else:
+                    await self.renew()
+            except (CellwardError, OSError) as error:
+                self._report(identity, error)
+                await self._timer.sleep(self._backoff.next())
+                continue
+            self._backoff.reset()
+            return
+
+    def _report(self, identity: LinkIdentity, error: Exception) -> None:
+        expired = identity.not_after <= self._timer.now()
+        code = error.code if isinstance(error, CellwardError) else "spool/unwritable"
+        # Half of the life is left when renewal begins: an outage of minutes is no reason for alarm.
+        close = (identity.not_after - self._timer.now()).total_seconds() < identity.lifetime * 0.25
+        if expired or close or not isinstance(error, Unavailable):
+            self._health.set(CONDITION, ok=False, code=code, message=f"the certificate cannot be renewed: {error}")
+
+    def _accept(
+        self, key: ec.EllipticCurvePrivateKey, answer: enrolment_pb2.JoinResponse, *, name: str | None
+    ) -> LinkIdentity:
+        identity = accept_identity(
+            key,
+            answer.certificate_chain_pem,
+            answer.hub_ca_pem,
+            trust_domain=self._trust_domain,
+            link_address=answer.link_address,
+            now=self._timer.now(),
+            name=name,
+        )
+        self._store.save(identity)
+        return identity
+
+    def _install(self, identity: LinkIdentity) -> None:
+        self._channels.install(identity)
+        self._health.set(CONDITION, ok=True)
+        for callback in self.on_identity:
+            callback(identity)
+
+    def _token(self) -> str:
+        path = self._settings.token_file
+        if path is None:
+            raise NO_TOKEN("no join_token_file is set")
+        try:
+            token = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise NO_TOKEN(f"{path} cannot be read: {error}") from error
+        if not 0 < len(token) <= _MAX_TOKEN:
+            raise NO_TOKEN(f"{path} holds no token of 1 to {_MAX_TOKEN} characters")
+        return token
