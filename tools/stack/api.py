@@ -10,7 +10,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -83,7 +83,7 @@ class ApiClient:
     port: int
     ca: Path
     pair: tuple[Path, Path] | None = None
-    token: str = ""
+    token: str = field(default="", repr=False)
 
     def with_token(self, token: str) -> ApiClient:
         """Return a client of the same server that shows only this token."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.integration.chart.cells import CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects
-
-from .conftest import CellNamespace
 
 pytestmark = pytest.mark.real
 
@@ -146,7 +146,9 @@ def test_v12_fence_holds_for_delete_too(agent: ApiClient, admin: ApiClient, new_
     admin.must(admin.apply(foreign, manager="test"), "a foreign policy")
     _forbidden(agent.delete(foreign), by="cellward-agent-fence")
     _forbidden(agent.request("DELETE", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"))
-    _forbidden(agent.delete(_plain("Namespace", "kube-public")), by="cellward-agent-fence")
+    theirs = _plain("Namespace", "theirs")
+    admin.must(admin.apply(theirs, manager="test"), "a foreign namespace")
+    _forbidden(agent.delete(theirs), by="cellward-agent-fence")
     _forbidden(agent.delete(_plain("Namespace", AGENT_NAMESPACE)), by="cellward-agent-fence")
     assert admin.get(foreign).ok
 
@@ -269,6 +271,18 @@ def test_v12_fence_confines_a_cell_account_bound_elsewhere(
     admin.must(admin.apply(careless, manager="test"), "a careless binding")
     answer = agent.apply(cell.config_map(namespace=other.name), manager="x", user=cell.user)
     _forbidden(answer, by="cellward-agent-fence")
+
+
+def test_v12_policies_type_check(admin: ApiClient) -> None:
+    """A type error in a policy shows only in its status, filled in by the controller manager a moment later."""
+    policies = [o for o in chart_objects() if o["kind"] == "ValidatingAdmissionPolicy"]
+    assert len(policies) == 3
+    for policy in policies:
+        deadline = time.monotonic() + 30
+        while "typeChecking" not in (status := admin.get(policy).body.get("status", {})):
+            assert time.monotonic() < deadline, status
+            time.sleep(0.05)
+        assert status["typeChecking"].get("expressionWarnings", []) == []
 
 
 def test_v12_no_rule_has_a_star_or_escalate() -> None:

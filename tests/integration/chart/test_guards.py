@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.integration.chart.cells import CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_USER
-
-from .conftest import CellNamespace
 
 pytestmark = pytest.mark.real
 
@@ -112,3 +111,4 @@ def test_deleting_a_cell_namespace_is_not_stranded(admin: ApiClient, new_cell: N
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while admin.get(cell.namespace()).status != 404:
         assert time.monotonic() < deadline, admin.get(cell.namespace()).text
+        time.sleep(0.05)
