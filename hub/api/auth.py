@@ -1,0 +1,78 @@
+"""Bearer tokens and roles: viewer < deployer < admin."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast, get_args
+
+from aiohttp import web
+
+from hub.api.errors import BAD_TOKEN, NO_TOKEN, ROLE_TOO_LOW
+from hub.api.schemas import Role
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from hub.api.interfaces import ApiTokens
+
+#: Roles from weak to strong.
+ROLES: tuple[Role, ...] = get_args(Role)
+#: Makes a token recognisable to scanners of leaked secrets.
+TOKEN_PREFIX = "cwapi_"  # noqa: S105 - a prefix, not a secret
+MAX_TOKEN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks."""
+
+    subject: str
+    role: Role
+
+
+#: Who is recorded where nobody had to prove anything.
+ANONYMOUS = Principal("anonymous", "viewer")
+
+
+def new_token() -> str:
+    """Make a token with 256 bits of randomness."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> str:
+    """Return what is kept of a token. It is random and long, so one SHA-256 is enough; a password would need more."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def authenticate(request: web.Request, tokens: ApiTokens, now: datetime) -> Principal:
+    """Return who asks.
+
+    Looked up by hash, and the hash compared in constant time: how long it takes says nothing about a token.
+
+    Raises:
+        CellwardError: ``api/no-token``, ``api/bad-token``.
+    """
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise NO_TOKEN("the request carries no bearer token")
+    if len(token) > MAX_TOKEN or not token.isascii():
+        raise BAD_TOKEN("the bearer token is malformed")
+    digest = hash_token(token)
+    found = await tokens.lookup(digest)
+    known = hmac.compare_digest(digest, found.token_hash if found is not None else "0" * 64)
+    if found is None or not known:
+        raise BAD_TOKEN("the bearer token is not known to this hub")
+    if found.expires_at is not None and found.expires_at <= now:
+        raise BAD_TOKEN(f"the bearer token of {found.subject} has expired")
+    if found.role not in ROLES:
+        raise BAD_TOKEN(f"the bearer token of {found.subject} has a role this hub does not know")
+    return Principal(found.subject, cast("Role", found.role))
+
+
+def require(principal: Principal, role: Role) -> None:
+    """Raise api/role-too-low unless the principal's role is at least ``role``."""
+    if ROLES.index(principal.role) < ROLES.index(role):
+        raise ROLE_TOO_LOW(f"{principal.subject} is {principal.role}; this needs {role}", needs=role)

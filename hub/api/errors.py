@@ -1,0 +1,72 @@
+"""Error codes of the admin API itself."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, NotFound, Unauthenticated, define
+
+NO_TOKEN = define(
+    "api/no-token",
+    Unauthenticated,
+    "The request carries no bearer token.",
+    hint="Log in with `cellward login --server … --token-file …`.",
+)
+BAD_TOKEN = define(
+    "api/bad-token",
+    Unauthenticated,
+    "The bearer token is not known here, or has expired.",
+    hint="Log in again with a token of this hub.",
+)
+ROLE_TOO_LOW = define(
+    "api/role-too-low",
+    Denied,
+    "The role of this token does not allow that.",
+    hint="Ask for a token with the role named; roles are viewer, deployer, admin.",
+)
+BAD_REQUEST = define(
+    "api/bad-request",
+    InvalidInput,
+    "The request is malformed.",
+    hint="Correct the fields named; /v1/openapi.json describes every request.",
+)
+TOO_LARGE = define(
+    "api/too-large",
+    InvalidInput,
+    "The request is larger than the hub accepts.",
+    hint="Send less at once.",
+)
+BUSY = define(
+    "api/busy",
+    Exhausted,
+    "The hub is answering as many requests as it may.",
+    hint="Try again in a moment.",
+)
+NO_SUCH_ROUTE = define(
+    "api/no-such-route",
+    NotFound,
+    "There is nothing at this path.",
+    hint="/v1/openapi.json lists every path; a newer CLI may ask for what this hub does not have.",
+)
+METHOD_NOT_ALLOWED = define(
+    "api/method-not-allowed",
+    InvalidInput,
+    "This path does not take that method.",
+    hint="/v1/openapi.json lists every path and method.",
+)
+BAD_CURSOR = define(
+    "api/bad-cursor",
+    InvalidInput,
+    "The cursor is not one this hub gave out.",
+    hint="Start again without a cursor.",
+)
+NOT_READY = define(
+    "api/not-ready",
+    Conflict,
+    "The hub cannot do this yet.",
+    hint="Run `cellward init` and `cellward policy publish` first.",
+)
+INTERNAL = define(
+    "api/internal",
+    Internal,
+    "The hub made a mistake; it is in its log under the request id.",
+    hint="Report it with the request id.",
+)

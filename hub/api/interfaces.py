@@ -1,0 +1,169 @@
+"""What the admin API needs from other rooms, as narrow ports; `hub.app` connects them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from cellward.runtime.health import Condition
+
+if TYPE_CHECKING:
+    from cellward.policy.publisher import Publication
+    from cellward.runtime.clock import Clock
+    from hub.fleet.realm import RealmService
+    from hub.fleet.service import FleetService
+    from hub.policy.service import PublishResult
+
+
+class AuditSink(Protocol):
+    """Where the hub's own decisions are recorded; durable when the call returns (V13)."""
+
+    async def record(  # noqa: PLR0913  one record, each part by name
+        self,
+        action: str,
+        object: str,  # noqa: A002
+        decision: str,
+        *,
+        actor: str = "",
+        code: str = "",
+        reason: str = "",
+        details: Mapping[str, str] | None = None,
+        correlation_id: str = "",
+    ) -> None:
+        """Record one decision: ``allow``, ``deny``, ``done``, ``failed`` or ``finding``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedRecord:
+    """A record of the log: its index and exact bytes."""
+
+    index: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """The newest signed tree head; ``note`` is a C2SP signed note."""
+
+    size: int
+    root: str
+    note: bytes
+
+
+class AuditPort(Protocol):
+    """Reading the audit log."""
+
+    async def tail(self, cursor: int, limit: int) -> Sequence[IndexedRecord]:
+        """Records from index ``cursor`` on, at most ``limit``."""
+        ...
+
+    async def export(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Write the whole export, NDJSON, in pieces; it ends with a checkpoint that covers it."""
+        ...
+
+    async def head(self) -> SignedHead:
+        """Newest signed tree head."""
+        ...
+
+
+class PolicyPort(Protocol):
+    """The TUF repository."""
+
+    async def publish(self, upload: Publication) -> PublishResult:
+        """Verify, store, and sign a timestamp; raises policy/*."""
+        ...
+
+    async def fetch(self, role: str, version: int | None) -> bytes | None:
+        """Metadata, the newest when ``version`` is None."""
+        ...
+
+    async def fetch_target(self, digest: str) -> bytes | None:
+        """A target by digest."""
+        ...
+
+    async def status(self) -> PublishResult | None:
+        """What is served now, None before the first publication."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MintedToken:
+    """A join token, in clear for the only time."""
+
+    token: str
+    expires_at: datetime
+
+
+class EnrolmentPort(Protocol):
+    """Minting of join tokens."""
+
+    async def mint(self, cluster: str) -> MintedToken:
+        """Make a token bound to one cluster name (V6)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """Who a bearer token stands for; ``token_hash`` is its SHA-256 in hex."""
+
+    token_hash: str
+    subject: str
+    role: str
+    expires_at: datetime | None
+
+
+class ApiTokens(Protocol):
+    """Bearer tokens at rest: hashes only."""
+
+    async def lookup(self, token_hash: str) -> ApiToken | None:
+        """The token of this hash, expired or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HubFacts:
+    """What the hub tells about itself; public keys are SubjectPublicKeyInfo, DER."""
+
+    version: str
+    timestamp_spki: bytes
+    tree_head_spki: bytes
+    log_origin: str
+    hub_ca_pem: str
+    enrolment_address: str
+
+
+class HealthPort(Protocol):
+    """Conditions of the hub's own parts."""
+
+    def get(self) -> tuple[Condition, ...]:
+        """All conditions now."""
+        ...
+
+
+class RequestObserver(Protocol):
+    """Counts requests."""
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything the handlers use. ``facts`` is asked on each request: the log origin is known only with the realm."""
+
+    clock: Clock
+    tokens: ApiTokens
+    audit_sink: AuditSink
+    audit: AuditPort
+    fleet: FleetService
+    realm: RealmService
+    policy: PolicyPort
+    enrolment: EnrolmentPort
+    health: HealthPort
+    facts: Callable[[], HubFacts]
+    metrics: RequestObserver | None = None
+    max_body: int = 32 * 1024**2

@@ -1,0 +1,187 @@
+"""The table of routes: each row says path, method, role, request and response; requests are checked from it.
+
+The OpenAPI document is built from the same rows (`hub.api.openapi`), so the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hub.api.auth import Principal
+from hub.api.errors import BAD_REQUEST, TOO_LARGE
+from hub.api.interfaces import Services
+from hub.api.schemas import Role
+
+PREFIX = "/v1"
+_M = TypeVar("_M", bound=BaseModel)
+_PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,126}[a-z0-9])?\Z")
+
+
+class Query(BaseModel):
+    """Base of query parameters: an unknown one is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Query):
+    """Cursor paging."""
+
+    cursor: str = Field(default="", max_length=256, description="nextCursor of the page before.")
+    limit: int = Field(default=100, ge=1, le=500, description="Most items of the page.")
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, checked: who asks, for what, with which body."""
+
+    request: web.Request
+    services: Services
+    principal: Principal
+    request_id: str
+    payload: BaseModel | None = None
+    parameters: BaseModel | None = None
+    #: What the audit record names; handlers of mutations set it as soon as they know.
+    subject: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+
+    def body(self, model: type[_M]) -> _M:
+        """Return the parsed body, of the model the route declares."""
+        assert isinstance(self.payload, model), "the route declares another request model"  # noqa: S101
+        return self.payload
+
+    def query(self, model: type[_M]) -> _M:
+        """Return the parsed query, of the model the route declares."""
+        assert isinstance(self.parameters, model), "the route declares another query model"  # noqa: S101
+        return self.parameters
+
+    def name(self, parameter: str) -> str:
+        """Return a path parameter; raises api/bad-request for what cannot be a name here."""
+        value = self.request.match_info[parameter]
+        if not _NAME.match(value):
+            raise BAD_REQUEST(f"{value[:80]!r} is not a name", parameter=parameter)
+        return value
+
+
+Answer = BaseModel | web.StreamResponse
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row. ``role`` None means no authentication; ``action`` is set for what is audited, so for every mutation."""
+
+    method: str
+    path: str
+    handler: Handler
+    role: Role | None
+    tag: str
+    request: type[BaseModel] | None
+    response: type[BaseModel] | None
+    query: type[Query] | None
+    status: int
+    action: str
+    media_type: str
+
+    @property
+    def operation_id(self) -> str:
+        """Name of the operation: that of the handler, in camelCase."""
+        first, *rest = self.handler.__name__.split("_")
+        return first + "".join(word.capitalize() for word in rest)
+
+    @property
+    def path_parameters(self) -> tuple[str, ...]:
+        """Names in braces."""
+        return tuple(_PATH_PARAMETER.findall(self.path))
+
+
+class RouteTable:
+    """Rows in order of declaration; one table per resource, joined by the application."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self._rows: list[Route] = []
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._rows)
+
+    def get(
+        self,
+        path: str,
+        *,
+        role: Role | None,
+        response: type[BaseModel] | None,
+        query: type[Query] | None = None,
+        media_type: str = "application/json",
+    ) -> Callable[[Handler], Handler]:
+        """Declare a handler that only reads."""
+
+        def declare(handler: Handler) -> Handler:
+            row = Route("GET", path, handler, role, self._tag, None, response, query, 200, "", media_type)
+            self._rows.append(row)
+            return handler
+
+        return declare
+
+    def post(
+        self,
+        path: str,
+        *,
+        role: Role,
+        request: type[BaseModel],
+        response: type[BaseModel],
+        action: str,
+        status: int = 200,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a handler that changes something; it is audited under ``action``."""
+
+        def declare(handler: Handler) -> Handler:
+            row = Route(
+                "POST", path, handler, role, self._tag, request, response, None, status, action, "application/json"
+            )
+            self._rows.append(row)
+            return handler
+
+        return declare
+
+
+async def read_body(request: web.Request, model: type[BaseModel], limit: int) -> BaseModel:
+    """Read and check the body; raises api/too-large before it was read whole, api/bad-request naming each field."""
+    if request.content_length is not None and request.content_length > limit:
+        raise TOO_LARGE(f"the body has {request.content_length} bytes; at most {limit} are accepted")
+    data = bytearray()
+    async for piece in request.content.iter_chunked(64 * 1024):
+        data += piece
+        if len(data) > limit:
+            raise TOO_LARGE(f"the body has more than {limit} bytes")
+    try:
+        return model.model_validate_json(bytes(data) or b"{}")
+    except ValidationError as error:
+        raise BAD_REQUEST(_explain(error)) from error
+
+
+def read_query(request: web.Request, model: type[Query] | None) -> BaseModel | None:
+    """Check the query; raises api/bad-request naming each parameter."""
+    if model is None:
+        return None
+    if len(set(request.query)) != len(request.query):
+        raise BAD_REQUEST("a query parameter is given twice")
+    try:
+        return model.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise BAD_REQUEST(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    problems = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    rest = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+    return "; ".join(problems[:8])[:2000] + rest
