@@ -84,7 +84,7 @@ class HubSettings(BaseSettings):
         default=("localhost", "127.0.0.1"), description="DNS names and IP addresses of the hub's own certificate."
     )
     passphrase_file: Path | None = Field(
-        default=None, description="File with the passphrase of the hub's keys; absent: kept unencrypted, with a warning."
+        default=None, description="Passphrase of the hub's keys; absent: data_dir/passphrase, made at first start."
     )
     admin_token_file: Path | None = Field(
         default=None, description="File with the first admin token; made with a random one (0600) when missing."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from cellward.runtime.health import Condition
@@ -89,19 +89,11 @@ class PolicyPort(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class MintedToken:
-    """A join token, in clear for the only time."""
-
-    token: str
-    expires_at: datetime
-
-
 class EnrolmentPort(Protocol):
     """Minting of join tokens."""
 
-    async def mint(self, cluster: str) -> MintedToken:
-        """Make a token bound to one cluster name (V6)."""
+    async def mint(self, cluster: str, *, lifetime: timedelta, replace: bool = False) -> str:
+        """Make a token bound to one cluster name (V6); with ``replace`` a new installation may take the name."""
         ...
 
 
@@ -167,3 +159,4 @@ class Services:
     facts: Callable[[], HubFacts]
     metrics: RequestObserver | None = None
     max_body: int = 32 * 1024**2
+    join_token_life: timedelta = timedelta(minutes=30)

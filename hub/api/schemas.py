@@ -188,7 +188,9 @@ class ClusterList(Response):
 
 
 class JoinTokenRequest(Request):
-    """Nothing to choose yet: bound to the cluster in the path, life from the hub's settings."""
+    """Bound to the cluster in the path; its life comes from the hub's settings."""
+
+    replace: bool = Field(default=False, description="A new installation may take this name from the one bound to it.")
 
 
 class JoinToken(Response):

@@ -1,0 +1,67 @@
+"""The audit log: pages, the whole as an export, and the signed head."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+from pydantic import Field
+
+from hub.api import schemas
+from hub.api.errors import BAD_CURSOR
+from hub.api.interfaces import IndexedRecord
+from hub.api.routing import Call, Query, RouteTable
+
+routes = RouteTable("audit")
+
+
+class RecordQuery(Query):
+    """Paging by index of the log."""
+
+    cursor: str = Field(default="", max_length=20, description="nextCursor of the page before; empty for the beginning.")
+    limit: int = Field(default=100, ge=1, le=1000)
+    newest: bool = Field(default=False, description="Start with the newest page; only without a cursor.")
+
+
+@routes.get("/audit/records", role="viewer", response=schemas.AuditPage, query=RecordQuery)
+async def list_audit_records(call: Call) -> schemas.AuditPage:
+    """Page through the log, oldest first; the cursor can be asked again later for what is new."""
+    query, audit = call.query(RecordQuery), call.services.audit
+    if query.cursor and not query.cursor.isdecimal():
+        raise BAD_CURSOR("the cursor is not an index of the log")
+    start = int(query.cursor or 0)
+    if query.newest and not query.cursor:
+        start = max(0, (await audit.head()).size - query.limit)
+    records = await audit.tail(start, query.limit)
+    after = records[-1].index + 1 if records else start
+    return schemas.AuditPage(items=[_record(record) for record in records], next_cursor=str(after))
+
+
+@routes.get("/audit/checkpoint", role="viewer", response=schemas.Checkpoint)
+async def get_audit_checkpoint(call: Call) -> schemas.Checkpoint:
+    """Return the newest signed tree head."""
+    head = await call.services.audit.head()
+    return schemas.Checkpoint(size=head.size, root=head.root, note=head.note.decode("utf-8"))
+
+
+@routes.get("/audit/export", role="viewer", response=None, media_type="application/x-ndjson")
+async def export_audit(call: Call) -> web.StreamResponse:
+    """Stream the whole log for offline verification."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+    await call.services.realm.require()
+    await call.services.audit.head()
+    await response.prepare(call.request)
+    await call.services.audit.export(response.write)
+    await response.write_eof()
+    return response
+
+
+def _record(found: IndexedRecord) -> schemas.AuditRecord:
+    """Show a record; its bytes were checked when they were taken, and the reader may check them again."""
+    body = json.loads(found.record)
+    shown = {name: body[name] for name in _SHOWN if name in body}
+    shown["correlation_id"] = body.get("correlationId", body.get("correlation_id", ""))
+    return schemas.AuditRecord(index=found.index, record=found.record, **shown)
+
+
+_SHOWN = ("origin", "cluster", "epoch", "seq", "time", "actor", "action", "object", "decision", "code", "reason", "rule")

@@ -1,0 +1,67 @@
+"""Clusters and join tokens."""
+
+from __future__ import annotations
+
+from hub.api import schemas
+from hub.api.resources import convert
+from hub.api.routing import Call, Page, RouteTable
+
+routes = RouteTable("clusters")
+
+
+@routes.get("/clusters", role="viewer", response=schemas.ClusterList, query=Page)
+async def list_clusters(call: Call) -> schemas.ClusterList:
+    """List clusters by name."""
+    page = call.query(Page)
+    found = [view for view in await call.services.fleet.clusters() if view.name > page.cursor]
+    items = [convert.cluster(view) for view in found[: page.limit]]
+    return schemas.ClusterList(items=items, next_cursor=items[-1].name if len(found) > page.limit else "")
+
+
+@routes.post(
+    "/clusters",
+    role="admin",
+    request=schemas.ClusterCreate,
+    response=schemas.Cluster,
+    action="cluster-create",
+    status=201,
+)
+async def create_cluster(call: Call) -> schemas.Cluster:
+    """Create a cluster by name; an agent joins under it with a token."""
+    name = call.body(schemas.ClusterCreate).name
+    call.subject = f"Cluster//{name}"
+    return convert.cluster(await call.services.fleet.create_cluster(name, call.principal.subject))
+
+
+@routes.get("/clusters/{cluster}", role="viewer", response=schemas.Cluster)
+async def get_cluster(call: Call) -> schemas.Cluster:
+    """Show one cluster with its conditions."""
+    return convert.cluster(await call.services.fleet.cluster(call.name("cluster")))
+
+
+@routes.post(
+    "/clusters/{cluster}/join-tokens",
+    role="admin",
+    request=schemas.JoinTokenRequest,
+    response=schemas.JoinToken,
+    action="join-token-mint",
+    status=201,
+)
+async def mint_join_token(call: Call) -> schemas.JoinToken:
+    """Mint a join token, bound to this name and shown once (V6)."""
+    name = call.name("cluster")
+    call.subject = f"Cluster//{name}"
+    services = call.services
+    await services.realm.require()
+    await services.fleet.cluster(name)
+    replace = call.body(schemas.JoinTokenRequest).replace
+    expires_at = services.clock.now() + services.join_token_life
+    token = await services.enrolment.mint(name, lifetime=services.join_token_life, replace=replace)
+    facts = services.facts()
+    return schemas.JoinToken(
+        cluster=name,
+        token=token,
+        expires_at=expires_at,
+        enrolment_address=facts.enrolment_address,
+        hub_ca_pem=facts.hub_ca_pem,
+    )

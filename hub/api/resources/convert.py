@@ -1,0 +1,158 @@
+"""From domain values to response bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cellward.errors import known
+from hub.api import schemas
+
+if TYPE_CHECKING:
+    from hub.fleet.model import CellView, ClusterView, IndexEntry
+    from hub.policy.service import PublishResult
+
+
+def at(unix: object) -> datetime | None:
+    """Time of seconds since the epoch; None for 0, for nonsense, and for what no clock shows."""
+    if not isinstance(unix, int | float) or unix <= 0:
+        return None
+    try:
+        return datetime.fromtimestamp(unix, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def texts(value: object) -> dict[str, str]:
+    """A mapping of texts, or an empty one."""
+    return {str(key): str(text) for key, text in value.items()} if isinstance(value, Mapping) else {}
+
+
+def number(value: object) -> int:
+    """A whole number, or 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def hint_of(code: str) -> str:
+    """Hint of a code this hub knows; an agent may be newer."""
+    entry = known(code)
+    return entry.hint if entry is not None else ""
+
+
+def condition(cluster: str, value: Mapping[str, object]) -> schemas.Component:
+    """A condition an agent reported."""
+    code = str(value.get("code", ""))
+    return schemas.Component(
+        category="clusters",
+        name=str(value.get("name", "")),
+        ok=value.get("ok") is True,
+        code=code,
+        message=str(value.get("message", "")),
+        hint=hint_of(code),
+        cluster=cluster,
+        since=at(value.get("since_unix")),
+    )
+
+
+def cluster(view: ClusterView) -> schemas.Cluster:
+    """A cluster."""
+    report, facts = view.report, view.facts
+    policy = report.policy
+    return schemas.Cluster(
+        name=view.name,
+        created_at=view.created_at,
+        created_by=view.created_by,
+        uid=view.uid,
+        joined=view.joined,
+        connected=view.connected,
+        locked=view.locked,
+        last_seen=view.last_seen,
+        facts=None
+        if facts is None
+        else schemas.Facts(
+            environments=list(facts.environments),
+            production=facts.production,
+            labels=dict(facts.labels),
+            region=facts.region,
+            projects=list(facts.projects),
+        ),
+        agent_version=report.agent_version,
+        opa_version=report.opa_version,
+        boot_id=report.boot_id,
+        statement_keyid=report.statement_keyid,
+        generation=view.generation,
+        revision=view.revision,
+        policy=schemas.PolicyVersions(
+            root=number(policy.get("root")),
+            timestamp=number(policy.get("timestamp")),
+            snapshot=number(policy.get("snapshot")),
+            targets=number(policy.get("targets")),
+            snapshot_expires=at(policy.get("snapshot_expires_unix")),
+            bundles=texts(policy.get("bundles")),
+        ),
+        authority=report.authority,
+        certificate_expires=at(report.certificate_expires_unix),
+        spool_depth=report.spool_depth,
+        conditions=[condition(view.name, value) for value in report.conditions],
+    )
+
+
+def document(entry: IndexEntry, received_at: datetime | None = None) -> schemas.DocumentSummary:
+    """An index entry."""
+    return schemas.DocumentSummary(
+        digest=entry.digest,
+        kind=entry.kind,
+        project=entry.project,
+        cell=entry.cell,
+        environments=list(entry.environments),
+        sequence=entry.sequence,
+        received_at=received_at,
+    )
+
+
+def refusals(value: object) -> list[schemas.Refusal]:
+    """Refusals as kept, each with the five parts of V15."""
+    if not isinstance(value, list | tuple):
+        return []
+    return [schemas.Refusal(**texts(entry)) for entry in value if isinstance(entry, Mapping) and entry.get("code")]
+
+
+def cell_state(view: CellView) -> schemas.CellState:
+    """Desired and reported state of one cell, environment and cluster."""
+    status, receipt = view.status, view.receipt
+    about = receipt.get("deployment_digest") == view.desired_digest
+    accepted = receipt.get("accepted")
+    return schemas.CellState(
+        project=view.key[0],
+        cell=view.key[1],
+        environment=view.key[2],
+        cluster=view.cluster,
+        desired_digest=view.desired_digest,
+        revision=view.revision,
+        hub_state=view.hub_state,
+        phase=str(status.get("phase") or "pending"),
+        deployment_digest=str(status.get("deployment_digest", "")),
+        release_digest=str(status.get("release_digest", "")),
+        version=str(status.get("version", "")),
+        objects_ready=number(status.get("objects_ready")),
+        objects_total=number(status.get("objects_total")),
+        isolation=str(status.get("isolation") or "unknown"),
+        drift_repairs=number(status.get("drift_repairs")),
+        acknowledged=accepted if about and isinstance(accepted, bool) else None,
+        refusals=refusals(status.get("refusals")) or (refusals(receipt.get("refusals")) if about else []),
+        reported_at=at(status.get("at_unix")),
+    )
+
+
+def published(result: PublishResult) -> schemas.PublicationResult:
+    """Versions served."""
+    return schemas.PublicationResult(
+        realm=result.realm,
+        root_version=result.root_version,
+        targets_version=result.targets_version,
+        keyring_version=result.keyring_version,
+        snapshot_version=result.snapshot_version,
+        timestamp_version=result.timestamp_version,
+        snapshot_expires=result.snapshot_expires,
+    )

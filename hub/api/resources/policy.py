@@ -1,0 +1,104 @@
+"""Policy as it is served: versions, bundles, bindings, and the metadata a publisher continues from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE
+from cellward.policy.publisher import MetadataFile, Publication
+from hub.api import schemas
+from hub.api.errors import BAD_REQUEST
+from hub.api.resources import convert
+from hub.api.routing import Call, RouteTable
+
+routes = RouteTable("policy")
+
+#: Most roots read back; one per rotation.
+MAX_ROOTS = 64
+
+
+@routes.get("/policy", role="viewer", response=schemas.Policy)
+async def get_policy(call: Call) -> schemas.Policy:
+    """Show what policy is served now."""
+    repository = call.services.policy
+    result = await repository.status() if await call.services.realm.current() is not None else None
+    if result is None:
+        return schemas.Policy()
+    targets = _targets(await repository.fetch("targets", None))
+    bundles = [
+        schemas.PolicyBundle(target=path, digest=f"sha256:{_sha256(entry)}", length=convert.number(entry.get("length")))
+        for path, entry in sorted(targets.items())
+        if path.startswith("bundles/")
+    ]
+    bindings = await _bindings(call, targets.get(BINDINGS_TARGET, {}))
+    timestamp = _signed(await repository.fetch("timestamp", None))
+    return schemas.Policy(
+        published=convert.published(result),
+        bundles=bundles,
+        bindings=bindings,
+        timestamp_expires=timestamp.get("expires") or None,
+    )
+
+
+@routes.get("/policy/metadata", role="viewer", response=schemas.PolicyMetadata)
+async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
+    """Return the metadata a publisher continues from."""
+    repository = call.services.policy
+    realm = await call.services.realm.require()
+    roots = [realm.root]
+    while len(roots) < MAX_ROOTS:
+        following = await repository.fetch("root", len(roots) + 1)
+        if following is None:
+            break
+        roots.append(following)
+    return schemas.PolicyMetadata(
+        roots=roots,
+        targets=await repository.fetch("targets", None),
+        keyring=await repository.fetch(KEYRING_ROLE, None),
+        snapshot=await repository.fetch("snapshot", None),
+    )
+
+
+@routes.post(
+    "/policy/publications",
+    role="admin",
+    request=schemas.Publication,
+    response=schemas.PublicationResult,
+    action="policy-publish",
+    status=201,
+)
+async def publish_policy(call: Call) -> schemas.PublicationResult:
+    """Take signed policy after verifying it as an agent would; the hub signs the timestamp alone."""
+    await call.services.realm.require()
+    body = call.body(schemas.Publication)
+    metadata = tuple(MetadataFile(file.role, file.version, file.data) for file in body.metadata)
+    targets = {target.digest: target.data for target in body.targets}
+    if len(targets) != len(body.targets):
+        raise BAD_REQUEST("a target is given twice")
+    result = await call.services.policy.publish(Publication(metadata, targets))
+    call.subject = f"Policy//{result.snapshot_version}"
+    return convert.published(result)
+
+
+def _signed(data: bytes | None) -> Mapping[str, str]:
+    """Return the signed part of metadata that the repository verified when it was published."""
+    document = json.loads(data) if data is not None else {}
+    signed = document.get("signed", {})
+    return signed if isinstance(signed, dict) else {}
+
+
+def _targets(data: bytes | None) -> Mapping[str, Mapping[str, object]]:
+    found: object = _signed(data).get("targets", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _sha256(entry: Mapping[str, object]) -> str:
+    hashes = entry.get("hashes")
+    return str(hashes.get("sha256", "")) if isinstance(hashes, Mapping) else ""
+
+
+async def _bindings(call: Call, entry: Mapping[str, object]) -> list[schemas.PolicyBinding]:
+    data = await call.services.policy.fetch_target(f"sha256:{_sha256(entry)}")
+    document = json.loads(data) if data is not None else {}
+    return [schemas.PolicyBinding.model_validate(binding) for binding in document.get("bindings", ())]

@@ -1,0 +1,144 @@
+"""Health, status, who am I, and the public facts of trust."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.api import schemas
+from hub.api.resources import convert
+from hub.api.routing import Call, RouteTable
+
+if TYPE_CHECKING:
+    from hub.fleet.model import ClusterView
+
+routes = RouteTable("system")
+
+
+@routes.get("/healthz", role=None, response=schemas.Health)
+async def get_health(_: Call) -> schemas.Health:
+    """Say that the process answers."""
+    return schemas.Health()
+
+
+@routes.get("/whoami", role="viewer", response=schemas.WhoAmI)
+async def get_whoami(call: Call) -> schemas.WhoAmI:
+    """Say who the hub takes the caller for."""
+    return schemas.WhoAmI(subject=call.principal.subject, role=call.principal.role)
+
+
+@routes.get("/status", role="viewer", response=schemas.Status)
+async def get_status(call: Call) -> schemas.Status:
+    """Show the whole installation: parts of the hub, clusters and their conditions, cells."""
+    services = call.services
+    realm = await services.realm.current()
+    clusters = await services.fleet.clusters()
+    states = [convert.cell_state(view) for view in await services.fleet.cells()]
+    head = await services.audit.head() if realm is not None else None
+    components = [_own(call), *_conditions(call), *await _policy(call)]
+    for view in clusters:
+        components += _cluster(view)
+    return schemas.Status(
+        version=services.facts().version,
+        realm=realm.realm if realm is not None else "",
+        clusters=len(clusters),
+        connected=sum(view.connected for view in clusters),
+        cells=len(states),
+        cells_ready=sum(state.phase == "ready" for state in states),
+        audit_size=head.size if head is not None else 0,
+        components=components,
+    )
+
+
+@routes.get("/trust", role="viewer", response=schemas.Trust)
+async def get_trust(call: Call) -> schemas.Trust:
+    """Show realm, root and the hub's public keys; compare them out of band."""
+    return await _trust(call)
+
+
+@routes.post(
+    "/trust/root", role="admin", request=schemas.RootAdoption, response=schemas.Trust, action="root-adopt", status=201
+)
+async def adopt_root(call: Call) -> schemas.Trust:
+    """Adopt the root that names this installation; a second, different one is refused."""
+    adopted = await call.services.realm.adopt(call.body(schemas.RootAdoption).root)
+    call.subject = f"Realm//{adopted.realm}"
+    return await _trust(call)
+
+
+async def _trust(call: Call) -> schemas.Trust:
+    realm, facts = await call.services.realm.current(), call.services.facts()
+    return schemas.Trust(
+        realm=realm.realm if realm is not None else "",
+        root=realm.root if realm is not None else b"",
+        timestamp_spki=facts.timestamp_spki,
+        tree_head_spki=facts.tree_head_spki,
+        log_origin=facts.log_origin,
+        hub_ca_pem=facts.hub_ca_pem,
+    )
+
+
+def _own(call: Call) -> schemas.Component:
+    return schemas.Component(category="hub", name="api", ok=True, message=f"version {call.services.facts().version}")
+
+
+def _conditions(call: Call) -> list[schemas.Component]:
+    return [
+        schemas.Component(
+            category="hub",
+            name=found.name,
+            ok=found.ok,
+            code=found.code,
+            message=found.message,
+            hint=convert.hint_of(found.code),
+            since=found.since,
+        )
+        for found in call.services.health.get()
+    ]
+
+
+async def _policy(call: Call) -> list[schemas.Component]:
+    realm = await call.services.realm.current()
+    result = await call.services.policy.status() if realm is not None else None
+    if result is None:
+        hint = "Run `cellward policy publish`." if realm is not None else "Run `cellward init`."
+        message = "no policy was published yet" if realm is not None else "no root of trust was adopted yet"
+        return [schemas.Component(category="policy", name="published", ok=False, message=message, hint=hint)]
+    left = result.snapshot_expires - call.services.clock.now()
+    fresh = left.total_seconds() > 0
+    return [
+        schemas.Component(
+            category="policy",
+            name="snapshot",
+            ok=fresh,
+            code="" if fresh else "policy/expired",
+            message=f"version {result.snapshot_version}, {'expires' if fresh else 'expired'} "
+            f"{result.snapshot_expires:%Y-%m-%d %H:%M} UTC",
+            hint="" if fresh else "Run `cellward policy refresh`.",
+        )
+    ]
+
+
+def _cluster(view: ClusterView) -> list[schemas.Component]:
+    link = schemas.Component(
+        category="clusters",
+        name="connected",
+        ok=view.connected,
+        message="link is open" if view.connected else _silence(view),
+        hint="" if view.connected else _remedy(view),
+        cluster=view.name,
+        since=view.last_seen,
+    )
+    return [link, *(convert.condition(view.name, value) for value in view.report.conditions)]
+
+
+def _silence(view: ClusterView) -> str:
+    if not view.joined:
+        return "invited, nobody joined yet"
+    seen = f"{view.last_seen:%Y-%m-%d %H:%M:%S} UTC" if view.last_seen is not None else "never"
+    return f"no link; last seen {seen}"
+
+
+def _remedy(view: ClusterView) -> str:
+    if not view.joined:
+        return f"Run the line that `cellward clusters invite {view.name}` prints."
+    return "Look at the agent's log; it keeps enforcing what it verified while it is away."

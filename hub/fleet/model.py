@@ -1,0 +1,113 @@
+"""What the fleet knows, as values; times are aware and in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cellward.documents.facts import ClusterFacts, Selector
+    from cellward.wire.codec import HubState
+
+#: Project, cell, environment.
+CellKey = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """What the hub reads out of a document to find it again; nothing of it was verified.
+
+    Attributes:
+        digest: identity of the document, over its payload.
+        kind: ``release``, ``deployment``, ``approval``, ``tombstone`` or ``cluster``.
+        subject: digest the document is about: of the release for a Deployment, of the Deployment for an Approval.
+        fallback: digest of the release a Deployment falls back to, empty for none.
+        selector: of a Deployment; None otherwise.
+    """
+
+    digest: str
+    kind: str
+    realm: str
+    project: str = ""
+    cell: str = ""
+    environments: tuple[str, ...] = ()
+    sequence: int = 0
+    subject: str = ""
+    fallback: str = ""
+    version: str = ""
+    selector: Selector | None = None
+
+    @property
+    def keys(self) -> tuple[CellKey, ...]:
+        """What it places, per environment."""
+        return tuple((self.project, self.cell, environment) for environment in self.environments)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What one cluster should have for one cell in one environment."""
+
+    key: CellKey
+    deployment_digest: str
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Outcome of an upload: index entries, newly kept or known before, and clusters with a changed item."""
+
+    entries: tuple[IndexEntry, ...]
+    clusters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """Last words of an agent about itself; empty before it first connected."""
+
+    agent_version: str = ""
+    opa_version: str = ""
+    boot_id: str = ""
+    statement_keyid: str = ""
+    policy: Mapping[str, object] = field(default_factory=dict)
+    conditions: tuple[Mapping[str, object], ...] = ()
+    authority: str = "authors"
+    certificate_expires_unix: int = 0
+    spool_depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """A cluster with everything that is known of it."""
+
+    name: str
+    created_at: datetime
+    created_by: str
+    uid: str
+    generation: int
+    locked: bool
+    connected: bool
+    last_seen: datetime | None
+    facts: ClusterFacts | None
+    report: AgentReport
+    revision: int
+
+    @property
+    def joined(self) -> bool:
+        """Whether an agent was ever bound to the name."""
+        return bool(self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """One cell, environment and cluster: the desired item beside what the agent reported (JSON, as kept)."""
+
+    cluster: str
+    key: CellKey
+    desired_digest: str
+    revision: int
+    hub_state: HubState
+    status: Mapping[str, object] = field(default_factory=dict)
+    receipt: Mapping[str, object] = field(default_factory=dict)

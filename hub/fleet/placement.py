@@ -1,0 +1,85 @@
+"""Which cluster should have what: a pure choice among documents, by facts that clusters reported.
+
+What comes out is advice to agents: each verifies signatures, scope, floors and its own facts again. Choosing wrongly
+can only stop or delay something.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cellward.documents.facts import ClusterFacts
+from cellward.wire.codec import MAX_EVIDENCE
+from hub.fleet.model import CellKey, IndexEntry, Placement
+
+
+class DocumentSet:
+    """Index entries arranged for placement."""
+
+    def __init__(self, entries: Iterable[IndexEntry]) -> None:
+        self._movers: dict[CellKey, list[IndexEntry]] = defaultdict(list)
+        self._approvals: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._releases: set[str] = set()
+        for entry in entries:
+            if entry.kind in {"deployment", "tombstone"}:
+                for key in entry.keys:
+                    self._movers[key].append(entry)
+            elif entry.kind == "approval":
+                self._approvals[(entry.subject, entry.environments[0])].append(entry.digest)
+            elif entry.kind == "release":
+                self._releases.add(entry.digest)
+
+    def keys(self) -> frozenset[CellKey]:
+        """Every cell and environment that some document places."""
+        return frozenset(self._movers)
+
+    def keys_of(self, entry: IndexEntry) -> frozenset[CellKey]:
+        """Cells and environments whose placement a document may change."""
+        if entry.kind in {"deployment", "tombstone"}:
+            return frozenset(entry.keys)
+        if entry.kind == "approval":
+            return frozenset(key for key, found in self._movers.items() if _names(found, "digest", entry.subject))
+        if entry.kind == "release":
+            return frozenset(
+                key
+                for key, found in self._movers.items()
+                if _names(found, "subject", entry.digest) or _names(found, "fallback", entry.digest)
+            )
+        return frozenset()
+
+    def place(self, facts: ClusterFacts, keys: Iterable[CellKey] | None = None) -> Mapping[CellKey, Placement]:
+        """Return what a cluster should have; a key that is absent means no change, never removal (V14)."""
+        wanted = self._movers if keys is None else keys
+        placed = {key: self._choose(key, facts) for key in wanted}
+        return {key: placement for key, placement in placed.items() if placement is not None}
+
+    def _choose(self, key: CellKey, facts: ClusterFacts) -> Placement | None:
+        project, _, environment = key
+        if environment not in facts.environments or not facts.allows_project(project):
+            return None
+        here = replace(facts, environments=(environment,))
+        matching = [entry for entry in self._movers.get(key, ()) if self._fits(entry, here)]
+        if not matching:
+            return None
+        # Of two with one sequence the smaller digest: stable, and agents refuse whichever they did not see first.
+        best = min(matching, key=lambda entry: (-entry.sequence, entry.digest))
+        return Placement(key, best.digest, self._evidence(best, environment))
+
+    def _fits(self, entry: IndexEntry, facts: ClusterFacts) -> bool:
+        if entry.kind == "tombstone":
+            return True
+        # A Deployment whose release is still on its way is not handed out: agents could only fail to fetch it.
+        return entry.selector is not None and entry.selector.matches(facts) and entry.subject in self._releases
+
+    def _evidence(self, entry: IndexEntry, environment: str) -> tuple[str, ...]:
+        if entry.kind == "tombstone":
+            return tuple(sorted(self._approvals.get((entry.digest, environment), ())))[:MAX_EVIDENCE]
+        approvals = sorted(self._approvals.get((entry.digest, environment), ()))
+        fallback = [entry.fallback] if entry.fallback and entry.fallback in self._releases else []
+        return (entry.subject, *approvals[: MAX_EVIDENCE - 2], *fallback)
+
+
+def _names(entries: Iterable[IndexEntry], attribute: str, digest: str) -> bool:
+    return any(getattr(entry, attribute) == digest for entry in entries)

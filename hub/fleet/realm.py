@@ -1,0 +1,77 @@
+"""The realm: which installation this hub serves, named once by the first root it was given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cellward.policy import trust
+from hub.fleet.errors import NO_REALM, REALM_ADOPTED
+
+_ROOT_KEY = "realm/root"
+
+
+class MetaPort(Protocol):
+    """A few durable values."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        ...
+
+    async def put_if_absent(self, key: str, value: bytes) -> bytes:
+        """Keep the value unless there is one; returns the value that is kept now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """Realm and the exact bytes of root version 1."""
+
+    realm: str
+    root: bytes
+
+
+class RealmService:
+    """Adopts the first root; afterwards the answer never changes."""
+
+    def __init__(self, meta: MetaPort) -> None:
+        self._meta = meta
+        self._lock = asyncio.Lock()
+        #: Called once with the realm, in order, when a root is adopted; not at start.
+        self.on_adopted: list[Callable[[Realm], Awaitable[None]]] = []
+
+    async def current(self) -> Realm | None:
+        """The realm, or None before a root was adopted."""
+        root = await self._meta.get(_ROOT_KEY)
+        return Realm(trust.realm_of(root), root) if root is not None else None
+
+    async def require(self) -> Realm:
+        """The realm; raises fleet/no-realm before a root was adopted."""
+        found = await self.current()
+        if found is None:
+            raise NO_REALM("no root of trust was adopted yet")
+        return found
+
+    async def adopt(self, root: bytes) -> Realm:
+        """Adopt root version 1; adopting the same one again changes nothing.
+
+        Raises:
+            CellwardError: ``policy/bad-root``, ``fleet/realm-adopted`` when there is another one.
+        """
+        realm = trust.realm_of(root)
+        async with self._lock:
+            before = await self._meta.get(_ROOT_KEY)
+            if before is None:
+                before = await self._meta.put_if_absent(_ROOT_KEY, root)
+                first = before == root
+            else:
+                first = False
+            adopted = Realm(trust.realm_of(before), before)
+            if adopted.realm != realm:
+                raise REALM_ADOPTED(f"this hub serves realm {adopted.realm}", realm=adopted.realm)
+            if first:
+                for callback in self.on_adopted:
+                    await callback(adopted)
+        return adopted
