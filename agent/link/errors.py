@@ -35,7 +35,7 @@ IDENTITY_UNREADABLE = define(
     hint="Invite the cluster again; the statement key and the state stay as they are.",
 )
 OUT_OF_ORDER = define(
-    "link/out-of-order",
+    "link/hub-out-of-order",
     Refused,
     "A frame from the hub is out of order.",
     hint="The agent reconnects and resumes; report this if it happens again.",

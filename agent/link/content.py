@@ -1,0 +1,98 @@
+"""Content by digest and TUF metadata over the current channel; implements ``agent.policy.interfaces.ContentSource``.
+
+What arrives is not verified here; only its size is bounded, and an answer that contradicts itself is refused.
+"""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from agent.link.channels import ChannelHolder
+from agent.link.errors import CONTENT_BROKEN, CONTENT_TOO_LARGE, HUB_UNAVAILABLE
+from cellward.errors import CellwardError, Unavailable
+from cellward.wire import status
+from cellward.wire.codec import check_digest
+from cellward.wire.v1 import content_pb2, content_pb2_grpc
+
+#: Seconds one stream may take.
+FETCH_TIMEOUT = 30.0
+#: Streams tried for one piece of content as long as each brought it further.
+MAX_STREAMS = 5
+
+
+class HubContent:
+    """Fetches content from the hub.
+
+    Args:
+        channels: the current channel is taken anew for each stream.
+    """
+
+    def __init__(self, channels: ChannelHolder) -> None:
+        self._channels = channels
+
+    async def fetch_digest(self, digest: str, limit: int) -> bytes | None:
+        """Return the content of a digest, None when the hub has none.
+
+        Raises:
+            CellwardError: ``link/hub-unavailable``, ``link/content-too-large``, ``link/content-broken``.
+        """
+        return await self._fetch(content_pb2.FetchRequest(digest=check_digest(digest)), digest, limit)
+
+    async def fetch_tuf(self, role: str, version: int | None, limit: int) -> bytes | None:
+        """Return TUF metadata; None as version is the newest; raises as ``fetch_digest`` does."""
+        request = content_pb2.FetchRequest(tuf=content_pb2.TufMetadata(role=role, version=version or 0))
+        return await self._fetch(request, f"{role} {version or 'newest'}", limit)
+
+    async def _fetch(self, request: content_pb2.FetchRequest, what: str, limit: int) -> bytes | None:
+        received = bytearray()
+        for _ in range(MAX_STREAMS):
+            before = len(received)
+            request.offset = before
+            try:
+                total = await self._stream(request, what, limit, received)
+            except Unavailable:
+                # Go on from where it broke, but only while that leads anywhere.
+                if len(received) == before:
+                    raise
+                continue
+            if total is None:
+                return None
+            if len(received) == total:
+                return bytes(received)
+        raise CONTENT_BROKEN(f"{what}: got {len(received)} bytes and no end", object=what)
+
+    async def _stream(
+        self, request: content_pb2.FetchRequest, what: str, limit: int, received: bytearray
+    ) -> int | None:
+        """Append what one stream brings; return the total size, None when absent."""
+        channel = self._channels.channel
+        if channel is None:
+            raise HUB_UNAVAILABLE("the agent has not joined yet")
+        call = content_pb2_grpc.ContentStub(channel).Fetch(request, timeout=FETCH_TIMEOUT)
+        total: int | None = None
+        try:
+            async for chunk in call:
+                if chunk.absent:
+                    return None
+                if total is None:
+                    total = chunk.total
+                if chunk.total not in {0, total}:
+                    raise CONTENT_BROKEN(f"{what}: its size changed from {total} to {chunk.total}", object=what)
+                if total > limit or len(received) + len(chunk.data) > limit:
+                    raise CONTENT_TOO_LARGE(f"{what}: more than {limit} bytes", object=what, limit=limit)
+                received += chunk.data
+                if len(received) > total:
+                    raise CONTENT_BROKEN(f"{what}: more bytes than the {total} announced", object=what)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+        finally:
+            call.cancel()
+        if total is None:
+            raise CONTENT_BROKEN(f"{what}: the hub sent nothing", object=what)
+        return total
+
+
+def _translated(error: grpc.aio.AioRpcError) -> CellwardError:
+    failure = status.error_of(error)
+    return HUB_UNAVAILABLE(failure.message) if isinstance(failure, Unavailable) else failure

@@ -1,0 +1,78 @@
+"""Snapshots of the agent's metrics to the hub, on a stream of their own; the newest one wins, nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from agent.link.channels import ChannelHolder
+from agent.metrics.snapshot import Snapshot
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Timer
+from cellward.wire import status
+from cellward.wire.v1 import telemetry_pb2, telemetry_pb2_grpc
+
+_log = structlog.get_logger()
+
+
+class MetricsPush:
+    """Pushes a snapshot every ``interval`` seconds while there is a channel.
+
+    Args:
+        channels: the current channel.
+        collect: takes the snapshot; it may refresh gauges first.
+        timer: the agent's clock.
+        interval: seconds between snapshots.
+    """
+
+    def __init__(
+        self, channels: ChannelHolder, collect: Callable[[], Snapshot], timer: Timer, *, interval: float
+    ) -> None:
+        self._channels = channels
+        self._collect = collect
+        self._timer = timer
+        self._interval = interval
+        self._seq = 0
+        #: Samples the hub refused in its last answer.
+        self.refused = 0
+
+    async def run(self) -> None:
+        """Run until cancelled; without a hub snapshots are simply not taken."""
+        while True:
+            channel = self._channels.channel
+            if channel is not None:
+                try:
+                    await self._stream(channel)
+                except CellwardError as error:
+                    _log.debug("metrics-push-failed", code=error.code, reason=error.message)
+            await self._timer.sleep(self._interval)
+
+    async def _stream(self, channel: grpc.aio.Channel) -> None:
+        """Push on one stream until the channel is replaced or fails."""
+        changed = self._channels.changed
+        call: Any = telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics()
+        try:
+            while not changed.is_set():
+                self._seq += 1
+                await call.write(self._batch(self._collect()))
+                ack = await call.read()
+                if ack is grpc.aio.EOF:
+                    return
+                self.refused = ack.refused
+                await self._timer.sleep(self._interval)
+            await call.done_writing()
+        except grpc.aio.AioRpcError as error:
+            raise status.error_of(error) from error
+        finally:
+            call.cancel()
+
+    def _batch(self, snapshot: Snapshot) -> telemetry_pb2.MetricsBatch:
+        batch = telemetry_pb2.MetricsBatch(seq=self._seq, at_unix_ms=int(self._timer.now().timestamp() * 1000))
+        for family in snapshot.families:
+            message = batch.families.add(name=family.name, type=family.type, help=family.help)
+            for sample in family.samples:
+                message.samples.add(name=sample.name, labels=sample.labels, value=sample.value)
+        return batch

@@ -1,0 +1,323 @@
+"""One Sync stream: Hello, Welcome, frames both ways, until it ends.
+
+Invariants (V13): frames are numbered from 1 without gaps in both directions, and a hub frame that breaks the order ends
+the stream before it is acted on; a receipt is forgotten only when the hub acknowledged the frame that carried it; the
+revision moves only after every item up to it is durable here. A session that ends in any way is resumed by the next
+one from the durable revision, so no frame needs to survive in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from agent.link.errors import OUT_OF_ORDER, PROTOCOL, STREAM_REFUSED
+from agent.link.outgoing import Outgoing, report_to_wire
+from agent.spool.interfaces import CellKey
+from cellward.errors import known
+from cellward.runtime.clock import Timer
+from cellward.wire import status
+from cellward.wire.v1 import link_pb2, link_pb2_grpc
+
+_log = structlog.get_logger()
+
+#: Seconds from opening a stream to its Welcome.
+WELCOME_TIMEOUT = 20.0
+#: Hub frames handled without an acknowledgement of ours before one is sent at once.
+ACK_EVERY = 16
+#: Seconds without any frame from the hub after which the stream counts as dead; the hub beats every 15.
+SILENCE = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequest:
+    """The hub asked to reconnect after a delay drawn between these seconds."""
+
+    after_min: float
+    after_max: float
+
+
+@dataclass(slots=True)
+class SessionHooks:
+    """What a session asks of its client; all of it may be awaited while no further hub frame is read."""
+
+    hello: Callable[[], Awaitable[link_pb2.Hello]]
+    welcome: Callable[[link_pb2.Welcome], Awaitable[None]]
+    item: Callable[[link_pb2.DesiredItem], Awaitable[None]]
+    mark: Callable[[link_pb2.RevisionMark], Awaitable[None]]
+    notice: Callable[[int], None]
+    command: Callable[[link_pb2.Command], None]
+    agent_status: Callable[[], Awaitable[link_pb2.AgentStatus]]
+    all_reports: Callable[[], list[link_pb2.CellStatus]]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """Frames sent and not yet acknowledged, with the receipt or result each carried."""
+
+    receipts: dict[int, tuple[CellKey, int]] = field(default_factory=dict)
+    numbers: set[int] = field(default_factory=set)
+    results: dict[int, str] = field(default_factory=dict)
+
+
+class Session:
+    """One stream on one channel.
+
+    Args:
+        channel: where to open it.
+        hooks: see SessionHooks.
+        outgoing: what waits to go up.
+        timer: for heartbeats.
+        heartbeat: seconds between heartbeats.
+        status_interval: seconds between statuses of the agent.
+
+    Attributes:
+        welcomed: set once the hub answered Hello.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        hooks: SessionHooks,
+        outgoing: Outgoing,
+        timer: Timer,
+        *,
+        heartbeat: float,
+        status_interval: float,
+    ) -> None:
+        self._hooks = hooks
+        self._outgoing = outgoing
+        self._timer = timer
+        self._heartbeat = heartbeat
+        self._status_interval = status_interval
+        self._stub = link_pb2_grpc.LinkStub(channel)
+        self._call: Any = None
+        self._stream_id = uuid.uuid4().hex
+        self._sent = 0
+        # Hub frames read, and of them handled; only handled ones are acknowledged.
+        self._current = 0
+        self._received = 0
+        self._acked_to_hub = 0
+        self._heard_at = timer.monotonic()
+        self._ack_due = False
+        self._quiet = False
+        self._flight = _Flight()
+        self._finishing = asyncio.Event()
+        self._control = asyncio.Event()
+        self.welcomed = asyncio.Event()
+
+    async def run(self) -> DrainRequest | None:
+        """Run until the stream ends; None when we or the hub closed it in good order.
+
+        Raises:
+            CellwardError: why it ended otherwise; also ``link/hub-out-of-order`` and ``link/stream-refused``.
+        """
+        self._call = self._stub.Sync()
+        try:
+            await self._send(hello=await self._hooks.hello())
+            frames = aiter(self._frames())
+            async with asyncio.timeout(WELCOME_TIMEOUT):
+                await self._expect_welcome(frames)
+            return await self._exchange(frames)
+        except grpc.aio.AioRpcError as error:
+            raise status.error_of(error) from error
+        except TimeoutError as error:
+            raise PROTOCOL(f"no answer to Hello within {WELCOME_TIMEOUT:g} s") from error
+        except asyncio.InvalidStateError as error:
+            # grpc.aio says so when the call is over while a frame is being written.
+            raise PROTOCOL("the stream ended while a frame was being sent") from error
+        finally:
+            self._call.cancel()
+
+    def quiet(self, on: bool) -> None:  # noqa: FBT001 - it is the value
+        """Stop taking from what waits to go up, or take again; hub frames are still handled and answered.
+
+        While a successor is being opened only one of the two may take, else what the dying stream took could be lost.
+        """
+        self._quiet = on
+        self._control.set()
+        self._outgoing.wake.set()
+
+    def finish(self) -> None:
+        """Ask the session to close; ``run`` then returns."""
+        self._finishing.set()
+        self._control.set()
+        self._outgoing.wake.set()
+
+    async def _exchange(self, frames: AsyncIterator[link_pb2.HubFrame]) -> DrainRequest | None:
+        reader = asyncio.ensure_future(self._read(frames))
+        sender = asyncio.ensure_future(self._send_all())
+        try:
+            await asyncio.wait({reader, sender}, return_when=asyncio.FIRST_COMPLETED)
+            if sender.done() and not reader.done() and sender.exception() is None:
+                # Half-closed in good order: the hub still acknowledges, then ends the stream.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat):
+                        return await reader
+                return None
+            if reader.done():
+                return reader.result()
+            sender.result()
+            return None
+        finally:
+            for task in (reader, sender):
+                task.cancel()
+            await asyncio.gather(reader, sender, return_exceptions=True)
+
+    async def _frames(self) -> AsyncIterator[link_pb2.HubFrame]:
+        """Yield hub frames in order; anything else ends the stream."""
+        while True:
+            frame = await self._call.read()
+            if frame is grpc.aio.EOF:
+                code = await self._call.code()
+                if code is not grpc.StatusCode.OK:
+                    raise await _failure(self._call)
+                return
+            if frame.stream_id != self._stream_id or frame.seq != self._current + 1:
+                raise OUT_OF_ORDER(
+                    f"expected frame {self._current + 1} of stream {self._stream_id},"
+                    f" got {frame.seq} of {frame.stream_id[:64]!r}"
+                )
+            self._heard_at = self._timer.monotonic()
+            await self._acknowledged(frame.ack)
+            if frame.WhichOneof("body") == "refusal":
+                entry = known(frame.refusal.code) or STREAM_REFUSED
+                raise entry(frame.refusal.reason or "the hub gave no reason", hint=frame.refusal.next or None)
+            self._current = frame.seq
+            yield frame
+
+    async def _expect_welcome(self, frames: AsyncIterator[link_pb2.HubFrame]) -> None:
+        async for frame in frames:
+            if frame.WhichOneof("body") != "welcome":
+                raise PROTOCOL(f"the first frame is a {frame.WhichOneof('body')}, not a welcome")
+            await self._hooks.welcome(frame.welcome)
+            self._received = frame.seq
+            self.welcomed.set()
+            return
+        raise PROTOCOL("the hub closed the stream instead of welcoming")
+
+    async def _read(self, frames: AsyncIterator[link_pb2.HubFrame]) -> DrainRequest | None:
+        async for frame in frames:
+            drain = await self._handle(frame)
+            self._received = frame.seq
+            if drain is not None:
+                return drain
+            if self._ack_due or frame.seq - self._acked_to_hub >= ACK_EVERY:
+                self._outgoing.wake.set()
+        return None
+
+    async def _handle(self, frame: link_pb2.HubFrame) -> DrainRequest | None:
+        match frame.WhichOneof("body"):
+            case "desired_item":
+                await self._hooks.item(frame.desired_item)
+            case "revision_mark":
+                await self._hooks.mark(frame.revision_mark)
+                self._ack_due = True
+            case "policy_notice":
+                self._hooks.notice(frame.policy_notice.timestamp_version)
+            case "command":
+                self._hooks.command(frame.command)
+            case "drain":
+                low = min(frame.drain.after_ms_min, 300_000) / 1000
+                return DrainRequest(low, max(low, min(frame.drain.after_ms_max, 300_000) / 1000))
+            case "welcome":
+                raise PROTOCOL("the hub welcomed twice")
+            case _:
+                # A heartbeat, or a body this version does not know: messages may grow (design §2).
+                pass
+        return None
+
+    async def _send_all(self) -> None:
+        """Send whatever waits, and heartbeats, until asked to finish."""
+        # Forgotten before the snapshot is taken, not after it was sent: what changes meanwhile is sent again.
+        self._outgoing.take_reports()
+        for report in self._hooks.all_reports():
+            await self._send(cell_status=report)
+        await self._send(agent_status=await self._hooks.agent_status())
+        status_at = self._timer.monotonic() + self._status_interval
+        while True:
+            if self._finishing.is_set():
+                await self._call.done_writing()
+                return
+            if self._quiet:
+                # The wake-up belongs to the successor.
+                self._control.clear()
+                if not await self._woken(self._control):
+                    await self._beat()
+                continue
+            self._outgoing.wake.clear()
+            await self._flush()
+            now = self._timer.monotonic()
+            if self._outgoing.take_status() or now >= status_at:
+                await self._send(agent_status=await self._hooks.agent_status())
+                status_at = now + self._status_interval
+            if self._ack_due or self._received - self._acked_to_hub >= ACK_EVERY:
+                self._ack_due = False
+                await self._send(heartbeat=link_pb2.Heartbeat())
+            elif not await self._woken(self._outgoing.wake):
+                await self._beat()
+
+    async def _flush(self) -> None:
+        for number, key, payload in await self._outgoing.receipts():
+            if number not in self._flight.numbers:
+                self._flight.numbers.add(number)
+                self._flight.receipts[self._sent + 1] = (key, number)
+                await self._send(receipt=link_pb2.Receipt.FromString(payload))
+        for report in self._outgoing.take_reports():
+            await self._send(cell_status=report_to_wire(report))
+        for result in self._outgoing.results():
+            if result.id not in self._flight.results.values():
+                self._flight.results[self._sent + 1] = result.id
+                await self._send(command_result=result)
+
+    async def _woken(self, event: asyncio.Event) -> bool:
+        """Wait for the event; False when a heartbeat is due first."""
+        wake = asyncio.ensure_future(event.wait())
+        beat = asyncio.ensure_future(self._timer.sleep(self._heartbeat))
+        try:
+            await asyncio.wait({wake, beat}, return_when=asyncio.FIRST_COMPLETED)
+            return wake.done()
+        finally:
+            wake.cancel()
+            beat.cancel()
+
+    async def _beat(self) -> None:
+        if self._timer.monotonic() - self._heard_at > SILENCE:
+            raise PROTOCOL(f"the hub was silent for more than {SILENCE:g} s")
+        await self._send(heartbeat=link_pb2.Heartbeat())
+
+    async def _send(self, **body: Any) -> None:  # noqa: ANN401 - one member of the frame's oneof
+        frame = link_pb2.AgentFrame(
+            stream_id=self._stream_id,
+            seq=self._sent + 1,
+            ack=self._received,
+            sent_at_unix_ms=int(self._timer.now().timestamp() * 1000),
+            **body,
+        )
+        self._sent += 1
+        self._acked_to_hub = self._received
+        await self._call.write(frame)
+
+    async def _acknowledged(self, ack: int) -> None:
+        if ack > self._sent:
+            raise OUT_OF_ORDER(f"the hub acknowledged frame {ack}, only {self._sent} were sent")
+        for seq in sorted(seq for seq in self._flight.receipts if seq <= ack):
+            key, number = self._flight.receipts.pop(seq)
+            await self._outgoing.receipt_done(key, number)
+        for seq in sorted(seq for seq in self._flight.results if seq <= ack):
+            self._outgoing.result_done(self._flight.results.pop(seq))
+
+
+async def _failure(call: Any) -> Exception:  # noqa: ANN401 - the stub's call type is not exported
+    error = grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+    return status.error_of(error)

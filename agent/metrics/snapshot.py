@@ -1,0 +1,59 @@
+"""A snapshot of the registry as the link carries it.
+
+Values only, no messages: gRPC and its types stay in ``agent/link``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+#: Samples in one snapshot at most; what is above is left out and counted.
+MAX_SAMPLES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class SampleValue:
+    """One sample with its full name."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family of samples."""
+
+    name: str
+    type: str
+    help: str
+    samples: tuple[SampleValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All families at one moment; ``left_out`` samples were above the bound."""
+
+    families: tuple[Family, ...]
+    left_out: int = 0
+
+
+def take_snapshot(registry: CollectorRegistry, *, limit: int = MAX_SAMPLES) -> Snapshot:
+    """Collect every family once; ``_created`` samples are left out, they only double the number of series."""
+    families: list[Family] = []
+    room, left_out = limit, 0
+    for family in registry.collect():
+        samples = [
+            SampleValue(sample.name, dict(sample.labels), float(sample.value))
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        ]
+        left_out += max(0, len(samples) - room)
+        samples = samples[:room]
+        room -= len(samples)
+        if samples:
+            families.append(Family(family.name, family.type, family.documentation, tuple(samples)))
+    return Snapshot(tuple(families), left_out)
