@@ -1,0 +1,134 @@
+"""What the engine knows of a cell: its phase, what runs, and what is owned.
+
+``CellRecord`` is the durable shape, one JSON document per namespace in ``StateDb.inventory``. It holds the released
+manifests themselves, so that drift is repaired after a restart without the hub, without policy and without rendering
+again (V1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
+
+#: Version of the durable shape.
+RECORD_SCHEMA = 1
+
+
+class Phase(str, Enum):
+    """Where a cell stands; the values are the names of ``CellPhase`` on the wire."""
+
+    VERIFYING = "verifying"
+    REFUSED = "refused"
+    APPLYING = "applying"
+    PROGRESSING = "progressing"
+    READY = "ready"
+    DEGRADED = "degraded"
+    REMOVED = "removed"
+    HELD = "held"
+
+
+class Role(str, Enum):
+    """Why an object belongs to a cell; says who writes it and what may end it."""
+
+    NAMESPACE = "namespace"
+    ISOLATION = "isolation"
+    RIGHTS = "rights"
+    OBJECT = "object"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedObject:
+    """One object of a cell.
+
+    Attributes:
+        manifest: the released state, as applied.
+        role: why it belongs to the cell.
+        uid: uid on the API server, empty while it was never applied.
+        baseline: what the API server made of the manifest (``ownership.strip``), empty while it was never applied.
+        retained: no longer released, but kept because it holds data.
+    """
+
+    manifest: JSONObject
+    role: Role
+    uid: str = ""
+    baseline: JSONObject = field(default_factory=dict)
+    retained: bool = False
+
+    @property
+    def ref(self) -> ObjectRef:
+        """Which object."""
+        return ref_of(self.manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """What is durable about a cell on this cluster.
+
+    Attributes:
+        deployment_digest: the accepted Deployment or Tombstone, empty before the first.
+        release_digest: what runs.
+        version: version of the release that runs.
+        settled: True when every object was applied; False says that an apply was interrupted.
+        fallback_active: True when the fallback release runs instead of the deployment's own.
+        quarantined: True when the hub's quarantine is in force.
+        isolation: last measured state of isolation.
+        rollout_started: RFC 3339 time at which the present rollout began, empty when it settled.
+        deadline_seconds: how long the rollout may take.
+    """
+
+    project: str
+    cell: str
+    environment: str
+    namespace: str
+    deployment_digest: str = ""
+    release_digest: str = ""
+    version: str = ""
+    settled: bool = False
+    fallback_active: bool = False
+    fallback_digest: str = ""
+    removed: bool = False
+    quarantined: bool = False
+    isolation: str = "unknown"
+    rollout_started: str = ""
+    deadline_seconds: int = 600
+    revision: int = 0
+    objects: tuple[OwnedObject, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Project, cell, environment."""
+        return (self.project, self.cell, self.environment)
+
+    def by_ref(self) -> Mapping[ObjectRef, OwnedObject]:
+        """Return the objects by reference."""
+        return {owned.ref: owned for owned in self.objects}
+
+    def with_object(self, owned: OwnedObject) -> CellRecord:
+        """Return the record with one object replaced or added."""
+        kept = tuple(owned if other.ref == owned.ref else other for other in self.objects)
+        if owned.ref not in self.by_ref():
+            kept = (*kept, owned)
+        return replace(self, objects=kept)
+
+    def without(self, ref: ObjectRef) -> CellRecord:
+        """Return the record without one object."""
+        return replace(self, objects=tuple(owned for owned in self.objects if owned.ref != ref))
+
+    def to_json(self) -> JSONObject:
+        """Return the durable shape."""
+        body = asdict(self)
+        body["objects"] = [{**asdict(owned), "role": owned.role.value} for owned in self.objects]
+        return {"schema": RECORD_SCHEMA, **body}
+
+
+def record_from_json(value: Mapping[str, Any]) -> CellRecord:
+    """Read the durable shape; an unknown schema raises ValueError, the state file is ours alone."""
+    if value.get("schema") != RECORD_SCHEMA:
+        raise ValueError(f"inventory has schema {value.get('schema')!r}")
+    objects = tuple(OwnedObject(**{**owned, "role": Role(owned["role"])}) for owned in value["objects"])
+    fields = {name: value[name] for name in CellRecord.__dataclass_fields__ if name in value and name != "objects"}
+    return CellRecord(**fields, objects=objects)
