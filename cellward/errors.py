@@ -124,9 +124,9 @@ class ErrorCode:
         texts = {key: str(value) for key, value in details.items()}
         return self.kind(self.code, self.title, message, self.hint if hint is None else hint, texts)
 
-    def fail(self, message: str, /, **details: object) -> NoReturn:
+    def fail(self, message: str, /, *, hint: str | None = None, **details: object) -> NoReturn:
         """Raise it; for places where an expression is needed."""
-        raise self(message, **details)
+        raise self(message, hint=hint, **details)
 
 
 _catalogue: dict[str, ErrorCode] = {}
