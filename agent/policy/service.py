@@ -1,24 +1,85 @@
 """PolicyService: holds the last verified set and the engine that decides on it.
 
-Seam: signatures are final, bodies follow.
+Order of a refresh: verify in a staged copy, compile, start a new engine, canary, make the set durable, switch, stop
+the old engine after its queries ended. Whatever fails before the switch leaves the old set deciding (V8, V16).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.policy.interfaces import ContentSource
-from cellward.documents.facts import ClusterFacts
-from cellward.policy.model import Evaluator, Staleness, VerifiedSet
-from cellward.runtime.clock import Clock
-from cellward.runtime.health import HealthRegistry
+import structlog
+
+from agent.policy import gate
+from agent.policy.bridge import SourceFetch
+from agent.policy.engine import Engine
+from agent.policy.gate import BoundBundle
+from agent.policy.store import PolicyStore
+from cellward.errors import CellwardError, Unavailable
+from cellward.policy.bundle import read_bundle
+from cellward.policy.capabilities import digest
+from cellward.policy.compile import Compiler
+from cellward.policy.errors import FOREIGN_REALM, NO_VERIFIED_SET
+from cellward.policy.model import Binding, Decision, DecisionInput, Evaluator, Staleness, VerifiedSet, staleness_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.policy.interfaces import ContentSource
+    from cellward.documents.facts import ClusterFacts
+    from cellward.policy.client import Candidate
+    from cellward.runtime.clock import Clock
+    from cellward.runtime.health import HealthRegistry
+
+#: Condition: there is a verified set and the last refresh was not refused.
+SET_CONDITION = "policy-set"
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What Hello says of the engine."""
+
+    version: str
+    capabilities_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    verified: VerifiedSet
+    engine: Engine
+    shape: tuple[object, ...]
+
+
+class _SwitchingEvaluator:
+    """Asks whatever is active at the moment of the call; one attribute read, so a switch is atomic."""
+
+    def __init__(self, service: PolicyService) -> None:
+        self._service = service
+
+    async def decide(self, request: DecisionInput) -> Decision:
+        active = self._service.active
+        if active is None:
+            raise NO_VERIFIED_SET("no policy set was ever verified on this cluster")
+        if request.realm != active.verified.realm:
+            raise FOREIGN_REALM(f"the request belongs to realm {request.realm}")
+        return gate.refusal_without_bindings(request) or await active.engine.decide(request)
 
 
 class PolicyService:
-    """Accepts policy, switches engines, answers decisions."""
+    """Accepts policy, switches engines, answers decisions.
 
-    def __init__(
+    Attributes:
+        findings: what was wrong with the state at start; for the audit record.
+        on_switch: called with the new set after each switch; awaited one by one, must not raise.
+    """
+
+    def __init__(  # noqa: PLR0913 - its collaborators, all keyword-only
         self,
         *,
         state_dir: Path,
@@ -28,24 +89,166 @@ class PolicyService:
         opa_binary: Path,
         clock: Clock,
         health: HealthRegistry,
-    ) -> None: ...
-
-    async def start(self) -> None:
-        """Load the accepted set from disk, offline, and start OPA on it."""
-
-    async def refresh(self, source: ContentSource) -> VerifiedSet | None:
-        """Accept newer policy; the new set, or None when nothing changed but the timestamp. Raises policy/*."""
+    ) -> None:
+        self._store = PolicyStore(state_dir / "policy", root=root, realm=realm)
+        self._realm = realm
+        self._facts = facts
+        self._binary = opa_binary
+        self._clock = clock
+        self._health = health
+        self._compiler = Compiler(opa_binary)
+        self._lock = asyncio.Lock()
+        self.active: _Active | None = None
+        self._evaluator = _SwitchingEvaluator(self)
+        self.findings: tuple[CellwardError, ...] = ()
+        self.on_switch: list[Callable[[VerifiedSet], Awaitable[None]]] = []
 
     @property
     def current(self) -> VerifiedSet | None:
         """The last verified set."""
+        return None if self.active is None else self.active.verified
 
     @property
     def evaluator(self) -> Evaluator:
         """Decides on the current set; valid over switches."""
+        return self._evaluator
+
+    @property
+    def engine_pid(self) -> int | None:
+        """Process id of the deciding engine, for diagnosis."""
+        return None if self.active is None else self.active.engine.pid
 
     def staleness(self, now: datetime) -> Staleness | None:
         """How stale the current set is; None without a set."""
+        return None if self.current is None else staleness_of(self.current, self._facts, now)
+
+    async def engine_facts(self) -> EngineFacts:
+        """Return version and capabilities digest of the engine; raises policy/engine-unavailable without one."""
+        return EngineFacts(await self._compiler.version(), digest(await self._compiler.capabilities()))
+
+    async def start(self) -> None:
+        """Load the accepted set from disk, offline, and start the engine on it.
+
+        Never raises for what is on disk or for a missing engine: findings and conditions say so, and nothing is
+        allowed until a set verifies; an engine that does not start is tried again.
+        """
+        loaded = await asyncio.to_thread(self._store.load, self._wanted)
+        self.findings = loaded.findings
+        for finding in loaded.findings:
+            _log.error("policy-state-finding", code=finding.code, reason=finding.message)
+        if loaded.verified is None:
+            code = loaded.findings[0] if loaded.findings else NO_VERIFIED_SET("no policy set was verified yet")
+            self._health.set(SET_CONDITION, False, code.code, code.message)  # noqa: FBT003 - the condition's value
+            return
+        bound = self._bind(loaded.verified)
+        engine = self._engine(loaded.verified, bound)
+        try:
+            await engine.start()
+        except CellwardError as error:
+            _log.error("policy-engine-start-failed", code=error.code, reason=error.message)  # noqa: TRY400
+            self._health.set("policy-engine", False, error.code, error.message)  # noqa: FBT003
+            engine.start_watching()
+        self.active = _Active(loaded.verified, engine, _shape(bound))
+        self._health.set(SET_CONDITION, True)  # noqa: FBT003
+
+    async def refresh(self, source: ContentSource) -> VerifiedSet | None:
+        """Accept newer policy; return the new set, or None when nothing but the timestamp changed.
+
+        Raises policy/*: the set accepted before still decides then, and its files and floors are untouched.
+        """
+        async with self._lock:
+            try:
+                return await self._refresh(source)
+            except CellwardError as error:
+                _log.warning("policy-refused", code=error.code, reason=error.message)
+                if not isinstance(error, Unavailable):
+                    self._health.set(SET_CONDITION, False, error.code, error.message)  # noqa: FBT003
+                raise
+
+    async def _refresh(self, source: ContentSource) -> VerifiedSet | None:
+        candidate = await self._fetch(source)
+        old, new = self.active, candidate.verified
+        if old is not None and not self._store.changed(candidate):
+            self._health.set(SET_CONDITION, True)  # noqa: FBT003
+            return None
+        bound = self._bind(new)
+        shape = _shape(bound)
+        if old is not None and old.shape == shape:
+            await asyncio.to_thread(self._store.commit, candidate, self._clock.now())
+            self.active = _Active(new, old.engine, shape)
+        else:
+            engine = await self._activate(new, bound)
+            try:
+                await asyncio.to_thread(self._store.commit, candidate, self._clock.now())
+            except BaseException:
+                await engine.stop()
+                raise
+            self.active = _Active(new, engine, shape)
+            if old is not None:
+                await old.engine.stop()
+        self._health.set(SET_CONDITION, True)  # noqa: FBT003
+        _log.info("policy-accepted", snapshot=new.snapshot_version, targets=new.targets_version)
+        if old is not None and _same_content(old.verified, new):
+            return None
+        for callback in tuple(self.on_switch):
+            await callback(new)
+        return new
+
+    async def _fetch(self, source: ContentSource) -> Candidate:
+        fetch = SourceFetch(source)
+        try:
+            return await asyncio.to_thread(self._store.fetch, fetch, self._wanted, self._clock.now())
+        except asyncio.CancelledError:
+            fetch.cancel()
+            raise
+
+    async def _activate(self, verified: VerifiedSet, bound: tuple[BoundBundle, ...]) -> Engine:
+        distinct = {entry.bundle.digest: entry.bundle for entry in bound}
+        await self._compiler.check(list(distinct.values()))
+        engine = self._engine(verified, bound)
+        await engine.start()
+        return engine
+
+    def _engine(self, verified: VerifiedSet, bound: tuple[BoundBundle, ...]) -> Engine:
+        return Engine(self._binary, bound, self._canary(verified), self._health)
+
+    def _wanted(self, binding: Binding) -> bool:
+        return binding.selects(self._facts)
+
+    def _bind(self, verified: VerifiedSet) -> tuple[BoundBundle, ...]:
+        bundles = {path: read_bundle(data) for path, data in verified.bundles.items()}
+        return tuple(
+            BoundBundle(binding, bundles[binding.bundle]) for binding in verified.bindings if self._wanted(binding)
+        )
+
+    def _canary(self, verified: VerifiedSet) -> DecisionInput:
+        return DecisionInput(
+            time=self._clock.now(),
+            realm=verified.realm,
+            facts=self._facts,
+            environment=self._facts.environments[0] if self._facts.environments else "canary",
+            project="canary",
+            cell="canary",
+            release={"digest": "sha256:" + "0" * 64, "version": "0", "owner": "cellward"},
+            deployment={"digest": "sha256:" + "0" * 64, "sequence": 1, "environments": list(self._facts.environments)},
+            signers=(),
+            isolation="unknown",
+            objects=({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "canary", "namespace": "canary"}},),
+        )
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine; nothing is decided afterwards."""
+        active, self.active = self.active, None
+        if active is not None:
+            with contextlib.suppress(CellwardError):
+                await active.engine.stop()
+
+
+def _shape(bound: tuple[BoundBundle, ...]) -> tuple[object, ...]:
+    """Return what an engine was made for; while it is equal, a new set needs no new engine."""
+    return tuple((entry.binding, entry.bundle.digest) for entry in bound)
+
+
+def _same_content(old: VerifiedSet, new: VerifiedSet) -> bool:
+    same_versions = (old.root_version, old.snapshot_version) == (new.root_version, new.snapshot_version)
+    return same_versions and old.digests == new.digests

@@ -124,3 +124,9 @@ NOTHING_PUBLISHED = define(
     "No policy was published yet.",
     hint="Run `cellward policy publish` first.",
 )
+EVALUATION_FAILED = define(
+    "policy/evaluation-failed",
+    Refused,
+    "A policy failed while it was evaluated, which counts as a denial.",
+    hint="Correct the rule the message names: a built-in got a value it cannot take, or two rules contradict.",
+)

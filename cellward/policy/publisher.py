@@ -1,23 +1,60 @@
 """Publishing side of the trust path, used by the CLI with local keys; the hub never has any of them.
 
-Seam: signatures are final, bodies follow.
+Root is version 1 for ever until rotated; targets (the policy key), the delegated keyring role and the snapshot (the
+publisher key) get the next version at each publish; a refresh renews the snapshot alone. Nothing is taken on trust
+from the hub that serves the present state: it is verified from the first root on, and compared with the floors the
+publisher kept (``known``), so that a hub cannot have an older set signed anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from cellward.documents.dsse import Ed25519Signer
-from cellward.documents.keyring import Keyring
-from cellward.policy.model import BindingSet
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from securesystemslib.signer import Key, SSlibKey, Signature, Signer
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Role,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from cellward.documents import canonical
+from cellward.documents.dsse import keyid_of
+from cellward.policy import trust
+from cellward.policy.bindings import dump_bindings
+from cellward.policy.bundle import Bundle, read_bundle
+from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, ROLLBACK, UNVERIFIED
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, BindingSet
 from cellward.policy.trust import PolicyFloors
+
+if TYPE_CHECKING:
+    from cellward.documents.dsse import Ed25519Signer
+    from cellward.documents.keyring import Keyring
+
+ROOT_LIFE = timedelta(days=365)
+TARGETS_LIFE = timedelta(days=180)
+SNAPSHOT_LIFE = timedelta(days=7)
+
+_S = TypeVar("_S", bound=Signed)
 
 
 @dataclass(frozen=True, slots=True)
 class RoleKeys:
-    """Public keys (SubjectPublicKeyInfo, DER, Ed25519) of one role, and how many must sign."""
+    """Public keys (SubjectPublicKeyInfo, DER) of one role, and how many must sign."""
 
     keys: tuple[bytes, ...]
     threshold: int = 1
@@ -44,11 +81,14 @@ class RepositoryState:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What is to be uploaded to the hub: metadata without timestamp, and target bytes by digest."""
+    """What is to be uploaded to the hub: metadata without timestamp, and target bytes by digest.
+
+    ``floors`` is for the publisher to keep and to give back as ``known`` the next time.
+    """
 
     metadata: tuple[MetadataFile, ...]
     targets: Mapping[str, bytes] = field(default_factory=dict)
-    floors: PolicyFloors | None = None
+    floors: PolicyFloors = field(default_factory=PolicyFloors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +101,40 @@ class SigningKeys:
     publisher: tuple[Ed25519Signer, ...] = ()
 
 
-def create_root(
+class TufSigner(Signer):
+    """Lets a :class:`cellward.documents.dsse.Ed25519Signer` sign TUF metadata; the key id is ours, sha256 of SPKI."""
+
+    def __init__(self, signer: Ed25519Signer) -> None:
+        self._signer = signer
+        self._public = tuf_key(signer.public_spki_der)
+
+    @property
+    def public_key(self) -> SSlibKey:
+        """The key as TUF writes it."""
+        return self._public
+
+    @classmethod
+    def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: object = None) -> TufSigner:
+        """Not offered: keys come from :class:`Ed25519Signer` alone."""
+        raise NotImplementedError(priv_key_uri)
+
+    def sign(self, payload: bytes) -> Signature:
+        """Sign bytes."""
+        return Signature(self._public.keyid, self._signer.sign(payload).hex())
+
+
+def tuf_key(spki_der: bytes) -> SSlibKey:
+    """Return the TUF form of a public key; raises policy/bad-root for a kind that is not known here."""
+    try:
+        public = load_der_public_key(spki_der)
+    except ValueError as error:
+        raise BAD_ROOT("a public key does not parse") from error
+    if not isinstance(public, Ed25519PublicKey | EllipticCurvePublicKey):
+        raise BAD_ROOT("a public key is neither Ed25519 nor ECDSA P-256")
+    return SSlibKey.from_crypto(public, keyid=keyid_of(spki_der))
+
+
+def create_root(  # noqa: PLR0913 - four roles are four facts
     *,
     root: RoleKeys,
     policy: RoleKeys,
@@ -70,11 +143,65 @@ def create_root(
     signers: Sequence[Ed25519Signer],
     now: datetime,
 ) -> bytes:
-    """Make root version 1; its realm is ``trust.realm_of`` of the result."""
-    raise NotImplementedError
+    """Make root version 1; its realm is :func:`cellward.policy.trust.realm_of` of the result.
+
+    ``timestamp`` is the hub's public key. Raises policy/bad-root when the signers do not reach the root's threshold.
+    """
+    signed = Root(version=1, expires=_expiry(now, ROOT_LIFE), consistent_snapshot=True)
+    _set_roles(signed, {"root": root, "targets": policy, "snapshot": publisher, "timestamp": timestamp})
+    data = _sign(signed, signers)
+    trust.realm_of(data)
+    return data
 
 
-def publish(
+def rotate_root(
+    roots: Sequence[bytes], *, changes: Mapping[str, RoleKeys], signers: Sequence[Ed25519Signer], now: datetime
+) -> bytes:
+    """Make the next root: ``changes`` gives new keys by TUF role (root, targets, snapshot, timestamp).
+
+    ``signers`` must reach the thresholds of the old and the new root. Raises policy/bad-root otherwise.
+    """
+    signed = trust.parse(Root, roots[-1]).signed
+    signed.version += 1
+    signed.expires = _expiry(now, ROOT_LIFE)
+    _set_roles(signed, changes)
+    data = _sign(signed, signers)
+    try:
+        _verified_roots((*roots, data))
+    except RepositoryError as error:
+        raise BAD_ROOT("the signers do not reach the thresholds of the old and the new root") from error
+    return data
+
+
+def _verified_roots(roots: Sequence[bytes]) -> Root:
+    previous: Root | None = None
+    for data in roots:
+        metadata = trust.parse(Root, data)
+        (previous or metadata.signed).verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+        trust.check_root(metadata.signed)
+        previous = metadata.signed
+    if previous is None:
+        raise INCOMPLETE("there is no root")
+    return previous
+
+
+def _set_roles(root: Root, roles: Mapping[str, RoleKeys]) -> None:
+    for name, wanted in roles.items():
+        _check_threshold(name, wanted)
+        for keyid in list(root.roles[name].keyids):
+            root.revoke_key(keyid, name)
+        for spki in wanted.keys:
+            root.add_key(tuf_key(spki), name)
+        root.roles[name] = Role(root.roles[name].keyids, wanted.threshold)
+
+
+def _check_threshold(name: str, keys: RoleKeys) -> None:
+    if not 1 <= keys.threshold <= len(set(keys.keys)):
+        raise BAD_ROOT(f"role {name} has {len(set(keys.keys))} keys, and a threshold of {keys.threshold}")
+
+
+def publish(  # noqa: PLR0913 - what is published and by whom, all keyword-only
     state: RepositoryState,
     *,
     bundles: Sequence[bytes],
@@ -85,12 +212,193 @@ def publish(
     now: datetime,
     known: PolicyFloors | None = None,
 ) -> Publication:
-    """Make new targets, keyring and snapshot metadata above the present state."""
-    raise NotImplementedError
+    """Make new targets, keyring and snapshot metadata above the present state.
+
+    ``bundles`` are archives (see :func:`cellward.policy.bundle.build_bundle`); each binding must name one of them.
+    Raises policy/foreign-realm, policy/incomplete-set, policy/unverified, policy/rollback or what a bundle raises.
+    """
+    present = _Present.of(state, known)
+    _check_realm(state, bindings, keyring)
+    content = _content(bundles, bindings)
+    keyring_data = canonical.encode(keyring.to_json())
+    targets = Targets(present.next("targets"), expires=_expiry(now, TARGETS_LIFE), targets=_files(content))
+    _check_threshold(KEYRING_ROLE, keyring_keys)
+    tuf_keys = [tuf_key(spki) for spki in dict.fromkeys(keyring_keys.keys)]
+    role = DelegatedRole(
+        KEYRING_ROLE, [key.keyid for key in tuf_keys], keyring_keys.threshold, True, paths=[f"{KEYRING_ROLE}/*"]  # noqa: FBT003 - TUF's own signature
+    )
+    targets.delegations = Delegations({key.keyid: key for key in tuf_keys}, {KEYRING_ROLE: role})
+    keyring_signed = Targets(
+        present.next(KEYRING_ROLE), expires=_expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: keyring_data})
+    )
+    files = (
+        MetadataFile("targets", targets.version, _sign(targets, keys.policy)),
+        MetadataFile(KEYRING_ROLE, keyring_signed.version, _sign(keyring_signed, keys.keyring)),
+    )
+    return _finish(state, present, files, {**content, KEYRING_TARGET: keyring_data}, keys, now)
+
+
+def publish_keyring(  # noqa: PLR0913
+    state: RepositoryState,
+    *,
+    keyring: Keyring,
+    keys: SigningKeys,
+    now: datetime,
+    known: PolicyFloors | None = None,
+) -> Publication:
+    """Make a new keyring and snapshot only: adding an author needs neither the root nor the policy key."""
+    present = _Present.of(state, known)
+    if state.targets is None:
+        raise INCOMPLETE("there is no policy yet; publish it first")
+    if keyring.realm != trust.realm_of(state.roots[0]):
+        raise FOREIGN_REALM(f"the keyring belongs to realm {keyring.realm}")
+    data = canonical.encode(keyring.to_json())
+    signed = Targets(present.next(KEYRING_ROLE), expires=_expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: data}))
+    files = (
+        MetadataFile("targets", present.versions["targets"], state.targets),
+        MetadataFile(KEYRING_ROLE, signed.version, _sign(signed, keys.keyring)),
+    )
+    return _finish(state, present, files, {KEYRING_TARGET: data}, keys, now)
 
 
 def refresh(
     state: RepositoryState, *, keys: SigningKeys, now: datetime, known: PolicyFloors | None = None
 ) -> Publication:
-    """Make a new snapshot only (7 d), with the publisher key alone."""
-    raise NotImplementedError
+    """Make a new snapshot only (7 d), with the publisher key alone, over the targets and keyring there are.
+
+    Raises policy/rollback when the state is older than ``known``, policy/expired when the targets have expired.
+    """
+    present = _Present.of(state, known)
+    if state.targets is None or state.keyring is None:
+        raise INCOMPLETE("there is no policy yet; publish it first")
+    files = (
+        MetadataFile("targets", present.versions["targets"], state.targets),
+        MetadataFile(KEYRING_ROLE, present.versions[KEYRING_ROLE], state.keyring),
+    )
+    return _finish(state, present, files, {}, keys, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """Versions of the present state, after its signatures were checked from the first root on."""
+
+    root: Root
+    versions: Mapping[str, int]
+
+    def next(self, role: str) -> int:
+        return self.versions[role] + 1
+
+    @classmethod
+    def of(cls, state: RepositoryState, known: PolicyFloors | None) -> _Present:
+        floors = known or PolicyFloors()
+        try:
+            root = _verified_roots(state.roots)
+            versions = {role: 0 for role in ("targets", KEYRING_ROLE, "snapshot")}
+            found = {"root": trust.RoleFloor(root.version, trust.digest_of(state.roots[-1]))}
+            for role, data in _given(state):
+                metadata: Metadata[Targets] | Metadata[Snapshot] = (
+                    trust.parse(Snapshot, data) if role == "snapshot" else trust.parse(Targets, data)
+                )
+                delegator = _delegator(state, root) if role == KEYRING_ROLE else root
+                delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+                versions[role] = metadata.signed.version
+                found[role] = trust.RoleFloor(metadata.signed.version, trust.digest_of(data))
+        except RepositoryError as error:
+            raise UNVERIFIED(f"what the hub says is published does not verify: {error}") from error
+        for role, floor in floors.roles.items():
+            here = found.get(role)
+            older = here is None or here.version < floor.version
+            if role != "timestamp" and (older or (here and here.version == floor.version and here.digest != floor.digest)):
+                raise ROLLBACK(f"the hub shows an older or other {role} than was published before", role=role)
+        return cls(root, versions)
+
+
+def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:
+    for role, data in (("targets", state.targets), (KEYRING_ROLE, state.keyring), ("snapshot", state.snapshot)):
+        if data is not None:
+            yield role, data
+
+
+def _delegator(state: RepositoryState, root: Root) -> Targets:
+    if state.targets is None:
+        raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
+    metadata = trust.parse(Targets, state.targets)
+    root.verify_delegate("targets", metadata.signed_bytes, metadata.signatures)
+    return metadata.signed
+
+
+def _check_realm(state: RepositoryState, bindings: BindingSet, keyring: Keyring) -> None:
+    realm = trust.realm_of(state.roots[0])
+    for what, found in (("bindings", bindings.realm), ("keyring", keyring.realm)):
+        if found != realm:
+            raise FOREIGN_REALM(f"the {what} belong to realm {found}")
+
+
+def _content(bundles: Sequence[bytes], bindings: BindingSet) -> dict[str, bytes]:
+    content = {BINDINGS_TARGET: dump_bindings(bindings)}
+    digests: dict[str, str] = {}
+    for archive in bundles:
+        bundle: Bundle = read_bundle(archive)
+        if bundle.target_path in content:
+            raise INCOMPLETE(f"two bundles are called {bundle.target_path}", target=bundle.target_path)
+        content[bundle.target_path], digests[bundle.target_path] = archive, bundle.digest
+    for binding in bindings.bindings:
+        if digests.get(binding.bundle) != binding.bundle_digest:
+            raise INCOMPLETE(f"binding {binding.name} names a bundle that is not among those given", target=binding.bundle)
+    return content
+
+
+def _files(content: Mapping[str, bytes]) -> dict[str, TargetFile]:
+    return {path: TargetFile.from_data(path, data, ["sha256"]) for path, data in content.items()}
+
+
+def _finish(
+    state: RepositoryState,
+    present: _Present,
+    files: tuple[MetadataFile, ...],
+    content: Mapping[str, bytes],
+    keys: SigningKeys,
+    now: datetime,
+) -> Publication:
+    meta = {f"{file.role}.json": MetaFile.from_data(file.version, file.data, ["sha256"]) for file in files}
+    snapshot = Snapshot(present.next("snapshot"), expires=_expiry(now, SNAPSHOT_LIFE), meta=meta)
+    files = (*files, MetadataFile("snapshot", snapshot.version, _sign(snapshot, keys.publisher)))
+    _check_signatures(present.root, files, now)
+    first = trust.parse(Root, state.roots[0]).signed.version
+    roots = tuple(MetadataFile("root", first + index, data) for index, data in enumerate(state.roots))
+    metadata = (*roots, *files)
+    floors = {file.role: trust.RoleFloor(file.version, trust.digest_of(file.data)) for file in metadata}
+    return Publication(metadata, {trust.digest_of(data): data for data in content.values()}, PolicyFloors(floors))
+
+
+def _check_signatures(root: Root, files: tuple[MetadataFile, ...], now: datetime) -> None:
+    """Fail here, at the publisher, when a threshold is not reached or something has expired already."""
+    by_role = {file.role: file.data for file in files}
+    targets = trust.parse(Targets, by_role["targets"])
+    trust.check_delegation(targets.signed)
+    for role, data in by_role.items():
+        metadata = cast("Metadata[Signed]", trust.parse(Snapshot if role == "snapshot" else Targets, data))
+        delegator: Root | Targets = targets.signed if role == KEYRING_ROLE else root
+        try:
+            delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except RepositoryError as error:
+            raise UNVERIFIED(f"the keys given do not reach the threshold of role {role}", role=role) from error
+        if metadata.signed.expires <= now:
+            raise EXPIRED(f"{role} version {metadata.signed.version} has expired; publish again", role=role)
+
+
+def _expiry(now: datetime, life: timedelta) -> datetime:
+    return (now + life).replace(microsecond=0)
+
+
+def _sign(signed: Signed, signers: Sequence[Ed25519Signer]) -> bytes:
+    metadata: Metadata[Signed] = Metadata(signed)
+    for signer in signers:
+        metadata.sign(TufSigner(signer), append=True)
+    return metadata.to_bytes()
+
+
+def sign_timestamp(version: int, snapshot: MetadataFile, signer: Ed25519Signer, *, now: datetime, life: timedelta) -> bytes:
+    """Sign a timestamp that names one snapshot: the one thing a hub signs."""
+    meta = MetaFile.from_data(snapshot.version, snapshot.data, ["sha256"])
+    return _sign(Timestamp(version, expires=_expiry(now, life), snapshot_meta=meta), (signer,))

@@ -1,12 +1,33 @@
-"""Rules of acceptance over TUF metadata that python-tuf has verified: realm, floors, lifetimes. Pure.
+"""Rules of acceptance over TUF metadata: realm, chain of roots, floors, lifetimes. Pure functions over bytes.
 
-Seam: bodies follow.
+python-tuf decides first whether new content is authentic; what stands here it does not do: one key under two ids does
+not count twice, floors survive root rotation and replaced keys, a timestamp may not live longer than a day, and a set
+can be verified again offline, past its timestamp (V8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar, cast
+
+from securesystemslib.signer import SSlibKey
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Delegations, Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+
+from cellward.policy.errors import BAD_ROOT, EXPIRED, INCOMPLETE, ROLLBACK, TIMESTAMP_TOO_LONG, UNVERIFIED
+from cellward.policy.model import KEYRING_ROLE, KEYRING_TARGET
+
+#: A timestamp that lives longer from now on is refused: it would let whoever holds the hub's key freeze policy.
+TIMESTAMP_MAX_LIFE = timedelta(hours=24)
+#: Tolerated difference between the hub's and the agent's clock.
+CLOCK_SKEW = timedelta(minutes=5)
+
+_S = TypeVar("_S", bound=Signed)
+_SCHEMES = frozenset({"ed25519", "ecdsa-sha2-nistp256"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +44,245 @@ class PolicyFloors:
 
     roles: Mapping[str, RoleFloor] = field(default_factory=dict)
 
+    def get(self, role: str) -> RoleFloor | None:
+        """Return the floor of a role."""
+        return self.roles.get(role)
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON form for a state file."""
+        return {role: {"version": floor.version, "digest": floor.digest} for role, floor in self.roles.items()}
+
+    @classmethod
+    def from_json(cls, value: object) -> PolicyFloors:
+        """Read the JSON form; raises ValueError when it is not one."""
+        if not isinstance(value, dict):
+            raise ValueError("floors are not an object")  # noqa: TRY004 - one error kind for a malformed file
+        roles: dict[str, RoleFloor] = {}
+        for role, entry in value.items():
+            version = entry.get("version") if isinstance(entry, dict) else None
+            digest = entry.get("digest") if isinstance(entry, dict) else None
+            if not isinstance(version, int) or not isinstance(digest, str):
+                raise ValueError(f"floor of {role} is malformed")
+            roles[role] = RoleFloor(version, digest)
+        return cls(roles)
+
+    def merged(self, other: PolicyFloors) -> PolicyFloors:
+        """Return the higher floor of each role; how two copies of the same floors are read."""
+        roles = dict(self.roles)
+        for role, floor in other.roles.items():
+            if role not in roles or floor.version > roles[role].version:
+                roles[role] = floor
+        return PolicyFloors(roles)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataSet:
+    """The exact bytes of one consistent set; ``roots`` from the bootstrap root on, ascending by one."""
+
+    roots: tuple[bytes, ...]
+    timestamp: bytes
+    snapshot: bytes
+    targets: bytes
+    keyring: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedSet:
+    """A :class:`MetadataSet` whose signatures, versions and structure verify; expiry is not part of that."""
+
+    source: MetadataSet
+    roots: tuple[Root, ...]
+    timestamp: Timestamp
+    snapshot: Snapshot
+    targets: Targets
+    keyring: Targets
+
+    @property
+    def root(self) -> Root:
+        """The newest root."""
+        return self.roots[-1]
+
+
+def digest_of(data: bytes) -> str:
+    """Return ``sha256:<hex>`` of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def parse(kind: type[_S], data: bytes) -> Metadata[_S]:
+    """Parse metadata of one kind without verifying it (policy/unverified when it is something else)."""
+    try:
+        metadata = Metadata.from_bytes(data)
+    except (DeserializationError, ValueError, RecursionError) as error:
+        raise UNVERIFIED(f"{kind.type} metadata does not parse") from error
+    if metadata.signed.type != kind.type:
+        raise UNVERIFIED(f"expected {kind.type} metadata, got {metadata.signed.type}")
+    return cast("Metadata[_S]", metadata)
+
 
 def realm_of(root_v1: bytes) -> str:
-    """Return the realm of a root of version 1: sha256 of its signed part."""
-    raise NotImplementedError
+    """Return the realm: sha256 of the signed part of root version 1.
+
+    Raises policy/bad-root when it is not a self-signed root of version 1.
+    """
+    try:
+        metadata = parse(Root, root_v1)
+        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    except RepositoryError as error:
+        raise BAD_ROOT("the root does not verify by its own keys") from error
+    if metadata.signed.version != 1:
+        raise BAD_ROOT(f"the realm comes from root version 1, this is version {metadata.signed.version}")
+    check_root(metadata.signed)
+    return digest_of(metadata.signed_bytes)
+
+
+def check_root(root: Root) -> None:
+    """Check what python-tuf does not: consistent snapshots, known schemes, and distinct keys behind distinct ids."""
+    if not root.consistent_snapshot:
+        raise BAD_ROOT("the root does not use consistent snapshots")
+    for name, role in root.roles.items():
+        _check_keys(name, [cast("SSlibKey", root.keys[keyid]) for keyid in role.keyids if keyid in root.keys])
+
+
+def _check_keys(role: str, keys: Sequence[SSlibKey]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key.scheme not in _SCHEMES:
+            raise BAD_ROOT(f"role {role} has a key of scheme {key.scheme!r}, which is not known here")
+        public = "".join(str(key.keyval.get("public", "")).split())
+        if public in seen:
+            raise BAD_ROOT(f"role {role} lists one key under two ids, which would count twice", role=role)
+        seen.add(public)
+
+
+def verify_set(source: MetadataSet) -> ParsedSet:
+    """Verify a whole set offline by its signatures and versions, starting from the first root, which is trusted.
+
+    Raises policy/unverified, policy/bad-root or policy/incomplete-set. Expiry is looked at elsewhere, so that an
+    accepted set stays usable offline.
+    """
+    try:
+        roots = _verify_roots(source.roots)
+        root = roots[-1]
+        timestamp = _signed_by(root, parse(Timestamp, source.timestamp), Timestamp.type)
+        timestamp.snapshot_meta.verify_length_and_hashes(source.snapshot)
+        snapshot = _signed_by(root, parse(Snapshot, source.snapshot), Snapshot.type)
+        targets = _signed_by(root, parse(Targets, source.targets), Targets.type)
+        check_delegation(targets)
+        keyring = _signed_by(targets, parse(Targets, source.keyring), KEYRING_ROLE)
+        _check_versions(timestamp, snapshot, {"targets": (targets, source.targets), KEYRING_ROLE: (keyring, source.keyring)})
+    except RepositoryError as error:
+        raise UNVERIFIED(f"the policy metadata does not verify: {error}") from error
+    if keyring.delegations is not None or set(keyring.targets) != {KEYRING_TARGET}:
+        raise UNVERIFIED(f"the keyring role may hold {KEYRING_TARGET} and nothing else")
+    return ParsedSet(source, roots, timestamp, snapshot, targets, keyring)
+
+
+def _verify_roots(chain: tuple[bytes, ...]) -> tuple[Root, ...]:
+    roots: list[Root] = []
+    for data in chain:
+        metadata = parse(Root, data)
+        trusted = roots[-1] if roots else metadata.signed
+        trusted.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+        if roots and metadata.signed.version != trusted.version + 1:
+            raise UNVERIFIED("the versions of the roots do not follow one another")
+        check_root(metadata.signed)
+        roots.append(metadata.signed)
+    if not roots:
+        raise INCOMPLETE("there is no root")
+    return tuple(roots)
+
+
+def _signed_by(delegator: Root | Targets, metadata: Metadata[_S], role: str) -> _S:
+    delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    return metadata.signed
+
+
+def _check_versions(timestamp: Timestamp, snapshot: Snapshot, roles: Mapping[str, tuple[Targets, bytes]]) -> None:
+    if snapshot.version != timestamp.snapshot_meta.version:
+        raise UNVERIFIED("the snapshot is not the one the timestamp names")
+    if set(snapshot.meta) != {f"{role}.json" for role in roles}:
+        raise UNVERIFIED("the snapshot must name targets and keyring, and nothing else")
+    for role, (signed, data) in roles.items():
+        meta = snapshot.meta[f"{role}.json"]
+        meta.verify_length_and_hashes(data)
+        if signed.version != meta.version:
+            raise UNVERIFIED(f"{role} is not of the version the snapshot names")
+
+
+def check_delegation(targets: Targets) -> None:
+    """Check that the top-level targets delegate exactly ``keyring/*`` to role keyring, and list no such path."""
+    delegations: Delegations | None = targets.delegations
+    roles = delegations.roles if delegations is not None else None
+    if delegations is None or roles is None or set(roles) != {KEYRING_ROLE} or delegations.succinct_roles is not None:
+        raise UNVERIFIED("the targets must delegate to role keyring, and to no other")
+    role = roles[KEYRING_ROLE]
+    if role.paths != [f"{KEYRING_ROLE}/*"] or role.path_hash_prefixes is not None or not role.terminating:
+        raise UNVERIFIED("role keyring must be given exactly the paths keyring/*, terminating")
+    if any(path.startswith(f"{KEYRING_ROLE}/") for path in targets.targets):
+        raise UNVERIFIED("the targets list a path that belongs to role keyring")
+    keys = [cast("SSlibKey", delegations.keys[keyid]) for keyid in role.keyids if keyid in delegations.keys]
+    _check_keys(KEYRING_ROLE, keys)
+
+
+def accept(parsed: ParsedSet, floors: PolicyFloors, now: datetime) -> PolicyFloors:
+    """Decide whether a verified set may replace the accepted one; return the new floors.
+
+    Raises policy/expired, policy/timestamp-too-long or policy/rollback. The floor of the timestamp alone may go down,
+    and only when a newer root names other timestamp keys (recovery from a stolen one).
+    """
+    check_lifetimes(parsed, now)
+    found = floors_of(parsed)
+    result = dict(floors.roles)
+    for role, new in found.items():
+        old = floors.get(role)
+        if old is not None and not (role == Timestamp.type and _timestamp_reset(parsed, floors)):
+            _check_floor(role, old, new)
+        result[role] = new
+    return PolicyFloors(result)
+
+
+def floors_of(parsed: ParsedSet) -> dict[str, RoleFloor]:
+    """Return version and digest of each role of a set."""
+    source = parsed.source
+    return {
+        Root.type: RoleFloor(parsed.root.version, digest_of(source.roots[-1])),
+        Timestamp.type: RoleFloor(parsed.timestamp.version, digest_of(source.timestamp)),
+        Snapshot.type: RoleFloor(parsed.snapshot.version, digest_of(source.snapshot)),
+        Targets.type: RoleFloor(parsed.targets.version, digest_of(source.targets)),
+        KEYRING_ROLE: RoleFloor(parsed.keyring.version, digest_of(source.keyring)),
+    }
+
+
+def check_lifetimes(parsed: ParsedSet, now: datetime) -> None:
+    """Refuse expired metadata, and a timestamp that lives longer than a day from now."""
+    for signed, role in (
+        (parsed.root, Root.type),
+        (parsed.timestamp, Timestamp.type),
+        (parsed.snapshot, Snapshot.type),
+        (parsed.targets, Targets.type),
+        (parsed.keyring, KEYRING_ROLE),
+    ):
+        if signed.expires <= now:
+            raise EXPIRED(f"{role} version {signed.version} expired at {signed.expires:%Y-%m-%dT%H:%M:%SZ}", role=role)
+    if parsed.timestamp.expires > now + TIMESTAMP_MAX_LIFE + CLOCK_SKEW:
+        raise TIMESTAMP_TOO_LONG(
+            f"timestamp version {parsed.timestamp.version} lives until {parsed.timestamp.expires:%Y-%m-%dT%H:%M:%SZ}"
+        )
+
+
+def _check_floor(role: str, old: RoleFloor, new: RoleFloor) -> None:
+    if new.version < old.version:
+        raise ROLLBACK(f"{role} version {new.version} is older than version {old.version}", role=role)
+    if new.version == old.version and new.digest != old.digest:
+        raise ROLLBACK(f"{role} version {new.version} was accepted before with other content", role=role)
+
+
+def _timestamp_reset(parsed: ParsedSet, floors: PolicyFloors) -> bool:
+    old = floors.get(Root.type)
+    if old is None or parsed.root.version <= old.version:
+        return False
+    before = [root for root in parsed.roots if root.version == old.version]
+    if not before:
+        return False
+    return set(before[0].roles[Timestamp.type].keyids) != set(parsed.root.roles[Timestamp.type].keyids)

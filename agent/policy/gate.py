@@ -1,0 +1,161 @@
+"""The gate: an agent-owned Rego module that asks every bound bundle about every object in one query. Pure.
+
+The module is generated from names that were checked when bundle and bindings were read. A bundle cannot replace it:
+its package is outside every root a bundle may claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cellward.policy.bundle import Bundle
+from cellward.policy.model import (
+    FOREIGN_ENVIRONMENT_RULE,
+    MALFORMED_RULE,
+    NO_BINDING_RULE,
+    UNDEFINED_RULE,
+    Binding,
+    Decision,
+    DecisionInput,
+    Violation,
+    binding_view,
+)
+
+_HEAD = """package cellward_gate
+
+import rego.v1
+
+# A release without objects is still decided once, on an empty object.
+objects := input.objects if count(input.objects) > 0
+
+else := [{}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundBundle:
+    """A binding that selects this cluster, and the bundle it names."""
+
+    binding: Binding
+    bundle: Bundle
+
+
+def gate_module(bound: Sequence[BoundBundle]) -> str:
+    """Return the source of the gate for a set of bound bundles."""
+    return _HEAD + "".join(_rule(entry) for entry in bound)
+
+
+def _rule(entry: BoundBundle) -> str:
+    name = json.dumps(entry.binding.name)
+    reference = "data" + "".join(f"[{json.dumps(part)}]" for part in entry.bundle.entrypoint.split("/"))
+    return f"""
+results[{name}] := {{format_int(i, 10): found |
+	binding := input.gate[{name}]
+	some i, item in objects
+	found := {reference} with input.object as item with input.verified.binding as binding
+}}
+"""
+
+
+def question(request: DecisionInput, bound: Sequence[BoundBundle]) -> dict[str, object]:
+    """Return the engine's input: the decision document, and the bindings to ask under ``gate``."""
+    document = request.to_json()
+    document["gate"] = {entry.binding.name: binding_view(entry.binding) for entry in bound}
+    return document
+
+
+def decision_id(document: Mapping[str, object], bundles: Mapping[str, str]) -> str:
+    """Return the digest of question and bundles: equal questions to equal bundles have equal ids."""
+    text = json.dumps([document, dict(bundles)], sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def object_name(item: Mapping[str, object]) -> str:
+    """Return "Kind/namespace/name" of an object, without the namespace when it has none."""
+    metadata = item.get("metadata")
+    facts = metadata if isinstance(metadata, Mapping) else {}
+    parts = (item.get("kind"), facts.get("namespace"), facts.get("name"))
+    return "/".join(str(part) for part in parts if part)
+
+
+def decide(request: DecisionInput, bound: Sequence[BoundBundle], results: object) -> Decision:
+    """Make the decision out of the engine's answer; whatever is missing in it is a violation (deny by default)."""
+    found: dict[str, list[Violation]] = {"enforce": [], "warn": [], "shadow": []}
+    answers = results if isinstance(results, Mapping) else {}
+    for entry in bound:
+        violations = found[entry.binding.mode]
+        for violation in _violations(request, entry, answers.get(entry.binding.name)):
+            if violation not in violations:
+                violations.append(violation)
+    bundles = {entry.bundle.name: entry.bundle.digest for entry in bound}
+    denied = tuple(found["enforce"])
+    identity = decision_id(question(request, bound), bundles)
+    return Decision(not denied, denied, tuple(found["warn"]), bundles, identity, tuple(found["shadow"]))
+
+
+def refusal_without_bindings(request: DecisionInput) -> Decision | None:
+    """Return the denial when the environment is not one of the cluster's own facts."""
+    if request.environment in request.facts.environments:
+        return None
+    return _deny(
+        request,
+        FOREIGN_ENVIRONMENT_RULE,
+        f"environment {request.environment!r} is not among the environments of this cluster",
+        "Deploy to a cluster whose facts name the environment.",
+    )
+
+
+def no_binding(request: DecisionInput) -> Decision:
+    """Return the denial for a cluster that no binding selects: nobody decided, so nothing is allowed."""
+    return _deny(
+        request,
+        NO_BINDING_RULE,
+        f"no policy binding selects environment {request.environment!r} of this cluster",
+        "Publish a binding whose selector matches the cluster's facts.",
+    )
+
+
+def _deny(request: DecisionInput, rule: str, reason: str, remediation: str) -> Decision:
+    subject = f"Cell/{request.project}/{request.cell}"
+    violation = Violation(rule, reason, remediation, object=subject)
+    return Decision(False, (violation,), (), {}, decision_id(request.to_json(), {}))  # noqa: FBT003 - allowed
+
+
+def _violations(request: DecisionInput, entry: BoundBundle, answer: object) -> list[Violation]:
+    items: Sequence[Mapping[str, object]] = request.objects or ({},)
+    answers = answer if isinstance(answer, Mapping) else {}
+    violations: list[Violation] = []
+    for index, item in enumerate(items):
+        name = object_name(item) or f"Cell/{request.project}/{request.cell}"
+        found = answers.get(str(index))
+        if not isinstance(found, list):
+            violations.append(_broken(entry, UNDEFINED_RULE, "gives no result for this object", name))
+            continue
+        violations.extend(_violation(entry, element, name) for element in found)
+    return violations
+
+
+def _violation(entry: BoundBundle, element: object, name: str) -> Violation:
+    if isinstance(element, str):
+        return Violation(entry.bundle.entrypoint, element[:1000], object=name)
+    if not isinstance(element, Mapping):
+        return _broken(entry, MALFORMED_RULE, "gives a result that is not an object", name)
+    texts = {key: element.get(key) for key in ("rule", "reason", "remediation", "severity", "object")}
+    if not isinstance(texts["rule"], str) or not isinstance(texts["reason"], str):
+        return _broken(entry, MALFORMED_RULE, "gives a result without rule and reason", name)
+    remediation, severity, subject = texts["remediation"], texts["severity"], texts["object"]
+    return Violation(
+        rule=texts["rule"][:200],
+        reason=texts["reason"][:1000],
+        remediation=remediation[:1000] if isinstance(remediation, str) else "",
+        severity=severity[:40] if isinstance(severity, str) else "error",
+        object=subject[:400] if isinstance(subject, str) and subject else name,
+    )
+
+
+def _broken(entry: BoundBundle, rule: str, what: str, name: str) -> Violation:
+    reason = f"bundle {entry.bundle.name} {entry.bundle.version} (binding {entry.binding.name}) {what}"
+    return Violation(rule, reason, "Correct the bundle and publish it again.", object=name)
