@@ -1,1 +1,1 @@
-"""Tools of the working tree: getting real parts, running them, the demo and generators; never imported by the product."""
+"""Tools of the working tree: real parts, running them, demo, generators; the product never imports them."""

@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 GO_MODULES = ROOT / "tools" / "go"
 
 KUBERNETES = "1.37.2"
+_MAJOR, _MINOR, _PATCH = KUBERNETES.split(".")
 _STAMP = "k8s.io/component-base/version"
 # Without these a hand-built API server reports v0.0.0 and controllers misbehave.
 _KUBERNETES_LDFLAGS = " ".join(
     [
         "-s -w",
         f"-X {_STAMP}.gitVersion=v{KUBERNETES}",
-        f"-X {_STAMP}.gitMajor={KUBERNETES.split('.')[0]}",
-        f"-X {_STAMP}.gitMinor={KUBERNETES.split('.')[1]}",
+        f"-X {_STAMP}.gitMajor={_MAJOR}",
+        f"-X {_STAMP}.gitMinor={_MINOR}",
         f"-X {_STAMP}.gitTreeState=clean",
     ]
 )

@@ -62,7 +62,8 @@ def _probe_fence(admin: ApiClient) -> Answer:
 
 def _probe_labels(admin: ApiClient) -> Answer:
     labels = {"cellward.dev/project": "x"}
-    claimed: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "not-a-cell", "labels": labels}}
+    metadata = {"name": "not-a-cell", "labels": labels}
+    claimed: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     return admin.create(claimed, dry_run=True)
 
 

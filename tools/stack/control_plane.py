@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cellward.errors import CellwardError
 from tools.stack import commands
 from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE, install_chart
@@ -21,8 +22,6 @@ from tools.stack.errors import NOT_READY, PART_DIED
 from tools.stack.nodes import create_nodes
 from tools.stack.process import Child
 from tools.stack.steps import Steps, drive, drive_async
-
-from cellward.errors import CellwardError
 
 _READY_SECONDS = 90.0
 _ATTEMPTS = 3

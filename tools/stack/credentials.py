@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import ipaddress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFE = datetime.timedelta(days=7)
-_SKEW = datetime.timedelta(minutes=5)
+_LIFE = timedelta(days=7)
+_SKEW = timedelta(minutes=5)
 
 #: file stem -> (common name, organisation) of each client certificate
 _CLIENTS = {
@@ -94,7 +94,7 @@ def _name(common_name: str, organisation: str) -> x509.Name:
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     # The wall clock on purpose: these certificates are checked by programs that have no other one.
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -16,9 +16,7 @@ NOT_READY = define(
     "A process of the control plane did not become ready in time.",
     hint="Read the log named in the message; a very busy machine may need another try.",
 )
-API_REFUSED = define(
-    "stack/api-refused", Internal, "The API server refused a request that sets up the control plane."
-)
+API_REFUSED = define("stack/api-refused", Internal, "The API server refused a request that sets up the control plane.")
 API_UNREACHABLE = define("stack/api-unreachable", Unavailable, "The API server does not answer.")
 UNKNOWN_KIND = define(
     "stack/unknown-kind",

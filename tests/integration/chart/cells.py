@@ -50,7 +50,9 @@ class CellNamespace:
         metadata = {"name": self.account, "namespace": AGENT_NAMESPACE}
         return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
 
-    def binding(self, *, namespace: str = "", name: str = "cellward-cell", role: str = "cellward-cell") -> dict[str, Any]:
+    def binding(
+        self, *, namespace: str = "", name: str = "cellward-cell", role: str = "cellward-cell"
+    ) -> dict[str, Any]:
         """Return the binding of the account, by default the right one."""
         return {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -66,7 +68,11 @@ class CellNamespace:
         return {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": {"name": "deny" if managed else "foreign", "namespace": namespace or self.name, "labels": labels},
+            "metadata": {
+                "name": "deny" if managed else "foreign",
+                "namespace": namespace or self.name,
+                "labels": labels,
+            },
             "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []},
         }
 

@@ -159,7 +159,10 @@ def test_v12_fence_holds_for_delete_too(agent: ApiClient, admin: ApiClient, new_
         ("plain", {}),
         ("shop--web--dev", {}),
         ("shop--web--dev", {"cellward.dev/project": "shop", "cellward.dev/cell": "web"}),
-        ("other--web--dev", {"cellward.dev/project": "shop", "cellward.dev/cell": "web", "cellward.dev/environment": "dev"}),
+        (
+            "other--web--dev",
+            {"cellward.dev/project": "shop", "cellward.dev/cell": "web", "cellward.dev/environment": "dev"},
+        ),
         ("kube-web", {"cellward.dev/project": "kube", "cellward.dev/cell": "web", "cellward.dev/environment": ""}),
         ("a--b--c--d", {"cellward.dev/project": "a--b", "cellward.dev/cell": "c", "cellward.dev/environment": "d"}),
         (
