@@ -1,0 +1,84 @@
+"""Error codes of the store."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, NotFound, TooNew, Unavailable, define
+
+CLUSTER_EXISTS = define(
+    "store/cluster-exists",
+    Conflict,
+    "There is a cluster of this name already.",
+    hint="Names of clusters are never reused; choose another one.",
+)
+UNKNOWN_CLUSTER = define(
+    "store/unknown-cluster",
+    NotFound,
+    "There is no cluster of this name.",
+    hint="List the clusters with `cellward clusters list`.",
+)
+UID_TAKEN = define(
+    "store/uid-taken",
+    Conflict,
+    "The cluster uid is bound to another cluster name.",
+    hint="A uid is made once per installation and never copied; start the agent with an empty state directory.",
+)
+UNKNOWN_TOKEN = define(
+    "store/unknown-token",
+    Denied,
+    "The join token is unknown.",
+    hint="Ask for a new join line: cellward clusters invite <name>.",
+)
+TOKEN_EXPIRED = define(
+    "store/token-expired",
+    Denied,
+    "The join token has expired.",
+    hint="Ask for a new join line: cellward clusters invite <name>.",
+)
+TOKEN_SPENT = define(
+    "store/token-spent",
+    Denied,
+    "The join token was spent by another key.",
+    hint="Find out who joined with it, then ask for a new join line: cellward clusters invite <name>.",
+)
+IMMUTABLE = define(
+    "store/immutable",
+    Conflict,
+    "Something else is stored under this name and version already.",
+    hint="Publish under a new version; what was published never changes.",
+)
+MOVED = define(
+    "store/moved",
+    Conflict,
+    "The state has moved since it was read.",
+    hint="Read it again and decide again.",
+)
+BAD_CURSOR = define(
+    "store/bad-cursor",
+    InvalidInput,
+    "The cursor of a page is malformed.",
+    hint="Use the cursor of the page before, or none.",
+)
+FULL = define(
+    "store/full",
+    Exhausted,
+    "The hub's database has no room left, so nothing of this change was kept.",
+    hint="Free space on the volume of the hub's data directory.",
+)
+UNAVAILABLE = define(
+    "store/unavailable",
+    Unavailable,
+    "The hub's database does not answer.",
+    hint="Check that the volume is mounted, writable, and used by this hub alone.",
+)
+DAMAGED = define(
+    "store/damaged",
+    Internal,
+    "The hub's database is damaged or not a database of the hub.",
+    hint="Restore it from a backup; nothing was changed.",
+)
+NEWER_SCHEMA = define(
+    "store/newer-schema",
+    TooNew,
+    "The hub's database was written by a newer version.",
+    hint="Start the version that wrote it, or a later one.",
+)

@@ -1,0 +1,547 @@
+"""What the hub's rooms may ask of its durable state: Protocols over plain rows.
+
+All methods are asynchronous. A write is durable when it returns, or raises and left nothing behind (V16); every write
+may raise ``store/full`` and ``store/unavailable``, every read ``store/unavailable``. Times are aware UTC. JSON values
+are plain dictionaries. Cursors are opaque text, empty for the first page and after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from hub.store.changes import ChangeBus
+
+Json = Mapping[str, Any]
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T_co]):
+    """A page of rows; ``cursor`` continues after it and is empty when there is nothing more."""
+
+    items: tuple[T_co, ...]
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster and what is bound to its name.
+
+    Attributes:
+        uid: made by the agent, empty before the first join; belongs to one name only.
+        spki_sha256: digest of the newest TLS key certified.
+        statement_spki: SubjectPublicKeyInfo (DER) of the statement key.
+        generation: generation of the newest certificate, 0 for none.
+        serial: its serial number, lower-case hex.
+        report: what the agent last said of itself; top-level keys are merged by ``update_seen``.
+    """
+
+    name: str
+    created_at: datetime
+    created_by: str
+    uid: str = ""
+    spki_sha256: str = ""
+    statement_spki: bytes = b""
+    generation: int = 0
+    serial: str = ""
+    bound_at: datetime | None = None
+    locked: bool = False
+    lock_reason: str = ""
+    last_seen: datetime | None = None
+    report: Json = field(default_factory=dict)
+
+
+class ClusterStore(Protocol):
+    """Clusters, bindings and locks. Changes of bindings and locks notify topic ``clusters``."""
+
+    async def create(self, name: str, created_by: str) -> ClusterRow:
+        """Add a cluster; raises store/cluster-exists."""
+        ...
+
+    async def get(self, name: str) -> ClusterRow | None:
+        """Return the cluster of exactly this name."""
+        ...
+
+    async def list(self) -> tuple[ClusterRow, ...]:
+        """Return all clusters by name."""
+        ...
+
+    async def name_of_uid(self, uid: str) -> str | None:
+        """Return the name a uid is bound to."""
+        ...
+
+    async def bind(  # noqa: PLR0913 - one binding, all of it at once
+        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+    ) -> ClusterRow:
+        """Bind uid, keys and certificate to a name; raises store/unknown-cluster, store/uid-taken."""
+        ...
+
+    async def update_seen(self, name: str, at: datetime, report: Json | None = None) -> None:
+        """Note that the agent spoke at ``at`` and merge what it said; raises store/unknown-cluster."""
+        ...
+
+    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:  # noqa: FBT001
+        """Lock or unlock; raises store/unknown-cluster."""
+        ...
+
+    async def locked(self) -> frozenset[str]:
+        """Return the names of all locked clusters."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrant:
+    """What a spent join token grants: one certificate for one cluster name."""
+
+    cluster: str
+
+
+class TokenStore(Protocol):
+    """Join tokens at rest: hashes only (V6)."""
+
+    async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
+        """Keep a new token; drops tokens that expired a day before. Raises store/immutable for a known hash."""
+        ...
+
+    async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
+        """Spend it for one key: exactly one key wins among parallel tries, and it may ask again until expiry.
+
+        Raises store/unknown-token, store/token-expired, store/token-spent.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A signed document as uploaded: opaque envelope under the digest of its payload, and an index that proves nothing.
+
+    ``kind`` is the payload type's kind in lower case: release, deployment, approval, tombstone, ….
+    """
+
+    digest: str
+    kind: str
+    envelope: bytes
+    project: str
+    cell: str = ""
+    environments: tuple[str, ...] = ()
+    sequence: int = 0
+    meta: Json = field(default_factory=dict)
+    received_at: datetime | None = None
+
+
+class DocumentStore(Protocol):
+    """Signed documents by digest."""
+
+    async def put(self, document: DocumentRow) -> bool:
+        """Keep a document and return whether it is new.
+
+        For a known digest the envelope is replaced (it may carry more signatures), the index stays.
+        """
+        ...
+
+    async def put_many(self, documents: Sequence[DocumentRow]) -> tuple[bool, ...]:
+        """``put`` for each, all or nothing."""
+        ...
+
+    async def get(self, digest: str) -> DocumentRow | None:
+        """Return a document."""
+        ...
+
+    async def latest_deployments(self, project: str | None = None) -> tuple[DocumentRow, ...]:
+        """Return, for each (project, cell, environment), the deployment or tombstone of the highest sequence.
+
+        A document that is the newest in several environments comes once. Equal sequences: the one kept first.
+        """
+        ...
+
+    async def list(
+        self, kind: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
+    ) -> Page[DocumentRow]:
+        """Return documents in the order they were kept, filtered by what is not empty; raises store/bad-cursor."""
+        ...
+
+
+class CellKey(NamedTuple):
+    """What a desired item is about."""
+
+    project: str
+    cell: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredChange:
+    """A desired item to be written."""
+
+    cluster: str
+    key: CellKey
+    deployment_digest: str
+    evidence: tuple[str, ...] = ()
+    hub_state: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredRow:
+    """A desired item: ``revision`` is unique within its cluster and grows with every change."""
+
+    cluster: str
+    key: CellKey
+    revision: int
+    deployment_digest: str
+    evidence: tuple[str, ...]
+    hub_state: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """The newest outcome an agent reported for an item; ``statement`` is its signed DSSE envelope."""
+
+    cluster: str
+    key: CellKey
+    revision: int
+    deployment_digest: str
+    accepted: bool
+    body: Json = field(default_factory=dict)
+    statement: bytes = b""
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRow:
+    """The newest state an agent reported for a cell."""
+
+    cluster: str
+    key: CellKey
+    body: Json
+    reported_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """A desired item with what its agent last said about it."""
+
+    desired: DesiredRow
+    status: StatusRow | None
+    receipt: ReceiptRow | None
+
+
+class DesiredStore(Protocol):
+    """Desired items per cluster, and what agents say about them. A change notifies ``desired:<cluster>``."""
+
+    async def upsert(
+        self,
+        cluster: str,
+        key: CellKey,
+        deployment_digest: str,
+        evidence: Sequence[str] = (),
+        hub_state: str = "run",
+    ) -> int:
+        """Set an item and return its revision, which is new only when something changed."""
+        ...
+
+    async def upsert_many(self, changes: Sequence[DesiredChange]) -> Mapping[str, int]:
+        """Set many items in one transaction; return the newest revision of each cluster that changed."""
+        ...
+
+    async def get(self, cluster: str, key: CellKey) -> DesiredRow | None:
+        """Return one item."""
+        ...
+
+    async def items(self, cluster: str, since_revision: int = 0) -> tuple[DesiredRow, ...]:
+        """Return the cluster's items changed after a revision, in order of revision."""
+        ...
+
+    async def revision(self, cluster: str) -> int:
+        """Return the cluster's newest revision, 0 for none."""
+        ...
+
+    async def put_receipt(self, receipt: ReceiptRow) -> None:
+        """Keep the newest receipt of a cell; one for an older revision than the kept one is dropped."""
+        ...
+
+    async def put_status(self, cluster: str, key: CellKey, body: Json, at: datetime) -> None:
+        """Keep the newest state of a cell."""
+        ...
+
+    async def put_statuses(self, rows: Sequence[StatusRow]) -> None:
+        """``put_status`` for many, in one transaction."""
+        ...
+
+    async def statuses(
+        self, cluster: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
+    ) -> Page[CellRow]:
+        """Return desired items with status and receipt, by project, cell, environment, cluster; filtered by what is
+        not empty. Raises store/bad-cursor."""  # noqa: D205, D209 - one sentence needs two lines
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TufMetadata:
+    """One signed metadata file."""
+
+    role: str
+    version: int
+    data: bytes
+
+
+class TufStore(Protocol):
+    """TUF metadata and targets; what is stored under a version never changes. New metadata notifies ``policy``."""
+
+    async def put_metadata(self, role: str, version: int, data: bytes) -> None:
+        """Keep metadata; the same bytes again are fine, others raise store/immutable."""
+        ...
+
+    async def get_metadata(self, role: str, version: int | None = None) -> bytes | None:
+        """Return metadata, the highest version when None."""
+        ...
+
+    async def put_target(self, digest: str, data: bytes) -> None:
+        """Keep a target under the digest of its bytes, which the caller has checked."""
+        ...
+
+    async def get_target(self, digest: str) -> bytes | None:
+        """Return a target."""
+        ...
+
+    async def publish(
+        self,
+        metadata: Sequence[TufMetadata],
+        targets: Mapping[str, bytes],
+        expect: Mapping[str, int] | None = None,
+    ) -> None:
+        """Keep all of it in one transaction.
+
+        ``expect`` names the highest version each role must have before (0 for none); store/moved when it is another one.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """A record at its place in the log, with the columns it can be found by."""
+
+    index: int
+    record: bytes
+    origin: str
+    epoch: int
+    seq: int
+    time: datetime
+    cluster: str = ""
+    actor: str = ""
+    action: str = ""
+    object: str = ""
+    decision: str = ""
+    project: str = ""
+    cell: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditChain:
+    """Where one writer's chain stands in one epoch.
+
+    Attributes:
+        checkpoint: newest statement (DSSE envelope) of the writer over this epoch, empty for none.
+        checkpoint_seq: sequence number it is about.
+        forked: two different records claimed one place; already recorded as a finding.
+    """
+
+    origin: str
+    epoch: int
+    seq: int
+    head: str
+    uid: str = ""
+    cluster: str = ""
+    statement_spki: bytes = b""
+    checkpoint: bytes = b""
+    checkpoint_seq: int = 0
+    forked: bool = False
+
+
+class TileKey(NamedTuple):
+    """A tile of the log's tree (C2SP tlog-tiles): up to 256 hashes of tree level ``8 * level``."""
+
+    level: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAppend:
+    """One transaction of the log: entries from ``expected_size`` on, and everything that follows from them."""
+
+    expected_size: int
+    entries: Sequence[AuditEntry] = ()
+    chains: Sequence[AuditChain] = ()
+    tiles: Mapping[TileKey, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """Exact bytes of a record and its index in the log."""
+
+    index: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """What records to return; an empty field does not filter. ``cell`` is ``cell`` or ``project/cell``."""
+
+    cluster: str = ""
+    action: str = ""
+    decision: str = ""
+    cell: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSnapshot:
+    """Size of the log and all chains, read in one transaction."""
+
+    size: int
+    chains: tuple[AuditChain, ...]
+
+
+class AuditStore(Protocol):
+    """The audit log at rest. An append notifies ``audit``."""
+
+    async def append(self, batch: AuditAppend) -> None:
+        """Write all of it in one durable transaction; raises store/moved when the log has another size."""
+        ...
+
+    async def size(self) -> int:
+        """Return how many records the log has."""
+        ...
+
+    async def origin_state(self, origin: str, epoch: int | None = None) -> AuditChain | None:
+        """Return a writer's chain in an epoch, in its newest one when None."""
+        ...
+
+    async def snapshot(self) -> AuditSnapshot:
+        """Return size and chains at one moment; chains by origin and epoch."""
+        ...
+
+    async def tiles(self, keys: Sequence[TileKey]) -> Mapping[TileKey, bytes]:
+        """Return tiles, as far as they exist; a tile is 32 bytes per hash."""
+        ...
+
+    async def leaves(self, start: int, end: int) -> tuple[bytes, ...]:
+        """Return leaf hashes by index."""
+        ...
+
+    async def records(
+        self, cursor: int, limit: int, filters: AuditFilter | None = None, end: int | None = None
+    ) -> tuple[AuditRow, ...]:
+        """Return matching records with ``cursor`` <= index < ``end``, oldest first."""
+        ...
+
+    async def chain_records(self, origin: str, epoch: int, first_seq: int, last_seq: int) -> tuple[AuditRow, ...]:
+        """Return a writer's records by sequence number, ends included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiTokenRow:
+    """Who a bearer token stands for; only its hash is kept."""
+
+    token_hash: str
+    subject: str
+    role: str
+    expires_at: datetime | None = None
+
+
+class ApiTokenStore(Protocol):
+    """Bearer tokens of the admin API."""
+
+    async def put(self, token_hash: str, subject: str, role: str, expires_at: datetime | None = None) -> None:
+        """Keep or replace a token."""
+        ...
+
+    async def get(self, token_hash: str) -> ApiTokenRow | None:
+        """Return a token, expired or not."""
+        ...
+
+
+class MetaStore(Protocol):
+    """Small named values."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return a value."""
+        ...
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set a value."""
+        ...
+
+    async def put_if_absent(self, key: str, value: bytes) -> bytes:
+        """Set a value unless there is one; return the one that is there now."""
+        ...
+
+
+class Store(Protocol):
+    """All of it; ``hub.store.sql.store.open_store`` makes the real one."""
+
+    @property
+    def clusters(self) -> ClusterStore:
+        """Clusters."""
+        ...
+
+    @property
+    def tokens(self) -> TokenStore:
+        """Join tokens."""
+        ...
+
+    @property
+    def documents(self) -> DocumentStore:
+        """Signed documents."""
+        ...
+
+    @property
+    def desired(self) -> DesiredStore:
+        """Desired items, receipts and states."""
+        ...
+
+    @property
+    def tuf(self) -> TufStore:
+        """Policy metadata and targets."""
+        ...
+
+    @property
+    def audit(self) -> AuditStore:
+        """The audit log."""
+        ...
+
+    @property
+    def api_tokens(self) -> ApiTokenStore:
+        """Bearer tokens."""
+        ...
+
+    @property
+    def meta(self) -> MetaStore:
+        """Small named values."""
+        ...
+
+    @property
+    def changes(self) -> ChangeBus:
+        """Wakes whoever waits for a change."""
+        ...
+
+    @property
+    def hub_epoch(self) -> str:
+        """Identity of this history; a new one after a restore, so that agents compare instead of resuming."""
+        ...
+
+    async def new_epoch(self) -> str:
+        """Begin a new history after a restore; returns the new ``hub_epoch``."""
+        ...
+
+    async def watch(self) -> None:
+        """Wake subscribers when another process changes the store; runs until cancelled (ADR 0004)."""
+        ...
+
+    async def close(self) -> None:
+        """Finish and close; idempotent."""
+        ...
