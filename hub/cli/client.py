@@ -1,0 +1,166 @@
+"""The API client: the standard library's HTTP over TLS that trusts the given CA alone, and errors as our own.
+
+Synchronous on purpose: a command asks a few things one after the other, and starts faster without an event loop.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from cellward.errors import CellwardError, ErrorCode, known
+from hub.cli import errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    _M = TypeVar("_M", bound=BaseModel)
+
+#: Seconds until a silent hub counts as unreachable.
+TIMEOUT = 30.0
+#: Largest answer read into memory.
+MAX_ANSWER = 64 * 1024**2
+_PIECE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where the hub is and how to prove oneself; ``server`` is ``https://host:port``."""
+
+    server: str
+    ca_file: Path
+    token: str
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """Return host and port of ``https://host:port``; raises cli/bad-option. Plain HTTP would show the token."""
+    parts = urlsplit(text)
+    try:
+        port = parts.port or 443
+    except ValueError as error:
+        raise errors.BAD_OPTION(f"{text!r} is not https://host:port") from error
+    if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
+        raise errors.BAD_OPTION(f"{text!r} is not https://host:port")
+    return parts.hostname, port
+
+
+class Client:
+    """Asks one hub; every failure is a CellwardError with a hint."""
+
+    def __init__(self, profile: Profile, *, timeout: float = TIMEOUT) -> None:
+        self._profile = profile
+        self._timeout = timeout
+        self._host, self._port = parse_server(profile.server)
+
+    def get(self, path: str, model: type[_M], **query: str | int | bool) -> _M:
+        """GET a resource below /v1; empty query values are left out."""
+        return self._parse(self._ask("GET", path, None, query), model)
+
+    def post(self, path: str, body: BaseModel, model: type[_M]) -> _M:
+        """POST a body to a resource below /v1."""
+        return self._parse(self._ask("POST", path, body.model_dump_json(by_alias=True).encode(), {}), model)
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """GET a long answer in pieces."""
+        connection, response = self._open("GET", path, None, {})
+        try:
+            while piece := response.read(_PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise errors.UNREACHABLE(f"the answer of {self._profile.server} ended early: {error}") from error
+        finally:
+            connection.close()
+
+    def _ask(self, method: str, path: str, body: bytes | None, query: dict[str, str | int | bool]) -> bytes:
+        connection, response = self._open(method, path, body, query)
+        try:
+            data = response.read(MAX_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise errors.UNREACHABLE(f"the answer of {self._profile.server} ended early: {error}") from error
+        finally:
+            connection.close()
+        if len(data) > MAX_ANSWER:
+            raise errors.BAD_ANSWER(f"the answer to {path} is larger than {MAX_ANSWER} bytes")
+        return data
+
+    def _open(
+        self, method: str, path: str, body: bytes | None, query: dict[str, str | int | bool]
+    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        texts = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in query.items()}
+        texts = {key: value for key, value in texts.items() if value not in {"", "false"}}
+        target = "/v1" + quote(path, safe="/:") + ("?" + urlencode(texts) if texts else "")
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls())
+        headers = {"Authorization": f"Bearer {self._profile.token}", "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            if response.status >= http.client.BAD_REQUEST:
+                raise error_of(response.status, response.read(1024 * 1024), target)
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            message = f"{self._profile.server}: {error.verify_message}"
+            raise errors.UNTRUSTED_HUB(message) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise errors.UNREACHABLE(f"{self._profile.server}: {_reason(error)}") from error
+        except CellwardError:
+            connection.close()
+            raise
+        return connection, response
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_verify_locations(cafile=str(self._profile.ca_file))
+        except (OSError, ssl.SSLError) as error:
+            raise errors.BAD_FILE(f"{self._profile.ca_file} cannot be used as CA: {_reason(error)}") from error
+        return context
+
+    def _parse(self, data: bytes, model: type[_M]) -> _M:
+        try:
+            return model.model_validate_json(data)
+        except ValueError as error:
+            raise errors.BAD_ANSWER(f"{self._profile.server} answered something else than {model.__name__}") from error
+
+
+def error_of(status: int, data: bytes, target: str) -> CellwardError:
+    """Return the error of a problem: the very code when this CLI knows it, otherwise one of cli/hub-*."""
+    try:
+        problem = json.loads(data)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "code" not in problem:
+        return errors.BAD_ANSWER(f"{target} answered with status {status}, which is not an answer of a hub")
+    details = problem.get("details")
+    details = {str(key): str(value) for key, value in details.items()} if isinstance(details, dict) else {}
+    entry = known(str(problem["code"])) or _fallback(status)
+    error = entry(str(problem.get("detail", "")), hint=str(problem.get("hint", "")))
+    return type(error)(str(problem["code"]), str(problem.get("title", "")), error.message, error.hint, details)
+
+
+def _fallback(status: int) -> ErrorCode:
+    if status in {401, 403}:
+        return errors.HUB_DENIED
+    if status in {429, 503}:
+        return errors.HUB_UNAVAILABLE
+    if status in {404, 409}:
+        return errors.HUB_CONFLICT
+    if status == 400:  # noqa: PLR2004 - HTTP
+        return errors.BAD_OPTION
+    return errors.HUB_REFUSED if status == 422 else errors.HUB_ERROR  # noqa: PLR2004 - HTTP
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

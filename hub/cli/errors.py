@@ -1,0 +1,79 @@
+"""Error codes of the command line."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Denied, Internal, InvalidInput, NotFound, Refused, Unavailable, define
+
+NOT_LOGGED_IN = define(
+    "cli/not-logged-in",
+    InvalidInput,
+    "No hub is known yet.",
+    hint="Run `cellward login --server https://HOST:PORT --ca-file FILE --token-file FILE`.",
+)
+NOT_INITIALISED = define(
+    "cli/not-initialised",
+    InvalidInput,
+    "There is no trust.yaml here yet.",
+    hint="Run `cellward init`, or point --home to the directory that has one.",
+)
+BAD_FILE = define("cli/bad-file", InvalidInput, "A file cannot be used.", hint="Correct what the message names.")
+BAD_OPTION = define("cli/bad-option", InvalidInput, "An option cannot be used.", hint="See the command's --help.")
+NO_PASSPHRASE = define(
+    "cli/no-passphrase",
+    InvalidInput,
+    "The local keys are encrypted and no passphrase was given.",
+    hint="Give --passphrase-file, set CELLWARD_PASSPHRASE_FILE or CELLWARD_PASSPHRASE, or run it in a terminal.",
+)
+MISSING_KEY = define(
+    "cli/missing-key",
+    NotFound,
+    "A key that is needed is not on this machine.",
+    hint="Run the command where the key is, or name its directory with --home.",
+)
+UNREACHABLE = define(
+    "cli/hub-unreachable",
+    Unavailable,
+    "The hub cannot be reached.",
+    hint="Check the address, that the hub runs, and any proxy in between.",
+)
+UNTRUSTED_HUB = define(
+    "cli/hub-untrusted",
+    Unavailable,
+    "The server's certificate does not verify.",
+    hint="Compare --ca-file with the CA of your hub; never continue without it.",
+)
+BAD_ANSWER = define(
+    "cli/bad-answer",
+    Internal,
+    "The server's answer is not one of a hub.",
+    hint="Check the address, and that hub and CLI are at most one minor version apart.",
+)
+HUB_ERROR = define("cli/hub-error", Internal, "The hub made a mistake.", hint="Look at the hub's log.")
+HUB_DENIED = define("cli/hub-denied", Denied, "The hub does not allow that.")
+HUB_REFUSED = define("cli/hub-refused", Refused, "The hub refused that.")
+HUB_CONFLICT = define("cli/hub-conflict", Conflict, "The hub's state is another one.")
+HUB_UNAVAILABLE = define("cli/hub-unavailable", Unavailable, "The hub cannot answer now.", hint="Try again in a moment.")
+FOREIGN_HUB = define(
+    "cli/foreign-hub",
+    Refused,
+    "The hub belongs to another installation than the local trust.yaml.",
+    hint="Log in to the right hub, or use another --home.",
+)
+NOT_READY = define(
+    "cli/not-ready",
+    Conflict,
+    "What was waited for did not happen in time.",
+    hint="Look at `cellward cells show PROJECT/CELL` for the reason.",
+)
+CELL_REFUSED = define(
+    "cli/cell-refused",
+    Refused,
+    "A cluster refused the cell.",
+    hint="Follow the next step named with the refusal.",
+)
+EXISTS = define(
+    "cli/exists",
+    Conflict,
+    "There is something already that must not be overwritten.",
+    hint="Move it away, or choose another --home.",
+)

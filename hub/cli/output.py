@@ -1,0 +1,95 @@
+"""Printing: data on stdout in the format asked for, everything else on stderr; no colour where nobody sees it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+
+    _T = TypeVar("_T", bound=BaseModel)
+
+
+class Format(str, Enum):
+    """Output formats."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+    name = "name"
+
+
+#: Heading and how to get its text out of an item.
+Column = tuple[str, Callable[[Any], str]]
+
+
+def show_list(items: Sequence[BaseModel], form: Format, columns: Sequence[Column], name: Callable[[Any], str]) -> None:
+    """Print a list."""
+    if form is Format.name:
+        for item in items:
+            print(name(item))
+    elif form is Format.table:
+        show_table([heading for heading, _ in columns], [[get(item) for _, get in columns] for item in items])
+    else:
+        show_data([item.model_dump(mode="json", by_alias=True) for item in items], form)
+
+
+def show_one(item: BaseModel, form: Format, table: Callable[[], None], name: str) -> None:
+    """Print one item; ``table`` prints the human form."""
+    if form is Format.name:
+        print(name)
+    elif form is Format.table:
+        table()
+    else:
+        show_data(item.model_dump(mode="json", by_alias=True), form)
+
+
+def show_data(value: object, form: Format) -> None:
+    """Print JSON or YAML."""
+    if form is Format.yaml:
+        import yaml
+
+        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+    else:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table in the width of its content, so that a pipe gets whole lines."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for heading in headings:
+        table.add_column(heading.upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    out = console()
+    out.print(table, width=None if out.is_terminal else 10_000, no_wrap=not out.is_terminal)
+
+
+def console() -> Console:
+    """Console on stdout; rich itself honours NO_COLOR and what is not a terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: names and reasons come from elsewhere and must not steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+
+
+def short(digest: str) -> str:
+    """First digits of a digest."""
+    return digest.removeprefix("sha256:")[:12]
