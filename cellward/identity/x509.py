@@ -37,6 +37,8 @@ MAX_CSR = 4096
 MAX_CERTIFICATE_PEM = 16384
 _RANDOM_BITS = 96
 _USAGE = {"agent": ExtendedKeyUsageOID.CLIENT_AUTH, "hub": ExtendedKeyUsageOID.SERVER_AUTH}
+#: What cryptography raises for bytes it cannot understand; its own classes are not ValueErrors.
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 _REQUEST_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
@@ -92,7 +94,7 @@ def public_key_of_csr(csr_der: bytes) -> ec.EllipticCurvePublicKey:
         proven = request.is_signature_valid
     except CellwardError:
         raise
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise BAD_REQUEST("the request cannot be read") from None
     if not proven:
         raise BAD_REQUEST("the request is not signed by the key it asks a certificate for")
@@ -168,7 +170,7 @@ def load_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
     """Read one or more PEM certificates; raises identity/bad-certificate."""
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError:
+    except _UNREADABLE:
         raise BAD_CERTIFICATE("the PEM holds no readable certificate") from None
 
 
@@ -193,7 +195,7 @@ def verify_peer(
     try:
         _check_issued(leaf, authorities, now)
         peer = _check_shape(leaf, kind)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except _UNREADABLE:
         raise WRONG_SHAPE("the peer's certificate cannot be understood") from None
     if peer.id.trust_domain != trust_domain or peer.id.kind != kind:
         raise WRONG_IDENTITY(f"{peer.id} is not {kind} of trust domain {trust_domain}", peer=peer.id)
@@ -213,10 +215,9 @@ def _check_issued(leaf: x509.Certificate, authorities: Sequence[x509.Certificate
 def _issued_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         leaf.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+        return authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
-    return constraints.ca
 
 
 def _check_shape(leaf: x509.Certificate, kind: Kind) -> PeerIdentity:

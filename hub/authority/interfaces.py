@@ -93,6 +93,10 @@ class Clusters(Protocol):
         """The cluster of this name, or None."""
         ...
 
+    async def name_of_uid(self, uid: str) -> str | None:
+        """Name a uid is bound to, or None; a uid belongs to one name only."""
+        ...
+
     async def bind(  # noqa: PLR0913  one binding, all of it at once
         self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
     ) -> object:

@@ -1,0 +1,47 @@
+"""TLS contexts of the standard library, for HTTP between people, the CLI and the hub. TLS 1.3 only.
+
+``ssl`` reads keys from files only; they are handed over through anonymous memory, so a private key never touches a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from cellward.identity.errors import BAD_CERTIFICATE
+
+
+def server_context(chain_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
+    """Context of a server with this leaf; ``load_leaf`` on it later swaps the certificate. Raises identity/bad-certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["http/1.1"])
+    load_leaf(context, chain_pem, key_pem)
+    return context
+
+
+def load_leaf(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
+    """Put a leaf and its key into a live context; new connections use it. Raises identity/bad-certificate."""
+    descriptor = os.memfd_create("cellward-leaf", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(chain_pem + key_pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except ssl.SSLError:
+        raise BAD_CERTIFICATE("the certificate and its key cannot be loaded, or do not belong together") from None
+    finally:
+        os.close(descriptor)
+
+
+def client_context(authorities_pem: bytes) -> ssl.SSLContext:
+    """Context of a client that trusts these authorities and no others, not even the system's.
+
+    Raises identity/bad-certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cadata=authorities_pem.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError):
+        raise BAD_CERTIFICATE("the PEM holds no readable certificate authority") from None
+    return context

@@ -1,0 +1,84 @@
+"""Error codes of the authority: keys at rest, tokens, joins, renewals."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, Refused, Unauthenticated, Unavailable, define
+
+KEY_STORE_DAMAGED = define(
+    "authority/key-store-damaged",
+    Internal,
+    "The hub's key directory does not hold the keys it was created with.",
+    hint="Restore the key directory from its backup; the hub never replaces a key it once had.",
+)
+KEY_STORE_OPEN = define(
+    "authority/key-store-open",
+    Internal,
+    "The hub's key directory can be read by others.",
+    hint="Take all rights of group and others from the directory and its files.",
+)
+BAD_JOIN = define(
+    "authority/bad-join",
+    InvalidInput,
+    "A join request has a field outside its bounds.",
+    hint="Use the join line as the CLI printed it, with an agent of the same version as the hub.",
+)
+BAD_TOKEN = define(
+    "authority/bad-token",
+    Unauthenticated,
+    "The join token is not one of this hub, has expired, or was spent by another agent.",
+    hint="Ask for a new join line: cellward clusters invite <name>.",
+)
+NO_REALM = define(
+    "authority/no-realm",
+    Unavailable,
+    "The hub has no trust root yet, so nobody can join.",
+    hint="Run cellward init and publish the first policy, then join again.",
+)
+WRONG_REALM = define(
+    "authority/wrong-realm",
+    Refused,
+    "The agent was installed for another realm than this hub serves.",
+    hint="Install the agent with the root of this hub's realm, or join it to the hub of its own realm.",
+)
+LOCKED = define(
+    "authority/locked",
+    Denied,
+    "The cluster is locked.",
+    hint="An administrator lifts the lock once its reason is settled.",
+)
+NOT_BOUND = define(
+    "authority/not-bound",
+    Denied,
+    "No agent has joined under this name, or its cluster was removed.",
+    hint="Ask for a join line: cellward clusters invite <name>.",
+)
+BOUND_TO_ANOTHER = define(
+    "authority/bound-to-another",
+    Conflict,
+    "Another installation is bound to this cluster name.",
+    hint="If the cluster was reinstalled on purpose, ask for a replacing join line: cellward clusters invite <name> --replace.",
+)
+UID_TAKEN = define(
+    "authority/uid-taken",
+    Conflict,
+    "The cluster uid is bound to another cluster name.",
+    hint="A uid is made once per installation and never copied; start the agent with an empty state directory.",
+)
+TOO_MANY_ATTEMPTS = define(
+    "authority/too-many-attempts",
+    Exhausted,
+    "There were too many attempts from this address.",
+    hint="Wait a minute and try again.",
+)
+LIFETIME = define(
+    "authority/token-lifetime",
+    InvalidInput,
+    "A join token lives between one second and thirty minutes.",
+    hint="Ask for a shorter life; a new token costs nothing.",
+)
+RECOVER_NOT_OFFERED = define(
+    "identity/recover-not-offered",
+    Refused,
+    "This hub does not offer recovery of an expired identity yet.",
+    hint="Ask for a new join line for the same cluster: cellward clusters invite <name>.",
+)

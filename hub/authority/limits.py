@@ -1,0 +1,100 @@
+"""Bounds on what nobody has authenticated yet: attempts and failures per peer address.
+
+Success is cheap and wanted (a fleet joins through one NAT); failures are what an attacker has to spend. Memory is
+bounded: the address seen longest ago is forgotten first.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from cellward.runtime.clock import Clock
+from hub.authority.errors import TOO_MANY_ATTEMPTS
+
+#: Most keys remembered by one limiter.
+MAX_KEYS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``burst`` at once, then ``per_second`` for ever."""
+
+    burst: float
+    per_second: float
+
+
+class Limiter:
+    """Token buckets by key."""
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def allowed(self, key: str) -> bool:
+        """True when there is something left for this key; takes nothing."""
+        return self._level(key) >= 1.0
+
+    def take(self, key: str) -> bool:
+        """Take one; False when nothing is left."""
+        level = self._level(key)
+        left = level >= 1.0
+        self._buckets[key] = (level - 1.0 if left else level, self._clock.monotonic())
+        self._buckets.move_to_end(key)
+        while len(self._buckets) > MAX_KEYS:
+            self._buckets.popitem(last=False)
+        return left
+
+    def _level(self, key: str) -> float:
+        now = self._clock.monotonic()
+        level, at = self._buckets.get(key, (self._rate.burst, now))
+        return min(self._rate.burst, level + (now - at) * self._rate.per_second)
+
+
+class JoinLimits:
+    """What one address may try at the enrolment port."""
+
+    def __init__(
+        self, clock: Clock, *, attempts: Rate = Rate(2000, 50), failures: Rate = Rate(10, 0.2), records: Rate = Rate(50, 1)
+    ) -> None:
+        self._attempts = Limiter(attempts, clock)
+        self._failures = Limiter(failures, clock)
+        self._records = Limiter(records, clock)
+        self._suppressed = 0
+
+    def admit(self, address: str) -> None:
+        """Let an attempt in before anything is computed for it; raises authority/too-many-attempts."""
+        if not self._failures.allowed(address) or not self._attempts.take(address):
+            raise TOO_MANY_ATTEMPTS(f"there were too many attempts from {address}")
+
+    def failed(self, address: str) -> int | None:
+        """Count a failure. Returns how many failures went unrecorded before when this one may be recorded, else None.
+
+        Without this bound a stranger could fill the audit log.
+        """
+        self._failures.take(address)
+        if not self._records.take(""):
+            self._suppressed += 1
+            return None
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed
+
+
+def address_of(peer: str) -> str:
+    """Address a limit counts for, from gRPC's peer text: an IPv4 address, an IPv6 /64, or the transport's name."""
+    kind, _, rest = unquote(peer).partition(":")
+    if kind == "ipv4":
+        return rest.rpartition(":")[0]
+    if kind == "ipv6":
+        host = rest.rpartition("]")[0].lstrip("[").partition("%")[0]
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError:
+            return "ipv6"
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return kind[:16]

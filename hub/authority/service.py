@@ -1,0 +1,177 @@
+"""Who gets a certificate: joins by token, renewals by the certificate held.
+
+Order of a join: bounds, rate, realm, proof of possession, token, binding, issue, record. Nothing before the proof of
+possession costs more than a comparison; nothing is bound before the token is spent. What is bound to a name is decided
+under a lock of that name, so that two joins at once cannot both be the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from weakref import WeakValueDictionary
+
+import structlog
+
+from cellward.errors import CellwardError
+from cellward.identity import keys as keymod
+from cellward.identity.x509 import MAX_CSR, PeerIdentity, public_key_of_csr
+from cellward.runtime.clock import Clock
+from hub.authority.authority import Authority
+from hub.authority.errors import BAD_JOIN, BOUND_TO_ANOTHER, LOCKED, NOT_BOUND, TOO_MANY_ATTEMPTS, UID_TAKEN, WRONG_REALM
+from hub.authority.interfaces import AuditSink, BoundCluster, Clusters
+from hub.authority.limits import JoinLimits, Limiter, Rate
+from hub.authority.model import AgentCertificate, Attempt, Joined
+from hub.authority.tokens import Grant, JoinTokens, check_token
+
+_UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
+#: Length of an Ed25519 SubjectPublicKeyInfo, DER.
+_STATEMENT_SPKI = 44
+_log = structlog.get_logger()
+
+
+class IdentityService:
+    """Joins and renewals."""
+
+    def __init__(  # noqa: PLR0913  a composition of parts, each by name
+        self,
+        *,
+        authority: Authority,
+        tokens: JoinTokens,
+        clusters: Clusters,
+        audit: AuditSink,
+        clock: Clock,
+        limits: JoinLimits | None = None,
+        renewals: Rate = Rate(10, 0.1),
+    ) -> None:
+        self._authority = authority
+        self._tokens = tokens
+        self._clusters = clusters
+        self._audit = audit
+        self._limits = limits or JoinLimits(clock)
+        self._renewals = Limiter(renewals, clock)
+        self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def authority(self) -> Authority:
+        """The authority that issues."""
+        return self._authority
+
+    async def join(self, attempt: Attempt) -> Joined:
+        """Turn a token into a first certificate (V6).
+
+        Raises authority/* and identity/* errors, and what the store raises for a token; every refusal is recorded
+        within the bound that keeps strangers from filling the log.
+        """
+        self._limits.admit(attempt.address)
+        try:
+            return await self._join(attempt)
+        except CellwardError as error:
+            suppressed = self._limits.failed(attempt.address)
+            _log.warning("join-refused", code=error.code, address=attempt.address)
+            if suppressed is not None:
+                await self._audit.record(
+                    "cluster-join",
+                    error.details.get("cluster", ""),
+                    "deny",
+                    actor=f"address:{attempt.address}",
+                    code=error.code,
+                    reason=error.message,
+                    details={"suppressed": str(suppressed)},
+                )
+            raise
+
+    async def _join(self, attempt: Attempt) -> Joined:
+        check_bounds(attempt)
+        if attempt.realm != self._authority.realm():
+            raise WRONG_REALM(f"the agent belongs to {attempt.realm}, this hub serves {self._authority.realm()}")
+        spki = keymod.spki_of(public_key_of_csr(attempt.csr_der))
+        keymod.load_signing_spki(attempt.statement_spki_der)
+        grant = await self._tokens.spend(attempt.token, keymod.spki_digest(spki))
+        async with self._lock_of(grant.cluster):
+            certificate = await self._bind(attempt, grant, spki)
+        return Joined(grant.cluster, self._authority.trust_domain(), certificate)
+
+    async def _bind(self, attempt: Attempt, grant: Grant, spki: bytes) -> AgentCertificate:
+        bound = await self._clusters.get(grant.cluster)
+        if bound is None:
+            raise NOT_BOUND(f"cluster {grant.cluster} does not exist", cluster=grant.cluster)
+        _check_binding(bound, attempt, replace=grant.replace)
+        owner = await self._clusters.name_of_uid(attempt.cluster_uid)
+        if owner not in (None, grant.cluster):
+            raise UID_TAKEN(f"uid {attempt.cluster_uid} is bound to another name", cluster=grant.cluster)
+        digest = keymod.spki_digest(spki)
+        again = bound.spki_sha256 == digest and bound.uid == attempt.cluster_uid
+        generation = max(1, bound.generation) if again else bound.generation + 1
+        certificate = self._authority.issue_agent(grant.cluster, spki, generation)
+        await self._clusters.bind(
+            grant.cluster, attempt.cluster_uid, digest, attempt.statement_spki_der, generation, certificate.serial
+        )
+        details = {"uid": attempt.cluster_uid, "replaced": str(bool(bound.uid) and bound.uid != attempt.cluster_uid).lower()}
+        await self._record("cluster-join", grant.cluster, f"address:{attempt.address}", certificate, digest, details)
+        return certificate
+
+    async def renew(self, peer: PeerIdentity, csr_der: bytes) -> AgentCertificate:
+        """Certificate for a new key and the name the peer certificate proves (V3, V5): generation + 1.
+
+        Raises authority/locked, authority/not-bound, authority/too-many-attempts, identity/bad-request, identity/bad-key.
+        """
+        if not self._renewals.take(peer.name):
+            raise TOO_MANY_ATTEMPTS(f"cluster {peer.name} renews too often", cluster=peer.name)
+        spki = keymod.spki_of(public_key_of_csr(csr_der))
+        async with self._lock_of(peer.name):
+            bound = await self._clusters.get(peer.name)
+            if bound is None or not bound.uid:
+                raise NOT_BOUND(f"nobody joined as {peer.name}", cluster=peer.name)
+            if bound.locked:
+                raise LOCKED(f"cluster {peer.name} is locked", cluster=peer.name)
+            digest = keymod.spki_digest(spki)
+            # The same new key is answered again with the same generation: the first answer may have been lost (V7).
+            generation = bound.generation if bound.spki_sha256 == digest else max(bound.generation, peer.generation) + 1
+            certificate = self._authority.issue_agent(peer.name, spki, generation)
+            await self._clusters.bind(
+                peer.name, bound.uid, digest, bound.statement_spki, generation, certificate.serial
+            )
+            await self._record("certificate-renew", peer.name, str(peer.id), certificate, digest, {})
+        return certificate
+
+    async def _record(  # noqa: PLR0913  one record, each part by name
+        self, action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]
+    ) -> None:
+        details = {"serial": issued.serial, "generation": str(issued.generation), "keyid": spki_sha256, **more}
+        await self._audit.record(action, f"Cluster//{cluster}", "allow", actor=actor, details=details)
+
+    def _lock_of(self, cluster: str) -> asyncio.Lock:
+        lock = self._names.get(cluster)
+        if lock is None:
+            lock = self._names[cluster] = asyncio.Lock()
+        return lock
+
+
+def check_bounds(attempt: Attempt) -> None:
+    """Refuse what cannot be a join request before anything is computed for it.
+
+    Raises authority/bad-token, authority/bad-join.
+    """
+    check_token(attempt.token)
+    if not 0 < len(attempt.csr_der) <= MAX_CSR:
+        raise BAD_JOIN(f"the request has {len(attempt.csr_der)} bytes, between 1 and {MAX_CSR} are taken")
+    if len(attempt.statement_spki_der) != _STATEMENT_SPKI:
+        raise BAD_JOIN("the statement key is not an Ed25519 public key")
+    if not _UID.match(attempt.cluster_uid):
+        raise BAD_JOIN("the cluster uid is not an RFC 4122 identifier in lower case")
+    if not _REALM.match(attempt.realm):
+        raise BAD_JOIN("the realm is not sha256: and 64 hex digits")
+
+
+def _check_binding(bound: BoundCluster, attempt: Attempt, *, replace: bool) -> None:
+    if bound.locked:
+        raise LOCKED(f"cluster {bound.name} is locked", cluster=bound.name)
+    if not bound.uid or replace:
+        return
+    if bound.uid != attempt.cluster_uid:
+        raise BOUND_TO_ANOTHER(f"cluster {bound.name} is bound to uid {bound.uid}", cluster=bound.name)
+    if bound.statement_spki != attempt.statement_spki_der:
+        raise BOUND_TO_ANOTHER(f"cluster {bound.name} is bound to another statement key", cluster=bound.name)

@@ -1,0 +1,154 @@
+"""Who is at the other end of a call, checked when it starts and again while it lasts (V3, V4).
+
+gRPC checks a client certificate in the handshake and never again; it accepts one that has expired since, and one that
+expired before on a resumed session. So every call is checked here against the clock, the authorities and the locks, and
+every open stream is visited by ``tick`` at least once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import structlog
+from cryptography import x509
+
+from cellward.errors import CellwardError
+from cellward.identity.errors import EXPIRED
+from cellward.identity.x509 import PeerIdentity, verify_peer
+from cellward.runtime.clock import Clock
+from hub.authority.errors import LOCKED
+from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
+from hub.sync.interfaces import DirectoryPort
+
+#: What gRPC says of a connection: lists of bytes by property name.
+AuthContext = Mapping[str, Iterable[bytes]]
+_log = structlog.get_logger()
+_current: ContextVar[PeerIdentity] = ContextVar("cellward-peer")
+
+
+def current_peer() -> PeerIdentity:
+    """Identity of the peer whose call is being handled; set by the guard of the link listener and by nothing else."""
+    return _current.get()
+
+
+@dataclass(eq=False, slots=True)
+class Live:
+    """A call that is open. ``cut`` is resolved with the reason when the peer may no longer speak."""
+
+    peer: PeerIdentity
+    pem: bytes
+    authorities: Sequence[x509.Certificate]
+    cut: asyncio.Future[CellwardError] = field(repr=False)
+
+
+class PeerGate:
+    """Checks peers of the link listener."""
+
+    def __init__(  # noqa: PLR0913  parts and bounds, each by name
+        self,
+        *,
+        authorities: Callable[[], Sequence[x509.Certificate]],
+        trust_domain: Callable[[], str],
+        directory: DirectoryPort,
+        clock: Clock,
+        view_age: float = 0.5,
+        calls_per_cluster: int = 24,
+    ) -> None:
+        self._authorities = authorities
+        self._trust_domain = trust_domain
+        self._directory = directory
+        self._clock = clock
+        self._view_age = view_age
+        self._calls_per_cluster = calls_per_cluster
+        self._locked: frozenset[str] = frozenset()
+        self._viewed: float | None = None
+        self._refreshing = asyncio.Lock()
+        self._live: dict[str, set[Live]] = {}
+
+    async def admit(self, auth: AuthContext) -> Live:
+        """Check a new call whole. Raises link/*, identity/* and authority/locked errors."""
+        _check_transport(auth)
+        pem = _only(auth, "x509_pem_cert")
+        authorities = self._authorities()
+        peer = verify_peer(pem, authorities, self._clock.now(), self._trust_domain(), "agent")
+        if self._viewed is None or self._clock.monotonic() - self._viewed >= self._view_age:
+            await self._refresh()
+        self._check_lock(peer)
+        if len(self._live.get(peer.name, ())) >= self._calls_per_cluster:
+            raise TOO_MANY_CALLS(f"cluster {peer.name} has {self._calls_per_cluster} calls open", cluster=peer.name)
+        return Live(peer, pem, authorities, asyncio.get_running_loop().create_future())
+
+    @contextmanager
+    def open(self, live: Live) -> Iterator[None]:
+        """Keep a call under watch, and say whose it is, while the context lasts."""
+        calls = self._live.setdefault(live.peer.name, set())
+        calls.add(live)
+        token = _current.set(live.peer)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+            calls.discard(live)
+            if not calls and self._live.get(live.peer.name) is calls:
+                del self._live[live.peer.name]
+
+    async def tick(self) -> int:
+        """Look at every open call again and cut those whose peer may no longer speak; returns how many were cut."""
+        try:
+            # A store that hangs must not keep expiry from being noticed.
+            async with asyncio.timeout(self._view_age):
+                await self._refresh()
+        except (CellwardError, TimeoutError) as error:
+            # New calls are refused meanwhile (admit asks again); what is open stays under its last known locks.
+            _log.warning("locks-unreadable", error=type(error).__name__)
+        cut = 0
+        for live in [live for calls in self._live.values() for live in calls]:
+            try:
+                self._recheck(live)
+            except CellwardError as error:
+                if not live.cut.done():
+                    live.cut.set_result(error)
+                    cut += 1
+                    _log.warning("call-cut", peer=str(live.peer.id), code=error.code)
+        return cut
+
+    def _recheck(self, live: Live) -> None:
+        authorities = self._authorities()
+        if authorities is not live.authorities:
+            verify_peer(live.pem, authorities, self._clock.now(), self._trust_domain(), "agent")
+            live.authorities = authorities
+        # Everything else in the certificate was proven and cannot change; its end and its issuer's can only come.
+        now = self._clock.now()
+        if now > live.peer.not_after:
+            raise EXPIRED(f"the peer's certificate was valid until {live.peer.not_after.isoformat()}")
+        self._check_lock(live.peer)
+
+    def _check_lock(self, peer: PeerIdentity) -> None:
+        if peer.name in self._locked:
+            raise LOCKED(f"cluster {peer.name} is locked", cluster=peer.name)
+
+    async def _refresh(self) -> None:
+        async with self._refreshing:
+            at = self._clock.monotonic()
+            self._locked = await self._directory.locked()
+            self._viewed = at
+
+
+def _check_transport(auth: AuthContext) -> None:
+    if _only(auth, "ssl_tls_version") != b"TLSv1.3":
+        raise WEAK_TRANSPORT("the connection is older than TLS 1.3")
+    if _only(auth, "ssl_session_reused") != b"false":
+        raise RESUMED_SESSION("the connection resumes an earlier TLS session")
+
+
+def _only(auth: AuthContext, name: str) -> bytes:
+    values = tuple(auth.get(name, ()))
+    if len(values) != 1:
+        if name == "x509_pem_cert":
+            raise NO_CERTIFICATE("the connection shows no client certificate")
+        raise WEAK_TRANSPORT(f"the connection does not say {name}")
+    return values[0]

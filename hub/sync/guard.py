@@ -1,0 +1,127 @@
+"""One wrapper around every handler of every listener: default deny, identity first, stable errors last.
+
+A gRPC interceptor sees a method and its metadata, never the connection; so what it does here is to replace each handler by
+a wrapped one, which sees the connection. A method that is not on the list is denied, whether or not it has a handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from cellward.errors import CellwardError
+from cellward.wire import status
+from hub.sync.errors import UNEXPECTED, UNKNOWN_METHOD
+from hub.sync.gate import Live, PeerGate
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_log = structlog.get_logger()
+#: Seconds a peer that does not read has to take the reason its call is ended.
+_LAST_WORDS = 2.0
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Lets listed methods through; with a gate, only for peers the gate admits."""
+
+    def __init__(self, methods: Iterable[str], gate: PeerGate | None) -> None:
+        self._methods = frozenset(methods)
+        self._gate = gate
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Replace the handler of a call by a guarded one."""
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details) if method in self._methods else None
+        if handler is None:
+            return grpc.stream_stream_rpc_method_handler(_deny)
+        if not handler.request_streaming and not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+        if not handler.request_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.stream_stream_rpc_method_handler(_deny)
+
+    def _unary(self, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: _Context) -> Any:
+            answers: list[Any] = []
+
+            async def work() -> None:
+                answers.append(await behaviour(request, context))
+
+            await self._run(work, context)
+            return answers[0]
+
+        return guarded
+
+    def _streaming(self, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: _Context) -> None:
+            async def work() -> None:
+                # gRPC's two shapes of a streaming handler: one that yields, and one that writes.
+                answers: AsyncIterator[Any] | Awaitable[None] = behaviour(request, context)
+                if isinstance(answers, Awaitable):
+                    await answers
+                    return
+                async for answer in answers:
+                    await context.write(answer)
+
+            await self._run(work, context)
+
+        return guarded
+
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]], context: _Context) -> None:
+        try:
+            if self._gate is None:
+                await work()
+                return
+            live = await self._gate.admit(context.auth_context())
+            with self._gate.open(live):
+                await _until_cut(work, live)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except CellwardError as error:
+            await _end(context, error)
+        except Exception:
+            # V16: whatever a message made a handler do, the process lives, and a stranger learns nothing of it.
+            _log.exception("handler-failed")
+            await _end(context, UNEXPECTED("the call could not be handled"))
+
+
+async def _until_cut(work: Callable[[], Coroutine[Any, Any, None]], live: Live) -> None:
+    """Run the work until it ends or the gate cuts it; raises the reason of the cut, after the work has stopped."""
+    task: asyncio.Future[None] = asyncio.ensure_future(work())
+    try:
+        pending: tuple[asyncio.Future[Any], ...] = (task, live.cut)
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if live.cut.done() and not task.done():
+            raise live.cut.result()
+        await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+
+
+async def _end(context: _Context, error: CellwardError) -> None:
+    async with asyncio.timeout(_LAST_WORDS):
+        await status.abort(context, error)
+
+
+async def _deny(_: Any, context: _Context) -> None:
+    await _end(context, UNKNOWN_METHOD("there is no such call on this port"))

@@ -1,0 +1,56 @@
+"""What a Hello may say: everything in it is compared with what the certificate is bound to, nothing in it is believed."""
+
+from __future__ import annotations
+
+from cellward.identity.keys import spki_digest
+from cellward.identity.x509 import PeerIdentity
+from cellward.wire.codec import facts_from_wire
+from cellward.wire.errors import BAD_MESSAGE
+from cellward.wire.v1 import link_pb2
+from hub.authority.errors import NOT_BOUND
+from hub.sync.errors import HELLO_REFUSED
+from hub.sync.interfaces import ClusterBinding
+
+#: Most features or schemas, and longest text of one field.
+_MAX_LIST = 128
+_MAX_TEXT = 256
+_TEXTS = (
+    "realm",
+    "boot_id",
+    "hub_epoch",
+    "items_digest",
+    "floors_digest",
+    "agent_version",
+    "opa_version",
+    "capabilities_digest",
+    "statement_keyid",
+)
+_MAX_CHECKPOINT = 4096
+
+
+def check_hello(peer: PeerIdentity, binding: ClusterBinding | None, hello: link_pb2.Hello, realm: str) -> None:
+    """Refuse a Hello that does not fit the peer (V3).
+
+    Raises authority/not-bound, link/hello-refused, wire/bad-message.
+    """
+    if binding is None or not binding.uid:
+        raise NOT_BOUND(f"nobody joined as {peer.name}", cluster=peer.name)
+    check_bounds(peer, hello)
+    if hello.realm != realm:
+        raise HELLO_REFUSED("the agent belongs to another realm", cluster=peer.name)
+    if hello.facts.uid != binding.uid:
+        raise HELLO_REFUSED(f"the agent's uid is not the one bound to cluster {peer.name}", cluster=peer.name)
+    if hello.statement_keyid != spki_digest(binding.statement_spki):
+        raise HELLO_REFUSED(f"the agent's statement key is not the one bound to cluster {peer.name}", cluster=peer.name)
+
+
+def check_bounds(peer: PeerIdentity, hello: link_pb2.Hello) -> None:
+    """Refuse a Hello with fields beyond their bounds; raises wire/bad-message."""
+    facts_from_wire(peer.name, hello.facts)
+    texts = [getattr(hello, name) for name in _TEXTS] + [*hello.features, *hello.schemas]
+    if any(len(text) > _MAX_TEXT for text in texts) or len(hello.last_checkpoint) > _MAX_CHECKPOINT:
+        raise BAD_MESSAGE("a field of Hello is too long")
+    if max(len(hello.features), len(hello.schemas), len(hello.policy.bundles)) > _MAX_LIST:
+        raise BAD_MESSAGE("a list in Hello is too long")
+    if not hello.boot_id:
+        raise BAD_MESSAGE("Hello has no boot id")

@@ -1,0 +1,179 @@
+"""The two listeners agents dial, each on a port of its own: Python gRPC cannot ask for a client certificate optionally."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc.aio
+import structlog
+
+from cellward.runtime.clock import Clock
+from cellward.wire.v1 import (
+    content_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    content_pb2,
+    identity_pb2,
+    identity_pb2_grpc,
+    link_pb2,
+    link_pb2_grpc,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
+)
+from google.protobuf.descriptor import FileDescriptor
+from hub.authority.interfaces import AuditSink
+from hub.authority.service import IdentityService
+from hub.authority.servicer import EnrolmentServicer
+from hub.sync.gate import PeerGate
+from hub.sync.guard import Guard
+from hub.sync.interfaces import SyncPorts
+from hub.sync.limits import SyncLimits
+from hub.sync.link import LinkServicer
+from hub.sync.services import ContentServicer, IdentityServicer, TelemetryServicer
+from hub.sync.session import HubFacts
+from hub.sync.tls import RotatingLeaf
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A server bound to an address, not yet started. ``port`` is the real one when 0 was asked for."""
+
+    server: grpc.aio.Server
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """Host and port, as dialled."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class LinkServer:
+    """The mTLS listener, its streams, and the timer that looks at them again."""
+
+    def __init__(
+        self, *, listener: Listener, link: LinkServicer, gate: PeerGate, leaf: RotatingLeaf, limits: SyncLimits
+    ) -> None:
+        self._listener = listener
+        self._gate = gate
+        self._leaf = leaf
+        self._limits = limits
+        self.link = link
+
+    @property
+    def address(self) -> str:
+        """Host and port of the link."""
+        return self._listener.address
+
+    async def serve(self, stop: asyncio.Event, *, grace: float = 5.0) -> None:
+        """Serve until ``stop`` is set; then drain the streams and close. The recheck of V4 runs in here and ends with it."""
+        await self._listener.server.start()
+        _log.info("link-listening", address=self.address)
+        try:
+            while not stop.is_set():
+                await self._gate.tick()
+                self._leaf.rotate_if_due()
+                await _wait(stop, self._limits.recheck)
+        finally:
+            await self.link.drain(grace)
+            await self._listener.server.stop(grace=1.0)
+
+
+class EnrolmentServer:
+    """The listener for those who have no certificate yet."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    @property
+    def address(self) -> str:
+        """Host and port of enrolment."""
+        return self._listener.address
+
+    async def serve(self, stop: asyncio.Event, *, grace: float = 2.0) -> None:
+        """Serve until ``stop`` is set."""
+        await self._listener.server.start()
+        _log.info("enrolment-listening", address=self.address)
+        try:
+            await stop.wait()
+        finally:
+            await self._listener.server.stop(grace=grace)
+
+
+def build_enrolment_server(  # noqa: PLR0913  a composition of parts, each by name
+    *,
+    identity: IdentityService,
+    leaf: RotatingLeaf,
+    link_address: Callable[[], str],
+    host: str,
+    port: int,
+    limits: SyncLimits = SyncLimits(),
+) -> EnrolmentServer:
+    """Enrolment over server-authenticated TLS. ``link_address`` is what a Join answers as the address of the link."""
+    server = grpc.aio.server(
+        interceptors=(Guard(_methods(enrolment_pb2.DESCRIPTOR), None),),
+        options=limits.options(limits.enrolment_message),
+        maximum_concurrent_rpcs=limits.enrolment_calls,
+    )
+    enrolment_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentServicer(identity, link_address), server)
+    return EnrolmentServer(_bind(server, host, port, leaf.credentials(None)))
+
+
+def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
+    *,
+    ports: SyncPorts,
+    identity: IdentityService,
+    leaf: RotatingLeaf,
+    facts: HubFacts,
+    audit: AuditSink,
+    clock: Clock,
+    host: str,
+    port: int,
+    limits: SyncLimits = SyncLimits(),
+) -> LinkServer:
+    """The link over mTLS: Link, Content, Telemetry and Identity, all behind one guard."""
+    authority = identity.authority
+    gate = PeerGate(
+        authorities=lambda: authority.agent_authorities,
+        trust_domain=authority.trust_domain,
+        directory=ports.directory,
+        clock=clock,
+        view_age=limits.recheck,
+        calls_per_cluster=limits.calls_per_cluster,
+    )
+    services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
+    server = grpc.aio.server(
+        interceptors=(Guard([method for file in services for method in _methods(file)], gate),),
+        options=limits.options(limits.link_message),
+    )
+    link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, audit=audit)
+    link_pb2_grpc.add_LinkServicer_to_server(link, server)
+    content_pb2_grpc.add_ContentServicer_to_server(ContentServicer(ports.content), server)
+    telemetry_pb2_grpc.add_TelemetryServicer_to_server(TelemetryServicer(ports.audit, ports.metrics), server)
+    identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity), server)
+    listener = _bind(server, host, port, leaf.credentials(lambda: authority.agent_ca_pem))
+    return LinkServer(listener=listener, link=link, gate=gate, leaf=leaf, limits=limits)
+
+
+def _methods(file: FileDescriptor) -> list[str]:
+    """Full method names of a file's services: the allow-list is what was agreed, not what happens to be registered."""
+    services = file.services_by_name.values()
+    return [f"/{service.full_name}/{method.name}" for service in services for method in service.methods]
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials) -> Listener:
+    shown = f"[{host}]" if ":" in host else host
+    return Listener(server, host, server.add_secure_port(f"{shown}:{port}", credentials))
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return

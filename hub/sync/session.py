@@ -1,0 +1,267 @@
+"""One Sync stream: Hello, Welcome, then items, notices and commands down, receipts and state up.
+
+State shapes: frames are numbered from 1 in each direction; ``_received`` is the last agent frame handled whole, and is what
+every hub frame acknowledges; ``_sent`` is the last hub frame written. Items are never queued: the session remembers the
+revision it has sent and reads what is newer when it is woken, so a slow reader costs a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc.aio
+
+from cellward.errors import CellwardError
+from cellward.identity.x509 import PeerIdentity
+from cellward.runtime.clock import Clock
+from cellward.wire.codec import item_to_wire, items_digest, refusal_of
+from cellward.wire.v1 import link_pb2
+from cellward.wire.version import negotiate
+from hub.sync.errors import HELLO_EXPECTED, NOT_CONNECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
+from hub.sync.hello import check_hello
+from hub.sync.interfaces import Subscription, SyncPorts
+from hub.sync.limits import SyncLimits
+
+
+@dataclass(frozen=True, slots=True)
+class HubFacts:
+    """What the hub says of itself in Welcome. ``hub_epoch`` is new after a restore from backup."""
+
+    realm: Callable[[], str]
+    hub_epoch: str
+    log_origin: Callable[[], str]
+
+
+class Stream(Protocol):
+    """The two halves of a gRPC stream a session uses."""
+
+    async def read(self) -> Any:
+        """Next message, or ``grpc.aio.EOF``."""
+        ...
+
+    async def write(self, message: Any) -> None:
+        """Write a message; waits while the peer's window is full."""
+        ...
+
+
+class SyncSession:
+    """One stream of one agent, from Hello to its end."""
+
+    def __init__(  # noqa: PLR0913  a composition of parts, each by name
+        self, *, peer: PeerIdentity, stream: Stream, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock
+    ) -> None:
+        self._peer = peer
+        self._stream = stream
+        self._ports = ports
+        self._facts = facts
+        self._limits = limits
+        self._clock = clock
+        self._writing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._dirty: set[str] = set()
+        self._commands: deque[link_pb2.Command] = deque()
+        self._drain = False
+        self._sent = 0
+        self._received = 0
+        self._revision = 0
+        self._timestamp = 0
+        self.stream_id = ""
+        self.boot_id = ""
+
+    @property
+    def cluster(self) -> str:
+        """Name from the peer certificate."""
+        return self._peer.name
+
+    async def introduce(self) -> link_pb2.Hello:
+        """Read and check Hello. Raises link/hello-expected, link/hello-refused, wire/no-common-version."""
+        try:
+            async with asyncio.timeout(self._limits.hello):
+                frame = await self._stream.read()
+        except TimeoutError:
+            raise HELLO_EXPECTED(f"no Hello within {self._limits.hello:g} seconds") from None
+        if frame is grpc.aio.EOF or frame.WhichOneof("body") != "hello":
+            raise HELLO_EXPECTED("the stream does not begin with Hello")
+        self.stream_id = check_stream_id(frame.stream_id)
+        self._check_order(frame)
+        binding = await self._ports.directory.binding(self.cluster)
+        check_hello(self._peer, binding, frame.hello, self._facts.realm())
+        hello: link_pb2.Hello = frame.hello
+        negotiate(hello.protocol_min, hello.protocol_max)
+        self.boot_id = hello.boot_id
+        await self._ports.fleet.hello(self.cluster, hello)
+        self._received = 1
+        return hello
+
+    async def run(self, hello: link_pb2.Hello) -> None:
+        """Serve the stream until it ends, is drained or refused."""
+        async with self._ports.changes.subscribe(f"desired:{self.cluster}", "policy") as changes:
+            # Subscribed before anything is read, so that no change falls between.
+            await self._welcome(hello)
+            await _first_of(self._read_loop(), self._write_loop(), self._listen(changes))
+
+    def drain(self) -> None:
+        """Ask the agent to reconnect and end the stream."""
+        self._drain = True
+        self._wake.set()
+
+    def command(self, command: link_pb2.Command) -> None:
+        """Queue a command; raises link/not-connected when the queue is full."""
+        if len(self._commands) >= self._limits.commands:
+            raise NOT_CONNECTED(f"{len(self._commands)} commands already wait for cluster {self.cluster}")
+        self._commands.append(command)
+        self._wake.set()
+
+    async def refuse(self, error: CellwardError) -> None:
+        """Say why before the stream is closed; best effort."""
+        with contextlib.suppress(CellwardError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            await self._write(refusal=refusal_of(error))
+
+    # ---- hub to agent
+
+    async def _welcome(self, hello: link_pb2.Hello) -> None:
+        items = await self._ports.fleet.items(self.cluster, 0)
+        current = max((item.revision for item in items), default=0)
+        self._timestamp = await self._ports.policy.timestamp_version()
+        await self._write(
+            welcome=link_pb2.Welcome(
+                protocol=negotiate(hello.protocol_min, hello.protocol_max),
+                hub_epoch=self._facts.hub_epoch,
+                revision=current,
+                log_origin=self._facts.log_origin(),
+                timestamp_version=self._timestamp,
+                cluster_name=self.cluster,
+            )
+        )
+        same_epoch = hello.hub_epoch == self._facts.hub_epoch
+        if same_epoch and hello.revision == current and hello.items_digest == items_digest(items):
+            self._revision = current
+        elif same_epoch and hello.revision < current:
+            # What the agent held then cannot be compared with what is now; the mark after the difference lets it compare.
+            self._revision = hello.revision
+        await self._send_items(always_mark=True)
+
+    async def _send_items(self, *, always_mark: bool = False) -> None:
+        items = await self._ports.fleet.items(self.cluster, 0)
+        current = max((item.revision for item in items), default=0)
+        changed = sorted((item for item in items if item.revision > self._revision), key=lambda item: item.revision)
+        for item in changed:
+            await self._write(desired_item=item_to_wire(item))
+        if changed or always_mark:
+            await self._write(revision_mark=link_pb2.RevisionMark(revision=current, items_digest=items_digest(items)))
+        self._revision = max(self._revision, current)
+
+    async def _write_loop(self) -> None:
+        while not self._drain:
+            try:
+                async with asyncio.timeout(self._limits.heartbeat):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._write(heartbeat=link_pb2.Heartbeat())
+                continue
+            self._wake.clear()
+            topics, self._dirty = self._dirty, set()
+            await self._send_changes(topics)
+        await self._write(
+            drain=link_pb2.Drain(after_ms_min=self._limits.drain_min_ms, after_ms_max=self._limits.drain_max_ms)
+        )
+
+    async def _send_changes(self, topics: set[str]) -> None:
+        if "policy" in topics:
+            version = await self._ports.policy.timestamp_version()
+            if version != self._timestamp:
+                self._timestamp = version
+                await self._write(policy_notice=link_pb2.PolicyNotice(timestamp_version=version))
+        if topics - {"policy"}:
+            await self._send_items()
+        while self._commands:
+            await self._write(command=self._commands.popleft())
+
+    async def _listen(self, changes: Subscription) -> None:
+        while True:
+            self._dirty |= await changes.wait()
+            self._wake.set()
+
+    async def _write(self, **body: Any) -> None:
+        async with self._writing:
+            frame = link_pb2.HubFrame(
+                stream_id=self.stream_id,
+                seq=self._sent + 1,
+                ack=self._received,
+                sent_at_unix_ms=int(self._clock.now().timestamp() * 1000),
+                **body,
+            )
+            try:
+                async with asyncio.timeout(self._limits.write):
+                    await self._stream.write(frame)
+            except TimeoutError:
+                raise SLOW_READER(f"a frame was not taken within {self._limits.write:g} seconds") from None
+            self._sent += 1
+
+    # ---- agent to hub
+
+    async def _read_loop(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.silence):
+                    frame = await self._stream.read()
+            except TimeoutError:
+                raise SILENT(f"nothing was received for {self._limits.silence:g} seconds") from None
+            if frame is grpc.aio.EOF:
+                return
+            self._check_order(frame)
+            await self._handle(frame)
+            # Only now: what is acknowledged has been handled whole.
+            self._received = frame.seq
+
+    def _check_order(self, frame: link_pb2.AgentFrame) -> None:
+        if frame.stream_id != self.stream_id:
+            raise OUT_OF_ORDER("the frame belongs to another stream")
+        if frame.seq != self._received + 1:
+            raise OUT_OF_ORDER(f"frame {frame.seq} came where {self._received + 1} was expected")
+        # A frame being written has no number yet in _sent, but may already have been read and acknowledged.
+        if frame.ack > self._sent + 1:
+            raise OUT_OF_ORDER(f"the frame acknowledges {frame.ack}, {self._sent} were sent")
+
+    async def _handle(self, frame: link_pb2.AgentFrame) -> None:
+        fleet = self._ports.fleet
+        body = frame.WhichOneof("body")
+        if body == "receipt":
+            await fleet.receipt(self.cluster, frame.receipt)
+        elif body == "cell_status":
+            await fleet.cell_status(self.cluster, frame.cell_status)
+        elif body == "agent_status":
+            await fleet.agent_status(self.cluster, frame.agent_status)
+        elif body == "command_result":
+            await fleet.command_result(self.cluster, frame.command_result)
+        elif body == "hello":
+            raise HELLO_EXPECTED("a second Hello came on the same stream")
+        elif body != "heartbeat":
+            raise UNEXPECTED_FRAME(f"frame {frame.seq} has no body that is known here")
+
+
+def check_stream_id(stream_id: str) -> str:
+    """Return a stream id of 1 to 64 printable ASCII characters; raises link/out-of-order."""
+    if not 0 < len(stream_id) <= 64 or not stream_id.isascii() or not stream_id.isprintable():
+        raise OUT_OF_ORDER("the stream id is not 1 to 64 printable ASCII characters")
+    return stream_id
+
+
+async def _first_of(*work: Any) -> None:
+    """Run until the first of the loops ends; its error, if any, is raised, and the others are stopped."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    # An error beats a clean end when both happened in the same turn.
+    for task, result in zip(tasks, results, strict=True):
+        if task in done and isinstance(result, BaseException):
+            raise result

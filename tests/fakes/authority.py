@@ -1,0 +1,154 @@
+"""In-memory implementations of what the authority needs: tokens, bindings, and a record of decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from cellward.runtime.clock import Clock
+from hub.authority.authority import Authority
+from hub.authority.errors import BAD_TOKEN
+from hub.authority.keystore import HubKeys
+from hub.authority.service import IdentityService
+from hub.authority.tokens import JoinTokens, Grant
+from cellward.identity import keys
+from cellward.identity.x509 import make_ca
+
+REALM = "sha256:" + "ab" * 32
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record of the fake audit sink."""
+
+    action: str
+    object: str
+    decision: str
+    actor: str
+    code: str
+    reason: str
+    details: Mapping[str, str]
+
+
+@dataclass
+class FakeAudit:
+    """Keeps what was recorded."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    async def record(  # noqa: PLR0913
+        self,
+        action: str,
+        object: str,  # noqa: A002
+        decision: str,
+        *,
+        actor: str = "",
+        code: str = "",
+        reason: str = "",
+        details: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep one record."""
+        self.entries.append(Entry(action, object, decision, actor, code, reason, dict(details or {})))
+
+
+@dataclass
+class FakeTokens:
+    """Tokens by hash; spending is atomic because nothing is awaited in between."""
+
+    rows: dict[str, tuple[str, datetime, str]] = field(default_factory=dict)
+
+    async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
+        """Keep a new token."""
+        self.rows[token_hash] = (cluster, expires_at, "")
+
+    async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> Grant:
+        """Spend by one key."""
+        cluster, expires_at, spent_by = self.rows.get(token_hash, ("", now, ""))
+        if not cluster or now >= expires_at or spent_by not in ("", spki_sha256):
+            raise BAD_TOKEN("the token is unknown, expired or spent")
+        self.rows[token_hash] = (cluster, expires_at, spki_sha256)
+        return Grant(cluster, replace=False)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is bound to a name."""
+
+    name: str
+    uid: str = ""
+    statement_spki: bytes = b""
+    spki_sha256: str = ""
+    generation: int = 0
+    serial: str = ""
+    locked: bool = False
+
+
+@dataclass
+class FakeClusters:
+    """Clusters by name."""
+
+    rows: dict[str, Bound] = field(default_factory=dict)
+
+    def create(self, name: str) -> None:
+        """Add a cluster nobody has joined as."""
+        self.rows[name] = Bound(name)
+
+    def lock(self, name: str) -> None:
+        """Lock a cluster."""
+        self.rows[name] = replace(self.rows[name], locked=True)
+
+    async def get(self, name: str) -> Bound | None:
+        """The cluster of this name."""
+        return self.rows.get(name)
+
+    async def name_of_uid(self, uid: str) -> str | None:
+        """Name a uid is bound to."""
+        return next((row.name for row in self.rows.values() if row.uid == uid), None)
+
+    async def bind(  # noqa: PLR0913
+        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+    ) -> None:
+        """Bind all of it."""
+        self.rows[name] = replace(
+            self.rows[name],
+            uid=uid,
+            spki_sha256=spki_sha256,
+            statement_spki=statement_spki,
+            generation=generation,
+            serial=serial,
+        )
+
+
+def hub_keys(now: datetime) -> HubKeys:
+    """Fresh keys of a hub, never on a disk."""
+    return HubKeys(
+        agent_ca=make_ca("agents", keys.new_tls_key(), now),
+        hub_ca=make_ca("hubs", keys.new_tls_key(), now),
+        timestamp=keys.new_signing_key(),
+        tree_head=keys.new_signing_key(),
+        attestation=keys.new_signing_key(),
+    )
+
+
+@dataclass
+class FakeHub:
+    """The identity side of a hub on fakes, with the realm already known."""
+
+    clock: Clock
+    realm: str | None = REALM
+    audit: FakeAudit = field(default_factory=FakeAudit)
+    tokens: FakeTokens = field(default_factory=FakeTokens)
+    clusters: FakeClusters = field(default_factory=FakeClusters)
+
+    def __post_init__(self) -> None:
+        self.keys = hub_keys(self.clock.now())
+        self.authority = Authority(self.keys, self.clock, lambda: self.realm)
+        self.join_tokens = JoinTokens(self.tokens, self.clock)
+        self.identity = IdentityService(
+            authority=self.authority,
+            tokens=self.join_tokens,
+            clusters=self.clusters,
+            audit=self.audit,
+            clock=self.clock,
+        )

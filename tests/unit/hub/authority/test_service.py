@@ -1,0 +1,227 @@
+"""Joins and renewals: who gets a certificate, and for which name (V3, V5, V6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cellward.errors import CellwardError
+from cellward.identity import keys
+from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
+from hub.authority.limits import JoinLimits, Rate
+from hub.authority.model import AgentCertificate, Attempt
+from hub.authority.service import IdentityService
+from tests.fakes.authority import REALM, FakeHub
+from tests.fakes.clock import ManualClock
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+UID = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+OTHER_UID = "7f9619ff-8b86-4011-b42d-00c04fc964ff"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Noon."""
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def hub(clock: ManualClock) -> Iterator[FakeHub]:
+    """A hub that knows two clusters."""
+    made = FakeHub(clock)
+    made.clusters.create("eu-1")
+    made.clusters.create("us-1")
+    yield made
+
+
+def attempt(token: str, **more: object) -> Attempt:
+    """A good join with fresh keys unless told otherwise."""
+    base = Attempt(token, make_csr(keys.new_tls_key()), REALM, UID, keys.spki_of(keys.new_signing_key()), "192.0.2.1")
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def peer_of(hub: FakeHub, certificate: AgentCertificate) -> PeerIdentity:
+    """Identity the certificate proves."""
+    leaf = certificate.chain_pem.split(b"-----END CERTIFICATE-----\n")[0] + b"-----END CERTIFICATE-----\n"
+    return verify_peer(leaf, hub.authority.agent_authorities, hub.clock.now(), hub.authority.trust_domain(), "agent")
+
+
+async def refused(hub: FakeHub, given: Attempt) -> str:
+    """Code with which a join is refused."""
+    with pytest.raises(CellwardError) as refusal:
+        await hub.identity.join(given)
+    return refusal.value.code
+
+
+async def test_a_join_binds_uid_and_statement_key_and_is_recorded(hub: FakeHub) -> None:
+    """The certificate names the token's cluster; uid and statement key are bound to it."""
+    given = attempt(await hub.join_tokens.mint("eu-1"))
+    joined = await hub.identity.join(given)
+    bound = hub.clusters.rows["eu-1"]
+    assert (joined.cluster, joined.certificate.generation) == ("eu-1", 1)
+    assert (bound.uid, bound.statement_spki, bound.generation) == (UID, given.statement_spki_der, 1)
+    assert bound.serial == joined.certificate.serial
+    assert peer_of(hub, joined.certificate).name == "eu-1"
+    assert [(entry.action, entry.decision) for entry in hub.audit.entries] == [("cluster-join", "allow")]
+
+
+async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: FakeHub) -> None:
+    """V6: fifty keys, one token, one certificate; the losers change nothing."""
+    token = await hub.join_tokens.mint("eu-1")
+    attempts = [attempt(token, address=f"192.0.2.{n}") for n in range(50)]
+    results = await asyncio.gather(*(hub.identity.join(each) for each in attempts), return_exceptions=True)
+    won = [each for each in results if not isinstance(each, BaseException)]
+    lost = [each for each in results if isinstance(each, CellwardError)]
+    assert (len(won), len(lost)) == (1, 49)
+    assert {each.code for each in lost} == {"authority/bad-token"}
+    assert hub.clusters.rows["eu-1"].generation == 1
+
+
+async def test_v6_the_same_key_may_ask_again_until_the_token_expires(hub: FakeHub, clock: ManualClock) -> None:
+    """V6: a lost answer costs nothing; the generation stays; after the token's end nothing is given."""
+    given = attempt(await hub.join_tokens.mint("eu-1", lifetime=timedelta(minutes=30)))
+    first = await hub.identity.join(given)
+    clock.advance(29 * 60)
+    again = await hub.identity.join(given)
+    assert (first.certificate.generation, again.certificate.generation) == (1, 1)
+    clock.advance(60)
+    assert await refused(hub, given) == "authority/bad-token"
+
+
+@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(minutes=30, seconds=1), timedelta(days=-1)])
+async def test_v6_no_token_lives_longer_than_thirty_minutes(hub: FakeHub, lifetime: timedelta) -> None:
+    """V6: the bound is not a default."""
+    with pytest.raises(CellwardError) as refusal:
+        await hub.join_tokens.mint("eu-1", lifetime=lifetime)
+    assert refusal.value.code == "authority/token-lifetime"
+
+
+async def test_v6_tokens_are_hashed_at_rest(hub: FakeHub) -> None:
+    """V6: the store never sees the token."""
+    token = await hub.join_tokens.mint("eu-1")
+    assert token not in repr(hub.tokens.rows)
+    assert token.removeprefix("cwj_") not in repr(hub.tokens.rows)
+
+
+async def test_a_second_installation_is_refused_without_a_replacing_token(hub: FakeHub) -> None:
+    """Another uid, or another statement key, under the same name needs a token that says so."""
+    first = attempt(await hub.join_tokens.mint("eu-1"))
+    await hub.identity.join(first)
+    before = hub.clusters.rows["eu-1"]
+    for change in ({"cluster_uid": OTHER_UID}, {"cluster_uid": UID}):
+        assert await refused(hub, attempt(await hub.join_tokens.mint("eu-1"), **change)) == "authority/bound-to-another"
+    assert hub.clusters.rows["eu-1"] == before
+    token = await hub.join_tokens.mint("eu-1", replace=True)
+    joined = await hub.identity.join(attempt(token, cluster_uid=OTHER_UID))
+    assert (hub.clusters.rows["eu-1"].uid, joined.certificate.generation) == (OTHER_UID, 2)
+
+
+async def test_a_token_cannot_be_turned_into_a_replacing_one(hub: FakeHub) -> None:
+    """The kind of a token is part of what is hashed."""
+    token = await hub.join_tokens.mint("eu-1")
+    forged = token.replace("cwj_", "cwj_replace_")
+    assert await refused(hub, attempt(forged)) == "authority/bad-token"
+
+
+async def test_the_same_installation_may_join_again_with_a_new_key(hub: FakeHub) -> None:
+    """An agent whose certificate ran out joins with a fresh token: same uid, same statement key, next generation."""
+    first = attempt(await hub.join_tokens.mint("eu-1"))
+    await hub.identity.join(first)
+    again = replace(first, token=await hub.join_tokens.mint("eu-1"), csr_der=make_csr(keys.new_tls_key()))
+    assert (await hub.identity.join(again)).certificate.generation == 2
+
+
+async def test_a_uid_belongs_to_one_name(hub: FakeHub) -> None:
+    """A cluster cannot take over another one's chains and floors by claiming its uid."""
+    await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))
+    assert await refused(hub, attempt(await hub.join_tokens.mint("us-1"))) == "authority/uid-taken"
+
+
+async def test_a_locked_cluster_neither_joins_nor_renews(hub: FakeHub) -> None:
+    """V4: a lock holds at every door."""
+    given = attempt(await hub.join_tokens.mint("eu-1"))
+    joined = await hub.identity.join(given)
+    hub.clusters.lock("eu-1")
+    assert await refused(hub, given) == "authority/locked"
+    with pytest.raises(CellwardError) as refusal:
+        await hub.identity.renew(peer_of(hub, joined.certificate), make_csr(keys.new_tls_key()))
+    assert refusal.value.code == "authority/locked"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"realm": "sha256:" + "cd" * 32}, "authority/wrong-realm"),
+        ({"realm": "x" * 4000}, "authority/bad-join"),
+        ({"cluster_uid": "eu-1"}, "authority/bad-join"),
+        ({"cluster_uid": UID.upper()}, "authority/bad-join"),
+        ({"cluster_uid": UID + "\n"}, "authority/bad-join"),
+        ({"csr_der": b"x" * 4097}, "authority/bad-join"),
+        ({"statement_spki_der": b"x" * 44}, "identity/bad-key"),
+        ({"statement_spki_der": keys.spki_of(keys.new_tls_key())}, "authority/bad-join"),
+        ({"token": "cwj_"}, "authority/bad-token"),
+        ({"token": "cwj_" + "a" * 64}, "authority/bad-token"),
+        ({"token": "cwj_" + "a" * 5000}, "authority/bad-token"),
+    ],
+)
+async def test_v16_fields_outside_their_bounds_are_refused(hub: FakeHub, change: dict[str, object], code: str) -> None:
+    """V16: a stable code, nothing bound, the token unspent."""
+    token = await hub.join_tokens.mint("eu-1")
+    assert await refused(hub, replace(attempt(token), **change)) == code  # type: ignore[arg-type]
+    assert hub.clusters.rows["eu-1"].uid == ""
+    assert {spent for _, _, spent in hub.tokens.rows.values()} == {""}
+
+
+async def test_nobody_joins_before_there_is_a_realm(hub: FakeHub) -> None:
+    """Before the first root was published there is no identity to give."""
+    hub.realm = None
+    assert await refused(hub, attempt(await hub.join_tokens.mint("eu-1"))) == "authority/no-realm"
+
+
+async def test_failures_are_bounded_per_address_and_in_the_record(hub: FakeHub, clock: ManualClock) -> None:
+    """A stranger is stopped before anything is computed for him, cannot fill the log, and blocks nobody else."""
+    limits = JoinLimits(clock, failures=Rate(3, 0.1), records=Rate(2, 0.01))
+    service = IdentityService(
+        authority=hub.authority, tokens=hub.join_tokens, clusters=hub.clusters, audit=hub.audit, clock=clock, limits=limits
+    )
+    codes = []
+    for _ in range(6):
+        with pytest.raises(CellwardError) as refusal:
+            await service.join(attempt("cwj_" + "a" * 64))
+        codes.append(refusal.value.code)
+    assert codes == ["authority/bad-token"] * 3 + ["authority/too-many-attempts"] * 3
+    assert len(hub.audit.entries) == 2
+    good = attempt(await hub.join_tokens.mint("eu-1"), address="192.0.2.9")
+    assert (await service.join(good)).cluster == "eu-1"
+    clock.advance(10)
+    with pytest.raises(CellwardError) as refusal:
+        await service.join(attempt("cwj_" + "a" * 64))
+    assert refusal.value.code == "authority/bad-token"
+    clock.advance(100)
+    with pytest.raises(CellwardError):
+        await service.join(attempt("cwj_" + "a" * 64))
+    assert hub.audit.entries[-1].details["suppressed"] == "2"
+
+
+async def test_v5_a_renewal_is_for_the_name_of_the_certificate_and_the_next_generation(hub: FakeHub) -> None:
+    """V3, V5: same name, new key, generation + 1; asked again with the same key, the same generation."""
+    joined = await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))
+    peer, csr = peer_of(hub, joined.certificate), make_csr(keys.new_tls_key())
+    renewed = await hub.identity.renew(peer, csr)
+    again = await hub.identity.renew(peer, csr)
+    assert (renewed.generation, again.generation) == (2, 2)
+    assert peer_of(hub, renewed).id == peer.id
+    assert peer_of(hub, renewed).generation == 2
+
+
+async def test_renewals_are_bounded(hub: FakeHub) -> None:
+    """One cluster cannot keep the authority busy."""
+    peer = peer_of(hub, (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate)
+    with pytest.raises(CellwardError) as refusal:
+        for _ in range(20):
+            await hub.identity.renew(peer, make_csr(keys.new_tls_key()))
+    assert refusal.value.code == "authority/too-many-attempts"
