@@ -1,0 +1,65 @@
+"""Floors: what was accepted once is never undercut, in sequence or in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from cellward.documents.errors import CLOCK_BACK, EQUAL_SEQUENCE, NO_FLOOR_VALUE, OLDER_SEQUENCE
+
+#: A step back of the clock up to this is taken as correction, beyond it is a finding.
+MAX_STEP_BACK = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Highest accepted sequence of one (project, cell, environment), and which document it was."""
+
+    sequence: int
+    digest: str
+
+
+class FloorDecision(Enum):
+    """What a floor says of a document that it does not refuse."""
+
+    ACCEPT_NEW = "accept-new"
+    ACCEPT_SAME = "accept-same"
+
+
+def check_floor(current: Floor | None, sequence: int, digest: str) -> FloorDecision:
+    """Compare a document with the floor.
+
+    Raises document/older-sequence when something newer was accepted, document/equal-sequence-other-digest when
+    somebody signed two documents with one sequence; the latter is a finding as well.
+    """
+    if sequence < 1:
+        raise NO_FLOOR_VALUE(f"sequence {sequence} is below 1")
+    if current is None or sequence > current.sequence:
+        return FloorDecision.ACCEPT_NEW
+    if sequence < current.sequence:
+        raise OLDER_SEQUENCE(
+            f"sequence {sequence} is below the accepted {current.sequence}", sequence=sequence, floor=current.sequence
+        )
+    if digest != current.digest:
+        raise EQUAL_SEQUENCE(
+            f"sequence {sequence} was accepted with digest {current.digest}, now it comes with {digest[:80]}",
+            sequence=sequence, accepted=current.digest, offered=digest[:80],
+        )  # fmt: skip
+    return FloorDecision.ACCEPT_SAME
+
+
+class TimeFloor:
+    """The durable floor of the agent's clock."""
+
+    @staticmethod
+    def advance(floor: datetime | None, now: datetime) -> datetime:
+        """Return the new floor, never below the old one; raises document/clock-stepped-back past five minutes."""
+        if now.tzinfo is None:
+            raise NO_FLOOR_VALUE("the time has no zone")
+        if floor is None:
+            return now
+        if floor - now > MAX_STEP_BACK:
+            behind = int((floor - now).total_seconds())
+            raise CLOCK_BACK(f"the clock is {behind} s behind the last time it showed", seconds=behind)
+        return max(floor, now)
