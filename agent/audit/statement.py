@@ -12,11 +12,11 @@ from pathlib import Path
 
 from agent.audit.interfaces import RefusalText
 from agent.spool.interfaces import ChainHead
+from cellward.audit.chain import ChainState
+from cellward.audit.checkpoint import sign_statement
 from cellward.documents import canonical, dsse
 from cellward.runtime.files import write_atomic
 
-#: DSSE payload type of a checkpoint over the agent's own chain.
-CHECKPOINT_TYPE = "application/vnd.cellward.audit-checkpoint.v1+json"
 #: DSSE payload type of a receipt.
 RECEIPT_TYPE = "application/vnd.cellward.receipt.v1+json"
 
@@ -55,15 +55,7 @@ class StatementKey:
 
     def checkpoint(self, realm: str, uid: str, head: ChainHead) -> bytes:
         """Return a DSSE envelope that says where this agent's chain stands."""
-        body: canonical.JSON = {
-            "schema": "cellward.audit-checkpoint/v1",
-            "realm": realm,
-            "uid": uid,
-            "epoch": head.epoch,
-            "seq": head.seq,
-            "head": head.head,
-        }
-        return self._envelope(CHECKPOINT_TYPE, body)
+        return sign_statement(realm, uid, ChainState(head.epoch, head.seq, head.head), self._signer)
 
     def receipt(  # noqa: PLR0913 - the facts of one receipt
         self,

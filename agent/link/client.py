@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import grpc.aio
 import structlog
 
+from agent.audit.interfaces import RefusalText
 from agent.link.channels import ChannelHolder
 from agent.link.commands import CommandGate
 from agent.link.enrolment import IdentityKeeper
@@ -28,7 +29,6 @@ from agent.link.interfaces import (
     LinkPorts,
     PolicyPosition,
     ReceiptFacts,
-    RefusalText,
 )
 from agent.link.outgoing import Outgoing, refusal_to_wire, report_to_wire
 from agent.link.session import DrainRequest, Session, SessionHooks

@@ -10,10 +10,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from agent.audit.interfaces import RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.spool.interfaces import CellKey, Outbox
 from cellward.wire.v1 import link_pb2, types_pb2
-from agent.audit.interfaces import RefusalText
 
 #: Results of commands kept while offline; commands expire within minutes, so more than this is nonsense.
 MAX_RESULTS = 256

@@ -24,8 +24,6 @@ BuildLoss = Callable[[ChainHead, LogView, int], tuple[bytes, str]]
 #: Makes the record of a finding.
 BuildFinding = Callable[[ChainHead, LogView, Finding], tuple[bytes, str]]
 
-#: Head of a chain that has no record yet.
-NO_RECORD = "sha256:" + "0" * 64
 
 
 class SqliteAuditSpool:
@@ -124,7 +122,7 @@ class SqliteAuditSpool:
         """Drop acknowledged records and remember the checkpoint that allowed it."""
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM audit WHERE epoch < ? OR (epoch = ? AND seq <= ?)", (epoch, epoch, seq))
+            connection.execute("DELETE FROM audit WHERE epoch=? AND seq <= ?", (epoch, seq))
             connection.execute(
                 "UPDATE agent SET log_size=?, log_root=?, log_key=?, log_note=?,"
                 " audit_bytes=(SELECT coalesce(sum(length(data)), 0) FROM audit)",

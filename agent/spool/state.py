@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from agent.spool import errors
-from agent.spool.audit import NO_RECORD, SqliteAuditSpool
+from agent.spool.audit import SqliteAuditSpool
 from agent.spool.interfaces import Anchor, AnchorState, Finding
 from agent.spool.schema import migrate
 from agent.spool.stores import (
@@ -32,6 +32,7 @@ from agent.spool.stores import (
     floors_digest,
 )
 from agent.spool.writer import Writer
+from cellward.audit.record import NO_RECORD
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock, Timer
 from cellward.runtime.health import HealthRegistry

@@ -1,0 +1,58 @@
+"""What the agent accepts as proof that its records are in the hub's log. Pure: values in, the next view or a refusal out.
+
+Invariants: a view only ever grows, and each is proved to contain the one before (the hub cannot show two histories to
+one agent); the key is the one pinned at first contact; nothing about the proof comes from the record itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.link.errors import LOG_REFUSED
+from agent.spool.interfaces import LogView
+from cellward.audit import checkpoint, tree
+from cellward.errors import CellwardError
+
+#: Hashes in one proof at most: a log of 2^64 leaves needs no more.
+MAX_PROOF = 64
+_PREFIX = "sha256:"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What an acknowledgement says besides the sequence number."""
+
+    note: bytes
+    leaf_index: int
+    inclusion: Sequence[bytes]
+    consistency: Sequence[bytes]
+
+
+def accept(view: LogView, origin: str, record: bytes, proof: Proof) -> LogView:
+    """Return the new view when ``record`` is proved to be in a log that extends ``view``.
+
+    Args:
+        view: the last accepted checkpoint, with the pinned key.
+        origin: origin line of the log, derived from the realm.
+        record: exact bytes of the record with the acknowledged sequence number.
+        proof: from the acknowledgement.
+
+    Raises:
+        CellwardError: ``link/log-refused``.
+    """
+    if max(len(proof.inclusion), len(proof.consistency)) > MAX_PROOF:
+        raise LOG_REFUSED("the proof is longer than any tree needs")
+    try:
+        head = checkpoint.verify_checkpoint(proof.note, origin, view.key_spki)
+        if head.size < view.size:
+            raise LOG_REFUSED(f"the log shrank from {view.size} to {head.size} records")
+        tree.verify_inclusion(tree.leaf_hash(record), proof.leaf_index, head.size, proof.inclusion, head.root)
+        if view.size:
+            old_root = bytes.fromhex(view.root.removeprefix(_PREFIX))
+            tree.verify_consistency(view.size, head.size, old_root, head.root, proof.consistency)
+    except CellwardError as error:
+        if error.code == LOG_REFUSED.code:
+            raise
+        raise LOG_REFUSED(error.message, cause=error.code) from error
+    return LogView(head.size, _PREFIX + head.root.hex(), view.key_spki, proof.note)
