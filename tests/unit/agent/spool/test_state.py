@@ -1,0 +1,174 @@
+"""Opening the state and comparing it with its anchor (V1, V16)."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from agent.spool.interfaces import AnchorState
+from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper, OpenedState, open_state
+from cellward.documents.floors import Floor
+from cellward.errors import CellwardError
+from cellward.runtime.health import HealthRegistry
+from tests.fakes.anchor import FakeAnchor
+from tests.fakes.clock import ManualClock
+
+D1, D2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+async def reopen(directory: Path, anchor: FakeAnchor | None) -> OpenedState:
+    """Open the state of a test."""
+    return await open_state(directory, clock=ManualClock(), anchor=anchor)
+
+
+async def test_first_start_makes_a_uid_and_anchors_it_without_a_finding(tmp_path: Path) -> None:
+    """V1: a new agent is not a broken one."""
+    anchor = FakeAnchor()
+    opened = await reopen(tmp_path, anchor)
+    assert opened.findings == ()
+    assert anchor.state == AnchorState(opened.db.uid, 1, 0, await opened.db.floors.digest())
+    await opened.db.close()
+
+
+async def test_a_restart_keeps_uid_epoch_and_floors(tmp_path: Path) -> None:
+    """V1: a restart loses nothing and is no finding, even when the anchor lags behind."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    await first.db.floors.set("shop", "cart", "dev", Floor(3, D1))
+    await first.db.floors.set("shop", "cart", "dev", Floor(4, D2))
+    await first.db.close()
+    again = await reopen(tmp_path, anchor)
+    assert again.findings == ()
+    assert (again.db.uid, again.db.epoch) == (first.db.uid, 1)
+    assert await again.db.floors.get("shop", "cart", "dev") == Floor(4, D2)
+    await again.db.close()
+
+
+async def test_empty_state_with_an_anchor_is_a_finding_and_a_new_epoch(tmp_path: Path) -> None:
+    """V1: a lost volume does not pass for a new agent, and the uid is kept."""
+    anchor = FakeAnchor(AnchorState("uid-1", 4, 17, D1))
+    opened = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in opened.findings] == ["spool/state-missing"]
+    assert (opened.db.uid, opened.db.epoch) == ("uid-1", 5)
+    assert anchor.state is not None
+    assert anchor.state.epoch == 5
+    await opened.db.close()
+
+
+async def test_older_state_is_a_finding_by_floors_and_by_epoch(tmp_path: Path) -> None:
+    """V1: a volume set back to an older copy is noticed although it is consistent in itself."""
+    anchor, copy = FakeAnchor(), tmp_path / "copy"
+    live = tmp_path / "live"
+    first = await reopen(live, anchor)
+    await first.db.close()
+    shutil.copytree(live, copy)
+    second = await reopen(live, anchor)
+    await second.db.floors.set("shop", "cart", "dev", Floor(9, D1))
+    anchor.state = await second.db.position()
+    await second.db.close()
+    restored = await reopen(copy, anchor)
+    assert [finding.code for finding in restored.findings] == ["spool/state-older"]
+    assert restored.db.epoch == 2
+    await restored.db.close()
+
+
+async def test_a_missing_anchor_is_a_finding_only_after_one_was_saved(tmp_path: Path) -> None:
+    """V1: a crash before the first save is not a finding; a deleted Secret is."""
+    none_yet = await reopen(tmp_path, None)
+    await none_yet.db.close()
+    first = await reopen(tmp_path, FakeAnchor())
+    assert first.findings == ()
+    await first.db.close()
+    again = await reopen(tmp_path, FakeAnchor())
+    assert [finding.code for finding in again.findings] == ["spool/anchor-missing"]
+    assert again.db.epoch == 2
+    await again.db.close()
+
+
+async def test_findings_survive_a_crash_before_they_were_chained(tmp_path: Path) -> None:
+    """V13: a finding is durable with the epoch it made, so a crash right after cannot hide it."""
+    anchor = FakeAnchor(AnchorState("uid-1", 1, 5, D1))
+    first = await reopen(tmp_path, anchor)
+    await first.db.close()
+    again = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in again.findings] == ["spool/state-missing"]
+    assert again.db.epoch == 2
+    await again.db.close()
+
+
+async def test_state_of_another_cluster_is_refused_and_untouched(tmp_path: Path) -> None:
+    """A uid is never reused: a foreign volume is refused before anything in it changes."""
+    first = await reopen(tmp_path, FakeAnchor())
+    await first.db.close()
+    with pytest.raises(CellwardError) as caught:
+        await reopen(tmp_path, FakeAnchor(AnchorState("other", 1, 0, D1)))
+    assert caught.value.code == "spool/foreign-state"
+    again = await reopen(tmp_path, None)
+    assert again.db.epoch == 1
+    await again.db.close()
+
+
+async def test_an_anchor_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
+    """Without an answer it cannot be known whether the state is older, so nothing is opened."""
+    anchor = FakeAnchor()
+    anchor.error = OSError("connection refused")
+    with pytest.raises(OSError, match="refused"):
+        await reopen(tmp_path, anchor)
+    assert not (tmp_path / "state.db").exists()
+
+
+async def test_a_damaged_file_is_set_aside_and_the_agent_starts(tmp_path: Path) -> None:
+    """V16: garbage does not kill the agent, is not deleted, and is a finding."""
+    garbage = b"not a database " * 1000
+    (tmp_path / "state.db").write_bytes(garbage)
+    opened = await reopen(tmp_path, None)
+    assert [finding.code for finding in opened.findings] == ["spool/state-corrupt"]
+    assert [path.read_bytes() for path in tmp_path.glob("state.db.damaged-*")] == [garbage]
+    await opened.db.close()
+
+
+async def test_two_processes_cannot_open_one_directory(tmp_path: Path) -> None:
+    """Two writers would fork the audit chain."""
+    first = await reopen(tmp_path, None)
+    with pytest.raises(CellwardError) as caught:
+        await reopen(tmp_path, None)
+    assert caught.value.code == "spool/locked"
+    await first.db.close()
+    second = await reopen(tmp_path, None)
+    await second.db.close()
+
+
+async def test_a_newer_file_is_refused_and_untouched(tmp_path: Path) -> None:
+    """A downgrade of the agent does not half understand its state."""
+    first = await reopen(tmp_path, None)
+    await first.db.close()
+    connection = sqlite3.connect(tmp_path / "state.db")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(CellwardError) as caught:
+        await reopen(tmp_path, None)
+    assert caught.value.code == "spool/too-new"
+
+
+async def test_the_keeper_saves_changes_only_and_survives_an_outage(tmp_path: Path) -> None:
+    """The anchor follows the state; an API server that is down is a condition and nothing else."""
+    clock, anchor = ManualClock(), FakeAnchor()
+    opened = await reopen(tmp_path, anchor)
+    health = HealthRegistry(clock)
+    keeper = AnchorKeeper(opened.db, anchor, clock, health, 10)
+    await keeper.save()
+    saves = anchor.saves
+    await keeper.save()
+    assert anchor.saves == saves
+    await opened.db.floors.set("shop", "cart", "dev", Floor(1, D1))
+    anchor.error = OSError("connection refused")
+    await keeper.save()
+    assert (health.get()[0].name, health.get()[0].ok) == (ANCHOR_CONDITION, False)
+    anchor.error = None
+    await keeper.save()
+    assert health.get()[0].ok
+    assert anchor.state == await opened.db.position()
+    await opened.db.close()
