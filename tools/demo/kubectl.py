@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.demo.narrate import StepFailedError
+from tools.parts.locate import path_of
 
 AGENT_USER = "system:serviceaccount:cellward-system:cellward-agent"
 
@@ -26,9 +26,8 @@ class Kubectl:
         Raises:
             StepFailedError: it failed and ``check`` is set; the text is kubectl's own.
         """
-        binary = Path(sysconfig.get_path("scripts")) / "kubectl"
         done = subprocess.run(
-            [str(binary), f"--kubeconfig={self.kubeconfig}", "--request-timeout=20s", *args],
+            [str(path_of("kubectl")), f"--kubeconfig={self.kubeconfig}", "--request-timeout=20s", *args],
             input=stdin,
             capture_output=True,
             text=True,

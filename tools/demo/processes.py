@@ -1,91 +1,56 @@
-"""Starting our own parts as the processes they are, and ending only those."""
+"""Our own parts as the processes they are: how hub, agents and the CLI are started."""
 
 from __future__ import annotations
 
-import ctypes
+import json
 import os
-import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tools.demo.narrate import StepFailedError
+from tools.stack.process import Child
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Runs in the child between fork and exec: a killed demo leaves nothing behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass
-class Part:
-    """One of our processes: how it is started, and its log.
+def environment(home: Path) -> dict[str, str]:
+    """Environment of our processes: nothing of the caller's clusters, proxies or keys reaches them."""
+    return {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
 
-    Attributes:
-        name: for the story and the log file's name.
-        argv: module and arguments for this Python.
-        log: file that receives stdout and stderr of every run.
-    """
 
-    name: str
-    argv: list[str]
-    log: Path
-    env: dict[str, str] = field(default_factory=dict)
-    _process: subprocess.Popen[bytes] | None = None
+def part(name: str, arguments: list[str], log: Path, home: Path) -> Child:
+    """A process that runs one of our modules with this Python."""
+    return Child(name, [sys.executable, "-m", *arguments], log, environment(home))
 
-    def start(self) -> None:
-        """Start it, or start it again after it ended."""
-        if self.running():
-            raise StepFailedError(f"{self.name} is running already")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self.argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.env},
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, no locks are taken
-            )
 
-    def running(self) -> bool:
-        """Whether the process is alive."""
-        return self._process is not None and self._process.poll() is None
+class Cli:
+    """The ``cellward`` command, run as a person would run it."""
 
-    def pid(self) -> int:
-        """Process id of the running process."""
-        if self._process is None:
-            raise StepFailedError(f"{self.name} was never started")
-        return self._process.pid
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.shown: list[str] = []
 
-    def kill(self) -> None:
-        """End it with SIGKILL: no shutdown code runs."""
-        self._end(signal.SIGKILL, 10)
+    def run(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end.
 
-    def stop(self) -> None:
-        """End it with SIGTERM and wait; SIGKILL when it does not listen."""
-        self._end(signal.SIGTERM, 15)
+        Raises:
+            StepFailedError: its exit code is not among ``accept``; the text is what the command said.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "hub.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**environment(self._home), "CELLWARD_HOME": str(self._home), "NO_COLOR": "1"},
+        )
+        if done.returncode not in accept:
+            said = (done.stderr.strip() or done.stdout.strip())[-1500:]
+            raise StepFailedError(f"cellward {' '.join(arguments[:3])} ended with {done.returncode}: {said}")
+        return done
 
-    def _end(self, how: signal.Signals, patience: float) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(how)
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(5)
-
-    def tail(self, lines: int = 15) -> str:
-        """The last lines of the log, for an error."""
-        if not self.log.exists():
-            return "(no log)"
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-
-    def require_running(self) -> None:
-        """Raise with the log's tail when the process ended by itself."""
-        if not self.running():
-            raise StepFailedError(f"{self.name} ended by itself; its last words:\n{self.tail()}")
+    def json(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> Any:
+        """Run one command with ``-o json`` and return what it printed."""
+        return json.loads(self.run(*arguments, "-o", "json", accept=accept).stdout)

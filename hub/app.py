@@ -1,0 +1,335 @@
+"""The hub's composition root: the only place that knows every part, builds them in order and runs them as root tasks.
+
+Order of dependence: keys, store, realm, audit log, policy repository, fleet, listeners. Going down runs backwards: the
+API stops taking requests, agents are told to reconnect, then the store closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from cellward.documents.dsse import Ed25519Signer
+from cellward.identity import contexts
+from cellward.identity.keys import spki_of
+from cellward.runtime.clock import SystemClock
+from cellward.runtime.files import write_atomic
+from cellward.runtime.health import HealthRegistry
+from cellward.runtime.supervise import Task, supervise
+from cellward.version import VERSION
+from hub.api.app import make_api_app
+from hub.api.auth import hash_token, new_token
+from hub.api.interfaces import HubFacts as ApiFacts
+from hub.api.interfaces import Services
+from hub.audit.service import AuditLog
+from hub.authority.authority import Authority
+from hub.authority.keystore import KeyStore
+from hub.authority.model import HubKeys
+from hub.authority.service import IdentityService
+from hub.authority.tokens import JoinTokens
+from hub.fleet.realm import Realm, RealmService
+from hub.fleet.service import FleetService
+from hub.metrics.endpoint import make_metrics_app
+from hub.metrics.own import Facts, FactsCollector, HubMetrics
+from hub.metrics.service import FleetMetrics
+from hub.policy.service import TufRepository
+from hub.ports import AuditIngest, BearerTokens, Content, Directory, Enrolment, PolicyPosition
+from hub.settings import HubSettings
+from hub.store.interfaces import Store
+from hub.store.sql.store import open_store
+from hub.sync.interfaces import SyncPorts
+from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
+from hub.sync.session import HubFacts as LinkFacts
+from hub.sync.tls import RotatingLeaf
+
+_log = structlog.get_logger()
+#: Seconds between two refreshes of the hub's own gauges and of the API's certificate.
+_HOUSEKEEPING = 5.0
+
+
+@dataclass
+class CurrentRealm:
+    """The realm as this process knows it: read at start, set once when a root is adopted."""
+
+    value: str | None = None
+
+    def get(self) -> str | None:
+        """The realm, None before a root was adopted."""
+        return self.value
+
+    def text(self) -> str:
+        """The realm, empty before a root was adopted."""
+        return self.value or ""
+
+    async def adopted(self, realm: Realm) -> None:
+        """Hear of the adoption."""
+        self.value = realm.realm
+
+
+@dataclass
+class Hub:
+    """Every part of a running hub; built by ``open_hub``."""
+
+    settings: HubSettings
+    clock: SystemClock
+    keys: HubKeys
+    store: Store
+    health: HealthRegistry
+    current_realm: CurrentRealm
+    realm: RealmService
+    audit: AuditLog
+    policy: TufRepository
+    fleet: FleetService
+    fleet_metrics: FleetMetrics
+    metrics: HubMetrics
+    registry: CollectorRegistry
+    leaf: RotatingLeaf
+    identity: IdentityService
+    tokens: JoinTokens
+    enrolment_server: EnrolmentServer = field(init=False)
+    link_server: LinkServer = field(init=False)
+    gauges: Facts | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set; raises what the first failing part raised."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_serving(self, stop))
+            tasks = [
+                Task("store-watch", self.store.watch),
+                Task("timestamp", lambda: self.policy.run(stop)),
+                Task("housekeeping", lambda: _housekeeping(self, stop)),
+                Task("enrolment", lambda: self.enrolment_server.serve(stop)),
+                Task("link", lambda: self.link_server.serve(stop, grace=self.settings.drain_seconds)),
+            ]
+            await supervise(tasks, stop, grace=self.settings.drain_seconds + 5)
+
+
+@asynccontextmanager
+async def open_hub(settings: HubSettings) -> AsyncIterator[Hub]:
+    """Build every part over the settings; closes the store at the end.
+
+    Raises:
+        CellwardError: a wrong passphrase, damaged keys or an unusable store, each with its code.
+    """
+    clock = SystemClock()
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys = await asyncio.to_thread(KeyStore(settings.data_dir / "keys", _passphrase(settings)).open, clock.now())
+    store = await open_store(settings.database)
+    try:
+        hub = await _compose(settings, clock, keys, store)
+        await _first_admin(hub)
+        yield hub
+    finally:
+        await store.close()
+
+
+async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, store: Store) -> Hub:
+    realm = RealmService(store.meta)
+    known = await realm.current()
+    current = CurrentRealm(known.realm if known is not None else None)
+    realm.on_adopted.append(current.adopted)
+    audit = AuditLog(store.audit, keys.tree_head, current.text, clock)
+    timestamp = Ed25519Signer(keys.timestamp)
+    life = timedelta(seconds=settings.timestamp_life_seconds)
+    policy = TufRepository(store.tuf, timestamp, clock, realm=current.get, life=life)
+    authority = Authority(keys, clock, current.get)
+    dns, ips = _names(settings)
+    tokens = JoinTokens(store.tokens, clock)
+    registry = CollectorRegistry()
+    hub = Hub(
+        settings=settings,
+        clock=clock,
+        keys=keys,
+        store=store,
+        health=HealthRegistry(clock),
+        current_realm=current,
+        realm=realm,
+        audit=audit,
+        policy=policy,
+        fleet=FleetService(store, realm, clock),
+        fleet_metrics=FleetMetrics(clock, series_limit=settings.limits.series_per_cluster),
+        metrics=HubMetrics(registry, version=VERSION),
+        registry=registry,
+        leaf=RotatingLeaf(authority, clock, current.get, dns=dns, ips=ips),
+        identity=IdentityService(authority=authority, tokens=tokens, clusters=store.clusters, audit=audit, clock=clock),
+        tokens=tokens,
+    )
+    hub.enrolment_server, hub.link_server = _listeners(hub)
+    return hub
+
+
+def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
+    settings = hub.settings
+    host, port = _split(settings.listen.enrolment)
+    enrolment = build_enrolment_server(
+        identity=hub.identity, leaf=hub.leaf, link_address=lambda: settings.link_address, host=host, port=port
+    )
+    host, port = _split(settings.listen.link)
+    ports = SyncPorts(
+        directory=Directory(hub.store.clusters),
+        fleet=hub.fleet,
+        changes=hub.store.changes,
+        policy=PolicyPosition(hub.policy),
+        content=Content(hub.store.documents, hub.policy),
+        audit=AuditIngest(hub.audit, hub.store.clusters),
+        metrics=hub.fleet_metrics,
+    )
+    link = build_link_server(
+        ports=ports,
+        identity=hub.identity,
+        leaf=hub.leaf,
+        facts=LinkFacts(hub.current_realm.text, hub.store.hub_epoch, lambda: hub.audit.origin),
+        audit=hub.audit,
+        clock=hub.clock,
+        host=host,
+        port=port,
+    )
+    return enrolment, link
+
+
+def _services(hub: Hub) -> Services:
+    def facts() -> ApiFacts:
+        return ApiFacts(
+            version=VERSION,
+            timestamp_spki=spki_of(hub.keys.timestamp),
+            tree_head_spki=spki_of(hub.keys.tree_head),
+            log_origin=hub.audit.origin,
+            hub_ca_pem=hub.keys.hub_ca.pem.decode(),
+            enrolment_address=hub.settings.enrolment_address,
+        )
+
+    return Services(
+        clock=hub.clock,
+        tokens=BearerTokens(hub.store.api_tokens),
+        audit_sink=hub.audit,
+        audit=hub.audit,
+        fleet=hub.fleet,
+        realm=hub.realm,
+        policy=hub.policy,
+        enrolment=Enrolment(hub.tokens),
+        health=hub.health,
+        facts=facts,
+        metrics=hub.metrics,
+        max_body=hub.settings.limits.request_bytes,
+        join_token_life=timedelta(seconds=hub.settings.join_token_seconds),
+    )
+
+
+@asynccontextmanager
+async def _serving(hub: Hub, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Open the two HTTP listeners; the API's certificate follows the hub's leaf."""
+    api = web.AppRunner(make_api_app(_services(hub)), access_log=None)
+    metrics = web.AppRunner(
+        make_metrics_app(hub.registry, hub.fleet_metrics, FactsCollector(lambda: hub.gauges)), access_log=None
+    )
+    leaf = hub.leaf.leaf
+    context = contexts.server_context(leaf.chain_pem, leaf.key_pem)
+    shown = leaf
+
+    async def follow_leaf() -> None:
+        nonlocal shown
+        while not stop.is_set():
+            await asyncio.sleep(_HOUSEKEEPING)
+            if hub.leaf.leaf is not shown:
+                shown = hub.leaf.leaf
+                contexts.load_leaf(context, shown.chain_pem, shown.key_pem)
+
+    follower = asyncio.create_task(follow_leaf(), name="api-certificate")
+    try:
+        await api.setup()
+        host, port = _split(hub.settings.listen.api)
+        await web.TCPSite(api, host, port, ssl_context=context).start()
+        if hub.settings.listen.metrics:
+            await metrics.setup()
+            host, port = _split(hub.settings.listen.metrics)
+            await web.TCPSite(metrics, host, port).start()
+        _log.info("hub-ready", api=hub.settings.api_address, metrics=hub.settings.listen.metrics)
+        yield
+    finally:
+        follower.cancel()
+        await asyncio.gather(follower, return_exceptions=True)
+        await api.cleanup()
+        await metrics.cleanup()
+
+
+async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
+    """Refresh the hub's gauges and conditions; a store that does not answer is a condition, never a crash."""
+    while not stop.is_set():
+        try:
+            clusters = await hub.fleet.clusters()
+            hub.gauges = Facts(
+                connected_agents=sum(cluster.connected for cluster in clusters),
+                clusters=len(clusters),
+                desired_items=sum(cluster.revision > 0 for cluster in clusters),
+                audit_size=await hub.store.audit.size(),
+                certificates={"hub": hub.leaf.leaf.not_after.timestamp()},
+            )
+            hub.health.set("store", True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
+            _log.warning("housekeeping-failed", error=str(error))
+            hub.health.set("store", False, "store/unavailable", "The store does not answer.")
+        try:
+            async with asyncio.timeout(_HOUSEKEEPING):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+async def _first_admin(hub: Hub) -> None:
+    """Keep the bootstrap admin's token; make one, readable by the owner alone, when its file is missing."""
+    settings = hub.settings
+    if settings.api_ca_file is not None:
+        write_atomic(settings.api_ca_file, hub.keys.hub_ca.pem, mode=0o644)
+    path = settings.admin_token_file or settings.data_dir / "admin.token"
+    if not path.exists():
+        write_atomic(path, f"{new_token()}\n".encode())
+        _log.info("admin-token-made", file=str(path))
+    await hub.store.api_tokens.put(hash_token(path.read_text().strip()), "bootstrap-admin", "admin")
+
+
+def _passphrase(settings: HubSettings) -> bytes:
+    """Passphrase of the hub's keys: from its file, or from one made beside the keys, which protects little and is told."""
+    path: Path | None = settings.passphrase_file
+    if path is not None:
+        return path.read_bytes().strip()
+    path = settings.data_dir / "keys.passphrase"
+    if not path.exists():
+        write_atomic(path, new_token().encode())
+    _log.warning("passphrase-beside-keys", file=str(path), hint="Set passphrase_file to a file on another volume.")
+    return path.read_bytes().strip()
+
+
+def _names(settings: HubSettings) -> tuple[list[str], list[str]]:
+    dns: list[str] = []
+    ips: list[str] = []
+    for name in settings.hostnames:
+        try:
+            ips.append(str(ipaddress.ip_address(name)))
+        except ValueError:
+            dns.append(name)
+    return dns, ips
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+async def main(settings: HubSettings) -> None:
+    """Run a hub until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_hub(settings) as hub:
+        await hub.run(stop)

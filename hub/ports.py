@@ -1,0 +1,117 @@
+"""Adapters between rooms, used by ``hub.app`` alone: each gives one room the narrow port another room asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cellward.wire.v1 import telemetry_pb2
+from hub.api.interfaces import ApiToken
+from hub.audit.model import AuditBatchIn
+from hub.audit.service import AuditLog
+from hub.authority.tokens import JoinTokens
+from hub.policy.service import TufRepository
+from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
+from hub.sync.interfaces import ClusterBinding
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """``hub.sync`` asks who is known; the store answers."""
+
+    clusters: ClusterStore
+
+    async def binding(self, cluster: str) -> ClusterBinding | None:
+        """Binding of a cluster, None before somebody joined under the name."""
+        row = await self.clusters.get(cluster)
+        return _binding(row) if row is not None and row.uid else None
+
+    async def locked(self) -> frozenset[str]:
+        """Names of all locked clusters."""
+        return await self.clusters.locked()
+
+
+def _binding(row: ClusterRow) -> ClusterBinding:
+    return ClusterBinding(row.name, row.uid, row.statement_spki, row.generation, row.locked)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """``hub.sync`` serves bytes by digest: documents first, then policy targets; and TUF metadata."""
+
+    documents: DocumentStore
+    policy: TufRepository
+
+    async def by_digest(self, digest: str) -> bytes | None:
+        """Document envelope or target."""
+        row = await self.documents.get(digest)
+        return row.envelope if row is not None else await self.policy.fetch_target(digest)
+
+    async def tuf(self, role: str, version: int | None) -> bytes | None:
+        """TUF metadata, the newest when ``version`` is None."""
+        return await self.policy.fetch(role, version)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPosition:
+    """``hub.sync`` tells agents which timestamp there is."""
+
+    policy: TufRepository
+
+    async def timestamp_version(self) -> int:
+        """Version of the newest timestamp, 0 for none."""
+        status = await self.policy.status()
+        return status.timestamp_version if status is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditIngest:
+    """``hub.sync`` hands over batches; the statement key they are checked against is the one bound at join (V3)."""
+
+    log: AuditLog
+    clusters: ClusterStore
+
+    async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
+        """Make a batch durable and prove it."""
+        row = await self.clusters.get(cluster)
+        if row is None or not row.uid:
+            return telemetry_pb2.AuditAck(refused_code="authority/not-bound")
+        taken = await self.log.ingest(
+            cluster,
+            row.uid,
+            row.statement_spki,
+            AuditBatchIn(batch.epoch, batch.first_seq, tuple(batch.records), batch.checkpoint, batch.known_tree_size),
+        )
+        return telemetry_pb2.AuditAck(
+            epoch=taken.epoch,
+            seq=taken.seq,
+            checkpoint=taken.checkpoint,
+            leaf_index=taken.leaf_index,
+            inclusion=taken.inclusion,
+            consistency=taken.consistency,
+            refused_code=taken.refused_code,
+            expected_seq=taken.expected_seq,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """``hub.api`` mints join tokens."""
+
+    tokens: JoinTokens
+
+    async def mint(self, cluster: str, *, lifetime: timedelta, replace: bool = False) -> str:
+        """Make a token bound to one cluster name (V6)."""
+        return await self.tokens.mint(cluster, lifetime=lifetime, replace=replace)
+
+
+@dataclass(frozen=True, slots=True)
+class BearerTokens:
+    """``hub.api`` looks up who a bearer token stands for."""
+
+    tokens: ApiTokenStore
+
+    async def lookup(self, token_hash: str) -> ApiToken | None:
+        """The token of this hash, expired or not."""
+        row = await self.tokens.get(token_hash)
+        return None if row is None else ApiToken(row.token_hash, row.subject, row.role, row.expires_at)
