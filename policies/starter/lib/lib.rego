@@ -23,9 +23,9 @@ containers contains {"field": field, "name": container_name(container), "spec": 
 	is_object(container)
 }
 
-container_name(container) := container.name if is_string(container.name)
-
-container_name(container) := "(without a name)" if not is_string(container.name)
+container_name(container) := container.name if {
+	is_string(container.name)
+} else := "(without a name)"
 
 # Parameters come from the signed binding, never from the object or the hub.
 default parameters := {}

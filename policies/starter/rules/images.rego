@@ -123,6 +123,6 @@ pinned(container) if {
 	not lower(tag) in mutable_tags
 }
 
-shown(container) := container.image if is_string(container.image)
-
-shown(container) := "(none)" if not is_string(container.image)
+shown(container) := container.image if {
+	is_string(container.image)
+} else := "(none)"

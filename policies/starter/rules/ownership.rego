@@ -50,7 +50,7 @@ deny contains lib.denial(rego.metadata.rule(), reason) if {
 
 faults contains sprintf("label %s is missing", [label]) if {
 	some label in required_labels
-	not is_text(input.object.metadata.labels[label])
+	not has_label(label)
 }
 
 faults contains sprintf("label %s is not %q", [label, wanted]) if {
@@ -60,7 +60,7 @@ faults contains sprintf("label %s is not %q", [label, wanted]) if {
 }
 
 faults contains "annotation cellward.dev/owner is missing" if {
-	not is_text(input.object.metadata.annotations["cellward.dev/owner"])
+	not has_owner
 }
 
 # Isolation selects pods by these labels, so the template needs them too.
@@ -70,6 +70,10 @@ faults contains sprintf("label %s of the pod template is missing or not %q", [la
 	some label, wanted in verified_labels
 	not lib.pod.metadata.labels[label] == wanted
 }
+
+has_label(label) if is_text(input.object.metadata.labels[label])
+
+has_owner if is_text(input.object.metadata.annotations["cellward.dev/owner"])
 
 is_text(value) if {
 	is_string(value)

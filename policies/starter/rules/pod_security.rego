@@ -81,13 +81,16 @@ deny contains lib.denial(rego.metadata.rule(), reason) if some reason in as_root
 
 as_root contains sprintf("container %s may run as root: runAsNonRoot is not true", [container.name]) if {
 	some container in lib.containers
-	not effective(container.spec, "runAsNonRoot") == true
+	not non_root(container.spec)
 }
 
 as_root contains sprintf("container %s asks for user 0", [container.name]) if {
 	some container in lib.containers
 	effective(container.spec, "runAsUser") == 0
 }
+
+# A call inside a negation is undefined when its argument is, so the comparison has a rule of its own.
+non_root(container) if effective(container, "runAsNonRoot") == true
 
 # The container's own setting, else the pod's.
 effective(container, field) := container.securityContext[field] if is_set(container.securityContext[field])

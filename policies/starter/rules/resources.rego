@@ -18,9 +18,15 @@ required := {["requests", "cpu"], ["requests", "memory"], ["limits", "memory"]}
 deny contains lib.denial(rego.metadata.rule(), reason) if {
 	some container in lib.containers
 	container.field != "ephemeralContainers"
-	missing := [concat(".", path) | some path in required; not present(container.spec, path)]
+	missing := [concat(".", path) |
+		some path in required
+		not present(container.spec, path)
+	]
 	count(missing) > 0
 	reason := sprintf("container %s does not set %s", [container.name, concat(", ", sort(missing))])
 }
 
-present(container, path) if not container.resources[path[0]][path[1]] in {null, "", 0, "0"}
+present(container, path) if {
+	amount := container.resources[path[0]][path[1]]
+	not amount in {null, "", 0, "0"}
+}
