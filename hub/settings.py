@@ -53,7 +53,9 @@ class ListenSettings(_Strict):
     enrolment: Address = Field(default="0.0.0.0:7441", description="Enrolment: server-authenticated TLS (gRPC).")
     link: Address = Field(default="0.0.0.0:7442", description="Link of the agents: mutual TLS (gRPC).")
     api: Address = Field(default="0.0.0.0:7443", description="Admin API: TLS and a bearer token (HTTP).")
-    metrics: OptionalAddress = Field(default="127.0.0.1:7444", description="Prometheus endpoint (HTTP); empty for none.")
+    metrics: OptionalAddress = Field(
+        default="127.0.0.1:7444", description="Prometheus endpoint (HTTP); empty for none."
+    )
 
 
 class AdvertiseSettings(_Strict):
@@ -74,7 +76,9 @@ class LimitSettings(_Strict):
 class HubSettings(BaseSettings):
     """Everything the hub is told at start."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="CELLWARD_HUB_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="CELLWARD_HUB_", env_nested_delimiter="__"
+    )
 
     data_dir: Path = Field(description="Directory of keys and, by default, of the database; mode 0700.")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty means SQLite in data_dir.")
@@ -165,7 +169,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: the second would silently win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002
         """Build a mapping, refusing duplicates."""
         seen: set[str] = set()
         for key, _ in node.value:

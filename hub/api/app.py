@@ -77,10 +77,10 @@ def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Aw
             log.info("request-refused", code=error.code, reason=error.message)
             response = problem_response(error, request_id)
         except web.HTTPException as exception:
-            error = error_of(exception, request.path)
-            if error is None:
+            known = error_of(exception, request.path)
+            if known is None:
                 raise
-            response = problem_response(error, request_id)
+            response = problem_response(known, request_id)
         except Exception:
             # V16: our own mistake costs one request; its text stays in the log.
             log.exception("request-failed")

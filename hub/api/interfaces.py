@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from cellward.runtime.health import Condition
@@ -12,15 +12,17 @@ from cellward.runtime.health import Condition
 if TYPE_CHECKING:
     from cellward.policy.publisher import Publication
     from cellward.runtime.clock import Clock
+    from hub.audit.model import IndexedRecord, SignedHead
     from hub.fleet.realm import RealmService
     from hub.fleet.service import FleetService
     from hub.policy.service import PublishResult
+    from hub.store.interfaces import ApiTokenRow
 
 
 class AuditSink(Protocol):
     """Where the hub's own decisions are recorded; durable when the call returns (V13)."""
 
-    async def record(  # noqa: PLR0913  one record, each part by name
+    async def record(
         self,
         action: str,
         object: str,  # noqa: A002
@@ -34,23 +36,6 @@ class AuditSink(Protocol):
     ) -> None:
         """Record one decision: ``allow``, ``deny``, ``done``, ``failed`` or ``finding``."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedRecord:
-    """A record of the log: its index and exact bytes."""
-
-    index: int
-    record: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SignedHead:
-    """The newest signed tree head; ``note`` is a C2SP signed note."""
-
-    size: int
-    root: str
-    note: bytes
 
 
 class AuditPort(Protocol):
@@ -97,20 +82,10 @@ class EnrolmentPort(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ApiToken:
-    """Who a bearer token stands for; ``token_hash`` is its SHA-256 in hex."""
-
-    token_hash: str
-    subject: str
-    role: str
-    expires_at: datetime | None
-
-
 class ApiTokens(Protocol):
     """Bearer tokens at rest: hashes only."""
 
-    async def lookup(self, token_hash: str) -> ApiToken | None:
+    async def get(self, token_hash: str) -> ApiTokenRow | None:
         """The token of this hash, expired or not."""
         ...
 

@@ -62,7 +62,11 @@ def _schemas(rows: Iterable[Route]) -> tuple[dict[_Key, dict[str, Any]], dict[st
     ordered = sorted(wanted, key=lambda key: (key[0].__name__, key[1]))
     refs, document = models_json_schema(ordered, ref_template=_REF)
     definitions: dict[str, Any] = document.get("$defs", {})
-    return {key: dict(value) for key, value in refs.items() if key[1] != "_"}, dict(sorted(definitions.items()))  # type: ignore[misc]
+    found: dict[_Key, dict[str, Any]] = {}
+    for (model, mode), ref in refs.items():
+        assert issubclass(model, BaseModel)
+        found[(model, mode)] = dict(ref)
+    return found, dict(sorted(definitions.items()))
 
 
 def _operation(row: Route, refs: dict[_Key, dict[str, Any]]) -> dict[str, Any]:

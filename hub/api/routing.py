@@ -53,12 +53,12 @@ class Call:
 
     def body(self, model: type[_M]) -> _M:
         """Return the parsed body, of the model the route declares."""
-        assert isinstance(self.payload, model), "the route declares another request model"  # noqa: S101
+        assert isinstance(self.payload, model), "the route declares another request model"
         return self.payload
 
     def query(self, model: type[_M]) -> _M:
         """Return the parsed query, of the model the route declares."""
-        assert isinstance(self.parameters, model), "the route declares another query model"  # noqa: S101
+        assert isinstance(self.parameters, model), "the route declares another query model"
         return self.parameters
 
     def name(self, parameter: str) -> str:
@@ -71,6 +71,7 @@ class Call:
 
 Answer = BaseModel | web.StreamResponse
 Handler = Callable[[Call], Awaitable[Answer]]
+_H = TypeVar("_H", bound=Handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,10 @@ class RouteTable:
         response: type[BaseModel] | None,
         query: type[Query] | None = None,
         media_type: str = "application/json",
-    ) -> Callable[[Handler], Handler]:
+    ) -> Callable[[_H], _H]:
         """Declare a handler that only reads."""
 
-        def declare(handler: Handler) -> Handler:
+        def declare(handler: _H) -> _H:
             row = Route("GET", path, handler, role, self._tag, None, response, query, 200, "", media_type)
             self._rows.append(row)
             return handler
@@ -138,10 +139,10 @@ class RouteTable:
         response: type[BaseModel],
         action: str,
         status: int = 200,
-    ) -> Callable[[Handler], Handler]:
+    ) -> Callable[[_H], _H]:
         """Declare a handler that changes something; it is audited under ``action``."""
 
-        def declare(handler: Handler) -> Handler:
+        def declare(handler: _H) -> _H:
             row = Route(
                 "POST", path, handler, role, self._tag, request, response, None, status, action, "application/json"
             )

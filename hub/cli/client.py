@@ -155,9 +155,9 @@ def _fallback(status: int) -> ErrorCode:
         return errors.HUB_UNAVAILABLE
     if status in {404, 409}:
         return errors.HUB_CONFLICT
-    if status == 400:  # noqa: PLR2004 - HTTP
+    if status == 400:
         return errors.BAD_OPTION
-    return errors.HUB_REFUSED if status == 422 else errors.HUB_ERROR  # noqa: PLR2004 - HTTP
+    return errors.HUB_REFUSED if status == 422 else errors.HUB_ERROR
 
 
 def _reason(error: Exception) -> str:

@@ -52,7 +52,9 @@ HUB_ERROR = define("cli/hub-error", Internal, "The hub made a mistake.", hint="L
 HUB_DENIED = define("cli/hub-denied", Denied, "The hub does not allow that.")
 HUB_REFUSED = define("cli/hub-refused", Refused, "The hub refused that.")
 HUB_CONFLICT = define("cli/hub-conflict", Conflict, "The hub's state is another one.")
-HUB_UNAVAILABLE = define("cli/hub-unavailable", Unavailable, "The hub cannot answer now.", hint="Try again in a moment.")
+HUB_UNAVAILABLE = define(
+    "cli/hub-unavailable", Unavailable, "The hub cannot answer now.", hint="Try again in a moment."
+)
 FOREIGN_HUB = define(
     "cli/foreign-hub",
     Refused,

@@ -77,7 +77,7 @@ class Home:
         write_atomic(path, data, mode)
         return path
 
-    def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON; whoever reads it checks it
+    def read_json(self, name: str) -> Any:
         """Read a JSON file, None when there is none; raises cli/bad-file."""
         data = self._read(name)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Exhausted, InvalidInput, NotFound, Refused, define
+from cellward.errors import Conflict, InvalidInput, NotFound, Refused, define
 
 UNKNOWN_CLUSTER = define(
     "fleet/unknown-cluster",
@@ -70,9 +70,9 @@ BAD_ROOT = define(
     "What was given is not version 1 of a TUF root.",
     hint="Let `cellward init` make and upload it.",
 )
-TOO_MANY = define(
-    "fleet/too-many",
-    Exhausted,
-    "The hub holds as many of these as it may.",
-    hint="Ask whoever runs the hub.",
+SEQUENCE_TAKEN = define(
+    "fleet/sequence-taken",
+    Conflict,
+    "Another document has this sequence already, so nothing of the upload was kept.",
+    hint="Somebody deployed meanwhile; run `cellward apply` again.",
 )

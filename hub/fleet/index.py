@@ -25,6 +25,9 @@ _MAX_SEQUENCE = 2**53
 _TYPE = re.compile(r"application/vnd\.cellward\.([a-z]+(?:-[a-z]+)*)\.v([0-9]+)\+json\Z")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+#: Names of clusters.
+CLUSTER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+#: Kinds carried.
 KINDS = frozenset({"release", "deployment", "approval", "tombstone", "cluster"})
 
 

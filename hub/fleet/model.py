@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hub.store.interfaces import CellKey
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cellward.documents.facts import ClusterFacts, Selector
-    from cellward.wire.codec import HubState
-
-#: Project, cell, environment.
-CellKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class IndexEntry:
     @property
     def keys(self) -> tuple[CellKey, ...]:
         """What it places, per environment."""
-        return tuple((self.project, self.cell, environment) for environment in self.environments)
+        return tuple(CellKey(self.project, self.cell, environment) for environment in self.environments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +96,3 @@ class ClusterView:
     def joined(self) -> bool:
         """Whether an agent was ever bound to the name."""
         return bool(self.uid)
-
-
-@dataclass(frozen=True, slots=True)
-class CellView:
-    """One cell, environment and cluster: the desired item beside what the agent reported (JSON, as kept)."""
-
-    cluster: str
-    key: CellKey
-    desired_digest: str
-    revision: int
-    hub_state: HubState
-    status: Mapping[str, object] = field(default_factory=dict)
-    receipt: Mapping[str, object] = field(default_factory=dict)

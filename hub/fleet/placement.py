@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import MAX_EVIDENCE
-from hub.fleet.model import CellKey, IndexEntry, Placement
+from hub.fleet.model import IndexEntry, Placement
+from hub.store.interfaces import CellKey
 
 
 class DocumentSet:

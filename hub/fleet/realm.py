@@ -39,13 +39,21 @@ class RealmService:
     def __init__(self, meta: MetaPort) -> None:
         self._meta = meta
         self._lock = asyncio.Lock()
+        self._current: Realm | None = None
         #: Called once with the realm, in order, when a root is adopted; not at start.
         self.on_adopted: list[Callable[[Realm], Awaitable[None]]] = []
 
+    @property
+    def realm(self) -> str:
+        """The realm as far as this process knows, empty before one was adopted; for parts that cannot wait."""
+        return self._current.realm if self._current is not None else ""
+
     async def current(self) -> Realm | None:
-        """The realm, or None before a root was adopted."""
-        root = await self._meta.get(_ROOT_KEY)
-        return Realm(trust.realm_of(root), root) if root is not None else None
+        """The realm, or None before a root was adopted. Kept once known, because it never changes."""
+        if self._current is None:
+            root = await self._meta.get(_ROOT_KEY)
+            self._current = Realm(trust.realm_of(root), root) if root is not None else None
+        return self._current
 
     async def require(self) -> Realm:
         """The realm; raises fleet/no-realm before a root was adopted."""
@@ -62,16 +70,14 @@ class RealmService:
         """
         realm = trust.realm_of(root)
         async with self._lock:
-            before = await self._meta.get(_ROOT_KEY)
+            before = await self.current()
             if before is None:
-                before = await self._meta.put_if_absent(_ROOT_KEY, root)
-                first = before == root
-            else:
-                first = False
-            adopted = Realm(trust.realm_of(before), before)
+                await self._meta.put_if_absent(_ROOT_KEY, root)
+                self._current = None
+            adopted = await self.require()
             if adopted.realm != realm:
                 raise REALM_ADOPTED(f"this hub serves realm {adopted.realm}", realm=adopted.realm)
-            if first:
+            if before is None:
                 for callback in self.on_adopted:
                     await callback(adopted)
         return adopted

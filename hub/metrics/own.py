@@ -30,7 +30,9 @@ class HubMetrics:
     def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
         build = Gauge("cellward_hub_build_info", "Version of the hub; always 1.", ["version"], registry=registry)
         build.labels(version).set(1)
-        self.rpcs = Counter("cellward_hub_rpcs", "RPCs of agents by method and status.", ["method", "code"], registry=registry)
+        self.rpcs = Counter(
+            "cellward_hub_rpcs", "RPCs of agents by method and status.", ["method", "code"], registry=registry
+        )
         self.requests = Counter(
             "cellward_hub_api_requests", "Requests of the admin API.", ["method", "route", "status"], registry=registry
         )
@@ -64,7 +66,9 @@ class FactsCollector(Collector):
         yield GaugeMetricFamily("cellward_hub_desired_items", "Desired items of all clusters.", facts.desired_items)
         yield GaugeMetricFamily("cellward_hub_audit_records", "Records in the audit log.", facts.audit_size)
         expiry = GaugeMetricFamily(
-            "cellward_hub_certificate_expiry_timestamp_seconds", "When a certificate of the hub expires.", labels=["name"]
+            "cellward_hub_certificate_expiry_timestamp_seconds",
+            "When a certificate of the hub expires.",
+            labels=["name"],
         )
         for name, at in sorted(facts.certificates.items()):
             expiry.add_metric([name], at)

@@ -9,6 +9,7 @@ from hub.api import schemas
 from hub.api.errors import BAD_CURSOR
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
+from hub.store.interfaces import CellKey
 
 routes = RouteTable("cells")
 
@@ -18,11 +19,11 @@ async def list_cells(call: Call) -> schemas.CellList:
     """List cells, without their states."""
     page = call.query(Page)
     after = tuple(page.cursor.split("/")) if page.cursor else ("", "")
-    if len(after) != 2:  # noqa: PLR2004 - project and cell
+    if len(after) != 2:
         raise BAD_CURSOR("the cursor is not one of this list")
     grouped: dict[tuple[str, str], list[schemas.CellState]] = defaultdict(list)
     for view in await call.services.fleet.cells():
-        grouped[view.key[:2]].append(convert.cell_state(view))
+        grouped[view.desired.key[:2]].append(convert.cell_state(view))
     keys = sorted(key for key in grouped if key > after)
     items = [_cell(grouped[key], with_states=False) for key in keys[: page.limit]]
     return schemas.CellList(items=items, next_cursor="/".join(keys[page.limit - 1]) if len(keys) > page.limit else "")
@@ -40,7 +41,7 @@ async def get_cell(call: Call) -> schemas.Cell:
     role="deployer",
     request=schemas.NarrowRequest,
     response=schemas.Cell,
-    action="cell-narrow",
+    action="cell.narrow",
 )
 async def narrow_cell(call: Call) -> schemas.Cell:
     """Hold or quarantine a cell on a cluster, or lift that; the hub alone may only narrow."""
@@ -48,7 +49,7 @@ async def narrow_cell(call: Call) -> schemas.Cell:
     project, cell = call.name("project"), call.name("cell")
     call.subject = f"Cell/{project}/{cell}"
     call.details.update(cluster=body.cluster, environment=body.environment, state=body.state)
-    await call.services.fleet.narrow(body.cluster, (project, cell, body.environment), body.state)
+    await call.services.fleet.narrow(body.cluster, CellKey(project, cell, body.environment), body.state)
     return await get_cell(call)
 
 

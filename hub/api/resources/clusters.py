@@ -23,7 +23,7 @@ async def list_clusters(call: Call) -> schemas.ClusterList:
     role="admin",
     request=schemas.ClusterCreate,
     response=schemas.Cluster,
-    action="cluster-create",
+    action="cluster.create",
     status=201,
 )
 async def create_cluster(call: Call) -> schemas.Cluster:
@@ -44,7 +44,7 @@ async def get_cluster(call: Call) -> schemas.Cluster:
     role="admin",
     request=schemas.JoinTokenRequest,
     response=schemas.JoinToken,
-    action="join-token-mint",
+    action="token.mint",
     status=201,
 )
 async def mint_join_token(call: Call) -> schemas.JoinToken:

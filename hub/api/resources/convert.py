@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cellward.errors import known
 from hub.api import schemas
+from hub.store.interfaces import DocumentRow
 
 if TYPE_CHECKING:
-    from hub.fleet.model import CellView, ClusterView, IndexEntry
+    from hub.fleet.model import ClusterView, IndexEntry
     from hub.policy.service import PublishResult
+    from hub.store.interfaces import CellRow
 
 
 def at(unix: object) -> datetime | None:
@@ -98,16 +100,16 @@ def cluster(view: ClusterView) -> schemas.Cluster:
     )
 
 
-def document(entry: IndexEntry, received_at: datetime | None = None) -> schemas.DocumentSummary:
-    """An index entry."""
+def document(found: IndexEntry | DocumentRow) -> schemas.DocumentSummary:
+    """An index entry, or a row as kept."""
     return schemas.DocumentSummary(
-        digest=entry.digest,
-        kind=entry.kind,
-        project=entry.project,
-        cell=entry.cell,
-        environments=list(entry.environments),
-        sequence=entry.sequence,
-        received_at=received_at,
+        digest=found.digest,
+        kind=found.kind,
+        project=found.project,
+        cell=found.cell,
+        environments=list(found.environments),
+        sequence=found.sequence,
+        received_at=found.received_at if isinstance(found, DocumentRow) else None,
     )
 
 
@@ -118,19 +120,19 @@ def refusals(value: object) -> list[schemas.Refusal]:
     return [schemas.Refusal(**texts(entry)) for entry in value if isinstance(entry, Mapping) and entry.get("code")]
 
 
-def cell_state(view: CellView) -> schemas.CellState:
+def cell_state(row: CellRow) -> schemas.CellState:
     """Desired and reported state of one cell, environment and cluster."""
-    status, receipt = view.status, view.receipt
-    about = receipt.get("deployment_digest") == view.desired_digest
-    accepted = receipt.get("accepted")
+    desired, receipt = row.desired, row.receipt
+    status: Mapping[str, object] = row.status.body if row.status is not None else {}
+    about = receipt if receipt is not None and receipt.deployment_digest == desired.deployment_digest else None
     return schemas.CellState(
-        project=view.key[0],
-        cell=view.key[1],
-        environment=view.key[2],
-        cluster=view.cluster,
-        desired_digest=view.desired_digest,
-        revision=view.revision,
-        hub_state=view.hub_state,
+        project=desired.key.project,
+        cell=desired.key.cell,
+        environment=desired.key.environment,
+        cluster=desired.cluster,
+        desired_digest=desired.deployment_digest,
+        revision=desired.revision,
+        hub_state=cast("schemas.HubState", desired.hub_state),
         phase=str(status.get("phase") or "pending"),
         deployment_digest=str(status.get("deployment_digest", "")),
         release_digest=str(status.get("release_digest", "")),
@@ -139,9 +141,10 @@ def cell_state(view: CellView) -> schemas.CellState:
         objects_total=number(status.get("objects_total")),
         isolation=str(status.get("isolation") or "unknown"),
         drift_repairs=number(status.get("drift_repairs")),
-        acknowledged=accepted if about and isinstance(accepted, bool) else None,
-        refusals=refusals(status.get("refusals")) or (refusals(receipt.get("refusals")) if about else []),
-        reported_at=at(status.get("at_unix")),
+        acknowledged=about.accepted if about is not None else None,
+        refusals=refusals(status.get("refusals"))
+        or (refusals(about.body.get("refusals")) if about is not None else []),
+        reported_at=row.status.reported_at if row.status is not None else None,
     )
 
 

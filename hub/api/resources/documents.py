@@ -26,7 +26,7 @@ class DocumentQuery(Page):
     role="deployer",
     request=schemas.DocumentUpload,
     response=schemas.UploadResult,
-    action="documents-upload",
+    action="document.upload",
     status=201,
 )
 async def upload_documents(call: Call) -> schemas.UploadResult:
@@ -46,17 +46,14 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
 async def list_documents(call: Call) -> schemas.DocumentList:
     """List documents, newest last."""
     query = call.query(DocumentQuery)
-    found, cursor = await call.services.fleet.documents(
+    page = await call.services.fleet.documents(
         kind=query.kind, project=query.project, cell=query.cell, cursor=query.cursor, limit=query.limit
     )
-    items = [convert.document(kept.entry, kept.received_at) for kept in found]
-    return schemas.DocumentList(items=items, next_cursor=cursor)
+    return schemas.DocumentList(items=[convert.document(row) for row in page.items], next_cursor=page.cursor)
 
 
 @routes.get("/documents/{digest}", role="viewer", response=schemas.Document)
 async def get_document(call: Call) -> schemas.Document:
     """Show one document with its envelope."""
-    kept = await call.services.fleet.document(call.name("digest"))
-    return schemas.Document(
-        **convert.document(kept.entry, kept.received_at).model_dump(), envelope=kept.envelope
-    )
+    row = await call.services.fleet.document(call.name("digest"))
+    return schemas.Document(**convert.document(row).model_dump(), envelope=row.envelope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE
 from cellward.policy.publisher import MetadataFile, Publication
@@ -37,7 +38,7 @@ async def get_policy(call: Call) -> schemas.Policy:
         published=convert.published(result),
         bundles=bundles,
         bindings=bindings,
-        timestamp_expires=timestamp.get("expires") or None,
+        timestamp_expires=datetime.fromisoformat(timestamp["expires"]) if "expires" in timestamp else None,
     )
 
 
@@ -65,7 +66,7 @@ async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
     role="admin",
     request=schemas.Publication,
     response=schemas.PublicationResult,
-    action="policy-publish",
+    action="policy.publish",
     status=201,
 )
 async def publish_policy(call: Call) -> schemas.PublicationResult:

@@ -56,7 +56,7 @@ async def get_trust(call: Call) -> schemas.Trust:
 
 
 @routes.post(
-    "/trust/root", role="admin", request=schemas.RootAdoption, response=schemas.Trust, action="root-adopt", status=201
+    "/trust/root", role="admin", request=schemas.RootAdoption, response=schemas.Trust, action="realm.adopt", status=201
 )
 async def adopt_root(call: Call) -> schemas.Trust:
     """Adopt the root that names this installation; a second, different one is refused."""

@@ -1,0 +1,169 @@
+"""Between rows of the store, messages of agents and the fleet's own values; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cellward.documents.facts import ClusterFacts, Selector
+from cellward.errors import CellwardError
+from cellward.wire.v1 import link_pb2, types_pb2
+from hub.fleet.model import AgentReport, ClusterView, IndexEntry
+from hub.store.interfaces import ClusterRow, DocumentRow
+
+#: Bounds on what one message may leave in the store.
+MAX_REFUSALS, MAX_CONDITIONS, MAX_BUNDLES, MAX_TEXT = 64, 64, 64, 1024
+_PHASE = "CELL_PHASE_"
+
+
+def document_row(entry: IndexEntry, envelope: bytes) -> DocumentRow:
+    """Row of an indexed document."""
+    meta: dict[str, Any] = {"realm": entry.realm, "subject": entry.subject, "fallback": entry.fallback}
+    meta["version"] = entry.version
+    if entry.selector is not None:
+        meta["selector"] = entry.selector.to_json()
+    return DocumentRow(
+        entry.digest, entry.kind, envelope, entry.project, entry.cell, entry.environments, entry.sequence, meta
+    )
+
+
+def entry_of(row: DocumentRow) -> IndexEntry:
+    """Index entry of a row."""
+    meta = row.meta
+    selector = meta.get("selector")
+    return IndexEntry(
+        row.digest,
+        row.kind,
+        str(meta.get("realm", "")),
+        row.project,
+        row.cell,
+        row.environments,
+        row.sequence,
+        subject=str(meta.get("subject", "")),
+        fallback=str(meta.get("fallback", "")),
+        version=str(meta.get("version", "")),
+        selector=Selector.from_json(selector) if selector is not None else None,
+    )
+
+
+def facts_of(row: ClusterRow) -> ClusterFacts | None:
+    """Facts a cluster last reported, None before; also None for what an older hub kept in another shape."""
+    kept = row.report.get("facts")
+    if kept is None:
+        return None
+    try:
+        return ClusterFacts.from_json(kept)
+    except CellwardError:
+        return None
+
+
+def view_of(row: ClusterRow, *, connected: bool, revision: int) -> ClusterView:
+    """A cluster with everything that is known of it."""
+    report = row.report
+    return ClusterView(
+        name=row.name,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        uid=row.uid,
+        generation=row.generation,
+        locked=row.locked,
+        connected=connected,
+        last_seen=row.last_seen,
+        facts=facts_of(row),
+        report=AgentReport(
+            agent_version=str(report.get("agent_version", "")),
+            opa_version=str(report.get("opa_version", "")),
+            boot_id=str(report.get("boot_id", "")),
+            statement_keyid=str(report.get("statement_keyid", "")),
+            policy=report.get("policy") or {},
+            conditions=tuple(report.get("conditions") or ()),
+            authority=str(report.get("authority") or "authors"),
+            certificate_expires_unix=int(report.get("certificate_expires_unix") or 0),
+            spool_depth=int(report.get("spool_depth") or 0),
+        ),
+        revision=revision,
+    )
+
+
+def hello_report(hello: link_pb2.Hello, facts: ClusterFacts) -> dict[str, Any]:
+    """What is kept of a Hello."""
+    return {
+        "facts": facts.to_json(),
+        "agent_version": hello.agent_version[:MAX_TEXT],
+        "opa_version": hello.opa_version[:MAX_TEXT],
+        "boot_id": hello.boot_id[:MAX_TEXT],
+        "statement_keyid": hello.statement_keyid[:MAX_TEXT],
+        "policy": policy_json(hello.policy),
+    }
+
+
+def status_report(status: link_pb2.AgentStatus) -> dict[str, Any]:
+    """What is kept of an AgentStatus."""
+    return {
+        "policy": policy_json(status.policy),
+        "conditions": [_condition(found) for found in list(status.conditions)[:MAX_CONDITIONS]],
+        "authority": status.authority[:MAX_TEXT],
+        "certificate_expires_unix": status.certificate_expires_unix,
+        "spool_depth": min(status.spool_depth, 2**53),
+    }
+
+
+def policy_json(versions: link_pb2.PolicyVersions) -> dict[str, Any]:
+    """Versions of a verified set."""
+    bundles = dict(sorted(versions.bundles.items())[:MAX_BUNDLES])
+    return {
+        "root": min(versions.root, 2**53),
+        "timestamp": min(versions.timestamp, 2**53),
+        "snapshot": min(versions.snapshot, 2**53),
+        "targets": min(versions.targets, 2**53),
+        "snapshot_expires_unix": versions.snapshot_expires_unix,
+        "bundles": {name[:MAX_TEXT]: digest[:MAX_TEXT] for name, digest in bundles.items()},
+    }
+
+
+def cell_body(status: link_pb2.CellStatus) -> Mapping[str, Any]:
+    """What is kept of a CellStatus."""
+    return {
+        "phase": phase_name(status.phase),
+        "deployment_digest": status.deployment_digest[:MAX_TEXT],
+        "release_digest": status.release_digest[:MAX_TEXT],
+        "objects_ready": status.objects_ready,
+        "objects_total": status.objects_total,
+        "isolation": status.isolation[:MAX_TEXT],
+        "refusals": refusals_json(status.refusals),
+        "drift_repairs": min(status.drift_repairs, 2**53),
+        "version": status.version[:MAX_TEXT],
+    }
+
+
+def phase_name(phase: int) -> str:
+    """``ready`` for CELL_PHASE_READY; ``unknown`` for what a newer agent may send."""
+    try:
+        name = link_pb2.CellPhase.Name(phase)  # type: ignore[arg-type]
+    except ValueError:
+        return "unknown"
+    return name.removeprefix(_PHASE).lower().replace("_", "-").replace("unspecified", "unknown")
+
+
+def refusals_json(refusals: Iterable[types_pb2.Refusal]) -> list[dict[str, str]]:
+    """Refusals with the five parts of V15."""
+    return [
+        {
+            "code": refusal.code[:MAX_TEXT],
+            "rule": refusal.rule[:MAX_TEXT],
+            "object": refusal.object[:MAX_TEXT],
+            "reason": refusal.reason[:MAX_TEXT],
+            "next": refusal.next[:MAX_TEXT],
+        }
+        for refusal in list(refusals)[:MAX_REFUSALS]
+    ]
+
+
+def _condition(found: types_pb2.Condition) -> dict[str, Any]:
+    return {
+        "name": found.name[:MAX_TEXT],
+        "ok": found.ok,
+        "code": found.code[:MAX_TEXT],
+        "message": found.message[:MAX_TEXT],
+        "since_unix": found.since_unix,
+    }

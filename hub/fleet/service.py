@@ -1,0 +1,325 @@
+"""The fleet's service: clusters, uploads, placement, and what agents say (``FleetPort`` of ``hub.sync.interfaces``).
+
+Invariants: everything that must outlive the process is in the store when a call returns; desired items are only ever
+added or moved, an item that nothing places any more stays as it is (V14); the hub narrows and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from cellward.documents.facts import ClusterFacts
+from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
+from hub.fleet import rows
+from hub.fleet.errors import (
+    BAD_CLUSTER_NAME,
+    BAD_DOCUMENT,
+    CLUSTER_EXISTS,
+    FOREIGN_REALM,
+    SEQUENCE_TAKEN,
+    UNKNOWN_CELL,
+    UNKNOWN_CLUSTER,
+    UNKNOWN_DOCUMENT,
+)
+from hub.fleet.index import CLUSTER_NAME, index_envelope
+from hub.fleet.model import Accepted, ClusterView, IndexEntry
+from hub.fleet.placement import DocumentSet
+from hub.store.interfaces import CellKey, CellRow, ClusterRow, DesiredChange, DocumentRow, Page, ReceiptRow
+
+if TYPE_CHECKING:
+    from cellward.runtime.clock import Clock
+    from cellward.wire.v1 import link_pb2
+    from hub.fleet.realm import RealmService
+    from hub.store.interfaces import Store
+
+#: Rows read at a time.
+_PAGE = 500
+#: Seconds for which the index of documents is not read again; an upload to this process drops it at once.
+_INDEX_SECONDS = 2.0
+#: Largest statement kept with a receipt, bytes.
+_MAX_STATEMENT = 64 * 1024
+_log = structlog.get_logger()
+
+
+class FleetService:
+    """One per process; several processes may share a store."""
+
+    def __init__(self, store: Store, realm: RealmService, clock: Clock) -> None:
+        self._store = store
+        self._realm = realm
+        self._clock = clock
+        self._streams: dict[str, str] = {}
+        self._placing = asyncio.Lock()
+        self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
+
+    async def start(self) -> None:
+        """Place everything once: an upload may have been kept just before the process ended."""
+        async with self._placing:
+            entries = await self._entries()
+            await self._place(DocumentSet(entries), None, await self._store.clusters.list())
+
+    # Clusters
+
+    async def create_cluster(self, name: str, created_by: str) -> ClusterView:
+        """Add a cluster; raises fleet/bad-cluster-name, fleet/cluster-exists."""
+        if not CLUSTER_NAME.match(name):
+            raise BAD_CLUSTER_NAME(f"{name[:80]!r} cannot be the name of a cluster")
+        if await self._store.clusters.get(name) is not None:
+            raise CLUSTER_EXISTS(f"there is already a cluster {name}", cluster=name)
+        return self._view(await self._store.clusters.create(name, created_by), 0)
+
+    async def cluster(self, name: str) -> ClusterView:
+        """One cluster; raises fleet/unknown-cluster."""
+        row = await self._cluster(name)
+        return self._view(row, await self._store.desired.revision(name))
+
+    async def clusters(self) -> tuple[ClusterView, ...]:
+        """All clusters by name."""
+        found = await self._store.clusters.list()
+        return tuple([self._view(row, await self._store.desired.revision(row.name)) for row in found])
+
+    def connected_count(self) -> int:
+        """How many streams are open to this process."""
+        return len(self._streams)
+
+    # Documents
+
+    async def accept(self, envelopes: Sequence[bytes], *, dry_run: bool = False) -> Accepted:
+        """Keep signed documents, all or none, and place what they change.
+
+        Raises:
+            CellwardError: ``fleet/bad-document``, ``fleet/document-too-large``, ``fleet/foreign-realm``,
+                ``fleet/no-realm``, ``fleet/sequence-taken``, or a code of ``cellward.documents``.
+        """
+        realm = (await self._realm.require()).realm
+        indexed = {entry.digest: (entry, data) for entry, data in ((index_envelope(data), data) for data in envelopes)}
+        for entry, _ in indexed.values():
+            if entry.realm != realm:
+                raise FOREIGN_REALM(f"document {entry.digest} belongs to {entry.realm}", document=entry.digest)
+        async with self._placing:
+            kept = {entry.digest: entry for entry in await self._entries()}
+            fresh = {
+                digest: _with_subject(entry, {**kept, **{d: e for d, (e, _) in indexed.items()}})
+                for digest, (entry, _) in indexed.items()
+            }
+            _check_sequences(fresh.values(), kept.values())
+            together = DocumentSet([*(e for d, e in kept.items() if d not in fresh), *fresh.values()])
+            keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
+            clusters = await self._store.clusters.list()
+            if not dry_run:
+                await self._store.documents.put_many(
+                    [rows.document_row(fresh[digest], data) for digest, (_, data) in indexed.items()]
+                )
+                self._index = None
+            changed = await self._place(together, keys, clusters, dry_run=dry_run)
+        return Accepted(tuple(fresh.values()), changed)
+
+    async def document(self, digest: str) -> DocumentRow:
+        """One document; raises fleet/unknown-document."""
+        row = await self._store.documents.get(digest)
+        if row is None:
+            raise UNKNOWN_DOCUMENT(f"there is no document {digest}", document=digest)
+        return row
+
+    async def documents(
+        self, *, kind: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
+    ) -> Page[DocumentRow]:
+        """Documents in the order they were kept."""
+        return await self._store.documents.list(kind, project, cell, cursor, limit)
+
+    # Cells
+
+    async def cells(self, project: str = "", cell: str = "") -> tuple[CellRow, ...]:
+        """Desired items of all clusters with what agents last said, by project, cell, environment and cluster."""
+        found: list[CellRow] = []
+        cursor = ""
+        while True:
+            page = await self._store.desired.statuses("", project, cell, cursor, _PAGE)
+            found += page.items
+            cursor = page.cursor
+            if not cursor:
+                return tuple(found)
+
+    async def cell(self, project: str, cell: str) -> tuple[CellRow, ...]:
+        """One cell everywhere; raises fleet/unknown-cell."""
+        found = await self.cells(project, cell)
+        if not found:
+            raise UNKNOWN_CELL(f"no cluster is meant to have {project}/{cell}", project=project, cell=cell)
+        return found
+
+    async def narrow(self, cluster: str, key: CellKey, state: HubState) -> None:
+        """Hold or quarantine an item, or lift that; raises fleet/unknown-cell. It never changes what is desired."""
+        async with self._placing:
+            row = await self._store.desired.get(cluster, key)
+            if row is None:
+                raise UNKNOWN_CELL(f"cluster {cluster} is not meant to have {'/'.join(key)}", cluster=cluster)
+            await self._store.desired.upsert(cluster, key, row.deployment_digest, row.evidence, state)
+
+    # What agents say: FleetPort
+
+    async def hello(self, cluster: str, hello: link_pb2.Hello) -> None:
+        """Keep what an agent says of itself, and place again when its facts changed."""
+        row = await self._cluster(cluster)
+        # Read back strictly: names that no document could have must not choose anything.
+        facts = ClusterFacts.from_json(facts_from_wire(cluster, hello.facts).to_json())
+        await self._store.clusters.update_seen(cluster, self._clock.now(), rows.hello_report(hello, facts))
+        if rows.facts_of(row) != facts:
+            _log.info("facts-changed", cluster=cluster, facts=facts.digest())
+            async with self._placing:
+                await self._place(DocumentSet(await self._entries()), None, [await self._cluster(cluster)])
+
+    async def connected(self, cluster: str, stream_id: str) -> None:
+        """Note that a stream is open."""
+        self._streams[cluster] = stream_id
+
+    async def disconnected(self, cluster: str, stream_id: str) -> None:
+        """Note that a stream ended; a newer one of the same cluster stays."""
+        if self._streams.get(cluster) == stream_id:
+            del self._streams[cluster]
+            await self._store.clusters.update_seen(cluster, self._clock.now())
+
+    async def revision(self, cluster: str) -> int:
+        """Newest revision of a cluster's items."""
+        return await self._store.desired.revision(cluster)
+
+    async def items(self, cluster: str, since: int) -> Sequence[DesiredItem]:
+        """Items changed after a revision, in order."""
+        return [
+            DesiredItem(
+                row.revision,
+                row.key.project,
+                row.key.cell,
+                row.key.environment,
+                row.deployment_digest,
+                tuple(row.evidence),
+                cast("HubState", row.hub_state),
+            )
+            for row in await self._store.desired.items(cluster, since)
+        ]
+
+    async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
+        """Keep the outcome of an item; one about an item that this cluster never had is dropped."""
+        key = CellKey(receipt.project, receipt.cell, receipt.environment)
+        if await self._store.desired.get(cluster, key) is None:
+            _log.warning("receipt-for-nothing", cluster=cluster, key="/".join(key)[:200])
+            return
+        await self._store.desired.put_receipt(
+            ReceiptRow(
+                cluster,
+                key,
+                receipt.revision,
+                check_digest(receipt.deployment_digest),
+                receipt.accepted,
+                {"refusals": rows.refusals_json(receipt.refusals)},
+                receipt.statement[:_MAX_STATEMENT],
+                self._clock.now(),
+            )
+        )
+
+    async def cell_status(self, cluster: str, status: link_pb2.CellStatus) -> None:
+        """Keep the state of a cell; one of a cell that this cluster was never meant to have is dropped."""
+        key = CellKey(status.project, status.cell, status.environment)
+        if await self._store.desired.get(cluster, key) is None:
+            _log.warning("status-for-nothing", cluster=cluster, key="/".join(key)[:200])
+            return
+        await self._store.desired.put_status(cluster, key, rows.cell_body(status), self._clock.now())
+
+    async def agent_status(self, cluster: str, status: link_pb2.AgentStatus) -> None:
+        """Keep the state of an agent."""
+        await self._store.clusters.update_seen(cluster, self._clock.now(), rows.status_report(status))
+
+    async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
+        """Log the outcome of a command; nothing sends commands yet."""
+        _log.info("command-result", cluster=cluster, id=result.id[:64], ok=result.ok, code=result.refusal.code[:128])
+
+    # Inner parts
+
+    async def _cluster(self, name: str) -> ClusterRow:
+        row = await self._store.clusters.get(name)
+        if row is None:
+            raise UNKNOWN_CLUSTER(f"there is no cluster {name}", cluster=name)
+        return row
+
+    def _view(self, row: ClusterRow, revision: int) -> ClusterView:
+        return rows.view_of(row, connected=row.name in self._streams, revision=revision)
+
+    async def _entries(self) -> tuple[IndexEntry, ...]:
+        now = self._clock.monotonic()
+        if self._index is None or now - self._index[0] > _INDEX_SECONDS:
+            found: list[IndexEntry] = []
+            cursor = ""
+            while True:
+                page = await self._store.documents.list("", "", "", cursor, _PAGE)
+                found += [rows.entry_of(row) for row in page.items]
+                cursor = page.cursor
+                if not cursor:
+                    break
+            self._index = (now, tuple(found))
+        return self._index[1]
+
+    async def _place(
+        self,
+        documents: DocumentSet,
+        keys: frozenset[CellKey] | None,
+        clusters: Iterable[ClusterRow],
+        *,
+        dry_run: bool = False,
+    ) -> tuple[str, ...]:
+        """Write what changed for these clusters and return their names; ``keys`` None means every key."""
+        present = await self._present(keys)
+        changes: list[DesiredChange] = []
+        for row in clusters:
+            facts = rows.facts_of(row)
+            if facts is None:
+                continue
+            for key, placement in documents.place(facts, keys).items():
+                before = present.get((row.name, key))
+                after = (placement.deployment_digest, placement.evidence)
+                if before is None or before[:2] != after:
+                    state = before[2] if before is not None else "run"
+                    changes.append(DesiredChange(row.name, key, *after, hub_state=state))
+        if changes and not dry_run:
+            await self._store.desired.upsert_many(changes)
+            _log.info("desired-changed", items=len(changes))
+        return tuple(sorted({change.cluster for change in changes}))
+
+    async def _present(
+        self, keys: frozenset[CellKey] | None
+    ) -> Mapping[tuple[str, CellKey], tuple[str, tuple[str, ...], str]]:
+        wanted = {("", "")} if keys is None else {(key.project, key.cell) for key in keys}
+        found: dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]] = {}
+        for project, cell in sorted(wanted):
+            for row in await self.cells(project, cell):
+                item = row.desired
+                found[(item.cluster, item.key)] = (item.deployment_digest, tuple(item.evidence), item.hub_state)
+        return found
+
+
+def _with_subject(entry: IndexEntry, known: Mapping[str, IndexEntry]) -> IndexEntry:
+    """Give an approval the cell of the Deployment it names, so that it is found there."""
+    if entry.kind != "approval":
+        return entry
+    about = known.get(entry.subject)
+    if about is None or about.kind not in {"deployment", "tombstone"}:
+        raise BAD_DOCUMENT(
+            f"approval {entry.digest} names {entry.subject}, which is not a Deployment kept here",
+            hint="Upload the Deployment first, or both together.",
+        )
+    return replace(entry, project=about.project, cell=about.cell)
+
+
+def _check_sequences(fresh: Iterable[IndexEntry], kept: Iterable[IndexEntry]) -> None:
+    """Tell an author early what agents would refuse: one sequence, two documents. Binds nobody."""
+    taken = {(key, entry.sequence): entry.digest for entry in kept if entry.sequence for key in entry.keys}
+    for entry in fresh:
+        for key in entry.keys if entry.sequence else ():
+            other = taken.setdefault((key, entry.sequence), entry.digest)
+            if other != entry.digest:
+                raise SEQUENCE_TAKEN(
+                    f"sequence {entry.sequence} of {'/'.join(key)} is that of {other}", document=entry.digest
+                )
