@@ -61,7 +61,7 @@ async def authenticate(request: web.Request, tokens: ApiTokens, now: datetime) -
     if len(token) > MAX_TOKEN or not token.isascii():
         raise BAD_TOKEN("the bearer token is malformed")
     digest = hash_token(token)
-    found = await tokens.get(digest)
+    found = await tokens.lookup(digest)
     known = hmac.compare_digest(digest, found.token_hash if found is not None else "0" * 64)
     if found is None or not known:
         raise BAD_TOKEN("the bearer token is not known to this hub")

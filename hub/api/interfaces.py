@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hub.fleet.realm import RealmService
     from hub.fleet.service import FleetService
     from hub.policy.service import PublishResult
-    from hub.store.interfaces import ApiTokenRow
 
 
 class AuditSink(Protocol):
@@ -82,10 +81,20 @@ class EnrolmentPort(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """Who a bearer token stands for; ``token_hash`` is its SHA-256 in hex."""
+
+    token_hash: str
+    subject: str
+    role: str
+    expires_at: datetime | None
+
+
 class ApiTokens(Protocol):
     """Bearer tokens at rest: hashes only."""
 
-    async def get(self, token_hash: str) -> ApiTokenRow | None:
+    async def lookup(self, token_hash: str) -> ApiToken | None:
         """The token of this hash, expired or not."""
         ...
 
