@@ -85,9 +85,11 @@ class SyncSession:
                 frame = await self._stream.read()
         except TimeoutError:
             raise HELLO_EXPECTED(f"no Hello within {self._limits.hello:g} seconds") from None
-        if frame is grpc.aio.EOF or frame.WhichOneof("body") != "hello":
-            raise HELLO_EXPECTED("the stream does not begin with Hello")
+        if frame is grpc.aio.EOF:
+            raise HELLO_EXPECTED("the stream ended before Hello")
         self.stream_id = check_stream_id(frame.stream_id)
+        if frame.WhichOneof("body") != "hello":
+            raise HELLO_EXPECTED("the stream does not begin with Hello")
         self._check_order(frame)
         binding = await self._ports.directory.binding(self.cluster)
         check_hello(self._peer, binding, frame.hello, self._facts.realm())

@@ -37,13 +37,13 @@ class RotatingLeaf:
             raise RuntimeError("rotate_if_due always leaves a leaf")
         return self._current[0]
 
-    def rotate_if_due(self) -> bool:
-        """Make a new leaf when there is none, half of its life is over, or the realm has changed. True when it did."""
+    def rotate_if_due(self, *, force: bool = False) -> bool:
+        """Make a new leaf when there is none, half of its life is over, or the realm has changed. True when it did; ``force`` makes one anyway."""
         realm = self._realm()
         if self._current is not None:
             leaf, known = self._current
             half = leaf.not_before + (leaf.not_after - leaf.not_before) / 2
-            if known == realm and self._clock.now() < half:
+            if not force and known == realm and self._clock.now() < half:
                 return False
         self._current = (self._authority.issue_hub(dns=self._dns, ips=self._ips), realm)
         return True

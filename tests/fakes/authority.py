@@ -9,9 +9,9 @@ from datetime import datetime
 from cellward.runtime.clock import Clock
 from hub.authority.authority import Authority
 from hub.authority.errors import BAD_TOKEN
-from hub.authority.keystore import HubKeys
+from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
-from hub.authority.tokens import JoinTokens, Grant
+from hub.authority.tokens import Grant, JoinTokens
 from cellward.identity import keys
 from cellward.identity.x509 import make_ca
 

@@ -133,6 +133,7 @@ async def test_v3_a_request_without_proof_or_with_another_key_is_refused(csr: by
     assert {spent for _, _, spent in here.tokens.rows.values()} == {""}
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_v16_mutated_requests_are_refused_with_one_of_two_codes() -> None:
     """V16: a thousand mutations of a good request: each is refused cleanly, or still proves the very same key."""
     rng = random.Random(20261123)
@@ -149,6 +150,7 @@ def test_v16_mutated_requests_are_refused_with_one_of_two_codes() -> None:
             assert keys.spki_of(key) == keys.spki_of(KEY)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_v16_mutated_certificates_are_refused_or_prove_the_same_peer() -> None:
     """V3, V16: a thousand mutations of a good certificate: none proves another identity, none raises anything unforeseen."""
     here = FakeHub(ManualClock(NOW))

@@ -1,0 +1,259 @@
+"""Two listeners, certificate-only identity: who is let in, and as whom (V3, V4, V6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import grpc
+import grpc.aio
+import pytest
+from grpc.experimental import session_cache
+
+from cellward.identity import keys
+from cellward.identity.names import SpiffeId
+from cellward.identity.x509 import issue_leaf, make_ca, make_csr, to_pem
+from cellward.runtime.clock import SystemClock
+from cellward.wire.v1 import (
+    content_pb2,
+    content_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    link_pb2,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
+)
+from hub.sync.limits import SyncLimits
+from tests.fakes.agent import BareAgent, failure, stream, until
+from tests.fakes.authority import REALM
+from tests.fakes.ports import FakeLinkHub
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[FakeLinkHub]:
+    """A hub on loopback."""
+    async with FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1)).running() as hub:
+        yield hub
+
+
+async def joined(here: FakeLinkHub, name: str = "eu-1") -> BareAgent:
+    """An agent that joined."""
+    agent = BareAgent(name)
+    await agent.join(here, await here.invite(name))
+    return agent
+
+
+async def fetch(channel: grpc.aio.Channel) -> list[content_pb2.Chunk]:
+    """A small call that anybody admitted may make."""
+    call = content_pb2_grpc.ContentStub(channel).Fetch(content_pb2.FetchRequest(digest="sha256:" + "0" * 64))
+    return [chunk async for chunk in call]
+
+
+async def test_a_joined_agent_is_let_in(here: FakeLinkHub) -> None:
+    """The control: a good certificate passes."""
+    agent = await joined(here)
+    async with agent.channel(here) as channel:
+        assert (await fetch(channel))[0].absent
+
+
+async def test_v3_no_certificate_no_link(here: FakeLinkHub) -> None:
+    """V3: the link port does not even finish a handshake without a client certificate."""
+    credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
+    options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
+    async with grpc.aio.secure_channel(here.link.address, credentials, options) as channel:
+        assert (await failure(fetch(channel)))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_v3_a_certificate_of_another_authority_is_refused(here: FakeLinkHub) -> None:
+    """V3: right name, right shape, foreign authority."""
+    agent, now = await joined(here), here.clock.now()
+    foreign = make_ca("Cellward agent CA", keys.new_tls_key(), now)
+    uri = SpiffeId(here.hub.authority.trust_domain(), "agent", "eu-1")
+    leaf = issue_leaf(foreign, agent.key.public_key(), kind="agent", uri=uri, now=now)
+    agent.chain_pem = to_pem(leaf) + foreign.pem
+    async with agent.channel(here) as channel:
+        assert (await failure(fetch(channel)))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_v3_the_hubs_own_leaf_is_not_an_agent(here: FakeLinkHub) -> None:
+    """V3: the two authorities are separate; a hub's certificate opens no link."""
+    hub = here.hub.authority.issue_hub()
+    credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem, hub.key_pem, hub.chain_pem)
+    options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
+    async with grpc.aio.secure_channel(here.link.address, credentials, options) as channel:
+        assert (await failure(fetch(channel)))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_v3_a_certificate_of_another_trust_domain_is_refused(here: FakeLinkHub) -> None:
+    """V3: the right authority for another realm (a hub that was set up anew with its old keys) is not enough."""
+    agent, now = await joined(here), here.clock.now()
+    uri = SpiffeId("cd" * 16 + ".cellward", "agent", "eu-1")
+    leaf = issue_leaf(here.hub.keys.agent_ca, agent.key.public_key(), kind="agent", uri=uri, now=now)
+    agent.chain_pem = to_pem(leaf)
+    async with agent.channel(here) as channel:
+        refused = (grpc.StatusCode.UNAUTHENTICATED, "identity/wrong-identity")
+        assert await failure(fetch(channel)) == refused
+
+
+async def test_v3_eu_1_cannot_speak_for_us_1(here: FakeLinkHub) -> None:
+    """V3: eu-1's certificate with us-1's uid, key id and metadata is refused, and us-1's state is untouched."""
+    eu, us = await joined(here, "eu-1"), await joined(here, "us-1")
+    async with eu.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=us.hello())
+        assert (await link.receive()).refusal.code == "link/hello-refused"
+        assert await link.ended() == (grpc.StatusCode.FAILED_PRECONDITION, "link/hello-refused")
+    assert here.fleet.hellos == []
+
+
+async def test_v3_names_in_messages_and_metadata_are_ignored(here: FakeLinkHub) -> None:
+    """V3: what arrives is filed under the name in the certificate, whatever headers say."""
+    eu, _ = await joined(here, "eu-1"), await joined(here, "us-1")
+    async with eu.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=eu.hello())
+        assert (await link.receive("welcome")).welcome.cluster_name == "eu-1"
+        renew = identity_pb2_grpc.IdentityStub(channel).Renew
+        request = identity_pb2.RenewRequest(csr_der=make_csr(keys.new_tls_key()))
+        await renew(request, metadata=(("x-cluster", "us-1"), ("cluster", "us-1")))
+    assert here.hub.clusters.rows["eu-1"].generation == 2
+    assert here.hub.clusters.rows["us-1"].generation == 1
+
+
+async def test_v4_a_certificate_that_expires_on_a_live_stream_cuts_it(here: FakeLinkHub) -> None:
+    """V4: gRPC itself would let the stream go on for ever; the timer ends it, and new calls on the channel too."""
+    agent, now = await joined(here), here.clock.now()
+    uri = SpiffeId(here.hub.authority.trust_domain(), "agent", "eu-1")
+    leaf = issue_leaf(
+        here.hub.keys.agent_ca, agent.key.public_key(), kind="agent", uri=uri, now=now, lifetime=timedelta(seconds=2)
+    )
+    agent.chain_pem = to_pem(leaf)
+    async with agent.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=agent.hello())
+        await link.receive("welcome")
+        await link.receive("revision_mark")
+        assert here.clock.now() < leaf.not_valid_after_utc
+        assert await link.ended() == (grpc.StatusCode.UNAUTHENTICATED, "identity/expired")
+        late = (here.clock.now() - leaf.not_valid_after_utc).total_seconds()
+        assert 0 <= late < 2
+        assert await failure(fetch(channel)) == (grpc.StatusCode.UNAUTHENTICATED, "identity/expired")
+    await until(lambda: here.fleet.open["eu-1"] == [], "the stream is closed on the hub")
+
+
+async def test_v4_a_lock_cuts_a_live_stream_and_keeps_it_out(here: FakeLinkHub) -> None:
+    """V4: locking bites on what is open, and on every new call."""
+    agent = await joined(here)
+    async with agent.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=agent.hello())
+        await link.receive("welcome")
+        here.hub.clusters.lock("eu-1")
+        await link.receive("revision_mark")
+        assert await link.ended(1.5) == (grpc.StatusCode.PERMISSION_DENIED, "authority/locked")
+        assert await failure(fetch(channel)) == (grpc.StatusCode.PERMISSION_DENIED, "authority/locked")
+
+
+async def test_v4_a_resumed_tls_session_is_refused(here: FakeLinkHub) -> None:
+    """V4: a resumed session proves a certificate of the past; only a full handshake counts."""
+    agent = await joined(here)
+    cache = ("grpc.ssl_session_cache", session_cache.ssl_session_cache_lru(4))
+    codes = []
+    for _ in range(3):
+        async with agent.channel(here, cache) as channel:
+            try:
+                await fetch(channel)
+                codes.append("")
+            except grpc.aio.AioRpcError as error:
+                codes.append(str(dict(error.trailing_metadata()).get("cellward-code")))
+    assert codes[0] == ""
+    assert "link/resumed-session" in codes[1:]
+
+
+async def test_v2_an_unknown_method_is_denied(here: FakeLinkHub) -> None:
+    """V2: default deny, for methods nobody offers and for those of the other port; also without a leading slash."""
+    agent = await joined(here)
+    async with agent.channel(here) as channel:
+        for method in ("/cellward.wire.v1.Link/Exec", "/cellward.wire.v1.Enrolment/Join", "/x/y", "/"):
+            call = channel.unary_unary(method)(b"")
+            assert await failure(call) == (grpc.StatusCode.PERMISSION_DENIED, "link/unknown-method"), method
+    credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
+    options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
+    async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
+        call = channel.unary_unary("/cellward.wire.v1.Identity/Renew")(b"")
+        assert await failure(call) == (grpc.StatusCode.PERMISSION_DENIED, "link/unknown-method")
+
+
+async def test_v6_of_parallel_joins_with_one_token_exactly_one_wins(here: FakeLinkHub) -> None:
+    """V6: twelve keys race over the real listener; one gets a certificate, the others a clear code."""
+    token = await here.invite("eu-1")
+    agents = [BareAgent("eu-1") for _ in range(12)]
+    results = await asyncio.gather(*(agent.join(here, token) for agent in agents), return_exceptions=True)
+    won = [each for each in results if isinstance(each, enrolment_pb2.JoinResponse)]
+    codes = {
+        str(dict(each.trailing_metadata()).get("cellward-code"))
+        for each in results
+        if isinstance(each, grpc.aio.AioRpcError)
+    }
+    assert len(won) == 1
+    assert codes <= {"authority/bad-token", "authority/too-many-attempts"}
+    assert here.hub.clusters.rows["eu-1"].generation == 1
+
+
+async def test_v16_oversized_and_malformed_joins_are_refused_and_the_port_lives(here: FakeLinkHub) -> None:
+    """V16: what is too large never reaches a handler; what does not parse changes nothing."""
+    agent, token = BareAgent("eu-1"), await here.invite("eu-1")
+    big = agent.join(here, token, csr_der=b"x" * 100_000)
+    assert (await failure(big))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
+    options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
+    async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
+        raw = channel.unary_unary("/cellward.wire.v1.Enrolment/Join")(b"\xff\xff\xff")
+        assert (await failure(raw))[0] in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+        recover = enrolment_pb2_grpc.EnrolmentStub(channel).Recover(enrolment_pb2.RecoverRequest())
+        assert (await failure(recover))[1] == "identity/recover-not-offered"
+    assert (await agent.join(here, token)).cluster_name == "eu-1"
+
+
+async def test_join_answers_what_the_agent_needs(here: FakeLinkHub) -> None:
+    """Address of the link, authority of the hub, trust domain of the realm."""
+    answer = await BareAgent("eu-1").join(here, await here.invite("eu-1"))
+    assert answer.link_address == here.link.address
+    assert answer.hub_ca_pem.encode() == here.hub.authority.hub_ca_pem
+    assert answer.trust_domain == REALM.removeprefix("sha256:")[:32] + ".cellward"
+    assert answer.certificate_chain_pem.count("BEGIN CERTIFICATE") == 2
+
+
+async def test_v4_open_calls_of_one_cluster_are_bounded() -> None:
+    """One identity cannot hold every handler of the hub."""
+    async with FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, calls_per_cluster=2)).running() as here:
+        agent, other = await joined(here), await joined(here, "us-1")
+        async with agent.channel(here) as channel:
+            pushes = [telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics() for _ in range(2)]
+            for push in pushes:
+                await push.write(telemetry_pb2.MetricsBatch(seq=1))
+                assert (await push.read()).seq == 1
+            assert await failure(fetch(channel)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "link/too-many-calls")
+            async with other.channel(here) as second:
+                assert (await fetch(second))[0].absent
+            await pushes[0].done_writing()
+            assert await pushes[0].code() is grpc.StatusCode.OK
+            assert (await fetch(channel))[0].absent
+            pushes[1].cancel()
+
+
+async def test_v5_the_hubs_leaf_rotates_under_open_connections() -> None:
+    """V5: a stream opened under the old leaf goes on; new connections see the new one."""
+    here = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1))
+    async with here.running():
+        agent = await joined(here)
+        async with agent.channel(here) as channel, stream(channel) as link:
+            await link.send(hello=agent.hello())
+            await link.receive("welcome")
+            before = here.leaf.leaf
+            here.leaf.rotate_if_due(force=True)
+            assert here.leaf.leaf.chain_pem != before.chain_pem
+            async with agent.channel(here) as second:
+                assert (await fetch(second))[0].absent
+            await link.receive("revision_mark")
+            await link.send(heartbeat=link_pb2.Heartbeat())
+            assert not link.call.done()

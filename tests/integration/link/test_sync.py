@@ -1,0 +1,343 @@
+"""The Sync stream: order, resume, refusals with untouched state, commands, take-over, drain (V2, V13, V14, V16)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from cellward.errors import CellwardError
+from cellward.runtime.clock import SystemClock
+from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
+from cellward.wire.errors import BAD_MESSAGE
+from cellward.wire.v1 import link_pb2, types_pb2
+from hub.sync.limits import SyncLimits
+from tests.fakes.agent import BareAgent, BareStream, stream, until
+from tests.fakes.ports import FakeLinkHub
+
+LIMITS = SyncLimits(recheck=0.1, heartbeat=5.0)
+
+
+def item(cell: str, digit: str = "1", **more: Any) -> DesiredItem:
+    """An item of the shop."""
+    return DesiredItem(0, "shop", cell, "dev", "sha256:" + digit * 64, ("sha256:" + "e" * 64,), **more)
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[FakeLinkHub]:
+    """A hub on loopback."""
+    async with FakeLinkHub(SystemClock(), LIMITS).running() as hub:
+        yield hub
+
+
+async def joined(here: FakeLinkHub, name: str = "eu-1") -> BareAgent:
+    """An agent that joined."""
+    agent = BareAgent(name)
+    await agent.join(here, await here.invite(name))
+    return agent
+
+
+@asynccontextmanager
+async def opened(here: FakeLinkHub, agent: BareAgent, stream_id: str = "s-1") -> AsyncIterator[BareStream]:
+    """A fresh stream on a channel of its own, before Hello."""
+    async with agent.channel(here) as channel, stream(channel, stream_id) as link:
+        yield link
+
+
+async def welcomed(link: BareStream, agent: BareAgent, **hello: Any) -> tuple[link_pb2.Welcome, list[DesiredItem], link_pb2.RevisionMark]:
+    """Say Hello; returns the Welcome, the items that followed, and the mark."""
+    await link.send(hello=agent.hello(**hello))
+    welcome = (await link.receive("welcome")).welcome
+    items: list[DesiredItem] = []
+    while True:
+        frame = await link.receive()
+        if frame.WhichOneof("body") == "revision_mark":
+            return welcome, items, frame.revision_mark
+        items.append(item_from_wire(frame.desired_item))
+
+
+async def test_a_fresh_agent_gets_everything_in_order_of_revision(here: FakeLinkHub) -> None:
+    """No state on the agent: all items, then the mark with the digest over them."""
+    agent = await joined(here)
+    for cell in ("cart", "checkout"):
+        here.fleet.put("eu-1", item(cell))
+    here.fleet.put("us-1", item("secret"))
+    here.policy.version = 4
+    async with opened(here, agent) as link:
+        welcome, items, mark = await welcomed(link, agent)
+    assert (welcome.revision, welcome.hub_epoch, welcome.timestamp_version) == (2, "hub-epoch-1", 4)
+    assert [(each.cell, each.revision) for each in items] == [("cart", 1), ("checkout", 2)]
+    assert (mark.revision, mark.items_digest) == (2, items_digest(items))
+
+
+async def test_resume_sends_only_what_is_newer(here: FakeLinkHub) -> None:
+    """Resume by revision; equal revision and digest: nothing but the mark."""
+    agent = await joined(here)
+    here.fleet.put("eu-1", item("cart"))
+    async with opened(here, agent) as link:
+        _, items, mark = await welcomed(link, agent)
+    held = {"revision": mark.revision, "hub_epoch": "hub-epoch-1", "items_digest": items_digest(items)}
+    async with opened(here, agent) as link:
+        assert (await welcomed(link, agent, **held))[1] == []
+    here.fleet.put("eu-1", item("checkout"))
+    async with opened(here, agent) as link:
+        assert [each.cell for each in (await welcomed(link, agent, **held))[1]] == ["checkout"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"hub_epoch": "before-the-restore"}, {"items_digest": "sha256:" + "0" * 64}, {"revision": 99}]
+)
+async def test_resume_sends_everything_when_in_doubt(here: FakeLinkHub, change: dict[str, Any]) -> None:
+    """Another hub epoch, another digest, or a revision from the future: all items again."""
+    agent = await joined(here)
+    here.fleet.put("eu-1", item("cart"))
+    async with opened(here, agent) as link:
+        _, items, mark = await welcomed(link, agent)
+    held = {"revision": mark.revision, "hub_epoch": "hub-epoch-1", "items_digest": items_digest(items)}
+    async with opened(here, agent) as link:
+        assert (await welcomed(link, agent, **{**held, **change}))[1] == items
+
+
+async def test_v14_no_items_means_no_change(here: FakeLinkHub) -> None:
+    """V14: an agent that holds items and a hub that has none: nothing is sent that could delete anything."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        welcome, items, mark = await welcomed(link, agent, revision=7, hub_epoch="old", items_digest="sha256:" + "1" * 64)
+    assert (welcome.revision, items, mark.revision) == (0, [], 0)
+
+
+async def test_changes_arrive_on_the_live_stream(here: FakeLinkHub) -> None:
+    """A new item, a hold, and a newer policy reach the agent without a poll."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        here.fleet.put("eu-1", item("cart", hub_state="hold"))
+        frame = await link.receive("desired_item")
+        assert frame.desired_item.hub_state == link_pb2.HUB_STATE_HOLD
+        assert (await link.receive("revision_mark")).revision_mark.revision == 1
+        here.policy.version = 9
+        here.changes.notify("policy")
+        assert (await link.receive("policy_notice")).policy_notice.timestamp_version == 9
+
+
+async def test_receipts_and_states_are_filed_and_acknowledged(here: FakeLinkHub) -> None:
+    """What an agent reports reaches the fleet under its certificate's name, and is acknowledged once it did."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        await link.send(receipt=link_pb2.Receipt(revision=1, project="shop", accepted=True))
+        await link.send(cell_status=link_pb2.CellStatus(project="shop", cell="cart"))
+        await link.send(agent_status=link_pb2.AgentStatus(spool_depth=3))
+        await until(lambda: bool(here.fleet.agent_statuses), "the state of the agent arrives")
+        here.fleet.put("eu-1", item("cart"))
+        assert (await link.receive("desired_item")).ack == 4
+    assert here.fleet.receipts[0][0] == here.fleet.cell_statuses[0][0] == "eu-1"
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ({"seq": 3, "receipt": link_pb2.Receipt()}, "link/out-of-order"),
+        ({"seq": 1, "receipt": link_pb2.Receipt()}, "link/out-of-order"),
+        ({"seq": 0, "receipt": link_pb2.Receipt()}, "link/out-of-order"),
+        ({"stream_id": "another", "receipt": link_pb2.Receipt()}, "link/out-of-order"),
+        ({"ack": 1000, "receipt": link_pb2.Receipt()}, "link/out-of-order"),
+        ({}, "link/unexpected-frame"),
+        ({"hello": link_pb2.Hello()}, "link/hello-expected"),
+    ],
+    ids=["gap", "again", "zero", "other-stream", "ack-from-the-future", "no-body", "second-hello"],
+)
+async def test_v13_v16_a_frame_out_of_order_closes_the_stream_with_state_untouched(
+    here: FakeLinkHub, frame: dict[str, Any], code: str
+) -> None:
+    """V13, V16: a refusal with its code, then the end; nothing of the frame was taken; the agent may come again."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        await link.send(**frame)
+        refusal = (await link.receive("refusal")).refusal
+        assert refusal.code == code
+        assert refusal.reason
+        assert refusal.next
+        status = await link.ended()
+        assert (status[0] is grpc.StatusCode.INVALID_ARGUMENT, status[1]) == (True, code)
+    assert here.fleet.receipts == []
+    await until(lambda: here.fleet.open["eu-1"] == [], "the stream is closed on the hub")
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"realm": "sha256:" + "0" * 64}, "link/hello-refused"),
+        ({"facts": types_pb2.ClusterFacts(uid="7f9619ff-8b86-4011-b42d-00c04fc964ff")}, "link/hello-refused"),
+        ({"statement_keyid": "0" * 64}, "link/hello-refused"),
+        ({"protocol_min": 2, "protocol_max": 3}, "wire/no-common-version"),
+        ({"protocol_min": 0, "protocol_max": 0}, "wire/no-common-version"),
+        ({"boot_id": ""}, "wire/bad-message"),
+        ({"agent_version": "x" * 5000}, "wire/bad-message"),
+        ({"schemas": ["s"] * 1000}, "wire/bad-message"),
+    ],
+)
+async def test_v3_a_hello_that_does_not_fit_is_refused(here: FakeLinkHub, change: dict[str, Any], code: str) -> None:
+    """V3, V16: realm, uid and statement key must be those bound to the certificate's name; nothing reaches the fleet."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await link.send(hello=agent.hello(**change))
+        assert (await link.receive()).refusal.code == code
+        assert (await link.ended())[1] == code
+    assert here.fleet.hellos == []
+    assert here.link.link.connected() == frozenset()
+
+
+async def test_v16_a_first_frame_that_is_no_hello_is_refused(here: FakeLinkHub) -> None:
+    """V16: nothing before Hello."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await link.send(receipt=link_pb2.Receipt())
+        assert (await link.receive()).refusal.code == "link/hello-expected"
+    assert here.fleet.receipts == []
+
+
+async def test_v16_a_frame_that_is_too_large_ends_the_stream_and_nothing_else(here: FakeLinkHub) -> None:
+    """V16: gRPC refuses it before it is parsed; the hub lives and the agent may come again."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        await link.send(receipt=link_pb2.Receipt(statement=b"x" * (LIMITS.link_message + 1)))
+        assert (await link.ended())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+
+
+async def test_v16_a_port_that_refuses_closes_the_stream_with_its_code(here: FakeLinkHub) -> None:
+    """V16: a receipt the fleet refuses is not acknowledged; its code reaches the agent."""
+    agent = await joined(here)
+    here.fleet.refuse_with = BAD_MESSAGE("the receipt makes no sense")
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        await link.send(receipt=link_pb2.Receipt())
+        frame = await link.receive("refusal")
+        assert (frame.refusal.code, frame.ack) == ("wire/bad-message", 1)
+
+
+async def test_v16_a_mistake_of_the_hub_tells_a_stranger_nothing(here: FakeLinkHub) -> None:
+    """V16: an unforeseen exception ends the call with a code and without its text, and not the process."""
+
+    async def broken(cluster: str, status: link_pb2.AgentStatus) -> None:
+        raise RuntimeError("secret in an exception")
+
+    agent = await joined(here)
+    here.fleet.agent_status = broken  # type: ignore[method-assign]
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        await link.send(agent_status=link_pb2.AgentStatus())
+        assert await link.ended() == (grpc.StatusCode.INTERNAL, "link/unexpected")
+        assert "secret" not in str(await link.call.details())
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+
+
+async def test_v2_commands_are_a_closed_list_for_one_boot_with_an_end(here: FakeLinkHub) -> None:
+    """V2: id, boot id and expiry on every command; the result comes back; nobody connected is an error."""
+    agent = await joined(here)
+    with pytest.raises(CellwardError) as refusal:
+        here.link.link.send_command("eu-1", "resync")
+    assert refusal.value.code == "link/not-connected"
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        sent = here.link.link.send_command("eu-1", "probe", "shop/cart/dev")
+        command = (await link.receive("command")).command
+        assert (command.id, command.kind, command.boot_id) == (sent, link_pb2.COMMAND_KIND_PROBE, "boot-of-eu-1")
+        assert 0 < command.expires_unix - here.clock.now().timestamp() <= 120
+        await link.send(command_result=link_pb2.CommandResult(id=sent, ok=True))
+        await until(lambda: bool(here.fleet.results), "the result arrives")
+    assert here.fleet.results[0][1].id == sent
+
+
+async def test_commands_that_nobody_takes_are_bounded(here: FakeLinkHub) -> None:
+    """A queue of commands has an end."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        with pytest.raises(CellwardError) as refusal:
+            for _ in range(LIMITS.commands + 1):
+                here.link.link.send_command("eu-1", "resync")
+        assert refusal.value.code == "link/not-connected"
+
+
+async def test_v7_the_newest_stream_wins_and_two_boots_are_a_finding(here: FakeLinkHub) -> None:
+    """The older stream is drained; another boot of one identity is recorded, the same boot (a renewal) is not."""
+    agent = await joined(here)
+    async with opened(here, agent) as first:
+        await welcomed(first, agent)
+        async with opened(here, agent, "s-2") as second:
+            await welcomed(second, agent)
+            assert (await first.receive("drain")).drain.after_ms_max > 0
+            assert (await first.ended())[0] is grpc.StatusCode.OK
+            assert [each for each in here.hub.audit.entries if each.decision == "finding"] == []
+            async with opened(here, agent, "s-3") as third:
+                await welcomed(third, agent, boot_id="a-copy")
+                await second.receive("drain")
+                await second.ended()
+                here.fleet.put("eu-1", item("cart"))
+                await third.receive("desired_item")
+    finding = next(each for each in here.hub.audit.entries if each.decision == "finding")
+    assert (finding.object, finding.code) == ("Cluster//eu-1", "link/two-live-streams")
+    assert {finding.details["boot_id"], finding.details["other_boot_id"]} == {"a-copy", "boot-of-eu-1"}
+
+
+async def test_shutdown_drains_the_streams() -> None:
+    """A hub that goes away says so, with a range to draw the delay from."""
+    here = FakeLinkHub(SystemClock(), LIMITS)
+    async with here.running():
+        agent = await joined(here)
+        channel = agent.channel(here)
+        context = stream(channel)
+        link = await context.__aenter__()
+        await welcomed(link, agent)
+    drain = (await link.receive("drain")).drain
+    assert 0 < drain.after_ms_min < drain.after_ms_max
+    assert (await link.ended())[0] is grpc.StatusCode.OK
+    await context.__aexit__(None, None, None)
+    await channel.close()
+
+
+async def test_the_hub_keeps_an_idle_stream_alive_and_ends_a_silent_one() -> None:
+    """Heartbeats go out while nothing happens; an agent that says nothing for too long is let go."""
+    limits = SyncLimits(recheck=0.1, heartbeat=0.05, silence=0.5)
+    async with FakeLinkHub(SystemClock(), limits).running() as here:
+        agent = await joined(here)
+        async with opened(here, agent) as link:
+            await welcomed(link, agent)
+            assert (await link.receive()).WhichOneof("body") == "heartbeat"
+            assert await link.ended() == (grpc.StatusCode.UNAVAILABLE, "link/silent")
+
+
+async def test_a_stream_without_hello_is_ended() -> None:
+    """Nobody holds a stream open without saying who he is."""
+    async with FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, hello=0.2)).running() as here:
+        agent = await joined(here)
+        async with opened(here, agent) as link:
+            assert await link.ended() == (grpc.StatusCode.INVALID_ARGUMENT, "link/hello-expected")
+
+
+async def test_a_slow_reader_is_let_go_and_costs_a_bounded_amount() -> None:
+    """An agent that does not read: the hub stops at the flow-control window, and ends the stream after its bound."""
+    limits = SyncLimits(recheck=0.1, write=0.5)
+    async with FakeLinkHub(SystemClock(), limits).running() as here:
+        agent = await joined(here)
+        for number in range(4000):
+            row = item(f"c-{number}")
+            here.fleet.rows.setdefault("eu-1", {})[row.key] = DesiredItem(
+                number + 1, *row.key, row.deployment_digest, row.evidence * 20
+            )
+        async with opened(here, agent) as link:
+            await link.send(hello=agent.hello())
+            await until(lambda: here.fleet.open.get("eu-1") == ["s-1"], "the stream is open")
+            await until(lambda: here.fleet.open["eu-1"] == [], "the stream is closed on the hub", 15)
+            assert here.link.link.connected() == frozenset()
