@@ -1,0 +1,58 @@
+"""What a new release changes in the inventory, and the brake on deletion (V14); pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.applier.errors import PRUNE_BRAKE
+from agent.applier.model import CellRecord, OwnedObject, Role
+from agent.applier.order import DATA, removal
+from agent.kube.interfaces import ObjectRef
+
+#: So many objects may always go in one change.
+PRUNE_FLOOR: Final = 3
+#: Beyond that, this share of the inventory, in percent.
+PRUNE_PERCENT: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """What goes, in order of removal, and what stays although it is no longer released because it holds data."""
+
+    delete: tuple[OwnedObject, ...]
+    retain: tuple[OwnedObject, ...]
+
+
+def plan_prune(record: CellRecord, released: Iterable[ObjectRef]) -> Prune:
+    """Compare the inventory with what is released now; namespace and rights are never pruned."""
+    wanted = set(released)
+    gone = [o for o in record.objects if o.ref not in wanted and o.role in {Role.OBJECT, Role.ISOLATION}]
+    return Prune(
+        delete=removal(owned for owned in gone if owned.ref.kind not in DATA),
+        retain=tuple(owned for owned in gone if owned.ref.kind in DATA),
+    )
+
+
+def check_brake(record: CellRecord, prune: Prune, *, signed_limit: int, confirmed: int) -> None:
+    """Raise apply/prune-needs-confirmation when too much would go at once.
+
+    Args:
+        record: the inventory before the change.
+        prune: what would go.
+        signed_limit: the limit of the signed bindings; the smaller of the two limits holds.
+        confirmed: ``confirm_prune`` of the signed Deployment.
+    """
+    total = sum(1 for owned in record.objects if owned.role in {Role.OBJECT, Role.ISOLATION})
+    limit = min(max(PRUNE_FLOOR, total * PRUNE_PERCENT // 100), signed_limit)
+    count = len(prune.delete)
+    if count > max(limit, confirmed):
+        names = ", ".join(str(owned.ref) for owned in prune.delete[:5])
+        raise PRUNE_BRAKE(
+            f"the release deletes {count} of {total} objects ({names}…), {limit} may go without confirmation",
+            hint=f"Sign a Deployment with confirmPrune: {count} if that is meant.",
+            object=record.namespace,
+            count=count,
+            limit=limit,
+        )

@@ -1,0 +1,216 @@
+"""The real API server, over the HTTP session, TLS and credentials of ``kubernetes.aio``.
+
+Its typed models and its dynamic client are not used: the models drop fields they do not know, and the dynamic client
+walks discovery and cannot send a JSON patch. What remains is a path from a closed table and a dictionary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+
+from agent.kube.answers import error_of
+from agent.kube.config import load_configuration
+from agent.kube.errors import KUBE_UNAVAILABLE, KUBE_UNEXPECTED
+from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
+from agent.kube.kinds import KindInfo, collection_path, kind_of, object_path
+from agent.kube.watch import WatchLoop
+from cellward.runtime.clock import SystemClock, Timer
+
+_APPLY: Final = "application/apply-patch+yaml"
+_JSON_PATCH: Final = "application/json-patch+json"
+#: Seconds for one request as a whole; webhooks may take ten of them each.
+REQUEST_SECONDS: Final = 30.0
+_CONNECT_SECONDS: Final = 5.0
+#: Objects per page of a list.
+_PAGE: Final = 500
+_NETWORK_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+class KubeClient:
+    """Satisfies ``KubeApi``; make it with ``connect``."""
+
+    def __init__(self, api: Any, timer: Timer) -> None:  # noqa: ANN401 - the library is untyped
+        self._api = api
+        self._timer = timer
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None, *, timer: Timer | None = None) -> KubeClient:
+        """Load credentials; the first request comes with the first call. Raises kube/no-credentials."""
+        from kubernetes.aio.client import ApiClient  # noqa: PLC0415 - costs half a second and 49 MB
+
+        configuration = await load_configuration(kubeconfig)
+        return cls(ApiClient(configuration), timer if timer is not None else SystemClock())
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+    async def apply(
+        self,
+        obj: Mapping[str, Any],
+        *,
+        manager: str,
+        force: bool = False,
+        dry_run: bool = False,
+        as_user: str | None = None,
+    ) -> JSONObject:
+        """Server-side apply."""
+        ref = ref_of(obj)
+        query = {"fieldManager": manager, "fieldValidation": "Strict", "force": "true" if force else "false"}
+        if dry_run:
+            query["dryRun"] = "All"
+        path = f"{object_path(ref)}?{urlencode(query)}"
+        return await self._call("PATCH", path, f"apply {ref}", body=dict(obj), content_type=_APPLY, as_user=as_user)
+
+    async def create_dry_run(
+        self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None
+    ) -> JSONObject:
+        """POST with dryRun and strict validation."""
+        ref = ref_of(obj)
+        object_path(ref)  # checks the namespace, which a POST to a collection would not
+        query = {"fieldManager": manager, "fieldValidation": "Strict", "dryRun": "All"}
+        path = f"{collection_path(kind_of(ref.api_version, ref.kind), ref.namespace)}?{urlencode(query)}"
+        return await self._call("POST", path, f"create {ref} (dry run)", body=dict(obj), as_user=as_user)
+
+    async def get(self, ref: ObjectRef, *, as_user: str | None = None) -> JSONObject:
+        """GET one object."""
+        return await self._call("GET", object_path(ref), f"get {ref}", as_user=as_user)
+
+    async def list(
+        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = ""
+    ) -> tuple[JSONObject, ...]:
+        """GET a collection, page by page."""
+        info = kind_of(api_version, kind)
+        found: list[JSONObject] = []
+        following = ""
+        while True:
+            query = {"limit": str(_PAGE), "labelSelector": label_selector, "continue": following}
+            path = f"{collection_path(info, namespace)}?{urlencode({k: v for k, v in query.items() if v})}"
+            page = await self._call("GET", path, f"list {kind}")
+            # The items of a list come without apiVersion and kind.
+            found += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
+            following = page.get("metadata", {}).get("continue", "")
+            if not following:
+                return tuple(found)
+
+    async def delete(
+        self,
+        ref: ObjectRef,
+        *,
+        propagation: str = "Background",
+        uid: str = "",
+        resource_version: str = "",
+        as_user: str | None = None,
+    ) -> None:
+        """DELETE one object with preconditions."""
+        conditions = {"uid": uid, "resourceVersion": resource_version}
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation,
+            "preconditions": {key: value for key, value in conditions.items() if value},
+        }
+        await self._call("DELETE", object_path(ref), f"delete {ref}", body=body, as_user=as_user)
+
+    async def patch_json(
+        self,
+        ref: ObjectRef,
+        operations: Sequence[Mapping[str, Any]],
+        *,
+        manager: str,
+        as_user: str | None = None,
+    ) -> JSONObject:
+        """JSON patch."""
+        path = f"{object_path(ref)}?{urlencode({'fieldManager': manager, 'fieldValidation': 'Strict'})}"
+        body = [dict(operation) for operation in operations]
+        return await self._call("PATCH", path, f"patch {ref}", body=body, content_type=_JSON_PATCH, as_user=as_user)
+
+    def watch(self, api_version: str, kind: str, *, label_selector: str = "") -> AsyncIterator[WatchEvent]:
+        """Watch for ever."""
+        info = kind_of(api_version, kind)
+
+        async def open_stream(query: Mapping[str, str], seconds: float) -> aiohttp.ClientResponse:
+            return await self._open(info, query, seconds, label_selector)
+
+        return WatchLoop(info, open_stream, self._timer).events()
+
+    async def _open(
+        self, info: KindInfo, query: Mapping[str, str], seconds: float, label_selector: str
+    ) -> aiohttp.ClientResponse:
+        full = {**query, **({"labelSelector": label_selector} if label_selector else {})}
+        path = f"{collection_path(info, '')}?{urlencode(full)}"
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+        return await self._send("GET", path, f"watch {info.kind}", timeout=timeout)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        body: object = None,
+        content_type: str = "application/json",
+        as_user: str | None = None,
+    ) -> JSONObject:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
+        response = await self._send(
+            method, path, what, timeout=timeout, body=body, content_type=content_type, as_user=as_user
+        )
+        try:
+            value = json.loads(await response.read())
+        except _NETWORK_ERRORS as error:
+            raise KUBE_UNAVAILABLE(f"{what}: {type(error).__name__}: {error}") from error
+        except ValueError as error:
+            raise KUBE_UNEXPECTED(f"{what}: the answer is not JSON") from error
+        finally:
+            response.release()
+        if not isinstance(value, dict):
+            raise KUBE_UNEXPECTED(f"{what}: the answer is not an object")
+        return value
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        timeout: aiohttp.ClientTimeout,
+        body: object = None,
+        content_type: str = "application/json",
+        as_user: str | None = None,
+    ) -> aiohttp.ClientResponse:
+        """Send one request; return the open response of a success, raise our error of anything else."""
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "cellward-agent"}
+        if as_user is not None:
+            headers["Impersonate-User"] = as_user
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            url = self._api.configuration.host + path
+            # The pool has no queue limit of its own; a full one would otherwise block for ever.
+            async with asyncio.timeout(REQUEST_SECONDS + 1):
+                answer = await self._api.rest_client.request(
+                    method, url, headers=headers, body=body, _request_timeout=timeout
+                )
+            response: aiohttp.ClientResponse = answer.response
+            if response.status < 300:
+                return response
+            text = await response.text(errors="replace")
+            response.release()
+        except _NETWORK_ERRORS as error:
+            raise KUBE_UNAVAILABLE(f"{what}: {type(error).__name__}: {error}") from error
+        raise error_of(response.status, _status_of(text), what)
+
+
+def _status_of(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {"message": text}
+    return value if isinstance(value, dict) else {"message": text}

@@ -1,0 +1,44 @@
+"""Where the API server is and how to prove who we are: a named kubeconfig, or the pod's service account.
+
+A kubeconfig is never taken from the environment or the home directory: an agent started on a person's machine must not
+find that person's cluster.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agent.kube.errors import KUBE_NO_CREDENTIALS
+
+#: Connections to the API server. Every watch holds one for ever, so it must be well above the number of watches.
+POOL_SIZE = 64
+
+
+async def load_configuration(kubeconfig: Path | None) -> Any:  # noqa: ANN401 - the library is untyped
+    """Return the library's configuration; raises kube/no-credentials.
+
+    The import costs half a second and 49 MB, hence here and not at the top.
+    """
+    from kubernetes.aio.client import Configuration  # noqa: PLC0415
+    from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config  # noqa: PLC0415
+
+    # The constructor, not get_default_copy: a default set elsewhere in the process must not leak in.
+    configuration = type.__call__(Configuration)
+    try:
+        if kubeconfig is None:
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            await load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
+            )
+    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        where = str(kubeconfig) if kubeconfig is not None else "the pod's service account"
+        raise KUBE_NO_CREDENTIALS(f"{where}: {type(error).__name__}: {error}") from error
+    if not configuration.verify_ssl or not str(configuration.host).startswith("https://"):
+        raise KUBE_NO_CREDENTIALS(f"{configuration.host} would be spoken to without verified TLS")
+    configuration.connection_pool_maxsize = POOL_SIZE
+    configuration.retries = None
+    # trust_env would send these requests through the proxy meant for the hub.
+    configuration.client_session_kwargs = {"trust_env": False}
+    return configuration
