@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.audit.interfaces import RefusalText
 from agent.spool.interfaces import ChainHead
 from cellward.audit.chain import ChainState
-from cellward.audit.checkpoint import sign_statement
+from cellward.audit.statement import sign_statement
 from cellward.documents import canonical, dsse
 from cellward.runtime.files import write_atomic
 

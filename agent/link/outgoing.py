@@ -59,11 +59,14 @@ class Outgoing:
         due, self._status_due = self._status_due, False
         return due
 
-    def take_reports(self) -> tuple[CellReport, ...]:
-        """Return and forget the waiting reports; every new session starts with all of them anyway."""
-        taken = tuple(self._reports.values())
-        self._reports.clear()
-        return taken
+    def reports(self) -> tuple[tuple[CellKey, CellReport], ...]:
+        """Return unacknowledged reports, oldest first, one per cell."""
+        return tuple(self._reports.items())
+
+    def report_done(self, key: CellKey, report: CellReport) -> None:
+        """Forget an acknowledged report, unless a newer one replaced it."""
+        if self._reports.get(key) is report:
+            del self._reports[key]
 
     def results(self) -> tuple[link_pb2.CommandResult, ...]:
         """Return unacknowledged results, oldest first."""

@@ -20,6 +20,7 @@ import grpc.aio
 import structlog
 
 from agent.link.errors import OUT_OF_ORDER, PROTOCOL, STREAM_REFUSED
+from agent.link.interfaces import CellReport
 from agent.link.outgoing import Outgoing, report_to_wire
 from agent.spool.interfaces import CellKey
 from cellward.errors import known
@@ -61,11 +62,14 @@ class SessionHooks:
 
 @dataclass(slots=True)
 class _Flight:
-    """Frames sent and not yet acknowledged, with the receipt or result each carried."""
+    """Frames sent and not yet acknowledged, with what each carried; and what this stream has carried so far."""
 
     receipts: dict[int, tuple[CellKey, int]] = field(default_factory=dict)
-    numbers: set[int] = field(default_factory=set)
     results: dict[int, str] = field(default_factory=dict)
+    reports: dict[int, tuple[CellKey, CellReport]] = field(default_factory=dict)
+    receipts_sent: set[int] = field(default_factory=set)
+    results_sent: set[str] = field(default_factory=set)
+    reports_sent: dict[CellKey, CellReport] = field(default_factory=dict)
 
 
 class Session:
@@ -237,8 +241,6 @@ class Session:
 
     async def _send_all(self) -> None:
         """Send whatever waits, and heartbeats, until asked to finish."""
-        # Forgotten before the snapshot is taken, not after it was sent: what changes meanwhile is sent again.
-        self._outgoing.take_reports()
         for report in self._hooks.all_reports():
             await self._send(cell_status=report)
         await self._send(agent_status=await self._hooks.agent_status())
@@ -266,16 +268,22 @@ class Session:
                 await self._beat()
 
     async def _flush(self) -> None:
-        for number, key, payload in await self._outgoing.receipts():
-            if number not in self._flight.numbers:
-                self._flight.numbers.add(number)
-                self._flight.receipts[self._sent + 1] = (key, number)
+        """Send what this stream has not carried yet; each stays in ``outgoing`` until its frame is acknowledged."""
+        flight, outgoing = self._flight, self._outgoing
+        for number, key, payload in await outgoing.receipts():
+            if number not in flight.receipts_sent:
+                flight.receipts_sent.add(number)
+                flight.receipts[self._sent + 1] = (key, number)
                 await self._send(receipt=link_pb2.Receipt.FromString(payload))
-        for report in self._outgoing.take_reports():
-            await self._send(cell_status=report_to_wire(report))
-        for result in self._outgoing.results():
-            if result.id not in self._flight.results.values():
-                self._flight.results[self._sent + 1] = result.id
+        for key, report in outgoing.reports():
+            if flight.reports_sent.get(key) is not report:
+                flight.reports_sent[key] = report
+                flight.reports[self._sent + 1] = (key, report)
+                await self._send(cell_status=report_to_wire(report))
+        for result in outgoing.results():
+            if result.id not in flight.results_sent:
+                flight.results_sent.add(result.id)
+                flight.results[self._sent + 1] = result.id
                 await self._send(command_result=result)
 
     async def _woken(self, event: asyncio.Event) -> bool:
@@ -309,11 +317,14 @@ class Session:
     async def _acknowledged(self, ack: int) -> None:
         if ack > self._sent:
             raise OUT_OF_ORDER(f"the hub acknowledged frame {ack}, only {self._sent} were sent")
-        for seq in sorted(seq for seq in self._flight.receipts if seq <= ack):
-            key, number = self._flight.receipts.pop(seq)
+        flight = self._flight
+        for seq in [seq for seq in flight.receipts if seq <= ack]:
+            key, number = flight.receipts.pop(seq)
             await self._outgoing.receipt_done(key, number)
-        for seq in sorted(seq for seq in self._flight.results if seq <= ack):
-            self._outgoing.result_done(self._flight.results.pop(seq))
+        for seq in [seq for seq in flight.reports if seq <= ack]:
+            self._outgoing.report_done(*flight.reports.pop(seq))
+        for seq in [seq for seq in flight.results if seq <= ack]:
+            self._outgoing.result_done(flight.results.pop(seq))
 
 
 async def _failure(call: Any) -> Exception:  # noqa: ANN401 - the stub's call type is not exported

@@ -202,15 +202,50 @@ class AuditSpool(Protocol):
 class StateDb(Protocol):
     """All of it; ``agent.spool.state.open_state`` makes the real one."""
 
-    floors: Floors
-    time_floor: TimeFloorStore
-    items: Items
-    accepted: Items
-    blobs: Blobs
-    inventory: Inventory
-    meta: Meta
-    outbox: Outbox
-    audit: AuditSpool
+    @property
+    def floors(self) -> Floors:
+        """Sequence floors."""
+        ...
+
+    @property
+    def time_floor(self) -> TimeFloorStore:
+        """The time floor."""
+        ...
+
+    @property
+    def items(self) -> Items:
+        """Desired items as received; nothing in them is verified."""
+        ...
+
+    @property
+    def accepted(self) -> Items:
+        """Desired items as verified and accepted."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs:
+        """Bytes by digest."""
+        ...
+
+    @property
+    def inventory(self) -> Inventory:
+        """Inventories by namespace."""
+        ...
+
+    @property
+    def meta(self) -> Meta:
+        """Small named strings."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox:
+        """Unacknowledged receipts."""
+        ...
+
+    @property
+    def audit(self) -> AuditSpool:
+        """The audit spool."""
+        ...
 
     @property
     def uid(self) -> str:
