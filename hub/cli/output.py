@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
-    _T = TypeVar("_T", bound=BaseModel)
 
 
 class Format(str, Enum):

@@ -1,0 +1,90 @@
+"""What every command needs: the local directory, the output format, a client; and the one place that shows errors."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from cellward.errors import CellwardError
+from hub.cli.client import Client
+from hub.cli.errors import FOREIGN_HUB
+from hub.cli.home import Home, Trust, default_home
+from hub.cli.output import Format, say
+
+_P = ParamSpec("_P")
+
+#: Common options, the same on every command.
+HomeOption = Annotated[
+    Path, typer.Option("--home", help="Directory of keys and trust.yaml.", envvar="CELLWARD_HOME", show_default=False)
+]
+OutputOption = Annotated[Format, typer.Option("--output", "-o", help="Format of what is printed.")]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="File with the passphrase of the local keys.")
+]
+DEFAULT_HOME = default_home()
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The local directory, and whom it belongs to."""
+
+    home: Home
+
+    def client(self) -> Client:
+        """A client of the hub logged in to."""
+        return Client(self.home.profile())
+
+    def trusted_client(self, trust: Trust) -> Client:
+        """The same, after comparing its realm with trust.yaml: nothing is signed for, or told to, another hub."""
+        from hub.api import schemas
+
+        client = self.client()
+        realm = client.get("/trust", schemas.Trust).realm
+        if realm != trust.realm:
+            raise FOREIGN_HUB(f"the hub serves realm {realm or '(none)'}, trust.yaml names {trust.realm}")
+        return client
+
+
+def local(home: Path) -> Local:
+    """The local directory of a command."""
+    return Local(Home(home))
+
+
+def now() -> datetime:
+    """Time of this machine; what is signed carries it, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def command(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Wrap a command: an expected failure becomes three lines on stderr and its exit code, never a traceback."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except CellwardError as error:
+            show_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:
+            # The reader has seen enough, as with `| head`; keep the interpreter from complaining at its end.
+            sys.stdout = None  # type: ignore[assignment]
+            raise typer.Exit(0) from None
+
+    return wrapped
+
+
+def show_error(error: CellwardError) -> None:
+    """What failed, why, and what to do next (V15)."""
+    say(f"error: {error.message} [{error.code}]")
+    for name in ("rule", "object"):
+        if error.details.get(name):
+            say(f"  {name}: {error.details[name]}")
+    if error.hint:
+        say(f"  next: {error.hint}")

@@ -1,0 +1,242 @@
+"""``cellward policy``: publish, refresh, list. Signs here; the hub adds only its timestamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hub.cli import errors
+from hub.cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, PassphraseOption, command, local, now
+from hub.cli.home import Home, Trust, parse_yaml, read_file
+from hub.cli.output import Format, say, short, show_list, show_one, show_table
+
+if TYPE_CHECKING:
+    from cellward.documents.keyring import Keyring
+    from cellward.policy.bundle import Bundle
+    from cellward.policy.model import Binding, BindingSet
+    from cellward.policy.publisher import Publication, RepositoryState
+    from cellward.policy.trust import PolicyFloors
+    from hub.api import schemas
+    from hub.cli.client import Client
+
+app = typer.Typer(no_args_is_help=True, help="Policy bundles and their bindings.")
+
+#: File with bindings that is used when it lies beside the bundles.
+DEFAULT_BINDINGS = "bindings.yaml"
+_TOP = {"bindings", "pruneLimit", "thresholds", "hubAttestation"}
+_FIELDS = {"name", "bundle", "selector", "mode", "stalenessSeconds", "onStale", "parameters"}
+
+
+@app.command()
+@command
+def publish(
+    directory: Annotated[Path, typer.Argument(help="A bundle (with .manifest), or a directory of bundles.")],
+    bindings: Annotated[
+        Path | None, typer.Option(help="YAML with the bindings; default: bindings.yaml beside the bundles, or all.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Build, sign and publish bundles, bindings and the keyring as one set."""
+    from cellward.policy import publisher
+    from hub.cli.keys import load_all
+
+    place = local(home)
+    trust = place.home.trust()
+    archives, bundles = _build(directory)
+    chosen = bindings or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
+    binding_set = _bindings(trust.realm, chosen, bundles)
+    keyring = _keyring(place.home)
+    client = place.trusted_client(trust)
+    state = _state(client, trust)
+    policy, keyring_key, publisher_key = load_all(place.home, passphrase_file, "policy", "keyring", "publisher")
+    publication = publisher.publish(
+        state,
+        bundles=archives,
+        bindings=binding_set,
+        keyring=keyring,
+        keyring_keys=publisher.RoleKeys((keyring_key.public_spki_der,)),
+        keys=publisher.SigningKeys(policy=(policy,), keyring=(keyring_key,), publisher=(publisher_key,)),
+        now=now(),
+        known=_floors(place.home),
+    )
+    _upload(place, client, publication, output)
+
+
+@app.command()
+@command
+def refresh(
+    home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table, passphrase_file: PassphraseOption = None
+) -> None:
+    """Renew the publisher's snapshot (7 days); nothing else changes. Meant for a schedule."""
+    from cellward.policy import publisher
+    from hub.cli.keys import load_key
+
+    place = local(home)
+    trust = place.home.trust()
+    client = place.trusted_client(trust)
+    keys = publisher.SigningKeys(publisher=(load_key(place.home, "publisher", passphrase_file),))
+    publication = publisher.refresh(_state(client, trust), keys=keys, now=now(), known=_floors(place.home))
+    _upload(place, client, publication, output)
+
+
+@app.command("list")
+@command
+def list_policy(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
+    """Show what the hub serves: versions, bundles and bindings."""
+    from hub.api import schemas
+
+    policy = local(home).client().get("/policy", schemas.Policy)
+    if output in {Format.json, Format.yaml}:
+        show_one(policy, output, lambda: None, "")
+        return
+    if policy.published is None:
+        say("no policy was published yet; next: cellward policy publish DIR")
+    elif output is Format.table:
+        _show_versions(policy.published)
+    targets = {bundle.target: bundle for bundle in policy.bundles}
+    show_list(
+        policy.bindings,
+        output,
+        (
+            ("binding", lambda item: item.name),
+            ("bundle", lambda item: item.bundle.removeprefix("bundles/").removesuffix(".tar.gz")),
+            ("digest", lambda item: short(targets[item.bundle].digest) if item.bundle in targets else "?"),
+            ("mode", lambda item: item.mode),
+            ("on stale", lambda item: f"{item.on_stale} after {item.staleness_seconds} s"),
+            ("selector", lambda item: " ".join(f"{key}={value}" for key, value in item.selector.items())),
+        ),
+        lambda item: f"binding/{item.name}",
+    )
+
+
+def _build(directory: Path) -> tuple[list[bytes], list[Bundle]]:
+    from cellward.policy.bundle import build_bundle, read_bundle
+
+    if not directory.is_dir():
+        raise errors.BAD_FILE(f"{directory} is not a directory")
+    found = [directory] if (directory / ".manifest").exists() else sorted(p.parent for p in directory.glob("*/.manifest"))
+    if not found:
+        raise errors.BAD_FILE(f"{directory} has no .manifest, and no directory in it has one")
+    archives = [build_bundle(path) for path in found]
+    return archives, [read_bundle(archive) for archive in archives]
+
+
+def _bindings(realm: str, file: Path | None, bundles: Iterable[Bundle]) -> BindingSet:
+    """Bindings from a file; without one, every bundle is enforced on every cluster."""
+    from cellward.documents.facts import Selector
+    from cellward.policy.model import Binding, BindingSet
+
+    by_name = {bundle.name: bundle for bundle in bundles}
+    if file is None:
+        everywhere = Selector(all=True)
+        return BindingSet(
+            realm,
+            tuple(Binding(name, found.target_path, found.digest, everywhere) for name, found in sorted(by_name.items())),
+        )
+    values = parse_yaml(read_file(file), file)
+    unknown = sorted(set(values) - _TOP)
+    entries = values.get("bindings")
+    if unknown or not isinstance(entries, list):
+        raise errors.BAD_FILE(f"{file}: {'unknown fields ' + ', '.join(unknown) if unknown else 'bindings must be a list'}")
+    attestation = values.get("hubAttestation") or {}
+    try:
+        return BindingSet(
+            realm,
+            tuple(_binding(file, entry, by_name) for entry in entries),
+            prune_limit=int(values.get("pruneLimit", 10)),
+            thresholds={str(kind): int(count) for kind, count in dict(values.get("thresholds") or {}).items()},
+            hub_attestation=tuple(str(name) for name in attestation.get("environments", ())),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise errors.BAD_FILE(f"{file} is malformed: {error}") from error
+
+
+def _binding(file: Path, entry: Any, bundles: dict[str, Bundle]) -> Binding:  # noqa: ANN401 - YAML, checked here
+    from cellward.documents.facts import Selector
+    from cellward.policy.model import Binding
+
+    if not isinstance(entry, dict) or set(entry) - _FIELDS or "name" not in entry or "selector" not in entry:
+        raise errors.BAD_FILE(f"{file}: a binding has name, bundle, selector, and of {', '.join(sorted(_FIELDS))}")
+    bundle = bundles.get(str(entry.get("bundle", entry["name"])))
+    if bundle is None:
+        raise errors.BAD_FILE(f"{file}: binding {entry['name']} names bundle {entry.get('bundle')!r}, which is not here")
+    plain = Binding("", "", "", Selector(all=True))
+    mode, on_stale = str(entry.get("mode", plain.mode)), str(entry.get("onStale", plain.on_stale))
+    return Binding(
+        name=str(entry["name"]),
+        bundle=bundle.target_path,
+        bundle_digest=bundle.digest,
+        selector=Selector.from_json(entry["selector"]),
+        mode=mode,  # type: ignore[arg-type]  # dump_bindings reads it back strictly
+        staleness_seconds=int(entry.get("stalenessSeconds", plain.staleness_seconds)),
+        on_stale=on_stale,  # type: ignore[arg-type]
+        parameters=dict(entry.get("parameters") or {}),
+    )
+
+
+def _keyring(home: Home) -> Keyring:
+    from cellward.documents.keyring import Keyring
+
+    value = home.read_json("keyring.json")
+    if value is None:
+        raise errors.NOT_INITIALISED(f"{home.file('keyring.json')} does not exist")
+    return Keyring.from_json(value)
+
+
+def _floors(home: Home) -> PolicyFloors | None:
+    from cellward.policy.trust import PolicyFloors
+
+    value = home.read_json("floors.json")
+    try:
+        return PolicyFloors.from_json(value) if value is not None else None
+    except ValueError as error:
+        raise errors.BAD_FILE(f"{home.file('floors.json')} is malformed: {error}") from error
+
+
+def _state(client: Client, trust: Trust) -> RepositoryState:
+    """What is published now. The first root comes from here, never from the hub."""
+    from cellward.policy.publisher import RepositoryState
+    from hub.api import schemas
+
+    served = client.get("/policy/metadata", schemas.PolicyMetadata)
+    own = read_file(trust.root_file)
+    return RepositoryState((own, *served.roots[1:]), served.targets, served.keyring, served.snapshot)
+
+
+def _upload(place: Local, client: Client, publication: Publication, output: Format) -> None:
+    from hub.api import schemas
+
+    body = schemas.Publication(
+        metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
+        targets=[schemas.TargetFile(digest=digest, data=data) for digest, data in _by_digest(publication).items()],
+    )
+    result = client.post("/policy/publications", body, schemas.PublicationResult)
+    place.home.write_json("floors.json", publication.floors.to_json())
+    show_one(result, output, lambda: _show_versions(result), f"policy/{result.snapshot_version}")
+
+
+def _by_digest(publication: Publication) -> dict[str, bytes]:
+    from cellward.policy.trust import digest_of
+
+    return {digest_of(data): data for data in publication.targets.values()}
+
+
+def _show_versions(result: schemas.PublicationResult) -> None:
+    show_table(
+        ("root", "targets", "keyring", "snapshot", "timestamp", "snapshot expires"),
+        [
+            [
+                str(result.root_version),
+                str(result.targets_version),
+                str(result.keyring_version),
+                str(result.snapshot_version),
+                str(result.timestamp_version),
+                f"{result.snapshot_expires:%Y-%m-%d %H:%M} UTC",
+            ]
+        ],
+    )

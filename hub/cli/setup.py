@@ -1,0 +1,151 @@
+"""``cellward init`` and ``cellward login``: whom this machine talks to, and what it trusts."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli import errors
+from hub.cli.client import Client, Profile, parse_server
+from hub.cli.context import DEFAULT_HOME, HomeOption, PassphraseOption, command, local, now
+from hub.cli.home import KEY_NAMES, Home, Trust, read_file
+from hub.cli.output import say
+
+if TYPE_CHECKING:
+    from cellward.documents.dsse import Ed25519Signer
+    from cellward.documents.keyring import Keyring
+    from cellward.policy.publisher import RoleKeys
+    from hub.api import schemas
+
+#: How long the author's first key may sign.
+AUTHOR_LIFE = timedelta(days=365)
+#: Kinds an author signs.
+AUTHOR_KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
+_MAX_TOKEN = 4096
+
+
+@command
+def login(
+    server: Annotated[str, typer.Option(help="https://HOST:PORT of the hub's API.")],
+    ca_file: Annotated[Path, typer.Option(help="PEM of the CA that the hub's certificate is from.")],
+    token_file: Annotated[Path, typer.Option(help='File with the API token; "-" reads standard input.')],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Remember a hub, after proving that it answers and knows the token."""
+    from hub.api import schemas
+
+    parse_server(server)
+    token = (sys.stdin.buffer.read(_MAX_TOKEN) if str(token_file) == "-" else read_file(token_file, _MAX_TOKEN)).strip()
+    ca_pem = read_file(ca_file)
+    who = Client(Profile(server, ca_file, token.decode("ascii", "replace"))).get("/whoami", schemas.WhoAmI)
+    place = Home(home)
+    place.create()
+    place.write("hub-ca.pem", ca_pem, 0o644)
+    place.write("token", token + b"\n")
+    place.write("config.yaml", f"server: {server}\n".encode())
+    say(f"logged in to {server} as {who.subject} ({who.role})")
+
+
+@command
+def init(
+    home: HomeOption = DEFAULT_HOME,
+    passphrase_file: PassphraseOption = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Keep the keys unencrypted; marks the installation as evaluation.")
+    ] = False,
+    owner: Annotated[str, typer.Option(help="Whose keys these are, as in the keyring.")] = "",
+) -> None:
+    """Make the keys of this installation here, and give the hub its root of trust. No key leaves this machine."""
+    from hub.api import schemas
+
+    place = local(home)
+    client = place.client()
+    if not place.home.file("root.json").exists():
+        hub = client.get("/trust", schemas.Trust)
+        if hub.realm:
+            raise errors.FOREIGN_HUB(f"this hub already serves realm {hub.realm}, and its root is not in {home}")
+        _make(place.home, hub, _passphrase(passphrase_file, none=no_passphrase), owner or getpass.getuser())
+    trust = place.home.trust()
+    root = read_file(trust.root_file)
+    adopted = client.post("/trust/root", schemas.RootAdoption(root=root), schemas.Trust)
+    if adopted.realm != trust.realm:
+        raise errors.FOREIGN_HUB(f"the hub serves realm {adopted.realm}, trust.yaml names {trust.realm}")
+    print(trust.realm)
+    say(f"keys and trust.yaml are in {home}; keep a copy where the hub's administrators cannot change it")
+    if trust.evaluation:
+        say("evaluation: the keys are not encrypted, and one person holds all of them")
+    say("next: cellward policy publish DIR")
+
+
+def _passphrase(file: Path | None, *, none: bool) -> bytes | None:
+    from hub.cli.keys import given_passphrase
+
+    if none and file is not None:
+        raise errors.BAD_OPTION("--no-passphrase and --passphrase-file exclude each other")
+    return None if none else given_passphrase(file, new=True)
+
+
+def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) -> None:
+    """Make keys, root, keyring and trust.yaml; root.json comes last, so that a half-made home is not taken for one."""
+    from cellward.documents.dsse import Ed25519Signer
+    from cellward.policy import publisher
+    from cellward.policy.trust import digest_of, realm_of
+    from hub.cli.keys import save_key
+
+    home.create()
+    if any(home.file("keys").iterdir()):
+        raise errors.EXISTS(f"{home.file('keys')} has keys, but there is no root.json beside them")
+    keys = {name: Ed25519Signer.generate() for name in KEY_NAMES}
+    root = publisher.create_root(
+        root=_role(keys["root"]),
+        policy=_role(keys["policy"]),
+        publisher=_role(keys["publisher"]),
+        timestamp=publisher.RoleKeys((hub.timestamp_spki,)),
+        signers=(keys["root"],),
+        now=now(),
+    )
+    realm = realm_of(root)
+    for name, signer in keys.items():
+        save_key(home, name, signer, passphrase)
+    home.write_json("keyring.json", _keyring(realm, owner, keys["author"]).to_json())
+    home.write_trust(
+        Trust(
+            realm=realm,
+            root_file=home.file("root.json"),
+            root_digest=digest_of(root),
+            owner=owner,
+            evaluation=passphrase is None,
+            tree_head_spki=hub.tree_head_spki,
+        )
+    )
+    home.write("root.json", root, 0o644)
+
+
+def _role(signer: Ed25519Signer) -> RoleKeys:
+    from cellward.policy.publisher import RoleKeys
+
+    return RoleKeys((signer.public_spki_der,))
+
+
+def _keyring(realm: str, owner: str, author: Ed25519Signer) -> Keyring:
+    from cellward.documents.keyring import Keyring, KeyringEntry
+
+    start = now() - timedelta(minutes=5)
+    entry = KeyringEntry(
+        keyid=author.keyid,
+        scheme=author.scheme,
+        spki_der=author.public_spki_der,
+        owner=owner,
+        kinds=AUTHOR_KINDS,
+        projects=("*",),
+        environments=("*",),
+        not_before=start,
+        not_after=start + AUTHOR_LIFE,
+    )
+    return Keyring(realm, 1, (entry,))
+
