@@ -73,7 +73,7 @@ class ClusterStore(Protocol):
         """Return the name a uid is bound to."""
         ...
 
-    async def bind(  # noqa: PLR0913 - one binding, all of it at once
+    async def bind(
         self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
     ) -> ClusterRow:
         """Bind uid, keys and certificate to a name; raises store/unknown-cluster, store/uid-taken."""
@@ -83,7 +83,7 @@ class ClusterStore(Protocol):
         """Note that the agent spoke at ``at`` and merge what it said; raises store/unknown-cluster."""
         ...
 
-    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:  # noqa: FBT001
+    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
         """Lock or unlock; raises store/unknown-cluster."""
         ...
 

@@ -1,0 +1,157 @@
+"""The audit log at rest in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.store.changes import AUDIT
+from hub.store.errors import MOVED
+from hub.store.interfaces import AuditAppend, AuditChain, AuditEntry, AuditFilter, AuditRow, AuditSnapshot, TileKey
+from hub.store.sql.database import Database, Transaction
+from hub.store.sql.dialect import upsert
+from hub.store.sql.tables import audit_chains, audit_log, audit_records, audit_tiles
+
+#: Hashes of a full tile, and bytes of a hash.
+TILE: Final = 256
+HASH: Final = 32
+_CHAIN: Final = ("seq", "head", "uid", "cluster", "statement_spki", "checkpoint", "checkpoint_seq", "forked")
+
+
+class SqlAudit:
+    """Implements ``AuditStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def append(self, batch: AuditAppend) -> None:
+        """Write all of it in one transaction, if the log still has the expected size."""
+
+        async def job(tx: Transaction) -> None:
+            size = batch.expected_size
+            moved = update(audit_log).where(audit_log.c.id == 1, audit_log.c.size == size)
+            grown = await tx.connection.execute(moved.values(size=size + len(batch.entries)))
+            if grown.rowcount != 1:
+                raise MOVED(f"the log has not {size} records any more")
+            if batch.entries:
+                await tx.connection.execute(insert(audit_records), [_values(entry) for entry in batch.entries])
+                tx.notify(AUDIT)
+            dialect = self._db.dialect
+            if batch.chains:
+                rows = [{name: getattr(chain, name) for name in ("origin", "epoch", *_CHAIN)} for chain in batch.chains]
+                await tx.connection.execute(upsert(dialect, audit_chains, ("origin", "epoch"), update=_CHAIN), rows)
+            if batch.tiles:
+                tiles = [{"level": key.level, "idx": key.index, "hashes": data} for key, data in batch.tiles.items()]
+                await tx.connection.execute(upsert(dialect, audit_tiles, ("level", "idx"), update=("hashes",)), tiles)
+
+        try:
+            await self._db.write(job)
+        except IntegrityError as error:
+            raise MOVED("a record of this chain and number is in the log already") from error
+
+    async def size(self) -> int:
+        """Return how many records the log has."""
+        async with self._db.read() as connection:
+            return await _size(connection)
+
+    async def origin_state(self, origin: str, epoch: int | None = None) -> AuditChain | None:
+        """Return a writer's chain in an epoch, in its newest one when None."""
+        query = select(audit_chains).where(audit_chains.c.origin == origin)
+        if epoch is not None:
+            query = query.where(audit_chains.c.epoch == epoch)
+        query = query.order_by(audit_chains.c.epoch.desc()).limit(1)
+        async with self._db.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return _chain(row) if row is not None else None
+
+    async def snapshot(self) -> AuditSnapshot:
+        """Return size and chains at one moment."""
+        query = select(audit_chains).order_by(audit_chains.c.origin, audit_chains.c.epoch)
+        async with self._db.read() as connection:
+            size = await _size(connection)
+            return AuditSnapshot(size, tuple(_chain(row) for row in (await connection.execute(query)).all()))
+
+    async def tiles(self, keys: Sequence[TileKey]) -> Mapping[TileKey, bytes]:
+        """Return tiles, as far as they exist."""
+        if not keys:
+            return {}
+        query = select(audit_tiles).where(tuple_(audit_tiles.c.level, audit_tiles.c.idx).in_([tuple(k) for k in keys]))
+        async with self._db.read() as connection:
+            return {TileKey(row.level, row.idx): row.hashes for row in (await connection.execute(query)).all()}
+
+    async def leaves(self, start: int, end: int) -> tuple[bytes, ...]:
+        """Return leaf hashes by index."""
+        if start >= end:
+            return ()
+        first, last = start // TILE, (end - 1) // TILE
+        tiles = await self.tiles([TileKey(0, index) for index in range(first, last + 1)])
+        data = b"".join(tiles.get(TileKey(0, index), b"") for index in range(first, last + 1))
+        low, high = (start - first * TILE) * HASH, (end - first * TILE) * HASH
+        return tuple(data[at : at + HASH] for at in range(low, min(high, len(data)), HASH))
+
+    async def records(
+        self, cursor: int, limit: int, filters: AuditFilter | None = None, end: int | None = None
+    ) -> tuple[AuditRow, ...]:
+        """Return matching records from an index on."""
+        query = _filtered(filters or AuditFilter()).where(audit_records.c.idx >= cursor)
+        if end is not None:
+            query = query.where(audit_records.c.idx < end)
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query.order_by(audit_records.c.idx).limit(limit))).all()
+        return tuple(AuditRow(row.idx, row.record) for row in rows)
+
+    async def chain_records(self, origin: str, epoch: int, first_seq: int, last_seq: int) -> tuple[AuditRow, ...]:
+        """Return a writer's records by sequence number."""
+        table = audit_records.c
+        query = (
+            select(table.idx, table.record)
+            .where(table.origin == origin, table.epoch == epoch, table.seq >= first_seq, table.seq <= last_seq)
+            .order_by(table.seq)
+        )
+        async with self._db.read() as connection:
+            return tuple(AuditRow(row.idx, row.record) for row in (await connection.execute(query)).all())
+
+
+async def _size(connection: AsyncConnection) -> int:
+    return int((await connection.execute(select(audit_log.c.size).where(audit_log.c.id == 1))).scalar_one())
+
+
+def _values(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "idx": entry.index,
+        "record": entry.record,
+        "origin": entry.origin,
+        "epoch": entry.epoch,
+        "seq": entry.seq,
+        "time": entry.time,
+        "cluster": entry.cluster,
+        "action": entry.action,
+        "decision": entry.decision,
+        "project": entry.project,
+        "cell": entry.cell,
+    }
+
+
+def _chain(row: Row[Any]) -> AuditChain:
+    return AuditChain(**row._mapping)
+
+
+def _filtered(filters: AuditFilter) -> Select[Any]:
+    table = audit_records.c
+    query = select(table.idx, table.record)
+    project, _, cell = filters.cell.rpartition("/")
+    for column, value in (
+        (table.cluster, filters.cluster),
+        (table.action, filters.action),
+        (table.decision, filters.decision),
+        (table.origin, filters.origin),
+        (table.project, project),
+        (table.cell, cell),
+    ):
+        if value:
+            query = query.where(column == value)
+    return query

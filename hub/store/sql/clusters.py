@@ -1,0 +1,183 @@
+"""Clusters and join tokens in SQL."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hub.store.changes import CLUSTERS
+from hub.store.errors import (
+    CLUSTER_EXISTS,
+    IMMUTABLE,
+    TOKEN_EXPIRED,
+    TOKEN_SPENT,
+    UID_TAKEN,
+    UNKNOWN_CLUSTER,
+    UNKNOWN_TOKEN,
+)
+from hub.store.interfaces import ClusterRow, Json, TokenGrant
+from hub.store.sql.database import Database, Transaction
+from hub.store.sql.tables import clusters, join_tokens
+
+#: Expired tokens are kept this long, so that a late try is told "expired" and not "unknown".
+KEEP_EXPIRED = timedelta(days=1)
+
+
+def _cluster(row: Row[Any]) -> ClusterRow:
+    values = dict(row._mapping)
+    values["uid"] = values["uid"] or ""
+    return ClusterRow(**values)
+
+
+class SqlClusters:
+    """Implements ``ClusterStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def create(self, name: str, created_by: str) -> ClusterRow:
+        """Add a cluster."""
+        row = ClusterRow(name, self._db.clock.now(), created_by)
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(
+                insert(clusters).values(name=name, created_at=row.created_at, created_by=created_by, uid=None)
+            )
+            tx.notify(CLUSTERS)
+
+        try:
+            await self._db.write(job)
+        except IntegrityError as error:
+            raise CLUSTER_EXISTS(f"cluster {name} exists", cluster=name) from error
+        return row
+
+    async def get(self, name: str) -> ClusterRow | None:
+        """Return the cluster of exactly this name."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(clusters).where(clusters.c.name == name))).one_or_none()
+        return _cluster(row) if row is not None else None
+
+    async def list(self) -> tuple[ClusterRow, ...]:
+        """Return all clusters by name."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(select(clusters).order_by(clusters.c.name))).all()
+        return tuple(_cluster(row) for row in rows)
+
+    async def name_of_uid(self, uid: str) -> str | None:
+        """Return the name a uid is bound to."""
+        async with self._db.read() as connection:
+            return (await connection.execute(select(clusters.c.name).where(clusters.c.uid == uid))).scalar_one_or_none()
+
+    async def bind(
+        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+    ) -> ClusterRow:
+        """Bind uid, keys and certificate to a name."""
+
+        async def job(tx: Transaction) -> ClusterRow:
+            statement = (
+                update(clusters)
+                .where(clusters.c.name == name)
+                .values(
+                    uid=uid,
+                    spki_sha256=spki_sha256,
+                    statement_spki=statement_spki,
+                    generation=generation,
+                    serial=serial,
+                    bound_at=self._db.clock.now(),
+                )
+                .returning(*clusters.c)
+            )
+            row = (await tx.connection.execute(statement)).one_or_none()
+            if row is None:
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            tx.notify(CLUSTERS)
+            return _cluster(row)
+
+        try:
+            return await self._db.write(job)
+        except IntegrityError as error:
+            raise UID_TAKEN(f"uid {uid} is bound to another name", cluster=name) from error
+
+    async def update_seen(self, name: str, at: datetime, report: Json | None = None) -> None:
+        """Note that the agent spoke and merge what it said."""
+
+        async def job(tx: Transaction) -> None:
+            query = select(clusters.c.report).where(clusters.c.name == name).with_for_update()
+            current = (await tx.connection.execute(query)).scalar_one_or_none()
+            if current is None:
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            values: dict[str, Any] = {"last_seen": at}
+            if report:
+                values["report"] = {**current, **report}
+            await tx.connection.execute(update(clusters).where(clusters.c.name == name).values(values))
+
+        await self._db.write(job)
+
+    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
+        """Lock or unlock."""
+
+        async def job(tx: Transaction) -> None:
+            values = {"locked": locked, "lock_reason": reason if locked else ""}
+            result = await tx.connection.execute(update(clusters).where(clusters.c.name == name).values(values))
+            if result.rowcount != 1:
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            tx.notify(CLUSTERS)
+
+        await self._db.write(job)
+
+    async def locked(self) -> frozenset[str]:
+        """Return the names of all locked clusters."""
+        async with self._db.read() as connection:
+            query = select(clusters.c.name).where(clusters.c.locked)
+            return frozenset((await connection.execute(query)).scalars())
+
+
+class SqlTokens:
+    """Implements ``TokenStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
+        """Keep a new token."""
+
+        async def job(tx: Transaction) -> None:
+            old = self._db.clock.now() - KEEP_EXPIRED
+            await tx.connection.execute(delete(join_tokens).where(join_tokens.c.expires_at < old))
+            values = {"token_hash": token_hash, "cluster": cluster, "expires_at": expires_at}
+            await tx.connection.execute(insert(join_tokens).values(values))
+
+        try:
+            await self._db.write(job)
+        except IntegrityError as error:
+            raise IMMUTABLE("a token of this hash is kept already") from error
+
+    async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
+        """Spend it for one key; the condition in the UPDATE lets exactly one key win."""
+        table = join_tokens.c
+
+        async def job(tx: Transaction) -> TokenGrant:
+            spend = (
+                update(join_tokens)
+                .where(
+                    table.token_hash == token_hash,
+                    table.expires_at > now,
+                    or_(table.spent_by == "", table.spent_by == spki_sha256),
+                )
+                .values(spent_by=spki_sha256, spent_at=now)
+                .returning(table.cluster)
+            )
+            cluster = (await tx.connection.execute(spend)).scalar_one_or_none()
+            if cluster is not None:
+                return TokenGrant(cluster)
+            row = (await tx.connection.execute(select(join_tokens).where(table.token_hash == token_hash))).one_or_none()
+            if row is None:
+                raise UNKNOWN_TOKEN("no token of this hash was made here")
+            if row.expires_at <= now:
+                raise TOKEN_EXPIRED("the token has expired", cluster=row.cluster)
+            raise TOKEN_SPENT("the token was spent by another key", cluster=row.cluster)
+
+        return await self._db.write(job)

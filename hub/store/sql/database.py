@@ -1,0 +1,138 @@
+"""Connections and transactions: many readers, one writer, and a write that its caller cannot tear in half.
+
+Invariants: a write transaction runs in a task of its own, so a caller that is cancelled (a stream that ended) neither
+aborts it half-way nor leaves a connection in it; subscribers are woken after the commit, never before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from cellward.runtime.clock import Clock
+from hub.store.changes import ChangeBus
+from hub.store.errors import UNAVAILABLE
+from hub.store.sql import dialect
+
+T = TypeVar("T")
+#: Readers at once; SQLite readers never wait for the writer.
+READERS = 4
+
+
+class Transaction:
+    """A write transaction: the connection, and the topics to wake when it is durable."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.topics: set[str] = set()
+
+    def notify(self, *topics: str) -> None:
+        """Wake the subscribers of these topics after the commit."""
+        self.topics.update(topics)
+
+
+class Database:
+    """The engines of one database; made by ``connect``."""
+
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, clock: Clock) -> None:
+        self._writer = writer
+        self._reader = reader
+        self.clock = clock
+        self.changes = ChangeBus()
+        self.dialect = writer.dialect.name
+        # PostgreSQL takes many writers; there the pool alone bounds them.
+        self._turn = asyncio.Semaphore(1 if self.dialect == dialect.SQLITE else READERS)
+        self._running: set[asyncio.Task[object]] = set()
+
+    async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``job`` in one transaction and return its result once it is durable.
+
+        Raises what the job raises (then nothing is written), store/full, store/unavailable, store/damaged.
+        """
+        task = asyncio.create_task(self._write(job), name="store-write")
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Read at one moment: everything inside sees the same state."""
+        with_errors = self._reader.connect()
+        try:
+            async with with_errors as connection, connection.begin():
+                yield connection
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise dialect.translate(error) from error
+        except PoolTimeoutError as error:
+            raise UNAVAILABLE("every connection of the database is in use") from error
+
+    async def watch(self, seconds: float) -> None:
+        """Wake every subscriber when another process has committed (ADR 0004); runs until cancelled."""
+        seen: int | None = None
+        while True:
+            version = await self._version()
+            if seen is not None and version != seen:
+                self.changes.notify_all()
+            seen = version
+            await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Let running transactions finish, then close every connection."""
+        while self._running:
+            await asyncio.wait(tuple(self._running))
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        async with self._turn:
+            try:
+                async with self._writer.begin() as connection:
+                    transaction = Transaction(connection)
+                    result = await job(transaction)
+            except IntegrityError:
+                raise
+            except DBAPIError as error:
+                raise dialect.translate(error) from error
+        self.changes.notify(transaction.topics)
+        return result
+
+    async def _version(self) -> int:
+        if self.dialect != dialect.SQLITE:
+            return 0
+        # The writer's connection, because its own commits must not count.
+        async with self._turn, self._writer.connect() as connection:
+            await connection.execution_options(**{dialect.BEGIN_OPTION: "none"})
+            return await dialect.data_version(connection)
+
+    def _finished(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # The caller may be gone; its error must not be reported as forgotten.
+            task.exception()
+
+
+def connect(url: str, clock: Clock) -> Database:
+    """Return the engines for a URL; nothing is opened before it is used.
+
+    SQLite needs a file: a database in memory would be another one for every connection.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != dialect.SQLITE:
+        engine = create_async_engine(parsed, pool_size=READERS, pool_pre_ping=True)
+        return Database(engine, engine, clock)
+    if parsed.database in (None, "", ":memory:"):
+        raise UNAVAILABLE("a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db.")
+    writer = create_async_engine(parsed, pool_size=1, max_overflow=0)
+    reader = create_async_engine(parsed, pool_size=READERS, max_overflow=0)
+    dialect.prepare_sqlite(writer.sync_engine, writer=True)
+    dialect.prepare_sqlite(reader.sync_engine, writer=False)
+    return Database(writer, reader, clock)

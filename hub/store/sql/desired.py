@@ -1,0 +1,241 @@
+"""Desired items, receipts and states in SQL."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, and_, select, tuple_
+from sqlalchemy.exc import IntegrityError
+
+from hub.store.changes import desired_topic
+from hub.store.cursor import decode_cursor, encode_cursor, page_size
+from hub.store.errors import UNKNOWN_CLUSTER
+from hub.store.interfaces import CellKey, CellRow, DesiredChange, DesiredRow, Json, Page, ReceiptRow, StatusRow
+from hub.store.sql.database import Database, Transaction
+from hub.store.sql.dialect import upsert
+from hub.store.sql.tables import desired, desired_revisions, receipts, statuses
+
+#: Names in one IN list; SQLite takes 32,766 parameters in all.
+CHUNK = 1000
+_KEY = ("project", "cell", "environment", "cluster")
+_ITEM = ("revision", "deployment_digest", "evidence", "hub_state", "changed_at")
+
+
+def _desired(row: Any) -> DesiredRow:
+    return DesiredRow(
+        cluster=row.cluster,
+        key=CellKey(row.project, row.cell, row.environment),
+        revision=row.revision,
+        deployment_digest=row.deployment_digest,
+        evidence=tuple(row.evidence),
+        hub_state=row.hub_state,
+        changed_at=row.changed_at,
+    )
+
+
+class SqlDesired:
+    """Implements ``DesiredStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def upsert(
+        self,
+        cluster: str,
+        key: CellKey,
+        deployment_digest: str,
+        evidence: Sequence[str] = (),
+        hub_state: str = "run",
+    ) -> int:
+        """Set an item and return its revision."""
+        await self.upsert_many([DesiredChange(cluster, key, deployment_digest, tuple(evidence), hub_state)])
+        item = await self.get(cluster, key)
+        return item.revision if item is not None else 0
+
+    async def upsert_many(self, changes: Sequence[DesiredChange]) -> Mapping[str, int]:
+        """Set many items in one transaction."""
+
+        async def job(tx: Transaction) -> Mapping[str, int]:
+            return await self._upsert(tx, changes)
+
+        try:
+            return await self._db.write(job)
+        except IntegrityError as error:
+            raise UNKNOWN_CLUSTER("a desired item is for a cluster that does not exist") from error
+
+    async def get(self, cluster: str, key: CellKey) -> DesiredRow | None:
+        """Return one item."""
+        query = select(desired).where(desired.c.cluster == cluster, *_is(key))
+        async with self._db.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return _desired(row) if row is not None else None
+
+    async def items(self, cluster: str, since_revision: int = 0) -> tuple[DesiredRow, ...]:
+        """Return the cluster's items changed after a revision."""
+        query = (
+            select(desired)
+            .where(desired.c.cluster == cluster, desired.c.revision > since_revision)
+            .order_by(desired.c.revision)
+        )
+        async with self._db.read() as connection:
+            return tuple(_desired(row) for row in (await connection.execute(query)).all())
+
+    async def revision(self, cluster: str) -> int:
+        """Return the cluster's newest revision."""
+        query = select(desired_revisions.c.revision).where(desired_revisions.c.cluster == cluster)
+        async with self._db.read() as connection:
+            return (await connection.execute(query)).scalar_one_or_none() or 0
+
+    async def put_receipt(self, receipt: ReceiptRow) -> None:
+        """Keep the newest receipt of a cell."""
+        values = {
+            "cluster": receipt.cluster,
+            **receipt.key._asdict(),
+            "revision": receipt.revision,
+            "deployment_digest": receipt.deployment_digest,
+            "accepted": receipt.accepted,
+            "body": dict(receipt.body),
+            "statement": receipt.statement,
+            "received_at": receipt.received_at or self._db.clock.now(),
+        }
+        fields = [name for name in values if name not in _KEY]
+
+        async def job(tx: Transaction) -> None:
+            kept = select(receipts.c.revision).where(receipts.c.cluster == receipt.cluster)
+            kept = kept.where(*_is(receipt.key, receipts.c)).with_for_update()
+            newest = (await tx.connection.execute(kept)).scalar_one_or_none()
+            if newest is None or newest <= receipt.revision:
+                await tx.connection.execute(upsert(self._db.dialect, receipts, _KEY, update=fields), values)
+
+        await self._observe(job, receipt.cluster)
+
+    async def put_status(self, cluster: str, key: CellKey, body: Json, at: datetime) -> None:
+        """Keep the newest state of a cell."""
+        await self.put_statuses([StatusRow(cluster, key, body, at)])
+
+    async def put_statuses(self, rows: Sequence[StatusRow]) -> None:
+        """Keep the newest state of many cells."""
+        if not rows:
+            return
+        values = [
+            {"cluster": row.cluster, **row.key._asdict(), "body": dict(row.body), "reported_at": row.reported_at}
+            for row in rows
+        ]
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(
+                upsert(self._db.dialect, statuses, _KEY, update=("body", "reported_at")), values
+            )
+
+        await self._observe(job, rows[0].cluster)
+
+    async def statuses(
+        self, cluster: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
+    ) -> Page[CellRow]:
+        """Return desired items with status and receipt."""
+        after, size = decode_cursor(cursor, (str, str, str, str)), page_size(limit)
+        key = tuple(desired.c[name] for name in _KEY)
+        query = (
+            select(
+                desired,
+                *(statuses.c[name].label(f"s_{name}") for name in ("body", "reported_at")),
+                *(receipts.c[name].label(f"r_{name}") for name in _RECEIPT),
+            )
+            .outerjoin(statuses, and_(*(desired.c[name] == statuses.c[name] for name in _KEY)))
+            .outerjoin(receipts, and_(*(desired.c[name] == receipts.c[name] for name in _KEY)))
+            .order_by(*key)
+            .limit(size + 1)
+        )
+        for name, value in (("cluster", cluster), ("project", project), ("cell", cell)):
+            if value:
+                query = query.where(desired.c[name] == value)
+        if after is not None:
+            query = query.where(tuple_(*key) > tuple_(*after))
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        last = rows[size - 1] if len(rows) > size else None
+        more = encode_cursor([last.project, last.cell, last.environment, last.cluster]) if last is not None else ""
+        return Page(tuple(_cell(row) for row in rows[:size]), more)
+
+    async def _upsert(self, tx: Transaction, changes: Sequence[DesiredChange]) -> Mapping[str, int]:
+        names = sorted({change.cluster for change in changes})
+        revisions = await self._revisions(tx, names)
+        held = await self._held(tx, changes)
+        rows: dict[tuple[str, CellKey], dict[str, Any]] = {}
+        now = self._db.clock.now()
+        changed: dict[str, int] = {}
+        for change in changes:
+            content = (change.deployment_digest, tuple(change.evidence), change.hub_state)
+            if held.get((change.cluster, change.key)) == content:
+                continue
+            revision = changed[change.cluster] = revisions[change.cluster] = revisions.get(change.cluster, 0) + 1
+            held[change.cluster, change.key] = content
+            rows[change.cluster, change.key] = {
+                "cluster": change.cluster,
+                **change.key._asdict(),
+                "revision": revision,
+                "deployment_digest": change.deployment_digest,
+                "evidence": list(change.evidence),
+                "hub_state": change.hub_state,
+                "changed_at": now,
+            }
+        if rows:
+            dialect = self._db.dialect
+            await tx.connection.execute(upsert(dialect, desired, _KEY, update=_ITEM), list(rows.values()))
+            await tx.connection.execute(
+                upsert(dialect, desired_revisions, ("cluster",), update=("revision",)),
+                [{"cluster": name, "revision": revision} for name, revision in changed.items()],
+            )
+            tx.notify(*(desired_topic(name) for name in changed))
+        return changed
+
+    async def _revisions(self, tx: Transaction, names: Sequence[str]) -> dict[str, int]:
+        revisions: dict[str, int] = {}
+        for chunk in _chunks(names):
+            query = select(desired_revisions).where(desired_revisions.c.cluster.in_(chunk)).with_for_update()
+            revisions |= {row.cluster: row.revision for row in (await tx.connection.execute(query)).all()}
+        return revisions
+
+    async def _held(
+        self, tx: Transaction, changes: Sequence[DesiredChange]
+    ) -> dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]]:
+        by_key: defaultdict[CellKey, set[str]] = defaultdict(set)
+        for change in changes:
+            by_key[change.key].add(change.cluster)
+        held: dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]] = {}
+        for key, names in by_key.items():
+            for chunk in _chunks(sorted(names)):
+                query = select(desired).where(desired.c.cluster.in_(chunk), *_is(key))
+                for row in (await tx.connection.execute(query)).all():
+                    held[row.cluster, key] = (row.deployment_digest, tuple(row.evidence), row.hub_state)
+        return held
+
+    async def _observe(self, job: Any, cluster: str) -> None:
+        try:
+            await self._db.write(job)
+        except IntegrityError as error:
+            raise UNKNOWN_CLUSTER(f"cluster {cluster} does not exist", cluster=cluster) from error
+
+
+_RECEIPT = ("revision", "deployment_digest", "accepted", "body", "statement", "received_at")
+
+
+def _is(key: CellKey, columns: Any = desired.c) -> tuple[Any, ...]:
+    return (columns.project == key.project, columns.cell == key.cell, columns.environment == key.environment)
+
+
+def _cell(row: Row[Any]) -> CellRow:
+    item = _desired(row)
+    status = StatusRow(item.cluster, item.key, row.s_body, row.s_reported_at) if row.s_reported_at is not None else None
+    receipt = None
+    if row.r_received_at is not None:
+        receipt = ReceiptRow(item.cluster, item.key, **{name: row._mapping[f"r_{name}"] for name in _RECEIPT})
+    return CellRow(item, status, receipt)
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), CHUNK):
+        yield names[start : start + CHUNK]

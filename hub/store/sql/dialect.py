@@ -1,0 +1,78 @@
+"""Everything in which databases differ: pragmas, how a transaction begins, upserts, and what an error means.
+
+SQLite facts this stands on (design §10): WAL with ``synchronous=FULL`` makes a commit durable; one writer at a time; a
+deferred transaction that becomes a writer may fail at once with "locked", so writers begin IMMEDIATE;
+``PRAGMA data_version`` on the writing connection changes exactly when somebody else has committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cellward.errors import CellwardError
+from hub.store.errors import DAMAGED, FULL, UNAVAILABLE
+
+SQLITE: Final = "sqlite"
+#: Execution option: ``none`` keeps a SQLite connection from opening a transaction.
+BEGIN_OPTION: Final = "cellward_begin"
+#: How long SQLite waits for another process' writer, milliseconds.
+BUSY_MS: Final = 5000
+
+_FULL = ("database or disk is full", "no space left", "could not extend file")
+_DAMAGED = ("malformed", "not a database", "is corrupt")
+
+
+def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
+    """Give every connection of a SQLite engine its pragmas and its way to begin."""
+
+    def on_connect(connection: Any, _: object) -> None:
+        # We say BEGIN ourselves: the driver's own opens transactions late and only for some statements.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        if writer:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+        else:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    def on_begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(BEGIN_OPTION) != "none":
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+
+
+async def data_version(connection: AsyncConnection) -> int:
+    """Return SQLite's counter of commits by others, as this connection sees it."""
+    return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+
+
+def upsert(
+    dialect: str, table: Table, key: Sequence[str], *, update: Sequence[str] = ()
+) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that sets ``update`` where ``key`` exists, or leaves the row alone when there is nothing to set."""
+    insert: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
+    if not update:
+        return insert.on_conflict_do_nothing(index_elements=list(key))
+    values = {name: insert.excluded[name] for name in update}
+    return insert.on_conflict_do_update(index_elements=list(key), set_=values)
+
+
+def translate(error: DBAPIError) -> CellwardError:
+    """Return what a database error means to the rooms."""
+    text = str(error.orig).lower()
+    if any(part in text for part in _FULL):
+        return FULL("the database has no room left")
+    if any(part in text for part in _DAMAGED):
+        return DAMAGED("the database file is damaged")
+    return UNAVAILABLE(f"the database does not answer: {type(error.orig).__name__}")

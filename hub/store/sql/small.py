@@ -1,0 +1,67 @@
+"""Bearer tokens and small named values in SQL."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+
+from hub.store.interfaces import ApiTokenRow
+from hub.store.sql.database import Database, Transaction
+from hub.store.sql.dialect import upsert
+from hub.store.sql.tables import api_tokens, meta
+
+
+class SqlApiTokens:
+    """Implements ``ApiTokenStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def put(self, token_hash: str, subject: str, role: str, expires_at: datetime | None = None) -> None:
+        """Keep or replace a token."""
+        values = {"token_hash": token_hash, "subject": subject, "role": role, "expires_at": expires_at}
+        fields = ("subject", "role", "expires_at")
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(upsert(self._db.dialect, api_tokens, ("token_hash",), update=fields), values)
+
+        await self._db.write(job)
+
+    async def get(self, token_hash: str) -> ApiTokenRow | None:
+        """Return a token, expired or not."""
+        async with self._db.read() as connection:
+            query = select(api_tokens).where(api_tokens.c.token_hash == token_hash)
+            row = (await connection.execute(query)).one_or_none()
+        return ApiTokenRow(**row._mapping) if row is not None else None
+
+
+class SqlMeta:
+    """Implements ``MetaStore``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def get(self, key: str) -> bytes | None:
+        """Return a value."""
+        async with self._db.read() as connection:
+            return (await connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar_one_or_none()
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set a value."""
+
+        async def job(tx: Transaction) -> None:
+            statement = upsert(self._db.dialect, meta, ("key",), update=("value",))
+            await tx.connection.execute(statement, {"key": key, "value": value})
+
+        await self._db.write(job)
+
+    async def put_if_absent(self, key: str, value: bytes) -> bytes:
+        """Set a value unless there is one; return the one that is there now."""
+
+        async def job(tx: Transaction) -> bytes:
+            await tx.connection.execute(upsert(self._db.dialect, meta, ("key",)), {"key": key, "value": value})
+            found: bytes = (await tx.connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar_one()
+            return found
+
+        return await self._db.write(job)

@@ -1,0 +1,85 @@
+"""Opens a database and hands out its parts."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from cellward.runtime.clock import Clock, SystemClock
+from hub.store.changes import ChangeBus
+from hub.store.sql.audit import SqlAudit
+from hub.store.sql.clusters import SqlClusters, SqlTokens
+from hub.store.sql.database import Database, Transaction, connect
+from hub.store.sql.desired import SqlDesired
+from hub.store.sql.documents import SqlDocuments
+from hub.store.sql.migrate import upgrade
+from hub.store.sql.small import SqlApiTokens, SqlMeta
+from hub.store.sql.tuf import SqlTuf
+
+#: Key of the hub's epoch among the small values.
+EPOCH_KEY: Final = "hub_epoch"
+#: How often changes by other processes are looked for, seconds.
+POLL_SECONDS: Final = 0.5
+
+
+class SqlStore:
+    """Implements ``Store``; made by ``open_store``."""
+
+    def __init__(self, database: Database, hub_epoch: str) -> None:
+        self._db = database
+        self._hub_epoch = hub_epoch
+        self.clusters = SqlClusters(database)
+        self.tokens = SqlTokens(database)
+        self.documents = SqlDocuments(database)
+        self.desired = SqlDesired(database)
+        self.tuf = SqlTuf(database)
+        self.audit = SqlAudit(database)
+        self.api_tokens = SqlApiTokens(database)
+        self.meta = SqlMeta(database)
+
+    @property
+    def changes(self) -> ChangeBus:
+        """Wakes whoever waits for a change."""
+        return self._db.changes
+
+    @property
+    def hub_epoch(self) -> str:
+        """Identity of this history."""
+        return self._hub_epoch
+
+    async def new_epoch(self) -> str:
+        """Begin a new history after a restore."""
+        self._hub_epoch = secrets.token_hex(16)
+        await self.meta.put(EPOCH_KEY, self._hub_epoch.encode())
+        return self._hub_epoch
+
+    async def watch(self) -> None:
+        """Wake subscribers when another process changes the database; runs until cancelled."""
+        await self._db.watch(POLL_SECONDS)
+
+    async def close(self) -> None:
+        """Finish running transactions and close; idempotent."""
+        await self._db.close()
+
+
+async def open_store(url: str, clock: Clock | None = None) -> SqlStore:
+    """Open a database, bring its schema up to date, and return the store.
+
+    Args:
+        url: SQLAlchemy URL with an async driver, for example ``sqlite+aiosqlite:////var/lib/cellward/hub.db``.
+        clock: time of rows.
+
+    Raises store/unavailable, store/damaged, store/full, store/newer-schema; then nothing was changed.
+    """
+    database = connect(url, clock or SystemClock())
+
+    async def migrate(tx: Transaction) -> None:
+        await tx.connection.run_sync(upgrade)
+
+    try:
+        await database.write(migrate)
+        epoch = await SqlMeta(database).put_if_absent(EPOCH_KEY, secrets.token_hex(16).encode())
+    except BaseException:
+        await database.close()
+        raise
+    return SqlStore(database, epoch.decode())

@@ -1,0 +1,238 @@
+"""Tables of the store as they are now; ``migrations`` tells how they came to be, and a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# SQLite only counts an INTEGER primary key up by itself.
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC time as microseconds since 1970: exact, sortable, and the same in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Return microseconds; a naive time is a programming error."""
+        del dialect
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Return the time."""
+        del dialect
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+metadata = MetaData()
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("created_by", String(256), nullable=False),
+    # NULL before the first join, because a unique column takes many of those and only one empty text.
+    Column("uid", String(64), unique=True),
+    Column("spki_sha256", String(80), nullable=False, default=""),
+    Column("statement_spki", LargeBinary, nullable=False, default=b""),
+    Column("generation", BigInteger, nullable=False, default=0),
+    Column("serial", String(64), nullable=False, default=""),
+    Column("bound_at", UtcTime),
+    Column("locked", Boolean, nullable=False, default=False),
+    Column("lock_reason", String(1024), nullable=False, default=""),
+    Column("last_seen", UtcTime),
+    Column("report", JSON, nullable=False, default=dict),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("token_hash", String(80), primary_key=True),
+    Column("cluster", String(64), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("spent_by", String(80), nullable=False, default=""),
+    Column("spent_at", UtcTime),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("digest", String(80), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environments", JSON, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("meta", JSON, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Index("documents_by_cell", "project", "cell", "kind", "id"),
+)
+
+# One row per environment of a deployment or tombstone: where "the newest one" is looked up.
+placements = Table(
+    "placements",
+    metadata,
+    Column("document_id", _SERIAL, ForeignKey("documents.id"), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project", "cell", "environment", "sequence", "document_id"),
+)
+
+desired = Table(
+    "desired",
+    metadata,
+    Column("cluster", String(64), ForeignKey("clusters.name"), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("deployment_digest", String(80), nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("hub_state", String(16), nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("project", "cell", "environment", "cluster"),
+    UniqueConstraint("cluster", "revision", name="desired_by_revision"),
+)
+
+desired_revisions = Table(
+    "desired_revisions",
+    metadata,
+    Column("cluster", String(64), ForeignKey("clusters.name"), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("cluster", String(64), ForeignKey("clusters.name"), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("deployment_digest", String(80), nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("project", "cell", "environment", "cluster"),
+)
+
+statuses = Table(
+    "statuses",
+    metadata,
+    Column("cluster", String(64), ForeignKey("clusters.name"), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("reported_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("project", "cell", "environment", "cluster"),
+)
+
+tuf_metadata = Table(
+    "tuf_metadata",
+    metadata,
+    Column("role", String(64), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("role", "version"),
+)
+
+tuf_targets = Table(
+    "tuf_targets",
+    metadata,
+    Column("digest", String(80), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# One row: the size of the log is the fence every append passes.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+)
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("idx", _SERIAL, primary_key=True, autoincrement=False),
+    Column("record", LargeBinary, nullable=False),
+    Column("origin", String(128), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Column("cluster", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    UniqueConstraint("origin", "epoch", "seq", name="audit_records_by_chain"),
+)
+
+audit_chains = Table(
+    "audit_chains",
+    metadata,
+    Column("origin", String(128), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("head", String(80), nullable=False),
+    Column("uid", String(64), nullable=False),
+    Column("cluster", String(64), nullable=False),
+    Column("statement_spki", LargeBinary, nullable=False),
+    Column("checkpoint", LargeBinary, nullable=False),
+    Column("checkpoint_seq", BigInteger, nullable=False),
+    Column("forked", Boolean, nullable=False),
+    PrimaryKeyConstraint("origin", "epoch"),
+)
+
+audit_tiles = Table(
+    "audit_tiles",
+    metadata,
+    Column("level", Integer, nullable=False),
+    Column("idx", BigInteger, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("level", "idx"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("token_hash", String(80), primary_key=True),
+    Column("subject", String(256), nullable=False),
+    Column("role", String(64), nullable=False),
+    Column("expires_at", UtcTime),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
