@@ -1,0 +1,77 @@
+"""The shape of the tree: what a reader relies on without looking, and what no tool of ours checks otherwise."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = ("cellward", "hub", "agent", "auditverify")
+OURS = (*PRODUCT, "tools")
+_GENERATED = ROOT / "cellward" / "wire" / "v1"
+_MODULE_LINES = 600
+_FUNCTION_LINES = 60
+_DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
+_TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ".rego", ".proto", ".tpl", ".sum", ".mod", ""}
+_SKIPPED = {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".cellward"}
+
+
+def _modules(*roots: str) -> list[Path]:
+    found = [file for root in roots for file in sorted((ROOT / root).rglob("*.py"))]
+    return [file for file in found if _GENERATED not in file.parents]
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def _committed() -> Iterator[Path]:
+    for file in ROOT.rglob("*"):
+        if file.is_file() and file.suffix in _TEXT and not _SKIPPED & set(file.relative_to(ROOT).parts):
+            yield file
+
+
+@pytest.mark.parametrize("file", [f for f in _modules(*OURS) if f.name == "__init__.py"], ids=_name)
+def test_init_says_what_belongs_there_and_holds_no_code(file: Path) -> None:
+    """A room's description is the one thing in its ``__init__.py``; nothing is re-exported."""
+    body = ast.parse(file.read_text()).body
+    assert len(body) == 1, "an __init__.py is one docstring"
+    assert isinstance(body[0], ast.Expr)
+    assert len(ast.get_docstring(ast.parse(file.read_text())) or "") > 40
+
+
+@pytest.mark.parametrize("file", _modules(*OURS), ids=_name)
+def test_modules_and_functions_stay_readable(file: Path) -> None:
+    """Hard limits: 600 lines a module, 60 a function, counted without its docstring."""
+    tree = ast.parse(file.read_text())
+    assert len(file.read_text().splitlines()) <= _MODULE_LINES
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            has_text = ast.get_docstring(node) is not None
+            first = node.body[1] if has_text and len(node.body) > 1 else node.body[0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            assert lines <= _FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_no_drawers() -> None:
+    """Nothing is called utils: a thing is named after what it is."""
+    drawers = [_name(file) for file in _modules(*OURS) if _DRAWERS & {*file.parts, file.stem}]
+    assert drawers == []
+
+
+def test_nothing_names_a_registry_or_a_machine() -> None:
+    """What is committed works anywhere: no registry host, no path of the machine it was written on."""
+    hosts = ["pypi" + ".org", "python" + "hosted.org", "proxy.golang" + ".org", "sum.golang" + ".org", "npmjs" + ".org"]
+    paths = ["/" + "work/", "/" + "root/", "/" + "opt/wheels"]
+    forbidden = re.compile("|".join(re.escape(text) for text in [*hosts, *paths]))
+    found = [_name(file) for file in _committed() if forbidden.search(file.read_text(errors="replace"))]
+    assert found == []
+
+
+def test_test_packages_have_no_init() -> None:
+    """Test files may share names because test folders are no packages (importmode=importlib)."""
+    assert [_name(file) for file in (ROOT / "tests").rglob("__init__.py")] == []
