@@ -140,7 +140,12 @@ class PolicyService:
             code = loaded.findings[0] if loaded.findings else NO_VERIFIED_SET("no policy set was verified yet")
             self._health.set(SET_CONDITION, False, code.code, code.message)  # noqa: FBT003 - the condition's value
             return
-        bound = self._bind(loaded.verified)
+        try:
+            bound = self._bind(loaded.verified)
+        except CellwardError as error:
+            self.findings = (*self.findings, error)
+            self._health.set(SET_CONDITION, False, error.code, error.message)  # noqa: FBT003
+            return
         engine = self._engine(loaded.verified, bound)
         try:
             await engine.start()

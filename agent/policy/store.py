@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from cellward.errors import CellwardError
 from cellward.policy import client, trust
-from cellward.policy.errors import STATE_CORRUPT
+from cellward.policy.errors import STATE_CORRUPT, STATE_UNWRITABLE
 from cellward.runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ class PolicyStore:
                 floors=self._floors,
                 now=now,
             )
+        except OSError as error:
+            raise STATE_UNWRITABLE(f"the staged policy could not be written: {error.strerror}") from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
@@ -152,7 +154,8 @@ class PolicyStore:
     def commit(self, candidate: client.Candidate, now: datetime) -> None:
         """Make a candidate the accepted set: files, floors, then current.json, each durable before the next.
 
-        A crash in between leaves the old set, at most with higher floors. Raises OSError; then the old set holds too.
+        A crash in between leaves the old set, at most with higher floors. Raises policy/state-unwritable; then the old set
+        holds too.
         """
         generation = self._generation + 1
         accepted = self._directory / "accepted"
@@ -168,9 +171,9 @@ class PolicyStore:
             floors = candidate.floors
             write_atomic(self._directory / "floors.json", _encode(floors.to_json()))
             write_atomic(self._directory / "current.json", _encode(_record(candidate, generation, now)))
-        except OSError:
+        except OSError as error:
             shutil.rmtree(place, ignore_errors=True)
-            raise
+            raise STATE_UNWRITABLE(f"the accepted policy could not be written: {error.strerror}") from error
         self._generation, self._files, self._floors = generation, dict(candidate.files), floors
         for old in accepted.iterdir():
             if old.name != str(generation):

@@ -124,6 +124,12 @@ NOTHING_PUBLISHED = define(
     "No policy was published yet.",
     hint="Run `cellward policy publish` first.",
 )
+STATE_UNWRITABLE = define(
+    "policy/state-unwritable",
+    Unavailable,
+    "The accepted policy could not be written to disk.",
+    hint="Free space on the agent's volume; the set accepted before stays in force.",
+)
 EVALUATION_FAILED = define(
     "policy/evaluation-failed",
     Refused,

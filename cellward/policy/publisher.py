@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -25,8 +25,8 @@ from tuf.api.metadata import (
     MetaFile,
     Role,
     Root,
-    Signed,
     Snapshot,
+    T,
     TargetFile,
     Targets,
     Timestamp,
@@ -49,7 +49,6 @@ ROOT_LIFE = timedelta(days=365)
 TARGETS_LIFE = timedelta(days=180)
 SNAPSHOT_LIFE = timedelta(days=7)
 
-_S = TypeVar("_S", bound=Signed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +376,9 @@ def _check_signatures(root: Root, files: tuple[MetadataFile, ...], now: datetime
     targets = trust.parse(Targets, by_role["targets"])
     trust.check_delegation(targets.signed)
     for role, data in by_role.items():
-        metadata = cast("Metadata[Signed]", trust.parse(Snapshot if role == "snapshot" else Targets, data))
+        metadata: Metadata[Targets] | Metadata[Snapshot] = (
+            trust.parse(Snapshot, data) if role == "snapshot" else trust.parse(Targets, data)
+        )
         delegator: Root | Targets = targets.signed if role == KEYRING_ROLE else root
         try:
             delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
@@ -391,8 +392,8 @@ def _expiry(now: datetime, life: timedelta) -> datetime:
     return (now + life).replace(microsecond=0)
 
 
-def _sign(signed: Signed, signers: Sequence[Ed25519Signer]) -> bytes:
-    metadata: Metadata[Signed] = Metadata(signed)
+def _sign(signed: T, signers: Sequence[Ed25519Signer]) -> bytes:
+    metadata: Metadata[T] = Metadata(signed)
     for signer in signers:
         metadata.sign(TufSigner(signer), append=True)
     return metadata.to_bytes()

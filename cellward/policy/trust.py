@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 from securesystemslib.signer import SSlibKey
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Delegations, Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from cellward.policy.errors import BAD_ROOT, EXPIRED, INCOMPLETE, ROLLBACK, TIMESTAMP_TOO_LONG, UNVERIFIED
@@ -26,7 +26,7 @@ TIMESTAMP_MAX_LIFE = timedelta(hours=24)
 #: Tolerated difference between the hub's and the agent's clock.
 CLOCK_SKEW = timedelta(minutes=5)
 
-_S = TypeVar("_S", bound=Signed)
+_S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 _SCHEMES = frozenset({"ed25519", "ecdsa-sha2-nistp256"})
 
 
@@ -116,7 +116,7 @@ def parse(kind: type[_S], data: bytes) -> Metadata[_S]:
         raise UNVERIFIED(f"{kind.type} metadata does not parse") from error
     if metadata.signed.type != kind.type:
         raise UNVERIFIED(f"expected {kind.type} metadata, got {metadata.signed.type}")
-    return cast("Metadata[_S]", metadata)
+    return metadata  # type: ignore[return-value]
 
 
 def realm_of(root_v1: bytes) -> str:

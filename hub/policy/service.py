@@ -1,22 +1,46 @@
 """The hub's TUF repository: verifies uploads as a client would, stores them, signs the timestamp alone.
 
-Seam: signatures are final, bodies follow.
+The hub is a courier: everything but the timestamp is signed by keys it never holds. What it refuses here an agent
+would refuse too; checking it at the door keeps a mistake of the publisher from becoming a denial for the fleet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import asyncio
+import structlog
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
+from cellward.errors import CellwardError
+from cellward.policy import client, trust
+from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
+from cellward.policy.errors import FOREIGN_REALM, INCOMPLETE, NOTHING_PUBLISHED, UNVERIFIED
+from cellward.policy.model import KEYRING_ROLE
+from cellward.policy.publisher import MetadataFile, Publication, RepositoryState, sign_timestamp
+from hub.store.interfaces import TufMetadata
+
+if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer
-    from cellward.policy.publisher import Publication
+    from cellward.policy.client import Candidate
     from cellward.runtime.clock import Clock
     from hub.store.interfaces import TufStore
+
+#: How long a timestamp lives; agents refuse more than 24 h.
+TIMESTAMP_LIFE = timedelta(hours=12)
+#: It is renewed when less than this is left.
+RENEW_BEFORE = timedelta(hours=9)
+#: How often the timer looks, seconds.
+RENEW_INTERVAL = 600.0
+ROLES = ("root", "targets", KEYRING_ROLE, "snapshot", "timestamp")
+_MAX_UPLOAD = 128
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +56,266 @@ class PublishResult:
     snapshot_expires: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _MappingFetch:
+    """A :class:`cellward.policy.client.Fetch` over bytes at hand."""
+
+    metadata_by_version: Mapping[tuple[str, int | None], bytes]
+    targets: Mapping[str, bytes]
+
+    def metadata(self, role: str, version: int | None, limit: int) -> bytes | None:
+        data = self.metadata_by_version.get((role, version))
+        return data if data is None or len(data) <= limit else None
+
+    def target(self, digest: str, limit: int) -> bytes | None:
+        data = self.targets.get(digest)
+        return data if data is None or len(data) <= limit else None
+
+
 class TufRepository:
-    """Serves policy metadata and content; the only key it holds signs the timestamp."""
+    """Serves policy metadata and content; the only key it holds signs the timestamp.
 
-    on_new_timestamp: list[Callable[[int], Awaitable[None]]]
+    Attributes:
+        on_new_timestamp: awaited with the new version after each publish and renewal; must not raise.
+    """
 
-    def __init__(
-        self, store: TufStore, signer: Ed25519Signer, clock: Clock, *, realm: str | None = None
-    ) -> None: ...
+    def __init__(self, store: TufStore, signer: Ed25519Signer, clock: Clock, *, realm: str | None = None) -> None:
+        self._store = store
+        self._signer = signer
+        self._clock = clock
+        self._realm = realm
+        self._lock = asyncio.Lock()
+        self.on_new_timestamp: list[Callable[[int], Awaitable[None]]] = []
 
-    async def publish(self, upload: Publication) -> PublishResult: ...
-    async def renew_timestamp(self) -> int | None: ...
-    async def run(self, stop: asyncio.Event) -> None: ...
-    async def fetch(self, role: str, version: int | None) -> bytes | None: ...
-    async def fetch_target(self, digest: str) -> bytes | None: ...
-    async def status(self) -> PublishResult | None: ...
+    async def publish(self, upload: Publication) -> PublishResult:
+        """Verify an upload as an agent would, store it, and sign a timestamp for it, all or nothing.
+
+        Raises policy/* when it does not verify, is older than what is served, or is incomplete; store/moved when
+        another replica was faster. Nothing has changed then.
+        """
+        async with self._lock:
+            given = self._given(upload)
+            before = {role: await self._newest(role) for role in ROLES}
+            roots = await self._roots(given)
+            realm = self._check_realm(roots[0])
+            snapshot = _highest(given, "snapshot")
+            version = before["timestamp"].version + 1 if before["timestamp"] else 1
+            timestamp = self._timestamp(version, snapshot)
+            fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
+            candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, _floors(before))
+            await self._keep(given, candidate, timestamp, before, upload.targets)
+        await self._announce(version)
+        return _result(candidate)
+
+    def _given(self, upload: Publication) -> dict[tuple[str, int], bytes]:
+        if len(upload.metadata) > _MAX_UPLOAD or len(upload.targets) > _MAX_UPLOAD:
+            raise UNVERIFIED(f"an upload has at most {_MAX_UPLOAD} metadata files and {_MAX_UPLOAD} targets")
+        given: dict[tuple[str, int], bytes] = {}
+        for file in upload.metadata:
+            if file.role not in ROLES or file.role == "timestamp":
+                raise UNVERIFIED(f"metadata of role {file.role[:40]!r} cannot be uploaded")
+            if (file.role, file.version) in given:
+                raise UNVERIFIED(f"{file.role} version {file.version} is given twice")
+            given[file.role, file.version] = file.data
+        for digest, data in upload.targets.items():
+            if len(data) > MAX_ARCHIVE or trust.digest_of(data) != digest:
+                raise UNVERIFIED(f"the target {digest[:80]} is not what its digest says")
+        return given
+
+    async def _roots(self, given: Mapping[tuple[str, int], bytes]) -> list[bytes]:
+        roots: list[bytes] = []
+        while True:
+            version = len(roots) + 1
+            stored = await self._store.get_metadata("root", version)
+            offered = given.get(("root", version))
+            if stored is not None and offered is not None and stored != offered:
+                raise UNVERIFIED(f"root version {version} was published before with other content")
+            data = stored or offered
+            if data is None:
+                break
+            roots.append(data)
+        if not roots:
+            raise INCOMPLETE("the upload has no root of version 1, and none is stored")
+        return roots
+
+    def _check_realm(self, root: bytes) -> str:
+        realm = trust.realm_of(root)
+        if self._realm is not None and realm != self._realm:
+            raise FOREIGN_REALM(f"the upload belongs to realm {realm}")
+        return realm
+
+    async def _fetch_for(
+        self,
+        given: Mapping[tuple[str, int], bytes],
+        roots: list[bytes],
+        timestamp: bytes,
+        targets: Mapping[str, bytes],
+    ) -> _MappingFetch:
+        metadata: dict[tuple[str, int | None], bytes] = {("timestamp", None): timestamp}
+        metadata.update(given.items())
+        for index, root in enumerate(roots):
+            metadata["root", index + 1] = root
+        content = dict(targets)
+        for role in ("targets", KEYRING_ROLE):
+            # Unverified names, only to know what to read ahead; the client run verifies all of it.
+            for info in trust.parse(Targets, _highest(given, role).data).signed.targets.values():
+                digest = f"sha256:{info.hashes.get('sha256', '')}"
+                stored = None if digest in content else await self._store.get_target(digest)
+                if stored is not None:
+                    content[digest] = stored
+        return _MappingFetch(metadata, content)
+
+    def _verify(self, root: bytes, realm: str, fetch: client.Fetch, floors: trust.PolicyFloors) -> Candidate:
+        with tempfile.TemporaryDirectory(prefix="cellward-publish-") as name:
+            candidate = client.update(
+                Path(name),
+                bootstrap=root,
+                realm=realm,
+                fetch=fetch,
+                wanted=client.select_all,
+                floors=floors,
+                now=self._clock.now(),
+            )
+        for path, data in candidate.verified.bundles.items():
+            bundle = read_bundle(data)
+            check_disjoint([bundle])
+            if bundle.target_path != path:
+                raise UNVERIFIED(f"target {path} holds bundle {bundle.name} {bundle.version}")
+        return candidate
+
+    async def _keep(
+        self,
+        given: Mapping[tuple[str, int], bytes],
+        candidate: Candidate,
+        timestamp: bytes,
+        before: Mapping[str, MetadataFile | None],
+        targets: Mapping[str, bytes],
+    ) -> None:
+        verified = candidate.verified
+        newest = {
+            "targets": verified.targets_version,
+            KEYRING_ROLE: verified.keyring_version,
+            "snapshot": verified.snapshot_version,
+        }
+        files = [TufMetadata("timestamp", verified.timestamp_version, timestamp)]
+        for (role, version), data in given.items():
+            if version == newest.get(role) or (role == "root" and version <= verified.root_version):
+                files.append(TufMetadata(role, version, data))
+        used = {digest: data for digest, data in targets.items() if digest in verified.digests.values()}
+        expect = {role: file.version if file else 0 for role, file in before.items()}
+        await self._store.publish(files, used, expect)
+
+    def _timestamp(self, version: int, snapshot: MetadataFile) -> bytes:
+        return sign_timestamp(version, snapshot, self._signer, now=self._clock.now(), life=TIMESTAMP_LIFE)
+
+    async def renew_timestamp(self) -> int | None:
+        """Sign a new timestamp for the snapshot served; return its version, or None when nothing was published."""
+        async with self._lock:
+            snapshot, old = await self._newest("snapshot"), await self._newest("timestamp")
+            if snapshot is None or old is None:
+                return None
+            version = old.version + 1
+            data = self._timestamp(version, snapshot)
+            expect = {"timestamp": old.version, "snapshot": snapshot.version}
+            await self._store.publish([TufMetadata("timestamp", version, data)], {}, expect)
+        await self._announce(version)
+        return version
+
+    async def renew_if_due(self) -> int | None:
+        """Renew when less than nine of the twelve hours are left."""
+        old = await self._newest("timestamp")
+        if old is None:
+            return None
+        left = trust.parse(Timestamp, old.data).signed.expires - self._clock.now()
+        return await self.renew_timestamp() if left < RENEW_BEFORE else None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Renew on a timer until ``stop``; a failure is logged and tried again at the next tick."""
+        while not stop.is_set():
+            try:
+                await self.renew_if_due()
+            except CellwardError as error:
+                _log.warning("timestamp-renewal-failed", code=error.code, reason=error.message)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RENEW_INTERVAL)
+
+    async def fetch(self, role: str, version: int | None) -> bytes | None:
+        """Return stored metadata of a role, the newest when ``version`` is None."""
+        if role not in ROLES or (version is not None and version < 1):
+            return None
+        return await self._store.get_metadata(role, version)
+
+    async def fetch_target(self, digest: str) -> bytes | None:
+        """Return a stored target."""
+        return await self._store.get_target(digest)
+
+    async def state(self) -> RepositoryState | None:
+        """Return what is published, for the publisher to build upon; None before the first publish."""
+        if await self._store.get_metadata("root", 1) is None:
+            return None
+        targets, keyring, snapshot = [await self.fetch(role, None) for role in ("targets", KEYRING_ROLE, "snapshot")]
+        return RepositoryState(tuple(await self._roots({})), targets, keyring, snapshot)
+
+    async def status(self) -> PublishResult | None:
+        """Return the versions served, None before the first publish."""
+        found = {role: await self._newest(role) for role in ROLES}
+        if any(file is None for file in found.values()):
+            return None
+        versions = {role: file.version for role, file in found.items() if file is not None}
+        first = await self._store.get_metadata("root", 1)
+        snapshot = found["snapshot"]
+        if first is None or snapshot is None:
+            raise NOTHING_PUBLISHED("there is no root of version 1")
+        return PublishResult(
+            realm=trust.realm_of(first),
+            root_version=versions["root"],
+            targets_version=versions["targets"],
+            keyring_version=versions[KEYRING_ROLE],
+            snapshot_version=versions["snapshot"],
+            timestamp_version=versions["timestamp"],
+            snapshot_expires=trust.parse(Snapshot, snapshot.data).signed.expires,
+        )
+
+    async def _newest(self, role: str) -> MetadataFile | None:
+        data = await self._store.get_metadata(role)
+        return None if data is None else MetadataFile(role, _version_of(role, data), data)
+
+    async def _announce(self, version: int) -> None:
+        for callback in tuple(self.on_new_timestamp):
+            await callback(version)
+
+
+def _version_of(role: str, data: bytes) -> int:
+    if role == "root":
+        return trust.parse(Root, data).signed.version
+    if role == "snapshot":
+        return trust.parse(Snapshot, data).signed.version
+    if role == "timestamp":
+        return trust.parse(Timestamp, data).signed.version
+    return trust.parse(Targets, data).signed.version
+
+
+def _highest(given: Mapping[tuple[str, int], bytes], role: str) -> MetadataFile:
+    versions = [version for name, version in given if name == role]
+    if not versions:
+        raise INCOMPLETE(f"the upload has no {role} metadata")
+    return MetadataFile(role, max(versions), given[role, max(versions)])
+
+
+def _floors(before: Mapping[str, MetadataFile | None]) -> trust.PolicyFloors:
+    return trust.PolicyFloors(
+        {role: trust.RoleFloor(file.version, trust.digest_of(file.data)) for role, file in before.items() if file}
+    )
+
+
+def _result(candidate: Candidate) -> PublishResult:
+    verified = candidate.verified
+    return PublishResult(
+        realm=verified.realm,
+        root_version=verified.root_version,
+        targets_version=verified.targets_version,
+        keyring_version=verified.keyring_version,
+        snapshot_version=verified.snapshot_version,
+        timestamp_version=verified.timestamp_version,
+        snapshot_expires=verified.snapshot_expires,
+    )

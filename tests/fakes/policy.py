@@ -1,0 +1,255 @@
+"""A whole policy authority in memory: keys, repository, a hub's timestamp, and a source that agents fetch from.
+
+Everything is signed for real; python-tuf looks at the wall clock, so times are relative to now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.facts import ClusterFacts, Selector
+from cellward.documents.keyring import Keyring
+from cellward.policy import bundle as bundles
+from cellward.policy.model import Binding, BindingSet, DecisionInput
+from cellward.policy.publisher import (
+    MetadataFile,
+    Publication,
+    RepositoryState,
+    RoleKeys,
+    SigningKeys,
+    create_root,
+    publish,
+    refresh,
+    rotate_root,
+    sign_timestamp,
+)
+from cellward.policy.trust import PolicyFloors, realm_of
+
+FACTS = ClusterFacts(
+    name="eu-1", uid="11111111-1111-4111-8111-111111111111", environments=("dev",), production=False, region="eu"
+)
+
+
+def now() -> datetime:
+    """Return the wall clock, whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def module(package: str, body: str) -> bytes:
+    """Return a Rego module."""
+    return f"package {package}\n\n{body}\n".encode()
+
+
+def archive(
+    name: str,
+    version: str,
+    body: str,
+    *,
+    roots: Sequence[str] | None = None,
+    extra: Mapping[str, bytes] | None = None,
+    entrypoint: str | None = None,
+) -> bytes:
+    """Return a bundle archive with one module of package ``name`` and that body, built without any check."""
+    manifest = {
+        "revision": version,
+        "roots": [name] if roots is None else list(roots),
+        "rego_version": 1,
+        "metadata": {"cellward": {"name": name, "version": version, "entrypoint": entrypoint or f"{name}/deny"}},
+    }
+    files = {".manifest": json.dumps(manifest).encode(), f"{name}/main.rego": module(name, body), **(extra or {})}
+    return bundles._pack(files)  # noqa: SLF001 - a test needs archives that the builder refuses
+
+
+def denying(kind: str, rule: str = "base/no", name: str = "base", version: str = "1.0.0") -> bytes:
+    """Return a bundle that denies one kind of object."""
+    body = (
+        f'deny contains {{"rule": "{rule}", "reason": "no {kind}", "remediation": "leave it out"}} if '
+        f'input.object.kind == "{kind}"'
+    )
+    return archive(name, version, body)
+
+
+def binding(data: bytes, **changes: object) -> Binding:
+    """Return a binding of a bundle to every cluster."""
+    found = bundles.read_bundle(data)
+    base = Binding(found.name, found.target_path, found.digest, Selector(all=True))
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def request(realm: str, *objects: Mapping[str, object], **changes: object) -> DecisionInput:
+    """Return a decision request for objects."""
+    base = DecisionInput(
+        time=now(),
+        realm=realm,
+        facts=FACTS,
+        environment="dev",
+        project="shop",
+        cell="front",
+        release={"digest": "sha256:" + "1" * 64, "version": "1.0.0", "owner": "team"},
+        deployment={"digest": "sha256:" + "2" * 64, "sequence": 1, "environments": ["dev"]},
+        signers=(),
+        isolation="unknown",
+        objects=objects,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def thing(kind: str, name: str = "x") -> dict[str, object]:
+    """Return an object of a kind."""
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "shop--front--dev"}}
+
+
+@dataclass
+class MemorySource:
+    """A ContentSource over dictionaries that a test may tamper with; ``newest`` overrides the newest per role."""
+
+    metadata: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    targets: dict[str, bytes] = field(default_factory=dict)
+    down: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    async def fetch_digest(self, digest: str, limit: int) -> bytes | None:
+        """Return a target."""
+        self._ask(digest)
+        return self.targets.get(digest)
+
+    async def fetch_tuf(self, role: str, version: int | None, limit: int) -> bytes | None:
+        """Return metadata; the newest is the highest version."""
+        self._ask(f"{role}/{version}")
+        if version is None:
+            version = max((number for name, number in self.metadata if name == role), default=0)
+        return self.metadata.get((role, version))
+
+    def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if self.down:
+            raise ConnectionError("the hub is away")
+
+    def copy(self) -> MemorySource:
+        """Return a copy to tamper with."""
+        return MemorySource(dict(self.metadata), dict(self.targets))
+
+
+class PolicyWorld:
+    """Keys of every role and the repository they sign; ``source`` is what an honest hub would serve."""
+
+    def __init__(self) -> None:
+        self.root_key = Ed25519Signer.generate()
+        self.policy_key = Ed25519Signer.generate()
+        self.keyring_key = Ed25519Signer.generate()
+        self.publisher_key = Ed25519Signer.generate()
+        self.hub_key = Ed25519Signer.generate()
+        self.root = create_root(
+            root=keys_of(self.root_key),
+            policy=keys_of(self.policy_key),
+            publisher=keys_of(self.publisher_key),
+            timestamp=keys_of(self.hub_key),
+            signers=[self.root_key],
+            now=now(),
+        )
+        self.realm = realm_of(self.root)
+        self.state = RepositoryState((self.root,))
+        self.floors = PolicyFloors()
+        self.source = MemorySource()
+        self.timestamp_version = 0
+
+    @property
+    def keys(self) -> SigningKeys:
+        """Every signer the publisher has."""
+        return SigningKeys((self.root_key,), (self.policy_key,), (self.keyring_key,), (self.publisher_key,))
+
+    @property
+    def keyring(self) -> Keyring:
+        """An empty keyring of this realm."""
+        return Keyring(self.realm, 1, ())
+
+    def make(
+        self,
+        archives: Sequence[bytes],
+        chosen: Sequence[Binding] | None = None,
+        *,
+        at: datetime | None = None,
+        keys: SigningKeys | None = None,
+        **settings: object,
+    ) -> Publication:
+        """Make a publication above the present state without taking it over."""
+        bound = [binding(data) for data in archives] if chosen is None else list(chosen)
+        return publish(
+            self.state,
+            bundles=archives,
+            bindings=BindingSet(self.realm, tuple(bound), **settings),  # type: ignore[arg-type]
+            keyring=self.keyring,
+            keyring_keys=keys_of(self.keyring_key),
+            keys=keys or self.keys,
+            now=at or now(),
+            known=self.floors,
+        )
+
+    def publish(self, *archives: bytes, chosen: Sequence[Binding] | None = None, **options: object) -> Publication:
+        """Publish, and serve it with a new timestamp."""
+        publication = self.make(archives, chosen, **options)  # type: ignore[arg-type]
+        self.take(publication)
+        return publication
+
+    def refresh(self, at: datetime | None = None) -> Publication:
+        """Renew the snapshot, and serve it."""
+        publication = refresh(self.state, keys=self.keys, now=at or now(), known=self.floors)
+        self.take(publication)
+        return publication
+
+    def rotate(self, **changes: RoleKeys) -> bytes:
+        """Make the next root and serve it."""
+        data = rotate_root(self.state.roots, changes=changes, signers=[self.root_key], now=now())
+        self.state = replace(self.state, roots=(*self.state.roots, data))
+        self.source.metadata["root", len(self.state.roots)] = data
+        return data
+
+    def take(self, publication: Publication, *, timestamp: bool = True) -> None:
+        """Make a publication the present state, and serve it."""
+        self.floors = publication.floors
+        newest = {file.role: file.data for file in publication.metadata}
+        self.state = RepositoryState(self.state.roots, newest["targets"], newest["keyring"], newest["snapshot"])
+        serve(self.source, publication)
+        if timestamp:
+            self.timestamp()
+
+    def timestamp(
+        self,
+        source: MemorySource | None = None,
+        *,
+        life: timedelta = timedelta(hours=12),
+        version: int | None = None,
+        at: datetime | None = None,
+        snapshot: MetadataFile | None = None,
+    ) -> None:
+        """Sign a timestamp with the hub's real key, for the newest snapshot unless another is named."""
+        place = source or self.source
+        self.timestamp_version = version if version is not None else self.timestamp_version + 1
+        newest = max(number for role, number in place.metadata if role == "snapshot")
+        named = snapshot or MetadataFile("snapshot", newest, place.metadata["snapshot", newest])
+        data = sign_timestamp(self.timestamp_version, named, self.hub_key, now=at or now(), life=life)
+        for key in [key for key in place.metadata if key[0] == "timestamp"]:
+            del place.metadata[key]
+        place.metadata["timestamp", self.timestamp_version] = data
+
+
+def keys_of(*signers: Ed25519Signer, threshold: int = 1) -> RoleKeys:
+    """Return the public keys of signers."""
+    return RoleKeys(tuple(signer.public_spki_der for signer in signers), threshold)
+
+
+def serve(source: MemorySource, publication: Publication) -> None:
+    """Put a publication into a source."""
+    for file in publication.metadata:
+        source.metadata[file.role, file.version] = file.data
+    source.targets.update(publication.targets)
+
+
+def starter_archive() -> bytes:
+    """Return the starter bundle as it is published."""
+    return bundles.build_bundle(Path(__file__).parents[2] / "policies" / "starter")

@@ -1,0 +1,447 @@
+"""The agent's policy on the real engine and the real python-tuf: staging, switch, floors, restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.policy.service import PolicyService
+from cellward.documents.dsse import Ed25519Signer
+from cellward.errors import CellwardError
+from cellward.policy.model import Decision
+from cellward.policy.publisher import SigningKeys
+from cellward.runtime.health import HealthRegistry
+from tests.fakes.clock import ManualClock
+from tests.fakes.policy import (
+    FACTS,
+    MemorySource,
+    PolicyWorld,
+    archive,
+    binding,
+    denying,
+    keys_of,
+    now,
+    request,
+    serve,
+    starter_archive,
+    thing,
+)
+
+pytestmark = pytest.mark.real
+
+
+class Agent:
+    """One agent's policy on a state directory that survives restarts."""
+
+    def __init__(self, world: PolicyWorld, state: Path, opa: Path) -> None:
+        self.world, self.state, self.opa = world, state, opa
+        self.health = HealthRegistry()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[PolicyService]:
+        service = PolicyService(
+            state_dir=self.state,
+            root=self.world.root,
+            realm=self.world.realm,
+            facts=FACTS,
+            opa_binary=self.opa,
+            clock=ManualClock(now()),
+            health=self.health,
+        )
+        await service.start()
+        try:
+            yield service
+        finally:
+            await service.close()
+
+    def condition(self, name: str) -> str:
+        return next(item.code for item in self.health.get() if item.name == name)
+
+
+@pytest.fixture
+def world() -> PolicyWorld:
+    return PolicyWorld()
+
+
+@pytest.fixture
+def agent(world: PolicyWorld, tmp_path: Path, opa_binary: Path) -> Agent:
+    return Agent(world, tmp_path, opa_binary)
+
+
+async def denied(service: PolicyService, world: PolicyWorld, kind: str) -> bool:
+    decision = await service.evaluator.decide(request(world.realm, thing(kind)))
+    return not decision.allowed
+
+
+async def refused(service: PolicyService, source: MemorySource) -> str:
+    with pytest.raises(CellwardError) as caught:
+        await service.refresh(source)
+    return caught.value.code
+
+
+async def eventually(probe: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await probe():
+        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
+        await asyncio.sleep(0.02)
+
+
+async def test_without_a_set_nothing_is_allowed_v8(world: PolicyWorld, agent: Agent) -> None:
+    """V8: no verified set, no decision, with its own code."""
+    async with agent.running() as service:
+        with pytest.raises(CellwardError) as caught:
+            await service.evaluator.decide(request(world.realm, thing("ConfigMap")))
+        assert caught.value.code == "policy/no-verified-set"
+        assert agent.condition("policy-set") == "policy/no-verified-set"
+        assert await refused(service, MemorySource()) == "policy/nothing-published"
+
+
+async def test_accepts_decides_and_survives_a_restart_offline_v1(world: PolicyWorld, agent: Agent) -> None:
+    """V1, V8: an accepted set decides; after a restart with the hub away it decides again."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        accepted = await service.refresh(world.source)
+        assert accepted is not None
+        assert (accepted.snapshot_version, accepted.targets_version) == (1, 1)
+        decision = await service.evaluator.decide(request(world.realm, thing("Bad"), thing("Good")))
+        assert [(item.rule, item.object, item.remediation) for item in decision.violations] == [
+            ("base/no", "Bad/shop--front--dev/x", "leave it out")
+        ]
+        assert not await denied(service, world, "Good")
+    async with agent.running() as service:
+        assert service.current == accepted
+        assert await denied(service, world, "Bad")
+        world.source.down = True
+        assert await refused(service, world.source) == "policy/content-unreachable"
+        assert await denied(service, world, "Bad")
+
+
+async def test_one_bad_snapshot_does_not_wedge(world: PolicyWorld, agent: Agent) -> None:
+    """V16: a validly signed snapshot whose targets never verify is refused, and the next good one is accepted."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        bad = world.source.copy()
+        publication = world.make([denying("Good")])
+        serve(bad, publication)
+        bad.metadata["targets", 2] = bad.metadata["targets", 2].replace(b"targets", b"target$")
+        world.timestamp(bad)
+        assert await refused(service, bad) == "policy/unverified"
+        assert not list((agent.state / "policy" / "staged").iterdir())
+        assert await denied(service, world, "Bad")
+        world.publish(denying("Worse", version="1.0.1"))
+        assert await service.refresh(world.source) is not None
+        assert await denied(service, world, "Worse")
+
+
+async def test_forged_targets_refused_and_later_good_accepted(world: PolicyWorld, agent: Agent) -> None:
+    """V8: targets signed by a wrong key under the hub's and publisher's real keys; the good set still decides."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        forged = world.source.copy()
+        honest = world.policy_key
+        genuine_root, world.root_key = world.root_key, Ed25519Signer.generate()
+        world.policy_key = Ed25519Signer.generate()
+        other = PolicyWorld()
+        serve(forged, other.make([denying("Good")], chosen=None))
+        forged.metadata["snapshot", 2] = other.make([denying("Good")]).metadata[-1].data
+        world.timestamp(forged)
+        assert await refused(service, forged) == "policy/unverified"
+        assert await denied(service, world, "Bad")
+        assert not await denied(service, world, "Good")
+        world.policy_key, world.root_key = honest, genuine_root
+        world.publish(denying("Worse", version="1.0.1"))
+        await service.refresh(world.source)
+        assert await denied(service, world, "Worse")
+        assert not await denied(service, world, "Bad")
+
+
+async def test_replayed_targets_refused_also_after_restart(world: PolicyWorld, agent: Agent) -> None:
+    """V8: older targets and snapshot under a newer timestamp made with the hub's real key; also after a restart."""
+    world.publish(denying("Old"))
+    old = world.source.copy()
+    world.publish(denying("Bad", version="1.0.1"))
+    replay = old.copy()
+    world.timestamp(replay, version=50)
+    world.timestamp_version = 2
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        assert await refused(service, replay) == "policy/rollback"
+        assert await denied(service, world, "Bad")
+    async with agent.running() as service:
+        assert await refused(service, replay) == "policy/rollback"
+        assert await denied(service, world, "Bad")
+        world.publish(denying("Worse", version="1.0.2"))
+        await service.refresh(world.source)
+        assert await denied(service, world, "Worse")
+
+
+async def test_floors_survive_a_root_that_replaces_keys(world: PolicyWorld, agent: Agent) -> None:
+    """§10: python-tuf forgets versions when a root replaces snapshot and timestamp keys; our floors do not."""
+    world.publish(denying("Old"))
+    world.publish(denying("Bad", version="1.0.1"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+    world.publisher_key, world.hub_key = Ed25519Signer.generate(), Ed25519Signer.generate()
+    world.rotate(snapshot=keys_of(world.publisher_key), timestamp=keys_of(world.hub_key))
+    present, floors = world.state, world.floors
+    replay = world.source.copy()
+    world.state = replace(world.state, targets=None, keyring=None, snapshot=None)
+    world.floors = type(floors)()
+    serve(replay, world.make([denying("Good")]))
+    del replay.metadata["snapshot", 2]
+    world.timestamp(replay, version=1)
+    world.state, world.floors = present, floors
+    async with agent.running() as service:
+        assert await refused(service, replay) == "policy/rollback"
+        assert await denied(service, world, "Bad")
+        world.state = replace(world.state, snapshot=None)
+        world.floors = type(floors)({key: value for key, value in floors.roles.items() if key != "snapshot"})
+        for _ in range(3):
+            world.take(world.make([denying("Worse", version="1.0.2")]), timestamp=False)
+        world.timestamp(version=1)
+        assert await service.refresh(world.source) is not None, "the timestamp floor alone is reset by the new root"
+        assert await denied(service, world, "Worse")
+
+
+async def test_timestamp_floor_holds_without_a_new_root(world: PolicyWorld, agent: Agent) -> None:
+    """An older timestamp for the same snapshot is refused while the root is the same, also when the set was lost."""
+    world.publish(denying("Bad"))
+    world.timestamp(version=9)
+    async with agent.running() as service:
+        await service.refresh(world.source)
+    (agent.state / "policy" / "current.json").write_bytes(b"{}")
+    world.timestamp(version=8)
+    async with agent.running() as service:
+        assert [finding.code for finding in service.findings] == ["policy/state-corrupt"]
+        assert await refused(service, world.source) == "policy/rollback"
+
+
+async def test_timestamp_that_lives_too_long_is_refused(world: PolicyWorld, agent: Agent) -> None:
+    """§2: a timestamp living longer than 24 h would let the hub's key freeze policy."""
+    world.publish(denying("Bad"))
+    world.timestamp(life=timedelta(hours=25))
+    async with agent.running() as service:
+        assert await refused(service, world.source) == "policy/timestamp-too-long"
+        assert service.current is None
+        world.timestamp(life=timedelta(hours=24))
+        assert await service.refresh(world.source) is not None
+
+
+async def test_expired_metadata_is_refused_and_the_old_set_decides(world: PolicyWorld, agent: Agent) -> None:
+    """V8: an expired snapshot or timestamp brings nothing new; staleness counts from the snapshot's expiry."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        old = world.source.copy()
+        world.timestamp(old, at=now() - timedelta(hours=20))
+        assert await refused(service, old) == "policy/expired"
+        world.publish(denying("Good", version="1.0.1"), at=now() - timedelta(days=8))
+        assert await refused(service, world.source) == "policy/expired"
+        assert await denied(service, world, "Bad")
+        assert service.current is not None
+        expires = service.current.snapshot_expires
+        late = service.staleness(expires + timedelta(hours=25))
+        assert late is not None
+        assert (late.seconds, late.verdict) == (25 * 3600, "refuse-new")
+        early = service.staleness(expires + timedelta(hours=23))
+        assert early is not None
+        assert early.verdict == "fresh"
+
+
+async def test_renewed_timestamp_and_snapshot_keep_the_engine(world: PolicyWorld, agent: Agent) -> None:
+    """A new timestamp or snapshot alone is made durable without a new engine."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        pid = service.engine_pid
+        assert await service.refresh(world.source) is None
+        world.timestamp()
+        assert await service.refresh(world.source) is None
+        assert service.current is not None
+        assert service.current.timestamp_version == 2
+        world.refresh()
+        renewed = await service.refresh(world.source)
+        assert renewed is not None
+        assert renewed.snapshot_version == 2
+        assert service.engine_pid == pid
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("does not compile", archive("base", "1.0.1", "deny contains x if { input.y }"), "policy/does-not-compile"),
+        ("calls out", archive("base", "1.0.1", 'deny contains "x" if http.send({}).body'), "policy/does-not-compile"),
+        ("asks the clock", archive("base", "1.0.1", 'deny contains "x" if time.now_ns() > 1'), "policy/does-not-compile"),
+        ("no such entrypoint", archive("base", "1.0.1", "x := 1"), "policy/canary-failed"),
+        ("not a set", archive("base", "1.0.1", "deny := true"), "policy/canary-failed"),
+    ],
+)
+async def test_what_cannot_decide_never_replaces_what_does_v16(
+    world: PolicyWorld, agent: Agent, name: str, data: bytes, code: str
+) -> None:
+    """V16: a correctly signed bundle that cannot decide leaves the old one deciding, and its floors untouched."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        pid = service.engine_pid
+        world.publish(data)
+        assert await refused(service, world.source) == code, name
+        assert await denied(service, world, "Bad")
+        assert service.engine_pid == pid
+        assert agent.condition("policy-set") == code
+        world.publish(denying("Worse", version="1.0.2"))
+        await service.refresh(world.source)
+        assert agent.condition("policy-set") == ""
+        assert await denied(service, world, "Worse")
+
+
+async def test_the_old_set_decides_until_the_new_one_is_warm(world: PolicyWorld, agent: Agent) -> None:
+    """V16: under constant questions a switch loses none, and answers are those of one set or the other."""
+    world.publish(denying("Bad", rule="base/old"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        stop = asyncio.Event()
+        seen: list[str] = []
+
+        async def ask() -> None:
+            while not stop.is_set():
+                decision = await service.evaluator.decide(request(world.realm, thing("Bad")))
+                assert len(decision.violations) == 1
+                seen.append(decision.violations[0].rule)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(ask())
+            world.publish(denying("Bad", rule="base/new", version="1.0.1"))
+            await service.refresh(world.source)
+            marker = len(seen)
+            await eventually(lambda: _true(len(seen) > marker + 20))
+            stop.set()
+        assert seen[0] == "base/old"
+        assert seen[-1] == "base/new"
+        first_new = seen.index("base/new")
+        assert seen[first_new + 8 :].count("base/old") == 0, "an old answer long after the switch"
+
+
+async def _true(value: bool) -> bool:  # noqa: FBT001 - the value
+    return value
+
+
+async def test_corrupted_state_is_a_finding_and_allows_nothing_v8(world: PolicyWorld, agent: Agent) -> None:
+    """V1, V8: one changed byte in the accepted set is found at start; nothing is allowed until a set verifies."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+    targets = sorted((agent.state / "policy" / "accepted").glob("*/targets/*"), key=lambda file: file.stat().st_size)
+    data = targets[-1].read_bytes()
+    targets[-1].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    async with agent.running() as service:
+        assert [finding.code for finding in service.findings] == ["policy/state-corrupt"]
+        with pytest.raises(CellwardError) as caught:
+            await service.evaluator.decide(request(world.realm, thing("Good")))
+        assert caught.value.code == "policy/no-verified-set"
+        assert await service.refresh(world.source) is not None
+        assert await denied(service, world, "Bad")
+
+
+async def test_killed_engine_comes_back(world: PolicyWorld, agent: Agent) -> None:
+    """OPA dead: decisions are refused with their own code meanwhile, and the engine is restarted."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        pid = service.engine_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: _recovered(service, world, pid))
+        assert agent.condition("policy-engine") == ""
+
+
+async def test_hung_engine_is_replaced(world: PolicyWorld, agent: Agent) -> None:
+    """OPA hung: a query ends at its deadline, counts as a refusal, and the engine is replaced."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        pid = service.engine_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(CellwardError) as caught:
+            await service.evaluator.decide(request(world.realm, thing("Good")))
+        assert caught.value.code == "policy/engine-unavailable"
+        await eventually(lambda: _recovered(service, world, pid))
+
+
+async def _recovered(service: PolicyService, world: PolicyWorld, pid: int) -> bool:
+    try:
+        decision: Decision = await service.evaluator.decide(request(world.realm, thing("Bad")))
+    except CellwardError as error:
+        assert error.code == "policy/engine-unavailable"
+        return False
+    return not decision.allowed and service.engine_pid != pid
+
+
+async def test_full_disk_leaves_the_old_set(world: PolicyWorld, agent: Agent) -> None:
+    """V16: when the new set cannot be made durable it is not used."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        world.publish(denying("Worse", version="1.0.1"))
+        accepted = agent.state / "policy" / "accepted"
+        blocked = accepted / "2"
+        blocked.write_bytes(b"in the way")
+        assert await refused(service, world.source) == "policy/state-unwritable"
+        assert await denied(service, world, "Bad")
+        blocked.unlink()
+        await service.refresh(world.source)
+        assert await denied(service, world, "Worse")
+
+
+async def test_starter_bundle_decides_on_the_real_engine(world: PolicyWorld, agent: Agent) -> None:
+    """V9, V15: the starter bundle refuses production without proof once per cell, unless the signed binding tolerates."""
+    starter = starter_archive()
+    world.publish(starter, chosen=[binding(starter, name="starter")])
+    production = replace(FACTS, production=True)
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        question = request(world.realm, thing("Namespace", "a"), thing("Namespace", "b"), facts=production)
+        decision = await service.evaluator.decide(question)
+        assert [(item.rule, item.object) for item in decision.violations] == [
+            ("starter/isolation/proof", "Cell/shop/front")
+        ]
+        tolerant = binding(starter, name="starter", parameters={"isolation": {"tolerate": ["unknown"]}})
+        world.publish(starter, chosen=[tolerant])
+        await service.refresh(world.source)
+        assert (await service.evaluator.decide(question)).allowed
+
+
+async def test_foreign_realm_and_foreign_root(world: PolicyWorld, agent: Agent) -> None:
+    """Another installation's policy never verifies here, and a request of another realm is not decided."""
+    other = PolicyWorld()
+    other.publish(denying("Bad"))
+    async with agent.running() as service:
+        assert await refused(service, other.source) == "policy/unverified"
+        world.publish(denying("Bad"))
+        await service.refresh(world.source)
+        with pytest.raises(CellwardError) as caught:
+            await service.evaluator.decide(request(other.realm, thing("Good")))
+        assert caught.value.code == "policy/foreign-realm"
+
+
+async def test_thresholds_count_keys_not_ids(world: PolicyWorld) -> None:
+    """m of n: one of two required policy signatures is refused at the publisher already."""
+    second = Ed25519Signer.generate()
+    world.rotate(targets=keys_of(world.policy_key, second, threshold=2))
+    with pytest.raises(CellwardError) as caught:
+        world.make([denying("Bad")])
+    assert caught.value.code == "policy/unverified"
+    both = SigningKeys(policy=(world.policy_key, second), keyring=(world.keyring_key,), publisher=(world.publisher_key,))
+    assert world.make([denying("Bad")], keys=both).metadata
