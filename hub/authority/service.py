@@ -73,7 +73,7 @@ class IdentityService:
             _log.warning("join-refused", code=error.code, address=attempt.address)
             if suppressed is not None:
                 await self._audit.record(
-                    "cluster-join",
+                    "cluster.join",
                     error.details.get("cluster", ""),
                     "deny",
                     actor=f"address:{attempt.address}",
@@ -110,7 +110,7 @@ class IdentityService:
             grant.cluster, attempt.cluster_uid, digest, attempt.statement_spki_der, generation, certificate.serial
         )
         details = {"uid": attempt.cluster_uid, "replaced": str(bool(bound.uid) and bound.uid != attempt.cluster_uid).lower()}
-        await self._record("cluster-join", grant.cluster, f"address:{attempt.address}", certificate, digest, details)
+        await self._record("cluster.join", grant.cluster, f"address:{attempt.address}", certificate, digest, details)
         return certificate
 
     async def renew(self, peer: PeerIdentity, csr_der: bytes) -> AgentCertificate:
@@ -134,13 +134,13 @@ class IdentityService:
             await self._clusters.bind(
                 peer.name, bound.uid, digest, bound.statement_spki, generation, certificate.serial
             )
-            await self._record("certificate-renew", peer.name, str(peer.id), certificate, digest, {})
+            await self._record("certificate.renew", peer.name, str(peer.id), certificate, digest, {})
         return certificate
 
     async def _record(  # noqa: PLR0913  one record, each part by name
         self, action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]
     ) -> None:
-        details = {"serial": issued.serial, "generation": str(issued.generation), "keyid": spki_sha256, **more}
+        details = {"serial": issued.serial, "generation": str(issued.generation), "spkiSha256": spki_sha256, **more}
         await self._audit.record(action, f"Cluster//{cluster}", "allow", actor=actor, details=details)
 
     def _lock_of(self, cluster: str) -> asyncio.Lock:

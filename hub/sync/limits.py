@@ -27,6 +27,8 @@ class SyncLimits:
     silence: float = 90.0
     write: float = 20.0
     commands: int = 16
+    #: How long a drained stream still takes what its agent had on the way.
+    linger: float = 5.0
     drain_min_ms: int = 500
     drain_max_ms: int = 5000
 

@@ -118,13 +118,13 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         older.drain()
         if older.boot_id != session.boot_id:
             await self._audit.record(
-                "link-finding",
+                "link.connect",
                 f"Cluster//{session.cluster}",
                 "finding",
                 actor="hub",
                 code="link/two-live-streams",
                 reason="two boots of one identity have a stream open at the same time",
-                details={"boot_id": session.boot_id, "other_boot_id": older.boot_id, "address": address},
+                details={"found": session.boot_id, "expected": older.boot_id, "address": address},
             )
 
     async def _release(self, session: SyncSession) -> None:

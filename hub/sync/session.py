@@ -1,7 +1,8 @@
 """One Sync stream: Hello, Welcome, then items, notices and commands down, receipts and state up.
 
 State shapes: frames are numbered from 1 in each direction; ``_received`` is the last agent frame handled whole, and is what
-every hub frame acknowledges; ``_sent`` is the last hub frame written. Items are never queued: the session remembers the
+every hub frame acknowledges; ``_sent`` is the last hub frame written. Frames that are not heartbeats are acknowledged soon,
+many at once when they come fast. Items are never queued: the session remembers the
 revision it has sent and reads what is newer when it is woken, so a slow reader costs a bounded amount of memory.
 """
 
@@ -68,6 +69,8 @@ class SyncSession:
         self._drain = False
         self._sent = 0
         self._received = 0
+        self._acknowledged = 0
+        self._ack_due = False
         self._revision = 0
         self._timestamp = 0
         self.stream_id = ""
@@ -169,9 +172,26 @@ class SyncSession:
             self._wake.clear()
             topics, self._dirty = self._dirty, set()
             await self._send_changes(topics)
+            await self._acknowledge()
         await self._write(
             drain=link_pb2.Drain(after_ms_min=self._limits.drain_min_ms, after_ms_max=self._limits.drain_max_ms)
         )
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Take and acknowledge what the agent still had on the way; it closes its half, or time is up (V13)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.linger):
+                while True:
+                    await self._acknowledge()
+                    await self._wake.wait()
+                    self._wake.clear()
+
+    async def _acknowledge(self) -> None:
+        """Say what was handled when nothing else has said it: what waits for an acknowledgement is kept by the agent."""
+        due, self._ack_due = self._ack_due, False
+        if due and self._acknowledged < self._received:
+            await self._write(heartbeat=link_pb2.Heartbeat())
 
     async def _send_changes(self, topics: set[str]) -> None:
         if "policy" in topics:
@@ -204,6 +224,7 @@ class SyncSession:
             except TimeoutError:
                 raise SLOW_READER(f"a frame was not taken within {self._limits.write:g} seconds") from None
             self._sent += 1
+            self._acknowledged = max(self._acknowledged, frame.ack)
 
     # ---- agent to hub
 
@@ -215,11 +236,15 @@ class SyncSession:
             except TimeoutError:
                 raise SILENT(f"nothing was received for {self._limits.silence:g} seconds") from None
             if frame is grpc.aio.EOF:
+                await self._acknowledge()
                 return
             self._check_order(frame)
             await self._handle(frame)
             # Only now: what is acknowledged has been handled whole.
             self._received = frame.seq
+            if frame.WhichOneof("body") != "heartbeat":
+                self._ack_due = True
+                self._wake.set()
 
     def _check_order(self, frame: link_pb2.AgentFrame) -> None:
         if frame.stream_id != self.stream_id:

@@ -27,7 +27,7 @@ from cellward.wire.v1 import (
     telemetry_pb2_grpc,
 )
 from hub.sync.limits import SyncLimits
-from tests.fakes.agent import BareAgent, failure, stream, until
+from tests.fakes.bare_agent import BareAgent, failure, stream, until
 from tests.fakes.authority import REALM
 from tests.fakes.ports import FakeLinkHub
 

@@ -13,7 +13,7 @@ from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import content_pb2, content_pb2_grpc, telemetry_pb2, telemetry_pb2_grpc
 from hub.sync.limits import SyncLimits
 from hub.sync.services import CHUNK
-from tests.fakes.agent import BareAgent, failure
+from tests.fakes.bare_agent import BareAgent, failure
 from tests.fakes.ports import FakeLinkHub
 
 

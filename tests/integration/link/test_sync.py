@@ -15,10 +15,10 @@ from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.sync.limits import SyncLimits
-from tests.fakes.agent import BareAgent, BareStream, stream, until
+from tests.fakes.bare_agent import BareAgent, BareStream, stream, until
 from tests.fakes.ports import FakeLinkHub
 
-LIMITS = SyncLimits(recheck=0.1, heartbeat=5.0)
+LIMITS = SyncLimits(recheck=0.1, heartbeat=5.0, linger=0.3)
 
 
 def item(cell: str, digit: str = "1", **more: Any) -> DesiredItem:
@@ -288,7 +288,35 @@ async def test_v7_the_newest_stream_wins_and_two_boots_are_a_finding(here: FakeL
                 await third.receive("desired_item")
     finding = next(each for each in here.hub.audit.entries if each.decision == "finding")
     assert (finding.object, finding.code) == ("Cluster//eu-1", "link/two-live-streams")
-    assert {finding.details["boot_id"], finding.details["other_boot_id"]} == {"a-copy", "boot-of-eu-1"}
+    assert {finding.details["found"], finding.details["expected"]} == {"a-copy", "boot-of-eu-1"}
+
+
+async def test_v13_what_was_on_the_way_when_a_stream_is_drained_is_taken_and_acknowledged(here: FakeLinkHub) -> None:
+    """V5, V13: a renewal opens a second stream; receipts still sent on the first one are not lost."""
+    agent = await joined(here)
+    async with opened(here, agent) as first:
+        await welcomed(first, agent)
+        async with opened(here, agent, "s-2") as second:
+            await welcomed(second, agent)
+            await first.receive("drain")
+            for _ in range(5):
+                await first.send(receipt=link_pb2.Receipt(accepted=True))
+            await first.call.done_writing()
+            acknowledged = 0
+            while (frame := await first.call.read()) is not grpc.aio.EOF:
+                acknowledged = frame.ack
+            assert acknowledged == first.seq == 6
+            assert await first.call.code() is grpc.StatusCode.OK
+    assert len(here.fleet.receipts) == 5
+
+
+async def test_v13_a_receipt_is_acknowledged_without_waiting_for_a_heartbeat(here: FakeLinkHub) -> None:
+    """V13: what the agent keeps until it is acknowledged, is acknowledged at once."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        await link.send(receipt=link_pb2.Receipt(accepted=True))
+        assert (await link.receive(seconds=3)).ack == 2
 
 
 async def test_shutdown_drains_the_streams() -> None:

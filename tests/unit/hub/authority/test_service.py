@@ -66,7 +66,7 @@ async def test_a_join_binds_uid_and_statement_key_and_is_recorded(hub: FakeHub) 
     assert (bound.uid, bound.statement_spki, bound.generation) == (UID, given.statement_spki_der, 1)
     assert bound.serial == joined.certificate.serial
     assert peer_of(hub, joined.certificate).name == "eu-1"
-    assert [(entry.action, entry.decision) for entry in hub.audit.entries] == [("cluster-join", "allow")]
+    assert [(entry.action, entry.decision) for entry in hub.audit.entries] == [("cluster.join", "allow")]
 
 
 async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: FakeHub) -> None:
