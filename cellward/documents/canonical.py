@@ -23,7 +23,7 @@ from cellward.documents.errors import (
 )
 
 #: A JSON value without floats.
-JSON: TypeAlias = Union[None, bool, int, str, list["JSON"], dict[str, "JSON"]]  # noqa: UP007 - recursive alias
+JSON: TypeAlias = Union[bool, int, str, list["JSON"], dict[str, "JSON"], None]  # noqa: UP007 - recursive alias
 
 #: Bound on the bytes of one document.
 MAX_BYTES = 1024 * 1024

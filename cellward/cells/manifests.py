@@ -1,0 +1,99 @@
+"""Raw manifests in a cell: which kinds, and what is set on them.
+
+Allowed is what a cell's account may write in its own namespace, all of it namespaced. Anything cluster-scoped, anything
+that gives rights or opens isolation, and every kind nobody thought of is refused, before signing and when rendered.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cellward.cells import labels
+from cellward.cells.errors import BAD_FIELD, KIND_NOT_ALLOWED
+
+#: (apiVersion, kind) of what may be given raw.
+ALLOWED = frozenset(
+    {
+        ("v1", "ConfigMap"),
+        ("v1", "PersistentVolumeClaim"),
+        ("v1", "Service"),
+        ("v1", "ServiceAccount"),
+        ("apps/v1", "DaemonSet"),
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "StatefulSet"),
+        ("autoscaling/v2", "HorizontalPodAutoscaler"),
+        ("batch/v1", "CronJob"),
+        ("batch/v1", "Job"),
+        ("policy/v1", "PodDisruptionBudget"),
+    }
+)
+_METADATA = {"name", "labels", "annotations"}
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
+
+
+def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
+    """Refuse what a raw manifest may not be or say.
+
+    Raises cells/kind-not-allowed, or cells/bad-field for a namespace, a status, other metadata, or a label that
+    cellward sets itself.
+    """
+    identity = (str(manifest.get("apiVersion")), str(manifest.get("kind")))
+    if identity not in ALLOWED:
+        kinds = ", ".join(sorted(kind for _, kind in ALLOWED))
+        raise KIND_NOT_ALLOWED(f"{where}: {identity[0]} {identity[1]} is not one of {kinds}"[:400])
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict) or not _NAME.match(str(metadata.get("name"))):
+        raise BAD_FIELD(f"{where}.metadata.name: is missing or malformed", field=f"{where}.metadata.name")
+    extra = sorted(set(metadata) - _METADATA)
+    if extra or "status" in manifest:
+        field = f"{where}.metadata.{extra[0]}" if extra else f"{where}.status"
+        raise BAD_FIELD(f"{field}: is not taken in a raw manifest", field=field)
+    for place, found in _metadata_of(manifest, where):
+        _check_metadata(found, place)
+
+
+def prepare_manifest(
+    manifest: Mapping[str, Any], namespace: str, own: Mapping[str, str], annotations: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a copy with namespace, labels and annotations set, labels also on its pods."""
+    result: dict[str, Any] = copy.deepcopy(dict(manifest))
+    metadata = result["metadata"]
+    metadata["namespace"] = namespace
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
+    metadata["labels"] = {**(metadata.get("labels") or {}), **own}
+    for template in _templates(result):
+        inner = template.setdefault("metadata", {}) or {}
+        template["metadata"] = inner
+        inner["labels"] = {**(inner.get("labels") or {}), **own}
+    return result
+
+
+def _metadata_of(manifest: Mapping[str, Any], where: str) -> list[tuple[str, Any]]:
+    found = [(f"{where}.metadata", manifest["metadata"])]
+    found += [(f"{where} pod template metadata", item.get("metadata") or {}) for item in _templates(manifest)]
+    return found
+
+
+def _check_metadata(metadata: object, where: str) -> None:
+    if not isinstance(metadata, dict):
+        raise BAD_FIELD(f"{where}: is not a map", field=where)
+    for name in ("labels", "annotations"):
+        values = metadata.get(name) or {}
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise BAD_FIELD(f"{where}.{name}: is not a map of text", field=f"{where}.{name}")
+        ours = sorted(key for key in values if key.startswith(labels.PREFIX) or key == labels.MANAGED_BY)
+        if ours:
+            raise BAD_FIELD(f"{where}.{name}.{ours[0]}: is set by cellward", field=f"{where}.{name}")
+
+
+def _templates(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the pod templates of a manifest, however deep its kind keeps them."""
+    spec = manifest.get("spec")
+    if isinstance(spec, dict) and manifest.get("kind") == "CronJob":
+        inner = spec.get("jobTemplate")
+        spec = inner.get("spec") if isinstance(inner, dict) else None
+    template = spec.get("template") if isinstance(spec, dict) else None
+    return [template] if isinstance(template, dict) else []

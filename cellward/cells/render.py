@@ -1,0 +1,164 @@
+"""Rendering: (signed release, cluster facts, environment) → Kubernetes objects, and nothing else goes in.
+
+The agent renders what it verified; the hub uses the same function to preview. The same input gives the same objects in
+the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cellward.cells import labels, workloads
+from cellward.cells.errors import BAD_SPEC, NOT_HOSTED, PROJECT_NOT_ALLOWED
+from cellward.cells.manifests import prepare_manifest
+from cellward.cells.model import CellSpec, Component
+from cellward.cells.network import intent_of, to_network_policies
+from cellward.cells.spec import spec_of
+from cellward.cells.validate import users_of
+from cellward.documents.facts import ClusterFacts
+from cellward.documents.model import Release
+
+namespace_of = labels.namespace_of
+
+#: Kinds in the order they are applied.
+APPLY_ORDER = (
+    "ServiceAccount",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "Service",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+)
+_POD_SECURITY = "pod-security.kubernetes.io/"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedCell:
+    """A cell's objects: the namespace, its isolation, and the rest in apply order."""
+
+    namespace: str
+    namespace_object: dict[str, Any]
+    isolation: tuple[dict[str, Any], ...]
+    objects: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a cell is rendered to, and what all of its objects carry."""
+
+    release: Release
+    spec: CellSpec
+    environment: str
+    namespace: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+    def object(self, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
+        own = labels.component_labels(self.labels, component, self.release.version)
+        metadata = {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": own,
+            "annotations": dict(self.annotations),
+        }
+        return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
+
+
+def render(release: Release, facts: ClusterFacts, environment: str) -> RenderedCell:
+    """Return the objects of a release in one environment of one cluster.
+
+    Raises cells/environment-not-hosted and cells/project-not-allowed when the facts do not admit it, cells/spec-too-new
+    and cells/bad-spec when the release cannot be understood, and what ``validate_spec`` raises.
+    """
+    if environment not in facts.environments:
+        raise NOT_HOSTED(f"cluster {facts.name} does not host environment {environment[:40]!r}")
+    if not facts.allows_project(release.project):
+        raise PROJECT_NOT_ALLOWED(f"cluster {facts.name} does not run cells of project {release.project}")
+    spec = spec_of(release)
+    target = _Target(
+        release=release,
+        spec=spec,
+        environment=environment,
+        namespace=namespace_of(release.project, release.cell, environment),
+        labels=labels.cell_labels(release.project, release.cell, environment),
+        annotations={labels.OWNER: release.owner} if release.owner else {},
+    )
+    objects = [item for name in sorted(spec.components) for item in _component(target, name, spec.components[name])]
+    objects.sort(key=_apply_key)
+    seen = [(item["kind"], item["metadata"]["name"]) for item in objects]
+    twice = sorted({identity for identity in seen if seen.count(identity) > 1})
+    if twice:
+        raise BAD_SPEC(f"{'/'.join(twice[0])} is rendered twice; rename the component or the raw manifest")
+    isolation = to_network_policies(intent_of(spec, release.project, release.cell, environment))
+    return RenderedCell(target.namespace, _namespace(target), isolation, tuple(objects))
+
+
+def _apply_key(item: Mapping[str, Any]) -> tuple[int, str]:
+    return APPLY_ORDER.index(item["kind"]), item["metadata"]["name"]
+
+
+def _namespace(target: _Target) -> dict[str, Any]:
+    # Baseline is enforced, because a cell has no business below it whatever a bundle says; restricted is what the
+    # defaults meet, and the API server warns of less.
+    security = {
+        f"{_POD_SECURITY}enforce": "baseline",
+        f"{_POD_SECURITY}audit": "restricted",
+        f"{_POD_SECURITY}warn": "restricted",
+    }
+    metadata = {
+        "name": target.namespace,
+        "labels": {**target.labels, **security},
+        "annotations": dict(target.annotations),
+    }
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def _component(target: _Target, name: str, component: Component) -> list[dict[str, Any]]:
+    own = labels.component_labels(target.labels, name, target.release.version)
+    if component.type == "manifests":
+        return [prepare_manifest(item, target.namespace, own, target.annotations) for item in component.manifests]
+    objects = [target.object("v1", "ServiceAccount", name, name, automountServiceAccountToken=False)]
+    data = workloads.config_data(component)
+    if data:
+        objects.append(target.object("v1", "ConfigMap", f"{name}-config", name, data=data))
+    for claim, spec in workloads.claims(name, component):
+        objects.append(target.object("v1", "PersistentVolumeClaim", claim, name, spec=spec))
+    if component.serves:
+        objects.append(target.object("v1", "Service", name, name, spec=_service(name, component)))
+    job = component.type in ("job", "cronjob")
+    template = workloads.pod_template(name, component, own, _addresses(target, name), job=job)
+    api_version, kind, workload = workloads.workload_spec(name, component, template)
+    objects.append(target.object(api_version, kind, name, name, spec=workload))
+    return objects
+
+
+def _service(name: str, component: Component) -> dict[str, Any]:
+    ports = [
+        {"name": port, "port": found.exposed, "targetPort": found.port, "protocol": found.protocol}
+        for port, found in sorted(component.ports.items())
+    ]
+    return {"type": component.service_type, "selector": {labels.COMPONENT: name}, "ports": ports}
+
+
+def _addresses(target: _Target, component: str) -> dict[str, str]:
+    """Return the variables that connections give a component: name to ``service.namespace.svc:port``."""
+    found: dict[str, str] = {}
+    for connection in target.spec.connections:
+        if connection.env is None or component not in users_of(target.spec, connection):
+            continue
+        peer, external = connection.resolved, connection.external
+        if peer is not None:
+            namespace = namespace_of(peer.project, peer.cell, target.environment)
+            found[connection.env] = f"{peer.service}.{namespace}.svc:{peer.service_port}"
+        elif external is not None:
+            host = external.host or str(external.cidr).rsplit("/", 1)[0]
+            host = f"[{host}]" if ":" in host else host
+            found[connection.env] = f"{host}:{external.ports[0].port}"
+    return found

@@ -1,0 +1,146 @@
+"""What must hold inside one cell beyond single fields, and between cells."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+
+from cellward.cells.errors import (
+    BAD_FIELD,
+    CYCLE,
+    DUPLICATE,
+    ENV_COLLISION,
+    METADATA_SERVICE,
+    UNKNOWN_COMPONENT,
+)
+from cellward.cells.manifests import check_manifest
+from cellward.cells.model import CellSpec, Component, Connection
+
+CellKey = tuple[str, str]
+
+#: Addresses where clouds answer with credentials; always left out of what a connection opens.
+METADATA_ADDRESSES = (
+    "169.254.169.254/32",  # nearly everybody, also GKE's resolver
+    "169.254.170.2/32",  # ECS credentials
+    "169.254.170.23/32",  # EKS pod identity
+    "168.63.129.16/32",  # Azure wire server
+    "100.100.100.200/32",  # Alibaba
+    "192.0.0.192/32",  # Oracle
+    "fd00:ec2::254/128",  # EC2
+    "fd00:ec2::23/128",  # EKS pod identity
+)
+
+
+def validate_spec(spec: CellSpec, where: str) -> None:
+    """Check one cell; raises cells/* with ``where`` and the field's path."""
+    for name, component in spec.components.items():
+        _check_component(component, f"{where}: spec.components.{name}")
+    for name, endpoint in spec.endpoints.items():
+        at = f"{where}: spec.endpoints.{name}"
+        found = spec.components.get(endpoint.component)
+        if found is None or not found.serves:
+            raise UNKNOWN_COMPONENT(f"{at}.component: {endpoint.component!r} is no component with a Service")
+        if endpoint.port not in found.ports:
+            raise UNKNOWN_COMPONENT(f"{at}.port: component {endpoint.component!r} has no port {endpoint.port!r}")
+    targets: set[tuple[str, ...]] = set()
+    for index, connection in enumerate(spec.connections):
+        at = f"{where}: spec.connections.{index}"
+        _check_connection(spec, connection, at)
+        target = _target(connection)
+        if target in targets:
+            raise DUPLICATE(f"{at}: {' '.join(target)} is connected to twice")
+        targets.add(target)
+    _check_env(spec, where)
+
+
+def check_cycles(edges: Mapping[CellKey, Iterable[CellKey]]) -> None:
+    """Refuse circles in who depends on whom; raises cells/cycle naming one."""
+    done: set[CellKey] = set()
+    for start in sorted(edges):
+        path: list[CellKey] = []
+        stack: list[tuple[CellKey, bool]] = [(start, False)]
+        while stack:
+            node, leaving = stack.pop()
+            if leaving:
+                path.pop()
+                done.add(node)
+                continue
+            if node in path:
+                circle = " → ".join("/".join(key) for key in [*path[path.index(node) :], node])
+                raise CYCLE(f"these cells depend on each other: {circle}")
+            if node in done:
+                continue
+            path.append(node)
+            stack.append((node, True))
+            stack.extend((peer, False) for peer in sorted(edges.get(node, ()), reverse=True))
+
+
+def users_of(spec: CellSpec, connection: Connection) -> tuple[str, ...]:
+    """Return the components that may use a connection, in order."""
+    return tuple(sorted(spec.components if connection.components is None else connection.components))
+
+
+def _check_component(component: Component, at: str) -> None:
+    for kind, numbers in (
+        ("port", [(port.port, port.protocol) for port in component.ports.values()]),
+        ("servicePort", [(port.exposed, port.protocol) for port in component.ports.values()]),
+    ):
+        if len(set(numbers)) != len(numbers):
+            raise DUPLICATE(f"{at}.ports: two ports have the same {kind}")
+    mounts = [volume.mount_path for volume in component.volumes.values()]
+    mounts += [] if component.config is None else list(component.config.files)
+    if len(set(mounts)) != len(mounts):
+        raise DUPLICATE(f"{at}: two volumes or files are mounted at one path")
+    if component.scrape is not None and component.scrape.port not in component.ports:
+        raise UNKNOWN_COMPONENT(f"{at}.scrape.port: there is no port {component.scrape.port!r}")
+    if component.probes is not None:
+        for name in ("readiness", "liveness", "startup"):
+            probe = getattr(component.probes, name)
+            way = probe and (probe.http or probe.tcp)
+            if way and isinstance(way.port, str) and way.port not in component.ports:
+                raise UNKNOWN_COMPONENT(f"{at}.probes.{name}: there is no port {way.port!r}")
+    for index, manifest in enumerate(component.manifests):
+        check_manifest(manifest, f"{at}.manifests.{index}")
+
+
+def _check_connection(spec: CellSpec, connection: Connection, at: str) -> None:
+    for name in connection.components or ():
+        component = spec.components.get(name)
+        if component is None:
+            raise UNKNOWN_COMPONENT(f"{at}.components: the cell has no component {name!r}")
+        if connection.env is not None and component.type == "manifests":
+            raise BAD_FIELD(f"{at}.env: component {name!r} is raw manifests, which receive no variables")
+    if len(set(connection.components or ())) != len(connection.components or ()):
+        raise DUPLICATE(f"{at}.components: a component is named twice")
+    external = connection.external
+    if external is None:
+        return
+    if external.cidr in METADATA_ADDRESSES:
+        raise METADATA_SERVICE(f"{at}.external.cidr: {external.cidr} is a metadata service")
+    ports = [(port.port, port.protocol) for port in external.ports]
+    if len(set(ports)) != len(ports):
+        raise DUPLICATE(f"{at}.external.ports: a port is named twice")
+
+
+def _target(connection: Connection) -> tuple[str, ...]:
+    if connection.external is not None:
+        return ("external", str(connection.external.cidr or connection.external.host))
+    return (connection.project or "", str(connection.cell), str(connection.endpoint))
+
+
+def _check_env(spec: CellSpec, where: str) -> None:
+    for name, component in spec.components.items():
+        sources: list[str] = [*component.env, *component.secrets]
+        sources += [item.env for item in spec.connections if item.env is not None and name in users_of(spec, item)]
+        twice = sorted({item for item in sources if sources.count(item) > 1})
+        if twice:
+            raise ENV_COLLISION(f"{where}: spec.components.{name}: variable {twice[0]} is set by two sources")
+
+
+def metadata_within(cidr: str) -> list[str]:
+    """Return the metadata addresses inside an address range, in order."""
+    network = ipaddress.ip_network(cidr)
+    inside: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
+        found for found in map(ipaddress.ip_network, METADATA_ADDRESSES) if found.version == network.version
+    ]
+    return sorted(str(found) for found in inside if found.subnet_of(network))  # type: ignore[arg-type]
