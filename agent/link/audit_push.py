@@ -18,7 +18,7 @@ from agent.spool.interfaces import ChainHead, LogView, StoredRecord
 from cellward.audit.checkpoint import log_origin
 from cellward.audit.record import record_digest
 from cellward.audit.vkey import parse_vkey
-from cellward.errors import CellwardError, Unavailable
+from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
@@ -34,6 +34,8 @@ BATCH_RECORDS = 1000
 BATCH_BYTES = 1024 * 1024
 #: Seconds an acknowledgement may take.
 ACK_TIMEOUT = 30.0
+#: What the hub's log may do that belongs into the record; a hub that is merely away does not.
+_FINDINGS = frozenset({LOG_REFUSED.code, LOG_KEY_CHANGED.code, AUDIT_NOT_TAKEN.code})
 
 
 class AuditPush:
@@ -177,12 +179,12 @@ class AuditPush:
     async def _failed(self, error: CellwardError) -> None:
         self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
         _log.warning("audit-push-failed", code=error.code, reason=error.message)
-        if isinstance(error, Unavailable) or error.code in {LOG_KEY_UNKNOWN.code} or error.code in self._reported:
+        if error.code not in _FINDINGS or error.code in self._reported:
             return
         # A log that does not prove what it says is a finding, once until it proves something again.
         self._reported.add(error.code)
         await self._recorder.record_or_count(
-            "audit.fork" if error.code == LOG_REFUSED.code else "state.finding",
+            "audit.fork" if error.code == LOG_REFUSED.code else "audit.checkpoint",
             "AuditLog//hub",
             "finding",
             code=error.code,

@@ -29,7 +29,9 @@ class FakeDirectory:
     async def binding(self, cluster: str) -> ClusterBinding | None:
         """Binding of a cluster."""
         row = self.clusters.rows.get(cluster)
-        return None if row is None else ClusterBinding(row.name, row.uid, row.statement_spki, row.generation, row.locked)
+        return (
+            None if row is None else ClusterBinding(row.name, row.uid, row.statement_spki, row.generation, row.locked)
+        )
 
     async def locked(self) -> frozenset[str]:
         """Names of all locked clusters."""
@@ -211,6 +213,7 @@ class FakeLinkHub:
     clock: Clock
     limits: SyncLimits = field(default_factory=SyncLimits)
     hub_epoch: str = "hub-epoch-1"
+    log_origin: str = "cellward.test/log"
 
     def __post_init__(self) -> None:
         self.hub = FakeHub(self.clock)
@@ -242,7 +245,7 @@ class FakeLinkHub:
     @asynccontextmanager
     async def running(self, *, link_port: int = 0, enrolment_port: int = 0) -> AsyncIterator[FakeLinkHub]:
         """Serve on 127.0.0.1 until the context ends; given ports let a test stop and start a hub at one address."""
-        facts = HubFacts(self.hub.authority.realm, self.hub_epoch, lambda: "cellward.test/log")
+        facts = HubFacts(self.hub.authority.realm, self.hub_epoch, lambda: self.log_origin)
         self.link = build_link_server(
             ports=self.ports,
             identity=self.hub.identity,
