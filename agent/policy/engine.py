@@ -141,18 +141,20 @@ class Engine:
     async def _until_broken(self, process: OpaProcess) -> None:
         """Return when the child has ended, or does not answer a health check."""
         ended = asyncio.create_task(process.wait())
+        suspect = asyncio.create_task(self._suspect.wait())
         try:
-            while not ended.done():
-                suspect = asyncio.create_task(self._suspect.wait())
+            while True:
                 await asyncio.wait({ended, suspect}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
-                suspect.cancel()
-                self._suspect.clear()
                 if ended.done() or not await process.healthy():
                     return
+                if suspect.done():
+                    self._suspect.clear()
+                    suspect = asyncio.create_task(self._suspect.wait())
         finally:
-            ended.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ended
+            self._suspect.clear()
+            for task in (ended, suspect):
+                task.cancel()
+            await asyncio.gather(ended, suspect, return_exceptions=True)
 
     async def stop(self) -> None:
         """Let queries in flight end, then stop the child."""

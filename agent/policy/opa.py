@@ -68,9 +68,11 @@ allow if {
 class _SocketClient(AsyncOpaClient):  # type: ignore[misc]  # the package has no types
     """opa-python-client over a Unix socket; it never pushes policies, so nothing can be rewritten on the way."""
 
-    def __init__(self, socket: Path, token: str) -> None:
+    def __init__(self, socket: Path, token: str, *, bundles: bool) -> None:
         super().__init__(host="localhost", token=token, retries=0, timeout=QUERY_DEADLINE)
         self._socket = socket
+        # With no bundle configured, OPA would say for ever that bundles are not ready.
+        self._health_query = {"bundles": "true"} if bundles else None
 
     async def _init_session(self) -> None:
         self._connector = aiohttp.UnixConnector(path=str(self._socket))
@@ -91,7 +93,7 @@ class _SocketClient(AsyncOpaClient):  # type: ignore[misc]  # the package has no
     async def healthy(self) -> bool:
         """Whether the server answers and has activated its bundles, within a second."""
         try:
-            return bool(await asyncio.wait_for(self.check_health(query={"bundles": "true"}), HEALTH_DEADLINE))
+            return bool(await asyncio.wait_for(self.check_health(query=self._health_query), HEALTH_DEADLINE))
         except TimeoutError:
             return False
 
@@ -153,7 +155,7 @@ class OpaProcess:
         except OSError as error:
             raise ENGINE_UNAVAILABLE(f"the engine cannot be started: {error.strerror}") from error
         self._reader = asyncio.create_task(self._read(self._process), name="opa-log")
-        self._client = _SocketClient(directory / "s", token)
+        self._client = _SocketClient(directory / "s", token, bundles=bool(self._bundles))
         await self._client.__aenter__()
         await self._wait_ready(self._process, self._client)
 

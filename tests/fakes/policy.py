@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets
+
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.keyring import Keyring
@@ -22,6 +24,7 @@ from cellward.policy.publisher import (
     RepositoryState,
     RoleKeys,
     SigningKeys,
+    TufSigner,
     create_root,
     publish,
     refresh,
@@ -208,6 +211,20 @@ class PolicyWorld:
         self.state = replace(self.state, roots=(*self.state.roots, data))
         self.source.metadata["root", len(self.state.roots)] = data
         return data
+
+    def forge(self, data: bytes) -> Publication:
+        """Return a publication whose targets a wrong key signed, under a snapshot by the real publisher key."""
+        honest = self.make([data])
+        files = {file.role: file for file in honest.metadata}
+        targets = Metadata[Targets].from_bytes(files["targets"].data)
+        targets.sign(TufSigner(Ed25519Signer.generate()))
+        files["targets"] = replace(files["targets"], data=targets.to_bytes())
+        snapshot = Metadata[Snapshot].from_bytes(files["snapshot"].data)
+        meta = files["targets"]
+        snapshot.signed.meta["targets.json"] = MetaFile.from_data(meta.version, meta.data, ["sha256"])
+        snapshot.sign(TufSigner(self.publisher_key))
+        files["snapshot"] = replace(files["snapshot"], data=snapshot.to_bytes())
+        return replace(honest, metadata=tuple(files.values()))
 
     def take(self, publication: Publication, *, timestamp: bool = True) -> None:
         """Make a publication the present state, and serve it."""

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from agent.policy.opa import OpaProcess
 from agent.policy.service import PolicyService
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.facts import Selector
 from cellward.errors import CellwardError
+from cellward.policy.bundle import read_bundle
 from cellward.policy.model import Decision
 from cellward.policy.publisher import SigningKeys
 from cellward.runtime.health import HealthRegistry
@@ -143,22 +149,16 @@ async def test_one_bad_snapshot_does_not_wedge(world: PolicyWorld, agent: Agent)
 
 
 async def test_forged_targets_refused_and_later_good_accepted(world: PolicyWorld, agent: Agent) -> None:
-    """V8: targets signed by a wrong key under the hub's and publisher's real keys; the good set still decides."""
+    """V8: targets by a wrong key, under real publisher and hub keys; the good set still decides, a good one follows."""
     world.publish(denying("Bad"))
     async with agent.running() as service:
         await service.refresh(world.source)
         forged = world.source.copy()
-        honest = world.policy_key
-        genuine_root, world.root_key = world.root_key, Ed25519Signer.generate()
-        world.policy_key = Ed25519Signer.generate()
-        other = PolicyWorld()
-        serve(forged, other.make([denying("Good")], chosen=None))
-        forged.metadata["snapshot", 2] = other.make([denying("Good")]).metadata[-1].data
+        serve(forged, world.forge(denying("Good", version="6.6.6")))
         world.timestamp(forged)
         assert await refused(service, forged) == "policy/unverified"
         assert await denied(service, world, "Bad")
         assert not await denied(service, world, "Good")
-        world.policy_key, world.root_key = honest, genuine_root
         world.publish(denying("Worse", version="1.0.1"))
         await service.refresh(world.source)
         assert await denied(service, world, "Worse")
@@ -352,6 +352,106 @@ async def test_corrupted_state_is_a_finding_and_allows_nothing_v8(world: PolicyW
         assert caught.value.code == "policy/no-verified-set"
         assert await service.refresh(world.source) is not None
         assert await denied(service, world, "Bad")
+
+
+async def test_older_accepted_files_put_back_are_a_finding_v1(world: PolicyWorld, agent: Agent) -> None:
+    """V1: an older set, validly signed, put in place of the accepted one is not what was recorded."""
+    world.publish(denying("Old"))
+    accepted = agent.state / "policy" / "accepted"
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        shutil.copytree(accepted / "1", agent.state / "kept")
+        world.publish(denying("Bad", version="1.0.1"))
+        await service.refresh(world.source)
+    shutil.rmtree(accepted / "2")
+    shutil.copytree(agent.state / "kept", accepted / "2")
+    async with agent.running() as service:
+        assert [finding.code for finding in service.findings] == ["policy/state-corrupt"]
+        assert service.current is None
+        await service.refresh(world.source)
+        assert await denied(service, world, "Bad")
+
+
+async def test_no_engine_is_left_behind(world: PolicyWorld, agent: Agent) -> None:
+    """Stopping the service ends its engine; a retired one is ended by the switch."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        first = service.engine_pid
+        world.publish(denying("Worse", version="1.0.1"))
+        await service.refresh(world.source)
+        second = service.engine_pid
+        assert first is not None
+        assert second is not None
+        assert not Path(f"/proc/{first}").exists()
+    assert not Path(f"/proc/{second}").exists()
+
+
+async def test_engine_dies_with_its_agent(world: PolicyWorld, agent: Agent, opa_binary: Path) -> None:
+    """PR_SET_PDEATHSIG: SIGKILL of the agent takes the engine along."""
+    script = (
+        "import asyncio, pathlib, sys\n"
+        "from agent.policy.opa import OpaProcess\n"
+        "async def main():\n"
+        "    process = OpaProcess(pathlib.Path(sys.argv[1]), [], 'package cellward_gate')\n"
+        "    await process.start()\n"
+        "    print(process.pid, process.socket, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(opa_binary), stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    pid, socket = (await child.stdout.readline()).decode().split()
+    assert Path(f"/proc/{pid}").exists()
+    child.kill()
+    await child.wait()
+    await eventually(lambda: _true(_gone(int(pid))))
+    shutil.rmtree(Path(socket).parent)
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+async def test_a_cluster_no_binding_selects_is_refused(world: PolicyWorld, agent: Agent) -> None:
+    """A verified set whose bindings select other clusters allows nothing here."""
+    bad = denying("Bad")
+    world.publish(bad, chosen=[binding(bad, selector=Selector(environments=("prod",)))])
+    async with agent.running() as service:
+        accepted = await service.refresh(world.source)
+        assert accepted is not None
+        assert not accepted.bundles
+        decision = await service.evaluator.decide(request(world.realm, thing("Good")))
+        assert [item.rule for item in decision.violations] == ["policy/no-binding"]
+        elsewhere = await service.evaluator.decide(request(world.realm, thing("Good"), environment="prod"))
+        assert [item.rule for item in elsewhere.violations] == ["policy/environment-not-hosted"]
+
+
+async def test_guard_and_permissions(opa_binary: Path) -> None:
+    """The socket is private, the environment empty, and without the token nothing is answered."""
+    process = OpaProcess(opa_binary, [read_bundle(denying("Bad"))], "package cellward_gate\n\nresults := 1\n")
+    await process.start()
+    try:
+        assert process.socket is not None
+        assert process.socket.stat().st_mode & 0o777 == 0o600
+        assert process.socket.parent.stat().st_mode & 0o777 == 0o700
+        assert Path(f"/proc/{process.pid}/environ").read_bytes() == b""
+        assert await process.ask({}) == 1
+        connector = aiohttp.UnixConnector(path=str(process.socket))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for method, path in (
+                ("GET", "/health"), ("GET", "/v1/data"), ("POST", "/v1/data/cellward_gate/results"),
+                ("PUT", "/v1/policies/x"), ("GET", "/v1/config"), ("POST", "/v1/query"),
+            ):  # fmt: skip
+                async with session.request(method, f"http://localhost{path}", data=b"{}") as response:
+                    assert response.status == 401, path
+    finally:
+        await process.stop()
 
 
 async def test_killed_engine_comes_back(world: PolicyWorld, agent: Agent) -> None:
