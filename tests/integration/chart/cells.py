@@ -42,7 +42,8 @@ class CellNamespace:
 
     def namespace(self, **labels: str) -> dict[str, Any]:
         """Return the namespace object; further labels are added."""
-        metadata = {"name": self.name, "labels": {**self.labels, **labels}}
+        level = {"pod-security.kubernetes.io/enforce": "baseline"}
+        metadata = {"name": self.name, "labels": {**self.labels, **level, **labels}}
         return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
     def service_account(self) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def test_v12_fence_holds_for_delete_too(agent: ApiClient, admin: ApiClient, new_
 def test_v12_new_namespace_needs_pattern_and_labels(agent: ApiClient, name: str, labels: dict[str, str]) -> None:
     """A new namespace is named project--cell--environment and says the same in its labels."""
     namespace = _plain("Namespace", name)
-    namespace["metadata"]["labels"] = labels
+    namespace["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "baseline", **labels}
     _forbidden(agent.create(namespace), by="cellward-agent-fence")
     _forbidden(agent.apply(namespace, manager="x"), by="cellward-agent-fence")
 
@@ -196,6 +196,34 @@ def test_v12_agent_cannot_change_which_cell_a_namespace_is(agent: ApiClient, new
     """The labels of a cell stay what they were when it was made."""
     changed = new_cell().namespace(**{"cellward.dev/environment": "prod"})
     _forbidden(agent.apply(changed, manager="cellward-agent"), by="cellward-agent-fence")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"pod-security.kubernetes.io/enforce": "privileged"},
+        {"pod-security.kubernetes.io/enforce": None},
+        {"pod-security.kubernetes.io/enforce-version": "v1.0"},
+    ],
+    ids=["privileged", "no level", "old version"],
+)
+def test_v12_cell_never_runs_privileged_pods(
+    agent: ApiClient, new_cell: NewCell, labels: dict[str, str | None]
+) -> None:
+    """Neither made nor changed into a namespace whose pods could take over a node; a node is a way to every right."""
+    for cell in (CellNamespace("shop", "privileged", "dev"), new_cell()):
+        namespace = cell.namespace()
+        wanted = {**namespace["metadata"]["labels"], **labels}
+        namespace["metadata"]["labels"] = {key: value for key, value in wanted.items() if value is not None}
+        _forbidden(agent.apply(namespace, manager="cellward-agent"), by="cellward-agent-fence")
+
+
+def test_v12_privileged_pod_is_refused_in_a_cell(admin: ApiClient, new_cell: NewCell) -> None:
+    """The control of the test above: the level does what we rely on it for, even for a cluster-admin."""
+    container = {"name": "x", "image": "x:1", "securityContext": {"privileged": True}}
+    answer = admin.create(_plain("Pod", "taker", new_cell().name, spec={"containers": [container]}))
+    assert answer.status == 403
+    assert "PodSecurity" in answer.message
 
 
 def test_v12_agent_cannot_write_admission_configuration(agent: ApiClient) -> None:
