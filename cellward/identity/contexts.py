@@ -1,6 +1,7 @@
 """TLS contexts of the standard library, for HTTP between people, the CLI and the hub. TLS 1.3 only.
 
-``ssl`` reads keys from files only; they are handed over through anonymous memory, so a private key never touches a disk.
+``ssl`` reads keys from files only; they are handed over through anonymous memory, so a private key never touches a
+disk.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from cellward.identity.errors import BAD_CERTIFICATE
 
 
 def server_context(chain_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
-    """Context of a server with this leaf; ``load_leaf`` on it later swaps the certificate. Raises identity/bad-certificate."""
+    """Context of a server with this leaf; ``load_leaf`` swaps it later. Raises identity/bad-certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])

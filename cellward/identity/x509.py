@@ -1,9 +1,10 @@
 """Certificates: requests, issuing, and ``verify_peer``, the one check of who is at the other end (V3, V4).
 
-State shapes: a leaf lives one hour, is backdated at most five minutes, has exactly one URI name (agents: nothing else;
-hubs: also DNS and IP names), one extended key usage, and is never an authority. Its serial number carries the generation
-of the identity (V7) in the bits above 96 and 96 random bits below, so that a peer's generation is read from its
-certificate and from nothing it says. Chains have exactly two links: the leaf and the authority that issued it.
+State shapes: a leaf lives one hour, is backdated at most five minutes, has exactly one URI name (agents: nothing
+else; hubs: also DNS and IP names), one extended key usage, and is never an authority. Its serial number carries the
+generation of the identity (V7) in the bits above 96 and 96 random bits below, so that a peer's generation is read
+from its certificate and from nothing it says. Chains have exactly two links: the leaf and the authority that issued
+it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cellward.identity.errors import BAD_CERTIFICATE, BAD_KEY, BAD_REQUEST, EXPIRED, UNTRUSTED, WRONG_IDENTITY, WRONG_SHAPE
+from cellward.errors import CellwardError
+from cellward.identity.errors import (
+    BAD_CERTIFICATE,
+    BAD_KEY,
+    BAD_REQUEST,
+    EXPIRED,
+    UNTRUSTED,
+    WRONG_IDENTITY,
+    WRONG_SHAPE,
+)
 from cellward.identity.keys import check_tls_public_key, spki_digest, spki_of
 from cellward.identity.names import Kind, SpiffeId
-from cellward.errors import CellwardError
 
 #: Life of a leaf (V5).
 LEAF_LIFETIME = timedelta(hours=1)
@@ -57,7 +66,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:
-    """What a peer's certificate proves. ``generation`` comes from the serial number, ``spki_sha256`` is 64 hex digits."""
+    """What a peer's certificate proves: ``generation`` is from its serial number, ``spki_sha256`` is hex."""
 
     id: SpiffeId
     not_after: datetime
@@ -101,7 +110,9 @@ def public_key_of_csr(csr_der: bytes) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def make_ca(common_name: str, key: ec.EllipticCurvePrivateKey, now: datetime, *, lifetime: timedelta = CA_LIFETIME) -> Issuer:
+def make_ca(
+    common_name: str, key: ec.EllipticCurvePrivateKey, now: datetime, *, lifetime: timedelta = CA_LIFETIME
+) -> Issuer:
     """Self-signed issuing authority that may issue leaves only (path length 0)."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     public = key.public_key()
@@ -184,7 +195,8 @@ def verify_peer(
 ) -> PeerIdentity:
     """Say who holds this certificate, or refuse (V3, V4). Pure: the same arguments give the same answer.
 
-    Raises identity/bad-certificate, identity/untrusted, identity/expired, identity/wrong-shape, identity/wrong-identity.
+    Raises identity/bad-certificate, identity/untrusted, identity/expired, identity/wrong-shape or
+    identity/wrong-identity.
     """
     if len(certificate_pem) > MAX_CERTIFICATE_PEM:
         raise WRONG_SHAPE("the peer's certificate is too large")
@@ -235,7 +247,7 @@ def _check_shape(leaf: x509.Certificate, kind: Kind) -> PeerIdentity:
         raise WRONG_SHAPE(f"the peer's certificate is not for the part of {kind} alone")
     uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
     if len(uris) != 1 or (kind == "agent" and len(names) != 1):
-        raise WRONG_SHAPE(f"the peer's certificate has {len(uris)} URI names among {len(names)}, it must have exactly one")
+        raise WRONG_SHAPE(f"the peer's certificate has {len(uris)} URI names among {len(names)}, not exactly one")
     try:
         key = check_tls_public_key(leaf.public_key())
         identity = SpiffeId.parse(uris[0])

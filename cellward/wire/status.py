@@ -1,7 +1,8 @@
 """The one mapping between errors and gRPC status, in both directions.
 
-The code and the hint of an error travel in trailing metadata (``cellward-code``, ``cellward-hint``), the message as the
-status details. Only what is public in an error travels; an exception that is not ours becomes INTERNAL without its text.
+The code and the hint of an error travel in trailing metadata (``cellward-code``, ``cellward-hint``), the message as
+the status details. Only what is public in an error travels; an exception that is not ours becomes INTERNAL without
+its text.
 """
 
 from __future__ import annotations

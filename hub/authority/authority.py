@@ -73,7 +73,7 @@ class Authority:
         return AgentCertificate(chain, f"{leaf.serial_number:x}", generation, leaf.not_valid_after_utc)
 
     def issue_hub(self, name: str = "hub", *, dns: Sequence[str] = (), ips: Sequence[str] = ()) -> HubLeaf:
-        """New key and leaf for this hub: always ``hub.cellward.internal``, the given names, and its URI once a realm is known."""
+        """Make a key and leaf for this hub: its fixed name, the names given, and its URI once there is a realm."""
         realm = self._realm()
         key = keymod.new_tls_key()
         leaf = issue_leaf(

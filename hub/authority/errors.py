@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, Refused, Unauthenticated, Unavailable, define
+from cellward.errors import (
+    Conflict,
+    Denied,
+    Exhausted,
+    Internal,
+    InvalidInput,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+    define,
+)
 
 KEY_STORE_DAMAGED = define(
     "authority/key-store-damaged",
@@ -56,7 +66,7 @@ BOUND_TO_ANOTHER = define(
     "authority/bound-to-another",
     Conflict,
     "Another installation is bound to this cluster name.",
-    hint="If the cluster was reinstalled on purpose, ask for a replacing join line: cellward clusters invite <name> --replace.",
+    hint="If it was reinstalled on purpose, ask for a replacing line: cellward clusters invite <name> --replace.",
 )
 UID_TAKEN = define(
     "authority/uid-taken",

@@ -13,7 +13,7 @@ from typing import Protocol
 class AuditSink(Protocol):
     """Where decisions of the hub itself are recorded; durable when the call returns (V13)."""
 
-    async def record(  # noqa: PLR0913  one record, each part by name
+    async def record(
         self,
         action: str,
         object: str,  # noqa: A002
@@ -97,7 +97,7 @@ class Clusters(Protocol):
         """Name a uid is bound to, or None; a uid belongs to one name only."""
         ...
 
-    async def bind(  # noqa: PLR0913  one binding, all of it at once
+    async def bind(
         self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
     ) -> object:
         """Bind uid, keys and certificate to the name."""

@@ -1,8 +1,8 @@
 """The hub's keys at rest: encrypted PKCS#8, one file each, created once and never replaced.
 
-A manifest names every key ever created with its key id. A key the manifest names but the directory lacks, or holds with
-another id, is damage and is refused: silently making a new certificate authority would strand every agent. Blocking; call
-it before the event loop matters, or in a thread.
+A manifest names every key ever created with its key id. A key the manifest names but the directory lacks, or holds
+with another id, is damage and is refused: silently making a new certificate authority would strand every agent.
+Blocking; call it before the event loop matters, or in a thread.
 """
 
 from __future__ import annotations

@@ -58,7 +58,12 @@ class JoinLimits:
     """What one address may try at the enrolment port."""
 
     def __init__(
-        self, clock: Clock, *, attempts: Rate = Rate(2000, 50), failures: Rate = Rate(10, 0.2), records: Rate = Rate(50, 1)
+        self,
+        clock: Clock,
+        *,
+        attempts: Rate = Rate(2000, 50),
+        failures: Rate = Rate(10, 0.2),
+        records: Rate = Rate(50, 1),
     ) -> None:
         self._attempts = Limiter(attempts, clock)
         self._failures = Limiter(failures, clock)

@@ -1,8 +1,8 @@
 """Who gets a certificate: joins by token, renewals by the certificate held.
 
 Order of a join: bounds, rate, realm, proof of possession, token, binding, issue, record. Nothing before the proof of
-possession costs more than a comparison; nothing is bound before the token is spent. What is bound to a name is decided
-under a lock of that name, so that two joins at once cannot both be the first.
+possession costs more than a comparison; nothing is bound before the token is spent. What is bound to a name is
+decided under a lock of that name, so that two joins at once cannot both be the first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from cellward.identity import keys as keymod
 from cellward.identity.x509 import MAX_CSR, PeerIdentity, public_key_of_csr
 from cellward.runtime.clock import Clock
 from hub.authority.authority import Authority
-from hub.authority.errors import BAD_JOIN, BOUND_TO_ANOTHER, LOCKED, NOT_BOUND, TOO_MANY_ATTEMPTS, UID_TAKEN, WRONG_REALM
+from hub.authority.errors import (
+    BAD_JOIN,
+    BOUND_TO_ANOTHER,
+    LOCKED,
+    NOT_BOUND,
+    TOO_MANY_ATTEMPTS,
+    UID_TAKEN,
+    WRONG_REALM,
+)
 from hub.authority.interfaces import AuditSink, BoundCluster, Clusters
 from hub.authority.limits import JoinLimits, Limiter, Rate
 from hub.authority.model import AgentCertificate, Attempt, Joined
@@ -27,6 +35,8 @@ from hub.authority.tokens import Grant, JoinTokens, check_token
 
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
+#: Renewals of one cluster: a burst for restarts, then one in ten seconds.
+RENEWALS = Rate(10, 0.1)
 #: Length of an Ed25519 SubjectPublicKeyInfo, DER.
 _STATEMENT_SPKI = 44
 _log = structlog.get_logger()
@@ -35,7 +45,7 @@ _log = structlog.get_logger()
 class IdentityService:
     """Joins and renewals."""
 
-    def __init__(  # noqa: PLR0913  a composition of parts, each by name
+    def __init__(
         self,
         *,
         authority: Authority,
@@ -44,7 +54,7 @@ class IdentityService:
         audit: AuditSink,
         clock: Clock,
         limits: JoinLimits | None = None,
-        renewals: Rate = Rate(10, 0.1),
+        renewals: Rate = RENEWALS,
     ) -> None:
         self._authority = authority
         self._tokens = tokens
@@ -109,14 +119,18 @@ class IdentityService:
         await self._clusters.bind(
             grant.cluster, attempt.cluster_uid, digest, attempt.statement_spki_der, generation, certificate.serial
         )
-        details = {"uid": attempt.cluster_uid, "replaced": str(bool(bound.uid) and bound.uid != attempt.cluster_uid).lower()}
+        details = {
+            "uid": attempt.cluster_uid,
+            "replaced": str(bool(bound.uid) and bound.uid != attempt.cluster_uid).lower(),
+        }
         await self._record("cluster.join", grant.cluster, f"address:{attempt.address}", certificate, digest, details)
         return certificate
 
     async def renew(self, peer: PeerIdentity, csr_der: bytes) -> AgentCertificate:
         """Certificate for a new key and the name the peer certificate proves (V3, V5): generation + 1.
 
-        Raises authority/locked, authority/not-bound, authority/too-many-attempts, identity/bad-request, identity/bad-key.
+        Raises authority/locked, authority/not-bound, authority/too-many-attempts, identity/bad-request or
+        identity/bad-key.
         """
         if not self._renewals.take(peer.name):
             raise TOO_MANY_ATTEMPTS(f"cluster {peer.name} renews too often", cluster=peer.name)
@@ -137,7 +151,7 @@ class IdentityService:
             await self._record("certificate.renew", peer.name, str(peer.id), certificate, digest, {})
         return certificate
 
-    async def _record(  # noqa: PLR0913  one record, each part by name
+    async def _record(
         self, action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]
     ) -> None:
         details = {"serial": issued.serial, "generation": str(issued.generation), "spkiSha256": spki_sha256, **more}

@@ -24,7 +24,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         self._service = service
         self._link_address = link_address
 
-    async def Join(  # noqa: N802  the generated name
+    async def Join(  # noqa: N802 - the generated name
         self, request: enrolment_pb2.JoinRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> enrolment_pb2.JoinResponse:
         """Spend a token by one public key."""
@@ -46,8 +46,10 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
             cluster_name=joined.cluster,
         )
 
-    async def Recover(  # noqa: N802  the generated name
-        self, request: enrolment_pb2.RecoverRequest, context: grpc.aio.ServicerContext[Any, Any]
+    async def Recover(  # noqa: N802 - the generated name
+        self,
+        request: enrolment_pb2.RecoverRequest,
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> enrolment_pb2.RecoverResponse:
         """Refuse: recovery comes with a later release (roadmap 4)."""
         raise RECOVER_NOT_OFFERED("recovery of an expired identity is not offered by this hub")

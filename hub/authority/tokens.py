@@ -1,7 +1,7 @@
 """Join tokens (V6): at most 30 minutes, bound to one cluster name, hashed at rest, spent by one public key.
 
-A token is ``cwj_<64 hex>``, or ``cwj_replace_<64 hex>`` when it may bind a new installation to a name that has one. The
-kind is part of what is hashed, so nobody can turn one into the other.
+A token is ``cwj_<64 hex>``, or ``cwj_replace_<64 hex>`` when it may bind a new installation to a name that has one.
+The kind is part of what is hashed, so nobody can turn one into the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"cwj_(?P<replace>replace_)?[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a spent token grants: one certificate for ``cluster``; ``replace`` when a new installation may take the name."""
+    """What a spent token grants: a certificate for ``cluster``; ``replace`` lets a new installation take the name."""
 
     cluster: str
     replace: bool

@@ -1,8 +1,8 @@
 """Who is at the other end of a call, checked when it starts and again while it lasts (V3, V4).
 
 gRPC checks a client certificate in the handshake and never again; it accepts one that has expired since, and one that
-expired before on a resumed session. So every call is checked here against the clock, the authorities and the locks, and
-every open stream is visited by ``tick`` at least once a second.
+expired before on a resumed session. So every call is checked here against the clock, the authorities and the locks,
+and every open stream is visited by ``tick`` at least once a second.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Live:
 class PeerGate:
     """Checks peers of the link listener."""
 
-    def __init__(  # noqa: PLR0913  parts and bounds, each by name
+    def __init__(
         self,
         *,
         authorities: Callable[[], Sequence[x509.Certificate]],

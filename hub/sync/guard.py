@@ -1,7 +1,8 @@
 """One wrapper around every handler of every listener: default deny, identity first, stable errors last.
 
-A gRPC interceptor sees a method and its metadata, never the connection; so what it does here is to replace each handler by
-a wrapped one, which sees the connection. A method that is not on the list is denied, whether or not it has a handler.
+A gRPC interceptor sees a method and its metadata, never the connection; so what it does here is to replace each
+handler by a wrapped one, which sees the connection. A method that is not on the list is denied, whether or not it has
+a handler.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Guard(grpc.aio.ServerInterceptor):
             raise
         except CellwardError as error:
             await _end(context, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the bottom of every call: logged whole, told to nobody
             # V16: whatever a message made a handler do, the process lives, and a stranger learns nothing of it.
             _log.exception("handler-failed")
             await _end(context, UNEXPECTED("the call could not be handled"))

@@ -1,4 +1,4 @@
-"""What a Hello may say: everything in it is compared with what the certificate is bound to, nothing in it is believed."""
+"""What a Hello may say: it is compared with what the certificate is bound to; nothing in it is believed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Ports of the link: what the listeners need from the fleet, the content, the audit log and the metrics.
 
-``cluster`` is always the name from the peer certificate (V3), never from a message. Messages are passed on as they came,
-after their size was bounded; whoever implements a port checks what they mean. A port refuses by raising a CellwardError:
-the stream is then closed with that code, and nothing of the frame was acknowledged.
+``cluster`` is always the name from the peer certificate (V3), never from a message. Messages are passed on as they
+came, after their size was bounded; whoever implements a port checks what they mean. A port refuses by raising a
+CellwardError: the stream is then closed with that code, and nothing of the frame was acknowledged.
 """
 
 from __future__ import annotations

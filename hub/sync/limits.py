@@ -1,4 +1,4 @@
-"""Bounds of the listeners: what is let in before and after a peer is known. Seconds and bytes, unless a name says otherwise."""
+"""Bounds of the listeners, before and after a peer is known; in seconds and bytes unless a name says otherwise."""
 
 from __future__ import annotations
 

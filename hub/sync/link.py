@@ -37,7 +37,9 @@ _log = structlog.get_logger()
 class LinkServicer(link_pb2_grpc.LinkServicer):
     """Sync streams of all agents connected to this process."""
 
-    def __init__(self, *, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock, audit: AuditSink) -> None:
+    def __init__(
+        self, *, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock, audit: AuditSink
+    ) -> None:
         self._ports = ports
         self._facts = facts
         self._limits = limits
@@ -48,8 +50,10 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def Sync(  # type: ignore[override]  # noqa: N802  the generated name; reads and writes instead of yielding
-        self, request_iterator: AsyncIterator[link_pb2.AgentFrame], context: grpc.aio.ServicerContext[Any, Any]
+    async def Sync(  # type: ignore[override]  # noqa: N802 - it reads and writes itself
+        self,
+        request_iterator: AsyncIterator[link_pb2.AgentFrame],
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> None:
         """Serve one stream; refusals leave as a Refusal frame and then as the status of the call."""
         session = SyncSession(
@@ -96,7 +100,7 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         return command.id
 
     async def drain(self, grace: float) -> None:
-        """Ask every agent to reconnect elsewhere or later, and wait until they are gone or ``grace`` seconds have passed."""
+        """Ask every agent to reconnect later, and wait until they are gone or ``grace`` seconds have passed."""
         self._draining = True
         for session in self._sessions.values():
             session.drain()

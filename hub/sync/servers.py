@@ -1,4 +1,4 @@
-"""The two listeners agents dial, each on a port of its own: Python gRPC cannot ask for a client certificate optionally."""
+"""The two listeners agents dial, each on its own port: Python gRPC cannot ask for a client certificate optionally."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import grpc.aio
 import structlog
+from google.protobuf.descriptor import FileDescriptor
 
 from cellward.runtime.clock import Clock
 from cellward.wire.v1 import (
+    content_pb2,
     content_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
-    content_pb2,
     identity_pb2,
     identity_pb2_grpc,
     link_pb2,
@@ -22,7 +23,6 @@ from cellward.wire.v1 import (
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
-from google.protobuf.descriptor import FileDescriptor
 from hub.authority.interfaces import AuditSink
 from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
@@ -36,6 +36,7 @@ from hub.sync.session import HubFacts
 from hub.sync.tls import RotatingLeaf
 
 _log = structlog.get_logger()
+DEFAULTS = SyncLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class LinkServer:
         return self._listener.address
 
     async def serve(self, stop: asyncio.Event, *, grace: float = 5.0) -> None:
-        """Serve until ``stop`` is set; then drain the streams and close. The recheck of V4 runs in here and ends with it."""
+        """Serve until ``stop`` is set, with the recheck of V4 on its timer; then drain the streams and close."""
         await self._listener.server.start()
         _log.info("link-listening", address=self.address)
         try:
@@ -105,14 +106,14 @@ class EnrolmentServer:
             await self._listener.server.stop(grace=grace)
 
 
-def build_enrolment_server(  # noqa: PLR0913  a composition of parts, each by name
+def build_enrolment_server(
     *,
     identity: IdentityService,
     leaf: RotatingLeaf,
     link_address: Callable[[], str],
     host: str,
     port: int,
-    limits: SyncLimits = SyncLimits(),
+    limits: SyncLimits = DEFAULTS,
 ) -> EnrolmentServer:
     """Enrolment over server-authenticated TLS. ``link_address`` is what a Join answers as the address of the link."""
     server = grpc.aio.server(
@@ -134,7 +135,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     clock: Clock,
     host: str,
     port: int,
-    limits: SyncLimits = SyncLimits(),
+    limits: SyncLimits = DEFAULTS,
 ) -> LinkServer:
     """The link over mTLS: Link, Content, Telemetry and Identity, all behind one guard."""
     authority = identity.authority

@@ -1,4 +1,4 @@
-"""The three plain services of the link port: content down, telemetry up, renewal. The Sync stream has its own modules."""
+"""The plain services of the link port: content down, telemetry up, renewal. The Sync stream has its own modules."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ class ContentServicer(content_pb2_grpc.ContentServicer):
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
 
-    async def Fetch(  # noqa: N802  the generated name
-        self, request: content_pb2.FetchRequest, context: _Context
+    async def Fetch(  # noqa: N802 - the generated name
+        self,
+        request: content_pb2.FetchRequest,
+        context: _Context,  # noqa: ARG002
     ) -> AsyncIterator[content_pb2.Chunk]:
         """Stream one piece of content from an offset. Raises wire/bad-message, link/bad-offset."""
         data = await self._read(request)
@@ -89,8 +91,10 @@ class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):
         self._audit = audit
         self._metrics = metrics
 
-    async def PushAudit(  # noqa: N802  the generated name
-        self, request_iterator: AsyncIterator[telemetry_pb2.AuditBatch], context: _Context
+    async def PushAudit(  # noqa: N802 - the generated name
+        self,
+        request_iterator: AsyncIterator[telemetry_pb2.AuditBatch],
+        context: _Context,  # noqa: ARG002
     ) -> AsyncIterator[telemetry_pb2.AuditAck]:
         """Acknowledge what is durable, batch by batch (V13)."""
         cluster = current_peer().name
@@ -99,8 +103,10 @@ class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):
                 raise BAD_MESSAGE(f"a batch of {len(batch.records)} records, at most {MAX_BATCH} are taken")
             yield await self._audit.ingest(cluster, batch)
 
-    async def PushMetrics(  # noqa: N802  the generated name
-        self, request_iterator: AsyncIterator[telemetry_pb2.MetricsBatch], context: _Context
+    async def PushMetrics(  # noqa: N802 - the generated name
+        self,
+        request_iterator: AsyncIterator[telemetry_pb2.MetricsBatch],
+        context: _Context,  # noqa: ARG002
     ) -> AsyncIterator[telemetry_pb2.MetricsAck]:
         """Take snapshots; the newest one wins."""
         cluster = current_peer().name
@@ -115,8 +121,10 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
     def __init__(self, service: IdentityService) -> None:
         self._service = service
 
-    async def Renew(  # noqa: N802  the generated name
-        self, request: identity_pb2.RenewRequest, context: _Context
+    async def Renew(  # noqa: N802 - the generated name
+        self,
+        request: identity_pb2.RenewRequest,
+        context: _Context,  # noqa: ARG002
     ) -> identity_pb2.RenewResponse:
         """Certificate for a new key and the name in the peer certificate; nothing else in the request counts (V3)."""
         issued = await self._service.renew(current_peer(), request.csr_der)

@@ -1,9 +1,9 @@
 """One Sync stream: Hello, Welcome, then items, notices and commands down, receipts and state up.
 
-State shapes: frames are numbered from 1 in each direction; ``_received`` is the last agent frame handled whole, and is what
-every hub frame acknowledges; ``_sent`` is the last hub frame written. Frames that are not heartbeats are acknowledged soon,
-many at once when they come fast. Items are never queued: the session remembers the
-revision it has sent and reads what is newer when it is woken, so a slow reader costs a bounded amount of memory.
+State shapes: frames are numbered from 1 in each direction; ``_received`` is the last agent frame handled whole, and
+is what every hub frame acknowledges; ``_sent`` is the last hub frame written. Frames that are not heartbeats are
+acknowledged soon, many at once when they come fast. Items are never queued: the session remembers the revision it has
+sent and reads what is newer when it is woken, so a slow reader costs a bounded amount of memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ import grpc.aio
 from cellward.errors import CellwardError
 from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.clock import Clock
-from cellward.wire.codec import item_to_wire, items_digest, refusal_of
+from cellward.wire.codec import DesiredItem, item_to_wire, items_digest, refusal_of
 from cellward.wire.v1 import link_pb2
 from cellward.wire.version import negotiate
 from hub.sync.errors import HELLO_EXPECTED, NOT_CONNECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
@@ -53,7 +53,7 @@ class Stream(Protocol):
 class SyncSession:
     """One stream of one agent, from Hello to its end."""
 
-    def __init__(  # noqa: PLR0913  a composition of parts, each by name
+    def __init__(
         self, *, peer: PeerIdentity, stream: Stream, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock
     ) -> None:
         self._peer = peer
@@ -147,12 +147,11 @@ class SyncSession:
         if same_epoch and hello.revision == current and hello.items_digest == items_digest(items):
             self._revision = current
         elif same_epoch and hello.revision < current:
-            # What the agent held then cannot be compared with what is now; the mark after the difference lets it compare.
+            # What it held then cannot be compared with what is now; the mark after the difference lets it compare.
             self._revision = hello.revision
-        await self._send_items(always_mark=True)
+        await self._send_newer(items, always_mark=True)
 
-    async def _send_items(self, *, always_mark: bool = False) -> None:
-        items = await self._ports.fleet.items(self.cluster, 0)
+    async def _send_newer(self, items: Sequence[DesiredItem], *, always_mark: bool = False) -> None:
         current = max((item.revision for item in items), default=0)
         changed = sorted((item for item in items if item.revision > self._revision), key=lambda item: item.revision)
         for item in changed:
@@ -188,7 +187,7 @@ class SyncSession:
                     self._wake.clear()
 
     async def _acknowledge(self) -> None:
-        """Say what was handled when nothing else has said it: what waits for an acknowledgement is kept by the agent."""
+        """Say what was handled when nothing else has said it: the agent keeps what is not acknowledged."""
         due, self._ack_due = self._ack_due, False
         if due and self._acknowledged < self._received:
             await self._write(heartbeat=link_pb2.Heartbeat())
@@ -200,7 +199,7 @@ class SyncSession:
                 self._timestamp = version
                 await self._write(policy_notice=link_pb2.PolicyNotice(timestamp_version=version))
         if topics - {"policy"}:
-            await self._send_items()
+            await self._send_newer(await self._ports.fleet.items(self.cluster, 0))
         while self._commands:
             await self._write(command=self._commands.popleft())
 

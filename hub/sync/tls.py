@@ -1,8 +1,8 @@
 """The hub's own leaf, shared by its listeners and exchanged in time without closing anything.
 
-A leaf lives an hour and is replaced at half of it; it is replaced at once when the realm becomes known, because then the
-leaf has a name it lacked. gRPC asks for the configuration at every handshake, from a thread of its own: what it reads is
-one attribute that is only ever replaced whole.
+A leaf lives an hour and is replaced at half of it; it is replaced at once when the realm becomes known, because then
+the leaf has a name it lacked. gRPC asks for the configuration at every handshake, from a thread of its own: what it
+reads is one attribute that is only ever replaced whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ class RotatingLeaf:
     """Current leaf of this process."""
 
     def __init__(
-        self, authority: Authority, clock: Clock, realm: RealmSource, *, dns: Sequence[str] = (), ips: Sequence[str] = ()
+        self,
+        authority: Authority,
+        clock: Clock,
+        realm: RealmSource,
+        *,
+        dns: Sequence[str] = (),
+        ips: Sequence[str] = (),
     ) -> None:
         self._authority = authority
         self._clock = clock
@@ -38,7 +44,10 @@ class RotatingLeaf:
         return self._current[0]
 
     def rotate_if_due(self, *, force: bool = False) -> bool:
-        """Make a new leaf when there is none, half of its life is over, or the realm has changed. True when it did; ``force`` makes one anyway."""
+        """Make a new leaf when there is none, half of its life is over, or the realm has changed; or by ``force``.
+
+        Returns True when it did.
+        """
         realm = self._realm()
         if self._current is not None:
             leaf, known = self._current

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from cellward.identity import keys
+from cellward.identity.x509 import make_ca
 from cellward.runtime.clock import Clock
 from hub.authority.authority import Authority
 from hub.authority.errors import BAD_TOKEN
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import Grant, JoinTokens
-from cellward.identity import keys
-from cellward.identity.x509 import make_ca
 
 REALM = "sha256:" + "ab" * 32
 
@@ -37,7 +37,7 @@ class FakeAudit:
 
     entries: list[Entry] = field(default_factory=list)
 
-    async def record(  # noqa: PLR0913
+    async def record(
         self,
         action: str,
         object: str,  # noqa: A002
@@ -106,7 +106,7 @@ class FakeClusters:
         """Name a uid is bound to."""
         return next((row.name for row in self.rows.values() if row.uid == uid), None)
 
-    async def bind(  # noqa: PLR0913
+    async def bind(
         self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
     ) -> None:
         """Bind all of it."""

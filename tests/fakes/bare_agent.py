@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -87,7 +87,7 @@ class BareAgent:
 class BareStream:
     """One Sync stream, frame by frame."""
 
-    call: grpc.aio.StreamStreamCall[Any, Any]
+    call: Any
     stream_id: str
     seq: int = 0
     received: int = 0
@@ -108,7 +108,7 @@ class BareStream:
             assert frame.stream_id == self.stream_id
             self.received = frame.seq
             if body is None or frame.WhichOneof("body") == body:
-                return frame  # type: ignore[no-any-return]
+                return cast(link_pb2.HubFrame, frame)
             assert frame.WhichOneof("body") == "heartbeat", frame
 
     async def ended(self, seconds: float = 10.0) -> tuple[grpc.StatusCode, str]:
@@ -128,11 +128,11 @@ class BareStream:
 @asynccontextmanager
 async def stream(channel: grpc.aio.Channel, stream_id: str = "s-1") -> AsyncIterator[BareStream]:
     """Open a Sync stream; it is cancelled when the context ends."""
-    call = link_pb2_grpc.LinkStub(channel).Sync()
+    call: Any = link_pb2_grpc.LinkStub(channel).Sync()
     try:
-        yield BareStream(call, stream_id)  # type: ignore[arg-type]
+        yield BareStream(call, stream_id)
     finally:
-        call.cancel()  # type: ignore[attr-defined]
+        call.cancel()
 
 
 async def failure(awaitable: Any) -> tuple[grpc.StatusCode, str]:
@@ -140,6 +140,6 @@ async def failure(awaitable: Any) -> tuple[grpc.StatusCode, str]:
     try:
         await awaitable
     except grpc.aio.AioRpcError as error:
-        trailers = {key: value for key, value in error.trailing_metadata() or ()}
+        trailers = dict(error.trailing_metadata() or ())
         return error.code(), str(trailers.get("cellward-code", ""))
     raise AssertionError("the call was let through")

@@ -207,7 +207,7 @@ class FakeMetrics:
 class FakeLinkHub:
     """A hub for link tests: real listeners, real TLS and certificates, everything behind them in memory.
 
-    ``running()`` opens both listeners on loopback. ``hub.clusters.create(name)`` and ``await invite(name)`` let an agent join.
+    ``running()`` opens both listeners on loopback; ``await invite(name)`` lets an agent join.
     """
 
     clock: Clock

@@ -1,4 +1,4 @@
-"""A corpus of forged certificate requests: whatever a request claims, only its key is taken, or it is refused (V3, V16)."""
+"""A corpus of forged certificate requests: only the key is taken, or the request is refused (V3, V16)."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ REFUSED = {
     "trailing-bytes": request() + b"\0",
     "truncated": request()[:-1],
     "pem": x509.load_der_x509_csr(request()).public_bytes(serialization.Encoding.PEM),
-    "certificate-not-request": FakeHub(ManualClock(NOW)).keys.agent_ca.certificate.public_bytes(serialization.Encoding.DER),
+    "certificate-not-request": FakeHub(ManualClock(NOW)).keys.agent_ca.certificate.public_bytes(
+        serialization.Encoding.DER
+    ),
     "oversized": request(names=(x509.DNSName("a" * 8000),)),
     "empty": b"",
 }
@@ -143,16 +145,16 @@ def test_v16_mutated_requests_are_refused_with_one_of_two_codes() -> None:
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         try:
-            key = public_key_of_csr(bytes(data))
+            code, key = "", public_key_of_csr(bytes(data))
         except CellwardError as error:
-            assert error.code in {"identity/bad-request", "identity/bad-key"}
-        else:
-            assert keys.spki_of(key) == keys.spki_of(KEY)
+            code = error.code
+        assert code in {"", "identity/bad-request", "identity/bad-key"}
+        assert code or keys.spki_of(key) == keys.spki_of(KEY)
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_v16_mutated_certificates_are_refused_or_prove_the_same_peer() -> None:
-    """V3, V16: a thousand mutations of a good certificate: none proves another identity, none raises anything unforeseen."""
+    """V3, V16: of a thousand mutations of a good certificate none proves another identity."""
     here = FakeHub(ManualClock(NOW))
     chain = here.authority.issue_agent("eu-1", keys.spki_of(KEY), 1).chain_pem
     good = load_certificates(chain)[0].public_bytes(serialization.Encoding.DER)
@@ -163,9 +165,9 @@ def test_v16_mutated_certificates_are_refused_or_prove_the_same_peer() -> None:
             data[rng.randrange(len(data))] = rng.randrange(256)
         pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(bytes(data)) + b"-----END CERTIFICATE-----\n"
         try:
-            peer = verify_peer(pem, here.authority.agent_authorities, NOW, DOMAIN, "agent")
+            verify_peer(pem, here.authority.agent_authorities, NOW, DOMAIN, "agent")
         except CellwardError as error:
-            assert error.code.startswith("identity/")
+            code = error.code
         else:
-            assert bytes(data) == good
-            assert peer.name == "eu-1"
+            code = ""
+        assert code.startswith("identity/") or bytes(data) == good

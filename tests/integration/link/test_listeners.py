@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,8 +28,8 @@ from cellward.wire.v1 import (
     telemetry_pb2_grpc,
 )
 from hub.sync.limits import SyncLimits
-from tests.fakes.bare_agent import BareAgent, failure, stream, until
 from tests.fakes.authority import REALM
+from tests.fakes.bare_agent import BareAgent, failure, stream, until
 from tests.fakes.ports import FakeLinkHub
 
 
@@ -50,6 +51,11 @@ async def fetch(channel: grpc.aio.Channel) -> list[content_pb2.Chunk]:
     """A small call that anybody admitted may make."""
     call = content_pb2_grpc.ContentStub(channel).Fetch(content_pb2.FetchRequest(digest="sha256:" + "0" * 64))
     return [chunk async for chunk in call]
+
+
+def raw_call(channel: Any, method: str, data: bytes) -> Any:
+    """Bytes to a method by its name, past every stub."""
+    return channel.unary_unary(method)(data)
 
 
 async def test_a_joined_agent_is_let_in(here: FakeLinkHub) -> None:
@@ -156,7 +162,7 @@ async def test_v4_a_lock_cuts_a_live_stream_and_keeps_it_out(here: FakeLinkHub) 
 async def test_v4_a_resumed_tls_session_is_refused(here: FakeLinkHub) -> None:
     """V4: a resumed session proves a certificate of the past; only a full handshake counts."""
     agent = await joined(here)
-    cache = ("grpc.ssl_session_cache", session_cache.ssl_session_cache_lru(4))
+    cache = ("grpc.ssl_session_cache", session_cache.ssl_session_cache_lru(4))  # type: ignore[no-untyped-call]
     codes = []
     for _ in range(3):
         async with agent.channel(here, cache) as channel:
@@ -174,12 +180,12 @@ async def test_v2_an_unknown_method_is_denied(here: FakeLinkHub) -> None:
     agent = await joined(here)
     async with agent.channel(here) as channel:
         for method in ("/cellward.wire.v1.Link/Exec", "/cellward.wire.v1.Enrolment/Join", "/x/y", "/"):
-            call = channel.unary_unary(method)(b"")
+            call = raw_call(channel, method, b"")
             assert await failure(call) == (grpc.StatusCode.PERMISSION_DENIED, "link/unknown-method"), method
     credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
     options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
     async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
-        call = channel.unary_unary("/cellward.wire.v1.Identity/Renew")(b"")
+        call = raw_call(channel, "/cellward.wire.v1.Identity/Renew", b"")
         assert await failure(call) == (grpc.StatusCode.PERMISSION_DENIED, "link/unknown-method")
 
 
@@ -207,7 +213,7 @@ async def test_v16_oversized_and_malformed_joins_are_refused_and_the_port_lives(
     credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
     options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
     async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
-        raw = channel.unary_unary("/cellward.wire.v1.Enrolment/Join")(b"\xff\xff\xff")
+        raw = raw_call(channel, "/cellward.wire.v1.Enrolment/Join", b"\xff\xff\xff")
         assert (await failure(raw))[0] in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
         recover = enrolment_pb2_grpc.EnrolmentStub(channel).Recover(enrolment_pb2.RecoverRequest())
         assert (await failure(recover))[1] == "identity/recover-not-offered"
@@ -228,7 +234,7 @@ async def test_v4_open_calls_of_one_cluster_are_bounded() -> None:
     async with FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, calls_per_cluster=2)).running() as here:
         agent, other = await joined(here), await joined(here, "us-1")
         async with agent.channel(here) as channel:
-            pushes = [telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics() for _ in range(2)]
+            pushes: list[Any] = [telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics() for _ in range(2)]
             for push in pushes:
                 await push.write(telemetry_pb2.MetricsBatch(seq=1))
                 assert (await push.read()).seq == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -89,7 +90,7 @@ async def test_v13_audit_is_acknowledged_batch_by_batch_under_the_certificates_n
     here: FakeLinkHub, channel: grpc.aio.Channel
 ) -> None:
     """V13: what is acknowledged was taken; a gap is answered with the number expected, on the same stream."""
-    push = telemetry_pb2_grpc.TelemetryStub(channel).PushAudit()
+    push: Any = telemetry_pb2_grpc.TelemetryStub(channel).PushAudit()
     await push.write(telemetry_pb2.AuditBatch(epoch=1, first_seq=1, records=[b"a", b"b"]))
     assert (await push.read()).seq == 2
     await push.write(telemetry_pb2.AuditBatch(epoch=1, first_seq=9, records=[b"z"]))
@@ -104,7 +105,7 @@ async def test_v13_audit_is_acknowledged_batch_by_batch_under_the_certificates_n
 
 async def test_v16_a_batch_beyond_its_bound_is_refused(here: FakeLinkHub, channel: grpc.aio.Channel) -> None:
     """V16: the number of records is bounded as well as their size."""
-    push = telemetry_pb2_grpc.TelemetryStub(channel).PushAudit()
+    push: Any = telemetry_pb2_grpc.TelemetryStub(channel).PushAudit()
     await push.write(telemetry_pb2.AuditBatch(epoch=1, first_seq=1, records=[b""] * 5000))
     assert await push.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert here.audit.records == {}
@@ -112,7 +113,7 @@ async def test_v16_a_batch_beyond_its_bound_is_refused(here: FakeLinkHub, channe
 
 async def test_metrics_are_filed_under_the_certificates_name(here: FakeLinkHub, channel: grpc.aio.Channel) -> None:
     """V3: the newest snapshot of eu-1, whatever a label says."""
-    push = telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics()
+    push: Any = telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics()
     for seq in (1, 2):
         await push.write(telemetry_pb2.MetricsBatch(seq=seq))
         assert (await push.read()).seq == seq

@@ -42,6 +42,10 @@ def test_a_statement_key_is_ed25519_and_nothing_else() -> None:
     """A TLS key is not a statement key, nor the other way round."""
     signing, tls = keys.spki_of(keys.new_signing_key()), keys.spki_of(keys.new_tls_key())
     assert keys.spki_of(keys.load_signing_spki(signing)) == signing
-    for spki, load in ((tls, keys.load_signing_spki), (signing, keys.load_tls_spki), (signing + b"\0", keys.load_signing_spki)):
+    for spki, load in (
+        (tls, keys.load_signing_spki),
+        (signing, keys.load_tls_spki),
+        (signing + b"\0", keys.load_signing_spki),
+    ):
         with pytest.raises(CellwardError):
             load(spki)

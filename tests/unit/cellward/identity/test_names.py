@@ -56,11 +56,10 @@ def test_v3_anything_but_the_whole_form_is_refused(text: str) -> None:
 def test_v16_no_text_does_more_than_be_refused(text: str) -> None:
     """V16: any text is parsed to something that prints as itself, or refused with one code."""
     try:
-        parsed = SpiffeId.parse(text)
+        outcome = str(SpiffeId.parse(text))
     except CellwardError as error:
-        assert error.code == "identity/bad-name"
-    else:
-        assert str(parsed) == text
+        outcome = error.code
+    assert outcome in {text, "identity/bad-name"}
 
 
 @pytest.mark.parametrize("name", ["eu-1x", "eu-", "eu", "xeu-1"])
@@ -78,7 +77,9 @@ def test_trust_domain_is_a_prefix_of_the_realm() -> None:
     assert trust_domain_of("sha256:" + "ab" * 32) == "ab" * 16 + ".cellward"
 
 
-@pytest.mark.parametrize("realm", ["", "sha256:", "ab" * 32, "sha256:" + "AB" * 32, "sha256:" + "ab" * 33, "sha512:" + "ab" * 32])
+@pytest.mark.parametrize(
+    "realm", ["", "sha256:", "ab" * 32, "sha256:" + "AB" * 32, "sha256:" + "ab" * 33, "sha512:" + "ab" * 32]
+)
 def test_a_malformed_realm_has_no_trust_domain(realm: str) -> None:
     """A realm is a whole digest or nothing."""
     with pytest.raises(CellwardError):

@@ -68,7 +68,9 @@ def test_an_exchanged_key_is_damage(tmp_path: Path) -> None:
     assert refusal.value.code == "authority/key-store-damaged"
 
 
-@pytest.mark.parametrize("garbage", [b"", b"garbage", b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"garbage", b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"]
+)
 def test_v16_a_damaged_key_file_is_refused_by_code(tmp_path: Path, garbage: bytes) -> None:
     """V16: a damaged file is told from a bug."""
     KeyStore(tmp_path / "k", b"secret").open(NOW)

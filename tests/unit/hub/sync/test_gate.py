@@ -1,0 +1,142 @@
+"""The gate: every call whole, every open call again (V3, V4)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cellward.errors import CellwardError, Unavailable
+from cellward.identity import keys
+from hub.sync.gate import PeerGate, current_peer
+from tests.fakes.authority import FakeHub
+from tests.fakes.clock import ManualClock
+from tests.fakes.ports import FakeDirectory
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+class Here:
+    """A gate over fakes, and what gRPC would say of a good connection."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(NOW)
+        self.hub = FakeHub(self.clock)
+        self.hub.clusters.create("eu-1")
+        self.authorities = self.hub.authority.agent_authorities
+        self.gate = PeerGate(
+            authorities=lambda: self.authorities,
+            trust_domain=self.hub.authority.trust_domain,
+            directory=FakeDirectory(self.hub.clusters),
+            clock=self.clock,
+            calls_per_cluster=2,
+        )
+        chain = self.hub.authority.issue_agent("eu-1", keys.spki_of(keys.new_tls_key()), 1).chain_pem
+        leaf = chain[: chain.index(b"-----END CERTIFICATE-----") + 26]
+        self.auth: dict[str, list[bytes]] = {
+            "ssl_tls_version": [b"TLSv1.3"],
+            "ssl_session_reused": [b"false"],
+            "x509_pem_cert": [leaf],
+            "x509_common_name": [b"us-1"],
+            "peer_spiffe_id": [b"spiffe://x/agent/us-1"],
+        }
+
+
+async def test_v3_the_identity_is_the_certificate_and_nothing_else_grpc_says() -> None:
+    """V3: other properties of the connection are not read."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+    with here.gate.open(live):
+        assert current_peer().name == "eu-1"
+    with pytest.raises(LookupError):
+        current_peer()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"ssl_tls_version": [b"TLSv1.2"]}, "link/weak-transport"),
+        ({"ssl_tls_version": []}, "link/weak-transport"),
+        ({"ssl_session_reused": [b"true"]}, "link/resumed-session"),
+        ({"ssl_session_reused": []}, "link/weak-transport"),
+        ({"x509_pem_cert": []}, "link/no-certificate"),
+        ({"x509_pem_cert": [b"garbage"]}, "identity/bad-certificate"),
+    ],
+)
+async def test_v4_a_connection_that_is_not_whole_is_refused(change: dict[str, list[bytes]], code: str) -> None:
+    """V4: TLS 1.3, a full handshake, one certificate; what is missing counts against the peer."""
+    here = Here()
+    with pytest.raises(CellwardError) as refusal:
+        await here.gate.admit({**here.auth, **change})
+    assert refusal.value.code == code
+
+
+async def test_v4_open_calls_are_cut_when_the_certificate_ends() -> None:
+    """V4: not a second later than the tick after its end."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+    with here.gate.open(live):
+        here.clock.advance(3600)
+        assert await here.gate.tick() == 0
+        here.clock.advance(1)
+        assert await here.gate.tick() == 1
+        assert live.cut.result().code == "identity/expired"
+        assert await here.gate.tick() == 0
+    assert await here.gate.tick() == 0
+
+
+async def test_v4_open_calls_are_cut_when_their_authority_goes() -> None:
+    """V4: the chain is checked again when the authorities change; a bundle that still has the old one cuts nobody."""
+    here, other = Here(), Here()
+    live = await here.gate.admit(here.auth)
+    with here.gate.open(live):
+        here.authorities = (*other.authorities, *here.authorities)
+        assert await here.gate.tick() == 0
+        here.authorities = other.authorities
+        assert await here.gate.tick() == 1
+        assert live.cut.result().code == "identity/untrusted"
+
+
+async def test_v4_a_lock_cuts_open_calls_and_refuses_new_ones_within_the_age_of_the_view() -> None:
+    """V4: the lock is seen by the next tick, and by a new call at the latest when the view is half a second old."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+    with here.gate.open(live):
+        here.hub.clusters.lock("eu-1")
+        here.clock.advance(0.5)
+        with pytest.raises(CellwardError) as refusal:
+            await here.gate.admit(here.auth)
+        assert refusal.value.code == "authority/locked"
+        assert await here.gate.tick() == 1
+        assert live.cut.result().code == "authority/locked"
+
+
+async def test_v4_locks_that_cannot_be_read_refuse_new_calls_and_do_not_hide_expiry() -> None:
+    """V4: a store that fails does not open a door, and does not stop the clock."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+
+    async def broken() -> frozenset[str]:
+        raise Unavailable("store/unavailable", "", "no disk", "", {})
+
+    here.gate._directory.locked = broken  # type: ignore[method-assign]
+    here.clock.advance(3601)
+    with here.gate.open(live):
+        assert await here.gate.tick() == 1
+        assert live.cut.result().code == "identity/expired"
+    fresh = Here()
+    fresh.gate._directory.locked = broken  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await fresh.gate.admit(fresh.auth)
+
+
+async def test_open_calls_of_one_cluster_are_counted_and_forgotten() -> None:
+    """The bound is on what is open now; nothing is kept of what has ended."""
+    here = Here()
+    one, two = await here.gate.admit(here.auth), await here.gate.admit(here.auth)
+    with here.gate.open(one), here.gate.open(two):
+        with pytest.raises(CellwardError) as refusal:
+            await here.gate.admit(here.auth)
+        assert refusal.value.code == "link/too-many-calls"
+    await here.gate.admit(here.auth)
+    assert here.gate._live == {}
