@@ -167,6 +167,12 @@ def project_of(document: Document) -> str | None:
     return None if isinstance(document, ClusterEndorsement) else document.project
 
 
+#: Schemas this version reads; an agent tells the hub in its Hello.
+SUPPORTED_SCHEMAS: frozenset[str] = frozenset(
+    schema_of(kind.kind) for kind in (Release, Deployment, Approval, Tombstone, ClusterEndorsement)
+)
+
+
 def parse_document(payload_type: str, payload: bytes) -> Document:
     """Read a payload as the kind its type names.
 
