@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def command(function: Callable[_P, None]) -> Callable[_P, None]:
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
             # The reader has seen enough, as with `| head`; keep the interpreter from complaining at its end.
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
             raise typer.Exit(0) from None
 
     return wrapped

@@ -1,0 +1,76 @@
+"""Runs checks in order and keeps their results; a failure is a red line with a hint, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cellward.checks.model import Check, Result
+from cellward.errors import CellwardError
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All results in order; ``exit_code`` is 0 when all is well, otherwise that of what failed."""
+
+    results: tuple[Result, ...]
+    exit_code: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is red."""
+        return all(result.ok is not False for result in self.results)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the machine form; fields may be added, never renamed."""
+        return {
+            "ok": self.ok,
+            "checks": [
+                {
+                    "category": result.category,
+                    "id": result.id,
+                    "subject": result.subject,
+                    "status": status_of(result),
+                    "message": result.message,
+                    "hint": result.hint,
+                    "code": result.code,
+                }
+                for result in self.results
+            ],
+        }
+
+
+def run_checks(checks: Iterable[Check]) -> Report:
+    """Run each check; one that fails as a whole becomes one red result, and its error's exit code the report's."""
+    results: list[Result] = []
+    code = 0
+    for check in checks:
+        try:
+            results.extend(check.run())
+        except CellwardError as error:
+            results.append(Result(check.category, check.id, False, error.message, error.hint, error.code))
+            code = max(code, error.exit_code)
+    red = any(result.ok is False for result in results)
+    return Report(tuple(results), max(code, 1) if red else 0)
+
+
+def status_of(result: Result) -> str:
+    """``ok``, ``failed`` or ``skipped``."""
+    return {True: "ok", False: "failed", None: "skipped"}[result.ok]
+
+
+def table_lines(results: Sequence[Result]) -> list[str]:
+    """Return the human form, one heading per category, as `linkerd check` made familiar."""
+    lines: list[str] = []
+    heading = None
+    for result in results:
+        if result.category != heading:
+            lines += [*([""] if heading is not None else []), result.category, "-" * len(result.category)]
+            heading = result.category
+        mark = {True: "✓", False: "✗", None: "–"}[result.ok]
+        subject = f"{result.subject}: " if result.subject else ""
+        name = result.id.partition("/")[2].replace("-", " ")
+        lines.append(f"{mark} {subject}{name}: {result.message}")
+        if result.ok is False:
+            lines += [f"    {kind}: {text}" for kind, text in (("code", result.code), ("next", result.hint)) if text]
+    return lines

@@ -1,0 +1,89 @@
+"""``cellward audit``: tail, export, verify. Verification is the stand-alone verifier's and needs no hub."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli import errors
+from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from hub.cli.output import Format, say, show_list
+
+if TYPE_CHECKING:
+    from hub.api import schemas
+
+app = typer.Typer(no_args_is_help=True, help="The audit log.")
+
+#: Seconds between two looks of --follow.
+FOLLOW_SECONDS = 1.0
+
+
+@app.command()
+@command
+def tail(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the newest records.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing what is new until Ctrl-C.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Show the newest records, oldest first."""
+    from hub.api import schemas
+
+    client = local(home).client()
+    page = client.get("/audit/records", schemas.AuditPage, limit=lines, newest=True)
+    _show(page.items, output)
+    while follow:
+        time.sleep(FOLLOW_SECONDS)
+        page = client.get("/audit/records", schemas.AuditPage, cursor=page.next_cursor, limit=1000)
+        if page.items:
+            _show(page.items, output)
+
+
+@app.command()
+@command
+def export(
+    file: Annotated[Path, typer.Argument(help='Where to write the export, NDJSON; "-" is standard output.')],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Export the whole log for offline verification."""
+    client = local(home).client()
+    if str(file) == "-":
+        for piece in client.stream("/audit/export"):
+            sys.stdout.buffer.write(piece)
+        return
+    partial = file.with_name(f".{file.name}.part")
+    try:
+        with partial.open("wb") as out:
+            for piece in client.stream("/audit/export"):
+                out.write(piece)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(file)
+    except OSError as error:
+        raise errors.BAD_FILE(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    say(f"wrote {file}; next: cellward audit verify {file}")
+
+
+def _show(items: list[schemas.AuditRecord], output: Format) -> None:
+    show_list(
+        items,
+        output,
+        (
+            ("index", lambda item: str(item.index)),
+            ("time", lambda item: f"{item.time:%Y-%m-%d %H:%M:%S}" if item.time else "-"),
+            ("cluster", lambda item: item.cluster or "(hub)"),
+            ("action", lambda item: item.action),
+            ("decision", lambda item: item.decision or "-"),
+            ("object", lambda item: item.object),
+            ("rule or code", lambda item: item.rule or item.code),
+            ("actor", lambda item: item.actor),
+        ),
+        lambda item: f"record/{item.index}",
+    )

@@ -1,0 +1,107 @@
+"""``cellward cells``: list and show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli import errors
+from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from hub.cli.output import Format, say, short, show_list, show_one, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hub.api import schemas
+
+app = typer.Typer(no_args_is_help=True, help="Cells over the fleet.")
+
+
+@app.command("list")
+@command
+def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
+    """List cells with the number of clusters where they are ready."""
+    from hub.api import schemas
+
+    client = local(home).client()
+    found: list[schemas.Cell] = []
+    cursor = ""
+    while True:
+        page = client.get("/cells", schemas.CellList, cursor=cursor)
+        found += page.items
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    show_list(
+        found,
+        output,
+        (
+            ("cell", lambda item: f"{item.project}/{item.cell}"),
+            ("version", lambda item: ",".join(item.versions) or "-"),
+            ("environments", lambda item: ",".join(item.environments)),
+            ("clusters", lambda item: str(item.clusters)),
+            ("ready", lambda item: str(item.ready)),
+            ("refused", lambda item: str(item.refused)),
+        ),
+        lambda item: f"cell/{item.project}/{item.cell}",
+    )
+
+
+@app.command()
+@command
+def show(
+    cell: Annotated[str, typer.Argument(help="PROJECT/CELL")],
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Show a cell on every cluster, with what was refused, why, and what to do next."""
+    from hub.api import schemas
+
+    project, name = split(cell)
+    found = local(home).client().get(f"/cells/{project}/{name}", schemas.Cell)
+    show_one(found, output, lambda: _table(found.states), f"cell/{project}/{name}")
+
+
+def split(cell: str) -> tuple[str, str]:
+    """Project and cell of ``PROJECT/CELL``; raises cli/bad-option."""
+    project, slash, name = cell.partition("/")
+    if not slash or not project or not name or "/" in name:
+        raise errors.BAD_OPTION(f"{cell!r} is not PROJECT/CELL")
+    return project, name
+
+
+def _table(states: Iterable[schemas.CellState]) -> None:
+    states = list(states)
+    show_table(
+        ("cluster", "environment", "phase", "version", "objects", "isolation", "repairs", "deployment"),
+        [
+            [
+                state.cluster,
+                state.environment,
+                state.phase if state.hub_state == "run" else f"{state.phase} ({state.hub_state})",
+                state.version or "-",
+                f"{state.objects_ready}/{state.objects_total}",
+                state.isolation,
+                str(state.drift_repairs),
+                short(state.desired_digest),
+            ]
+            for state in states
+        ],
+    )
+    show_refusals(states)
+
+
+def show_refusals(states: Iterable[schemas.CellState]) -> None:
+    """Every refusal with rule, object, reason and next step (V15), on stderr."""
+    for state in states:
+        for refusal in state.refusals:
+            say(f"{state.cluster} refused {state.project}/{state.cell} in {state.environment} [{refusal.code}]")
+            for heading, text in (
+                ("rule", refusal.rule),
+                ("object", refusal.object),
+                ("reason", refusal.reason),
+                ("next", refusal.next),
+            ):
+                if text:
+                    say(f"  {heading}: {text}")

@@ -1,0 +1,67 @@
+"""``cellward status``: the whole installation on one screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.cli.clusters import all_clusters
+from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from hub.cli.output import Format, say, show_one, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hub.api import schemas
+
+
+@command
+def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
+    """Show clusters, cells and what is not well."""
+    from hub.api import schemas
+
+    client = local(home).client()
+    found = client.get("/status", schemas.Status)
+    show_one(found, output, lambda: _table(found, all_clusters(client)), f"realm/{found.realm}")
+
+
+def _table(found: schemas.Status, clusters: Sequence[schemas.Cluster]) -> None:
+    show_table(
+        ("realm", "clusters", "connected", "cells ready", "audit records", "hub"),
+        [
+            [
+                found.realm.removeprefix("sha256:")[:16] or "(none)",
+                str(found.clusters),
+                str(found.connected),
+                f"{found.cells_ready}/{found.cells}",
+                str(found.audit_size),
+                found.version,
+            ]
+        ],
+    )
+    if clusters:
+        print()
+        show_table(
+            ("cluster", "connected", "environments", "production", "policy", "conditions", "spool", "authority"),
+            [_row(cluster) for cluster in clusters],
+        )
+    for component in found.components:
+        if not component.ok:
+            where = f"{component.cluster}: " if component.cluster else ""
+            say(f"✗ {where}{component.name}: {component.message or component.code}")
+            if component.hint:
+                say(f"    next: {component.hint}")
+
+
+def _row(cluster: schemas.Cluster) -> list[str]:
+    facts = cluster.facts
+    red = sum(not condition.ok for condition in cluster.conditions)
+    return [
+        cluster.name,
+        "yes" if cluster.connected else "no",
+        ",".join(facts.environments) if facts else "-",
+        "-" if facts is None else "yes" if facts.production else "no",
+        str(cluster.policy.snapshot or "-"),
+        f"{len(cluster.conditions) - red}/{len(cluster.conditions)} ok",
+        str(cluster.spool_depth),
+        cluster.authority,
+    ]
