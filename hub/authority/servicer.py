@@ -48,7 +48,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
 
     async def Recover(  # noqa: N802 - the generated name
         self,
-        request: enrolment_pb2.RecoverRequest,
+        request: enrolment_pb2.RecoverRequest,  # noqa: ARG002
         context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> enrolment_pb2.RecoverResponse:
         """Refuse: recovery comes with a later release (roadmap 4)."""

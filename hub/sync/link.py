@@ -52,8 +52,8 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
 
     async def Sync(  # type: ignore[override]  # noqa: N802 - it reads and writes itself
         self,
-        request_iterator: AsyncIterator[link_pb2.AgentFrame],
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+        request_iterator: AsyncIterator[link_pb2.AgentFrame],  # noqa: ARG002
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         """Serve one stream; refusals leave as a Refusal frame and then as the status of the call."""
         session = SyncSession(
