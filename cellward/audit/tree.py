@@ -21,10 +21,10 @@ EMPTY_ROOT = sha256(b"").digest()
 
 
 class Node(NamedTuple):
-    """A complete subtree: ``2**level`` leaves from ``index * 2**level`` on."""
+    """A complete subtree: ``2**level`` leaves from ``number * 2**level`` on."""
 
     level: int
-    index: int
+    number: int
 
 
 class Span(NamedTuple):

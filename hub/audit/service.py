@@ -1,35 +1,129 @@
-"""The audit log. Seam: signatures are final, bodies follow."""
+"""The audit log: durable before it acknowledges (V13), one Merkle log over all chains, signed heads, proofs.
+
+Invariants: what is acknowledged is on disk and in the tree that the returned checkpoint signs; requests that wait while
+a transaction runs share the next one; nothing in memory is the truth: the store refuses an append to a log that has
+moved, and then everything here is read again. Lock order: none; one worker task commits, callers only wait for it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Final
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from cellward.runtime.clock import Clock
-    from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
-    from hub.store.interfaces import AuditFilter, AuditStore
+from cellward.audit.checkpoint import Checkpoint, log_origin, sign_checkpoint
+from cellward.audit.errors import GAP
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Clock
+from hub.audit.batch import Batch, check_batch
+from hub.audit.errors import NO_REALM
+from hub.audit.export import write_export
+from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
+from hub.audit.plan import Chains, HubEvent, Placed, Plan, Refusal
+from hub.audit.tree import Edge, LogTree
+from hub.store.errors import MOVED
+from hub.store.interfaces import AuditAppend, AuditFilter, AuditStore, TileKey
+
+_log = structlog.get_logger()
+
+#: Records of one transaction, as far as requests allow.
+GROUP_RECORDS: Final = 4096
+#: How often a group is planned anew because another process wrote first.
+TRIES: Final = 5
+#: Most records of one page of ``tail``.
+MAX_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The tree at one size: edge, root, and the signed note (empty before a realm was adopted)."""
+
+    edge: Edge
+    root: bytes
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    work: Batch | HubEvent
+    done: asyncio.Future[tuple[Placed, _Head]]
 
 
 class AuditLog:
-    """``realm`` is asked each time and is empty before a root was adopted; the log's origin follows from it."""
+    """The log of one installation.
+
+    Args:
+        store: where it lives.
+        tree_head_signer: key that signs tree heads and nothing else.
+        realm: asked each time; empty before a root was adopted. The log's origin follows from it.
+        clock: time of the hub's own records.
+    """
 
     def __init__(
         self, store: AuditStore, tree_head_signer: Ed25519PrivateKey, realm: Callable[[], str], clock: Clock
-    ) -> None: ...
+    ) -> None:
+        self._store = store
+        self._signer = tree_head_signer
+        self._realm = realm
+        self._clock = clock
+        self._tree = LogTree(store)
+        self._chains = Chains(store)
+        self._head: _Head | None = None
+        self._pending: list[_Request] = []
+        self._worker: asyncio.Task[None] | None = None
+        # Last gap recorded per writer: an agent that repeats itself must not fill the log with findings.
+        self._gaps: dict[str, tuple[int, int]] = {}
+        #: Counters since the start, for metrics: records taken, batches refused by code, transactions.
+        self.records_taken = 0
+        self.refused: dict[str, int] = {}
+        self.commits = 0
 
     @property
-    def origin(self) -> str: ...
+    def origin(self) -> str:
+        """Origin line of the log, empty before a realm was adopted."""
+        realm = self._realm()
+        return log_origin(realm) if realm else ""
 
-    async def ingest(self, cluster_name: str, uid: str, statement_spki: bytes, batch: AuditBatchIn) -> AuditAckOut: ...
+    async def ingest(self, cluster_name: str, uid: str, statement_spki: bytes, batch: AuditBatchIn) -> AuditAckOut:
+        """Take a batch of the agent whose certificate says ``cluster_name``; its binding gave uid and statement key.
 
-    async def append_hub(
+        A batch that cannot be taken is answered with ``refused_code`` and the sequence number that is expected next.
+        Raises store/full, store/unavailable, audit/no-realm: then nothing is known to be durable and the agent repeats.
+        """
+        realm = self._realm()
+        if not realm:
+            raise NO_REALM("no agent can have records of a realm this hub has not adopted")
+        try:
+            checked = await check_batch(cluster_name, uid, realm, statement_spki, batch)
+            placed, head = await self._submit(checked)
+        except Refusal as refusal:
+            return self._refuse(cluster_name, batch, refusal.cause, refusal.expected)
+        except CellwardError as error:
+            if not error.code.startswith("audit/"):
+                raise
+            chain = await self._store.origin_state(f"agent:{uid}")
+            return self._refuse(cluster_name, batch, error, chain.seq + 1 if chain is not None else 1)
+        known = batch.known_tree_size
+        if known > head.edge.size:
+            _log.error("audit-log-behind-agent", cluster=cluster_name, known=known, size=head.edge.size)
+        return AuditAckOut(
+            epoch=placed.epoch,
+            seq=placed.seq,
+            checkpoint=head.note,
+            leaf_index=placed.index or 0,
+            inclusion=await self._tree.inclusion(placed.index, head.edge) if placed.index is not None else (),
+            consistency=await self._tree.consistency(known, head.edge) if known <= head.edge.size else (),
+        )
+
+    async def append_hub(  # noqa: PLR0913 - one record has this many fields
         self,
         actor: str,
         action: str,
-        object: str,
+        object: str,  # noqa: A002 - the field's name in the record
         decision: str,
         *,
         cluster: str = "",
@@ -39,12 +133,30 @@ class AuditLog:
         correlation_id: str = "",
         revision: int = 0,
         details: Mapping[str, str] | None = None,
-    ) -> int: ...
+    ) -> int:
+        """Add a record to the hub's own chain; return its index in the log once it is durable.
 
-    async def record(
+        Raises store/full, store/unavailable: then the action must not be done.
+        """
+        event = HubEvent(
+            actor=actor,
+            action=action,
+            object=object,
+            decision=decision,
+            cluster=cluster,
+            code=code,
+            reason=reason,
+            rule=rule,
+            correlation_id=correlation_id,
+            revision=revision,
+            details=details or {},
+        )
+        return (await self._submit(event))[0].index or 0
+
+    async def record(  # noqa: PLR0913 - one record, each part by name
         self,
         action: str,
-        object: str,
+        object: str,  # noqa: A002 - the field's name in the record
         decision: str,
         *,
         actor: str = "",
@@ -52,10 +164,183 @@ class AuditLog:
         reason: str = "",
         details: Mapping[str, str] | None = None,
         correlation_id: str = "",
-    ) -> None: ...
+    ) -> None:
+        """``append_hub`` in the shape the other rooms ask for (``AuditSink``); ``cluster`` comes from the details."""
+        about = details or {}
+        await self.append_hub(
+            actor,
+            action,
+            object,
+            decision,
+            cluster=about.get("cluster", ""),
+            code=code,
+            reason=reason,
+            details=about,
+            correlation_id=correlation_id,
+        )
 
-    async def export(self, write: Callable[[bytes], Awaitable[None]]) -> None: ...
+    async def begin_epoch(self, actor: str, reason: str) -> None:
+        """Begin a new epoch of the hub's own chain, as a finding that names the old head; after a restore."""
+        await self._submit(HubEvent(actor, "hub.restore", "Hub", "finding", reason=reason, new_epoch=True))
 
-    async def tail(self, cursor: int, limit: int, filters: AuditFilter | None = None) -> tuple[IndexedRecord, ...]: ...
+    async def export(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Write the whole log as NDJSON, in pieces; raises audit/no-realm."""
+        snapshot = await self._store.snapshot()
+        edge = await self._tree.load_edge(snapshot.size)
+        note = self._sign(snapshot.size, await self._tree.root(edge))
+        if not note:
+            raise NO_REALM("a log without a realm has no name")
+        await write_export(self._store, snapshot, self._realm(), self._signer.public_key(), note, write)
 
-    async def head(self) -> SignedHead: ...
+    async def tail(self, cursor: int, limit: int, filters: AuditFilter | None = None) -> tuple[IndexedRecord, ...]:
+        """Return matching records from index ``cursor`` on, oldest first; the next cursor is the last index plus one."""
+        rows = await self._store.records(max(0, cursor), max(1, min(limit, MAX_PAGE)), filters)
+        return tuple(IndexedRecord(row.index, row.record) for row in rows)
+
+    async def size(self) -> int:
+        """Return how many records the log has."""
+        return await self._store.size()
+
+    async def head(self) -> SignedHead:
+        """Return the newest signed tree head; raises audit/no-realm."""
+        size = await self._store.size()
+        head = self._head
+        if head is None or head.edge.size != size or not head.note:
+            edge = await self._tree.load_edge(size)
+            root = await self._tree.root(edge)
+            head = _Head(edge, root, self._sign(size, root))
+        if not head.note:
+            raise NO_REALM("a log without a realm has no name")
+        return SignedHead(size, "sha256:" + head.root.hex(), head.note)
+
+    async def close(self) -> None:
+        """Finish what was submitted."""
+        while self._worker is not None and not self._worker.done():
+            await asyncio.wait([self._worker])
+
+    async def _submit(self, work: Batch | HubEvent) -> tuple[Placed, _Head]:
+        request = _Request(work, asyncio.get_running_loop().create_future())
+        # A caller that goes away must not leave an error nobody looks at.
+        request.done.add_done_callback(lambda future: None if future.cancelled() else future.exception())
+        self._pending.append(request)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name="audit-log")
+        # Shielded: a stream that ends takes its answer away, not the group's transaction.
+        return await asyncio.shield(request.done)
+
+    async def _work(self) -> None:
+        while self._pending:
+            group = self._take()
+            try:
+                await self._commit(group)
+            except CellwardError as error:
+                self._forget()
+                _settle(group, error)
+            except BaseException as error:
+                self._forget()
+                _settle(group, error)
+                raise
+
+    def _take(self) -> list[_Request]:
+        """Take the next group: in order, at most one batch of each writer."""
+        group: list[_Request] = []
+        later: list[_Request] = []
+        writers: set[str] = set()
+        records = 0
+        for request in self._pending:
+            work = request.work
+            writer = work.origin if isinstance(work, Batch) else ""
+            if records >= GROUP_RECORDS or (writer and writer in writers):
+                later.append(request)
+                continue
+            writers.add(writer)
+            records += len(work.leaves) if isinstance(work, Batch) else 1
+            group.append(request)
+        self._pending = later
+        return group
+
+    async def _commit(self, group: list[_Request]) -> None:
+        for _ in range(TRIES):
+            edge = self._head.edge if self._head is not None else await self._load()
+            plan = Plan(
+                self._store, self._chains, size=edge.size, realm=self._realm(), now=self._clock.now()
+            )  # fmt: skip
+            outcomes = [await self._plan(plan, request.work) for request in group]
+            grown, tiles = edge.grow(plan.hashes)
+            try:
+                if plan.entries or plan.chains:
+                    batch = AuditAppend(edge.size, plan.entries, tuple(plan.chains.values()), tiles)
+                    await self._store.append(batch)
+            except CellwardError as error:
+                if error.code != MOVED.code:
+                    raise
+                self._forget()
+                continue
+            head = await self._committed(plan, grown, tiles)
+            for request, outcome in zip(group, outcomes, strict=True):
+                if request.done.done():
+                    continue
+                if isinstance(outcome, Placed):
+                    request.done.set_result((outcome, head))
+                else:
+                    request.done.set_exception(outcome)
+            return
+        raise MOVED("another process writes to the audit log all the time")
+
+    async def _plan(self, plan: Plan, work: Batch | HubEvent) -> Placed | BaseException:
+        try:
+            if isinstance(work, HubEvent):
+                return await plan.add_event(work)
+            return await plan.add_batch(work)
+        except Refusal as refusal:
+            if isinstance(work, Batch) and refusal.finding and self._is_news(work, refusal):
+                await plan.add_finding(work, refusal)
+            return refusal
+        except CellwardError as error:
+            if error.code.startswith("audit/"):
+                # A record of the hub that cannot be written is its own fault and must not stop the others'.
+                return error
+            raise
+
+    async def _committed(self, plan: Plan, grown: Edge, tiles: Mapping[TileKey, bytes]) -> _Head:
+        self._tree.remember(tiles)
+        self._chains.remember(plan.chains)
+        self.records_taken += len(plan.entries)
+        self.commits += 1
+        head = self._head
+        if head is None or head.edge.size != grown.size or not head.note:
+            root = await self._tree.root(grown)
+            head = _Head(grown, root, self._sign(grown.size, root))
+            self._head = head
+        return head
+
+    async def _load(self) -> Edge:
+        return await self._tree.load_edge(await self._store.size())
+
+    def _forget(self) -> None:
+        self._head = None
+        self._chains.forget()
+
+    def _sign(self, size: int, root: bytes) -> bytes:
+        origin = self.origin
+        return sign_checkpoint(Checkpoint(origin, size, root), self._signer) if origin else b""
+
+    def _is_news(self, batch: Batch, refusal: Refusal) -> bool:
+        if refusal.cause.code != GAP.code:
+            return True
+        place = (batch.epoch, refusal.expected)
+        if self._gaps.get(batch.origin) == place:
+            return False
+        self._gaps[batch.origin] = place
+        return True
+
+    def _refuse(self, cluster: str, batch: AuditBatchIn, cause: CellwardError, expected: int) -> AuditAckOut:
+        self.refused[cause.code] = self.refused.get(cause.code, 0) + 1
+        _log.warning("audit-batch-refused", cluster=cluster, code=cause.code, reason=cause.message, expected=expected)
+        return AuditAckOut(epoch=batch.epoch, seq=0, refused_code=cause.code, expected_seq=expected)
+
+
+def _settle(group: list[_Request], error: BaseException) -> None:
+    for request in group:
+        if not request.done.done():
+            request.done.set_exception(error)

@@ -365,7 +365,7 @@ class TileKey(NamedTuple):
     """A tile of the log's tree (C2SP tlog-tiles): up to 256 hashes of tree level ``8 * level``."""
 
     level: int
-    index: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

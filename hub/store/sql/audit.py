@@ -45,7 +45,7 @@ class SqlAudit:
                 rows = [{name: getattr(chain, name) for name in ("origin", "epoch", *_CHAIN)} for chain in batch.chains]
                 await tx.connection.execute(upsert(dialect, audit_chains, ("origin", "epoch"), update=_CHAIN), rows)
             if batch.tiles:
-                tiles = [{"level": key.level, "idx": key.index, "hashes": data} for key, data in batch.tiles.items()]
+                tiles = [{"level": key.level, "idx": key.number, "hashes": data} for key, data in batch.tiles.items()]
                 await tx.connection.execute(upsert(dialect, audit_tiles, ("level", "idx"), update=("hashes",)), tiles)
 
         try:

@@ -1,0 +1,36 @@
+"""Error codes of the hub's audit log; those of records and proofs are in ``cellward.audit.errors``."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Exhausted, Refused, define
+
+NO_REALM = define(
+    "audit/no-realm",
+    Conflict,
+    "This hub has no root of trust yet, so its log has no name to be signed under.",
+    hint="Run `cellward init` once against this hub.",
+)
+TOO_LARGE = define(
+    "audit/batch-too-large",
+    Exhausted,
+    "A batch of audit records is larger than the hub takes at once.",
+    hint="Send fewer records in one batch.",
+)
+FOREIGN_REALM = define(
+    "audit/foreign-realm",
+    Refused,
+    "An audit record belongs to another installation.",
+    hint="The agent was installed for another hub; its records cannot be in this log.",
+)
+OLD_EPOCH = define(
+    "audit/old-epoch",
+    Refused,
+    "An audit chain goes on in an epoch that a later one has ended.",
+    hint="Two copies of one agent are running, or its state was set back; start it with a new epoch.",
+)
+KEY_CHANGED = define(
+    "audit/key-changed",
+    Refused,
+    "The statement key of an agent changed within an epoch of its chain.",
+    hint="A new statement key begins a new epoch.",
+)

@@ -1,0 +1,71 @@
+"""Between the wire and the log: the link's ``AuditPort``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from cellward.errors import CellwardError
+from cellward.wire.v1 import telemetry_pb2
+from hub.audit.model import AuditBatchIn
+from hub.audit.service import AuditLog
+from hub.store.errors import UNKNOWN_CLUSTER
+
+
+class Binding(Protocol):
+    """The part of a cluster's binding that a batch is checked against."""
+
+    @property
+    def uid(self) -> str:
+        """Cluster uid."""
+        ...
+
+    @property
+    def statement_spki(self) -> bytes:
+        """Statement key, DER."""
+        ...
+
+
+class AuditIngest:
+    """Implements ``hub.sync.interfaces.AuditPort``: the cluster is what the certificate says, its binding what was stored.
+
+    Args:
+        log: the audit log.
+        binding: returns what is bound to a cluster name (``ClusterStore.get``).
+    """
+
+    def __init__(self, log: AuditLog, binding: Callable[[str], Awaitable[Binding | None]]) -> None:
+        self._log = log
+        self._binding = binding
+
+    async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
+        """Make a batch durable and prove it is in the log."""
+        binding = await self._binding(cluster)
+        if binding is None or not binding.uid:
+            raise _unbound(cluster)
+        ack = await self._log.ingest(
+            cluster,
+            binding.uid,
+            binding.statement_spki,
+            AuditBatchIn(
+                epoch=batch.epoch,
+                first_seq=batch.first_seq,
+                records=tuple(batch.records),
+                checkpoint=batch.checkpoint,
+                known_tree_size=batch.known_tree_size,
+            ),
+        )
+        return telemetry_pb2.AuditAck(
+            epoch=ack.epoch,
+            seq=ack.seq,
+            checkpoint=ack.checkpoint,
+            leaf_index=ack.leaf_index,
+            inclusion=ack.inclusion,
+            consistency=ack.consistency,
+            refused_code=ack.refused_code,
+            expected_seq=ack.expected_seq,
+        )
+
+
+def _unbound(cluster: str) -> CellwardError:
+    return UNKNOWN_CLUSTER(f"nobody joined as {cluster}", cluster=cluster)

@@ -1,0 +1,158 @@
+"""The log's Merkle tree as tiles (C2SP tlog-tiles): hashes of every eighth level, 256 of them in a tile.
+
+Proofs read tiles and never a record. Invariants: a full tile never changes; a partial tile only grows; the tree's right
+edge in memory belongs to one size and is dropped when the store turns out to have another one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from cellward.audit.tree import (
+    EMPTY_ROOT,
+    HASH_SIZE,
+    Node,
+    Span,
+    consistency_spans,
+    inclusion_spans,
+    node_hash,
+    nodes_of,
+    span_hash,
+)
+from hub.store.interfaces import AuditStore, TileKey
+
+#: Height of a tile in tree levels, and hashes in a full one.
+HEIGHT: Final = 8
+WIDTH: Final = 1 << HEIGHT
+#: Full tiles kept in memory; 8 KiB each.
+CACHED_TILES: Final = 512
+
+
+def tile_of(node: Node) -> tuple[TileKey, int, int]:
+    """Return the tile that holds a node's hashes, the first of them, and how many there are."""
+    level, inner = divmod(node.level, HEIGHT)
+    first = node.number << inner
+    return TileKey(level, first >> HEIGHT), first & (WIDTH - 1), 1 << inner
+
+
+def root_of_tile(hashes: bytes) -> bytes:
+    """Return the root over adjoining hashes whose number is a power of two."""
+    layer = [hashes[at : at + HASH_SIZE] for at in range(0, len(hashes), HASH_SIZE)]
+    while len(layer) > 1:
+        layer = [node_hash(layer[at], layer[at + 1]) for at in range(0, len(layer), 2)]
+    return layer[0]
+
+
+class Edge:
+    """The right edge of the tree at one size: per tile level, the hashes of the tile that is being filled."""
+
+    __slots__ = ("partials", "size")
+
+    def __init__(self, size: int, partials: Sequence[bytes]) -> None:
+        self.size = size
+        self.partials = tuple(partials)
+
+    def keys(self) -> tuple[TileKey, ...]:
+        """Return the keys of the tiles being filled that hold a hash already."""
+        return tuple(edge_keys(self.size))
+
+    def grow(self, leaves: Iterable[bytes]) -> tuple[Edge, dict[TileKey, bytes]]:
+        """Return the edge after these leaf hashes, and every tile that changed."""
+        partials = [bytearray(part) for part in self.partials]
+        changed: dict[TileKey, bytes] = {}
+        size = self.size
+        for leaf in leaves:
+            size += 1
+            carry, level = leaf, 0
+            while True:
+                if level == len(partials):
+                    partials.append(bytearray())
+                partials[level] += carry
+                if len(partials[level]) < WIDTH * HASH_SIZE:
+                    break
+                full = bytes(partials[level])
+                changed[TileKey(level, (size >> HEIGHT * (level + 1)) - 1)] = full
+                partials[level] = bytearray()
+                carry, level = root_of_tile(full), level + 1
+        edge = Edge(size, [bytes(part) for part in partials])
+        for key in edge.keys():
+            if edge.partials[key.level] != (self.partials[key.level] if key.level < len(self.partials) else b""):
+                changed[key] = edge.partials[key.level]
+        return edge, changed
+
+
+def edge_keys(size: int) -> list[TileKey]:
+    """Return the keys of the partial tiles of a tree, level 0 first."""
+    keys: list[TileKey] = []
+    level = 0
+    while size >> HEIGHT * level:
+        if (size >> HEIGHT * level) % WIDTH:
+            keys.append(TileKey(level, size >> HEIGHT * (level + 1)))
+        level += 1
+    return keys
+
+
+class LogTree:
+    """Hashes of the stored log: reads tiles, remembers full ones."""
+
+    def __init__(self, store: AuditStore) -> None:
+        self._store = store
+        self._full: OrderedDict[TileKey, bytes] = OrderedDict()
+
+    async def load_edge(self, size: int) -> Edge:
+        """Return the right edge of the stored tree of ``size`` leaves."""
+        keys = edge_keys(size)
+        tiles = await self._store.tiles(keys)
+        levels = 1 + max((key.level for key in keys), default=-1)
+        partials = [b""] * levels
+        for key in keys:
+            # The stored tile may have grown since; a tile only ever grows at its end.
+            partials[key.level] = tiles[key][: ((size >> HEIGHT * key.level) % WIDTH) * HASH_SIZE]
+        return Edge(size, partials)
+
+    def remember(self, tiles: Mapping[TileKey, bytes]) -> None:
+        """Keep full tiles that were just written."""
+        for key, data in tiles.items():
+            if len(data) == WIDTH * HASH_SIZE:
+                self._full[key] = data
+                self._full.move_to_end(key)
+        while len(self._full) > CACHED_TILES:
+            self._full.popitem(last=False)
+
+    async def root(self, edge: Edge) -> bytes:
+        """Return the root of the tree at an edge."""
+        if edge.size == 0:
+            return EMPTY_ROOT
+        return (await self._hashes([Span(0, edge.size)], edge))[0]
+
+    async def inclusion(self, index: int, edge: Edge) -> tuple[bytes, ...]:
+        """Return the proof that leaf ``index`` is in the tree at an edge."""
+        return await self._hashes(inclusion_spans(index, edge.size), edge)
+
+    async def consistency(self, old: int, edge: Edge) -> tuple[bytes, ...]:
+        """Return the proof that the tree at an edge extends the one of ``old`` leaves."""
+        return await self._hashes(consistency_spans(old, edge.size), edge)
+
+    async def _hashes(self, spans: Sequence[Span], edge: Edge) -> tuple[bytes, ...]:
+        nodes = [node for span in spans for node in nodes_of(span)]
+        tiles = await self._tiles({tile_of(node)[0] for node in nodes}, edge)
+
+        def lookup(node: Node) -> bytes:
+            key, first, count = tile_of(node)
+            return root_of_tile(tiles[key][first * HASH_SIZE : (first + count) * HASH_SIZE])
+
+        return tuple(span_hash(span, lookup) for span in spans)
+
+    async def _tiles(self, keys: set[TileKey], edge: Edge) -> Mapping[TileKey, bytes]:
+        found = {key: edge.partials[key.level] for key in edge.keys() if key in keys}
+        for key in keys & self._full.keys():
+            found[key] = self._full[key]
+            self._full.move_to_end(key)
+        missing = sorted(keys - found.keys())
+        if missing:
+            stored = await self._store.tiles(missing)
+            self.remember(stored)
+            found |= stored
+        return found
