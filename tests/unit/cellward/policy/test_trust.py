@@ -1,0 +1,193 @@
+"""Realm, floors and structure of verified metadata."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Metadata, Root, Targets
+
+from cellward.documents.dsse import Ed25519Signer
+from cellward.errors import CellwardError
+from cellward.policy import trust
+from cellward.policy.publisher import MetadataFile, TufSigner, create_root, sign_timestamp
+from cellward.policy.trust import PolicyFloors, RoleFloor
+from tests.fakes.policy import PolicyWorld, denying, keys_of, now
+
+WORLD = PolicyWorld()
+WORLD.publish(denying("Bad"))
+
+
+def metadata_set(world: PolicyWorld) -> trust.MetadataSet:
+    """Return what a world serves."""
+    state = world.state
+    assert state.snapshot is not None
+    assert state.targets is not None
+    assert state.keyring is not None
+    timestamp = world.source.metadata["timestamp", world.timestamp_version]
+    return trust.MetadataSet(state.roots, timestamp, state.snapshot, state.targets, state.keyring)
+
+
+def code_of(source: trust.MetadataSet) -> str:
+    with pytest.raises(CellwardError) as caught:
+        trust.verify_set(source)
+    return caught.value.code
+
+
+def test_realm_is_the_digest_of_the_signed_part() -> None:
+    """Another signature on the same root is the same realm; another root is another."""
+    metadata = Metadata[Root].from_bytes(WORLD.root)
+    metadata.sign(TufSigner(Ed25519Signer.generate()), append=True)
+    assert trust.realm_of(metadata.to_bytes()) == WORLD.realm
+    assert trust.realm_of(PolicyWorld().root) != WORLD.realm
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"[" * 100_000, b"\xff", b'{"signed": {}, "signatures": []}'])
+def test_garbage_is_no_root(data: bytes) -> None:
+    """V16: bytes that are no root are refused, whatever they are."""
+    with pytest.raises(CellwardError) as caught:
+        trust.realm_of(data)
+    assert caught.value.code == "policy/unverified"
+
+
+def test_an_unsigned_root_has_no_realm() -> None:
+    """The root must verify by its own keys."""
+    metadata = Metadata[Root].from_bytes(WORLD.root)
+    metadata.signatures.clear()
+    with pytest.raises(CellwardError) as caught:
+        trust.realm_of(metadata.to_bytes())
+    assert caught.value.code == "policy/bad-root"
+
+
+def test_one_key_under_two_ids_does_not_count_twice() -> None:
+    """§2: securesystemslib counts ids; a root that lists one key twice is refused."""
+    metadata = Metadata[Root].from_bytes(WORLD.root)
+    signed = metadata.signed
+    keyid = signed.roles["targets"].keyids[0]
+    twin = replace_keyid(signed, keyid, "a" * 64)
+    signed.add_key(twin, "targets")
+    signed.roles["targets"].threshold = 2
+    metadata.sign(TufSigner(WORLD.root_key))
+    with pytest.raises(CellwardError) as caught:
+        trust.realm_of(metadata.to_bytes())
+    assert caught.value.code == "policy/bad-root"
+
+
+def replace_keyid(root: Root, keyid: str, other: str) -> SSlibKey:
+    key = root.keys[keyid]
+    return SSlibKey(other, key.keytype, key.scheme, key.keyval)
+
+
+def test_a_good_set_verifies_offline() -> None:
+    """What was accepted is verified again at every start, by signatures alone."""
+    parsed = trust.verify_set(metadata_set(WORLD))
+    assert (parsed.root.version, parsed.snapshot.version) == (1, 1)
+
+
+def test_swapped_parts_do_not_verify() -> None:
+    """Each part is held to the one above it."""
+    good = metadata_set(WORLD)
+    other = PolicyWorld()
+    other.publish(denying("Bad"))
+    foreign = metadata_set(other)
+    for part in ("timestamp", "snapshot", "targets", "keyring"):
+        assert code_of(replace(good, **{part: getattr(foreign, part)})) == "policy/unverified", part
+    assert code_of(replace(good, roots=foreign.roots)) == "policy/unverified"
+    assert code_of(replace(good, roots=(*good.roots, *good.roots))) == "policy/unverified"
+    assert code_of(replace(good, keyring=good.targets)) == "policy/unverified"
+
+
+@pytest.mark.parametrize("paths", [["*"], ["keyring/*", "bundles/*"], ["bundles/*"], []])
+def test_the_keyring_role_gets_no_other_path(paths: list[str]) -> None:
+    """The keyring key may not publish policy, whatever the targets say."""
+    metadata = Metadata[Targets].from_bytes(metadata_set(WORLD).targets)
+    delegations = metadata.signed.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    delegations.roles["keyring"].paths = paths
+    with pytest.raises(CellwardError) as caught:
+        trust.check_delegation(metadata.signed)
+    assert caught.value.code == "policy/unverified"
+
+
+def test_a_dropped_delegation_is_refused() -> None:
+    """Without the keyring role there would be no keyring."""
+    metadata = Metadata[Targets].from_bytes(metadata_set(WORLD).targets)
+    metadata.signed.delegations = None
+    with pytest.raises(CellwardError):
+        trust.check_delegation(metadata.signed)
+
+
+def test_equal_version_with_other_content_is_refused() -> None:
+    """A second set of the same version is a fork, not an update."""
+    parsed = trust.verify_set(metadata_set(WORLD))
+    floors = trust.accept(parsed, PolicyFloors(), now())
+    assert trust.accept(parsed, floors, now()) == floors
+    for role in ("root", "timestamp", "snapshot", "targets", "keyring"):
+        other = PolicyFloors({**floors.roles, role: RoleFloor(floors.roles[role].version, "sha256:" + "0" * 64)})
+        with pytest.raises(CellwardError) as caught:
+            trust.accept(parsed, other, now())
+        assert caught.value.code == "policy/rollback"
+
+
+@given(st.sampled_from(["root", "timestamp", "snapshot", "targets", "keyring"]), st.integers(0, 1000))
+def test_floors_never_go_down(role: str, version: int) -> None:
+    """V1: whatever is accepted, no floor of the result is below the one before."""
+    parsed = trust.verify_set(metadata_set(WORLD))
+    before = PolicyFloors({role: RoleFloor(version, "sha256:" + "0" * 64)})
+    try:
+        after = trust.accept(parsed, before, now())
+    except CellwardError as error:
+        assert error.code == "policy/rollback"
+        assert version >= 1
+    else:
+        assert after.roles[role].version > version
+
+
+def test_lifetimes_are_those_of_the_given_clock() -> None:
+    """The agent's clock with its floor decides, beside python-tuf's own."""
+    parsed = trust.verify_set(metadata_set(WORLD))
+    for later, code in ((timedelta(hours=13), "policy/expired"), (timedelta(days=-2), "policy/timestamp-too-long")):
+        with pytest.raises(CellwardError) as caught:
+            trust.accept(parsed, PolicyFloors(), now() + later)
+        assert caught.value.code == code
+
+
+def test_floors_are_read_strictly() -> None:
+    """A floors file is what was written, or an error."""
+    floors = trust.accept(trust.verify_set(metadata_set(WORLD)), PolicyFloors(), now())
+    assert PolicyFloors.from_json(floors.to_json()) == floors
+    malformed: list[object] = [None, [], {"root": 1}, {"root": {"version": "1", "digest": "x"}}, {"root": {"version": 1}}]
+    for value in malformed:
+        with pytest.raises(ValueError, match="floor"):
+            PolicyFloors.from_json(value)
+    low = PolicyFloors({"root": RoleFloor(0, "x"), "extra": RoleFloor(1, "y")})
+    assert floors.merged(low).roles == {**floors.roles, "extra": RoleFloor(1, "y")}
+
+
+def test_thresholds_of_a_root_must_be_reachable() -> None:
+    """A root that nobody could use is refused when it is made."""
+    key = keys_of(WORLD.root_key)
+    with pytest.raises(CellwardError) as caught:
+        create_root(
+            root=key,
+            policy=keys_of(WORLD.policy_key, threshold=2),
+            publisher=key,
+            timestamp=key,
+            signers=[WORLD.root_key],
+            now=now(),
+        )
+    assert caught.value.code == "policy/bad-root"
+
+
+def test_a_timestamp_by_another_key_does_not_verify() -> None:
+    """Only the hub that root names may sign the timestamp."""
+    good = metadata_set(WORLD)
+    forged = sign_timestamp(
+        9, MetadataFile("snapshot", 1, good.snapshot), Ed25519Signer.generate(), now=now(), life=timedelta(hours=1)
+    )
+    assert code_of(replace(good, timestamp=forged)) == "policy/unverified"
