@@ -1,6 +1,6 @@
 """The kinds of signed documents, and their strict parsing.
 
-A body has ``schema``, ``realm``, ``requires``, ``issuedAt``, ``notAfter`` and the fields of its kind, all of them
+A body has ``schema``, ``kind``, ``realm``, ``project``, ``requires``, ``issuedAt``, ``notAfter`` and the fields of its kind, all of them
 always present. Whatever this version does not know, be it a field, a schema or a required feature, is refused with a
 code of class :class:`~cellward.errors.TooNew`.
 """
@@ -35,7 +35,9 @@ ROLLOUT_BOUNDS: Mapping[str, tuple[int, int]] = {
     "maxFailures": (0, 100_000),
     "soakSeconds": (0, 604_800),
 }
-_COMMON = ("schema", "realm", "requires", "issuedAt", "notAfter")
+_COMMON = ("schema", "kind", "realm", "project", "requires", "issuedAt", "notAfter")
+#: What stands for the project of a document that concerns all of them.
+_EVERY_PROJECT = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,8 @@ def parse_document(payload_type: str, payload: bytes) -> Document:
     schema = body.get("schema")
     if schema != schema_of(kind):
         raise UNKNOWN_SCHEMA(f"schema {str(schema)[:80]!r} is not {schema_of(kind)!r}")
+    if body.get("kind") != kind:
+        raise MALFORMED(f"the body says kind {str(body.get('kind'))[:80]!r}, its type {kind!r}", field="kind")
     requires = Fields(body, body, f"the {kind}").texts("requires")
     unmet = sorted(set(requires) - SUPPORTED_FEATURES)
     if unmet:
@@ -205,7 +209,9 @@ def build_document(document: Document) -> tuple[str, bytes]:
     """
     body: dict[str, JSON] = {
         "schema": schema_of(document.kind),
+        "kind": document.kind,
         "realm": document.realm,
+        "project": project_of(document) or _EVERY_PROJECT,
         "requires": list(document.requires),
         "issuedAt": format_time(document.issued_at),
         "notAfter": None if document.not_after is None else format_time(document.not_after),
@@ -220,24 +226,24 @@ def _own_fields(document: Document) -> dict[str, object]:
     match document:
         case Release():
             return {
-                "project": document.project, "cell": document.cell, "version": document.version,
+                "cell": document.cell, "version": document.version,
                 "owner": document.owner, "spec": document.spec, "replace": document.replace,
             }  # fmt: skip
         case Deployment():
             return {
-                "project": document.project, "cell": document.cell, "environments": document.environments,
+                "cell": document.cell, "environments": document.environments,
                 "releaseDigest": document.release_digest, "sequence": document.sequence,
                 "clusterSelector": document.cluster_selector.to_json(), "rollout": document.rollout,
                 "fallback": document.fallback, "confirmPrune": document.confirm_prune,
             }  # fmt: skip
         case Approval():
             return {
-                "project": document.project, "deploymentDigest": document.deployment_digest,
+                "deploymentDigest": document.deployment_digest,
                 "environment": document.environment,
             }  # fmt: skip
         case Tombstone():
             return {
-                "project": document.project, "cell": document.cell, "environments": document.environments,
+                "cell": document.cell, "environments": document.environments,
                 "sequence": document.sequence, "deleteData": document.delete_data,
             }  # fmt: skip
         case ClusterEndorsement():
@@ -252,7 +258,7 @@ def _fields(body: JSON, kind: str, own: tuple[str, ...]) -> Fields:
 
 
 def _read_release(body: JSON, requires: tuple[str, ...]) -> Release:
-    fields = _fields(body, "release", ("project", "cell", "version", "owner", "spec", "replace"))
+    fields = _fields(body, "release", ("cell", "version", "owner", "spec", "replace"))
     spec = fields.raw("spec")
     if not isinstance(spec, dict):
         raise MALFORMED("field spec of the release is not an object", field="spec")
@@ -275,7 +281,7 @@ def _read_release(body: JSON, requires: tuple[str, ...]) -> Release:
 
 def _read_deployment(body: JSON, requires: tuple[str, ...]) -> Deployment:
     own = (
-        "project", "cell", "environments", "releaseDigest", "sequence", "clusterSelector", "rollout", "fallback",
+        "cell", "environments", "releaseDigest", "sequence", "clusterSelector", "rollout", "fallback",
         "confirmPrune",
     )  # fmt: skip
     fields = _fields(body, "deployment", own)
@@ -298,7 +304,7 @@ def _read_deployment(body: JSON, requires: tuple[str, ...]) -> Deployment:
 
 
 def _read_approval(body: JSON, requires: tuple[str, ...]) -> Approval:
-    fields = _fields(body, "approval", ("project", "deploymentDigest", "environment"))
+    fields = _fields(body, "approval", ("deploymentDigest", "environment"))
     return Approval(
         realm=fields.text("realm", DIGEST),
         project=fields.name("project", names.PROJECT_MAX),
@@ -311,7 +317,7 @@ def _read_approval(body: JSON, requires: tuple[str, ...]) -> Approval:
 
 
 def _read_tombstone(body: JSON, requires: tuple[str, ...]) -> Tombstone:
-    fields = _fields(body, "tombstone", ("project", "cell", "environments", "sequence", "deleteData"))
+    fields = _fields(body, "tombstone", ("cell", "environments", "sequence", "deleteData"))
     return Tombstone(
         realm=fields.text("realm", DIGEST),
         project=fields.name("project", names.PROJECT_MAX),
@@ -329,6 +335,8 @@ def _read_cluster(body: JSON, requires: tuple[str, ...]) -> ClusterEndorsement:
     fields = _fields(body, "cluster", ("name", "uid", "facts", "statementKeyid"))
     facts = ClusterFacts.from_json(fields.raw("facts"))
     name, uid = fields.text("name"), fields.text("uid")
+    if fields.text("project") != _EVERY_PROJECT:
+        fields.fail("project", f"is not {_EVERY_PROJECT!r}: a cluster concerns every project")
     if (facts.name, facts.uid) != (name, uid):
         fields.fail("facts", "is about another cluster than the document")
     return ClusterEndorsement(
