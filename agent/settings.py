@@ -81,7 +81,9 @@ class IntervalSettings(_Strict):
 class AgentSettings(BaseSettings):
     """Everything the agent is told at install."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="CELLWARD_AGENT_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="CELLWARD_AGENT_", env_nested_delimiter="__"
+    )
 
     realm: str = Field(description="Realm: sha256: and 64 hex digits, from the join line.")
     state_dir: Path = Field(description="Persistent directory of the agent, mode 0700.")
@@ -166,7 +168,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: the second would silently win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002
         """Build a mapping, refusing duplicates."""
         seen: set[str] = set()
         for key, _ in node.value:

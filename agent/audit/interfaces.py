@@ -21,7 +21,7 @@ class RefusalText:
 class RecorderPort(Protocol):
     """Writes the audit chain; ``agent.audit.recorder.Recorder`` is the real one."""
 
-    async def record(
+    async def record(  # noqa: PLR0913 - one record has this many fields
         self,
         action: str,
         object: str,  # noqa: A002 - the field's name in the record
@@ -41,7 +41,7 @@ class RecorderPort(Protocol):
         """
         ...
 
-    async def record_or_count(
+    async def record_or_count(  # noqa: PLR0913 - as above
         self,
         action: str,
         object: str,  # noqa: A002 - the field's name in the record

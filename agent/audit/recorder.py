@@ -77,7 +77,7 @@ class Recorder:
 
         return await self._spool.append_findings(build)
 
-    async def record(
+    async def record(  # noqa: PLR0913 - one record has this many fields
         self,
         action: str,
         object: str,  # noqa: A002 - the field's name in the record
@@ -113,7 +113,7 @@ class Recorder:
         self.written += 1
         return seq
 
-    async def record_or_count(
+    async def record_or_count(  # noqa: PLR0913 - as above
         self,
         action: str,
         object: str,  # noqa: A002 - the field's name in the record

@@ -129,9 +129,7 @@ class AuditPush:
         finally:
             call.cancel()
 
-    async def _settle(
-        self, records: tuple[StoredRecord, ...], view: LogView, ack: telemetry_pb2.AuditAck
-    ) -> LogView:
+    async def _settle(self, records: tuple[StoredRecord, ...], view: LogView, ack: telemetry_pb2.AuditAck) -> LogView:
         """Check an acknowledgement and free what it proves."""
         first, last = records[0], records[-1]
         if ack.refused_code:

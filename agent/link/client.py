@@ -27,10 +27,10 @@ from agent.link.interfaces import (
     CommandOutcome,
     CommandRequest,
     LinkPorts,
-    PolicyPosition,
     ReceiptFacts,
 )
-from agent.link.outgoing import Outgoing, refusal_to_wire, report_to_wire
+from agent.link.messages import condition_to_wire, position_to_wire, refusal_to_wire, report_to_wire
+from agent.link.outgoing import Outgoing
 from agent.link.session import DrainRequest, Session, SessionHooks
 from agent.spool.interfaces import StateDb
 from cellward.errors import CellwardError
@@ -38,7 +38,7 @@ from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import Condition, HealthRegistry
 from cellward.wire.codec import facts_to_wire, item_from_wire, items_digest
-from cellward.wire.v1 import link_pb2, types_pb2
+from cellward.wire.v1 import link_pb2
 from cellward.wire.version import FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
 
 _log = structlog.get_logger()
@@ -206,7 +206,7 @@ class LinkClient:
         channel = self._channels.channel
         if channel is None:
             return None
-        session.quiet(True)
+        session.quiet(on=True)
         successor, task = self._begin(channel)
         welcomed = asyncio.ensure_future(successor.welcomed.wait())
         await asyncio.wait({task, welcomed}, timeout=HANDOVER_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
@@ -216,7 +216,7 @@ class LinkClient:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             _log.warning("hub-link-handover-failed")
-            session.quiet(False)
+            session.quiet(on=False)
             return None
         session.finish()
         return successor, task
@@ -310,7 +310,7 @@ class LinkClient:
             outcome = await self._outcome(request)
         except CellwardError as error:
             outcome = _refused(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a command that fails in any way gets an answer
             _log.exception("command-failed", id=request.id, kind=request.kind.value)
             outcome = CommandOutcome(ok=False, refusal=RefusalText("link/command-failed", "the command failed"))
         self._finish_command(request.id, outcome)
@@ -357,7 +357,7 @@ class LinkClient:
             items_digest=items_digest(await self._db.items.list()),
             floors_digest=await self._db.floors.digest(),
             facts=facts_to_wire(self._description.facts),
-            policy=_position_to_wire(self._ports.policy()),
+            policy=position_to_wire(self._ports.policy()),
             agent_version=self._description.agent_version,
             opa_version=self._description.opa_version,
             capabilities_digest=self._description.capabilities_digest,
@@ -368,8 +368,8 @@ class LinkClient:
     async def _agent_status(self) -> link_pb2.AgentStatus:
         identity = self._channels.identity
         return link_pb2.AgentStatus(
-            conditions=[_condition_to_wire(condition) for condition in self._health.get()],
-            policy=_position_to_wire(self._ports.policy()),
+            conditions=[condition_to_wire(condition) for condition in self._health.get()],
+            policy=position_to_wire(self._ports.policy()),
             spool_depth=await self._db.audit.depth(),
             authority=self._ports.authority(),
             certificate_expires_unix=identity.not_after_unix if identity is not None else 0,
@@ -385,28 +385,10 @@ async def _endless(part: Callable[[], Awaitable[None]], timer: Timer) -> None:
     while True:
         try:
             await part()
-        except Exception:
+        except Exception:  # noqa: BLE001 - see above; it is logged with its traceback
             _log.exception("link-part-failed", part=getattr(part, "__qualname__", str(part)))
         await timer.sleep(backoff.next())
 
 
 def _refused(error: CellwardError) -> CommandOutcome:
     return CommandOutcome(ok=False, refusal=RefusalText(error.code, error.message, next=error.hint))
-
-
-def _position_to_wire(position: PolicyPosition) -> link_pb2.PolicyVersions:
-    return link_pb2.PolicyVersions(
-        root=position.root,
-        timestamp=position.timestamp,
-        snapshot=position.snapshot,
-        targets=position.targets,
-        snapshot_expires_unix=position.snapshot_expires_unix,
-        bundles=dict(position.bundles),
-    )
-
-
-def _condition_to_wire(condition: Condition) -> types_pb2.Condition:
-    since = int(condition.since.timestamp()) if condition.since is not None else 0
-    return types_pb2.Condition(
-        name=condition.name, ok=condition.ok, code=condition.code, message=condition.message, since_unix=since
-    )

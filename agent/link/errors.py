@@ -56,7 +56,7 @@ ITEMS_DIFFER = define(
     "link/items-differ",
     Refused,
     "Hub and agent do not agree on the desired items.",
-    hint="The agent changes nothing for what the hub no longer names; check whether the hub was restored from a backup.",
+    hint="The agent changes nothing for what the hub no longer names; was the hub restored from a backup?",
 )
 CONTENT_TOO_LARGE = define(
     "link/content-too-large",

@@ -1,4 +1,4 @@
-"""What the agent accepts as proof that its records are in the hub's log. Pure: values in, the next view or a refusal out.
+"""What the agent accepts as proof that its records are in the hub's log. Pure: the next view or a refusal comes out.
 
 Invariants: a view only ever grows, and each is proved to contain the one before (the hub cannot show two histories to
 one agent); the key is the one pinned at first contact; nothing about the proof comes from the record itself.

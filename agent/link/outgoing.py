@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
 
-from agent.audit.interfaces import RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
+from agent.link.messages import receipt_to_wire
 from agent.spool.interfaces import CellKey, Outbox
-from cellward.wire.v1 import link_pb2, types_pb2
+from cellward.wire.v1 import link_pb2
 
 #: Results of commands kept while offline; commands expire within minutes, so more than this is nonsense.
 MAX_RESULTS = 256
@@ -83,46 +82,3 @@ class Outgoing:
     async def receipt_done(self, key: CellKey, number: int) -> None:
         """Forget an acknowledged receipt, unless a newer one replaced it."""
         await self._outbox.done(key, number)
-
-
-def refusal_to_wire(refusal: RefusalText) -> types_pb2.Refusal:
-    """Message of a refusal."""
-    return types_pb2.Refusal(
-        code=refusal.code, rule=refusal.rule, object=refusal.object, reason=refusal.reason, next=refusal.next
-    )
-
-
-def receipt_to_wire(receipt: ReceiptFacts) -> link_pb2.Receipt:
-    """Message of a receipt."""
-    return link_pb2.Receipt(
-        revision=receipt.revision,
-        project=receipt.project,
-        cell=receipt.cell,
-        environment=receipt.environment,
-        deployment_digest=receipt.deployment_digest,
-        accepted=receipt.accepted,
-        refusals=_refusals(receipt.refusals),
-        statement=receipt.statement,
-    )
-
-
-def report_to_wire(report: CellReport) -> link_pb2.CellStatus:
-    """Message of a cell's state."""
-    return link_pb2.CellStatus(
-        project=report.project,
-        cell=report.cell,
-        environment=report.environment,
-        phase=link_pb2.CellPhase.Value(f"CELL_PHASE_{report.phase.upper()}"),
-        deployment_digest=report.deployment_digest,
-        release_digest=report.release_digest,
-        objects_ready=report.objects_ready,
-        objects_total=report.objects_total,
-        isolation=report.isolation,
-        refusals=_refusals(report.refusals),
-        drift_repairs=report.drift_repairs,
-        version=report.version,
-    )
-
-
-def _refusals(refusals: Sequence[RefusalText]) -> list[types_pb2.Refusal]:
-    return [refusal_to_wire(refusal) for refusal in refusals]

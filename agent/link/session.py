@@ -21,7 +21,8 @@ import structlog
 
 from agent.link.errors import OUT_OF_ORDER, PROTOCOL, STREAM_REFUSED
 from agent.link.interfaces import CellReport
-from agent.link.outgoing import Outgoing, report_to_wire
+from agent.link.messages import report_to_wire
+from agent.link.outgoing import Outgoing
 from agent.spool.interfaces import CellKey
 from cellward.errors import known
 from cellward.runtime.clock import Timer
@@ -141,7 +142,7 @@ class Session:
         finally:
             self._call.cancel()
 
-    def quiet(self, on: bool) -> None:  # noqa: FBT001 - it is the value
+    def quiet(self, *, on: bool) -> None:
         """Stop taking from what waits to go up, or take again; hub frames are still handled and answered.
 
         While a successor is being opened only one of the two may take, else what the dying stream took could be lost.
@@ -302,7 +303,7 @@ class Session:
             raise PROTOCOL(f"the hub was silent for more than {SILENCE:g} s")
         await self._send(heartbeat=link_pb2.Heartbeat())
 
-    async def _send(self, **body: Any) -> None:  # noqa: ANN401 - one member of the frame's oneof
+    async def _send(self, **body: Any) -> None:
         frame = link_pb2.AgentFrame(
             stream_id=self._stream_id,
             seq=self._sent + 1,
@@ -327,7 +328,7 @@ class Session:
             self._outgoing.result_done(flight.results.pop(seq))
 
 
-async def _failure(call: Any) -> Exception:  # noqa: ANN401 - the stub's call type is not exported
+async def _failure(call: Any) -> Exception:
     error = grpc.aio.AioRpcError(
         await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
     )

@@ -1,4 +1,4 @@
-"""The local metrics page on loopback, for a scraper beside the agent; off by default (V1: no port outside the cluster)."""
+"""The local metrics page, for a scraper beside the agent; off by default, loopback only (V1)."""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ BuildLoss = Callable[[ChainHead, LogView, int], tuple[bytes, str]]
 BuildFinding = Callable[[ChainHead, LogView, Finding], tuple[bytes, str]]
 
 
-
 class SqliteAuditSpool:
     """Audit records in the state file.
 
@@ -164,9 +163,7 @@ class SqliteAuditSpool:
             raise FULL(f"the audit spool holds {used} of {self._max_bytes} bytes", used=used, limit=self._max_bytes)
         seq = head.seq + 1
         connection.execute("INSERT INTO audit VALUES (?,?,?)", (head.epoch, seq, data))
-        connection.execute(
-            "UPDATE agent SET seq=?, head=?, audit_bytes=audit_bytes+?", (seq, digest, len(data))
-        )
+        connection.execute("UPDATE agent SET seq=?, head=?, audit_bytes=audit_bytes+?", (seq, digest, len(data)))
         return seq
 
 

@@ -78,11 +78,11 @@ class Blobs(Protocol):
 class Inventory(Protocol):
     """One JSON document per cell namespace, written by the applier."""
 
-    async def get(self, namespace: str) -> Any:  # noqa: ANN401 - JSON
+    async def get(self, namespace: str) -> Any:
         """Return the document, or None."""
         ...
 
-    async def put(self, namespace: str, value: Any) -> None:  # noqa: ANN401 - JSON
+    async def put(self, namespace: str, value: Any) -> None:
         """Replace the document."""
         ...
 

@@ -6,6 +6,7 @@ a silent start and never an end of the agent; findings are durable until the rec
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -119,7 +120,7 @@ async def open_state(
         CellwardError: ``spool/locked``, ``spool/too-new``, ``spool/foreign-state``, ``spool/full``.
         Exception: what the anchor raises when its place does not answer; nothing was changed then.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
     anchored = await anchor.load() if anchor is not None else None
     lock = _take_lock(directory)
     writer: Writer | None = None
@@ -145,7 +146,9 @@ async def open_state(
 class AnchorKeeper:
     """Root task: saves the anchor whenever the state has moved, and once more on the way down."""
 
-    def __init__(self, db: SqliteStateDb, anchor: Anchor, timer: Timer, health: HealthRegistry, interval: float) -> None:
+    def __init__(
+        self, db: SqliteStateDb, anchor: Anchor, timer: Timer, health: HealthRegistry, interval: float
+    ) -> None:
         self._db = db
         self._anchor = anchor
         self._timer = timer
@@ -199,7 +202,9 @@ async def _start(directory: Path, clock: Clock, max_bytes: int) -> tuple[Writer,
             part = directory / f"{FILE_NAME}{suffix}"
             if part.exists():
                 part.rename(directory / f"{aside}{suffix}")
-        finding = Finding(errors.STATE_CORRUPT.code, f"the state file is damaged ({error}) and was set aside as {aside}")
+        finding = Finding(
+            errors.STATE_CORRUPT.code, f"the state file is damaged ({error}) and was set aside as {aside}"
+        )
     return await _open_file(path, max_bytes), finding
 
 
@@ -228,7 +233,8 @@ def _settle(
     if row is None:
         uid = anchored.uid if anchored is not None else str(uuid.uuid4())
         connection.execute(
-            "INSERT INTO agent (id, uid, epoch, seq, head) VALUES (1, ?, ?, 0, ?)", (uid, max(known_epochs) + 1, NO_RECORD)
+            "INSERT INTO agent (id, uid, epoch, seq, head) VALUES (1, ?, ?, 0, ?)",
+            (uid, max(known_epochs) + 1, NO_RECORD),
         )
         connection.execute("INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),))
     elif found:

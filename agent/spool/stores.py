@@ -196,9 +196,7 @@ class SqliteBlobs:
     async def put(self, digest: str, data: bytes) -> None:
         """Store the bytes."""
         await self._writer.run(
-            lambda connection: (
-                connection.execute("INSERT OR REPLACE INTO blobs VALUES (?,?)", (digest, data)).rowcount
-            )
+            lambda connection: connection.execute("INSERT OR REPLACE INTO blobs VALUES (?,?)", (digest, data)).rowcount
         )
 
     async def keep_only(self, digests: Sequence[str]) -> int:
@@ -220,16 +218,16 @@ class SqliteInventory:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    async def get(self, namespace: str) -> Any:  # noqa: ANN401 - JSON
+    async def get(self, namespace: str) -> Any:
         """Return the document, or None."""
 
-        def job(connection: sqlite3.Connection) -> Any:  # noqa: ANN401 - JSON
+        def job(connection: sqlite3.Connection) -> Any:
             row = connection.execute("SELECT body FROM inventory WHERE namespace=?", (namespace,)).fetchone()
             return None if row is None else json.loads(row[0])
 
         return await self._writer.run(job)
 
-    async def put(self, namespace: str, value: Any) -> None:  # noqa: ANN401 - JSON
+    async def put(self, namespace: str, value: Any) -> None:
         """Replace the document."""
         row = (namespace, json.dumps(value, sort_keys=True))
         await self._writer.run(
@@ -296,9 +294,7 @@ class SqliteOutbox:
         """Return what is unacknowledged, oldest first."""
 
         def job(connection: sqlite3.Connection) -> tuple[tuple[int, CellKey, bytes], ...]:
-            rows = connection.execute(
-                "SELECT number, project, cell, environment, payload FROM outbox ORDER BY number"
-            )
+            rows = connection.execute("SELECT number, project, cell, environment, payload FROM outbox ORDER BY number")
             return tuple((row[0], CellKey(row[1], row[2], row[3]), bytes(row[4])) for row in rows)
 
         return await self._writer.run(job)

@@ -134,7 +134,7 @@ def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit={16 * 1024 * 1024}")
         check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if check != "ok":
-            raise sqlite3.DatabaseError(f"quick_check: {check}")
+            raise sqlite3.DatabaseError(f"quick_check: {check}")  # noqa: TRY301 - closing is the same for all
     except BaseException:
         connection.close()
         raise

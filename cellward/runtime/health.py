@@ -43,7 +43,7 @@ class HealthRegistry:
         self._conditions: dict[str, Condition] = {}
         self.on_change: list[Callable[[Condition], None]] = []
 
-    def set(self, name: str, ok: bool, code: str = "", message: str = "") -> None:  # noqa: FBT001 - it is the value
+    def set(self, name: str, ok: bool, code: str = "", message: str = "") -> None:
         """Set a condition; ``since`` moves only when ``ok`` changes."""
         old = self._conditions.get(name)
         since = old.since if old is not None and old.ok == ok else self._clock.now()

@@ -35,14 +35,14 @@ def configure_logging(level: str = "info", *, stream: TextIO | None = None) -> N
     )
 
 
-def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace the value of every field that is not allowed, and cut the others."""
     for name in tuple(event):
         event[name] = _printable(event[name]) if name in ALLOWED else REDACTED
     return event
 
 
-def _printable(value: Any) -> Any:  # noqa: ANN401 - anything may be logged
+def _printable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)

@@ -1,4 +1,4 @@
-"""Every metric of the agent, once: name, type, help, labels. Code takes constants from here; so does the reference page.
+"""Every metric of the agent, once: name, type, help, labels. Code and the reference page take them from here.
 
 Rules: counters are named without ``_total`` here (exposition adds it); units are base units in the name; a label has
 few values and is always present. ``cluster`` is never a label here: the hub sets it from the peer certificate (V3).
@@ -27,7 +27,9 @@ _SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 AGENT_INFO = Metric("cellward_agent_build_info", "gauge", "Version of the agent; always 1.", ("version", "opa_version"))
 AGENT_CONDITION = Metric("cellward_agent_condition", "gauge", "1 when a condition is good, else 0.", ("condition",))
 AGENT_LINK_CONNECTED = Metric("cellward_agent_link_connected", "gauge", "1 while the hub has welcomed the link.")
-AGENT_LINK_SESSIONS = Metric("cellward_agent_link_sessions", "counter", "Sessions with the hub by outcome.", ("outcome",))
+AGENT_LINK_SESSIONS = Metric(
+    "cellward_agent_link_sessions", "counter", "Sessions with the hub by outcome.", ("outcome",)
+)
 AGENT_CERTIFICATE_EXPIRY = Metric(
     "cellward_agent_certificate_expiry_timestamp_seconds", "gauge", "When the agent's TLS certificate expires."
 )
@@ -41,7 +43,9 @@ AGENT_POLICY_VERSION = Metric("cellward_agent_policy_version", "gauge", "Version
 AGENT_POLICY_EXPIRY = Metric(
     "cellward_agent_policy_expiry_timestamp_seconds", "gauge", "When the verified snapshot expires; 0 without one."
 )
-AGENT_DOCUMENTS = Metric("cellward_agent_documents", "counter", "Documents verified, by kind and result.", ("kind", "result"))
+AGENT_DOCUMENTS = Metric(
+    "cellward_agent_documents", "counter", "Documents verified, by kind and result.", ("kind", "result")
+)
 AGENT_CELLS = Metric("cellward_agent_cells", "gauge", "Cells by phase.", ("phase",))
 AGENT_CELL_READY = Metric(
     "cellward_agent_cell_ready", "gauge", "1 when a cell is ready, else 0.", ("project", "cell", "environment")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
+import time
 from datetime import UTC, datetime, timedelta
 
 
@@ -51,3 +53,37 @@ class ManualClock:
         self._order += 1
         heapq.heappush(self._sleepers, (self._monotonic + seconds, self._order, future))
         await future
+
+
+class ShiftedClock:
+    """The machine's clock moved forward by the test: for real parts that must run while hours pass for one side.
+
+    Satisfies Clock and Timer; ``advance`` moves it and wakes whoever is due.
+    """
+
+    def __init__(self) -> None:
+        self._shift = 0.0
+        self._moved = asyncio.Event()
+
+    def now(self) -> datetime:
+        """Return the machine's time plus what the test advanced."""
+        return datetime.now(UTC) + timedelta(seconds=self._shift)
+
+    def monotonic(self) -> float:
+        """Return the machine's monotonic time, unmoved: to the peer of a real stream no time has passed."""
+        return time.monotonic()
+
+    def advance(self, seconds: float) -> None:
+        """Move time forward."""
+        self._shift += seconds
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for real time to pass or for the test to advance far enough."""
+        deadline = time.monotonic() + self._shift + seconds
+        while (left := deadline - time.monotonic() - self._shift) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
+        await asyncio.sleep(0)

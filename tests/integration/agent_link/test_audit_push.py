@@ -173,9 +173,7 @@ async def test_a_hub_that_names_no_key_gets_no_proofs_believed(scene: Scene, tmp
     """Without a key nothing can be checked, so nothing is freed, and the condition says why."""
     scene.hub.log_origin = "cellward.test/log"
     token = await scene.hub.invite("us-1")
-    agent = LinkedAgent(
-        tmp_path / "us", REALM, scene.hub.enrolment.address, scene.hub.hub.authority.hub_ca_pem, token
-    )
+    agent = LinkedAgent(tmp_path / "us", REALM, scene.hub.enrolment.address, scene.hub.hub.authority.hub_ca_pem, token)
     async with agent.boot():
         await until(agent.is_ok("hub-link"), "the link is up")
         await agent.recorder.record("cell.apply", "Cell//x", "done")

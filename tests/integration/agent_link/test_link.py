@@ -1,4 +1,4 @@
-"""The real link of an agent against the hub's real listeners on loopback: join, resume, hand over, commands, content."""
+"""The real link of an agent against the hub's real listeners: join, resume, hand over, commands, content."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_v13_a_receipt_is_repeated_until_the_hub_made_it_durable(hub: Fake
 
 
 async def test_v5_renewal_loses_no_frame_in_either_direction(hub: FakeLinkHub, tmp_path: Path) -> None:
-    """V5: certificates are renewed again and again while items and receipts flow; each arrives, none is missing."""
+    """V5: certificates are renewed again and again while items and receipts flow; each of them arrives."""
     agent = await an_agent(hub, tmp_path)
     async with agent.boot():
         await until(agent.is_ok("hub-link"), "the link is up")
@@ -185,7 +185,7 @@ async def test_v5_renewal_loses_no_frame_in_either_direction(hub: FakeLinkHub, t
 
 
 async def test_v2_commands_run_once_for_this_boot(hub: FakeLinkHub, tmp_path: Path) -> None:
-    """V2: a diagnose command runs and answers; renew is carried out by the link itself; an unknown subject is refused."""
+    """V2: diagnose runs and answers, renew is carried out by the link itself, an unknown subject is refused."""
     agent = await an_agent(hub, tmp_path)
     async with agent.boot():
         await until(lambda: "eu-1" in hub.link.link.connected(), "the link is up")

@@ -66,7 +66,9 @@ def test_v16_a_wrong_value_is_named(tmp_path: Path, change: dict[str, object], n
     assert f"{named}:" in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["", "- a", "a: [", "a: 1\na: 2\n", "\x00", "x: " + "y" * 300_000, "1: 2", "!!python/object:os.x {}"])
+@pytest.mark.parametrize(
+    "text", ["", "- a", "a: [", "a: 1\na: 2\n", "\x00", "x: " + "y" * 300_000, "1: 2", "!!python/object:os.x {}"]
+)
 def test_v16_a_file_that_is_not_one_mapping_is_refused(tmp_path: Path, text: str) -> None:
     """Empty, a list, broken, a key twice, binary, too large, a number as key, a Python tag."""
     with pytest.raises(CellwardError) as caught:

@@ -29,7 +29,9 @@ def test_a_fresh_identity_is_stored_private_and_read_back(issuer: Issuer, tmp_pa
     """What was issued for our key is accepted, mode 0600, and the pending key is gone."""
     store = IdentityStore(tmp_path)
     key = store.pending_key()
-    leaf = issue_leaf(issuer, key.public_key(), kind="agent", uri=SpiffeId(DOMAIN, "agent", "eu-1"), now=NOW, generation=3)
+    leaf = issue_leaf(
+        issuer, key.public_key(), kind="agent", uri=SpiffeId(DOMAIN, "agent", "eu-1"), now=NOW, generation=3
+    )
     chain = (to_pem(leaf) + issuer.pem).decode()
     identity = accept_identity(key, chain, issuer.pem.decode(), trust_domain=DOMAIN, link_address="h:1", now=NOW)
     store.save(identity)

@@ -184,7 +184,11 @@ async def test_a_refusal_surfaces_with_the_hubs_code_and_reason(tmp_path: Path) 
     async with scene(tmp_path, script) as (_, agent):
         with pytest.raises(CellwardError) as caught:
             await agent.session.run()
-        assert (caught.value.code, caught.value.message, caught.value.hint) == ("identity/expired", "it is late", "renew")
+        assert (caught.value.code, caught.value.message, caught.value.hint) == (
+            "identity/expired",
+            "it is late",
+            "renew",
+        )
 
 
 @pytest.mark.parametrize("first", ["item", "end", "twice"])
@@ -223,7 +227,7 @@ async def test_v13_a_receipt_stays_until_its_frame_is_acknowledged(tmp_path: Pat
         running = asyncio.ensure_future(agent.session.run())
         await agent.outgoing.add_receipt(ReceiptFacts(1, "shop", "cart", "dev", "sha256:" + "1" * 64, accepted=True))
         await hub.got("receipt")
-        agent.session.quiet(True)
+        agent.session.quiet(on=True)
         agent.outgoing.add_report(CellReport("shop", "cart", "dev", "ready"))
         await hub.got("heartbeat")
         assert len(await agent.outgoing.receipts()) == 1
@@ -231,7 +235,7 @@ async def test_v13_a_receipt_stays_until_its_frame_is_acknowledged(tmp_path: Pat
         while await agent.outgoing.receipts():
             await asyncio.sleep(0.01)
         assert "cell_status" not in {frame.WhichOneof("body") for frame in hub.frames}
-        agent.session.quiet(False)
+        agent.session.quiet(on=False)
         await hub.got("cell_status")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

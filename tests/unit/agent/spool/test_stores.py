@@ -117,7 +117,7 @@ async def test_reaching_the_bound_is_spool_full_and_loses_nothing(tmp_path: Path
 
 
 async def test_one_that_fails_in_a_group_takes_nobody_with_it(tmp_path: Path) -> None:
-    """Group commit: a floor that may not fall and a blob too large fail alone, in one group with writes that succeed."""
+    """Group commit: a floor that may not fall and a blob too large fail alone among writes that succeed."""
     db = (await open_state(tmp_path, clock=ManualClock(), max_bytes=1024 * 1024)).db
     await db.floors.set(*KEY, Floor(5, D1))
     results = await asyncio.gather(

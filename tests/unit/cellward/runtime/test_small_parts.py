@@ -19,16 +19,16 @@ from tests.fakes.clock import ManualClock
 
 def test_full_jitter_stays_below_a_doubling_ceiling_and_the_cap() -> None:
     """Every delay lies between zero and its ceiling, also after a thousand failures."""
-    jitter = FullJitter(0.5, 4.0, random.Random(1))  # noqa: S311 - a repeatable test
+    jitter = FullJitter(0.5, 4.0, random.Random(1))
     ceilings = [0.5, 1.0, 2.0, 4.0] + [4.0] * 1000
     assert all(0.0 <= jitter.next() <= ceiling for ceiling in ceilings)
 
 
 def test_full_jitter_really_jitters_and_starts_over() -> None:
     """Two agents do not come back in step, and progress resets the ceiling."""
-    one, two = FullJitter(8, 8, random.Random(1)), FullJitter(8, 8, random.Random(2))  # noqa: S311
+    one, two = FullJitter(8, 8, random.Random(1)), FullJitter(8, 8, random.Random(2))
     assert [one.next() for _ in range(5)] != [two.next() for _ in range(5)]
-    jitter = FullJitter(0.001, 1000, random.Random(3))  # noqa: S311
+    jitter = FullJitter(0.001, 1000, random.Random(3))
     for _ in range(20):
         jitter.next()
     jitter.reset()
@@ -37,7 +37,8 @@ def test_full_jitter_really_jitters_and_starts_over() -> None:
 
 def test_since_moves_only_when_ok_changes_and_listeners_hear_changes_only() -> None:
     """A condition that keeps failing for new reasons keeps the time it began to fail."""
-    clock, heard = ManualClock(), []
+    clock = ManualClock()
+    heard: list[Condition] = []
     health = HealthRegistry(clock)
     health.on_change.append(heard.append)
     health.set("link", ok=False, code="link/a", message="a")

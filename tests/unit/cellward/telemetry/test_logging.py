@@ -24,7 +24,7 @@ def lines() -> Iterator[io.StringIO]:
 
 def test_a_field_that_is_not_allowed_is_never_printed(lines: io.StringIO) -> None:
     """A token handed to a log call by mistake does not leave the process; its name shows where to look."""
-    structlog.get_logger().info("join-refused", code="authority/bad-token", token="cwj_secret")  # noqa: S106
+    structlog.get_logger().info("join-refused", code="authority/bad-token", token="cwj_secret")
     entry = json.loads(lines.getvalue())
     assert (entry["event"], entry["code"], entry["token"]) == ("join-refused", "authority/bad-token", REDACTED)
     assert "cwj_secret" not in lines.getvalue()
@@ -41,7 +41,7 @@ def test_long_values_are_cut_and_levels_hold(lines: io.StringIO) -> None:
 def test_an_exception_is_printed_as_text(lines: io.StringIO) -> None:
     """A traceback is one field of the line."""
     try:
-        raise ValueError("boom")
+        int("boom")
     except ValueError:
         structlog.get_logger().exception("failed")
-    assert "ValueError: boom" in json.loads(lines.getvalue())["exception"]
+    assert "ValueError: invalid literal" in json.loads(lines.getvalue())["exception"]

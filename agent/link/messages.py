@@ -1,0 +1,73 @@
+"""Messages of what the agent says, from the values of the rest of the agent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.audit.interfaces import RefusalText
+from agent.link.interfaces import CellReport, PolicyPosition, ReceiptFacts
+from cellward.runtime.health import Condition
+from cellward.wire.v1 import link_pb2, types_pb2
+
+
+def refusal_to_wire(refusal: RefusalText) -> types_pb2.Refusal:
+    """Message of a refusal."""
+    return types_pb2.Refusal(
+        code=refusal.code, rule=refusal.rule, object=refusal.object, reason=refusal.reason, next=refusal.next
+    )
+
+
+def receipt_to_wire(receipt: ReceiptFacts) -> link_pb2.Receipt:
+    """Message of a receipt."""
+    return link_pb2.Receipt(
+        revision=receipt.revision,
+        project=receipt.project,
+        cell=receipt.cell,
+        environment=receipt.environment,
+        deployment_digest=receipt.deployment_digest,
+        accepted=receipt.accepted,
+        refusals=_refusals(receipt.refusals),
+        statement=receipt.statement,
+    )
+
+
+def report_to_wire(report: CellReport) -> link_pb2.CellStatus:
+    """Message of a cell's state."""
+    return link_pb2.CellStatus(
+        project=report.project,
+        cell=report.cell,
+        environment=report.environment,
+        phase=link_pb2.CellPhase.Value(f"CELL_PHASE_{report.phase.upper()}"),
+        deployment_digest=report.deployment_digest,
+        release_digest=report.release_digest,
+        objects_ready=report.objects_ready,
+        objects_total=report.objects_total,
+        isolation=report.isolation,
+        refusals=_refusals(report.refusals),
+        drift_repairs=report.drift_repairs,
+        version=report.version,
+    )
+
+
+def _refusals(refusals: Sequence[RefusalText]) -> list[types_pb2.Refusal]:
+    return [refusal_to_wire(refusal) for refusal in refusals]
+
+
+def position_to_wire(position: PolicyPosition) -> link_pb2.PolicyVersions:
+    """Message of the policy versions."""
+    return link_pb2.PolicyVersions(
+        root=position.root,
+        timestamp=position.timestamp,
+        snapshot=position.snapshot,
+        targets=position.targets,
+        snapshot_expires_unix=position.snapshot_expires_unix,
+        bundles=dict(position.bundles),
+    )
+
+
+def condition_to_wire(condition: Condition) -> types_pb2.Condition:
+    """Message of a condition."""
+    since = int(condition.since.timestamp()) if condition.since is not None else 0
+    return types_pb2.Condition(
+        name=condition.name, ok=condition.ok, code=condition.code, message=condition.message, since_unix=since
+    )
