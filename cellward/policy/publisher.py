@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from securesystemslib.signer import Key, SSlibKey, Signature, Signer
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -298,8 +298,10 @@ class _Present:
                 metadata: Metadata[Targets] | Metadata[Snapshot] = (
                     trust.parse(Snapshot, data) if role == "snapshot" else trust.parse(Targets, data)
                 )
-                delegator = _delegator(state, root) if role == KEYRING_ROLE else root
-                delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+                if role == KEYRING_ROLE:
+                    _delegator(state).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+                else:
+                    _by_any_root(state.roots, role, metadata)
                 versions[role] = metadata.signed.version
                 found[role] = trust.RoleFloor(metadata.signed.version, trust.digest_of(data))
         except RepositoryError as error:
@@ -318,12 +320,29 @@ def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:
             yield role, data
 
 
-def _delegator(state: RepositoryState, root: Root) -> Targets:
+def _delegator(state: RepositoryState) -> Targets:
     if state.targets is None:
         raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
     metadata = trust.parse(Targets, state.targets)
-    root.verify_delegate("targets", metadata.signed_bytes, metadata.signatures)
+    _by_any_root(state.roots, "targets", metadata)
     return metadata.signed
+
+
+def _by_any_root(roots: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> None:
+    """Verify by the newest root, else by an older one of the verified chain.
+
+    After a rotation that replaces a role's keys the present set is still the old keys'; it only gives the versions
+    to go on from. What is signed now is held to the newest root (:func:`_check_signatures`).
+    """
+    failure = UnsignedMetadataError(f"no root signs for {role}")
+    for data in reversed(roots):
+        try:
+            trust.parse(Root, data).signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except UnsignedMetadataError as error:
+            failure = error
+        else:
+            return
+    raise failure
 
 
 def _check_realm(state: RepositoryState, bindings: BindingSet, keyring: Keyring) -> None:

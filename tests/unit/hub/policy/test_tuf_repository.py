@@ -1,0 +1,262 @@
+"""The hub's repository: it verifies like a client, signs the timestamp alone, and never goes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tuf.api.metadata import Metadata, Root, Timestamp
+
+from cellward.documents.dsse import Ed25519Signer
+from cellward.errors import CellwardError
+from cellward.policy import client
+from cellward.policy.bundle import read_bundle
+from cellward.policy.publisher import MetadataFile, Publication, publish_keyring, refresh
+from cellward.policy.trust import digest_of
+from hub.policy.service import TufRepository
+from hub.store.interfaces import TufMetadata
+from tests.fakes.clock import ManualClock
+from tests.fakes.policy import PolicyWorld, archive, binding, denying, keys_of, now
+
+
+class TinyTufStore:
+    """Just enough of TufStore: publish is atomic, versions are immutable."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[tuple[str, int], bytes] = {}
+        self.targets: dict[str, bytes] = {}
+
+    async def put_metadata(self, role: str, version: int, data: bytes) -> None:
+        assert self.metadata.setdefault((role, version), data) == data
+
+    async def get_metadata(self, role: str, version: int | None = None) -> bytes | None:
+        if version is None:
+            version = max((number for name, number in self.metadata if name == role), default=0)
+        return self.metadata.get((role, version))
+
+    async def put_target(self, digest: str, data: bytes) -> None:
+        self.targets[digest] = data
+
+    async def get_target(self, digest: str) -> bytes | None:
+        return self.targets.get(digest)
+
+    async def publish(
+        self, metadata: Sequence[TufMetadata], targets: Mapping[str, bytes], expect: Mapping[str, int] | None = None
+    ) -> None:
+        for role, version in (expect or {}).items():
+            assert version == max((number for name, number in self.metadata if name == role), default=0)
+        for file in metadata:
+            await self.put_metadata(file.role, file.version, file.data)
+        self.targets.update(targets)
+
+
+@pytest.fixture
+def world() -> PolicyWorld:
+    return PolicyWorld()
+
+
+@pytest.fixture
+def store() -> TinyTufStore:
+    return TinyTufStore()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(now())
+
+
+@pytest.fixture
+def repository(world: PolicyWorld, store: TinyTufStore, clock: ManualClock) -> TufRepository:
+    return TufRepository(store, world.hub_key, clock, realm=world.realm)
+
+
+def take(world: PolicyWorld, publication: Publication) -> Publication:
+    world.take(publication)
+    return publication
+
+
+async def refused(repository: TufRepository, store: TinyTufStore, upload: Publication) -> str:
+    before = (dict(store.metadata), dict(store.targets))
+    with pytest.raises(CellwardError) as caught:
+        await repository.publish(upload)
+    assert before == (store.metadata, store.targets), "a refused upload must leave no trace"
+    return caught.value.code
+
+
+async def test_publishes_and_signs_the_timestamp_alone(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository
+) -> None:
+    """§2: what is served verifies for a client, and the hub added nothing but a timestamp of at most 24 h."""
+    seen: list[int] = []
+
+    async def note(version: int) -> None:
+        seen.append(version)
+
+    repository.on_new_timestamp.append(note)
+    upload = take(world, world.make([denying("Bad")]))
+    result = await repository.publish(upload)
+    assert (result.root_version, result.targets_version, result.snapshot_version) == (1, 1, 1)
+    assert result.realm == world.realm
+    assert seen == [1]
+    assert {key for key in store.metadata if key[0] == "timestamp"} == {("timestamp", 1)}
+    for file in upload.metadata:
+        assert await repository.fetch(file.role, file.version) == file.data
+    for digest, data in upload.targets.items():
+        assert await repository.fetch_target(digest) == data
+    timestamp = await repository.fetch("timestamp", None)
+    assert timestamp is not None
+    assert Metadata[Timestamp].from_bytes(timestamp).signed.expires <= now() + timedelta(hours=24)
+    assert await repository.status() == result
+
+
+async def test_refuses_what_an_agent_would_refuse_v16(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository
+) -> None:
+    """V16: a bad upload is refused with its code and leaves the state untouched."""
+    first = take(world, world.make([denying("Bad")]))
+    await repository.publish(first)
+    good = world.make([denying("Worse", version="1.0.1")])
+    assert await refused(repository, store, world.forge(denying("Worse", version="1.0.1"))) == "policy/unverified"
+    assert await refused(repository, store, replace(good, targets={})) == "policy/incomplete-set"
+    assert await refused(repository, store, replace(good, metadata=good.metadata[:-1])) == "policy/incomplete-set"
+    wrong = {digest: data + b"x" for digest, data in good.targets.items()}
+    assert await refused(repository, store, replace(good, targets=wrong)) == "policy/unverified"
+    garbage = (*good.metadata[:-1], MetadataFile("snapshot", 2, b"garbage"))
+    assert await refused(repository, store, replace(good, metadata=garbage)) == "policy/unverified"
+    own = MetadataFile("timestamp", 2, b"{}")
+    assert await refused(repository, store, replace(good, metadata=(*good.metadata, own))) == "policy/unverified"
+    twice = replace(good, metadata=(*good.metadata, good.metadata[-1]))
+    assert await refused(repository, store, twice) == "policy/unverified"
+    other = PolicyWorld()
+    assert await refused(repository, store, other.make([denying("Bad")])) == "policy/unverified"
+    await repository.publish(good)
+
+
+async def test_refuses_older_versions(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
+    """The hub never serves an older set again, nor another one under the same version."""
+    first = take(world, world.make([denying("Bad")]))
+    await repository.publish(first)
+    fork = replace(world.state, targets=None, keyring=None, snapshot=None)
+    second = take(world, world.make([denying("Worse", version="1.0.1")]))
+    await repository.publish(second)
+    assert await refused(repository, store, first) == "policy/rollback"
+    present, floors = world.state, world.floors
+    world.state, world.floors = fork, type(floors)()
+    take(world, world.make([denying("Good")]))
+    forked = world.make([denying("Good")])
+    world.state, world.floors = present, floors
+    assert await refused(repository, store, forked) == "policy/rollback"
+    assert (await repository.publish(second)).timestamp_version == 3
+
+
+async def test_first_upload_must_be_of_the_own_realm(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository
+) -> None:
+    """One root, one hub installation."""
+    other = PolicyWorld()
+    assert await refused(repository, store, other.make([denying("Bad")])) == "policy/foreign-realm"
+
+
+async def test_a_root_that_names_another_timestamp_key_is_refused(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository
+) -> None:
+    """An upload that this hub could never serve freshly is refused at the door."""
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    world.rotate(timestamp=keys_of(Ed25519Signer.generate()))
+    assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
+
+
+async def test_root_rotation(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
+    """A new root signed by the old one is stored with its set; its realm is still that of version 1."""
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    world.policy_key = Ed25519Signer.generate()
+    world.rotate(targets=keys_of(world.policy_key))
+    result = await repository.publish(take(world, world.make([denying("Worse", version="1.0.1")])))
+    assert (result.root_version, result.realm) == (2, world.realm)
+    state = await repository.state()
+    assert state is not None
+    assert [Metadata[Root].from_bytes(data).signed.version for data in state.roots] == [1, 2]
+
+
+async def test_refresh_and_keyring_alone(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
+    """A renewed snapshot, and a keyring without the policy key, are taken; bundles come from the store."""
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    state = await repository.state()
+    assert state is not None
+    renewed = take(world, refresh(state, keys=replace(world.keys, root=(), policy=(), keyring=()), now=now()))
+    assert (await repository.publish(renewed)).snapshot_version == 2
+    grown = replace(world.keyring, version=2)
+    authors = publish_keyring(world.state, keyring=grown, keys=replace(world.keys, root=(), policy=()), now=now())
+    result = await repository.publish(take(world, authors))
+    assert (result.targets_version, result.keyring_version) == (1, 2)
+
+
+async def test_publisher_refuses_an_older_state_from_the_hub(world: PolicyWorld) -> None:
+    """A hub cannot have an older set signed anew: the publisher keeps floors of its own."""
+    take(world, world.make([denying("Bad")]))
+    old = world.state
+    take(world, world.make([denying("Worse", version="1.0.1")]))
+    with pytest.raises(CellwardError) as caught:
+        refresh(old, keys=world.keys, now=now(), known=world.floors)
+    assert caught.value.code == "policy/rollback"
+    empty = replace(world.state, targets=None, keyring=None, snapshot=None)
+    world.state = empty
+    with pytest.raises(CellwardError) as caught:
+        world.make([denying("Bad")])
+    assert caught.value.code == "policy/rollback"
+
+
+async def test_timestamp_is_renewed_in_time(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository, clock: ManualClock
+) -> None:
+    """Twelve hours of life, renewed when nine are left, on the hub's clock; nothing to renew before a publish."""
+    assert await repository.renew_timestamp() is None
+    assert await repository.renew_if_due() is None
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    assert await repository.renew_if_due() is None
+    clock.advance(3 * 3600 + 60)
+    assert await repository.renew_if_due() == 2
+    stop = asyncio.Event()
+    clock.advance(4 * 3600)
+    renewed = asyncio.Event()
+
+    async def note(_version: int) -> None:
+        renewed.set()
+
+    repository.on_new_timestamp.append(note)
+    task = asyncio.create_task(repository.run(stop))
+    await asyncio.wait_for(renewed.wait(), 5)
+    stop.set()
+    await task
+    result = await repository.status()
+    assert result is not None
+    assert result.timestamp_version == 3
+
+
+async def test_serves_known_roles_only(world: PolicyWorld, repository: TufRepository) -> None:
+    """V2: a closed list of roles; nothing else is looked up."""
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    assert await repository.fetch("../root", 1) is None
+    assert await repository.fetch("root", 0) is None
+    assert await repository.fetch("root", 9) is None
+
+
+@pytest.mark.parametrize("roots", [["base", "system"], [""], []])
+async def test_hostile_bundle_with_good_signatures_is_refused(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository, roots: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle that claims the engine's guard is refused although the security team signed it."""
+    evil = archive("base", "1.0.1", "x := 1", roots=roots)
+    disguise = replace(read_bundle(denying("Bad", version="1.0.1")), digest=digest_of(evil))
+    monkeypatch.setattr("cellward.policy.publisher.read_bundle", lambda _data: disguise)
+    chosen = replace(binding(denying("Bad", version="1.0.1")), bundle_digest=digest_of(evil))
+    upload = world.make([evil], [chosen])
+    assert await refused(repository, store, upload) == "policy/bad-roots"
+
+
+def test_limits_of_one_fetch() -> None:
+    """The client never asks for more than a role may have."""
+    assert max(client._LIMITS.values()) <= 2_000_000  # noqa: SLF001
