@@ -148,7 +148,7 @@ def _label(text: str) -> tuple[str, str]:
 
 def _mint(client: Client, name: str, *, replace: bool) -> schemas.JoinToken:
     """Mint a token, creating the cluster first when it is new."""
-    from cellward.errors import Conflict
+    from cellward.errors import NotFound
     from hub.api import schemas
 
     try:
@@ -156,10 +156,9 @@ def _mint(client: Client, name: str, *, replace: bool) -> schemas.JoinToken:
     except ValueError as error:
         raise errors.BAD_OPTION(f"{name!r} cannot be the name of a cluster") from error
     try:
+        client.get(f"/clusters/{name}", schemas.Cluster)
+    except NotFound:
         client.post("/clusters", body, schemas.Cluster)
-    except Conflict as error:
-        if error.code != "fleet/cluster-exists":
-            raise
     return client.post(f"/clusters/{name}/join-tokens", schemas.JoinTokenRequest(replace=replace), schemas.JoinToken)
 
 
@@ -189,12 +188,12 @@ def join_line(home: Home, trust: Trust, profile: ClusterProfile, token: schemas.
         "facts.region": profile.region,
         "facts.environments": "{" + ",".join(profile.environments) + "}",
         "facts.projects": "{" + ",".join(profile.projects) + "}",
-        **{f"facts.labels.{_escape(key)}": value for key, value in profile.labels.items()},
+        **{f"facts.labels.{_escape(key, '.,=[]')}": value for key, value in profile.labels.items()},
     }
     helm = ["helm", "install", RELEASE, trust.chart, "--namespace", NAMESPACE]
     helm += ["--version", trust.chart_version] if trust.chart_version else []
     for key, value in settings.items():
-        text = value if value.startswith("{") else _escape(value)
+        text = value if value.startswith("{") else _escape(value, ",{}")
         # Numbers and booleans would change their type on the way; only production is meant to be one.
         helm += ["--set" if key == "facts.production" or value.startswith("{") else "--set-string", f"{key}={text}"]
     helm += ["--set-file", f"root={trust.root_file}", "--set-file", f"hub.ca={ca}"]
@@ -204,9 +203,9 @@ def join_line(home: Home, trust: Trust, profile: ClusterProfile, token: schemas.
     return " && ".join(shlex.join(words) for words in (namespace, secret, helm))
 
 
-def _escape(text: str) -> str:
-    """Escape what helm's --set gives a meaning to."""
-    return "".join("\\" + char if char in ",.{}=[]\\" else char for char in text) if text else text
+def _escape(text: str, special: str) -> str:
+    """Escape what helm's --set gives a meaning to in a key, or in a value."""
+    return "".join("\\" + char if char in special or char == "\\" else char for char in text)
 
 
 def write_agent_config(

@@ -1,0 +1,138 @@
+"""The admin API in this process over real parts: SQLite, audit log, TUF repository, authority and TLS; no listeners
+for agents, whose part a test plays by calling the fleet's port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from aiohttp import web
+
+from cellward.documents.dsse import Ed25519Signer
+from cellward.identity import contexts, keys
+from cellward.identity.x509 import make_ca
+from cellward.runtime.clock import SystemClock
+from cellward.runtime.health import HealthRegistry
+from cellward.wire.v1 import link_pb2, types_pb2
+from hub.api.app import make_api_app
+from hub.api.auth import hash_token
+from hub.api.interfaces import ApiToken, HubFacts, Services
+from hub.audit.service import AuditLog
+from hub.authority.authority import Authority
+from hub.authority.model import HubKeys
+from hub.authority.tokens import JoinTokens
+from hub.fleet.realm import RealmService
+from hub.fleet.service import FleetService
+from hub.policy.service import TufRepository
+from hub.store.sql.store import SqlStore, open_store
+
+#: Bearer tokens of the roles.
+TOKENS = {"viewer": "viewer-token", "deployer": "deployer-token", "admin": "admin-token"}
+
+
+@dataclass(frozen=True)
+class Bearers:
+    """Tokens in memory."""
+
+    by_hash: Mapping[str, ApiToken]
+
+    async def lookup(self, token_hash: str) -> ApiToken | None:
+        """The token of this hash."""
+        return self.by_hash.get(token_hash)
+
+
+@dataclass
+class LiveApi:
+    """A running API and what is behind it."""
+
+    server: str
+    ca_pem: bytes
+    store: SqlStore
+    services: Services
+    health: HealthRegistry
+    keys: HubKeys
+
+    @property
+    def fleet(self) -> FleetService:
+        """The fleet, as the link would talk to it."""
+        return self.services.fleet
+
+    async def agent_joins(
+        self, name: str, *environments: str, production: bool = False, region: str = "", stream: str = "s1"
+    ) -> None:
+        """Play an agent: bound, connected, facts told."""
+        uid = f"00000000-0000-4000-8000-{abs(hash(name)) % 10**12:012d}"
+        await self.store.clusters.bind(name, uid, "0" * 64, b"spki", 1, "1")
+        facts = types_pb2.ClusterFacts(
+            uid=uid, environments=environments, production=production, region=region, projects=["*"]
+        )
+        await self.fleet.hello(name, link_pb2.Hello(facts=facts, agent_version="0.1", boot_id="b1"))
+        await self.fleet.connected(name, stream)
+
+
+def hub_keys() -> HubKeys:
+    """Fresh keys of a hub."""
+    now = SystemClock().now()
+    return HubKeys(
+        make_ca("agents", keys.new_tls_key(), now),
+        make_ca("hubs", keys.new_tls_key(), now),
+        keys.new_signing_key(),
+        keys.new_signing_key(),
+        keys.new_signing_key(),
+    )
+
+
+def make_services(store: SqlStore, made: HubKeys, health: HealthRegistry) -> Services:
+    """Compose what the API needs, as ``hub.app`` does."""
+    clock = SystemClock()
+    realm = RealmService(store.meta)
+    audit = AuditLog(store.audit, made.tree_head, lambda: realm.realm, clock)
+    bearers = {hash_token(text): ApiToken(hash_token(text), role, role, None) for role, text in TOKENS.items()}
+    expired = hash_token("expired-token")
+    bearers[expired] = ApiToken(expired, "late", "admin", clock.now() - timedelta(seconds=1))
+
+    def facts() -> HubFacts:
+        return HubFacts(
+            version="0.1",
+            timestamp_spki=keys.spki_of(made.timestamp),
+            tree_head_spki=keys.spki_of(made.tree_head),
+            log_origin=audit.origin,
+            hub_ca_pem=made.hub_ca.pem.decode(),
+            enrolment_address="hub.example:7441",
+        )
+
+    return Services(
+        clock=clock,
+        tokens=Bearers(bearers),
+        audit_sink=audit,
+        audit=audit,
+        fleet=FleetService(store, realm, clock),
+        realm=realm,
+        policy=TufRepository(store.tuf, Ed25519Signer(made.timestamp), clock),
+        enrolment=JoinTokens(store.tokens, clock),
+        health=health,
+        facts=facts,
+    )
+
+
+@asynccontextmanager
+async def live_api(directory: Path) -> AsyncIterator[LiveApi]:
+    """Run the API on loopback with TLS until the context ends."""
+    store = await open_store(f"sqlite+aiosqlite:///{directory / 'hub.db'}")
+    made, health = hub_keys(), HealthRegistry(SystemClock())
+    services = make_services(store, made, health)
+    leaf = Authority(made, services.clock, lambda: None).issue_hub(dns=["localhost"], ips=["127.0.0.1"])
+    runner = web.AppRunner(make_api_app(services), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=contexts.server_context(leaf.chain_pem, leaf.key_pem))
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        yield LiveApi(f"https://127.0.0.1:{port}", made.hub_ca.pem, store, services, health, made)
+    finally:
+        await runner.cleanup()
+        await store.close()
