@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from cellward.documents.dsse import Ed25519Signer
 from cellward.identity import contexts
+from cellward.audit.vkey import format_vkey
 from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.files import write_atomic
@@ -188,7 +189,12 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         ports=ports,
         identity=hub.identity,
         leaf=hub.leaf,
-        facts=LinkFacts(hub.current_realm.text, hub.store.hub_epoch, lambda: hub.audit.origin),
+        # With the log's key, so that agents can pin it at first contact.
+        facts=LinkFacts(
+            hub.current_realm.text,
+            hub.store.hub_epoch,
+            lambda: format_vkey(hub.audit.origin, spki_of(hub.keys.tree_head)),
+        ),
         audit=hub.audit,
         clock=hub.clock,
         host=host,

@@ -130,7 +130,8 @@ class LinkClient:
         self._health.set(CONDITION, ok=False, code="link/hub-unavailable", message="not connected yet")
         parts = [self._keeper.keep, self._sync, self._notify, *self._streams.runs]
         try:
-            await self._keeper.obtain()
+            if self._channels.identity is None:
+                await self._keeper.obtain()
             async with asyncio.TaskGroup() as group:
                 for part in parts:
                     group.create_task(_endless(part, self._timer))

@@ -88,14 +88,16 @@ class IdentityKeeper:
         self.on_identity: list[Callable[[LinkIdentity], None]] = []
 
     async def obtain(self) -> LinkIdentity:
-        """Return the stored identity or join until it works; the channel is installed when this returns."""
+        """Return the stored identity, or join until it works; the channel is installed when this returns.
+
+        With a stored identity this never waits for the hub, not even with one that has expired: the rest of the agent
+        begins to enforce (V1), and ``keep`` finds the way back.
+        """
         while True:
             try:
                 identity = self._store.load()
                 if identity is None or identity.trust_domain != self._trust_domain:
                     identity = await self.join()
-                elif identity.not_after <= self._timer.now():
-                    identity = await self._revive(identity)
             except CellwardError as error:
                 self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
                 await self._timer.sleep(self._backoff.next())
@@ -241,7 +243,11 @@ class IdentityKeeper:
 
     def _install(self, identity: LinkIdentity) -> None:
         self._channels.install(identity)
-        self._health.set(CONDITION, ok=True)
+        if identity.not_after > self._timer.now():
+            self._health.set(CONDITION, ok=True)
+        else:
+            expired = CERTIFICATE_EXPIRED(f"the certificate expired at {identity.not_after.isoformat()}")
+            self._health.set(CONDITION, ok=False, code=expired.code, message=expired.message)
         for callback in self.on_identity:
             callback(identity)
 

@@ -115,7 +115,7 @@ def accept_identity(
 
 
 class IdentityStore:
-    """The files of the identity in the state directory."""
+    """The files of the identity in a directory of the agent's own, made on the first write."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
@@ -135,6 +135,7 @@ class IdentityStore:
 
     def save(self, identity: LinkIdentity) -> None:
         """Replace the identity, then forget the pending key."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(self._path, json.dumps(asdict(identity)).encode(), 0o600)
         self._pending.unlink(missing_ok=True)
 
@@ -148,5 +149,6 @@ class IdentityStore:
             # Damaged is as good as absent: at worst a join token has to be asked for again.
             pass
         fresh = keys.new_tls_key()
+        self._pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(self._pending, keys.private_to_pem(fresh, None), 0o600)
         return fresh

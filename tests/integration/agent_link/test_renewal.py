@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,6 +69,20 @@ async def test_an_agent_whose_certificate_expired_says_so_and_comes_back_with_a_
         agent = LinkedAgent(tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, token="")
         async with agent.boot():
             await until(agent.has_code("certificate", "link/certificate-expired"), "the expiry is visible")
-            assert await agent.recorder.record("cell.apply", "Cell//x", "done") == 1
+            # V1: what needs no hub was not kept waiting, and the name is known.
+            assert agent.parts.cluster_name() == "eu-1"
+            assert await agent.recorder.record("cell.apply", "Cell//x", "done") >= 1
             (tmp_path / "token").write_text(await hub.invite("eu-1"))
             await until(agent.is_ok("hub-link"), "the link is up")
+
+
+async def test_v1_a_restart_while_the_hub_is_away_for_hours_does_not_wait_for_it(tmp_path: Path) -> None:
+    """An expired identity and no hub: obtain() returns at once, so that enforcement begins."""
+    hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2))
+    _store_expired(hub, tmp_path / "state", "127.0.0.1:9")
+    agent = LinkedAgent(tmp_path, REALM, "127.0.0.1:9", hub.hub.authority.hub_ca_pem)
+    async with agent.boot():
+        async with asyncio.timeout(2):
+            identity = await agent.parts.keeper.obtain()
+        assert identity.name == "eu-1"
+        assert agent.has_code("certificate", "link/certificate-expired")()
