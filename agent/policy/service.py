@@ -79,7 +79,7 @@ class PolicyService:
         on_switch: called with the new set after each switch; awaited one by one, must not raise.
     """
 
-    def __init__(  # noqa: PLR0913 - its collaborators, all keyword-only
+    def __init__(
         self,
         *,
         state_dir: Path,
@@ -150,7 +150,7 @@ class PolicyService:
         try:
             await engine.start()
         except CellwardError as error:
-            _log.error("policy-engine-start-failed", code=error.code, reason=error.message)  # noqa: TRY400
+            _log.error("policy-engine-start-failed", code=error.code, reason=error.message)
             self._health.set("policy-engine", False, error.code, error.message)  # noqa: FBT003
             engine.start_watching()
         self.active = _Active(loaded.verified, engine, _shape(bound))

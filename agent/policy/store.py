@@ -154,8 +154,8 @@ class PolicyStore:
     def commit(self, candidate: client.Candidate, now: datetime) -> None:
         """Make a candidate the accepted set: files, floors, then current.json, each durable before the next.
 
-        A crash in between leaves the old set, at most with higher floors. Raises policy/state-unwritable; then the old set
-        holds too.
+        A crash in between leaves the old set, at most with higher floors.
+        Raises policy/state-unwritable; then the old set holds too.
         """
         generation = self._generation + 1
         accepted = self._directory / "accepted"

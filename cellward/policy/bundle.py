@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -216,7 +217,7 @@ def _roots(value: object) -> tuple[str, ...]:
 def _clash(roots: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
     """Return two overlapping roots; entries are (root, owner) and are compared by whole segments."""
     ordered = sorted((tuple(root.split("/")), root) for root, _ in roots)
-    for (first, first_text), (second, second_text) in zip(ordered, ordered[1:], strict=False):
+    for (first, first_text), (second, second_text) in itertools.pairwise(ordered):
         if second[: len(first)] == first:
             return first_text, second_text
     return None

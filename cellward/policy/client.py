@@ -100,7 +100,7 @@ class _Fetcher(FetcherInterface):
         return None if target is None else self._fetch_from.target(f"sha256:{target.group(1)}", self._limit)
 
 
-def update(  # noqa: PLR0913 - one call, all of it keyword-only facts
+def update(
     directory: Path,
     *,
     bootstrap: bytes,
@@ -232,7 +232,9 @@ def assemble(
     for binding in bindings.bindings:
         info = parsed.targets.targets.get(binding.bundle)
         if info is None or f"sha256:{_hex(info)}" != binding.bundle_digest:
-            raise INCOMPLETE(f"binding {binding.name} names a bundle that the targets do not have", target=binding.bundle)
+            raise INCOMPLETE(
+                f"binding {binding.name} names a bundle that the targets do not have", target=binding.bundle
+            )
         if wanted(binding):
             bundles[binding.bundle] = _target(parsed.targets.targets, binding.bundle, files)
     everything = {**parsed.targets.targets, **parsed.keyring.targets}
@@ -266,5 +268,3 @@ def _target(targets: Mapping[str, TargetFile], path: str, files: Mapping[str, by
 def select_all(_binding: Binding) -> bool:
     """Fetch every bundle: what a hub does."""
     return True
-
-

@@ -32,7 +32,7 @@ DOES_NOT_COMPILE = define(
     "policy/does-not-compile",
     InvalidInput,
     "The policy does not compile with the allowed capabilities.",
-    hint="Run `opa check --strict --capabilities` on it; http.send, time.now_ns and other impure built-ins are refused.",
+    hint="Run `opa check --strict` on it; http.send, time.now_ns and other impure built-ins are refused.",
 )
 BAD_BINDINGS = define(
     "policy/bad-bindings",

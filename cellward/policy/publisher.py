@@ -13,10 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-from securesystemslib.signer import Key, SSlibKey, Signature, Signer
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
     DelegatedRole,
@@ -26,19 +22,18 @@ from tuf.api.metadata import (
     Role,
     Root,
     Snapshot,
-    T,
     TargetFile,
     Targets,
     Timestamp,
 )
 
 from cellward.documents import canonical
-from cellward.documents.dsse import keyid_of
 from cellward.policy import trust
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.bundle import Bundle, read_bundle
 from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, ROLLBACK, UNVERIFIED
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, BindingSet
+from cellward.policy.signing import expiry, sign_metadata, tuf_key
 from cellward.policy.trust import PolicyFloors
 
 if TYPE_CHECKING:
@@ -48,7 +43,6 @@ if TYPE_CHECKING:
 ROOT_LIFE = timedelta(days=365)
 TARGETS_LIFE = timedelta(days=180)
 SNAPSHOT_LIFE = timedelta(days=7)
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,40 +94,7 @@ class SigningKeys:
     publisher: tuple[Ed25519Signer, ...] = ()
 
 
-class TufSigner(Signer):
-    """Lets a :class:`cellward.documents.dsse.Ed25519Signer` sign TUF metadata; the key id is ours, sha256 of SPKI."""
-
-    def __init__(self, signer: Ed25519Signer) -> None:
-        self._signer = signer
-        self._public = tuf_key(signer.public_spki_der)
-
-    @property
-    def public_key(self) -> SSlibKey:
-        """The key as TUF writes it."""
-        return self._public
-
-    @classmethod
-    def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: object = None) -> TufSigner:
-        """Not offered: keys come from :class:`Ed25519Signer` alone."""
-        raise NotImplementedError(priv_key_uri)
-
-    def sign(self, payload: bytes) -> Signature:
-        """Sign bytes."""
-        return Signature(self._public.keyid, self._signer.sign(payload).hex())
-
-
-def tuf_key(spki_der: bytes) -> SSlibKey:
-    """Return the TUF form of a public key; raises policy/bad-root for a kind that is not known here."""
-    try:
-        public = load_der_public_key(spki_der)
-    except ValueError as error:
-        raise BAD_ROOT("a public key does not parse") from error
-    if not isinstance(public, Ed25519PublicKey | EllipticCurvePublicKey):
-        raise BAD_ROOT("a public key is neither Ed25519 nor ECDSA P-256")
-    return SSlibKey.from_crypto(public, keyid=keyid_of(spki_der))
-
-
-def create_root(  # noqa: PLR0913 - four roles are four facts
+def create_root(
     *,
     root: RoleKeys,
     policy: RoleKeys,
@@ -146,9 +107,9 @@ def create_root(  # noqa: PLR0913 - four roles are four facts
 
     ``timestamp`` is the hub's public key. Raises policy/bad-root when the signers do not reach the root's threshold.
     """
-    signed = Root(version=1, expires=_expiry(now, ROOT_LIFE), consistent_snapshot=True)
+    signed = Root(version=1, expires=expiry(now, ROOT_LIFE), consistent_snapshot=True)
     _set_roles(signed, {"root": root, "targets": policy, "snapshot": publisher, "timestamp": timestamp})
-    data = _sign(signed, signers)
+    data = sign_metadata(signed, signers)
     trust.realm_of(data)
     return data
 
@@ -162,9 +123,9 @@ def rotate_root(
     """
     signed = trust.parse(Root, roots[-1]).signed
     signed.version += 1
-    signed.expires = _expiry(now, ROOT_LIFE)
+    signed.expires = expiry(now, ROOT_LIFE)
     _set_roles(signed, changes)
-    data = _sign(signed, signers)
+    data = sign_metadata(signed, signers)
     try:
         _verified_roots((*roots, data))
     except RepositoryError as error:
@@ -200,7 +161,7 @@ def _check_threshold(name: str, keys: RoleKeys) -> None:
         raise BAD_ROOT(f"role {name} has {len(set(keys.keys))} keys, and a threshold of {keys.threshold}")
 
 
-def publish(  # noqa: PLR0913 - what is published and by whom, all keyword-only
+def publish(
     state: RepositoryState,
     *,
     bundles: Sequence[bytes],
@@ -220,24 +181,28 @@ def publish(  # noqa: PLR0913 - what is published and by whom, all keyword-only
     _check_realm(state, bindings, keyring)
     content = _content(bundles, bindings)
     keyring_data = canonical.encode(keyring.to_json())
-    targets = Targets(present.next("targets"), expires=_expiry(now, TARGETS_LIFE), targets=_files(content))
+    targets = Targets(present.next("targets"), expires=expiry(now, TARGETS_LIFE), targets=_files(content))
     _check_threshold(KEYRING_ROLE, keyring_keys)
     tuf_keys = [tuf_key(spki) for spki in dict.fromkeys(keyring_keys.keys)]
     role = DelegatedRole(
-        KEYRING_ROLE, [key.keyid for key in tuf_keys], keyring_keys.threshold, True, paths=[f"{KEYRING_ROLE}/*"]  # noqa: FBT003 - TUF's own signature
+        KEYRING_ROLE,
+        [key.keyid for key in tuf_keys],
+        keyring_keys.threshold,
+        terminating=True,
+        paths=[f"{KEYRING_ROLE}/*"],
     )
     targets.delegations = Delegations({key.keyid: key for key in tuf_keys}, {KEYRING_ROLE: role})
     keyring_signed = Targets(
-        present.next(KEYRING_ROLE), expires=_expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: keyring_data})
+        present.next(KEYRING_ROLE), expires=expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: keyring_data})
     )
     files = (
-        MetadataFile("targets", targets.version, _sign(targets, keys.policy)),
-        MetadataFile(KEYRING_ROLE, keyring_signed.version, _sign(keyring_signed, keys.keyring)),
+        MetadataFile("targets", targets.version, sign_metadata(targets, keys.policy)),
+        MetadataFile(KEYRING_ROLE, keyring_signed.version, sign_metadata(keyring_signed, keys.keyring)),
     )
     return _finish(state, present, files, {**content, KEYRING_TARGET: keyring_data}, keys, now)
 
 
-def publish_keyring(  # noqa: PLR0913
+def publish_keyring(
     state: RepositoryState,
     *,
     keyring: Keyring,
@@ -252,10 +217,12 @@ def publish_keyring(  # noqa: PLR0913
     if keyring.realm != trust.realm_of(state.roots[0]):
         raise FOREIGN_REALM(f"the keyring belongs to realm {keyring.realm}")
     data = canonical.encode(keyring.to_json())
-    signed = Targets(present.next(KEYRING_ROLE), expires=_expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: data}))
+    signed = Targets(
+        present.next(KEYRING_ROLE), expires=expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: data})
+    )
     files = (
         MetadataFile("targets", present.versions["targets"], state.targets),
-        MetadataFile(KEYRING_ROLE, signed.version, _sign(signed, keys.keyring)),
+        MetadataFile(KEYRING_ROLE, signed.version, sign_metadata(signed, keys.keyring)),
     )
     return _finish(state, present, files, {KEYRING_TARGET: data}, keys, now)
 
@@ -292,7 +259,7 @@ class _Present:
         floors = known or PolicyFloors()
         try:
             root = _verified_roots(state.roots)
-            versions = {role: 0 for role in ("targets", KEYRING_ROLE, "snapshot")}
+            versions = dict.fromkeys(("targets", KEYRING_ROLE, "snapshot"), 0)
             found = {"root": trust.RoleFloor(root.version, trust.digest_of(state.roots[-1]))}
             for role, data in _given(state):
                 metadata: Metadata[Targets] | Metadata[Snapshot] = (
@@ -309,7 +276,9 @@ class _Present:
         for role, floor in floors.roles.items():
             here = found.get(role)
             older = here is None or here.version < floor.version
-            if role != "timestamp" and (older or (here and here.version == floor.version and here.digest != floor.digest)):
+            if role != "timestamp" and (
+                older or (here and here.version == floor.version and here.digest != floor.digest)
+            ):
                 raise ROLLBACK(f"the hub shows an older or other {role} than was published before", role=role)
         return cls(root, versions)
 
@@ -362,7 +331,9 @@ def _content(bundles: Sequence[bytes], bindings: BindingSet) -> dict[str, bytes]
         content[bundle.target_path], digests[bundle.target_path] = archive, bundle.digest
     for binding in bindings.bindings:
         if digests.get(binding.bundle) != binding.bundle_digest:
-            raise INCOMPLETE(f"binding {binding.name} names a bundle that is not among those given", target=binding.bundle)
+            raise INCOMPLETE(
+                f"binding {binding.name} names a bundle that is not among those given", target=binding.bundle
+            )
     return content
 
 
@@ -379,8 +350,8 @@ def _finish(
     now: datetime,
 ) -> Publication:
     meta = {f"{file.role}.json": MetaFile.from_data(file.version, file.data, ["sha256"]) for file in files}
-    snapshot = Snapshot(present.next("snapshot"), expires=_expiry(now, SNAPSHOT_LIFE), meta=meta)
-    files = (*files, MetadataFile("snapshot", snapshot.version, _sign(snapshot, keys.publisher)))
+    snapshot = Snapshot(present.next("snapshot"), expires=expiry(now, SNAPSHOT_LIFE), meta=meta)
+    files = (*files, MetadataFile("snapshot", snapshot.version, sign_metadata(snapshot, keys.publisher)))
     _check_signatures(present.root, files, now)
     first = trust.parse(Root, state.roots[0]).signed.version
     roots = tuple(MetadataFile("root", first + index, data) for index, data in enumerate(state.roots))
@@ -407,18 +378,9 @@ def _check_signatures(root: Root, files: tuple[MetadataFile, ...], now: datetime
             raise EXPIRED(f"{role} version {metadata.signed.version} has expired; publish again", role=role)
 
 
-def _expiry(now: datetime, life: timedelta) -> datetime:
-    return (now + life).replace(microsecond=0)
-
-
-def _sign(signed: T, signers: Sequence[Ed25519Signer]) -> bytes:
-    metadata: Metadata[T] = Metadata(signed)
-    for signer in signers:
-        metadata.sign(TufSigner(signer), append=True)
-    return metadata.to_bytes()
-
-
-def sign_timestamp(version: int, snapshot: MetadataFile, signer: Ed25519Signer, *, now: datetime, life: timedelta) -> bytes:
+def sign_timestamp(
+    version: int, snapshot: MetadataFile, signer: Ed25519Signer, *, now: datetime, life: timedelta
+) -> bytes:
     """Sign a timestamp that names one snapshot: the one thing a hub signs."""
     meta = MetaFile.from_data(snapshot.version, snapshot.data, ["sha256"])
-    return _sign(Timestamp(version, expires=_expiry(now, life), snapshot_meta=meta), (signer,))
+    return sign_metadata(Timestamp(version, expires=expiry(now, life), snapshot_meta=meta), (signer,))

@@ -62,7 +62,7 @@ class PolicyFloors:
             version = entry.get("version") if isinstance(entry, dict) else None
             digest = entry.get("digest") if isinstance(entry, dict) else None
             if not isinstance(version, int) or not isinstance(digest, str):
-                raise ValueError(f"floor of {role} is malformed")
+                raise ValueError(f"floor of {role} is malformed")  # noqa: TRY004 - as above
             roles[role] = RoleFloor(version, digest)
         return cls(roles)
 
@@ -169,7 +169,9 @@ def verify_set(source: MetadataSet) -> ParsedSet:
         targets = _signed_by(root, parse(Targets, source.targets), Targets.type)
         check_delegation(targets)
         keyring = _signed_by(targets, parse(Targets, source.keyring), KEYRING_ROLE)
-        _check_versions(timestamp, snapshot, {"targets": (targets, source.targets), KEYRING_ROLE: (keyring, source.keyring)})
+        _check_versions(
+            timestamp, snapshot, {"targets": (targets, source.targets), KEYRING_ROLE: (keyring, source.keyring)}
+        )
     except RepositoryError as error:
         raise UNVERIFIED(f"the policy metadata does not verify: {error}") from error
     if keyring.delegations is not None or set(keyring.targets) != {KEYRING_TARGET}:

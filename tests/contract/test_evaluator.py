@@ -21,9 +21,7 @@ OTHER_REALM = "sha256:" + "9" * 64
 
 
 @pytest.fixture(params=["fake", pytest.param("opa", marks=pytest.mark.real)])
-async def evaluator(
-    request: pytest.FixtureRequest, tmp_path: Path, opa_binary: Path
-) -> AsyncIterator[Evaluator]:
+async def evaluator(request: pytest.FixtureRequest, tmp_path: Path, opa_binary: Path) -> AsyncIterator[Evaluator]:
     """Return an evaluator that denies objects of kind Bad by rule base/no."""
     if request.param == "fake":
         yield FakeEvaluator({"Bad": ("base/no", "no Bad")}, realm=WORLD.realm)

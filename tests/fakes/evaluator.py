@@ -27,7 +27,9 @@ class FakeEvaluator:
         self.has_set = True
         self.available = True
         bundle = Bundle("fake", "1.0.0", ("fake",), "fake/deny", "sha256:" + "f" * 64, {})
-        self._bound = (gate.BoundBundle(Binding("fake", bundle.target_path, bundle.digest, Selector(all=True)), bundle),)
+        self._bound = (
+            gate.BoundBundle(Binding("fake", bundle.target_path, bundle.digest, Selector(all=True)), bundle),
+        )
 
     async def decide(self, request: DecisionInput) -> Decision:
         """Decide by kind alone."""

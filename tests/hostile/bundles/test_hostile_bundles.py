@@ -22,12 +22,14 @@ GOOD = json.dumps(
 
 
 def entry(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    """Return one member of an archive."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, link, len(data)
     return info, data
 
 
 def packed(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    """Return an archive of members, unchecked."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as file:
         for info, data in entries:
@@ -36,15 +38,18 @@ def packed(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 
 def with_extra(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    """Return a good bundle with further members."""
     return packed(entry(".manifest", GOOD), entry("base/main.rego", module("base", "x := 1")), *entries)
 
 
 def manifest(**changes: object) -> bytes:
+    """Return a good bundle with a changed manifest."""
     document = {**json.loads(GOOD), **changes}
     return packed(entry(".manifest", json.dumps(document).encode()), entry("base/a.rego", module("base", "x := 1")))
 
 
 def code_of(data: bytes) -> str:
+    """Return the code a bundle is refused with."""
     with pytest.raises(CellwardError) as caught:
         bundle.read_bundle(data)
     return caught.value.code

@@ -16,11 +16,13 @@ REALM = "sha256:" + "a" * 64
 
 
 def binding(limit: int, on_stale: OnStale, name: str = "a", selector: Selector | None = None) -> Binding:
+    """Return a binding with a limit."""
     chosen = selector or Selector(all=True)
     return Binding(name, "bundles/a-1.tar.gz", "sha256:" + "b" * 64, chosen, "enforce", limit, on_stale)
 
 
 def verified(expires: datetime, *bindings: Binding) -> VerifiedSet:
+    """Return a set that expires."""
     keyring = Keyring(REALM, 1, ())
     return VerifiedSet(REALM, 1, 1, 1, 1, 1, expires, keyring, BindingSet(REALM, bindings), {}, {})
 

@@ -14,7 +14,8 @@ from tuf.api.metadata import Metadata, Root, Targets
 from cellward.documents.dsse import Ed25519Signer
 from cellward.errors import CellwardError
 from cellward.policy import trust
-from cellward.policy.publisher import MetadataFile, TufSigner, create_root, sign_timestamp
+from cellward.policy.publisher import MetadataFile, create_root, sign_timestamp
+from cellward.policy.signing import TufSigner
 from cellward.policy.trust import PolicyFloors, RoleFloor
 from tests.fakes.policy import PolicyWorld, denying, keys_of, now
 
@@ -33,6 +34,7 @@ def metadata_set(world: PolicyWorld) -> trust.MetadataSet:
 
 
 def code_of(source: trust.MetadataSet) -> str:
+    """Return the code a set is refused with."""
     with pytest.raises(CellwardError) as caught:
         trust.verify_set(source)
     return caught.value.code
@@ -78,6 +80,7 @@ def test_one_key_under_two_ids_does_not_count_twice() -> None:
 
 
 def replace_keyid(root: Root, keyid: str, other: str) -> SSlibKey:
+    """Return the same key under another id."""
     key = root.keys[keyid]
     return SSlibKey(other, key.keytype, key.scheme, key.keyval)
 
@@ -142,10 +145,11 @@ def test_floors_never_go_down(role: str, version: int) -> None:
     try:
         after = trust.accept(parsed, before, now())
     except CellwardError as error:
-        assert error.code == "policy/rollback"
-        assert version >= 1
+        refused = error.code
     else:
+        refused = ""
         assert after.roles[role].version > version
+    assert refused == ("policy/rollback" if version >= 1 else "")
 
 
 def test_lifetimes_are_those_of_the_given_clock() -> None:
@@ -161,7 +165,13 @@ def test_floors_are_read_strictly() -> None:
     """A floors file is what was written, or an error."""
     floors = trust.accept(trust.verify_set(metadata_set(WORLD)), PolicyFloors(), now())
     assert PolicyFloors.from_json(floors.to_json()) == floors
-    malformed: list[object] = [None, [], {"root": 1}, {"root": {"version": "1", "digest": "x"}}, {"root": {"version": 1}}]
+    malformed: list[object] = [
+        None,
+        [],
+        {"root": 1},
+        {"root": {"version": "1", "digest": "x"}},
+        {"root": {"version": 1}},
+    ]
     for value in malformed:
         with pytest.raises(ValueError, match="floor"):
             PolicyFloors.from_json(value)

@@ -55,30 +55,36 @@ class TinyTufStore:
 
 @pytest.fixture
 def world() -> PolicyWorld:
+    """Return an authority."""
     return PolicyWorld()
 
 
 @pytest.fixture
 def store() -> TinyTufStore:
+    """Return an empty store."""
     return TinyTufStore()
 
 
 @pytest.fixture
 def clock() -> ManualClock:
+    """Return a clock that stands at now."""
     return ManualClock(now())
 
 
 @pytest.fixture
 def repository(world: PolicyWorld, store: TinyTufStore, clock: ManualClock) -> TufRepository:
+    """Return a repository over both."""
     return TufRepository(store, world.hub_key, clock, realm=world.realm)
 
 
 def take(world: PolicyWorld, publication: Publication) -> Publication:
+    """Take a publication over as published."""
     world.take(publication)
     return publication
 
 
 async def refused(repository: TufRepository, store: TinyTufStore, upload: Publication) -> str:
+    """Return the code an upload is refused with; it must leave no trace."""
     before = (dict(store.metadata), dict(store.targets))
     with pytest.raises(CellwardError) as caught:
         await repository.publish(upload)
@@ -246,7 +252,11 @@ async def test_serves_known_roles_only(world: PolicyWorld, repository: TufReposi
 
 @pytest.mark.parametrize("roots", [["base", "system"], [""], []])
 async def test_hostile_bundle_with_good_signatures_is_refused(
-    world: PolicyWorld, store: TinyTufStore, repository: TufRepository, roots: list[str], monkeypatch: pytest.MonkeyPatch
+    world: PolicyWorld,
+    store: TinyTufStore,
+    repository: TufRepository,
+    roots: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bundle that claims the engine's guard is refused although the security team signed it."""
     evil = archive("base", "1.0.1", "x := 1", roots=roots)
@@ -259,4 +269,4 @@ async def test_hostile_bundle_with_good_signatures_is_refused(
 
 def test_limits_of_one_fetch() -> None:
     """The client never asks for more than a role may have."""
-    assert max(client._LIMITS.values()) <= 2_000_000  # noqa: SLF001
+    assert max(client._LIMITS.values()) <= 2_000_000
