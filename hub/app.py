@@ -19,9 +19,9 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from cellward.audit.vkey import format_vkey
 from cellward.documents.dsse import Ed25519Signer
 from cellward.identity import contexts
-from cellward.audit.vkey import format_vkey
 from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.files import write_atomic
