@@ -280,10 +280,10 @@ async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
                 audit_size=await hub.store.audit.size(),
                 certificates={"hub": hub.leaf.leaf.not_after.timestamp()},
             )
-            hub.health.set("store", True)
+            hub.health.set("store", ok=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
             _log.warning("housekeeping-failed", error=str(error))
-            hub.health.set("store", False, "store/unavailable", "The store does not answer.")
+            hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")
         try:
             async with asyncio.timeout(_HOUSEKEEPING):
                 await stop.wait()
@@ -304,7 +304,7 @@ async def _first_admin(hub: Hub) -> None:
 
 
 def _passphrase(settings: HubSettings) -> bytes:
-    """Passphrase of the hub's keys: from its file, or from one made beside the keys, which protects little and is told."""
+    """Passphrase of the hub's keys: from its file, or one made beside the keys, which protects little and is told."""
     path: Path | None = settings.passphrase_file
     if path is not None:
         return path.read_bytes().strip()

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
     from hub.store.interfaces import TufStore
 
-#: How long a timestamp lives; agents refuse more than 24 h.
+#: How long a timestamp lives unless the settings say otherwise; agents refuse more than 24 h.
 TIMESTAMP_LIFE = timedelta(hours=12)
-#: It is renewed when less than this is left.
-RENEW_BEFORE = timedelta(hours=9)
+#: It is renewed when less than this share of its life is left: three tries a day may fail before agents notice.
+RENEW_BELOW = 0.75
 #: How often the timer looks, seconds.
 RENEW_INTERVAL = 600.0
 ROLES = ("root", "targets", KEYRING_ROLE, "snapshot", "timestamp")
@@ -79,11 +79,20 @@ class TufRepository:
         on_new_timestamp: awaited with the new version after each publish and renewal; must not raise.
     """
 
-    def __init__(self, store: TufStore, signer: Ed25519Signer, clock: Clock, *, realm: str | None = None) -> None:
+    def __init__(
+        self,
+        store: TufStore,
+        signer: Ed25519Signer,
+        clock: Clock,
+        *,
+        realm: Callable[[], str | None] = lambda: None,
+        life: timedelta = TIMESTAMP_LIFE,
+    ) -> None:
         self._store = store
         self._signer = signer
         self._clock = clock
         self._realm = realm
+        self._life = life
         self._lock = asyncio.Lock()
         self.on_new_timestamp: list[Callable[[int], Awaitable[None]]] = []
 
@@ -140,7 +149,8 @@ class TufRepository:
 
     def _check_realm(self, root: bytes) -> str:
         realm = trust.realm_of(root)
-        if self._realm is not None and realm != self._realm:
+        expected = self._realm()
+        if expected is not None and realm != expected:
             raise FOREIGN_REALM(f"the upload belongs to realm {realm}")
         return realm
 
@@ -206,7 +216,7 @@ class TufRepository:
         await self._store.publish(files, used, expect)
 
     def _timestamp(self, version: int, snapshot: MetadataFile) -> bytes:
-        return sign_timestamp(version, snapshot, self._signer, now=self._clock.now(), life=TIMESTAMP_LIFE)
+        return sign_timestamp(version, snapshot, self._signer, now=self._clock.now(), life=self._life)
 
     async def renew_timestamp(self) -> int | None:
         """Sign a new timestamp for the snapshot served; return its version, or None when nothing was published."""
@@ -222,12 +232,12 @@ class TufRepository:
         return version
 
     async def renew_if_due(self) -> int | None:
-        """Renew when less than nine of the twelve hours are left."""
+        """Renew when less than RENEW_BELOW of its life is left."""
         old = await self._newest("timestamp")
         if old is None:
             return None
         left = trust.parse(Timestamp, old.data).signed.expires - self._clock.now()
-        return await self.renew_timestamp() if left < RENEW_BEFORE else None
+        return await self.renew_timestamp() if left < self._life * RENEW_BELOW else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Renew on a timer until ``stop``; a failure is logged and tried again at the next tick."""

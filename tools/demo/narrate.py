@@ -79,6 +79,7 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float, narrator:
         what: the condition, for the story and for the error.
         probe: returns None or a false value while the condition does not hold.
         timeout: seconds.
+        narrator: who tells that it takes long.
 
     Raises:
         StepFailedError: the condition did not come true in time.

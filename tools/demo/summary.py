@@ -38,7 +38,7 @@ def _each_rule_meant(value: Any) -> bool:
 
 
 def _each_under_five_seconds(value: Any) -> bool:
-    return REQUIRED_DRIFT <= set(value or {}) and all(0 < ms < 5000 for ms in value.values())
+    return set(value or {}) >= REQUIRED_DRIFT and all(0 < ms < 5000 for ms in value.values())
 
 
 CONDITIONS: Mapping[str, Callable[[Any], bool]] = {

@@ -41,9 +41,9 @@ def _image(kube: Kubectl) -> None:
 
 def _sidecar(kube: Kubectl) -> None:
     extra = {"name": "sidecar", "image": "evil.example/listener:1"}
-    kube.patch("deployment", NAMESPACE, DEPLOYMENT, [
-        {"op": "add", "path": "/spec/template/spec/containers/-", "value": extra}
-    ])
+    kube.patch(
+        "deployment", NAMESPACE, DEPLOYMENT, [{"op": "add", "path": "/spec/template/spec/containers/-", "value": extra}]
+    )
 
 
 TAMPERINGS = (
@@ -94,7 +94,7 @@ def repaired_after(kube: Kubectl, tampering: Tampering) -> int:
         if now is None or released_state(now) != released_state(before):
             return False
         touched = now["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
-        return touched or now["metadata"]["uid"] != before["metadata"]["uid"]
+        return bool(touched or now["metadata"]["uid"] != before["metadata"]["uid"])
 
     wait_for(f"{tampering.name} to be undone", lambda: undone() or None, 15)
     return max(1, round((time.monotonic() - begun) * 1000))

@@ -74,7 +74,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def repository(world: PolicyWorld, store: TinyTufStore, clock: ManualClock) -> TufRepository:
     """Return a repository over both."""
-    return TufRepository(store, world.hub_key, clock, realm=world.realm)
+    return TufRepository(store, world.hub_key, clock, realm=lambda: world.realm)
 
 
 def take(world: PolicyWorld, publication: Publication) -> Publication:

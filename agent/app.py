@@ -1,0 +1,312 @@
+"""The agent's composition root: the only place that knows every part, builds them in order and runs them as root tasks.
+
+Order of dependence: API server, durable state with its anchor, identity, recorder, policy engine, cell engine, link.
+Nothing here is asked of the hub that is needed to enforce what was accepted before (V1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from agent.anchor import SecretAnchor
+from agent.applier.engine import CellEngine
+from agent.audit.recorder import Recorder
+from agent.audit.statement import StatementKey
+from agent.isolation.driver import NetworkPolicyDriver
+from agent.isolation.prober import UnprovedProber
+from agent.kube.client import KubeClient
+from agent.link.audit_push import AuditPush
+from agent.link.channels import ChannelHolder
+from agent.link.client import LinkClient, Streams
+from agent.link.content import HubContent
+from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
+from agent.link.identity import IdentityStore, LinkIdentity
+from agent.link.interfaces import AgentDescription
+from agent.link.metrics_push import MetricsPush
+from agent.measure import Gauges
+from agent.metrics.page import MetricsPage
+from agent.metrics.registry import AgentMetrics
+from agent.metrics.snapshot import take_snapshot
+from agent.policy.service import EngineFacts, PolicyService
+from agent.ports import AgentPorts, PolicyRefresher
+from agent.settings import AgentSettings
+from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
+from cellward.documents.facts import ClusterFacts
+from cellward.documents.model import SUPPORTED_SCHEMAS
+from cellward.errors import CellwardError, Unavailable
+from cellward.policy import trust
+from cellward.runtime.backoff import FullJitter
+from cellward.runtime.clock import SystemClock
+from cellward.runtime.health import HealthRegistry
+from cellward.runtime.supervise import Task, supervise
+from cellward.version import VERSION
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class Base:
+    """What has to be there before the agent knows its own name."""
+
+    settings: AgentSettings
+    clock: SystemClock
+    health: HealthRegistry
+    kube: KubeClient
+    anchor: SecretAnchor
+    db: SqliteStateDb
+    statement: StatementKey
+    channels: ChannelHolder
+    keeper: IdentityKeeper
+
+
+@dataclass
+class Agent:
+    """Every part of a running agent; built by ``open_agent``."""
+
+    base: Base
+    recorder: Recorder
+    policy: PolicyService
+    engine: CellEngine
+    refresher: PolicyRefresher
+    link: LinkClient
+    metrics: AgentMetrics
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set; raises what the first failing part raised."""
+        base, intervals = self.base, self.base.settings.intervals
+        tasks = [
+            Task("anchor", AnchorKeeper(base.db, base.anchor, base.clock, base.health, intervals.anchor).run),
+            Task("cells", self.engine.run),
+            Task("policy", self.refresher.run),
+            Task("link", self.link.run),
+        ]
+        if base.settings.metrics_listen:
+            tasks.append(Task("metrics", MetricsPage(self.metrics.registry, base.settings.metrics_listen).run))
+        await supervise(tasks, stop)
+
+
+@asynccontextmanager
+async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
+    """Build every part over the settings.
+
+    Raises:
+        CellwardError: the API server does not answer, the state is in use, the root is not this realm's, and so on.
+    """
+    async with _open_base(settings) as base:
+        identity = await base.keeper.obtain()
+        agent = await _compose(base, identity)
+        try:
+            await agent.recorder.record_findings()
+            await agent.recorder.record("agent.start", "agent", "done", details={"version": VERSION})
+            for finding in agent.policy.findings:
+                await agent.recorder.record_or_count(
+                    "state.finding", "policy", "finding", code=finding.code, reason=finding.message
+                )
+            yield agent
+            await agent.recorder.record_or_count("agent.stop", "agent", "done")
+        finally:
+            await agent.policy.close()
+
+
+@asynccontextmanager
+async def _open_base(settings: AgentSettings) -> AsyncIterator[Base]:
+    clock = SystemClock()
+    health = HealthRegistry(clock)
+    kube = await KubeClient.connect(settings.kubeconfig)
+    try:
+        anchor = SecretAnchor(kube, settings.namespace)
+        opened = await open_state(
+            settings.state_dir,
+            clock=clock,
+            anchor=anchor,
+            max_bytes=settings.spool.max_bytes,
+            audit_max_bytes=settings.spool.audit_max_bytes,
+        )
+        try:
+            statement = StatementKey.load_or_create(settings.state_dir)
+            channels = ChannelHolder()
+            enrolment = EnrolmentSettings(
+                realm=settings.realm,
+                uid=opened.db.uid,
+                statement_spki_der=statement.spki_der,
+                enrolment_address=settings.enrolment_address,
+                hub_ca_pem=settings.hub_ca_file.read_bytes(),
+                token_file=settings.join_token_file,
+            )
+            store = IdentityStore(settings.state_dir / "identity")
+            keeper = IdentityKeeper(enrolment, store, channels, clock, health)
+            yield Base(settings, clock, health, kube, anchor, opened.db, statement, channels, keeper)
+        finally:
+            await opened.db.close()
+    finally:
+        await kube.close()
+
+
+async def _compose(base: Base, identity: LinkIdentity) -> Agent:
+    settings = base.settings
+    facts = _facts(settings, identity.name, base.db.uid)
+    recorder = Recorder(
+        base.db.audit,
+        base.clock,
+        realm=settings.realm,
+        uid=base.db.uid,
+        cluster=lambda: identity.name,
+        actor=lambda: identity.spiffe_id,
+        health=base.health,
+    )
+    policy = PolicyService(
+        state_dir=settings.state_dir,
+        root=_root(settings),
+        realm=settings.realm,
+        facts=facts,
+        opa_binary=settings.opa_binary,
+        clock=base.clock,
+        health=base.health,
+    )
+    await policy.start()
+    content = HubContent(base.channels)
+    refresher = PolicyRefresher(policy, content, recorder, base.clock, settings.intervals.policy_refresh)
+    metrics = AgentMetrics()
+    engine = _engine(base, facts, recorder, policy, content, metrics)
+    policy.on_switch.append(engine.policy_changed)
+    ports = AgentPorts(engine, policy, refresher, facts, base.health)
+    gauges = Gauges(metrics, base.health, base.db, recorder, policy, engine, base.channels, base.clock)
+    link = await _link(base, facts, recorder, ports, gauges)
+    engine.on_status = link.send_report
+    engine.on_receipt = link.send_receipt
+    return Agent(base, recorder, policy, engine, refresher, link, metrics)
+
+
+def _engine(
+    base: Base,
+    facts: ClusterFacts,
+    recorder: Recorder,
+    policy: PolicyService,
+    content: HubContent,
+    metrics: AgentMetrics,
+) -> CellEngine:
+    return CellEngine(
+        kube=base.kube,
+        db=base.db,
+        recorder=recorder,
+        policy=policy,
+        documents=content,
+        isolation=NetworkPolicyDriver(base.kube),
+        prober=UnprovedProber(base.clock),
+        statement=base.statement,
+        facts=facts,
+        realm=base.settings.realm,
+        timer=base.clock,
+        health=base.health,
+    )
+
+
+async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: AgentPorts, gauges: Gauges) -> LinkClient:
+    settings, intervals = base.settings, base.settings.intervals
+    backoff = FullJitter(intervals.backoff_base, intervals.backoff_cap)
+    audit = AuditPush(
+        base.channels,
+        base.db.audit,
+        recorder,
+        base.statement,
+        realm=settings.realm,
+        uid=base.db.uid,
+        timer=base.clock,
+        health=base.health,
+        interval=intervals.audit,
+        backoff=FullJitter(intervals.backoff_base, intervals.backoff_cap),
+    )
+    push = MetricsPush(base.channels, lambda: take_snapshot(gauges.refreshed()), base.clock, interval=intervals.metrics)
+    engine_facts = await _engine_facts(ports.policy_service)
+    description = AgentDescription(
+        realm=settings.realm,
+        facts=facts,
+        agent_version=VERSION,
+        opa_version=engine_facts.version,
+        capabilities_digest=engine_facts.capabilities_digest,
+        schemas=sorted(SUPPORTED_SCHEMAS),
+    )
+    return LinkClient(
+        description,
+        boot_id=uuid.uuid4().hex,
+        statement_keyid=base.statement.keyid,
+        keeper=base.keeper,
+        channels=base.channels,
+        db=base.db,
+        ports=ports,
+        timer=base.clock,
+        health=base.health,
+        streams=Streams((audit.run, push.run, gauges.run), audit.on_log_origin),
+        heartbeat=intervals.heartbeat,
+        status_interval=intervals.status,
+        backoff=backoff,
+    )
+
+
+async def _engine_facts(policy: PolicyService) -> EngineFacts:
+    """Version and capabilities for Hello; unknown while the binary is not there, which is a condition of its own."""
+    try:
+        return await policy.engine_facts()
+    except CellwardError as error:
+        _log.warning("policy-engine-unknown", code=error.code, reason=error.message)
+        return EngineFacts("", "")
+
+
+def _root(settings: AgentSettings) -> bytes:
+    """TUF root from the install; it must be the one the realm is named after."""
+    root = settings.root_file.read_bytes()
+    realm = trust.realm_of(root)
+    if realm != settings.realm:
+        raise trust.foreign_root(settings.realm, realm)
+    return root
+
+
+def _facts(settings: AgentSettings, name: str, uid: str) -> ClusterFacts:
+    facts = settings.facts
+    return ClusterFacts(
+        name=name,
+        uid=uid,
+        environments=facts.environments,
+        production=facts.production,
+        labels=dict(facts.labels),
+        region=facts.region,
+        projects=facts.projects,
+    )
+
+
+async def main(settings: AgentSettings) -> None:
+    """Run an agent until SIGTERM or SIGINT; wait for an API server that is not there yet."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    working = asyncio.create_task(_work(settings, stop), name="agent")
+    await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done() and stop.is_set():
+        # Joining and waiting for the API server know nothing of ``stop``; supervised parts end by themselves.
+        await asyncio.wait({working}, timeout=15)
+    working.cancel()
+    stopping.cancel()
+    outcome = (await asyncio.gather(working, stopping, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+
+
+async def _work(settings: AgentSettings, stop: asyncio.Event) -> None:
+    backoff = FullJitter(settings.intervals.backoff_base, settings.intervals.backoff_cap)
+    while not stop.is_set():
+        try:
+            async with open_agent(settings) as agent:
+                await agent.run(stop)
+        except Unavailable as error:
+            # Typically an API server that restarts; a crash loop would only make the wait longer (V16).
+            _log.warning("agent-waits", code=error.code, reason=error.message)
+            await asyncio.sleep(backoff.next())

@@ -1,0 +1,95 @@
+"""Reads the agent's parts into its metrics just before they are shown; the parts themselves only keep counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from agent.applier.engine import CellEngine
+from agent.audit.recorder import Recorder
+from agent.link.channels import ChannelHolder
+from agent.metrics.registry import AgentMetrics
+from agent.policy.service import PolicyService
+from agent.spool.interfaces import StateDb
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Timer
+from cellward.runtime.health import HealthRegistry
+from cellward.telemetry import metrics as names
+from cellward.version import VERSION
+
+_log = structlog.get_logger()
+#: Seconds between two looks at what can only be asked asynchronously.
+_INTERVAL = 5.0
+_ISOLATION = ("enforced", "not-enforced", "unknown")
+
+
+@dataclass
+class Gauges:
+    """Fills the gauges of ``metrics`` from the parts."""
+
+    metrics: AgentMetrics
+    health: HealthRegistry
+    db: StateDb
+    recorder: Recorder
+    policy: PolicyService
+    engine: CellEngine
+    channels: ChannelHolder
+    timer: Timer
+    _depth: int = 0
+
+    async def run(self) -> None:
+        """Keep what only a query tells; runs beside the link until cancelled."""
+        while True:
+            try:
+                self._depth = await self.db.audit.depth()
+            except CellwardError as error:
+                _log.warning("spool-depth-unknown", code=error.code)
+            await self.timer.sleep(_INTERVAL)
+
+    def refreshed(self) -> CollectorRegistry:
+        """Set every gauge and return the registry."""
+        conditions = {(condition.name,): float(condition.ok) for condition in self.health.get()}
+        self.metrics.set(names.AGENT_INFO, 1, version=VERSION, opa_version="")
+        self.metrics.replace(names.AGENT_CONDITION, conditions)
+        self.metrics.set(names.AGENT_LINK_CONNECTED, conditions.get(("hub-link",), 0.0))
+        self.metrics.set(names.AGENT_SPOOL_RECORDS, self._depth)
+        identity = self.channels.identity
+        if identity is not None:
+            self.metrics.set(names.AGENT_CERTIFICATE_EXPIRY, identity.not_after_unix)
+        self._policy()
+        self._cells()
+        return self.metrics.registry
+
+    def _policy(self) -> None:
+        current = self.policy.current
+        if current is None:
+            self.metrics.set(names.AGENT_POLICY_EXPIRY, 0)
+            return
+        self.metrics.set(names.AGENT_POLICY_EXPIRY, current.snapshot_expires.timestamp())
+        versions = {
+            ("root",): current.root_version,
+            ("snapshot",): current.snapshot_version,
+            ("targets",): current.targets_version,
+        }
+        self.metrics.replace(names.AGENT_POLICY_VERSION, {key: float(value) for key, value in versions.items()})
+
+    def _cells(self) -> None:
+        reports = self.engine.reports()
+        phases = Counter(report.phase for report in reports)
+        self.metrics.replace(names.AGENT_CELLS, {(phase,): float(count) for phase, count in phases.items()})
+        ready: dict[tuple[str, ...], float] = {}
+        objects: dict[tuple[str, ...], float] = {}
+        isolation: dict[tuple[str, ...], float] = {}
+        for report in reports:
+            key = (report.project, report.cell, report.environment)
+            ready[key] = float(report.phase == "ready")
+            objects[*key, "ready"] = report.objects_ready
+            objects[*key, "not-ready"] = report.objects_total - report.objects_ready
+            for state in _ISOLATION:
+                isolation[*key, state] = float(report.isolation == state)
+        self.metrics.replace(names.AGENT_CELL_READY, ready)
+        self.metrics.replace(names.AGENT_CELL_OBJECTS, objects)
+        self.metrics.replace(names.AGENT_ISOLATION, isolation)

@@ -1,0 +1,141 @@
+"""Adapters between rooms, used by ``agent.app`` alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from agent.applier.engine import CellEngine
+from agent.audit.interfaces import RecorderPort, RefusalText
+from agent.link.interfaces import CellReport, CommandKind, CommandOutcome, CommandRequest, PolicyPosition
+from agent.policy.interfaces import ContentSource
+from agent.policy.service import PolicyService
+from cellward.documents.facts import ClusterFacts
+from cellward.errors import CellwardError, Unavailable
+from cellward.policy.model import VerifiedSet
+from cellward.runtime.clock import Timer
+from cellward.runtime.health import HealthRegistry
+from cellward.wire.codec import DesiredItem
+
+_log = structlog.get_logger()
+
+
+def position_of(verified: VerifiedSet | None) -> PolicyPosition:
+    """Versions for Hello and AgentStatus; zeros without a set."""
+    if verified is None:
+        return PolicyPosition()
+    return PolicyPosition(
+        root=verified.root_version,
+        timestamp=verified.timestamp_version,
+        snapshot=verified.snapshot_version,
+        targets=verified.targets_version,
+        snapshot_expires_unix=int(verified.snapshot_expires.timestamp()),
+        bundles=dict(verified.digests),
+    )
+
+
+def authority_of(verified: VerifiedSet | None, facts: ClusterFacts) -> str:
+    """``authors+hub`` where a signed binding admits the hub's attestation key: never where production is a fact."""
+    admitted = verified is not None and bool(set(verified.binding_set.hub_attestation) & set(facts.environments))
+    return "authors+hub" if admitted and not facts.production else "authors"
+
+
+@dataclass
+class PolicyRefresher:
+    """Root task: refreshes policy on a notice, and on a timer in case a notice was lost; records what came of it."""
+
+    policy: PolicyService
+    source: ContentSource
+    recorder: RecorderPort
+    timer: Timer
+    interval: float
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _last_refusal: str = ""
+
+    def notice(self) -> None:
+        """Hear that there is something newer."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Refresh until cancelled; a refusal is recorded once, the set in force goes on deciding (V8)."""
+        while True:
+            try:
+                async with asyncio.timeout(self.interval):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self.once()
+
+    async def once(self) -> None:
+        """Refresh now."""
+        try:
+            accepted = await self.policy.refresh(self.source)
+        except Unavailable as error:
+            _log.info("policy-refresh-postponed", code=error.code, reason=error.message)
+        except CellwardError as error:
+            if error.code + error.message != self._last_refusal:
+                self._last_refusal = error.code + error.message
+                await self.recorder.record_or_count(
+                    "policy.refuse", "policy", "deny", code=error.code, reason=error.message
+                )
+        else:
+            self._last_refusal = ""
+            if accepted is not None:
+                await self.recorder.record_or_count(
+                    "policy.accept", "policy", "allow", reason=f"snapshot {accepted.snapshot_version} verified"
+                )
+
+
+@dataclass
+class AgentPorts:
+    """What the link calls; satisfies ``agent.link.interfaces.LinkPorts``."""
+
+    engine: CellEngine
+    policy_service: PolicyService
+    refresher: PolicyRefresher
+    facts: ClusterFacts
+    health: HealthRegistry
+
+    async def on_item(self, item: DesiredItem) -> None:
+        """Hand a desired item to the engine."""
+        await self.engine.submit(item)
+
+    async def on_policy_notice(self, version: int) -> None:
+        """Refresh policy; the version itself is only a hint of the hub."""
+        _log.debug("policy-notice", version=version)
+        self.refresher.notice()
+
+    async def on_command(self, command: CommandRequest) -> CommandOutcome:
+        """Carry out resync, probe or diagnose (V2)."""
+        match command.kind:
+            case CommandKind.RESYNC:
+                self.refresher.notice()
+                return CommandOutcome(ok=True)
+            case CommandKind.DIAGNOSE:
+                return CommandOutcome(ok=True, facts=self._diagnosis())
+            case _:
+                refusal = RefusalText(
+                    "agent/no-prober",
+                    "this agent has no prober of isolation yet; the state stays unknown",
+                    next="Nothing to do; probes come with a later version.",
+                )
+                return CommandOutcome(ok=False, refusal=refusal)
+
+    def policy(self) -> PolicyPosition:
+        """Versions of the verified set."""
+        return position_of(self.policy_service.current)
+
+    def _diagnosis(self) -> Mapping[str, str]:
+        return {condition.name: "ok" if condition.ok else condition.code or "not ok" for condition in self.health.get()}
+
+    def authority(self) -> str:
+        """Whether a signed binding admits the hub's attestation key here."""
+        return authority_of(self.policy_service.current, self.facts)
+
+    def reports(self) -> Sequence[CellReport]:
+        """State of every cell."""
+        return self.engine.reports()

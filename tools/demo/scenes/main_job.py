@@ -1,0 +1,155 @@
+"""The main job: policy published, agents joined, cells deployed, isolated and ready; and what policy refuses."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.demo.narrate import StepFailedError, wait_for
+from tools.demo.stage import CELLS, CLUSTERS, ENVIRONMENT, ROOT, Stage, start_agent
+from tools.demo.summary import Summary
+
+_PROOF = "starter/isolation/proof"
+_BUNDLES = ROOT / "policies"
+_SHOP = ROOT / "examples" / "boutique"
+_REFUSED = ROOT / "examples" / "refused"
+
+
+def publish(stage: Stage, *, tolerate_unknown: bool) -> dict[str, Any]:
+    """Publish the starter bundle, bound to every cluster; production may tolerate unproved isolation, if signed so."""
+    parameters = {"isolation": {"tolerate": ["unknown"]}} if tolerate_unknown else {}
+    bindings = {
+        "bindings": [
+            {
+                "name": "starter",
+                "bundle": "starter",
+                "selector": {"all": True},
+                "mode": "enforce",
+                "onStale": "refuse-new",
+                "parameters": parameters,
+            }
+        ]
+    }
+    file = stage.directory / "bindings.yaml"
+    file.write_text(yaml.safe_dump(bindings))
+    result: dict[str, Any] = stage.cli.json("policy", "publish", str(_BUNDLES), "--bindings", str(file))
+    return result
+
+
+def wait_policy(stage: Stage, snapshot: int) -> None:
+    """Wait until both agents verified this snapshot and decide on it."""
+
+    def everywhere() -> bool:
+        clusters = stage.api.get("/clusters")["items"]
+        return len(clusters) == len(CLUSTERS) and all(one["policy"]["snapshot"] >= snapshot for one in clusters)
+
+    wait_for(f"snapshot {snapshot} to be in force on both clusters", everywhere, 60, stage.narrator)
+
+
+def keys_and_policy(stage: Stage) -> None:
+    """Make all keys on this machine, give the hub its root, publish the starter bundle."""
+    narrator = stage.narrator
+    server = f"https://{stage.api_address}"
+    ca, token = stage.directory / "hub-ca.pem", stage.hub_data / "admin.token"
+    stage.cli.run("login", "--server", server, "--ca-file", str(ca), "--token-file", str(token))
+    realm = stage.cli.run("init", "--no-passphrase", "--owner", "demo").stdout.strip()
+    narrator.good(f"root, policy, keyring, publisher and author keys made here; the realm is {realm[:19]}…")
+    published = publish(stage, tolerate_unknown=False)
+    narrator.good(f"starter bundle signed here and published, snapshot {published['snapshotVersion']}")
+
+
+def join(stage: Stage) -> None:
+    """Invite both clusters and start their agents with the files the invitation wrote."""
+    for cluster in CLUSTERS:
+        start_agent(stage, cluster)
+        stage.narrator.step(f"{cluster} invited; its agent dials out to the hub")
+    stage.wait_connected(*CLUSTERS)
+    wait_policy(stage, 1)
+    stage.narrator.good("both agents joined, each verified the policy with the root it was installed with")
+
+
+def deploy_until_proof(stage: Stage, summary: Summary) -> None:
+    """Deploy the shop: development takes it, production refuses it for want of a proof of isolation."""
+    narrator = stage.narrator
+    arguments = [part for env in ("development", "production") for part in ("--environment", env)]
+    stage.cli.run("apply", "-f", str(_SHOP), *arguments)
+    narrator.step("release and deployment of four cells signed here, silently, and handed to the hub")
+    for cell in CELLS:
+        wait_for(f"{cell} on eu-1", partial(_ready, stage, "eu-1", cell), 90, narrator)
+    narrator.good("eu-1 (development): four cells isolated, applied and ready")
+
+    def refused() -> list[set[str]] | None:
+        states = [state for state in stage.api.cell_states("us-1") if state["phase"] == "refused"]
+        return [{r["rule"] for r in state["refusals"]} for state in states] if len(states) == len(CELLS) else None
+
+    rules = wait_for("us-1 to refuse the cells", refused, 60, narrator)
+    workloads = stage.kubectl["us-1"].list("deployments", "app.kubernetes.io/managed-by=cellward")
+    held = all(found == {_PROOF} for found in rules) and not workloads
+    summary.put("unproved_isolation_refused", held)
+    narrator.verdict(
+        held,
+        f"us-1 (production) refuses all four: {_PROOF}; simulated nodes carry no packets, so nothing can be proved",
+        f"us-1 refused with {rules}, and runs {len(workloads)} workloads",
+    )
+
+
+def _ready(stage: Stage, cluster: str, cell: str) -> bool:
+    return (cluster, cell) in stage.ready_cells()
+
+
+def tolerate_and_deploy(stage: Stage) -> None:
+    """Security signs that unproved isolation is tolerated here; production then takes the very same deployments."""
+    published = publish(stage, tolerate_unknown=True)
+    stage.narrator.step("security signs a binding that tolerates unproved isolation, because these nodes are simulated")
+    wait_policy(stage, published["snapshotVersion"])
+    wait_ready(stage)
+    stage.narrator.good("us-1: the same deployments, decided again, are now ready; 8 of 8 cells")
+
+
+def wait_ready(stage: Stage) -> None:
+    """Wait until every cell is ready on every cluster."""
+    wanted = len(CELLS) * len(CLUSTERS)
+    wait_for("8 of 8 cells to be ready", lambda: len(stage.ready_cells()) == wanted, 90, stage.narrator)
+
+
+def refused_by_policy(stage: Stage, summary: Summary) -> None:
+    """One cell per rule, each breaking exactly that rule."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(_REFUSED.glob("*.yaml")):
+        with stage.narrator.guarded(file.name):
+            found[file.name] = _try_refused(stage, file)
+            entry = found[file.name]
+            stage.narrator.verdict(
+                entry["refused_by"] == [entry["meant"]],
+                f"{file.name}: refused by {entry['meant']}",
+                f"{file.name}: meant {entry['meant']}, refused by {entry['refused_by']}",
+            )
+    summary.put("refused_by_policy", found)
+
+
+def refuse_one(stage: Stage, name: str) -> dict[str, Any]:
+    """Sign one of the refused examples again and wait for the refusal of exactly that deployment."""
+    return _try_refused(stage, _REFUSED / name)
+
+
+def _try_refused(stage: Stage, file: Path) -> dict[str, Any]:
+    first = file.read_text().splitlines()[0]
+    meant = first.removeprefix("# refused-by:").strip()
+    cells = [document for document in yaml.safe_load_all(file.read_text()) if document["kind"] == "Cell"]
+    if len(cells) != 1 or not meant.startswith("starter/"):
+        raise StepFailedError("the file must hold one cell and name the rule it breaks in its first line")
+    name = cells[0]["metadata"]["name"]
+    before = {state["desiredDigest"] for state in stage.api.cell_states("eu-1", name)}
+    stage.cli.run("apply", "-f", str(file), "--environment", ENVIRONMENT["eu-1"])
+
+    def refusal() -> list[str] | None:
+        for state in stage.api.cell_states("eu-1", name):
+            fresh = state["desiredDigest"] not in before
+            if fresh and state["phase"] == "refused" and state["acknowledged"] is False:
+                return sorted({r["rule"] or r["code"] for r in state["refusals"]})
+        return None
+
+    return {"meant": meant, "refused_by": wait_for(f"{name} to be refused", refusal, 30, stage.narrator)}

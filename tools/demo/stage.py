@@ -1,0 +1,203 @@
+"""The stage: every part of the demonstration, started in order and taken down in reverse.
+
+Two real control planes with simulated nodes, one hub, two agents that run with exactly the chart's rights, and the
+``cellward`` command with keys made on this machine. Everything lives in one directory that goes away at the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.demo.api import HubApi
+from tools.demo.kubectl import Kubectl
+from tools.demo.narrate import Narrator, wait_for
+from tools.demo.processes import Cli, part
+from tools.parts.locate import path_of
+from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.process import Child
+from tools.stack.steps import drive
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Name → what the cluster is.
+CLUSTERS: dict[str, tuple[str, ...]] = {
+    "eu-1": ("--environment", "development", "--no-production", "--region", "eu"),
+    "us-1": ("--environment", "production", "--production", "--region", "us"),
+}
+ENVIRONMENT = {"eu-1": "development", "us-1": "production"}
+CELLS = ("cart", "catalogue", "checkout", "storefront")
+#: Shorter than the defaults, so that a person need not wait to see an effect; every one is an ordinary setting.
+_INTERVALS = {"heartbeat": 3, "status": 2, "metrics": 2, "audit": 0.5, "backoff_base": 0.2, "backoff_cap": 2.0}
+
+
+@dataclass
+class Stage:
+    """What the scenes act on.
+
+    Attributes:
+        directory: everything that is written, removed at the end.
+        planes: control planes by cluster name.
+        kubectl: administrator's kubectl by cluster name.
+        hub: the hub's process.
+        agents: the agents' processes by cluster name.
+        metrics_address: host:port of the fleet's Prometheus endpoint.
+    """
+
+    directory: Path
+    narrator: Narrator
+    planes: dict[str, BlockingControlPlane] = field(default_factory=dict)
+    kubectl: dict[str, Kubectl] = field(default_factory=dict)
+    agents: dict[str, Child] = field(default_factory=dict)
+    hub: Child = field(init=False)
+    cli: Cli = field(init=False)
+    api: HubApi = field(init=False)
+    api_address: str = ""
+    metrics_address: str = ""
+
+    @property
+    def home(self) -> Path:
+        """Directory of the ``cellward`` command: author keys and trust.yaml, never shown to the hub."""
+        return self.directory / "home"
+
+    @property
+    def hub_data(self) -> Path:
+        """Data directory of the hub: its keys and its database."""
+        return self.directory / "hub"
+
+    def agent_directory(self, cluster: str) -> Path:
+        """Configuration and state of an agent."""
+        return self.directory / "agents" / cluster
+
+    def start_hub(self) -> None:
+        """Start the hub and wait until its API answers."""
+        self.hub.start()
+
+        def answers() -> bool:
+            self.hub.check()
+            return self.api.alive()
+
+        wait_for("the hub to answer", answers, 60, self.narrator)
+
+    def connected(self) -> list[str]:
+        """Names of the clusters whose agent has an open link."""
+        return [cluster["name"] for cluster in self.api.get("/clusters")["items"] if cluster["connected"]]
+
+    def wait_connected(self, *names: str) -> None:
+        """Wait until the agents of these clusters are connected."""
+
+        def all_there() -> bool:
+            for name in names:
+                self.agents[name].check()
+            return set(names) <= set(self.connected())
+
+        wait_for(f"the agents of {', '.join(names)} to connect", all_there, 60, self.narrator)
+
+    def ready_cells(self) -> list[tuple[str, str]]:
+        """(cluster, cell) of every cell of the shop whose objects are all applied and ready as desired now."""
+        return [
+            (state["cluster"], state["cell"])
+            for state in self.api.cell_states()
+            if state["cell"] in CELLS
+            and state["phase"] == "ready"
+            and state["objectsTotal"] > 0
+            and state["objectsReady"] == state["objectsTotal"]
+            and state["deploymentDigest"] == state["desiredDigest"]
+        ]
+
+
+@contextmanager
+def open_stage(narrator: Narrator) -> Iterator[Stage]:
+    """Make the directory and the empty stage; on the way out everything started is ended and the directory removed."""
+    # Short on purpose: Unix sockets have paths of at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="cellward-demo-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        stage = Stage(directory, narrator)
+        try:
+            yield stage
+        finally:
+            _take_down(stage)
+
+
+def start_planes(stage: Stage) -> None:
+    """Start both control planes and install the agent chart's files in each."""
+    for name in CLUSTERS:
+        stage.narrator.step(f"{name}: etcd, kube-apiserver, controller-manager, scheduler; nodes simulated by kwok")
+        plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
+        plane.__enter__()
+        stage.planes[name] = plane
+        plane.install_agent_chart()
+        stage.kubectl[name] = Kubectl(plane.kubeconfig_admin)
+        stage.narrator.good(f"{name} is up, with the agent chart's rights and admission policies in force")
+
+
+def start_hub(stage: Stage) -> None:
+    """Configure and start the hub."""
+    enrolment, link, api, metrics = _free_ports(4)
+    stage.hub_data.mkdir(mode=0o700)
+    passphrase = stage.directory / "hub-passphrase"
+    passphrase.write_text("only for this demonstration\n")
+    config = {
+        "data_dir": str(stage.hub_data),
+        "listen": {
+            "enrolment": f"127.0.0.1:{enrolment}",
+            "link": f"127.0.0.1:{link}",
+            "api": f"127.0.0.1:{api}",
+            "metrics": f"127.0.0.1:{metrics}",
+        },
+        "passphrase_file": str(passphrase),
+        "admin_token_file": str(stage.hub_data / "admin.token"),
+        "api_ca_file": str(stage.directory / "hub-ca.pem"),
+    }
+    file = stage.directory / "hub.yaml"
+    file.write_text(yaml.safe_dump(config))
+    stage.home.mkdir(mode=0o700)
+    stage.api_address = f"127.0.0.1:{api}"
+    stage.metrics_address = f"127.0.0.1:{metrics}"
+    stage.api = HubApi(stage.api_address, stage.directory / "hub-ca.pem", stage.hub_data / "admin.token")
+    stage.cli = Cli(stage.home)
+    stage.hub = part("hub", ["hub", "run", "--config", str(file)], stage.directory / "hub.log", stage.home)
+    stage.start_hub()
+
+
+def start_agent(stage: Stage, cluster: str) -> None:
+    """Invite a cluster, complete the written configuration with what only this machine knows, and start its agent."""
+    directory = stage.agent_directory(cluster)
+    stage.cli.run("clusters", "invite", cluster, *CLUSTERS[cluster], "--agent-config", str(directory))
+    file = directory / "agent.yaml"
+    config: dict[str, Any] = yaml.safe_load(file.read_text())
+    kubeconfig = stage.planes[cluster].agent_kubeconfig(directory / "kubeconfig")
+    config |= {"kubeconfig": str(kubeconfig), "opa_binary": str(path_of("opa")), "intervals": _INTERVALS}
+    file.write_text(yaml.safe_dump(config))
+    log = stage.directory / f"agent-{cluster}.log"
+    agent = part(f"agent {cluster}", ["agent", "run", "--config", str(file)], log, stage.home)
+    stage.agents[cluster] = agent
+    agent.start()
+
+
+def _take_down(stage: Stage) -> None:
+    parts = [*stage.agents.values()] + ([stage.hub] if hasattr(stage, "hub") else [])
+    for child in parts:
+        drive(child.stop())
+    for plane in stage.planes.values():
+        plane.__exit__(None, None, None)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports the kernel says are free; held together so that none is given twice."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
