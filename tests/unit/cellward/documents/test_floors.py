@@ -1,0 +1,71 @@
+"""Floors of sequence and of time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellward.documents.floors import Floor, FloorDecision, TimeFloor, check_floor
+from cellward.errors import CellwardError, Refused
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+offers = st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["sha256:a", "sha256:b"])), max_size=30)
+
+
+@given(offers)
+def test_a_floor_never_goes_down(listed: list[tuple[int, str]]) -> None:
+    """Whatever is offered in whatever order, sequence never falls and one sequence is one digest."""
+    floor: Floor | None = None
+    accepted: dict[int, str] = {}
+    for sequence, digest in listed:
+        try:
+            decision = check_floor(floor, sequence, digest)
+        except CellwardError:
+            assert floor is not None
+            assert sequence < floor.sequence or (sequence == floor.sequence and digest != floor.digest)
+            continue
+        assert floor is None or sequence >= floor.sequence
+        assert accepted.setdefault(sequence, digest) == digest
+        assert (decision is FloorDecision.ACCEPT_SAME) == (floor == Floor(sequence, digest))
+        floor = Floor(sequence, digest)
+
+
+def test_codes_of_refused_floors() -> None:
+    """Older, and equal with another digest, are different findings."""
+    current = Floor(5, "sha256:a")
+    for sequence, digest, code in (
+        (4, "sha256:a", "document/older-sequence"),
+        (5, "sha256:b", "document/equal-sequence-other-digest"),
+    ):
+        with pytest.raises(Refused) as caught:
+            check_floor(current, sequence, digest)
+        assert caught.value.code == code
+    with pytest.raises(CellwardError):
+        check_floor(None, 0, "sha256:a")
+
+
+@given(st.lists(st.integers(-700, 700), max_size=20))
+def test_the_time_floor_never_goes_down(steps: list[int]) -> None:
+    """A small step back is absorbed, a large one refused; the floor stays where it was."""
+    floor: datetime | None = None
+    clock = NOW
+    for step in steps:
+        clock += timedelta(seconds=step)
+        if floor is not None and floor - clock > timedelta(minutes=5):
+            with pytest.raises(Refused) as caught:
+                TimeFloor.advance(floor, clock)
+            assert caught.value.code == "document/clock-stepped-back"
+            continue
+        advanced = TimeFloor.advance(floor, clock)
+        assert advanced >= clock
+        assert floor is None or advanced >= floor
+        floor = advanced
+
+
+def test_time_needs_a_zone() -> None:
+    """A naive time is a mistake of the caller."""
+    with pytest.raises(CellwardError):
+        TimeFloor.advance(None, datetime(2026, 1, 1))  # noqa: DTZ001 - the point of the test
