@@ -77,16 +77,10 @@ POLICY_DENIED = define(
     hint="Change what the rule names, or ask the security team for an exception.",
 )
 POLICY_STALE = define(
-    "policy/too-stale",
+    "apply/policy-stale",
     Unavailable,
     "The verified policy is too old for a new deployment.",
     hint="Publish a fresh snapshot (cellward policy refresh) and check that this cluster reaches the hub.",
-)
-NO_POLICY = define(
-    "apply/no-verified-policy",
-    Unavailable,
-    "No policy was verified on this cluster yet, so nothing is applied.",
-    hint="Publish policy (cellward policy publish) and check that this cluster reaches the hub.",
 )
 GUARD_BROKEN = define(
     "apply/admission-guard",

@@ -50,6 +50,8 @@ class OwnedObject:
         uid: uid on the API server, empty while it was never applied.
         baseline: what the API server made of the manifest (``ownership.strip``), empty while it was never applied.
         retained: no longer released, but kept because it holds data.
+        opened: of isolation in quarantine, what was released; ``manifest`` is then the closed form.
+        done: a Job that completed; it is not made again when it goes.
     """
 
     manifest: JSONObject
@@ -57,6 +59,8 @@ class OwnedObject:
     uid: str = ""
     baseline: JSONObject = field(default_factory=dict)
     retained: bool = False
+    opened: JSONObject = field(default_factory=dict)
+    done: bool = False
 
     @property
     def ref(self) -> ObjectRef:
@@ -73,6 +77,7 @@ class CellRecord:
         release_digest: what runs.
         version: version of the release that runs.
         settled: True when every object was applied; False says that an apply was interrupted.
+        ending: set by a Tombstone: ``cell`` keeps data and namespace, ``all`` does not.
         fallback_active: True when the fallback release runs instead of the deployment's own.
         quarantined: True when the hub's quarantine is in force.
         isolation: last measured state of isolation.
@@ -89,13 +94,11 @@ class CellRecord:
     version: str = ""
     settled: bool = False
     fallback_active: bool = False
-    fallback_digest: str = ""
-    removed: bool = False
+    ending: str = ""
     quarantined: bool = False
     isolation: str = "unknown"
     rollout_started: str = ""
     deadline_seconds: int = 600
-    revision: int = 0
     objects: tuple[OwnedObject, ...] = ()
 
     @property

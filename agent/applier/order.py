@@ -6,7 +6,7 @@ configuration or its address; policies last of all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from agent.applier.model import OwnedObject, Role
@@ -38,27 +38,23 @@ def waves(objects: Iterable[JSONObject]) -> tuple[tuple[JSONObject, ...], ...]:
     """Group objects into waves; those of one wave do not need each other, their order is kept."""
     groups: dict[int, list[JSONObject]] = {}
     for obj in objects:
-        groups.setdefault(_APPLY_RANK.get(obj["kind"], _LAST), []).append(obj)
+        groups.setdefault(apply_rank(obj["kind"]), []).append(obj)
     return tuple(tuple(groups[rank]) for rank in sorted(groups))
 
 
 def removal(objects: Iterable[OwnedObject]) -> tuple[OwnedObject, ...]:
     """Order objects for removal."""
-    return tuple(sorted(objects, key=lambda owned: (_removal_rank(owned), -_rank(owned), owned.ref)))
+    return tuple(sorted(objects, key=lambda owned: (_removal_rank(owned), -apply_rank(owned.ref.kind), owned.ref)))
+
+
+def apply_rank(kind: str) -> int:
+    """Return the place of a kind in the order of applying."""
+    return _APPLY_RANK.get(kind, _LAST)
 
 
 def is_workload(owned: OwnedObject) -> bool:
     """Whether the object runs pods."""
     return owned.ref.kind in WORKLOADS
-
-
-def manifests(objects: Sequence[OwnedObject]) -> tuple[JSONObject, ...]:
-    """Return the manifests."""
-    return tuple(owned.manifest for owned in objects)
-
-
-def _rank(owned: OwnedObject) -> int:
-    return _APPLY_RANK.get(owned.ref.kind, _LAST)
 
 
 def _removal_rank(owned: OwnedObject) -> int:

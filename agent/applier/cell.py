@@ -1,0 +1,134 @@
+"""One cell in memory: its durable record, the health of its objects, what stands in its way, and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent.applier.health import Health, health_of, is_done
+from agent.applier.model import CellRecord, OwnedObject, Phase, Role
+from agent.audit.interfaces import RefusalText
+from agent.kube.interfaces import ObjectRef, ref_of
+from agent.link.interfaces import CellReport
+from cellward.wire.codec import DesiredItem
+
+_NOT_SEEN = Health("progressing", "it was not seen yet")
+
+
+class Cell:
+    """State of one cell; changed by its own worker only, except for ``observe``.
+
+    Attributes:
+        record: the durable part.
+        item: what the hub last asked for, None after a restart until it is read again.
+        blocked: REFUSED, HELD or VERIFYING while the item cannot be carried out, else None.
+        refusals: why.
+        repairs: repairs of drift since the agent started.
+        answered: what the last receipt was about, so that a retry does not repeat it.
+    """
+
+    def __init__(self, record: CellRecord) -> None:
+        self.record = record
+        self.item: DesiredItem | None = None
+        self.blocked: Phase | None = None
+        self.refusals: tuple[RefusalText, ...] = ()
+        self.repairs = 0
+        self.answered: tuple[object, ...] = ()
+        self._health: dict[ObjectRef, Health] = {}
+        self._generation: dict[ObjectRef, tuple[str, int]] = {}
+        self._done: set[ObjectRef] = set()
+
+    def observe(self, live: Mapping[str, Any]) -> bool:
+        """Take note of an object as it is now; return whether its health changed. Older events are ignored."""
+        ref, metadata = ref_of(live), live["metadata"]
+        uid, generation = str(metadata.get("uid", "")), int(metadata.get("generation") or 0)
+        seen_uid, seen_generation = self._generation.get(ref, ("", 0))
+        if uid == seen_uid and generation < seen_generation:
+            return False
+        self._generation[ref] = (uid, generation)
+        if is_done(live):
+            self._done.add(ref)
+        health = health_of(live)
+        changed = self._health.get(ref) != health
+        self._health[ref] = health
+        return changed
+
+    def forget(self, ref: ObjectRef) -> None:
+        """Take note that an object is gone."""
+        self._health.pop(ref, None)
+        self._generation.pop(ref, None)
+
+    def is_done(self, owned: OwnedObject) -> bool:
+        """Whether the object is a Job seen to complete: its end is no drift."""
+        return owned.done or owned.ref in self._done
+
+    def remember_done(self) -> bool:
+        """Carry completed jobs into the record; return whether that changed it."""
+        changed = [o for o in self.record.objects if o.ref in self._done and not o.done]
+        for owned in changed:
+            self.record = self.record.with_object(replace(owned, done=True))
+        return bool(changed)
+
+    @property
+    def standing(self) -> tuple[OwnedObject, ...]:
+        """The objects that are to be there: without what is merely kept for its data."""
+        return tuple(owned for owned in self.record.objects if not owned.retained)
+
+    def health(self) -> Mapping[ObjectRef, Health]:
+        """Return the health of every object that is to be there."""
+        return {owned.ref: self._health_of(owned) for owned in self.standing}
+
+    def unhealthy(self) -> tuple[str, ...]:
+        """Return "Kind/namespace/name: reason" of everything that is not ready."""
+        return tuple(f"{ref}: {health.reason}" for ref, health in self.health().items() if health.state != "ready")
+
+    def has_failed(self) -> bool:
+        """Whether waiting for health is pointless."""
+        return any(health.state == "failed" for health in self.health().values())
+
+    def has_workloads(self) -> bool:
+        """Whether anything of a release was applied."""
+        return any(owned.role is Role.OBJECT and owned.uid for owned in self.record.objects)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the cell stands."""
+        if self.blocked is not None:
+            return self.blocked
+        if self.record.ending:
+            return Phase.REMOVED if self.record.settled else Phase.APPLYING
+        if not self.record.release_digest:
+            return Phase.VERIFYING
+        if not self.record.settled:
+            return Phase.APPLYING
+        if self.record.fallback_active or self.has_failed():
+            return Phase.DEGRADED
+        if not self.unhealthy():
+            return Phase.READY
+        return Phase.PROGRESSING if self.record.rollout_started else Phase.DEGRADED
+
+    def report(self) -> CellReport:
+        """Return the state as the hub gets it."""
+        record, health = self.record, self.health()
+        return CellReport(
+            project=record.project,
+            cell=record.cell,
+            environment=record.environment,
+            phase=self.phase.value,
+            deployment_digest=record.deployment_digest,
+            release_digest=record.release_digest,
+            objects_ready=sum(1 for one in health.values() if one.state == "ready"),
+            objects_total=len(health),
+            isolation=record.isolation,
+            refusals=self.refusals,
+            drift_repairs=self.repairs,
+            version=record.version,
+        )
+
+    def _health_of(self, owned: OwnedObject) -> Health:
+        if self.is_done(owned):
+            return Health("ready")
+        if not owned.uid:
+            return Health("progressing", "it is not applied yet")
+        return self._health.get(owned.ref, _NOT_SEEN)

@@ -1,0 +1,198 @@
+"""What the engine does on the API server for one cell: look, try without effect, write, delete.
+
+Invariants: an object that exists and is not in our inventory is never written (V16); everything of a release is written
+as the cell's account, isolation, rights and namespace as the agent itself; every write returns the object with a fresh
+baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from agent.applier.errors import (
+    DATA_NOT_REPLACED,
+    FOREIGN_NAMESPACE,
+    FOREIGN_OBJECT,
+    NAMESPACE_ENDING,
+    NEEDS_REPLACE,
+    NOT_GONE,
+)
+from agent.applier.identity import CellIdentity
+from agent.applier.model import CellRecord, OwnedObject, Role
+from agent.applier.order import DATA
+from agent.applier.ownership import applied_by, flexible_paths, managers_of, strip
+from agent.isolation.driver import AGENT_MANAGER
+from agent.isolation.interfaces import IsolationDriver
+from agent.kube.errors import KUBE_CONFLICT, KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
+from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Timer
+
+#: How long new rights may take to be seen by every part of the API server, seconds.
+RIGHTS_SECONDS: Final = 5.0
+#: How long a deletion may take before the cell waits for it outside its turn, seconds.
+GONE_SECONDS: Final = 20.0
+_PAUSE: Final = 0.05
+_CELL_LABELS: Final = ("cellward.dev/project", "cellward.dev/cell", "cellward.dev/environment")
+
+
+class CellCluster:
+    """The cluster as one agent writes it; ``on_seen`` is told of every object a write returned."""
+
+    def __init__(
+        self,
+        kube: KubeApi,
+        driver: IsolationDriver,
+        timer: Timer,
+        agent_namespace: str,
+        on_seen: Callable[[JSONObject], None],
+    ) -> None:
+        self.kube = kube
+        self._driver = driver
+        self._timer = timer
+        self._agent_namespace = agent_namespace
+        self._on_seen = on_seen
+
+    def identity(self, namespace: str) -> CellIdentity:
+        """Return the accounts of a cell."""
+        return CellIdentity(namespace, self._agent_namespace)
+
+    async def look(self, ref: ObjectRef) -> JSONObject | None:
+        """Return the object as it is now, or None."""
+        try:
+            return await self.kube.get(ref)
+        except CellwardError as error:
+            if error.code == KUBE_NOT_FOUND.code:
+                return None
+            raise
+
+    async def claim_namespace(self, record: CellRecord, manifest: JSONObject) -> bool:
+        """Check that the namespace is ours or free; return whether it exists.
+
+        Raises cell/namespace-not-ours, apply/namespace-terminating.
+        """
+        live = await self.look(OwnedObject(manifest, Role.NAMESPACE).ref)
+        if live is None:
+            return False
+        if live["metadata"].get("deletionTimestamp"):
+            place = f"Namespace/{record.namespace}"
+            raise NAMESPACE_ENDING(f"namespace {record.namespace} is being deleted", object=place)
+        labels, wanted = live["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
+        # The chart's guard lets nobody but the agent set these labels, so they survive the loss of our own state.
+        ours = all(labels.get(name) == wanted.get(name) for name in _CELL_LABELS) and applied_by(live, AGENT_MANAGER)
+        if not ours:
+            owners = ", ".join(managers_of(live)) or "nobody known"
+            raise FOREIGN_NAMESPACE(
+                f"namespace {record.namespace} exists and is managed by {owners}",
+                object=f"Namespace/{record.namespace}",
+                managers=owners,
+            )
+        return True
+
+    async def write(self, record: CellRecord, owned: OwnedObject, *, force: bool = True) -> OwnedObject:
+        """Apply one object; without force an object of somebody else is cell/object-not-ours."""
+        who = self.identity(record.namespace)
+        if owned.role is Role.ISOLATION:
+            (live,) = await self._driver.apply([owned.manifest])
+            return self.seen(record, owned, live)
+        try:
+            live = await self.kube.apply(
+                owned.manifest, manager=who.manager_of(owned.role), force=force, as_user=who.user_of(owned.role)
+            )
+        except CellwardError as error:
+            if error.code == KUBE_CONFLICT.code:
+                raise _foreign(owned.ref, error.details.get("managers", "")) from error
+            raise
+        return self.seen(record, owned, live)
+
+    def seen(self, record: CellRecord, owned: OwnedObject, live: JSONObject) -> OwnedObject:
+        """Return the object with uid and baseline of what the API server answered."""
+        self._on_seen(live)
+        flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
+        return replace(owned, uid=live["metadata"]["uid"], baseline=strip(live, flexible))
+
+    async def preflight(
+        self, record: CellRecord, objects: Sequence[OwnedObject], *, replace_allowed: bool
+    ) -> frozenset[ObjectRef]:
+        """Try all objects without effect; return those that must be made anew.
+
+        Raises cell/object-not-ours, apply/needs-replace, apply/data-not-replaced and kube/*; nothing was changed then.
+        """
+        anew: set[ObjectRef] = set()
+        deadline = self._timer.monotonic() + RIGHTS_SECONDS
+        for owned in objects:
+            try:
+                await self._with_patience(partial(self._try, record, owned), deadline)
+            except CellwardError as error:
+                if error.code != KUBE_IMMUTABLE.code:
+                    raise
+                _check_replace(owned.ref, error, allowed=replace_allowed)
+                anew.add(owned.ref)
+        return frozenset(anew)
+
+    async def delete(self, record: CellRecord, owned: OwnedObject) -> bool:
+        """Ask for the deletion of our object; return False when it was gone already.
+
+        An object made anew by somebody else under the same name has another uid and is left alone.
+        """
+        who = self.identity(record.namespace)
+        try:
+            await self.kube.delete(owned.ref, uid=owned.uid, as_user=who.user_of(owned.role))
+        except CellwardError as error:
+            if error.code in {KUBE_NOT_FOUND.code, KUBE_STALE.code}:
+                return False
+            raise
+        return True
+
+    async def wait_gone(self, owned: Sequence[OwnedObject], seconds: float = GONE_SECONDS) -> None:
+        """Return when none of the objects exists any more; raises apply/deletion-pending."""
+        deadline = self._timer.monotonic() + seconds
+        for one in owned:
+            while await self._still_there(one):
+                if self._timer.monotonic() > deadline:
+                    raise NOT_GONE(f"{one.ref} was deleted and is not gone yet", object=str(one.ref))
+                await self._timer.sleep(_PAUSE)
+
+    async def _still_there(self, owned: OwnedObject) -> bool:
+        live = await self.look(owned.ref)
+        return live is not None and owned.uid in {"", live["metadata"]["uid"]}
+
+    async def _try(self, record: CellRecord, owned: OwnedObject) -> None:
+        who = self.identity(record.namespace)
+        manager, user = who.manager_of(owned.role), who.user_of(owned.role)
+        live = await self.look(owned.ref)
+        if live is None:
+            await self.kube.create_dry_run(owned.manifest, manager=manager, as_user=user)
+            return
+        known = record.by_ref().get(owned.ref)
+        if not (known is not None and known.uid == live["metadata"]["uid"]) and not applied_by(live, manager):
+            raise _foreign(owned.ref, ", ".join(managers_of(live)))
+        await self.kube.apply(owned.manifest, manager=manager, force=True, dry_run=True, as_user=user)
+
+    async def _with_patience(self, attempt: Callable[[], Awaitable[None]], deadline: float) -> None:
+        """Repeat while RBAC has not yet seen the binding made a moment ago."""
+        while True:
+            try:
+                await attempt()
+            except CellwardError as error:
+                fresh = error.code == KUBE_FORBIDDEN.code and error.details.get("by") == "rbac"
+                if not fresh or self._timer.monotonic() > deadline:
+                    raise
+                await self._timer.sleep(_PAUSE)
+            else:
+                return
+
+
+def _foreign(ref: ObjectRef, managers: str) -> CellwardError:
+    owners = managers or "nobody known"
+    return FOREIGN_OBJECT(f"{ref} exists and is managed by {owners}", object=str(ref), managers=owners)
+
+
+def _check_replace(ref: ObjectRef, error: CellwardError, *, allowed: bool) -> None:
+    if ref.kind in DATA:
+        raise DATA_NOT_REPLACED(f"{ref} holds data: {error.message}", object=str(ref)) from error
+    if not allowed:
+        raise NEEDS_REPLACE(error.message, object=str(ref)) from error

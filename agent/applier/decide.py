@@ -1,0 +1,114 @@
+"""Asks the policy of this cluster about one release, and turns its answer into refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from agent.applier.errors import POLICY_STALE
+from agent.applier.intake import VerifiedCell
+from agent.applier.interfaces import PolicyView
+from agent.audit.interfaces import RefusalText
+from cellward.cells.render import RenderedCell
+from cellward.documents.facts import ClusterFacts
+from cellward.documents.fields import format_time
+from cellward.documents.keyring import KeyringEntry
+from cellward.policy.errors import ENGINE_UNAVAILABLE
+from cellward.policy.model import Decision, DecisionInput, Violation
+from cellward.runtime.clock import Clock
+
+#: Code of every refusal by a rule.
+DENIED: Final = "policy/denied"
+#: Seconds for a decision as a whole; the evaluator has its own, shorter limit.
+_LIMIT_SECONDS: Final = 30.0
+
+
+class Gate:
+    """The decision of this cluster about one release."""
+
+    def __init__(self, *, policy: PolicyView, clock: Clock, facts: Callable[[], ClusterFacts], realm: str) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._facts = facts
+        self._realm = realm
+
+    def check_fresh(self, *, known: bool) -> None:
+        """Raise apply/policy-stale unless the policy is fresh enough for this change (V8).
+
+        ``known``: the deployment was accepted before, so it is no new one; then ``keep`` allows to finish it.
+        """
+        staleness = self._policy.staleness(self._clock.now())
+        if staleness is None or staleness.verdict == "fresh" or (staleness.verdict == "keep" and known):
+            return
+        raise POLICY_STALE(
+            f"the signed policy snapshot expired {staleness.seconds} s ago, {staleness.limit} s are allowed",
+            rule=f"policy/{staleness.verdict}",
+        )
+
+    async def decide(
+        self, cell: VerifiedCell, rendered: RenderedCell, environment: str, isolation: str, hub: Mapping[str, object]
+    ) -> Decision:
+        """Ask once, about all objects. Raises policy/no-verified-set, policy/engine-unavailable."""
+        request = self._request(cell, rendered, environment, isolation, hub)
+        try:
+            async with asyncio.timeout(_LIMIT_SECONDS):
+                return await self._policy.evaluator.decide(request)
+        except TimeoutError as error:
+            raise ENGINE_UNAVAILABLE(f"no decision within {_LIMIT_SECONDS:.0f} s") from error
+
+    def _request(
+        self, cell: VerifiedCell, rendered: RenderedCell, environment: str, isolation: str, hub: Mapping[str, object]
+    ) -> DecisionInput:
+        release, deployment = cell.release.document, cell.deployment.document
+        return DecisionInput(
+            time=self._clock.now(),
+            realm=self._realm,
+            facts=self._facts(),
+            environment=environment,
+            project=release.project,
+            cell=release.cell,
+            release={"digest": cell.release.digest, "version": release.version, "owner": release.owner},
+            deployment={
+                "digest": cell.deployment.digest,
+                "sequence": deployment.sequence,
+                "environments": list(deployment.environments),
+                "approvals": [
+                    {
+                        "digest": approval.digest,
+                        "owners": [entry.owner for entry in approval.signers],
+                        "notAfter": format_time(approval.document.not_after),
+                    }
+                    for approval in cell.approvals
+                ],
+            },
+            signers=tuple(
+                {**_signer(entry), "signed": signed}
+                for signed, entries in (("deployment", cell.deployment.signers), ("release", cell.release.signers))
+                for entry in entries
+            ),
+            isolation=isolation,
+            objects=(rendered.namespace_object, *rendered.isolation, *rendered.objects),
+            hub=hub,
+        )
+
+
+def refusals_of(decision: Decision) -> tuple[RefusalText, ...]:
+    """Return one refusal per violation (V15)."""
+    return tuple(_refusal(violation) for violation in decision.violations) or (
+        RefusalText(DENIED, "the policy refuses the release without naming a rule", rule="policy/undefined"),
+    )
+
+
+def _refusal(violation: Violation) -> RefusalText:
+    return RefusalText(
+        code=DENIED,
+        rule=violation.rule,
+        object=violation.object,
+        reason=violation.reason,
+        next=violation.remediation or "Change what the rule names, or ask the security team for an exception.",
+    )
+
+
+def _signer(entry: KeyringEntry) -> dict[str, object]:
+    return {"keyid": entry.keyid, "owner": entry.owner, "kinds": list(entry.kinds)}

@@ -1,0 +1,151 @@
+"""Repairs what was marked, with patience for whoever fights back, and records each repair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from agent.applier.cell import Cell
+from agent.applier.model import OwnedObject, Role
+from agent.applier.order import apply_rank
+from agent.applier.parts import Parts
+from agent.applier.repair import Repair
+from agent.kube.interfaces import ObjectRef
+from cellward.errors import CellwardError
+from cellward.telemetry.metrics import AGENT_DRIFT_REPAIRS, AGENT_DRIFT_SECONDS
+
+_log = structlog.get_logger()
+
+#: So many repairs of one object come at once; after that each waits twice as long as the one before, seconds.
+_FREE_REPAIRS: Final = 5
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 60.0
+#: An object left alone for so long starts anew, seconds.
+_FORGIVEN_AFTER: Final = 180.0
+
+
+@dataclass(slots=True)
+class _Fight:
+    count: int = 0
+    last: float = 0.0
+    not_before: float = 0.0
+
+
+class DriftControl:
+    """The drift of one cell: what is marked, since when, and how often it came back."""
+
+    def __init__(self, parts: Parts, cell: Cell) -> None:
+        self._parts = parts
+        self._cell = cell
+        self._marked: dict[ObjectRef, float] = {}
+        self._strangers: dict[ObjectRef, str] = {}
+        self._fights: dict[ObjectRef, _Fight] = {}
+        self._unsaved = False
+
+    def mark(self, ref: ObjectRef) -> None:
+        """Note that an object may have drifted; the time of the first mark counts."""
+        self._marked.setdefault(ref, self._parts.timer.monotonic())
+
+    def mark_stranger(self, ref: ObjectRef, uid: str) -> None:
+        """Note a NetworkPolicy in the cell that is none of ours."""
+        self._strangers[ref] = uid
+        self.mark(ref)
+
+    def due_at(self) -> float | None:
+        """Return the monotonic time at which the next marked object may be looked at."""
+        return min((self._fight(ref).not_before for ref in self._marked), default=None)
+
+    async def repair_due(self) -> None:
+        """Look at every marked object whose time has come: namespace first, isolation before workloads (V9)."""
+        now = self._parts.timer.monotonic()
+        due = sorted((ref for ref in self._marked if self._fight(ref).not_before <= now), key=self._rank)
+        for ref in due:
+            # Taken off before looking: an event that comes meanwhile marks it again.
+            since = self._marked.pop(ref)
+            try:
+                await self._repair(ref, since)
+            except CellwardError as error:
+                self._marked.setdefault(ref, since)
+                self._postpone(ref, error)
+                if self._role(ref) is not Role.OBJECT:
+                    # Without its ground nothing else of the cell is put back.
+                    break
+        if self._unsaved:
+            await self._save()
+
+    def _rank(self, ref: ObjectRef) -> tuple[int, ObjectRef]:
+        return apply_rank(ref.kind), ref
+
+    def _role(self, ref: ObjectRef) -> Role:
+        owned = self._cell.record.by_ref().get(ref)
+        return owned.role if owned is not None else Role.OBJECT
+
+    async def _repair(self, ref: ObjectRef, since: float) -> None:
+        owned = self._cell.record.by_ref().get(ref)
+        if owned is None and ref in self._strangers:
+            removed = await self._parts.repairer.remove_foreign_policy(ref, self._strangers[ref])
+            self._strangers.pop(ref, None)
+            if removed:
+                await self._note(ref, "a policy that is not of this cell", since, exact=True)
+        if owned is None or not self._wanted(owned):
+            return
+        repair = await self._parts.repairer.check(self._cell.record, owned)
+        if repair is not None:
+            await self._take(repair, since)
+
+    def _wanted(self, owned: OwnedObject) -> bool:
+        """Whether the object is to be there; what was never applied is the rollout's business."""
+        if self._cell.record.ending == "all" or owned.retained or not owned.uid:
+            return False
+        if self._cell.record.ending and owned.role is Role.OBJECT:
+            return False
+        return not self._cell.is_done(owned)
+
+    async def _take(self, repair: Repair, since: float) -> None:
+        self._cell.record = self._cell.record.with_object(repair.owned)
+        self._unsaved = True
+        await self._note(repair.owned.ref, repair.cause, since, exact=repair.exact)
+
+    async def _note(self, ref: ObjectRef, cause: str, since: float, *, exact: bool) -> None:
+        """Count, time and record a repair; a full spool never blocks it (V13)."""
+        now = self._parts.timer.monotonic()
+        fight = self._fight(ref)
+        fight.count, fight.last = fight.count + 1, now
+        if fight.count > _FREE_REPAIRS:
+            fight.not_before = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(10, fight.count - _FREE_REPAIRS))
+        record = self._cell.record
+        self._cell.repairs += 1
+        labels = {"project": record.project, "cell": record.cell, "environment": record.environment}
+        self._parts.metrics.increment(AGENT_DRIFT_REPAIRS, kind=ref.kind, **labels)
+        self._parts.metrics.observe(AGENT_DRIFT_SECONDS, now - since)
+        _log.warning("drift-repaired", object=str(ref), cause=cause, exact=exact)
+        await self._parts.recorder.record_or_count(
+            "drift.repair",
+            str(ref),
+            "done" if exact else "finding",
+            reason=cause if exact else f"{cause}; the API server keeps changing it",
+            details={**labels, "durationMs": str(round((now - since) * 1000)), "count": str(fight.count)},
+        )
+
+    def _fight(self, ref: ObjectRef) -> _Fight:
+        fight = self._fights.setdefault(ref, _Fight())
+        if fight.count and self._parts.timer.monotonic() - fight.last > _FORGIVEN_AFTER:
+            fight.count, fight.not_before = 0, 0.0
+        return fight
+
+    def _postpone(self, ref: ObjectRef, error: CellwardError) -> None:
+        fight, now = self._fight(ref), self._parts.timer.monotonic()
+        fight.count, fight.last = fight.count + 1, now
+        fight.not_before = now + min(_LONGEST_WAIT, 0.1 * 2 ** min(10, fight.count))
+        _log.warning("drift-repair-failed", object=str(ref), code=error.code, reason=error.message)
+
+    async def _save(self) -> None:
+        try:
+            await self._parts.save(self._cell, self._cell.record)
+        except CellwardError as error:
+            # The repair itself stands; the record is written when there is space again.
+            _log.error("record-not-saved", namespace=self._cell.record.namespace, code=error.code)
+        else:
+            self._unsaved = False

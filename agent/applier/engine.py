@@ -1,0 +1,293 @@
+"""The engine: one worker per cell, the watches, and what connects them.
+
+It starts from the durable records alone, so a restart without hub and without policy loses nothing: what was released
+is watched and repaired (V1). Desired items come on top.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from agent.applier import fence
+from agent.applier.cell import Cell
+from agent.applier.cluster import CellCluster
+from agent.applier.decide import Gate
+from agent.applier.fence import Fence
+from agent.applier.intake import Intake
+from agent.applier.interfaces import DocumentSource, OnReceipt, OnStatus, PolicyView
+from agent.applier.model import CellRecord, Phase, record_from_json
+from agent.applier.ownership import drift_of, flexible_paths
+from agent.applier.parts import Parts
+from agent.applier.repair import Repairer, is_foreign_policy
+from agent.applier.watcher import ClusterWatch, Watched
+from agent.applier.worker import CellWorker
+from agent.audit.interfaces import RecorderPort
+from agent.isolation.interfaces import IsolationDriver, Prober
+from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchEvent, WatchType, ref_of
+from agent.link.interfaces import CellReport, ReceiptFacts
+from agent.metrics.registry import AgentMetrics
+from agent.spool.interfaces import CellKey, StateDb
+from cellward.cells.render import namespace_of
+from cellward.documents.facts import ClusterFacts
+from cellward.runtime.clock import Timer
+from cellward.runtime.health import HealthRegistry
+from cellward.telemetry.metrics import AGENT_CELL_OBJECTS, AGENT_CELL_READY, AGENT_CELLS, AGENT_ISOLATION
+from cellward.wire.codec import DesiredItem
+
+_log = structlog.get_logger()
+
+#: Condition about all cells together.
+CONDITION: Final = "cells"
+#: Cells that are worked on at once.
+CONCURRENCY: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What the composition root gives the engine.
+
+    ``facts`` returns this cluster's facts, from its own configuration; ``guards`` are the chart's admission policies
+    (``fence.load_guards``); ``agent_namespace`` is where the accounts of cells live.
+    """
+
+    kube: KubeApi
+    driver: IsolationDriver
+    prober: Prober
+    policy: PolicyView
+    source: DocumentSource
+    state: StateDb
+    recorder: RecorderPort
+    health: HealthRegistry
+    metrics: AgentMetrics
+    timer: Timer
+    facts: Callable[[], ClusterFacts]
+    realm: str
+    guards: Sequence[JSONObject]
+    agent_namespace: str = "cellward-system"
+
+
+async def _nobody(_: ReceiptFacts | CellReport) -> None:
+    """Stand in until the link is there."""
+
+
+class CellEngine:
+    """Carries out desired items and keeps cells as released.
+
+    Attributes:
+        on_receipt: awaited with the outcome of every item.
+        on_status: awaited with the newest state of a cell whenever it changed.
+    """
+
+    def __init__(self, given: EngineParts) -> None:
+        self.on_receipt: OnReceipt = _nobody
+        self.on_status: OnStatus = _nobody
+        self._given = given
+        cluster = CellCluster(given.kube, given.driver, given.timer, given.agent_namespace, self._seen)
+        self._fence = Fence(given.guards, given.recorder, given.health)
+        self._parts = Parts(
+            cluster=cluster,
+            intake=Intake(
+                policy=given.policy, source=given.source, state=given.state, clock=given.timer, facts=given.facts,
+                realm=given.realm,
+            ),
+            gate=Gate(policy=given.policy, clock=given.timer, facts=given.facts, realm=given.realm),
+            repairer=Repairer(cluster),
+            prober=given.prober,
+            fence=self._fence,
+            recorder=given.recorder,
+            state=given.state,
+            timer=given.timer,
+            facts=given.facts,
+            metrics=given.metrics,
+            reindex=self._reindex,
+        )  # fmt: skip
+        self._watch = ClusterWatch(given.kube, given.health, self._on_event)
+        self._workers: dict[CellKey, CellWorker] = {}
+        self._by_namespace: dict[str, CellWorker] = {}
+        self._by_ref: dict[ObjectRef, CellWorker] = {}
+        self._refs_of: dict[CellKey, frozenset[ObjectRef]] = {}
+        self._seen_refs: dict[str, set[ObjectRef]] = {}
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Load what is durable, then watch and work until cancelled."""
+        for namespace in await self._given.state.inventory.namespaces():
+            record = record_from_json(await self._given.state.inventory.get(namespace))
+            self._reindex(self._worker(CellKey(*record.key), record).cell)
+        for item in await self._given.state.items.list():
+            self._take(item)
+        self._judge()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for worker in self._workers.values():
+                    group.create_task(worker.run(), name=f"cell-{worker.cell.record.namespace}")
+                await self._watch.run()
+        finally:
+            self._group = None
+
+    async def submit(self, item: DesiredItem) -> None:
+        """Take a desired item; returns at once, the outcome comes by ``on_receipt``."""
+        self._take(item)
+
+    def statuses(self) -> Mapping[CellKey, CellReport]:
+        """Return the state of every cell."""
+        return {key: worker.cell.report() for key, worker in self._workers.items()}
+
+    def reconsider(self) -> None:
+        """Try again what was refused or waits; call it when newer policy is active."""
+        for worker in self._workers.values():
+            worker.reconsider()
+
+    def resync(self) -> None:
+        """Look at every object of every cell again (command RESYNC)."""
+        for ref, worker in self._by_ref.items():
+            worker.drift.mark(ref)
+            worker.wake()
+        self.reconsider()
+
+    @property
+    def synced(self) -> bool:
+        """Whether every watch has seen the whole cluster."""
+        return self._watch.synced
+
+    # -- cells --------------------------------------------------------------------------------------------------------
+
+    def _take(self, item: DesiredItem) -> None:
+        key = CellKey(*item.key)
+        worker = self._workers.get(key)
+        if worker is None:
+            record = CellRecord(*item.key, namespace=namespace_of(*item.key))
+            worker = self._worker(key, record)
+            if self._group is not None:
+                self._group.create_task(worker.run(), name=f"cell-{record.namespace}")
+        worker.offer(item)
+
+    def _worker(self, key: CellKey, record: CellRecord) -> CellWorker:
+        worker = CellWorker(Cell(record), self._parts, self._slots, self._receipt, self._status)
+        self._workers[key] = worker
+        self._by_namespace[record.namespace] = worker
+        return worker
+
+    def _reindex(self, cell: Cell) -> None:
+        key = CellKey(*cell.record.key)
+        worker, refs = self._workers[key], frozenset(cell.record.by_ref())
+        for ref in self._refs_of.get(key, frozenset()) - refs:
+            self._by_ref.pop(ref, None)
+        for ref in refs:
+            self._by_ref[ref] = worker
+        self._refs_of[key] = refs
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    async def _on_event(self, watched: Watched, event: WatchEvent) -> None:
+        if watched.kind in fence.KINDS:
+            if await self._fence.handle(watched.kind, event) and self._fence.intact:
+                self.reconsider()
+        elif event.type is WatchType.RESTARTED:
+            self._seen_refs[watched.kind] = set()
+        elif event.type is WatchType.SYNCED:
+            self._missing(watched, self._seen_refs.pop(watched.kind, set()))
+        else:
+            self._object(watched, event)
+
+    def _missing(self, watched: Watched, seen: set[ObjectRef]) -> None:
+        """After a whole list: what we own and did not see is gone."""
+        for ref, worker in self._by_ref.items():
+            if (ref.api_version, ref.kind) == (watched.api_version, watched.kind) and ref not in seen:
+                worker.cell.forget(ref)
+                worker.drift.mark(ref)
+                worker.wake()
+
+    def _object(self, watched: Watched, event: WatchEvent) -> None:
+        ref = ref_of(event.object)
+        if watched.kind in self._seen_refs:
+            self._seen_refs[watched.kind].add(ref)
+        worker = self._by_ref.get(ref)
+        if worker is None:
+            self._stranger(event)
+            return
+        if event.type is WatchType.DELETED:
+            worker.cell.forget(ref)
+            worker.drift.mark(ref)
+            worker.wake()
+            return
+        changed = worker.cell.observe(event.object)
+        if self._looks_drifted(worker.cell, event.object):
+            worker.drift.mark(ref)
+            changed = True
+        if changed:
+            worker.wake()
+
+    def _stranger(self, event: WatchEvent) -> None:
+        live = event.object
+        worker = self._by_namespace.get(live["metadata"].get("namespace", ""))
+        if worker is None or event.type is WatchType.DELETED or not is_foreign_policy(worker.cell.record, live):
+            return
+        # Before there is isolation of our own, the namespace is not ours to clean.
+        if any(owned.uid for owned in worker.cell.record.objects):
+            worker.drift.mark_stranger(ref_of(live), live["metadata"]["uid"])
+            worker.wake()
+
+    def _looks_drifted(self, cell: Cell, live: JSONObject) -> bool:
+        """Cheap look at an event; whoever repairs reads the object again before believing it."""
+        owned = cell.record.by_ref()[ref_of(live)]
+        if not owned.uid:
+            return False
+        flexible = flexible_paths([other.manifest for other in cell.record.objects], owned.manifest)
+        manager = self._parts.cluster.identity(cell.record.namespace).manager_of(owned.role)
+        return live["metadata"]["uid"] != owned.uid or bool(drift_of(live, owned.baseline, manager, flexible))
+
+    def _seen(self, live: Mapping[str, Any]) -> None:
+        """Take note of what a write of our own returned."""
+        worker = self._by_ref.get(ref_of(live))
+        if worker is not None:
+            worker.cell.observe(live)
+
+    # -- reports ------------------------------------------------------------------------------------------------------
+
+    async def _receipt(self, receipt: ReceiptFacts) -> None:
+        await self.on_receipt(receipt)
+
+    async def _status(self, report: CellReport) -> None:
+        self._judge()
+        await self.on_status(report)
+
+    def _judge(self) -> None:
+        """Set the condition and the gauges."""
+        cells = [worker.cell for worker in self._workers.values()]
+        bad = [cell for cell in cells if cell.phase in {Phase.DEGRADED, Phase.REFUSED} or _stuck(cell)]
+        first = f"{bad[0].record.namespace} is {bad[0].phase.value}" if bad else ""
+        code = next((one.code for cell in bad for one in cell.refusals), "cell/not-healthy") if bad else ""
+        message = f"{len(bad)} of {len(cells)} cells need attention; {first}" if bad else ""
+        self._given.health.set(CONDITION, ok=not bad, code=code, message=message)
+        _count(self._given.metrics, cells)
+
+
+def _stuck(cell: Cell) -> bool:
+    return cell.blocked is Phase.VERIFYING and bool(cell.refusals)
+
+
+def _count(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
+    phases: dict[tuple[str, ...], float] = {(phase.value,): 0.0 for phase in Phase}
+    ready: dict[tuple[str, ...], float] = {}
+    objects: dict[tuple[str, ...], float] = {}
+    isolation: dict[tuple[str, ...], float] = {}
+    for cell in cells:
+        report = cell.report()
+        phases[(report.phase,)] += 1
+        ready[cell.record.key] = float(cell.phase is Phase.READY)
+        objects[(*cell.record.key, "ready")] = report.objects_ready
+        objects[(*cell.record.key, "not-ready")] = report.objects_total - report.objects_ready
+        isolation[(*cell.record.key, report.isolation)] = 1.0
+    metrics.replace(AGENT_CELLS, phases)
+    metrics.replace(AGENT_CELL_READY, ready)
+    metrics.replace(AGENT_CELL_OBJECTS, objects)
+    metrics.replace(AGENT_ISOLATION, isolation)
+

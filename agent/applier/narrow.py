@@ -1,0 +1,122 @@
+"""Narrowing and ending: the hub's quarantine and its lifting, and the signed Tombstone.
+
+Quarantine closes isolation and touches nothing else; lifting it returns to what signatures allowed, never further.
+A Tombstone ends workloads first, then the rest; data and namespace only when it says so, isolation last of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.applier.cell import Cell
+from agent.applier.intake import VerifiedEnd
+from agent.applier.model import CellRecord, OwnedObject, Role
+from agent.applier.order import DATA, is_workload, removal
+from agent.applier.parts import Parts
+from agent.isolation.driver import closed
+from cellward.documents.floors import Floor
+from cellward.wire.codec import DesiredItem
+
+
+class Narrowing:
+    """Quarantine and end of cells."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
+        """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
+        if cell.record.quarantined or not cell.record.objects:
+            return
+        await self._rewrite(cell, quarantined=True)
+        await self._parts.recorder.record_or_count(
+            "cell.quarantine", f"Cell/{cell.record.namespace}", "done", correlation_id=correlation_id,
+            revision=item.revision, details={"hubState": item.hub_state},
+        )  # fmt: skip
+
+    async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
+        """Return to the isolation that was released; recorded before it is done, it is no narrowing."""
+        if not cell.record.quarantined:
+            return
+        await self._parts.recorder.record(
+            "cell.release", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
+            revision=item.revision, details={"hubState": item.hub_state},
+        )  # fmt: skip
+        await self._rewrite(cell, quarantined=False)
+
+    async def end(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str) -> None:
+        """Carry out a Tombstone; may be called again after an interruption.
+
+        Raises apply/deletion-pending while something is not gone yet.
+        """
+        tombstone = end.tombstone.document
+        kind = "all" if tombstone.delete_data else "cell"
+        details = {"deploymentDigest": end.tombstone.digest, "sequence": str(tombstone.sequence), "mode": kind}
+        subject = f"Cell/{cell.record.namespace}"
+        if cell.record.deployment_digest != end.tombstone.digest or cell.record.ending != kind:
+            await self._parts.recorder.record(
+                "cell.remove", subject, "allow", correlation_id=correlation_id, revision=item.revision, details=details
+            )
+            await self._parts.state.floors.set(*item.key, Floor(tombstone.sequence, end.tombstone.digest))
+            await self._parts.state.accepted.put(item)
+            ending = replace(
+                cell.record, deployment_digest=end.tombstone.digest, release_digest="", version="", ending=kind,
+                settled=False, rollout_started="", fallback_active=False,
+            )  # fmt: skip
+            await self._parts.save(cell, ending)
+        await self._remove(cell, with_data=tombstone.delete_data)
+        await self._parts.save(cell, replace(cell.record, settled=True))
+        await self._parts.recorder.record(
+            "cell.remove", subject, "done", correlation_id=correlation_id, revision=item.revision, details=details
+        )
+
+    async def _rewrite(self, cell: Cell, *, quarantined: bool) -> None:
+        """Write the closed or the released form of every isolation object."""
+        changed: list[OwnedObject] = []
+        for owned in cell.record.objects:
+            if owned.role is not Role.ISOLATION:
+                continue
+            if quarantined:
+                changed.append(replace(owned, manifest=closed(owned.manifest), opened=owned.manifest))
+            elif owned.opened:
+                changed.append(replace(owned, manifest=owned.opened, opened={}))
+        record = replace(cell.record, quarantined=quarantined)
+        for owned in changed:
+            record = record.with_object(owned)
+        # In memory first: drift repair must not undo it while it is being written.
+        cell.record = record
+        self._parts.reindex(cell)
+        for owned in changed:
+            cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
+        await self._parts.save(cell, cell.record)
+
+    async def _remove(self, cell: Cell, *, with_data: bool) -> None:
+        objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]
+        workloads = removal(owned for owned in objects if is_workload(owned))
+        rest = removal(owned for owned in objects if not is_workload(owned) and owned.ref.kind not in DATA)
+        data = [owned for owned in objects if owned.ref.kind in DATA]
+        await self._delete(cell, workloads)
+        await self._delete(cell, rest)
+        if not with_data:
+            for owned in data:
+                cell.record = cell.record.with_object(replace(owned, retained=True))
+            return
+        await self._delete(cell, tuple(data))
+        await self._delete(cell, tuple(owned for owned in cell.record.objects if owned.role is Role.NAMESPACE))
+        # Isolation and rights inside went with the namespace; the account lives elsewhere.
+        for owned in cell.record.objects:
+            if owned.role is Role.RIGHTS and owned.ref.namespace != cell.record.namespace:
+                await self._parts.cluster.delete(cell.record, owned)
+        await self._parts.save(cell, replace(cell.record, objects=()))
+
+    async def _delete(self, cell: Cell, objects: tuple[OwnedObject, ...]) -> None:
+        for owned in objects:
+            if owned.uid:
+                await self._parts.cluster.delete(cell.record, owned)
+        await self._parts.cluster.wait_gone([owned for owned in objects if owned.uid])
+        record: CellRecord = cell.record
+        for owned in objects:
+            record = record.without(owned.ref)
+            cell.forget(owned.ref)
+        if objects:
+            await self._parts.save(cell, record)

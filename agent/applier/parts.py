@@ -1,0 +1,44 @@
+"""What every step of the engine needs, made once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.applier.cell import Cell
+from agent.applier.cluster import CellCluster
+from agent.applier.decide import Gate
+from agent.applier.fence import Fence
+from agent.applier.intake import Intake
+from agent.applier.model import CellRecord
+from agent.applier.repair import Repairer
+from agent.audit.interfaces import RecorderPort
+from agent.isolation.interfaces import Prober
+from agent.metrics.registry import AgentMetrics
+from agent.spool.interfaces import StateDb
+from cellward.documents.facts import ClusterFacts
+from cellward.runtime.clock import Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The engine's tools. ``reindex`` is told of a cell whose record changed, before the record is relied on."""
+
+    cluster: CellCluster
+    intake: Intake
+    gate: Gate
+    repairer: Repairer
+    prober: Prober
+    fence: Fence
+    recorder: RecorderPort
+    state: StateDb
+    timer: Timer
+    facts: Callable[[], ClusterFacts]
+    metrics: AgentMetrics
+    reindex: Callable[[Cell], None]
+
+    async def save(self, cell: Cell, record: CellRecord) -> None:
+        """Take a record into force and make it durable; raises spool/full, then it holds in memory only."""
+        cell.record = record
+        self.reindex(cell)
+        await self.state.inventory.put(record.namespace, record.to_json())

@@ -1,0 +1,133 @@
+"""Takes drift back: exactly the released state, additions too (V1, V10).
+
+Steps for one object: move foreign fields into our entry, apply with force, and when something that nobody owns still
+differs, set it back by a patch and do both again. What differs even then is the API server's own doing (new defaults, a
+webhook that changes objects): it becomes the new baseline and is reported as a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agent.applier.cluster import CellCluster
+from agent.applier.model import CellRecord, OwnedObject, Role
+from agent.applier.order import DATA
+from agent.applier.ownership import Path, drift_of, flexible_paths, managers_of, restore, strip, takeover
+from agent.kube.errors import KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
+from agent.kube.interfaces import JSONObject, ObjectRef
+from cellward.errors import CellwardError
+
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One repair: the object with its baseline, what was wrong, and whether it is as released now."""
+
+    owned: OwnedObject
+    cause: str
+    exact: bool = True
+
+
+class Repairer:
+    """Compares and repairs single objects."""
+
+    def __init__(self, cluster: CellCluster) -> None:
+        self._cluster = cluster
+
+    async def check(self, record: CellRecord, owned: OwnedObject) -> Repair | None:
+        """Bring one object back; return None when nothing was wrong or it has to be waited for.
+
+        Raises kube/* when the API server does not let us.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._once(record, owned)
+            except CellwardError as error:
+                if error.code not in {KUBE_STALE.code, KUBE_NOT_FOUND.code} or attempt == _ATTEMPTS - 1:
+                    raise
+        return None
+
+    async def remove_foreign_policy(self, ref: ObjectRef, uid: str) -> bool:
+        """Delete a NetworkPolicy in a cell that is not ours: policies add up, so it can only widen (V10)."""
+        try:
+            await self._cluster.kube.delete(ref, uid=uid)
+        except CellwardError as error:
+            if error.code in {KUBE_NOT_FOUND.code, KUBE_STALE.code}:
+                return False
+            raise
+        return True
+
+    async def _once(self, record: CellRecord, owned: OwnedObject) -> Repair | None:
+        live = await self._cluster.look(owned.ref)
+        if live is None:
+            return Repair(await self._cluster.write(record, replace(owned, uid="")), "deleted")
+        if live["metadata"].get("deletionTimestamp"):
+            return None  # its end comes as an event of its own
+        flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
+        manager = self._cluster.identity(record.namespace).manager_of(owned.role)
+        anew = live["metadata"]["uid"] != owned.uid
+        cause = drift_of(live, owned.baseline, manager, flexible)
+        if anew:
+            cause = "never applied" if not owned.uid else f"made anew by {', '.join(managers_of(live))}"
+        if not cause:
+            return None
+        try:
+            return await self._take_back(record, owned, live, flexible, cause, anew=anew)
+        except CellwardError as error:
+            if error.code != KUBE_IMMUTABLE.code or owned.ref.kind in DATA:
+                raise
+            return await self._replace(record, owned, live, cause)
+
+    async def _take_back(
+        self,
+        record: CellRecord,
+        owned: OwnedObject,
+        live: JSONObject,
+        flexible: tuple[Path, ...],
+        cause: str,
+        *,
+        anew: bool,
+    ) -> Repair:
+        now = await self._claim_and_apply(record, owned, live, flexible)
+        if anew:
+            # Addresses and the like were assigned anew: the old baseline says nothing about this object.
+            return Repair(self._cluster.seen(record, owned, now), cause)
+        if strip(now, flexible) != owned.baseline:
+            now = await self._patch(record, owned, restore(now, owned.baseline, flexible))
+            now = await self._claim_and_apply(record, owned, now, flexible)
+        exact = strip(now, flexible) == owned.baseline
+        return Repair(self._cluster.seen(record, owned, now), cause, exact=exact)
+
+    async def _claim_and_apply(
+        self, record: CellRecord, owned: OwnedObject, live: JSONObject, flexible: tuple[Path, ...]
+    ) -> JSONObject:
+        who = self._cluster.identity(record.namespace)
+        operations = takeover(live, who.manager_of(owned.role), flexible)
+        if operations:
+            await self._patch(record, owned, operations)
+        return await self._cluster.kube.apply(
+            owned.manifest, manager=who.manager_of(owned.role), force=True, as_user=who.user_of(owned.role)
+        )
+
+    async def _patch(self, record: CellRecord, owned: OwnedObject, operations: list[JSONObject]) -> JSONObject:
+        who = self._cluster.identity(record.namespace)
+        return await self._cluster.kube.patch_json(
+            owned.ref, operations, manager=who.manager_of(owned.role), as_user=who.user_of(owned.role)
+        )
+
+    async def _replace(self, record: CellRecord, owned: OwnedObject, live: JSONObject, cause: str) -> Repair:
+        """Somebody made the object anew in a way that cannot be changed back in place."""
+        current = replace(owned, uid=live["metadata"]["uid"])
+        await self._cluster.delete(record, current)
+        await self._cluster.wait_gone([current])
+        return Repair(await self._cluster.write(record, replace(owned, uid="")), cause)
+
+
+def is_foreign_policy(record: CellRecord, live: JSONObject) -> bool:
+    """Whether a NetworkPolicy in a cell's namespace is none of ours."""
+    names = {owned.ref.name for owned in record.objects if owned.role is Role.ISOLATION}
+    return live["kind"] == "NetworkPolicy" and live["metadata"]["name"] not in names
+
+

@@ -1,0 +1,284 @@
+"""One worker per cell: everything that changes a cell happens in its turn, one thing at a time.
+
+A newer desired item replaces one that was not taken up yet. Drift is repaired first, then the item is carried out, then
+health is judged; a turn of one cell never waits for another cell, but at most so many turns run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from agent.applier.cell import Cell
+from agent.applier.drift import DriftControl
+from agent.applier.errors import HELD, UNHEALTHY
+from agent.applier.intake import VerifiedEnd
+from agent.applier.interfaces import OnReceipt, OnStatus
+from agent.applier.model import CellRecord, Phase
+from agent.applier.narrow import Narrowing
+from agent.applier.parts import Parts
+from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, unexpected
+from agent.applier.rollout import Rollout
+from agent.audit.interfaces import RefusalText
+from agent.link.interfaces import CellReport, ReceiptFacts
+from cellward.documents.fields import parse_time
+from cellward.errors import CellwardError
+from cellward.runtime.backoff import FullJitter
+from cellward.wire.codec import DesiredItem
+
+_log = structlog.get_logger()
+
+#: Refusals by the cluster itself, which somebody may mend there without signing anything; asked again now and then.
+_MAY_HEAL = ("kube/", "cell/namespace-not-ours", "cell/object-not-ours")
+_HEAL_SECONDS = 60.0
+
+
+class CellWorker:
+    """Mailbox and turn of one cell."""
+
+    def __init__(
+        self, cell: Cell, parts: Parts, slots: asyncio.Semaphore, on_receipt: OnReceipt, on_status: OnStatus
+    ) -> None:
+        self.cell = cell
+        self.drift = DriftControl(parts, cell)
+        self._parts = parts
+        self._slots = slots
+        self._on_receipt = on_receipt
+        self._on_status = on_status
+        self._rollout = Rollout(parts)
+        self._narrowing = Narrowing(parts)
+        self._pending: DesiredItem | None = None
+        self._retry_at: float | None = None
+        self._backoff = FullJitter(0.5, 30.0)
+        self._wake = asyncio.Event()
+        self._reported: CellReport | None = None
+
+    def offer(self, item: DesiredItem) -> None:
+        """Take the newest item; one that was not taken up yet is replaced."""
+        self._pending = item
+        self._backoff.reset()
+        self.wake()
+
+    def wake(self) -> None:
+        """Ask for a turn."""
+        self._wake.set()
+
+    def reconsider(self) -> None:
+        """Try again what was refused or is waiting; what is held stays held."""
+        if self.cell.item is not None and self.cell.blocked in {Phase.REFUSED, Phase.VERIFYING}:
+            self._pending = self._pending or self.cell.item
+            self.wake()
+
+    async def run(self) -> None:
+        """Take turns for ever; ends only by cancellation."""
+        while True:
+            await self._wait()
+            self._wake.clear()
+            try:
+                async with self._slots:
+                    await self._turn()
+            except CellwardError as error:
+                _log.warning("turn-interrupted", cell=self.cell.record.namespace, code=error.code, reason=error.message)
+                self._retry_later()
+            except Exception as error:  # noqa: BLE001 - V16: one cell's fault must not end the process
+                _log.exception("turn-failed", cell=self.cell.record.namespace)
+                self._block(Phase.REFUSED, (refusal_of(unexpected(error), self._subject),))
+                await self._report()
+
+    @property
+    def _subject(self) -> str:
+        return f"Cell/{self.cell.record.namespace}"
+
+    async def _wait(self) -> None:
+        """Return when there is something to do, or when its time has come."""
+        times = [time for time in (self.drift.due_at(), self._retry_at, self._deadline_at()) if time is not None]
+        delay = max(0.0, min(times) - self._parts.timer.monotonic()) if times else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    def _deadline_at(self) -> float | None:
+        record = self.cell.record
+        if not record.rollout_started or not record.settled:
+            return None
+        left = parse_time(record.rollout_started) + timedelta(seconds=record.deadline_seconds) - self._parts.timer.now()
+        return self._parts.timer.monotonic() + max(0.0, left.total_seconds())
+
+    async def _turn(self) -> None:
+        await self.drift.repair_due()
+        if self._retry_at is not None and self._retry_at <= self._parts.timer.monotonic():
+            self._retry_at = None
+            self._pending = self._pending or self.cell.item
+        item, self._pending = self._pending, None
+        if item is not None:
+            self.cell.item = item
+            self._retry_at = None
+            await self._carry_out(item)
+        await self._judge_health()
+        await self._report()
+
+    # -- items --------------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, item: DesiredItem) -> None:
+        correlation_id = secrets.token_hex(8)
+        try:
+            refusals = await self._converge(item, correlation_id)
+        except CellwardError as error:
+            refusal = refusal_of(error, item.deployment_digest)
+            if is_passing(error):
+                self._block(Phase.VERIFYING, (refusal,))
+                self._retry_later()
+                _log.info("item-waits", cell=self.cell.record.namespace, code=error.code, reason=error.message)
+                return
+            refusals = (refusal,)
+        if self.cell.blocked is Phase.HELD:
+            return
+        if refusals:
+            self._block(Phase.REFUSED, refusals)
+            if refusals[0].code.startswith(_MAY_HEAL):
+                self._retry_at = self._parts.timer.monotonic() + _HEAL_SECONDS
+        else:
+            self.cell.blocked = None
+            if self.cell.record.fallback_active:
+                return  # what was said when it fell back still holds
+            self.cell.refusals = ()
+        await self._answer(item, refusals, correlation_id)
+
+    async def _converge(self, item: DesiredItem, correlation_id: str) -> tuple[RefusalText, ...]:
+        cell, record = self.cell, self.cell.record
+        running = record.deployment_digest == item.deployment_digest
+        if item.hub_state != "run":
+            await self._hold(item, correlation_id, running=running)
+            return ()
+        cell.blocked = None if cell.blocked is Phase.HELD else cell.blocked
+        await self._narrowing.lift(cell, item, correlation_id)
+        if running and record.settled:
+            return ()
+        await self._report_progress()
+        verified = await self._parts.intake.verify(item)
+        if isinstance(verified, VerifiedEnd):
+            await self._narrowing.end(cell, item, verified, correlation_id)
+            return ()
+        return await self._rollout.run(cell, item, verified, correlation_id)
+
+    async def _hold(self, item: DesiredItem, correlation_id: str, *, running: bool) -> None:
+        """Withhold; what runs goes on running, under quarantine without any connection."""
+        if item.hub_state == "quarantine":
+            await self._narrowing.quarantine(self.cell, item, correlation_id)
+        else:
+            # Hold says nothing about isolation: a quarantine before it is lifted to what was released.
+            await self._narrowing.lift(self.cell, item, correlation_id)
+        if running and item.hub_state == "hold":
+            self.cell.blocked, self.cell.refusals = None, ()
+            return
+        text = "the hub quarantines the cell" if item.hub_state == "quarantine" else "the hub holds this deployment"
+        self._block(Phase.HELD, (refusal_of(HELD(text), item.deployment_digest),))
+
+    async def _answer(self, item: DesiredItem, refusals: tuple[RefusalText, ...], correlation_id: str) -> None:
+        """Record a refusal, then send the receipt; never twice about the same (V13: durable first)."""
+        about = (item.revision, item.deployment_digest, refusals)
+        if about == self.cell.answered:
+            return
+        for refusal in refusals:
+            action = action_of(refusal.code)
+            if action == "cell.decide":
+                continue  # the decision itself is on record
+            await self._parts.recorder.record(
+                action,
+                self._subject,
+                "finding" if refusal.code in FINDINGS else "deny",
+                code=refusal.code,
+                rule=refusal.rule,
+                reason=refusal.reason,
+                correlation_id=correlation_id,
+                revision=item.revision,
+                details={"deploymentDigest": item.deployment_digest},
+            )
+        self.cell.answered = about
+        await self._send(item, refusals, correlation_id)
+
+    async def _send(self, item: DesiredItem, refusals: tuple[RefusalText, ...], correlation_id: str) -> None:
+        await self._on_receipt(
+            ReceiptFacts(
+                revision=item.revision,
+                project=item.project,
+                cell=item.cell,
+                environment=item.environment,
+                deployment_digest=item.deployment_digest,
+                accepted=not refusals,
+                refusals=refusals,
+                correlation_id=correlation_id,
+            )
+        )
+
+    def _block(self, phase: Phase, refusals: tuple[RefusalText, ...]) -> None:
+        self.cell.blocked, self.cell.refusals = phase, refusals
+
+    def _retry_later(self) -> None:
+        self._retry_at = self._parts.timer.monotonic() + self._backoff.next()
+
+    # -- health -------------------------------------------------------------------------------------------------------
+
+    async def _judge_health(self) -> None:
+        """Settle a rollout that became healthy; return to the fallback from one that did not."""
+        cell, record = self.cell, self.cell.record
+        if cell.remember_done():
+            await self._parts.save(cell, cell.record)
+        if not record.settled or not record.rollout_started or record.ending:
+            return
+        unhealthy = cell.unhealthy()
+        if not unhealthy:
+            await self._end_rollout("done", "")
+            return
+        deadline = self._deadline_at()
+        over = deadline is not None and deadline <= self._parts.timer.monotonic()
+        if over or cell.has_failed():
+            await self._fall_back("; ".join(unhealthy[:5]))
+
+    async def _end_rollout(self, decision: str, reason: str) -> None:
+        cell = self.cell
+        await self._parts.recorder.record(
+            "cell.health",
+            self._subject,
+            decision,
+            code=UNHEALTHY.code if reason else "",
+            reason=reason,
+            details={"deploymentDigest": cell.record.deployment_digest, "releaseDigest": cell.record.release_digest},
+        )
+        await self._parts.save(cell, _without_rollout(cell))
+
+    async def _fall_back(self, reason: str) -> None:
+        """Go back to the release the Deployment names, once; without one stay degraded and say so."""
+        cell, item = self.cell, self.cell.item
+        error = UNHEALTHY(f"not healthy: {reason}", object=self._subject)
+        cell.refusals = (refusal_of(error, self._subject),)
+        verified = None if cell.record.fallback_active else await self._parts.intake.fallback(cell.record.deployment_digest)
+        await self._end_rollout("failed", error.message)
+        if item is None or item.deployment_digest != cell.record.deployment_digest:
+            return
+        correlation_id = secrets.token_hex(8)
+        if verified is not None:
+            why = await self._rollout.run(cell, item, verified, correlation_id, fallback=True)
+            cell.refusals = (*cell.refusals, *why)
+        await self._answer(item, cell.refusals, correlation_id)
+
+    # -- reports ------------------------------------------------------------------------------------------------------
+
+    async def _report_progress(self) -> None:
+        if self.cell.blocked is None:
+            await self._report()
+
+    async def _report(self) -> None:
+        report = self.cell.report()
+        if report != self._reported:
+            self._reported = report
+            await self._on_status(report)
+
+
+def _without_rollout(cell: Cell) -> CellRecord:
+    return replace(cell.record, rollout_started="")
