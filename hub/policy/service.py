@@ -92,7 +92,8 @@ class TufRepository:
         self._signer = signer
         self._clock = clock
         self._realm = realm
-        self._life = life
+        # Agents would refuse a longer one; better cut here than refused everywhere.
+        self._life = min(life, trust.TIMESTAMP_MAX_LIFE)
         self._lock = asyncio.Lock()
         self.on_new_timestamp: list[Callable[[int], Awaitable[None]]] = []
 

@@ -242,6 +242,21 @@ async def test_timestamp_is_renewed_in_time(
     assert result.timestamp_version == 3
 
 
+async def test_no_timestamp_lives_longer_than_a_day(
+    world: PolicyWorld, store: TinyTufStore, clock: ManualClock
+) -> None:
+    """Whatever is configured: agents would refuse it, so it is cut; the realm may be asked for late."""
+    known: list[str] = ["sha256:" + "0" * 64]
+    repository = TufRepository(store, world.hub_key, clock, realm=lambda: known[0], life=timedelta(days=30))
+    upload = take(world, world.make([denying("Bad")]))
+    assert await refused(repository, store, upload) == "policy/foreign-realm"
+    known[0] = world.realm
+    await repository.publish(upload)
+    data = await repository.fetch("timestamp", None)
+    assert data is not None
+    assert Metadata[Timestamp].from_bytes(data).signed.expires == clock.now() + timedelta(hours=24)
+
+
 async def test_serves_known_roles_only(world: PolicyWorld, repository: TufRepository) -> None:
     """V2: a closed list of roles; nothing else is looked up."""
     await repository.publish(take(world, world.make([denying("Bad")])))
