@@ -71,6 +71,36 @@ def export(
     say(f"wrote {file}; next: cellward audit verify {file}")
 
 
+@app.command()
+@command
+def verify(
+    file: Annotated[Path, typer.Argument(help="An export made by `cellward audit export`.")],
+    hub_key: Annotated[
+        str, typer.Option(help="Tree-head key you trust, base64 or PEM file; default: the one in trust.yaml.")
+    ] = "",
+    endorsed: Annotated[
+        list[str] | None, typer.Option(help="Statement key known to be a cluster's own; may be repeated.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Verify an export offline, with the stand-alone verifier; exit 1 when anything does not hold."""
+    import base64
+
+    from auditverify.cli import main as verify_main
+
+    place = local(home)
+    if not hub_key and place.home.file("trust.yaml").exists():
+        hub_key = base64.b64encode(place.home.trust().tree_head_spki).decode()
+    if not hub_key:
+        say("no key to compare with: this shows that the export is consistent, not whose it is")
+    words = [str(file), *(["--hub-key", hub_key] if hub_key else [])]
+    words += [word for key in endorsed or () for word in ("--endorsed", key)]
+    code = verify_main([*words, "--json"] if output is Format.json else words)
+    if code:
+        raise typer.Exit(code)
+
+
 def _show(items: list[schemas.AuditRecord], output: Format) -> None:
     show_list(
         items,

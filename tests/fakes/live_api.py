@@ -28,6 +28,7 @@ from hub.authority.tokens import JoinTokens
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from hub.policy.service import TufRepository
+from hub.store.interfaces import Store
 from hub.store.sql.store import SqlStore, open_store
 
 #: Bearer tokens of the roles.
@@ -86,7 +87,7 @@ def hub_keys() -> HubKeys:
     )
 
 
-def make_services(store: SqlStore, made: HubKeys, health: HealthRegistry) -> Services:
+def make_services(store: Store, made: HubKeys, health: HealthRegistry) -> Services:
     """Compose what the API needs, as ``hub.app`` does."""
     clock = SystemClock()
     realm = RealmService(store.meta)

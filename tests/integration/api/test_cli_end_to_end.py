@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ spec:
   components:
     web:
       image: registry.example/front:1.0
+      ports: {http: {port: 80}}
   connections:
     - {cell: cart, endpoint: http, env: CART_ADDRESS}
 """
@@ -312,7 +314,7 @@ async def test_policy_refresh_renews_the_snapshot_alone(installed: Cli) -> None:
         (
             CELL.replace("  endpoints:", "  connections: [{cell: front, endpoint: http, env: F}]\n  endpoints:")
             + "---"
-            + CALLER.replace("  connections:", "      ports: {http: {port: 80}}\n  endpoints:\n"
+            + CALLER.replace("  connections:", "  endpoints:\n"
                              "    http: {component: web, port: http, visibility: project}\n  connections:"),
             "cells/cycle",
         ),
@@ -375,3 +377,17 @@ async def test_audit_export_holds_what_was_done(installed: Cli, tmp_path: Path) 
     actions = [item["action"] for item in tail]
     assert {"realm.adopt", "policy.publish", "cluster.create", "token.mint"} <= set(actions)
     assert all(item["decision"] == "done" for item in tail)
+
+
+async def test_export_verifies_offline_and_a_changed_byte_shows(installed: Cli, tmp_path: Path) -> None:
+    """audit verify compares with the key in trust.yaml, needs no hub, and finds a change."""
+    file = tmp_path / "export.ndjson"
+    await installed("audit", "export", str(file))
+    await installed("audit", "verify", str(file), CELLWARD_SERVER="https://127.0.0.1:1")
+    lines = file.read_text().splitlines()
+    body = json.loads(lines[2])
+    raw = bytearray(base64.b64decode(body["record"]))
+    raw[-3] ^= 1
+    lines[2] = json.dumps({**body, "record": base64.b64encode(bytes(raw)).decode()})
+    file.write_text("\n".join(lines) + "\n")
+    await installed("audit", "verify", str(file), code=1)

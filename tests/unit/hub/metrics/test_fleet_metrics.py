@@ -1,0 +1,101 @@
+"""What agents may push, and how the fleet endpoint shows it."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+
+from cellward.wire.v1 import telemetry_pb2
+from hub.metrics.endpoint import make_metrics_app
+from hub.metrics.own import Facts, FactsCollector, HubMetrics
+from hub.metrics.service import STALE_SECONDS, FleetMetrics
+from tests.fakes.clock import ManualClock
+
+GOOD = "cellward_agent_decisions"
+
+
+def _batch(
+    name: str = GOOD, kind: str = "counter", sample: str = GOOD + "_total", value: float = 1.0, **labels: str
+) -> telemetry_pb2.MetricsBatch:
+    family = telemetry_pb2.MetricFamily(name=name, type=kind, help="h")
+    family.samples.append(telemetry_pb2.Sample(name=sample, labels=labels, value=value))
+    return telemetry_pb2.MetricsBatch(seq=1, families=[family])
+
+
+async def _scrape(metrics: FleetMetrics) -> str:
+    registry = CollectorRegistry()
+    HubMetrics(registry, version="1")
+    facts = Facts(connected_agents=1, clusters=2, desired_items=3, audit_size=4, certificates={"api": 5.0})
+    app = make_metrics_app(registry, metrics, FactsCollector(lambda: facts))
+    async with TestClient(TestServer(app)) as client:
+        response = await client.get("/metrics")
+        assert response.status == 200
+        return await response.text()
+
+
+async def test_samples_get_the_cluster_label_from_the_certificate() -> None:
+    """V3: the same series of two clusters are told apart by a label that no agent sets."""
+    metrics = FleetMetrics(ManualClock())
+    assert await metrics.push("eu-1", _batch(decision="allow")) == 0
+    assert await metrics.push("us-1", _batch(decision="allow", value=2)) == 0
+    text = await _scrape(metrics)
+    assert 'cellward_agent_decisions_total{cluster="eu-1",decision="allow"} 1.0' in text
+    assert 'cellward_agent_decisions_total{cluster="us-1",decision="allow"} 2.0' in text
+    assert "cellward_hub_connected_agents 1.0" in text
+    assert text.count("# TYPE cellward_agent_decisions_total counter") == 1
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        _batch(cluster="us-1"),
+        _batch(name="process_cpu", sample="process_cpu_total"),
+        _batch(name="cellward_hub_clusters", kind="gauge", sample="cellward_hub_clusters"),
+        _batch(sample="cellward_other_total"),
+        _batch(kind="summary"),
+        _batch(value=float("nan")),
+        _batch(__name__="x"),
+        _batch(label="x" * 257),
+        _batch(**{f"l{number}": "v" for number in range(17)}),
+        _batch(**{'bad"label': "v"}),
+    ],
+)
+async def test_what_is_not_allowed_is_refused_and_counted(batch: telemetry_pb2.MetricsBatch) -> None:
+    """A cluster label of the agent's own, foreign names, reserved names, odd types, labels and values are refused."""
+    metrics = FleetMetrics(ManualClock())
+    assert await metrics.push("eu-1", batch) == 1
+    assert metrics.series_count() == 0
+    assert 'cellward_hub_refused_samples_total{cluster="eu-1"} 1.0' in await _scrape(metrics)
+
+
+async def test_series_of_one_cluster_are_bounded() -> None:
+    """V16: a cluster with runaway labels loses series, not the others their endpoint."""
+    metrics = FleetMetrics(ManualClock(), series_limit=10)
+    batch = _batch()
+    for number in range(25):
+        batch.families[0].samples.append(telemetry_pb2.Sample(name=GOOD + "_total", labels={"n": str(number)}, value=1))
+    assert await metrics.push("eu-1", batch) == 16
+    assert await metrics.push("us-1", _batch()) == 0
+    assert metrics.series_count() == 11
+
+
+async def test_newest_snapshot_wins_and_a_silent_cluster_fades() -> None:
+    """Old values are not served for ever as if they were news."""
+    clock = ManualClock()
+    metrics = FleetMetrics(clock)
+    await metrics.push("eu-1", _batch(value=1))
+    await metrics.push("eu-1", _batch(value=2))
+    assert "} 2.0" in await _scrape(metrics)
+    clock.advance(STALE_SECONDS + 1)
+    assert metrics.series_count() == 0
+
+
+async def test_a_cluster_that_disagrees_on_the_type_does_not_break_the_endpoint() -> None:
+    """One agent of another version cannot take the fleet's numbers away."""
+    metrics = FleetMetrics(ManualClock())
+    await metrics.push("a", _batch())
+    await metrics.push("b", _batch(kind="gauge", sample=GOOD))
+    text = await _scrape(metrics)
+    assert 'cluster="a"' in text
+    assert 'decisions{cluster="b"' not in text
