@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, NotFound, Unauthenticated, define
+from cellward.errors import Denied, Exhausted, Internal, InvalidInput, NotFound, Unauthenticated, define
 
 NO_TOKEN = define(
     "api/no-token",
@@ -57,12 +57,6 @@ BAD_CURSOR = define(
     InvalidInput,
     "The cursor is not one this hub gave out.",
     hint="Start again without a cursor.",
-)
-NOT_READY = define(
-    "api/not-ready",
-    Conflict,
-    "The hub cannot do this yet.",
-    hint="Run `cellward init` and `cellward policy publish` first.",
 )
 INTERNAL = define(
     "api/internal",

@@ -64,12 +64,6 @@ REALM_ADOPTED = define(
     "This hub has adopted another root of trust; the first one stays.",
     hint="Use the trust.yaml made by the first `cellward init`, or set up another hub.",
 )
-BAD_ROOT = define(
-    "fleet/bad-root",
-    InvalidInput,
-    "What was given is not version 1 of a TUF root.",
-    hint="Let `cellward init` make and upload it.",
-)
 SEQUENCE_TAKEN = define(
     "fleet/sequence-taken",
     Conflict,

@@ -1,0 +1,296 @@
+"""The fleet's service over the store in memory: uploads, placement, reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from cellward.documents import canonical
+from cellward.documents.dsse import dump_envelope, parse_envelope, sign_document
+from cellward.documents.facts import Selector
+from cellward.errors import CellwardError
+from cellward.wire.v1 import link_pb2, types_pb2
+from hub.fleet.index import index_envelope
+from hub.fleet.realm import RealmService
+from hub.fleet.rows import document_row
+from hub.fleet.service import FleetService
+from hub.store.interfaces import CellKey
+from tests.fakes.clock import ManualClock
+from tests.fakes.signed import NOW, Author, digest, new_root
+from tests.fakes.store import MemoryStore
+
+CART = CellKey("shop", "cart", "dev")
+
+
+@dataclass
+class World:
+    """A fleet with one realm and one author."""
+
+    store: MemoryStore
+    realm: RealmService
+    fleet: FleetService
+    author: Author
+    clock: ManualClock
+
+    async def join(self, name: str, *environments: str, region: str = "", projects: tuple[str, ...] = ("*",)) -> None:
+        """Create a cluster and let its agent say hello."""
+        if await self.store.clusters.get(name) is None:
+            await self.fleet.create_cluster(name, "test")
+        facts = types_pb2.ClusterFacts(
+            uid=f"uid-{name}", environments=environments or ("dev",), region=region, projects=projects
+        )
+        await self.fleet.hello(name, link_pb2.Hello(facts=facts))
+
+    async def digests(self, cluster: str) -> list[str]:
+        """Deployment digests a cluster is meant to have."""
+        return [item.deployment_digest for item in await self.fleet.items(cluster, 0)]
+
+
+@pytest.fixture
+async def world() -> World:
+    """A fresh fleet with a realm."""
+    clock = ManualClock(NOW)
+    store = MemoryStore(clock)
+    realm = RealmService(store.meta)
+    root, author = new_root()
+    author.realm = (await realm.adopt(root)).realm
+    return World(store, realm, FleetService(store, realm, clock), author, clock)
+
+
+async def _refused(world: World, *envelopes: bytes) -> str:
+    with pytest.raises(CellwardError) as caught:
+        await world.fleet.accept(list(envelopes))
+    return caught.value.code
+
+
+async def test_deployment_reaches_matching_clusters_only(world: World) -> None:
+    """Environment, selector and allowed projects choose; facts decide, never a name alone."""
+    await world.join("eu-1", "dev", region="eu")
+    await world.join("us-1", "dev", region="us")
+    await world.join("eu-2", "prod", region="eu")
+    await world.join("eu-3", "dev", region="eu", projects=("bank",))
+    release = world.author.release()
+    deployment = world.author.deployment(release, 1, "dev", selector=Selector(regions=("eu",)))
+    accepted = await world.fleet.accept([release, deployment])
+    assert accepted.clusters == ("eu-1",)
+    item = (await world.fleet.items("eu-1", 0))[0]
+    assert item.key == CART
+    assert item.evidence == (digest(release),)
+
+
+async def test_highest_sequence_wins_and_evidence_names_fallback_and_approvals(world: World) -> None:
+    """What an agent needs to verify is named: release, approvals for this environment, release to fall back to."""
+    await world.join("eu-1", "dev")
+    old, new = world.author.release(version="1"), world.author.release(version="2")
+    first = world.author.deployment(old, 1)
+    second = world.author.deployment(new, 2, "dev", "prod", fallback=digest(old))
+    yes = world.author.approval(digest(second), "dev")
+    elsewhere = world.author.approval(digest(second), "prod")
+    await world.fleet.accept([old, first])
+    await world.fleet.accept([new, second, yes, elsewhere])
+    item = (await world.fleet.items("eu-1", 0))[-1]
+    assert item.deployment_digest == digest(second)
+    assert item.evidence == (digest(new), digest(yes), digest(old))
+    # An older one that arrives late moves nothing.
+    late = world.author.deployment(old, 1, "dev", selector=Selector(environments=("dev",)))
+    assert await _refused(world, late) == "fleet/sequence-taken"
+    assert (await world.digests("eu-1"))[-1] == digest(second)
+
+
+async def test_deployment_waits_for_its_release(world: World) -> None:
+    """A package that is not complete is not handed out; it is as soon as the rest arrives."""
+    await world.join("eu-1")
+    release = world.author.release()
+    assert (await world.fleet.accept([world.author.deployment(release)])).clusters == ()
+    assert (await world.fleet.accept([release])).clusters == ("eu-1",)
+
+
+async def test_same_upload_twice_changes_no_revision(world: World) -> None:
+    """Uploading is idempotent: nobody is woken for nothing."""
+    await world.join("eu-1")
+    release = world.author.release()
+    batch = [release, world.author.deployment(release)]
+    await world.fleet.accept(batch)
+    before = await world.fleet.revision("eu-1")
+    assert (await world.fleet.accept(batch)).clusters == ()
+    assert await world.fleet.revision("eu-1") == before
+
+
+async def test_changed_facts_place_again_and_take_nothing_away(world: World) -> None:
+    """V14: a cluster that stops matching keeps its item; one that starts to match gets one."""
+    await world.join("eu-1", "prod")
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release, 1, "dev")])
+    assert await world.digests("eu-1") == []
+    await world.join("eu-1", "dev", "prod")
+    assert len(await world.digests("eu-1")) == 1
+    await world.join("eu-1", "prod")
+    assert len(await world.digests("eu-1")) == 1
+
+
+async def test_tombstone_replaces_the_deployment(world: World) -> None:
+    """A cell ends only by a signed tombstone, which is an item like any other."""
+    await world.join("eu-1")
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    end = world.author.tombstone(2)
+    await world.fleet.accept([end])
+    assert (await world.digests("eu-1"))[-1] == digest(end)
+
+
+async def test_narrowing_survives_a_new_deployment_and_moves_nothing(world: World) -> None:
+    """Hold and quarantine change the hub's word alone, and stay until lifted."""
+    await world.join("eu-1")
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    before = await world.digests("eu-1")
+    await world.fleet.narrow("eu-1", CART, "hold")
+    item = (await world.fleet.items("eu-1", 0))[-1]
+    assert (item.hub_state, [item.deployment_digest]) == ("hold", before)
+    other = world.author.release(version="2")
+    await world.fleet.accept([other, world.author.deployment(other, 2)])
+    assert (await world.fleet.items("eu-1", 0))[-1].hub_state == "hold"
+    with pytest.raises(CellwardError) as caught:
+        await world.fleet.narrow("eu-1", CellKey("shop", "nothing", "dev"), "hold")
+    assert caught.value.code == "fleet/unknown-cell"
+
+
+async def test_start_places_what_was_kept_just_before_the_end(world: World) -> None:
+    """A hub that died between keeping a document and placing it places it at its next start."""
+    await world.join("eu-1")
+    release = world.author.release()
+    for envelope in (release, world.author.deployment(release)):
+        await world.store.documents.put(document_row(index_envelope(envelope), envelope))
+    assert not await world.digests("eu-1")
+    again = FleetService(world.store, world.realm, world.clock)
+    await again.start()
+    assert len(await again.items("eu-1", 0)) == 1
+
+
+async def test_upload_is_all_or_nothing(world: World) -> None:
+    """V16: one bad document among good ones, and none is kept."""
+    good = world.author.release()
+    stranger = Author("sha256:" + "9" * 64).release()
+    assert await _refused(world, good, stranger) == "fleet/foreign-realm"
+    assert await _refused(world, good, b"{}") == "document/bad-envelope"
+    assert not (await world.fleet.documents()).items
+
+
+def _unsigned(author: Author) -> bytes:
+    envelope = parse_envelope(author.release())
+    return dump_envelope(type(envelope)(envelope.payload_type, envelope.payload, ()))
+
+
+def _forged(author: Author, kind: str, **fields: object) -> bytes:
+    body = {"schema": f"cellward.{kind}/v1", "realm": author.realm, "project": "shop", "cell": "cart", **fields}
+    envelope = sign_document(
+        canonical.encode(body), f"application/vnd.cellward.{kind}.v1+json", (author.signer,)
+    )
+    return dump_envelope(envelope)
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda author: b"not json", "document/not-json"),
+        (lambda author: b"x" * (2 * 1024**2 + 1), "fleet/document-too-large"),
+        (_unsigned, "fleet/bad-document"),
+        (lambda author: _forged(author, "secret"), "fleet/bad-document"),
+        (lambda author: _forged(author, "release", project="Shop"), "fleet/bad-document"),
+        (lambda author: _forged(author, "tombstone", environments=["dev"], sequence=0), "fleet/bad-document"),
+        (lambda author: _forged(author, "tombstone", environments=["dev", "dev"], sequence=1), "fleet/bad-document"),
+        (lambda author: _forged(author, "tombstone", environments=[], sequence=1), "fleet/bad-document"),
+        (lambda author: _forged(author, "tombstone", environments=["dev"], sequence=True), "fleet/bad-document"),
+        (lambda author: author.approval("sha256:" + "1" * 64), "fleet/bad-document"),
+        (
+            lambda author: _forged(
+                author, "deployment", environments=["dev"], sequence=1, releaseDigest="sha256:" + "1" * 64,
+                clusterSelector={},
+            ),
+            "fleet/bad-document",
+        ),
+    ],
+)  # fmt: skip
+async def test_malformed_documents_are_refused_with_a_code(world: World, make: object, code: str) -> None:
+    """V16: what nobody could take is refused at the door, and nothing is kept."""
+    assert await _refused(world, make(world.author)) == code  # type: ignore[operator]
+    assert not (await world.fleet.documents()).items
+
+
+async def test_unknown_field_is_carried(world: World) -> None:
+    """The hub is a courier: what a newer agent may understand it passes on; strictness is the agent's."""
+    envelope = _forged(world.author, "release", version="1", novelty=True)
+    await world.fleet.accept([envelope])
+    assert (await world.fleet.document(digest(envelope))).envelope == envelope
+
+
+async def test_upload_before_a_root_is_refused() -> None:
+    """Without a realm there is nothing to compare a document with."""
+    store = MemoryStore()
+    fleet = FleetService(store, RealmService(store.meta), ManualClock())
+    with pytest.raises(CellwardError) as caught:
+        await fleet.accept([Author("sha256:" + "1" * 64).release()])
+    assert caught.value.code == "fleet/no-realm"
+
+
+async def test_reports_about_nothing_leave_nothing(world: World) -> None:
+    """An agent cannot fill the store with cells it was never meant to have."""
+    await world.join("eu-1")
+    status = link_pb2.CellStatus(project="x", cell="y", environment="z", phase=link_pb2.CELL_PHASE_READY)
+    receipt = link_pb2.Receipt(project="x", cell="y", environment="z", deployment_digest="sha256:" + "1" * 64)
+    await world.fleet.cell_status("eu-1", status)
+    await world.fleet.receipt("eu-1", receipt)
+    assert await world.fleet.cells() == ()
+
+
+async def test_hello_with_facts_no_document_could_name_is_refused(world: World) -> None:
+    """V16: malformed facts are refused with a code and change nothing that was known."""
+    await world.join("eu-1", "dev")
+    with pytest.raises(CellwardError):
+        await world.join("eu-1", "Not A Name")
+    facts = (await world.fleet.cluster("eu-1")).facts
+    assert facts is not None
+    assert facts.environments == ("dev",)
+
+
+async def test_presence_follows_the_newest_stream(world: World) -> None:
+    """The end of an old stream does not make a reconnected agent look gone."""
+    await world.join("eu-1")
+    await world.fleet.connected("eu-1", "old")
+    await world.fleet.connected("eu-1", "new")
+    await world.fleet.disconnected("eu-1", "old")
+    assert (await world.fleet.cluster("eu-1")).connected
+    await world.fleet.disconnected("eu-1", "new")
+    assert not (await world.fleet.cluster("eu-1")).connected
+
+
+async def test_cluster_names_are_checked_and_never_taken_twice(world: World) -> None:
+    """V3: one name, one cluster."""
+    await world.fleet.create_cluster("eu-1", "ada")
+    for name, code in (("eu-1", "fleet/cluster-exists"), ("Eu", "fleet/bad-cluster-name"), ("a" * 41, "fleet/bad-cluster-name")):
+        with pytest.raises(CellwardError) as caught:
+            await world.fleet.create_cluster(name, "ada")
+        assert caught.value.code == code
+
+
+async def test_first_root_stays(world: World) -> None:
+    """One root, one hub: the same root again is fine, another one is refused; who waits for it hears it once."""
+    heard: list[str] = []
+
+    async def hear(realm: object) -> None:
+        heard.append(str(realm))
+
+    store = MemoryStore()
+    service = RealmService(store.meta)
+    service.on_adopted.append(hear)
+    root, _ = new_root()
+    realm = await service.adopt(root)
+    assert await service.adopt(root) == realm
+    assert len(heard) == 1
+    with pytest.raises(CellwardError) as caught:
+        await service.adopt(new_root()[0])
+    assert caught.value.code == "fleet/realm-adopted"
+    with pytest.raises(CellwardError):
+        await service.adopt(b"{}")
+    assert await RealmService(store.meta).current() == realm
