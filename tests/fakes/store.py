@@ -263,7 +263,7 @@ class MemoryDesired:
             if cluster in {"", name}
             and project in {"", key.project}
             and cell in {"", key.cell}
-            and (after is None or [*key, name] > after)
+            and (after is None or [str(part) for part in after] < [*key, name])
         ]
         rows = tuple(CellRow(self._rows[at], self._statuses.get(at), self._receipts.get(at)) for at in found[:size])
         more = encode_cursor([*found[size - 1][0], found[size - 1][1]]) if len(found) > size else ""

@@ -1,0 +1,193 @@
+"""What is true of the SQLite file and of nothing else: durability, schema, other processes, damage, a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine
+
+from cellward.errors import CellwardError
+from hub.store.interfaces import AuditAppend, AuditEntry, CellKey
+from hub.store.sql.store import SqlStore, open_store
+from hub.store.sql.tables import metadata
+from tests.fakes.clock import ManualClock
+
+KEY = CellKey("shop", "cart", "dev")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Give the path of a database."""
+    return tmp_path / "hub.db"
+
+
+@pytest.fixture
+async def store(file: Path) -> AsyncIterator[SqlStore]:
+    """Give an open store."""
+    opened = await open_store(f"sqlite+aiosqlite:///{file}", ManualClock())
+    yield opened
+    await opened.close()
+
+
+async def test_migrations_make_exactly_the_tables_in_use(store: SqlStore, file: Path) -> None:
+    """The migrated schema and the tables the code uses are one."""
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+async def test_reopened_store_is_the_same_history(store: SqlStore, file: Path) -> None:
+    """Epoch and content survive; the epoch is made once."""
+    await store.clusters.create("eu-1", "alice")
+    epoch = store.hub_epoch
+    await store.close()
+    again = await open_store(f"sqlite+aiosqlite:///{file}", ManualClock())
+    assert again.hub_epoch == epoch
+    assert [row.name for row in await again.clusters.list()] == ["eu-1"]
+    await again.close()
+
+
+async def test_two_openers_at_once_agree(file: Path) -> None:
+    """Migration and epoch are made by one of them, and both see the result."""
+    url = f"sqlite+aiosqlite:///{file}"
+    stores = await asyncio.gather(*(open_store(url, ManualClock()) for _ in range(3)))
+    assert len({store.hub_epoch for store in stores}) == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_connection_settings_make_commits_durable(store: SqlStore) -> None:
+    """V13: WAL with synchronous=FULL (2), foreign keys on, and readers cannot write."""
+
+    def settings(connection: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "query_only")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    async with store._db._writer.connect() as writer, store._db.read() as reader:
+        assert await writer.run_sync(settings) == ["wal", 2, 1, 0]
+        assert (await reader.run_sync(settings))[3] == 1
+
+
+def commit_elsewhere(file: Path, number: int) -> None:
+    """Write to the database as another process would."""
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("INSERT INTO meta VALUES (?, x'00')", (f"other{number}",))
+        other.commit()
+
+
+async def test_only_commits_by_others_count(store: SqlStore, file: Path) -> None:
+    """ADR 0004: our own commit is not taken for somebody else's."""
+    before = await store._db._version()
+    await store.meta.put("own", b"1")
+    assert await store._db._version() == before
+    commit_elsewhere(file, 0)
+    assert await store._db._version() != before
+
+
+async def test_change_by_another_process_wakes_everybody(store: SqlStore, file: Path) -> None:
+    """ADR 0004: a commit by somebody else is a change of every topic."""
+    watcher = asyncio.create_task(store._db.watch(0.01))
+    async with store.changes.subscribe("desired:eu-1", "policy") as subscription:
+        woken = asyncio.create_task(subscription.wait())
+        # The watcher's first look may come after a commit, so commit until it has seen one.
+        for number in itertools.count():
+            commit_elsewhere(file, number)
+            done, _ = await asyncio.wait([woken], timeout=0.05)
+            if done:
+                break
+        assert woken.result() == {"desired:eu-1", "policy"}
+    watcher.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watcher
+
+
+async def test_cancelled_caller_does_not_tear_a_transaction(store: SqlStore) -> None:
+    """V16: a stream that ends in the middle of a write leaves a whole write, and a store that works."""
+    await store.clusters.create("eu-1", "alice")
+    for number in range(10):
+        writing = asyncio.create_task(store.desired.upsert("eu-1", KEY, f"sha256:{number}"))
+        await asyncio.sleep(0)
+        writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+    revision = await store.desired.upsert("eu-1", KEY, "sha256:last")
+    items = await store.desired.items("eu-1")
+    assert [(item.revision, item.deployment_digest) for item in items] == [(revision, "sha256:last")]
+    assert await store.desired.revision("eu-1") == revision
+
+
+async def test_full_disk_refuses_and_keeps_what_was_there(store: SqlStore) -> None:
+    """V16: without room a write says so, nothing of it is kept, and the store works once there is room."""
+    await store.meta.put("before", b"1")
+    async with store._db._writer.connect() as connection:
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    entries = [AuditEntry(n, b"x" * 4000, "agent:u", 1, n + 1, ManualClock().now()) for n in range(100)]
+    with pytest.raises(CellwardError) as caught:
+        await store.audit.append(AuditAppend(0, entries))
+    assert caught.value.code == "store/full"
+    assert await store.audit.size() == 0
+    async with store._db._writer.connect() as connection:
+        await connection.exec_driver_sql("PRAGMA max_page_count=100000")
+    await store.audit.append(AuditAppend(0, entries))
+    assert (await store.audit.size(), await store.meta.get("before")) == (100, b"1")
+
+
+async def test_database_of_a_newer_version_is_left_alone(store: SqlStore, file: Path) -> None:
+    """An older hub refuses a database it does not know and changes nothing in it."""
+    await store.close()
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("UPDATE alembic_version SET version_num='9999'")
+        other.commit()
+    before = file.read_bytes()
+    with pytest.raises(CellwardError) as caught:
+        await open_store(f"sqlite+aiosqlite:///{file}", ManualClock())
+    assert caught.value.code == "store/newer-schema"
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"this is not a database, it only looks like a file " * 100])
+async def test_damaged_file_is_refused(file: Path, content: bytes) -> None:
+    """V16: a file that is no database is reported, not replaced."""
+    file.write_bytes(content)
+    with pytest.raises(CellwardError) as caught:
+        await open_store(f"sqlite+aiosqlite:///{file}", ManualClock())
+    assert caught.value.code == "store/damaged"
+    assert file.read_bytes() == content
+
+
+async def test_missing_directory_is_unavailable(tmp_path: Path) -> None:
+    """A volume that is not mounted has a code of its own."""
+    with pytest.raises(CellwardError) as caught:
+        await open_store(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'hub.db'}", ManualClock())
+    assert caught.value.code == "store/unavailable"
+
+
+async def test_memory_database_is_refused() -> None:
+    """A database in memory would be another one for each connection."""
+    with pytest.raises(CellwardError) as caught:
+        await open_store("sqlite+aiosqlite:///:memory:", ManualClock())
+    assert caught.value.code == "store/unavailable"
+
+
+async def test_locked_by_another_writer_is_unavailable(store: SqlStore, file: Path) -> None:
+    """A second writer that does not let go is told, and the hub goes on when it does."""
+    async with store._db._writer.connect() as connection:
+        await connection.exec_driver_sql("PRAGMA busy_timeout=20")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CellwardError) as caught:
+            await store.meta.put("k", b"v")
+        assert caught.value.code == "store/unavailable"
+        other.execute("ROLLBACK")
+    await store.meta.put("k", b"v")
+    assert await store.meta.get("k") == b"v"
