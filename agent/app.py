@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import structlog
 
 from agent.anchor import SecretAnchor
-from agent.applier.engine import CellEngine
+from agent.applier.engine import CellEngine, EngineParts
+from agent.applier.fence import load_guards
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
 from agent.isolation.driver import NetworkPolicyDriver
@@ -39,9 +40,11 @@ from agent.ports import AgentPorts, PolicyRefresher
 from agent.settings import AgentSettings
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
-from cellward.documents.model import SUPPORTED_SCHEMAS
+from cellward.documents.model import Approval, ClusterEndorsement, Deployment, Release, Tombstone, schema_of
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy import trust
+from cellward.policy.errors import FOREIGN_REALM
+from cellward.policy.model import VerifiedSet
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
@@ -49,6 +52,8 @@ from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 
 _log = structlog.get_logger()
+#: Documents this agent understands, for Hello.
+_KINDS = (Release, Deployment, Approval, Tombstone, ClusterEndorsement)
 
 
 @dataclass
@@ -175,9 +180,13 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     refresher = PolicyRefresher(policy, content, recorder, base.clock, settings.intervals.policy_refresh)
     metrics = AgentMetrics()
     engine = _engine(base, facts, recorder, policy, content, metrics)
-    policy.on_switch.append(engine.policy_changed)
+
+    async def decide_again(_: VerifiedSet) -> None:
+        engine.reconsider()
+
+    policy.on_switch.append(decide_again)
     ports = AgentPorts(engine, policy, refresher, facts, base.health)
-    gauges = Gauges(metrics, base.health, base.db, recorder, policy, engine, base.channels, base.clock)
+    gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
     link = await _link(base, facts, recorder, ports, gauges)
     engine.on_status = link.send_report
     engine.on_receipt = link.send_receipt
@@ -193,18 +202,22 @@ def _engine(
     metrics: AgentMetrics,
 ) -> CellEngine:
     return CellEngine(
-        kube=base.kube,
-        db=base.db,
-        recorder=recorder,
-        policy=policy,
-        documents=content,
-        isolation=NetworkPolicyDriver(base.kube),
-        prober=UnprovedProber(base.clock),
-        statement=base.statement,
-        facts=facts,
-        realm=base.settings.realm,
-        timer=base.clock,
-        health=base.health,
+        EngineParts(
+            kube=base.kube,
+            driver=NetworkPolicyDriver(base.kube),
+            prober=UnprovedProber(base.clock),
+            policy=policy,
+            source=content,
+            state=base.db,
+            recorder=recorder,
+            health=base.health,
+            metrics=metrics,
+            timer=base.clock,
+            facts=lambda: facts,
+            realm=base.settings.realm,
+            guards=load_guards(base.settings.guards_dir, base.settings.namespace),
+            agent_namespace=base.settings.namespace,
+        )
     )
 
 
@@ -231,7 +244,7 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         agent_version=VERSION,
         opa_version=engine_facts.version,
         capabilities_digest=engine_facts.capabilities_digest,
-        schemas=sorted(SUPPORTED_SCHEMAS),
+        schemas=sorted(schema_of(kind.kind) for kind in _KINDS),
     )
     return LinkClient(
         description,
@@ -264,7 +277,7 @@ def _root(settings: AgentSettings) -> bytes:
     root = settings.root_file.read_bytes()
     realm = trust.realm_of(root)
     if realm != settings.realm:
-        raise trust.foreign_root(settings.realm, realm)
+        raise FOREIGN_REALM(f"{settings.root_file} is the root of {realm}, the settings name {settings.realm}")
     return root
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from agent.applier.engine import CellEngine
 from agent.audit.recorder import Recorder
 from agent.link.channels import ChannelHolder
 from agent.metrics.registry import AgentMetrics
@@ -23,7 +21,6 @@ from cellward.version import VERSION
 _log = structlog.get_logger()
 #: Seconds between two looks at what can only be asked asynchronously.
 _INTERVAL = 5.0
-_ISOLATION = ("enforced", "not-enforced", "unknown")
 
 
 @dataclass
@@ -35,7 +32,6 @@ class Gauges:
     db: StateDb
     recorder: Recorder
     policy: PolicyService
-    engine: CellEngine
     channels: ChannelHolder
     timer: Timer
     _depth: int = 0
@@ -51,7 +47,9 @@ class Gauges:
 
     def refreshed(self) -> CollectorRegistry:
         """Set every gauge and return the registry."""
-        conditions = {(condition.name,): float(condition.ok) for condition in self.health.get()}
+        conditions: dict[tuple[str, ...], float] = {
+            (condition.name,): float(condition.ok) for condition in self.health.get()
+        }
         self.metrics.set(names.AGENT_INFO, 1, version=VERSION, opa_version="")
         self.metrics.replace(names.AGENT_CONDITION, conditions)
         self.metrics.set(names.AGENT_LINK_CONNECTED, conditions.get(("hub-link",), 0.0))
@@ -60,7 +58,6 @@ class Gauges:
         if identity is not None:
             self.metrics.set(names.AGENT_CERTIFICATE_EXPIRY, identity.not_after_unix)
         self._policy()
-        self._cells()
         return self.metrics.registry
 
     def _policy(self) -> None:
@@ -75,21 +72,3 @@ class Gauges:
             ("targets",): current.targets_version,
         }
         self.metrics.replace(names.AGENT_POLICY_VERSION, {key: float(value) for key, value in versions.items()})
-
-    def _cells(self) -> None:
-        reports = self.engine.reports()
-        phases = Counter(report.phase for report in reports)
-        self.metrics.replace(names.AGENT_CELLS, {(phase,): float(count) for phase, count in phases.items()})
-        ready: dict[tuple[str, ...], float] = {}
-        objects: dict[tuple[str, ...], float] = {}
-        isolation: dict[tuple[str, ...], float] = {}
-        for report in reports:
-            key = (report.project, report.cell, report.environment)
-            ready[key] = float(report.phase == "ready")
-            objects[*key, "ready"] = report.objects_ready
-            objects[*key, "not-ready"] = report.objects_total - report.objects_ready
-            for state in _ISOLATION:
-                isolation[*key, state] = float(report.isolation == state)
-        self.metrics.replace(names.AGENT_CELL_READY, ready)
-        self.metrics.replace(names.AGENT_CELL_OBJECTS, objects)
-        self.metrics.replace(names.AGENT_ISOLATION, isolation)

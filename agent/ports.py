@@ -138,4 +138,4 @@ class AgentPorts:
 
     def reports(self) -> Sequence[CellReport]:
         """State of every cell."""
-        return self.engine.reports()
+        return tuple(self.engine.statuses().values())

@@ -95,6 +95,9 @@ class AgentSettings(BaseSettings):
     display_name: str = Field(default="", description="For logs before the first join only; never an identity.")
     kubeconfig: Path | None = Field(default=None, description="kubeconfig; absent means the pod's service account.")
     namespace: str = Field(default="cellward-system", description="Namespace of the agent.")
+    guards_dir: Path = Field(
+        default=Path("/etc/cellward/chart"), description="The chart's files, to compare the admission policies with."
+    )
     opa_binary: Path = Field(default=Path("opa"), description="The policy engine.")
     metrics_listen: str = Field(default="", description="host:port on loopback for local /metrics; empty for none.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

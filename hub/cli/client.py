@@ -153,7 +153,9 @@ def _fallback(status: int) -> ErrorCode:
         return errors.HUB_DENIED
     if status in {429, 503}:
         return errors.HUB_UNAVAILABLE
-    if status in {404, 409}:
+    if status == 404:
+        return errors.HUB_NOT_FOUND
+    if status == 409:
         return errors.HUB_CONFLICT
     if status == 400:
         return errors.BAD_OPTION

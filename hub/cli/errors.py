@@ -51,6 +51,7 @@ BAD_ANSWER = define(
 HUB_ERROR = define("cli/hub-error", Internal, "The hub made a mistake.", hint="Look at the hub's log.")
 HUB_DENIED = define("cli/hub-denied", Denied, "The hub does not allow that.")
 HUB_REFUSED = define("cli/hub-refused", Refused, "The hub refused that.")
+HUB_NOT_FOUND = define("cli/hub-not-found", NotFound, "The hub does not know that.")
 HUB_CONFLICT = define("cli/hub-conflict", Conflict, "The hub's state is another one.")
 HUB_UNAVAILABLE = define(
     "cli/hub-unavailable", Unavailable, "The hub cannot answer now.", hint="Try again in a moment."

@@ -175,7 +175,12 @@ def start_agent(stage: Stage, cluster: str) -> None:
     file = directory / "agent.yaml"
     config: dict[str, Any] = yaml.safe_load(file.read_text())
     kubeconfig = stage.planes[cluster].agent_kubeconfig(directory / "kubeconfig")
-    config |= {"kubeconfig": str(kubeconfig), "opa_binary": str(path_of("opa")), "intervals": _INTERVALS}
+    config |= {
+        "kubeconfig": str(kubeconfig),
+        "opa_binary": str(path_of("opa")),
+        "guards_dir": str(ROOT / "charts/cellward-agent/files"),
+        "intervals": _INTERVALS,
+    }
     file.write_text(yaml.safe_dump(config))
     log = stage.directory / f"agent-{cluster}.log"
     agent = part(f"agent {cluster}", ["agent", "run", "--config", str(file)], log, stage.home)
