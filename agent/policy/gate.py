@@ -34,6 +34,9 @@ objects := input.objects if count(input.objects) > 0
 else := [{}]
 """
 
+#: What a bundle sees besides ``verified`` and ``object``; see ``DecisionInput.to_json``.
+_FIELDS = ("schema", "operation", "time", "objects", "hub")
+
 
 @dataclass(frozen=True, slots=True)
 class BoundBundle:
@@ -51,11 +54,14 @@ def gate_module(bound: Sequence[BoundBundle]) -> str:
 def _rule(entry: BoundBundle) -> str:
     name = json.dumps(entry.binding.name)
     reference = "data" + "".join(f"[{json.dumps(part)}]" for part in entry.bundle.entrypoint.split("/"))
+    # The document is built anew: `with input.object as item` alone would copy all objects once per object.
+    fields = ", ".join(f'"{field}": input.{field}' for field in _FIELDS)
     return f"""
 results[{name}] := {{format_int(i, 10): found |
-	binding := input.gate[{name}]
+	verified := object.union(input.verified, {{"binding": input.gate[{name}]}})
 	some i, item in objects
-	found := {reference} with input.object as item with input.verified.binding as binding
+	document := {{{fields}, "verified": verified, "object": item}}
+	found := {reference} with input as document
 }}
 """
 

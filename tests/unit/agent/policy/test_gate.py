@@ -102,6 +102,14 @@ def test_the_module_cannot_be_broken_out_of() -> None:
     assert text.count("results[") == 1
 
 
+def test_a_bundle_sees_every_field_of_the_decision_document() -> None:
+    """The gate builds the document anew; nothing of it may be forgotten, and nothing else be shown."""
+    text = gate.gate_module([bound()])
+    for field in {*request(REALM).to_json(), "object"}:
+        assert f'"{field}": ' in text
+    assert '"gate": ' not in text
+
+
 def test_question_carries_the_binding_apart_from_claims() -> None:
     """Parameters come from the signed binding, beside the document."""
     document = gate.question(request(REALM, thing("One"), hub={"gate": "mine"}), [bound()])
