@@ -281,3 +281,18 @@ async def test_v4_a_locked_agent_stays_out_and_stays_alive(hub: FakeLinkHub, tmp
         hub.hub.clusters.lock("eu-1")
         await until(agent.has_code("hub-link", "authority/locked"), "the lock is visible")
         assert await agent.recorder.record("cell.apply", "Cell//x", "done") >= 1
+
+
+async def test_items_that_differ_although_revisions_went_on_are_asked_for_again(
+    hub: FakeLinkHub, tmp_path: Path
+) -> None:
+    """An item lost on this side comes back with the next change: digests are compared, not only numbers."""
+    agent = await an_agent(hub, tmp_path)
+    async with agent.boot():
+        hub.fleet.put("eu-1", item("a"))
+        await _revision(agent, 1)
+        await agent.db.items.remove("shop", "a", "dev")
+        hub.fleet.put("eu-1", item("b"))
+        await _revision(agent, 2)
+        assert [i.cell for i in await agent.db.items.list()] == ["a", "b"]
+        await until(agent.is_ok("desired-items"), "both sides agree")

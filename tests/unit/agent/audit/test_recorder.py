@@ -184,3 +184,11 @@ async def test_v13_nothing_acknowledged_is_lost_by_sigkill(tmp_path: Path) -> No
     assert {record.seq for record in records} >= set(acknowledged)
     assert await recorder_of(db).record("cell.apply", "Cell//after", "done") == len(records) + 1
     await db.close()
+
+
+async def test_v13_a_full_audit_spool_leaves_room_for_everything_else(small: SqliteStateDb) -> None:
+    """A hub that stays away fills the records' share, not the room of floors and inventories."""
+    await fill(recorder_of(small))
+    assert sum(len(stored.data) for stored in await spooled(small)) <= 8 * 1024
+    await small.inventory.put("shop--cart--dev", {"objects": ["x" * 1000] * 100})
+    assert len((await small.inventory.get("shop--cart--dev"))["objects"]) == 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,15 @@ async def test_the_keeper_saves_changes_only_and_survives_an_outage(tmp_path: Pa
     assert health.get()[0].ok
     assert anchor.state == await opened.db.position()
     await opened.db.close()
+
+
+async def test_older_state_is_a_finding_by_records_alone(tmp_path: Path) -> None:
+    """V1: a volume set back to before some records were written is noticed although no floor differs."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    position = await first.db.position()
+    await first.db.close()
+    anchor.state = replace(position, seq=position.seq + 3)
+    restored = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in restored.findings] == ["spool/state-older"]
+    await restored.db.close()

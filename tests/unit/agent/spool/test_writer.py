@@ -1,0 +1,69 @@
+"""The writer thread: savepoints in a group, and callers that gave up."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.spool.errors import FULL
+from agent.spool.writer import Writer
+
+
+@pytest.fixture
+async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
+    """A writer on an empty file with one table."""
+    made = Writer(tmp_path / "file.db", 1024 * 1024)
+    await made.start()
+    await made.run(lambda connection: connection.execute("CREATE TABLE t (x TEXT)").rowcount)
+    yield made
+    await made.close()
+
+
+def insert(connection: sqlite3.Connection, value: str) -> None:
+    """Write one row."""
+    connection.execute("INSERT INTO t VALUES (?)", (value,))
+
+
+def rows(connection: sqlite3.Connection) -> list[str]:
+    """Read all rows."""
+    return [row[0] for row in connection.execute("SELECT x FROM t ORDER BY rowid")]
+
+
+async def test_v16_a_job_that_fails_in_the_middle_leaves_nothing_of_itself(writer: Writer) -> None:
+    """Half of a job is never committed with the group it was in, and its neighbours are."""
+    hold = threading.Event()
+
+    def half(connection: sqlite3.Connection) -> None:
+        insert(connection, "half")
+        raise FULL("in the middle")
+
+    blocked = asyncio.ensure_future(writer.run(lambda _: hold.wait(5)))
+    group = [
+        asyncio.ensure_future(writer.run(lambda connection: insert(connection, "before"))),
+        asyncio.ensure_future(writer.run(half)),
+        asyncio.ensure_future(writer.run(lambda connection: insert(connection, "after"))),
+    ]
+    await asyncio.sleep(0)
+    hold.set()
+    results = await asyncio.gather(*group, return_exceptions=True)
+    await blocked
+    assert [type(result).__name__ for result in results] == ["NoneType", "Exhausted", "NoneType"]
+    assert await writer.run(rows) == ["before", "after"]
+
+
+async def test_a_caller_that_gave_up_before_its_turn_gets_nothing_written(writer: Writer) -> None:
+    """Cancelling before the job began means it is not done."""
+    hold = threading.Event()
+    blocked = asyncio.ensure_future(writer.run(lambda _: hold.wait(5)))
+    given_up = asyncio.ensure_future(writer.run(lambda connection: insert(connection, "never")))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    hold.set()
+    await blocked
+    assert await writer.run(rows) == []
