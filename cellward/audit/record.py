@@ -26,8 +26,8 @@ NO_RECORD: Final = "sha256:" + "0" * 64
 HUB_ORIGIN: Final = "hub"
 #: Prefix of the origin of an agent's chain; the cluster uid follows.
 AGENT_PREFIX: Final = "agent:"
-#: Largest record, bytes.
-MAX_RECORD: Final = 16 * 1024
+#: Largest record, bytes; above what the bounds below allow, so that nothing a writer makes can be refused for its size.
+MAX_RECORD: Final = 64 * 1024
 #: Largest integer of canonical JSON.
 MAX_INT: Final = 2**53 - 1
 
@@ -288,6 +288,7 @@ _SHAPES: Final[Mapping[str, re.Pattern[str]]] = {
     "logRoot": re.compile(r"(?:\Z|" + _DIGEST + ")"),
 }
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})\.(\d{3})Z\Z", re.ASCII)
+_CONTROLS: Final = dict.fromkeys([*range(32), *range(127, 160)], " ")
 _INTEGERS: Final = ("epoch", "seq", "revision", "logSize")
 _FIELDS: Final = frozenset({"schema", "time", "details", *BOUNDS, *_INTEGERS})
 # RFC 8785 for what a record can hold: ASCII keys (their UTF-16 and code point order agree), strings and integers up to
@@ -404,8 +405,9 @@ def cell_of(record: Record) -> tuple[str, str]:
 
 
 def _cut(text: str, bound: int) -> str:
-    # A lone surrogate has no UTF-8 form and would make the record unwritable.
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    # A lone surrogate has no UTF-8 form and would make the record unwritable; control characters have no business in a
+    # log that people read on terminals, and would take six bytes each.
+    text = text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROLS)
     return text if len(text) <= bound else text[: bound - 1] + "…"
 
 

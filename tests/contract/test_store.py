@@ -117,7 +117,7 @@ class TestClusters:
         for call in (
             store.clusters.bind("no", "u", "k", b"s", 1, "1"),
             store.clusters.update_seen("no", NOW, {}),
-            store.clusters.set_locked("no", True),
+            store.clusters.set_locked("no", locked=True),
             store.desired.upsert("no", KEY, "sha256:a"),
             store.desired.put_status("no", KEY, {}, NOW),
             store.desired.put_receipt(ReceiptRow("no", KEY, 1, "sha256:a", accepted=True)),
@@ -141,11 +141,11 @@ class TestClusters:
         """V4: locked names are one query, and unlocking forgets the reason."""
         for name in ("a", "b", "c"):
             await store.clusters.create(name, "alice")
-        await store.clusters.set_locked("a", True, "stolen")
-        await store.clusters.set_locked("c", True)
+        await store.clusters.set_locked("a", locked=True, reason="stolen")
+        await store.clusters.set_locked("c", locked=True)
         assert await store.clusters.locked() == {"a", "c"}
         assert (await store.clusters.get("a")).lock_reason == "stolen"  # type: ignore[union-attr]
-        await store.clusters.set_locked("a", False)
+        await store.clusters.set_locked("a", locked=False)
         assert await store.clusters.locked() == {"c"}
         assert (await store.clusters.get("a")).lock_reason == ""  # type: ignore[union-attr]
 
@@ -516,15 +516,17 @@ class TestSmall:
         """A subscriber of one cluster is not woken for another, and changes do not pile up."""
         for name in ("eu-1", "us-1"):
             await store.clusters.create(name, "alice")
-        async with store.changes.subscribe(desired_topic("eu-1"), "policy") as mine:
-            async with store.changes.subscribe(desired_topic("us-1")) as other:
-                await store.desired.upsert("eu-1", KEY, "sha256:a")
-                await store.desired.upsert("eu-1", KEY, "sha256:b")
-                await store.tuf.put_metadata("root", 1, b"x")
-                assert await mine.wait() == {desired_topic("eu-1"), "policy"}
-                for waiting in (mine, other):
-                    with pytest.raises(TimeoutError):
-                        await asyncio.wait_for(waiting.wait(), 0.01)
+        async with (
+            store.changes.subscribe(desired_topic("eu-1"), "policy") as mine,
+            store.changes.subscribe(desired_topic("us-1")) as other,
+        ):
+            await store.desired.upsert("eu-1", KEY, "sha256:a")
+            await store.desired.upsert("eu-1", KEY, "sha256:b")
+            await store.tuf.put_metadata("root", 1, b"x")
+            assert await mine.wait() == {desired_topic("eu-1"), "policy"}
+            for waiting in (mine, other):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(waiting.wait(), 0.01)
 
     async def test_unchanged_item_wakes_nobody(self, store: Store) -> None:
         """Setting the same again is not a change."""
