@@ -92,6 +92,7 @@ def _custom(
     *,
     names: tuple[x509.GeneralName, ...] = (x509.UniformResourceIdentifier(str(EU)),),
     ca: bool = False,
+    signs: tuple[bool, bool] | None = None,
     usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     public: object = None,
 ) -> x509.Certificate:
@@ -105,7 +106,9 @@ def _custom(
         .not_valid_before(NOW - timedelta(minutes=5))
         .not_valid_after(NOW + timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(True, False, False, False, False, ca, ca, False, False), critical=True)  # noqa: FBT003
+        .add_extension(
+            x509.KeyUsage(True, False, False, False, False, *(signs or (ca, ca)), False, False), critical=True
+        )  # noqa: FBT003
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
     )
@@ -126,6 +129,9 @@ def _uri(text: str) -> x509.UniformResourceIdentifier:
         (_custom(CA, names=(_uri(f"{EU}/x"),)), "identity/wrong-identity"),
         (_custom(CA, names=(_uri(f"spiffe://{DOMAIN}/hub/eu-1"),)), "identity/wrong-identity"),
         (_custom(CA, ca=True), "identity/wrong-shape"),
+        (_custom(CA, ca=True, signs=(False, False)), "identity/wrong-shape"),
+        (_custom(CA, signs=(True, False)), "identity/wrong-shape"),
+        (_custom(CA, signs=(False, True)), "identity/wrong-shape"),
         (_custom(CA, usages=(ExtendedKeyUsageOID.SERVER_AUTH,)), "identity/wrong-shape"),
         (
             _custom(CA, usages=(ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)),
@@ -134,7 +140,22 @@ def _uri(text: str) -> x509.UniformResourceIdentifier:
         (_custom(CA, usages=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)), "identity/wrong-shape"),
         (_custom(CA, public=ec.generate_private_key(ec.SECP384R1()).public_key()), "identity/wrong-shape"),
     ],
-    ids=["two-uris", "one-uri-twice", "uri-and-dns", "no-uri", "suffix", "hub", "ca", "server", "both", "any", "p384"],
+    ids=[
+        "two-uris",
+        "one-uri-twice",
+        "uri-and-dns",
+        "no-uri",
+        "suffix",
+        "hub",
+        "ca",
+        "ca-alone",
+        "cert-sign",
+        "crl-sign",
+        "server",
+        "both",
+        "any",
+        "p384",
+    ],
 )
 def test_v3_a_leaf_of_another_shape_is_refused_even_from_the_right_authority(
     certificate: x509.Certificate, code: str

@@ -111,7 +111,8 @@ async def test_a_second_installation_is_refused_without_a_replacing_token(hub: F
     first = attempt(await hub.join_tokens.mint("eu-1"))
     await hub.identity.join(first)
     before = hub.clusters.rows["eu-1"]
-    for change in ({"cluster_uid": OTHER_UID}, {"cluster_uid": UID}):
+    same_key = {"statement_spki_der": first.statement_spki_der}
+    for change in ({"cluster_uid": OTHER_UID, **same_key}, {"cluster_uid": UID}, {"cluster_uid": OTHER_UID}):
         assert await refused(hub, attempt(await hub.join_tokens.mint("eu-1"), **change)) == "authority/bound-to-another"
     assert hub.clusters.rows["eu-1"] == before
     token = await hub.join_tokens.mint("eu-1", replace=True)
