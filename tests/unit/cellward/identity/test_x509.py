@@ -87,6 +87,20 @@ def test_v3_a_hub_is_not_an_agent() -> None:
     assert refused(hub) == "identity/wrong-shape"
 
 
+def _usage(cert_sign: bool, crl_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def _custom(
     issuer: Issuer,
     *,
@@ -106,9 +120,7 @@ def _custom(
         .not_valid_before(NOW - timedelta(minutes=5))
         .not_valid_after(NOW + timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(True, False, False, False, False, *(signs or (ca, ca)), False, False), critical=True
-        )  # noqa: FBT003
+        .add_extension(_usage(*(signs or (ca, ca))), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
     )

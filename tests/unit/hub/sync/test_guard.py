@@ -45,5 +45,5 @@ async def test_v16_a_shape_of_call_that_no_service_has_is_denied() -> None:
     async def registered(_: Any) -> Any:
         return grpc.stream_unary_rpc_method_handler(lambda request, context: request)
 
-    handler = await Guard(["/a/b"], None).intercept_service(registered, Details("/a/b"))  # type: ignore[arg-type]
+    handler: Any = await Guard(["/a/b"], None).intercept_service(registered, Details("/a/b"))  # type: ignore[arg-type]
     assert handler.stream_stream is _deny
