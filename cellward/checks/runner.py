@@ -46,9 +46,12 @@ def run_checks(checks: Iterable[Check]) -> Report:
     code = 0
     for check in checks:
         try:
-            results.extend(check.run())
+            for result in check.run():
+                results.append(result)  # noqa: PERF402 - what was found before a failure is kept
         except CellwardError as error:
-            results.append(Result(check.category, check.id, False, error.message, error.hint, error.code))
+            results.append(
+                Result(check.category, check.id, ok=False, message=error.message, hint=error.hint, code=error.code)
+            )
             code = max(code, error.exit_code)
     red = any(result.ok is False for result in results)
     return Report(tuple(results), max(code, 1) if red else 0)
@@ -67,7 +70,7 @@ def table_lines(results: Sequence[Result]) -> list[str]:
         if result.category != heading:
             lines += [*([""] if heading is not None else []), result.category, "-" * len(result.category)]
             heading = result.category
-        mark = {True: "✓", False: "✗", None: "–"}[result.ok]
+        mark = {True: "✓", False: "✗", None: "-"}[result.ok]
         subject = f"{result.subject}: " if result.subject else ""
         name = result.id.partition("/")[2].replace("-", " ")
         lines.append(f"{mark} {subject}{name}: {result.message}")

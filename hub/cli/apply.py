@@ -13,21 +13,19 @@ import typer
 from pydantic import BaseModel
 
 from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, PassphraseOption, command, local, now
+from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from hub.cli.home import Home, Trust, read_file
 from hub.cli.output import Format, say, short, show_list
+from hub.cli.signing import Key, known_documents, next_sequence, remember_sequences, sign, upload
 
 if TYPE_CHECKING:
     from cellward.cells.load import CellManifest, PlacementManifest
     from cellward.documents.dsse import Ed25519Signer, Envelope
     from cellward.documents.facts import Selector
-    from cellward.documents.keyring import Verifier
-    from cellward.documents.model import Document
     from hub.api import schemas
     from hub.cli.client import Client
     from hub.cli.known import KnownDocuments, Placed
 
-Key = tuple[str, str]
 #: Files taken from a directory, and the most of them.
 SUFFIXES, MAX_FILES = (".yaml", ".yml"), 256
 #: Seconds between two looks of --wait.
@@ -59,14 +57,14 @@ class Applied(BaseModel):
 
 
 @command
-def apply(
+def apply(  # noqa: PLR0913 - options of a command
     file: Annotated[list[Path], typer.Option("--file", "-f", help="A YAML file or a directory; may be repeated.")],
     environment: Annotated[
-        list[str] | None, typer.Option("--environment", "-e", help="Where to, for cells no Deployment in the files names.")
+        list[str] | None, typer.Option("--environment", "-e", help="Where to, for cells the files do not place.")
     ] = None,
     valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = 365,
     confirm_prune: Annotated[int, typer.Option(min=0, help="How many objects may be deleted past the limit.")] = 0,
-    replace: Annotated[bool, typer.Option("--replace", help="Allow changes that need objects to be made anew.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Allow changes that make objects anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, keep nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every cluster meant has it ready.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds --wait waits.")] = 300.0,
@@ -82,7 +80,7 @@ def apply(
     cells, placements = _load(file)
     targets = _targets(cells, placements, environment or (), confirm_prune)
     client = place.trusted_client(trust)
-    known = _known(client, place.home, trust)
+    known = known_documents(client, place.home, trust)
     before = {key: known.newest(*key) for key in targets}
     specs = _resolve(cells, known, before)
     author = load_key(place.home, "author", passphrase_file)
@@ -90,7 +88,7 @@ def apply(
     for key, target in targets.items():
         batch.add(key, specs[key], target, before[key])
     if batch.envelopes:
-        result = _upload(client, batch.envelopes, dry_run=dry_run)
+        result = upload(client, batch.envelopes, dry_run=dry_run)
         if not dry_run:
             batch.remember()
         say(f"{'would change' if dry_run else 'changed'} on: {', '.join(result.clusters) or 'no cluster matches yet'}")
@@ -99,53 +97,10 @@ def apply(
         wait_ready(client, batch.wanted, timeout)
 
 
-@command
-def delete(
-    cell: Annotated[str, typer.Argument(help="PROJECT/CELL")],
-    environment: Annotated[list[str], typer.Option("--environment", "-e", help="Where it ends; may be repeated.")],
-    delete_data: Annotated[
-        bool, typer.Option("--delete-data", help="Also delete persistent data and the namespace.")
-    ] = False,
-    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = 365,
-    home: HomeOption = DEFAULT_HOME,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """End a cell by a signed tombstone; data and namespace stay unless said otherwise."""
-    from cellward.documents.model import Tombstone
-    from hub.cli.cells import split
-    from hub.cli.keys import load_key
-
-    place = local(home)
-    trust = place.home.trust()
-    project, name = split(cell)
-    client = place.trusted_client(trust)
-    known = _known(client, place.home, trust)
-    author = load_key(place.home, "author", passphrase_file)
-    issued = now()
-    sequence = next_sequence(place.home, known, (project, name))
-    envelope = sign(
-        Tombstone(
-            realm=trust.realm,
-            project=project,
-            cell=name,
-            environments=tuple(sorted(environment)),
-            sequence=sequence,
-            delete_data=delete_data,
-            issued_at=issued,
-            not_after=issued + timedelta(days=valid_days),
-        ),
-        author,
-    )
-    result = _upload(client, [envelope], dry_run=False)
-    remember_sequences(place.home, {(project, name): sequence})
-    print(envelope.digest)
-    say(f"ended on: {', '.join(result.clusters) or 'no cluster has it'}")
-
-
 class _Batch:
     """Signs what changed, cell by cell."""
 
-    def __init__(  # noqa: PLR0913 - one composition, used once
+    def __init__(
         self,
         home: Home,
         trust: Trust,
@@ -169,7 +124,8 @@ class _Batch:
 
         version, owner = str(spec["version"]), str(spec.get("owner", ""))
         if before is not None and not self._replace and _same(before, spec, target):
-            self._line(key, version, target, before.deployment.sequence, before.digest, before.deployment.release_digest)
+            last = before.deployment
+            self._line(key, version, target, last.sequence, before.digest, last.release_digest)
             return
         issued = now()
         release = Release(
@@ -215,7 +171,7 @@ class _Batch:
         """Keep the sequences used, so that a hub that forgets does not make us use one twice."""
         remember_sequences(self._home, self._sequences)
 
-    def _line(  # noqa: PLR0913 - one line, each part by place
+    def _line(
         self,
         key: Key,
         version: str,
@@ -238,31 +194,6 @@ class _Batch:
                 change=change,
             )
         )
-
-
-def sign(document: Document, signer: Ed25519Signer) -> Envelope:
-    """Build and sign a document."""
-    from cellward.documents.dsse import sign_document
-    from cellward.documents.model import build_document
-
-    payload_type, payload = build_document(document)
-    return sign_document(payload, payload_type, (signer,))
-
-
-def next_sequence(home: Home, known: KnownDocuments, key: Key) -> int:
-    """One more than the highest verified sequence of the hub, and than the highest signed here."""
-    kept = home.read_json("sequences.json") or {}
-    local_floor = kept.get("/".join(key), 0) if isinstance(kept, dict) else 0
-    return max(known.sequence(*key), int(local_floor)) + 1
-
-
-def remember_sequences(home: Home, sequences: Mapping[Key, int]) -> None:
-    """Raise the local floors."""
-    kept = home.read_json("sequences.json") or {}
-    for key, sequence in sequences.items():
-        name = "/".join(key)
-        kept[name] = max(int(kept.get(name, 0)), sequence)
-    home.write_json("sequences.json", kept)
 
 
 def wait_ready(client: Client, wanted: Mapping[Key, str], timeout: float) -> None:
@@ -407,21 +338,6 @@ def _peers_of_spec(project: str, spec: Mapping[str, Any]) -> list[Key]:
     ]
 
 
-def _known(client: Client, home: Home, trust: Trust) -> KnownDocuments:
-    from hub.cli.known import KnownDocuments
-
-    return KnownDocuments(client, _verifier(home, trust), now())
-
-
-def _verifier(home: Home, trust: Trust) -> Verifier:
-    from cellward.documents.keyring import Keyring, Verifier
-
-    value = home.read_json("keyring.json")
-    if value is None:
-        raise errors.NOT_INITIALISED(f"{home.file('keyring.json')} does not exist")
-    return Verifier(Keyring.from_json(value), trust.realm)
-
-
 def _same(before: Placed, spec: Mapping[str, Any], target: Target) -> bool:
     deployment = before.deployment
     return (
@@ -445,14 +361,6 @@ def _fallback(before: Placed | None, release_digest: str) -> str | None:
         return None
     last = before.deployment
     return last.release_digest if last.release_digest != release_digest else last.fallback
-
-
-def _upload(client: Client, envelopes: Sequence[Envelope], *, dry_run: bool) -> schemas.UploadResult:
-    from cellward.documents.dsse import dump_envelope
-    from hub.api import schemas
-
-    body = schemas.DocumentUpload(envelopes=[dump_envelope(envelope) for envelope in envelopes], dry_run=dry_run)
-    return client.post("/documents", body, schemas.UploadResult)
 
 
 def _show(lines: list[Applied], output: Format, *, dry_run: bool) -> None:

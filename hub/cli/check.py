@@ -136,7 +136,7 @@ class _Checks:
 
 
 def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
-    def result(name: str, ok: bool | None, message: str, hint: str = "", code: str = "") -> Result:  # noqa: FBT001
+    def result(name: str, ok: bool | None, message: str, hint: str = "", code: str = "") -> Result:
         return Result("clusters", f"clusters/{name}", ok, message, hint, code, cluster.name)
 
     if not cluster.joined:

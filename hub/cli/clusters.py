@@ -26,7 +26,7 @@ NAMESPACE, SECRET, RELEASE = "cellward-system", "cellward-join", "cellward-agent
 
 @app.command()
 @command
-def invite(
+def invite(  # noqa: PLR0913 - options of a command
     name: Annotated[str, typer.Argument(help="Name of the cluster; RFC 1123 label, never reused.")],
     environment: Annotated[list[str] | None, typer.Option(help="An environment it hosts; may be repeated.")] = None,
     production: Annotated[bool | None, typer.Option(help="Whether production rules apply; must be said once.")] = None,
@@ -208,9 +208,7 @@ def _escape(text: str, special: str) -> str:
     return "".join("\\" + char if char in special or char == "\\" else char for char in text)
 
 
-def write_agent_config(
-    directory: Path, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken
-) -> Path:
+def write_agent_config(directory: Path, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> Path:
     """Write what an agent outside Kubernetes needs: settings, root, CA and token; returns the settings' path."""
     import yaml
 

@@ -1,6 +1,6 @@
 """The local directory: profile, trust.yaml, keys, and what was signed last. Nothing in it came from the hub unchecked.
 
-Layout: ``config.yaml``, ``token``, ``hub-ca.pem``; ``trust.yaml``, ``root.json``, ``keys/<name>.pem``, ``keyring.json``,
+Layout: ``config.yaml``, ``token``, ``hub-ca.pem``; ``trust.yaml``, ``root.json``, ``keys/``, ``keyring.json``;
 ``floors.json`` (policy published last) and ``sequences.json`` (Deployments signed last).
 """
 

@@ -55,7 +55,8 @@ def save_key(home: Home, name: str, signer: Ed25519Signer, passphrase: bytes | N
 
 def given_passphrase(file: Path | None, *, new: bool = False) -> bytes:
     """Passphrase from a file, the environment, or a prompt; raises cli/no-passphrase, cli/bad-option."""
-    path = file or (Path(os.environ["CELLWARD_PASSPHRASE_FILE"]) if os.environ.get("CELLWARD_PASSPHRASE_FILE") else None)
+    named = os.environ.get("CELLWARD_PASSPHRASE_FILE", "")
+    path = file or (Path(named) if named else None)
     if path is not None:
         found = read_file(path, _MAX_PASSPHRASE_FILE).rstrip(b"\r\n")
     elif os.environ.get("CELLWARD_PASSPHRASE"):

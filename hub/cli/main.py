@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from hub.cli import apply, audit, cells, check, clusters, policy, setup, status
+from hub.cli import apply, audit, cells, check, clusters, delete, policy, setup, status
 
 app = typer.Typer(
     name="cellward",
@@ -17,7 +17,7 @@ app = typer.Typer(
 app.command()(setup.init)
 app.command()(setup.login)
 app.command()(apply.apply)
-app.command()(apply.delete)
+app.command()(delete.delete)
 app.command()(status.status)
 app.command()(check.check)
 app.add_typer(policy.app, name="policy")

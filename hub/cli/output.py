@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.console import Console
 
 
-
-class Format(str, Enum):
+class Format(StrEnum):
     """Output formats."""
 
     table = "table"
@@ -59,24 +57,24 @@ def show_data(value: object, form: Format) -> None:
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in the width of its content, so that a pipe gets whole lines."""
+    """Print a table; where no person looks, without colour and with whole lines. rich itself honours NO_COLOR."""
+    cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
+    titles = [heading.upper() for heading in headings]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+        for line in (titles, *cells):
+            print("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for heading in headings:
-        table.add_column(heading.upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    out = console()
-    out.print(table, width=None if out.is_terminal else 10_000, no_wrap=not out.is_terminal)
-
-
-def console() -> Console:
-    """Console on stdout; rich itself honours NO_COLOR and what is not a terminal."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in cells:
+        table.add_row(*map(escape, row))
+    Console(highlight=False).print(table)
 
 
 def say(text: str) -> None:

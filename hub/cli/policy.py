@@ -119,7 +119,8 @@ def _build(directory: Path) -> tuple[list[bytes], list[Bundle]]:
 
     if not directory.is_dir():
         raise errors.BAD_FILE(f"{directory} is not a directory")
-    found = [directory] if (directory / ".manifest").exists() else sorted(p.parent for p in directory.glob("*/.manifest"))
+    alone = (directory / ".manifest").exists()
+    found = [directory] if alone else sorted(path.parent for path in directory.glob("*/.manifest"))
     if not found:
         raise errors.BAD_FILE(f"{directory} has no .manifest, and no directory in it has one")
     archives = [build_bundle(path) for path in found]
@@ -134,15 +135,16 @@ def _bindings(realm: str, file: Path | None, bundles: Iterable[Bundle]) -> Bindi
     by_name = {bundle.name: bundle for bundle in bundles}
     if file is None:
         everywhere = Selector(all=True)
+        ordered = sorted(by_name.items())
         return BindingSet(
-            realm,
-            tuple(Binding(name, found.target_path, found.digest, everywhere) for name, found in sorted(by_name.items())),
+            realm, tuple(Binding(name, found.target_path, found.digest, everywhere) for name, found in ordered)
         )
     values = parse_yaml(read_file(file), file)
     unknown = sorted(set(values) - _TOP)
     entries = values.get("bindings")
     if unknown or not isinstance(entries, list):
-        raise errors.BAD_FILE(f"{file}: {'unknown fields ' + ', '.join(unknown) if unknown else 'bindings must be a list'}")
+        problem = f"unknown fields {', '.join(unknown)}" if unknown else "bindings must be a list"
+        raise errors.BAD_FILE(f"{file}: {problem}")
     attestation = values.get("hubAttestation") or {}
     try:
         return BindingSet(
@@ -156,7 +158,7 @@ def _bindings(realm: str, file: Path | None, bundles: Iterable[Bundle]) -> Bindi
         raise errors.BAD_FILE(f"{file} is malformed: {error}") from error
 
 
-def _binding(file: Path, entry: Any, bundles: dict[str, Bundle]) -> Binding:  # noqa: ANN401 - YAML, checked here
+def _binding(file: Path, entry: Any, bundles: dict[str, Bundle]) -> Binding:
     from cellward.documents.facts import Selector
     from cellward.policy.model import Binding
 
@@ -164,7 +166,8 @@ def _binding(file: Path, entry: Any, bundles: dict[str, Bundle]) -> Binding:  # 
         raise errors.BAD_FILE(f"{file}: a binding has name, bundle, selector, and of {', '.join(sorted(_FIELDS))}")
     bundle = bundles.get(str(entry.get("bundle", entry["name"])))
     if bundle is None:
-        raise errors.BAD_FILE(f"{file}: binding {entry['name']} names bundle {entry.get('bundle')!r}, which is not here")
+        missing = entry.get("bundle", entry["name"])
+        raise errors.BAD_FILE(f"{file}: binding {entry['name']} names bundle {missing!r}, which is not here")
     plain = Binding("", "", "", Selector(all=True))
     mode, on_stale = str(entry.get("mode", plain.mode)), str(entry.get("onStale", plain.on_stale))
     return Binding(

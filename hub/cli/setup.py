@@ -148,4 +148,3 @@ def _keyring(realm: str, owner: str, author: Ed25519Signer) -> Keyring:
         not_after=start + AUTHOR_LIFE,
     )
     return Keyring(realm, 1, (entry,))
-

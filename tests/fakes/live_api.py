@@ -1,5 +1,6 @@
-"""The admin API in this process over real parts: SQLite, audit log, TUF repository, authority and TLS; no listeners
-for agents, whose part a test plays by calling the fleet's port.
+"""The admin API in this process over real parts: SQLite, audit log, TUF repository, authority and TLS.
+
+There are no listeners for agents: a test plays their part by calling the fleet's port.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
+from agent.settings import load_settings
 from cellward.documents.dsse import parse_envelope
 from cellward.documents.model import Deployment, Release, parse_document
 from cellward.wire.v1 import link_pb2, types_pb2
@@ -170,8 +171,6 @@ async def test_join_line_takes_only_address_token_and_ca_from_the_hub(installed:
 
 async def test_agent_config_is_accepted_by_the_agent(installed: Cli, tmp_path: Path) -> None:
     """What `-o agent-config` writes loads as the agent's own settings, root and CA included."""
-    from agent.settings import load_settings
-
     await installed("clusters", "invite", "eu-1", "--agent-config", str(tmp_path / "agent"))
     settings = load_settings(tmp_path / "agent" / "agent.yaml")
     assert settings.facts.environments == ("dev",)
@@ -285,7 +284,7 @@ async def test_wait_ends_when_every_cluster_is_ready(installed: Cli, tmp_path: P
 
 
 async def test_tombstone_ends_a_cell(installed: Cli, tmp_path: Path) -> None:
-    """delete signs a tombstone with the next sequence; data stays unless said otherwise."""
+    """Delete signs a tombstone with the next sequence; data stays unless said otherwise."""
     await installed("apply", "-f", _file(tmp_path, CELL), "-e", "dev")
     digest = (await installed("delete", "shop/cart", "-e", "dev")).stdout.strip()
     items = await installed.api.fleet.items("eu-1", 0)
@@ -294,7 +293,7 @@ async def test_tombstone_ends_a_cell(installed: Cli, tmp_path: Path) -> None:
 
 
 async def test_policy_refresh_renews_the_snapshot_alone(installed: Cli) -> None:
-    """refresh moves the snapshot and nothing else; list shows bundles and bindings as signed."""
+    """Refresh moves the snapshot and nothing else; list shows bundles and bindings as signed."""
     before = json.loads((await installed("policy", "list", "-o", "json")).stdout)
     await installed("policy", "refresh")
     after = json.loads((await installed("policy", "list", "-o", "json")).stdout)
@@ -331,7 +330,7 @@ async def test_bad_files_are_refused_with_a_code(installed: Cli, tmp_path: Path,
 
 
 async def test_check_is_green_and_turns_red_with_a_hint(installed: Cli) -> None:
-    """check tells a dead policy engine of one agent with its hint, and exits with 1."""
+    """Check tells a dead policy engine of one agent with its hint, and exits with 1."""
     soon = 4_000_000_000
     status = link_pb2.AgentStatus(
         conditions=[types_pb2.Condition(name="policy-engine", ok=True)],
@@ -380,7 +379,7 @@ async def test_audit_export_holds_what_was_done(installed: Cli, tmp_path: Path) 
 
 
 async def test_export_verifies_offline_and_a_changed_byte_shows(installed: Cli, tmp_path: Path) -> None:
-    """audit verify compares with the key in trust.yaml, needs no hub, and finds a change."""
+    """Audit verify compares with the key in trust.yaml, needs no hub, and finds a change."""
     file = tmp_path / "export.ndjson"
     await installed("audit", "export", str(file))
     await installed("audit", "verify", str(file), CELLWARD_SERVER="https://127.0.0.1:1")

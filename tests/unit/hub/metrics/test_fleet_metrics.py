@@ -23,6 +23,12 @@ def _batch(
     return telemetry_pb2.MetricsBatch(seq=1, families=[family])
 
 
+def _labelled(labels: dict[str, str]) -> telemetry_pb2.MetricsBatch:
+    batch = _batch()
+    batch.families[0].samples[0].labels.update(labels)
+    return batch
+
+
 async def _scrape(metrics: FleetMetrics) -> str:
     registry = CollectorRegistry()
     HubMetrics(registry, version="1")
@@ -57,8 +63,8 @@ async def test_samples_get_the_cluster_label_from_the_certificate() -> None:
         _batch(value=float("nan")),
         _batch(__name__="x"),
         _batch(label="x" * 257),
-        _batch(**{f"l{number}": "v" for number in range(17)}),
-        _batch(**{'bad"label': "v"}),
+        _labelled({f"l{number}": "v" for number in range(17)}),
+        _labelled({'bad"label': "v"}),
     ],
 )
 async def test_what_is_not_allowed_is_refused_and_counted(batch: telemetry_pb2.MetricsBatch) -> None:

@@ -1,0 +1,71 @@
+"""Signing with the author's key, counting sequences, and handing documents to the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hub.cli import errors
+from hub.cli.context import now
+from hub.cli.home import Home, Trust
+
+if TYPE_CHECKING:
+    from cellward.documents.dsse import Ed25519Signer, Envelope
+    from cellward.documents.keyring import Verifier
+    from cellward.documents.model import Document
+    from hub.api import schemas
+    from hub.cli.client import Client
+    from hub.cli.known import KnownDocuments
+
+#: Project and cell.
+Key = tuple[str, str]
+
+
+def sign(document: Document, signer: Ed25519Signer) -> Envelope:
+    """Build and sign a document."""
+    from cellward.documents.dsse import sign_document
+    from cellward.documents.model import build_document
+
+    payload_type, payload = build_document(document)
+    return sign_document(payload, payload_type, (signer,))
+
+
+def next_sequence(home: Home, known: KnownDocuments, key: Key) -> int:
+    """One more than the highest verified sequence of the hub, and than the highest signed here."""
+    kept = home.read_json("sequences.json") or {}
+    local_floor = kept.get("/".join(key), 0) if isinstance(kept, dict) else 0
+    return max(known.sequence(*key), int(local_floor)) + 1
+
+
+def remember_sequences(home: Home, sequences: Mapping[Key, int]) -> None:
+    """Raise the local floors."""
+    kept = home.read_json("sequences.json") or {}
+    for key, sequence in sequences.items():
+        name = "/".join(key)
+        kept[name] = max(int(kept.get(name, 0)), sequence)
+    home.write_json("sequences.json", kept)
+
+
+def known_documents(client: Client, home: Home, trust: Trust) -> KnownDocuments:
+    """What the hub has, as far as the local keyring's signatures go."""
+    from hub.cli.known import KnownDocuments
+
+    return KnownDocuments(client, _verifier(home, trust), now())
+
+
+def _verifier(home: Home, trust: Trust) -> Verifier:
+    from cellward.documents.keyring import Keyring, Verifier
+
+    value = home.read_json("keyring.json")
+    if value is None:
+        raise errors.NOT_INITIALISED(f"{home.file('keyring.json')} does not exist")
+    return Verifier(Keyring.from_json(value), trust.realm)
+
+
+def upload(client: Client, envelopes: Sequence[Envelope], *, dry_run: bool) -> schemas.UploadResult:
+    """Hand signed documents to the hub, all or none."""
+    from cellward.documents.dsse import dump_envelope
+    from hub.api import schemas
+
+    body = schemas.DocumentUpload(envelopes=[dump_envelope(envelope) for envelope in envelopes], dry_run=dry_run)
+    return client.post("/documents", body, schemas.UploadResult)

@@ -1,0 +1,165 @@
+"""Parts of the command line that need no hub."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cellward.errors import CellwardError
+from hub.api.schemas import JoinToken
+from hub.cli import output
+from hub.cli.client import Client, Profile, error_of, parse_server
+from hub.cli.clusters import chart_values, join_line
+from hub.cli.home import ClusterProfile, Home, Trust
+from hub.cli.main import app
+
+CHART_VALUES = Path("charts/cellward-agent/values.yaml")
+FACTS = ClusterProfile(("dev", "test"), production=False, region="eu, west", labels={"app.kubernetes.io/x": "a,b"})
+TOKEN = JoinToken(
+    cluster="eu-1",
+    token="cwj_" + "0" * 64,
+    expires_at=datetime(2026, 1, 1, tzinfo=UTC),
+    enrolment_address="hub.example:7441",
+    hub_ca_pem="-----BEGIN CERTIFICATE-----\n",
+)
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> Trust:
+    """A trust.yaml written and read again."""
+    (tmp_path / "root.json").write_text("{}")
+    return Trust(
+        realm="sha256:" + "a" * 64,
+        root_file=tmp_path / "root.json",
+        root_digest="sha256:" + "b" * 64,
+        owner="ada",
+        evaluation=True,
+        tree_head_spki=b"key",
+        clusters={"eu-1": FACTS},
+        image="registry.example/agent@sha256:" + "c" * 64,
+    )
+
+
+def test_trust_is_read_back_as_written(tmp_path: Path, trust: Trust) -> None:
+    """trust.yaml keeps everything a join line needs."""
+    home = Home(tmp_path)
+    home.write_trust(trust)
+    assert home.trust() == trust
+    assert (tmp_path / "trust.yaml").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"realm": 1}, {"clusters": {"x": {"environments": ["dev"]}}}])
+def test_malformed_trust_is_refused(tmp_path: Path, trust: Trust, change: dict[str, object]) -> None:
+    """V16: an unknown field or a profile that does not say whether it is production is refused."""
+    home = Home(tmp_path)
+    home.write_trust(trust)
+    values = yaml.safe_load((tmp_path / "trust.yaml").read_text())
+    (tmp_path / "trust.yaml").write_text(yaml.safe_dump({**values, **change}))
+    with pytest.raises(CellwardError) as caught:
+        home.trust()
+    assert caught.value.code == "cli/bad-file"
+
+
+def test_values_of_the_join_are_values_of_the_chart(trust: Trust) -> None:
+    """What invite prints uses names that the chart has."""
+
+    def names(values: object, prefix: str = "") -> set[str]:
+        if not isinstance(values, dict) or prefix == "facts.labels.":
+            return {prefix}
+        return set().union(*(names(value, f"{prefix}{key}.") for key, value in values.items()))
+
+    chart = yaml.safe_load(CHART_VALUES.read_text())
+    assert names(chart_values(trust, FACTS, TOKEN)) <= names(chart)
+
+
+def test_join_line_survives_a_shell(tmp_path: Path, trust: Trust) -> None:
+    """The line is one line, and each value arrives whole."""
+    line = join_line(Home(tmp_path), trust, FACTS, TOKEN)
+    words = shlex.split(line)
+    assert "\n" not in line
+    assert words.count("&&") == 2
+    assert "facts.region=eu\\, west" in words
+    assert "facts.labels.app\\.kubernetes\\.io/x=a\\,b" in words
+    assert "facts.environments={dev,test}" in words
+    assert f"--from-literal=token={TOKEN.token}" in words
+
+
+@pytest.mark.parametrize("server", ["http://hub:1", "hub:1", "https://", "https://hub:x", "https://hub:1/path"])
+def test_only_https_servers_are_taken(server: str) -> None:
+    """A token never goes over a connection that is not TLS."""
+    with pytest.raises(CellwardError) as caught:
+        parse_server(server)
+    assert caught.value.code == "cli/bad-option"
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "code", "exit_code"),
+    [
+        (404, {"code": "fleet/unknown-cell", "detail": "d", "hint": "h"}, "fleet/unknown-cell", 1),
+        (403, {"code": "new/denial", "detail": "d", "hint": "h"}, "new/denial", 4),
+        (422, {"code": "new/refusal", "detail": "d"}, "new/refusal", 4),
+        (503, {"code": "new/busy", "detail": "d"}, "new/busy", 3),
+        (500, {"code": "new/mistake", "detail": "d"}, "new/mistake", 1),
+        (502, None, "cli/bad-answer", 1),
+    ],
+)
+def test_problems_become_errors_with_the_exit_code_of_the_table(
+    status: int, data: dict[str, str] | None, code: str, exit_code: int
+) -> None:
+    """The hub's own code is shown, also one this CLI does not know; the class alone decides the exit code."""
+    error = error_of(status, b"<html>" if data is None else json.dumps(data).encode(), "/v1/x")
+    assert (error.code, error.exit_code) == (code, exit_code)
+
+
+def test_missing_ca_file_is_told(tmp_path: Path) -> None:
+    """Without the CA nothing is asked."""
+    client = Client(Profile("https://127.0.0.1:1", tmp_path / "none.pem", "t"))
+    with pytest.raises(CellwardError) as caught:
+        list(client.stream("/x"))
+    assert caught.value.code == "cli/bad-file"
+
+
+def test_names_from_elsewhere_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape sequences in reasons and names are shown as question marks, and markup as text."""
+    output.show_table(["a"], [["\x1b[31mred[/bold]\x07"]])
+    output.say("\x1b]0;title\x07")
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "[/bold]" in shown.out
+
+
+def test_table_in_a_pipe_keeps_lines_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """A long reason is not folded where a program reads it."""
+    output.show_table(["a", "b"], [["x" * 300, "y"]])
+    assert "x" * 300 in capsys.readouterr().out
+
+
+def test_not_logged_in_is_a_usage_error_with_the_next_command(tmp_path: Path) -> None:
+    """Exit code 2, what to type next, no traceback."""
+    result = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "cellward login" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_help_does_not_load_what_it_does_not_need() -> None:
+    """--help stays fast: no HTTP library, no TUF, no pydantic models, no Kubernetes."""
+    heavy = ("tuf", "kubernetes", "cryptography", "grpc", "aiohttp", "sqlalchemy", "hub.api.schemas")
+    code = f"import sys, hub.cli.main; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_chart_version_goes_into_the_line(tmp_path: Path, trust: Trust) -> None:
+    """A pinned chart stays pinned."""
+    line = join_line(Home(tmp_path), replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
+    assert "--version 1.2.3" in line
