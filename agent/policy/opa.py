@@ -71,6 +71,8 @@ class _SocketClient(AsyncOpaClient):  # type: ignore[misc]  # the package has no
     def __init__(self, socket: Path, token: str, *, bundles: bool) -> None:
         super().__init__(host="localhost", token=token, retries=0, timeout=QUERY_DEADLINE)
         self._socket = socket
+        self._token = token
+        self._bundles = bundles
         # With no bundle configured, OPA would say for ever that bundles are not ready.
         self._health_query = {"bundles": "true"} if bundles else None
 
@@ -79,6 +81,10 @@ class _SocketClient(AsyncOpaClient):  # type: ignore[misc]  # the package has no
         self._session = aiohttp.ClientSession(
             headers=self.headers, connector=self._connector, timeout=aiohttp.ClientTimeout(total=self.timeout)
         )
+
+    def fresh(self) -> _SocketClient:
+        """Return another client of the same server, with no connection yet."""
+        return _SocketClient(self._socket, self._token, bundles=self._bundles)
 
     async def ask(self, document: Mapping[str, object]) -> object:
         """Query the gate; the client's own ``query_rule`` would hide what a 500 says."""
@@ -212,8 +218,16 @@ class OpaProcess:
             raise ENGINE_UNAVAILABLE(f"the engine cannot be asked: {type(error).__name__}") from error
 
     async def healthy(self) -> bool:
-        """Whether the child runs and answers."""
-        return self._client is not None and not self.exited and await self._client.healthy()
+        """Whether the child runs and answers on a new connection.
+
+        A kept-alive connection would go on answering after the socket's path is gone, while every new one fails.
+        """
+        client = self._client
+        if client is None or self.exited:
+            return False
+        probe = client.fresh()
+        async with probe:
+            return await probe.healthy()
 
     async def wait(self) -> None:
         """Return when the child has ended."""

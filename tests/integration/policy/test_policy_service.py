@@ -489,6 +489,23 @@ async def test_hung_engine_is_replaced(world: PolicyWorld, agent: Agent) -> None
         await eventually(lambda: _recovered(service, world, pid))
 
 
+async def test_engine_that_lost_its_socket_is_replaced(world: PolicyWorld, agent: Agent) -> None:
+    """A connection kept alive must not make an engine look healthy that nobody can newly reach."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        assert await denied(service, world, "Bad")
+        pid = service.engine_pid
+        assert pid is not None
+        assert service.active is not None
+        process = service.active.engine._process
+        assert process is not None
+        assert process.socket is not None
+        shutil.rmtree(process.socket.parent)
+        assert not await process.healthy()
+        await eventually(lambda: _recovered(service, world, pid))
+
+
 async def _recovered(service: PolicyService, world: PolicyWorld, pid: int) -> bool:
     try:
         decision: Decision = await service.evaluator.decide(request(world.realm, thing("Bad")))
