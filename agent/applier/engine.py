@@ -194,7 +194,7 @@ class CellEngine:
             self._seen_refs[watched.kind] = set()
         elif event.type is WatchType.SYNCED:
             self._missing(watched, self._seen_refs.pop(watched.kind, set()))
-        else:
+        elif event.type in {WatchType.ADDED, WatchType.MODIFIED, WatchType.DELETED}:
             self._object(watched, event)
 
     def _missing(self, watched: Watched, seen: set[ObjectRef]) -> None:

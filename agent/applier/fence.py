@@ -47,7 +47,7 @@ def difference(expected: Mapping[str, Any], live: Mapping[str, Any] | None) -> s
 
 
 def _with_defaults(spec: Mapping[str, Any]) -> JSONObject:
-    """Fill in what the API server fills in; everything else must be as the chart says, nothing more and nothing less."""
+    """Fill in what the API server fills in; everything else must be as the chart says, no more and no less."""
     filled = {"failurePolicy": "Fail", **spec} if "validations" in spec else dict(spec)
     if "matchConstraints" in spec:
         rules = [{"scope": "*", **rule} for rule in spec["matchConstraints"].get("resourceRules") or ()]
@@ -102,7 +102,8 @@ class Fence:
         if problem == self._problem:
             return False
         was_intact, self._problem = self.intact, problem
-        self._health.set(CONDITION, ok=self.intact, code="" if self.intact else GUARD_BROKEN.code, message=problem or "")
+        code = "" if self.intact else GUARD_BROKEN.code
+        self._health.set(CONDITION, ok=self.intact, code=code, message=problem or "")
         if problem is not None:
             _log.error("admission-fence-broken", problem=problem)
             await self._recorder.record_or_count(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
@@ -18,7 +18,7 @@ from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 RECORD_SCHEMA = 1
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Where a cell stands; the values are the names of ``CellPhase`` on the wire."""
 
     VERIFYING = "verifying"
@@ -31,7 +31,7 @@ class Phase(str, Enum):
     HELD = "held"
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Why an object belongs to a cell; says who writes it and what may end it."""
 
     NAMESPACE = "namespace"

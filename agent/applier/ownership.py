@@ -209,7 +209,7 @@ def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> Fields:
     return merged
 
 
-def _difference(live: Any, wanted: Any, pointer: str) -> Iterator[JSONObject]:  # noqa: ANN401 - JSON
+def _difference(live: Any, wanted: Any, pointer: str) -> Iterator[JSONObject]:
     if json.dumps(live, sort_keys=True) == json.dumps(wanted, sort_keys=True):
         return
     if not (isinstance(live, Mapping) and isinstance(wanted, Mapping)):

@@ -23,7 +23,12 @@ FINDINGS: Final = frozenset(
         NOT_HOSTED.code,
     }
 )
-_ACTIONS: Final = (("document/", "cell.verify"), ("cell/", "cell.verify"), ("cells/", "cell.render"), ("policy/", "cell.decide"))
+_ACTIONS: Final = (
+    ("document/", "cell.verify"),
+    ("cell/", "cell.verify"),
+    ("cells/", "cell.render"),
+    ("policy/", "cell.decide"),
+)
 
 
 def is_passing(error: CellwardError) -> bool:

@@ -79,18 +79,13 @@ class ClusterWatch:
                 self._waiting[watched.kind] = event.reason
                 self._tell()
                 continue
-            if event.type is not WatchType.RESTARTED and watched.kind in self._waiting and self._answers(event):
+            if event.type in {WatchType.SYNCED, WatchType.RESUMED} and watched.kind in self._waiting:
                 del self._waiting[watched.kind]
                 self._tell()
             try:
                 await self._on_event(watched, event)
             except Exception:  # noqa: BLE001 - V16: an object nobody foresaw must not end the watch
                 _log.exception("watch-event-failed", kind=watched.kind)
-
-    @staticmethod
-    def _answers(event: WatchEvent) -> bool:
-        """After an interruption any event shows that the watch is back; the first time only the whole list does."""
-        return event.type in {WatchType.SYNCED, WatchType.ADDED, WatchType.MODIFIED, WatchType.DELETED}
 
     def _tell(self) -> None:
         kind, reason = next(iter(self._waiting.items()), ("", ""))

@@ -257,7 +257,9 @@ class CellWorker:
         cell, item = self.cell, self.cell.item
         error = UNHEALTHY(f"not healthy: {reason}", object=self._subject)
         cell.refusals = (refusal_of(error, self._subject),)
-        verified = None if cell.record.fallback_active else await self._parts.intake.fallback(cell.record.deployment_digest)
+        verified = None
+        if not cell.record.fallback_active:
+            verified = await self._parts.intake.fallback(cell.record.deployment_digest)
         await self._end_rollout("failed", error.message)
         if item is None or item.deployment_digest != cell.record.deployment_digest:
             return

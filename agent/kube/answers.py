@@ -39,18 +39,15 @@ def error_of(status: int, body: Mapping[str, Any], what: str) -> CellwardError:
     details = body.get("details") or {}
     causes = [cause for cause in details.get("causes") or () if isinstance(cause, Mapping)]
     reason = str(body.get("reason", ""))
-    if status == 404:
-        return KUBE_NOT_FOUND(message)
+    simple = {404: KUBE_NOT_FOUND, 401: KUBE_UNAUTHENTICATED, 429: KUBE_THROTTLED}.get(status)
+    if simple is not None:
+        return simple(message)
     if status == 409:
         return _conflict(message, reason, causes)
     if status == 403:
         return _forbidden(message, text)
     if status in {400, 413, 415, 422}:
         return _invalid(message, text, causes)
-    if status == 401:
-        return KUBE_UNAUTHENTICATED(message)
-    if status == 429:
-        return KUBE_THROTTLED(message)
     if "field not declared in schema" in text:
         return KUBE_INVALID(message)
     if status >= 500:

@@ -30,13 +30,14 @@ REQUEST_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 5.0
 #: Objects per page of a list.
 _PAGE: Final = 500
+_TURNS_TO_CLOSE: Final = 4
 _NETWORK_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class KubeClient:
     """Satisfies ``KubeApi``; make it with ``connect``."""
 
-    def __init__(self, api: Any, timer: Timer) -> None:  # noqa: ANN401 - the library is untyped
+    def __init__(self, api: Any, timer: Timer) -> None:
         self._api = api
         self._timer = timer
 
@@ -51,6 +52,9 @@ class KubeClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._api.close()
+        # A connection that was cancelled in its TLS handshake is torn down in the loop's next turns.
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     async def apply(
         self,
@@ -146,8 +150,8 @@ class KubeClient:
     ) -> aiohttp.ClientResponse:
         full = {**query, **({"labelSelector": label_selector} if label_selector else {})}
         path = f"{collection_path(info, '')}?{urlencode(full)}"
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        return await self._send("GET", path, f"watch {info.kind}", timeout=timeout)
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+        return await self._send("GET", path, f"watch {info.kind}", limits=limits)
 
     async def _call(
         self,
@@ -159,9 +163,9 @@ class KubeClient:
         content_type: str = "application/json",
         as_user: str | None = None,
     ) -> JSONObject:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
+        limits = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
         response = await self._send(
-            method, path, what, timeout=timeout, body=body, content_type=content_type, as_user=as_user
+            method, path, what, limits=limits, body=body, content_type=content_type, as_user=as_user
         )
         try:
             value = json.loads(await response.read())
@@ -181,7 +185,7 @@ class KubeClient:
         path: str,
         what: str,
         *,
-        timeout: aiohttp.ClientTimeout,
+        limits: aiohttp.ClientTimeout,
         body: object = None,
         content_type: str = "application/json",
         as_user: str | None = None,
@@ -196,7 +200,7 @@ class KubeClient:
             # The pool has no queue limit of its own; a full one would otherwise block for ever.
             async with asyncio.timeout(REQUEST_SECONDS + 1):
                 answer = await self._api.rest_client.request(
-                    method, url, headers=headers, body=body, _request_timeout=timeout
+                    method, url, headers=headers, body=body, _request_timeout=limits
                 )
             response: aiohttp.ClientResponse = answer.response
             if response.status < 300:

@@ -15,7 +15,7 @@ from agent.kube.errors import KUBE_NO_CREDENTIALS
 POOL_SIZE = 64
 
 
-async def load_configuration(kubeconfig: Path | None) -> Any:  # noqa: ANN401 - the library is untyped
+async def load_configuration(kubeconfig: Path | None) -> Any:
     """Return the library's configuration; raises kube/no-credentials.
 
     The import costs half a second and 49 MB, hence here and not at the top.

@@ -1,4 +1,4 @@
-"""What the rest of the agent may ask of an API server; ``agent.kube.client`` is the real one, ``tests.fakes.kube`` a fake.
+"""What the rest of the agent may ask of an API server.
 
 Every call has a time limit and raises only errors of ``agent.kube.errors``. Objects are plain JSON dictionaries; what
 is passed in is never changed.
@@ -34,19 +34,20 @@ def ref_of(obj: Mapping[str, Any]) -> ObjectRef:
 
 
 class WatchType(Enum):
-    """What a watch event says.
+    """What a watch event says; the last four carry no object.
 
     ``RESTARTED`` comes before every initial list, the first included: forget what was seen. ``SYNCED`` comes when the
     initial list is complete: what was not seen since ``RESTARTED`` does not exist. ``INTERRUPTED``: there is no
-    connection at the moment, the watch goes on trying. These three carry no object.
+    connection at the moment, the watch goes on trying. ``RESUMED``: there is one again, and nothing was missed.
     """
 
-    RESTARTED = "restarted"
     ADDED = "added"
     MODIFIED = "modified"
     DELETED = "deleted"
+    RESTARTED = "restarted"
     SYNCED = "synced"
     INTERRUPTED = "interrupted"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)

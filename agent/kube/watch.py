@@ -82,6 +82,8 @@ class WatchLoop:
         try:
             # The limit is the HTTP client's own: asyncio.timeout around a yield would cancel whoever consumes us.
             response = await self._open(query, seconds + _GRACE_SECONDS)
+            if self._version:
+                yield WatchEvent(WatchType.RESUMED, {})
             async for line in _lines(response):
                 event = self._read(json.loads(line), what)
                 if event is not None:

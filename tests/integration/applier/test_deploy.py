@@ -1,0 +1,132 @@
+"""One cell from signed documents to running objects on a real API server (V9, V11, V15)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.applier_world import World, cell_yaml, service_yaml
+from tools.stack.api import ApiClient
+
+pytestmark = pytest.mark.real
+
+
+def _get(admin: ApiClient, cell: str, kind: str, name: str, version: str = "v1") -> dict[str, object] | None:
+    namespace = f"shop--{cell}--dev"
+    answer = admin.get({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}})
+    return answer.body if answer.ok else None
+
+
+async def test_v11_v12_cell_is_applied_with_exactly_the_charts_rights(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """Namespace, isolation and rights as the agent, everything else as the cell's own account."""
+    receipt = await world.deploy(cell_yaml(cell), cell)
+    assert receipt.accepted, receipt.refusals
+    await world.phase(cell, "ready")
+    deployment = _get(admin, cell, "Deployment", "web", "apps/v1")
+    assert deployment is not None
+    managers = {entry["manager"] for entry in deployment["metadata"]["managedFields"]}  # type: ignore[index]
+    assert f"cellward/shop--{cell}--dev" in managers
+    assert _get(admin, cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1") is not None
+    actions = [record["action"] for record in await world.records()]
+    assert actions.index("cell.decide") < actions.index("namespace.create") < actions.index("cell.apply")
+    report = world.report(cell)
+    assert (report.objects_ready, report.isolation) == (report.objects_total, "unknown")
+
+
+async def test_v11_refused_release_touches_nothing(world: World, admin: ApiClient, cell: str) -> None:
+    """A refusal names rule, object, reason and next step (V15), and no namespace appears."""
+    world.policy.evaluator.denied = {"Deployment": ("pods/no", "no deployments today")}
+    receipt = await world.deploy(cell_yaml(cell), cell)
+    (refusal,) = receipt.refusals
+    assert (refusal.code, refusal.rule, refusal.object) == (
+        "policy/denied", "pods/no", f"Deployment/shop--{cell}--dev/web",
+    )  # fmt: skip
+    assert refusal.reason and refusal.next
+    assert not admin.request("GET", f"/api/v1/namespaces/shop--{cell}--dev").ok
+    world.policy.evaluator.denied = {}
+    world.engine.reconsider()
+    await world.phase(cell, "ready")
+
+
+async def test_v11_upgrade_changes_and_prunes(world: World, admin: ApiClient, cell: str) -> None:
+    """A second release changes what changed and deletes what it no longer has; nothing else is touched."""
+    await world.deploy(cell_yaml(cell, "1.0.0", service_yaml() + service_yaml("old")), cell)
+    assert _get(admin, cell, "Deployment", "old", "apps/v1") is not None
+    receipt = await world.deploy(cell_yaml(cell, "1.1.0", service_yaml(image="registry.example/web:2")), cell)
+    assert receipt.accepted, receipt.refusals
+    assert _get(admin, cell, "Deployment", "old", "apps/v1") is None
+    assert _get(admin, cell, "Service", "old") is None
+    web = _get(admin, cell, "Deployment", "web", "apps/v1")
+    assert web is not None
+    assert web["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/web:2"  # type: ignore[index]
+    await world.phase(cell, "ready")
+
+
+async def test_v16_first_contact_never_forces(world: World, admin: ApiClient, cell: str) -> None:
+    """An object that was there before is a conflict that names its manager, and keeps what it had."""
+    await world.deploy(cell_yaml(cell), cell)
+    foreign = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "extra", "namespace": f"shop--{cell}--dev"},
+        "spec": {"selector": {"a": "b"}, "ports": [{"port": 1, "name": "x"}]},
+    }  # fmt: skip
+    assert admin.apply(foreign, manager="somebody").ok
+    receipt = await world.deploy(cell_yaml(cell, "1.1.0", service_yaml() + service_yaml("extra")), cell)
+    (refusal,) = receipt.refusals
+    assert refusal.code == "cell/object-not-ours"
+    assert "somebody" in refusal.reason
+    kept = _get(admin, cell, "Service", "extra")
+    assert kept is not None and kept["spec"]["selector"] == {"a": "b"}  # type: ignore[index]
+    assert _get(admin, cell, "Deployment", "extra", "apps/v1") is None
+
+
+async def test_v16_foreign_namespace_is_refused(world: World, admin: ApiClient, cell: str) -> None:
+    """A namespace that the agent did not make is never taken over."""
+    name = f"shop--{cell}--dev"
+    theirs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": "blue"}}}
+    assert admin.apply(theirs, manager="somebody").ok
+    receipt = await world.deploy(cell_yaml(cell), cell)
+    assert receipt.refusals[0].code == "cell/namespace-not-ours"
+    assert "somebody" in receipt.refusals[0].reason
+
+
+async def test_v9_v11_refusal_for_want_of_proof_leaves_an_empty_isolated_namespace(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """Refused only because isolation is not proved: it is made, measured, decided on, and what is left is said."""
+    original = world.policy.evaluator.decide
+
+    async def needs_proof(request):  # type: ignore[no-untyped-def]
+        world.policy.evaluator.denied = (
+            {} if request.isolation == "enforced" else {"Deployment": ("isolation/unproved", "not proved")}
+        )
+        return await original(request)
+
+    world.policy.evaluator.decide = needs_proof  # type: ignore[method-assign]
+    receipt = await world.deploy(cell_yaml(cell), cell)
+    (refusal,) = receipt.refusals
+    assert refusal.rule == "isolation/unproved"
+    assert "empty, isolated namespace" in refusal.next
+    assert _get(admin, cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1") is not None
+    assert _get(admin, cell, "Deployment", "web", "apps/v1") is None
+    world.prober.state = "enforced"
+    world.engine.reconsider()
+    await world.phase(cell, "ready")
+    assert world.report(cell).isolation == "enforced"
+
+
+async def test_tombstone_removes_workloads_and_keeps_the_namespace(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """Without deleteData the namespace stays, isolated; with it everything goes."""
+    await world.deploy(cell_yaml(cell), cell)
+    receipt = await world.submit(world.item(cell, world.tombstone(cell)))
+    assert receipt.accepted, receipt.refusals
+    assert _get(admin, cell, "Deployment", "web", "apps/v1") is None
+    assert _get(admin, cell, "Service", "web") is None
+    assert _get(admin, cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1") is not None
+    await world.phase(cell, "removed")
+    receipt = await world.submit(world.item(cell, world.tombstone(cell, delete_data=True)))
+    assert receipt.accepted, receipt.refusals
+    assert not admin.request("GET", f"/api/v1/namespaces/shop--{cell}--dev").ok
+    assert not admin.request("GET", f"/api/v1/namespaces/cellward-system/serviceaccounts/cell-shop--{cell}--dev").ok

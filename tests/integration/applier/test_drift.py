@@ -1,0 +1,179 @@
+"""Drift on a real API server: what somebody adds, changes or deletes is taken back exactly (V1, V10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.applier.ownership import strip
+from tests.fakes.applier_world import World, cell_yaml
+from tools.stack.api import ApiClient
+from tools.stack.chart import AGENT_USER
+
+pytestmark = pytest.mark.real
+
+_JSON_PATCH = "application/json-patch+json"
+POLICY = "networking.k8s.io/v1"
+
+
+def _manifest(cell: str, kind: str, name: str, version: str = "v1") -> dict[str, Any]:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": f"shop--{cell}--dev"}}
+
+
+def _path(cell: str, plural: str, name: str, group: str = "apis/apps/v1") -> str:
+    return f"/{group}/namespaces/shop--{cell}--dev/{plural}/{name}"
+
+
+def _patch(admin: ApiClient, path: str, *operations: dict[str, Any], user: str = "") -> None:
+    answer = admin.request("PATCH", path, list(operations), content_type=_JSON_PATCH, user=user)
+    assert answer.ok, answer.message
+
+
+async def _undone(world: World, admin: ApiClient, target: dict[str, Any], tamper: Callable[[], None]) -> None:
+    """Tamper, see that it had an effect, and wait until the object is as it was."""
+    before = admin.get(target).body
+    repairs = world.report(before["metadata"]["namespace"].split("--")[1]).drift_repairs
+    cell = before["metadata"]["namespace"].split("--")[1]
+    tamper()
+
+    def same() -> bool:
+        now = admin.get(target)
+        return now.ok and _comparable(now.body) == _comparable(before)
+
+    await world.until(lambda: world.report(cell).drift_repairs > repairs and same())
+
+
+def _comparable(live: dict[str, Any]) -> dict[str, Any]:
+    value = strip(live)
+    for key in ("clusterIP", "clusterIPs"):
+        value.get("spec", {}).pop(key, None)
+    return value
+
+
+async def test_v1_sidecar_host_network_env_and_label_are_removed(world: World, admin: ApiClient, cell: str) -> None:
+    """Additions, which a forced apply alone would leave."""
+    await world.deploy(cell_yaml(cell), cell)
+    path = _path(cell, "deployments", "web")
+    pod = "/spec/template/spec"
+    await _undone(
+        world,
+        admin,
+        _manifest(cell, "Deployment", "web", "apps/v1"),
+        lambda: _patch(
+            admin,
+            path,
+            {"op": "add", "path": f"{pod}/containers/-", "value": {"name": "evil", "image": "evil:1"}},
+            {"op": "add", "path": f"{pod}/hostNetwork", "value": True},
+            {"op": "add", "path": f"{pod}/containers/0/env/-", "value": {"name": "EVIL", "value": "1"}},
+            {"op": "add", "path": "/metadata/labels/evil", "value": "1"},
+        ),
+    )
+    repairs = [record for record in await world.records() if record["action"] == "drift.repair"]
+    assert repairs[0]["object"] == f"Deployment/shop--{cell}--dev/web"
+
+
+async def test_v1_changed_image_is_changed_back(world: World, admin: ApiClient, cell: str) -> None:
+    """A change of a field we own."""
+    await world.deploy(cell_yaml(cell), cell)
+    change = {"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil:1"}
+    target = _manifest(cell, "Deployment", "web", "apps/v1")
+    await _undone(world, admin, target, lambda: _patch(admin, _path(cell, "deployments", "web"), change))
+
+
+async def test_v1_addition_without_owner_is_removed(world: World, admin: ApiClient, cell: str) -> None:
+    """Whoever edits managedFields as well hides an addition from ownership, not from the baseline."""
+    await world.deploy(cell_yaml(cell), cell)
+    target = _manifest(cell, "Deployment", "web", "apps/v1")
+    entries = [entry for entry in admin.get(target).body["metadata"]["managedFields"] if entry["operation"] == "Apply"]
+    await _undone(
+        world,
+        admin,
+        target,
+        lambda: _patch(
+            admin,
+            _path(cell, "deployments", "web"),
+            {"op": "add", "path": "/spec/template/spec/containers/-", "value": {"name": "evil", "image": "evil:1"}},
+            {"op": "replace", "path": "/metadata/managedFields", "value": entries},
+        ),
+    )
+
+
+async def test_v1_change_under_our_own_manager_name_is_undone(world: World, admin: ApiClient, cell: str) -> None:
+    """The name of a field manager proves nothing."""
+    await world.deploy(cell_yaml(cell), cell)
+    target = _manifest(cell, "Deployment", "web", "apps/v1")
+    forged = {
+        **target,
+        "spec": {
+            "selector": {"matchLabels": {"cellward.dev/component": "web"}},
+            "template": {"spec": {"containers": [{"name": "evil", "image": "evil:1"}]}},
+        },
+    }
+
+    def tamper() -> None:
+        live = admin.get(target).body
+        forged["spec"]["selector"] = live["spec"]["selector"]
+        forged["spec"]["template"]["metadata"] = live["spec"]["template"]["metadata"]
+        answer = admin.apply(forged, manager=f"cellward/shop--{cell}--dev")
+        assert answer.ok, answer.message
+
+    await _undone(world, admin, target, tamper)
+
+
+async def test_v1_deleted_service_comes_back(world: World, admin: ApiClient, cell: str) -> None:
+    """A deletion."""
+    await world.deploy(cell_yaml(cell), cell)
+    target = _manifest(cell, "Service", "web")
+    await _undone(world, admin, target, lambda: admin.must(admin.delete(target), "delete") and None)
+
+
+async def test_v10_allow_all_rule_is_removed(world: World, admin: ApiClient, cell: str) -> None:
+    """The guard refuses a cluster-admin; past it, impersonating the agent, the rule lasts a moment."""
+    await world.deploy(cell_yaml(cell), cell)
+    path = _path(cell, "networkpolicies", "default-deny", f"apis/{POLICY}")
+    widen = {"op": "add", "path": "/spec/ingress", "value": [{}]}
+    target = _manifest(cell, "NetworkPolicy", "default-deny", POLICY)
+    await _undone(world, admin, target, lambda: _patch(admin, path, widen, user=AGENT_USER))
+
+
+async def test_v10_deleted_policy_comes_back(world: World, admin: ApiClient, cell: str) -> None:
+    """Isolation that is deleted past the guard."""
+    await world.deploy(cell_yaml(cell), cell)
+    target = _manifest(cell, "NetworkPolicy", "default-deny", POLICY)
+    await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete") and None)
+
+
+async def test_v10_further_policy_is_deleted(world: World, admin: ApiClient, cell: str) -> None:
+    """Policies add up, so one that is none of ours can only widen: it goes."""
+    await world.deploy(cell_yaml(cell), cell)
+    extra = _manifest(cell, "NetworkPolicy", "open", POLICY)
+    extra["spec"] = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
+    assert admin.apply(extra, manager="x", user=AGENT_USER).ok
+    await world.until(lambda: not admin.get(extra).ok)
+
+
+async def test_v12_deleted_binding_comes_back(world: World, admin: ApiClient, cell: str) -> None:
+    """The rights of the cell's account are part of the cell."""
+    await world.deploy(cell_yaml(cell), cell)
+    target = _manifest(cell, "RoleBinding", "cellward-cell", "rbac.authorization.k8s.io/v1")
+    await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete") and None)
+
+
+async def test_v1_restart_repairs_without_hub_and_policy(world: World, admin: ApiClient, cell: str) -> None:
+    """Tampered with while the agent was down; it comes back with no hub and no policy, and repairs."""
+    await world.deploy(cell_yaml(cell), cell)
+    deployment = _manifest(cell, "Deployment", "web", "apps/v1")
+    service = _manifest(cell, "Service", "web")
+    before = admin.get(deployment).body
+    await world.restart_without_anything(
+        lambda: (
+            _patch(
+                admin, _path(cell, "deployments", "web"),
+                {"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil:1"},
+            ),
+            admin.must(admin.delete(service), "delete"),
+        )  # fmt: skip
+    )
+    await world.until(lambda: admin.get(service).ok and _comparable(admin.get(deployment).body) == _comparable(before))
