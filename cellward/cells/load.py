@@ -149,11 +149,13 @@ def _documents(text: str | bytes, source: str) -> list[Any]:
 
 
 def _check_events(text: str, source: str) -> None:
-    """Bound depth and number of documents and refuse anchors, before anything is built."""
+    """Bound depth and number of documents and refuse anchors and tags, before anything is built."""
     depth = documents = 0
     for event in _events(text):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise YAML_ALIAS(f"{source}{_place(event.start_mark)}: anchors and aliases are not taken")
+        if getattr(event, "tag", None) is not None:
+            raise NOT_YAML(f"{source}{_place(event.start_mark)}: tags are not taken")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -199,6 +201,10 @@ def _construct_sequence(loader: Any, node: yaml.SequenceNode) -> list[Any]:
     return [loader.construct_object(item, deep=True) for item in node.value]
 
 
+def _unknown_tag(_loader: Any, node: yaml.Node) -> Any:
+    raise yaml.constructor.ConstructorError(problem=f"tag {node.tag[:80]} is not taken", problem_mark=node.start_mark)
+
+
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {}
 _Loader.yaml_multi_constructors = {}
@@ -209,6 +215,7 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
+_Loader.add_constructor(None, _unknown_tag)
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 _Loader.add_constructor("tag:yaml.org,2002:seq", _construct_sequence)
 _Loader.add_constructor("tag:yaml.org,2002:str", lambda _, node: node.value)

@@ -49,10 +49,9 @@ def test_no_bytes_do_more_than_raise(data: bytes) -> None:
     """V16: bytes from anywhere decode to themselves or raise one of our errors."""
     try:
         value = canonical.decode(data)
-    except CellwardError as error:
-        assert error.code.startswith("document/")
-    else:
-        assert canonical.encode(value) == data
+    except CellwardError:
+        return
+    assert canonical.encode(value) == data
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,11 +18,8 @@ from cellward.documents.model import Deployment, Release, build_document
 from cellward.errors import CellwardError, Refused
 from tests.vectors.generate import ISSUED, REALM, UNTIL, documents, entry, signer
 
-DOCUMENTS = documents()
-DEPLOYMENT = DOCUMENTS["deployment"]
-assert isinstance(DEPLOYMENT, Deployment)
-RELEASE = DOCUMENTS["release"]
-assert isinstance(RELEASE, Release)
+DEPLOYMENT = cast("Deployment", documents()["deployment"])
+RELEASE = cast("Release", documents()["release"])
 NOW = ISSUED + timedelta(days=1)
 
 
@@ -32,7 +29,7 @@ def sign(*numbers: int, document: Deployment | Release = DEPLOYMENT) -> bytes:
     return dsse.dump_envelope(dsse.sign_document(payload, payload_type, [signer(number) for number in numbers]))
 
 
-def verify(  # noqa: PLR0913 - the parts of one verification
+def verify(
     envelope: bytes, *entries: KeyringEntry, threshold: int = 1, now: datetime = NOW, hub: tuple[str, ...] = (),
     accepted: bool = False,
 ) -> Verified[Deployment]:  # fmt: skip

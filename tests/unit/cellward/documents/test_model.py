@@ -85,10 +85,9 @@ def test_every_field_has_a_shape(kind: str, wrong: object) -> None:
     for field in body:
         try:
             found = parse(kind, body | {field: wrong})
-        except CellwardError as error:
-            assert isinstance(error, InvalidInput | TooNew)
-        else:
-            assert body_of(found) == body | {field: wrong}
+        except (InvalidInput, TooNew):
+            continue
+        assert body_of(found) == body | {field: wrong}
 
 
 @pytest.mark.parametrize("kind", KINDS)
