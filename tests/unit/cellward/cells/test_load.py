@@ -190,6 +190,7 @@ def test_shapes_of_components() -> None:
 
 def test_shapes_of_connections() -> None:
     """Either a cell's endpoint or something external, with one target and one address for a variable."""
+    port = [{"port": 1}]
     bad("connections.0", connections=[{}])
     bad("connections.0", connections=[{"cell": "a"}])
     bad(
@@ -220,7 +221,7 @@ def test_what_policy_refuses_can_be_written() -> None:
     """Rules can only refuse, with their name and reason, what the model can say."""
     dangerous = component(
         hostNetwork=True, hostPID=True, hostIPC=True, serviceType="NodePort",
-        securityContext={"privileged": True, "runAsUser": 0, "runAsNonRoot": False, "capabilities": {"add": ["SYS_ADMIN"]}},
+        securityContext={"privileged": True, "runAsUser": 0, "runAsNonRoot": False, "capabilities": {"add": ["ALL"]}},
         volumes={"root": {"mountPath": "/host", "hostPath": {"path": "/"}}},
     )  # fmt: skip
     spec = load(cell(components={"web": dangerous}, owner=""))[0].cell.spec
