@@ -100,7 +100,10 @@ def verify_checkpoint(note: bytes, origin: str, public_key_spki: bytes) -> Check
     checkpoint, text, signatures = parse_checkpoint(note)
     if checkpoint.origin != origin:
         raise BAD_CHECKPOINT(f"the checkpoint is of log {checkpoint.origin!r}, not {origin!r}")
-    key = load_der_public_key(public_key_spki)
+    try:
+        key = load_der_public_key(public_key_spki)
+    except ValueError as error:
+        raise BAD_CHECKPOINT("the tree-head key is not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise BAD_CHECKPOINT("the tree-head key is not an Ed25519 key")
     hash_ = key_hash(origin, key.public_bytes(Encoding.Raw, PublicFormat.Raw))

@@ -1,0 +1,442 @@
+"""The offline verifier against real exports: an honest one passes, every kind of tampering does not."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from auditverify.cli import main
+from auditverify.report import Report
+from auditverify.signatures import Malformed
+from auditverify.verify import verify_export, verify_lines
+from cellward.audit.checkpoint import Checkpoint, log_origin, parse_checkpoint, sign_checkpoint
+from cellward.audit.tree import leaf_hash, root_of
+from hub.audit.service import AuditLog
+from hub.store.sql.store import open_store
+from tests.fakes.audit_writer import REALM, AuditWriter
+from tests.fakes.clock import ManualClock
+from tests.fakes.store import MemoryStore
+
+ROOT = Path(__file__).parents[3]
+KEY = Ed25519PrivateKey.generate()
+SPKI = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+OTHER = Ed25519PrivateKey.generate()
+OTHER_SPKI = OTHER.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+Lines = list[dict[str, Any]]
+
+
+async def fill(log: AuditLog) -> list[AuditWriter]:
+    """Write a log with two agents, the hub, a new epoch, and views of the log in records."""
+    writers = [AuditWriter(1), AuditWriter(2)]
+    for turn in range(3):
+        for writer in writers:
+            ack = await log.ingest(writer.cluster, writer.uid, writer.spki, writer.batch(4))
+            seen = parse_checkpoint(ack.checkpoint)[0]
+            writer.view = (seen.size, "sha256:" + seen.root.hex())
+        await log.append_hub("alice", "document.upload", f"Release//r{turn}", "done")
+    writers[0].new_epoch()
+    await log.ingest(writers[0].cluster, writers[0].uid, writers[0].spki, writers[0].batch(2))
+    return writers
+
+
+async def export_of(log: AuditLog) -> bytes:
+    """Return the whole export."""
+    parts: list[bytes] = []
+
+    async def write(data: bytes) -> None:
+        parts.append(data)
+
+    await log.export(write)
+    return b"".join(parts)
+
+
+class Exported:
+    """An export and who wrote into it."""
+
+    def __init__(self, data: bytes, writers: list[AuditWriter]) -> None:
+        self.data = data
+        self.writers = writers
+
+    def lines(self) -> Lines:
+        """Return fresh copies of the lines."""
+        return [json.loads(line) for line in self.data.splitlines()]
+
+
+#: Exports are only read, so each kind is made once.
+_MADE: dict[str, Exported] = {}
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def exported(request: pytest.FixtureRequest, tmp_path: Path) -> Exported:
+    """Give an honest export from each kind of store."""
+    if request.param not in _MADE:
+        store: Any = MemoryStore(ManualClock())
+        if request.param == "sqlite":
+            store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", ManualClock())
+        log = AuditLog(store.audit, KEY, lambda: REALM, ManualClock())
+        data = await _filled(log, writers := [])
+        await store.close()
+        _MADE[request.param] = Exported(data, writers)
+    return _MADE[request.param]
+
+
+async def _filled(log: AuditLog, writers: list[AuditWriter]) -> bytes:
+    writers += await fill(log)
+    return await export_of(log)
+
+
+def dump(lines: Lines) -> bytes:
+    """Write lines as the exporter does."""
+    return b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+
+
+def check(lines: Lines | bytes, **options: Any) -> Report:
+    """Verify with the hub's key."""
+    data = lines if isinstance(lines, bytes) else dump(lines)
+    return verify_lines(data.splitlines(keepends=True), **{"hub_key": SPKI, **options})
+
+
+def records(lines: Lines) -> list[int]:
+    """Return the numbers of the record lines."""
+    return [number for number, line in enumerate(lines) if "record" in line]
+
+
+def body(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the record in a line."""
+    value: dict[str, Any] = json.loads(base64.b64decode(line["record"]))
+    return value
+
+
+def put(line: dict[str, Any], value: dict[str, Any]) -> None:
+    """Put a record into a line, canonical."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    line["record"] = base64.b64encode(text.encode()).decode()
+
+
+def renumber(lines: Lines) -> None:
+    """Give record lines the indices they would have."""
+    for index, number in enumerate(records(lines)):
+        lines[number]["index"] = index
+
+
+def resign(lines: Lines, key: Ed25519PrivateKey = KEY) -> None:
+    """Sign a new checkpoint over whatever is there: the hub's key is stolen."""
+    leaves = [leaf_hash(base64.b64decode(lines[number]["record"])) for number in records(lines)]
+    note = sign_checkpoint(Checkpoint(log_origin(REALM), len(leaves), root_of(leaves)), key)
+    lines[-1] = {"checkpoint": base64.b64encode(note).decode()}
+
+
+def test_honest_export_verifies(exported: Exported) -> None:
+    """The control: everything is counted, everything holds, and nobody is called endorsed who was not."""
+    report = check(exported.data)
+    assert (report.verified, report.problems) == (True, [])
+    assert (report.records, report.gaps, report.duplicates, report.forks) == (30, 0, 0, 0)
+    assert (report.statements, report.views_checked > 0, report.size) == (3, True, 30)
+    origins = {item.origin: item for item in report.origins.values()}
+    first, second = exported.writers
+    assert (origins[first.origin].records, origins[first.origin].epochs, origins[first.origin].signed) == (14, 2, 14)
+    assert (origins[second.origin].records, origins["hub"].records) == (12, 4)
+    assert {item.verdict for item in origins.values()} == {"vouched by the hub only"}
+
+
+def test_endorsed_key_changes_the_verdict_of_its_writer_only(exported: Exported) -> None:
+    """A key known out of band makes its cluster endorsed; one that signed nothing here is a problem."""
+    first, second = exported.writers
+    report = check(exported.data, endorsed=[first.spki])
+    assert report.verified
+    assert report.origins[first.origin].verdict == "endorsed"
+    assert report.origins[second.origin].verdict == "vouched by the hub only"
+    assert not check(exported.data, endorsed=[OTHER_SPKI]).verified
+
+
+def change_byte(lines: Lines) -> None:
+    """Change one byte in the middle of a record."""
+    line = lines[records(lines)[7]]
+    data = bytearray(base64.b64decode(line["record"]))
+    data[len(data) // 2] ^= 1
+    line["record"] = base64.b64encode(bytes(data)).decode()
+
+
+def change_field(lines: Lines) -> None:
+    """Change a field and keep the record canonical."""
+    line = lines[records(lines)[7]]
+    put(line, {**body(line), "decision": "allow"})
+
+
+def drop_first(lines: Lines) -> None:
+    """Drop the first record."""
+    del lines[records(lines)[0]]
+
+
+def drop_record(lines: Lines) -> None:
+    """Drop a record."""
+    del lines[records(lines)[9]]
+
+
+def drop_and_renumber(lines: Lines) -> None:
+    """Drop a record and hide the hole in the indices."""
+    drop_record(lines)
+    renumber(lines)
+
+
+def swap(lines: Lines) -> None:
+    """Swap two neighbours."""
+    a, b = records(lines)[4:6]
+    lines[a], lines[b] = lines[b], lines[a]
+
+
+def swap_and_renumber(lines: Lines) -> None:
+    """Swap the contents of two lines."""
+    a, b = records(lines)[4:6]
+    lines[a]["record"], lines[b]["record"] = lines[b]["record"], lines[a]["record"]
+
+
+def cut_end(lines: Lines) -> None:
+    """Cut off the last lines."""
+    del lines[-6:]
+
+
+def cut_checkpoint(lines: Lines) -> None:
+    """Cut off only the checkpoint."""
+    del lines[-1]
+
+
+def cut_records(lines: Lines) -> None:
+    """Cut off the last records, keep what follows them."""
+    for number in reversed(records(lines)[-5:]):
+        del lines[number]
+
+
+def insert(lines: Lines) -> None:
+    """Insert a record that the hub never had."""
+    number = records(lines)[3]
+    new = dict(lines[number])
+    put(new, {**body(new), "object": "Deployment/shop--cart--dev/invented"})
+    lines.insert(number, new)
+    renumber(lines)
+
+
+def repeat(lines: Lines) -> None:
+    """Insert a record twice."""
+    number = records(lines)[3]
+    lines.insert(number, dict(lines[number]))
+    renumber(lines)
+
+
+def reorder_origins(lines: Lines) -> None:
+    """Put all records of one writer first: each chain stays whole, the log does not."""
+    at = records(lines)
+    ordered = sorted((lines[number] for number in at), key=lambda line: str(body(line)["origin"]))
+    for number, line in zip(at, [dict(line) for line in ordered], strict=True):
+        lines[number] = line
+    renumber(lines)
+
+
+def header(name: str, value: Any) -> Callable[[Lines], None]:
+    """Return a change of the header."""
+
+    def change(lines: Lines) -> None:
+        lines[0][name] = value
+
+    return change
+
+
+def header_origin(name: str, value: str) -> Callable[[Lines], None]:
+    """Return a change of what the header says of an agent."""
+
+    def change(lines: Lines) -> None:
+        next(item for item in lines[0]["origins"] if item["origin"] != "hub")[name] = value
+
+    return change
+
+
+def no_origins(lines: Lines) -> None:
+    """Hide the writers."""
+    lines[0]["origins"] = []
+
+
+def more_origins(lines: Lines) -> None:
+    """Name a writer that wrote nothing."""
+    item = {**lines[0]["origins"][0], "origin": "agent:x", "uid": "x"}
+    lines[0]["origins"].append(item)
+
+
+def change_statement(lines: Lines) -> None:
+    """Change what a writer signed."""
+    line = next(line for line in lines if "envelope" in line)
+    envelope = json.loads(base64.b64decode(line["envelope"]))
+    payload = base64.b64decode(envelope["payload"]).replace(b'"seq":', b'"seq":1')
+    envelope["payload"] = base64.b64encode(payload).decode()
+    line["envelope"] = base64.b64encode(json.dumps(envelope).encode()).decode()
+
+
+def swap_statements(lines: Lines) -> None:
+    """Give one writer's statement to another."""
+    first, *_, last = [line for line in lines if "envelope" in line]
+    first["envelope"], last["envelope"] = last["envelope"], first["envelope"]
+
+
+def other_key(lines: Lines) -> None:
+    """Sign the checkpoint with another key."""
+    resign(lines, OTHER)
+
+
+def append_line(lines: Lines) -> None:
+    """Append a line after the end."""
+    lines.append(dict(lines[1]))
+
+
+def unknown_line(lines: Lines) -> None:
+    """Insert a line of a kind nobody knows."""
+    lines.insert(1, {"note": "ignore me"})
+
+
+def no_header(lines: Lines) -> None:
+    """Drop the header."""
+    del lines[0]
+
+
+TAMPERINGS = [
+    change_byte, change_field, drop_first, drop_record, drop_and_renumber, swap, swap_and_renumber, cut_end,
+    cut_checkpoint, cut_records, insert, repeat, reorder_origins, no_origins, more_origins, change_statement,
+    swap_statements, other_key, append_line, unknown_line, no_header,
+]  # fmt: skip
+HEADERS = {
+    "realm": header("realm", "sha256:" + "00" * 32),
+    "origin": header("logOrigin", "cellward.dev/audit/other"),
+    "key": header("treeHeadKey", base64.b64encode(OTHER_SPKI).decode()),
+    "format": header("format", "cellward.audit-export/v9"),
+    "origins": header("origins", "none"),
+    "statement-key": header_origin("statementSpki", base64.b64encode(OTHER_SPKI).decode()),
+    "cluster": header_origin("cluster", "eu-1"),
+    "uid": header_origin("uid", "00000009-0000-4000-8000-000000000000"),
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
+def test_tampering_is_detected(exported: Exported, tamper: Callable[[Lines], None]) -> None:
+    """V13: whatever is done to the lines, the verdict is no, with a reason."""
+    lines = exported.lines()
+    tamper(lines)
+    report = check(lines)
+    assert not report.verified
+    assert report.problems or not report.root_matches
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_changed_header_is_detected(exported: Exported, name: str) -> None:
+    """The header is not signed, so each thing it says is compared with something that is."""
+    lines = exported.lines()
+    HEADERS[name](lines)
+    assert not check(lines).verified
+
+
+@pytest.mark.parametrize(
+    "tamper", [change_field, drop_and_renumber, swap_and_renumber, cut_records, insert, repeat],
+    ids=lambda tamper: tamper.__name__,
+)  # fmt: skip
+def test_stolen_hub_key_does_not_help(exported: Exported, tamper: Callable[[Lines], None]) -> None:
+    """A thief with the tree-head key signs a new log: the writers' chains and statements still say no."""
+    lines = exported.lines()
+    tamper(lines)
+    resign(lines)
+    report = check(lines)
+    assert report.root_matches
+    assert report.checkpoint_signed
+    assert not report.verified
+
+
+def test_two_faces_of_one_log_contradict_each_other(exported: Exported) -> None:
+    """A hub that reorders its log re-signs it, but agents have written down the heads they saw."""
+    lines = exported.lines()
+    reorder_origins(lines)
+    resign(lines)
+    report = check(lines)
+    assert report.root_matches
+    assert "view" in {problem.code for problem in report.problems}
+
+
+def test_counts_of_gaps_duplicates_and_forks(exported: Exported) -> None:
+    """Each kind is counted for the writer it concerns."""
+    dropped, repeated, changed = exported.lines(), exported.lines(), exported.lines()
+    drop_record(dropped)
+    repeat(repeated)
+    insert(changed)
+    assert check(dropped).gaps == 1
+    assert (check(repeated).duplicates, check(repeated).forks) == (1, 0)
+    assert check(changed).forks >= 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"null\n", b"{}\n", b"\xff\xfe\n", b"[" * 100_000, b'{"checkpoint":1}\n'])
+def test_what_is_no_export_is_not_verified(data: bytes) -> None:
+    """V16: garbage is reported, never a traceback."""
+    assert not check(data).verified
+
+
+@pytest.mark.parametrize("value", [None, 7, [], "AAAA", "!", {"a": 1}])
+@pytest.mark.parametrize("name", ["record", "envelope", "checkpoint", "index", "origin"])
+def test_wrong_types_are_reported(exported: Exported, name: str, value: object) -> None:
+    """V16: any value in any place is an answer, never a traceback."""
+    lines = exported.lines()
+    next(line for line in lines if name in line)[name] = value
+    assert not check(lines).verified
+
+
+def test_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0 only for a verified export, JSON as agreed, keys as base64 or PEM."""
+    good, bad, pem = tmp_path / "good.ndjson", tmp_path / "bad.ndjson", tmp_path / "key.pem"
+    good.write_bytes(exported.data)
+    lines = exported.lines()
+    change_byte(lines)
+    bad.write_bytes(dump(lines))
+    pem.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert main([str(good)]) == 0
+    assert capsys.readouterr().out.endswith("VERIFIED\n")
+    assert main([str(good), "--hub-key", str(pem), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["records"], result["gaps"], result["duplicates"], result["verified"], result["problems"]) == (
+        30, 0, 0, True, [],
+    )  # fmt: skip
+    assert main([str(good), "--hub-key", base64.b64encode(OTHER_SPKI).decode()]) == 1
+    assert main([str(bad)]) == 1
+    assert "NOT VERIFIED" in capsys.readouterr().out
+    assert main([str(tmp_path / "none")]) == 2
+    assert main([str(good), "--hub-key", "?"]) == 2
+    assert main([]) == 2
+
+
+def test_bad_key_is_the_callers_mistake(exported: Exported, tmp_path: Path) -> None:
+    """A key that is none is told apart from an export that does not verify."""
+    file = tmp_path / "export.ndjson"
+    file.write_bytes(exported.data)
+    with pytest.raises(Malformed):
+        verify_export(file, hub_key=b"nonsense")
+    assert verify_export(file, hub_key=SPKI).verified
+
+
+def test_stands_alone(exported: Exported, tmp_path: Path) -> None:
+    """It runs as a module from a copy of its directory, with nothing of ours beside it."""
+    allowed = {*sys.stdlib_module_names, "cryptography", "auditverify"}
+    copy = tmp_path / "auditverify"
+    copy.mkdir()
+    for file in (ROOT / "auditverify").glob("*.py"):
+        (copy / file.name).write_bytes(file.read_bytes())
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.split(".")[0] for name in names} <= allowed
+    (tmp_path / "export.ndjson").write_bytes(exported.data)
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "auditverify", "export.ndjson"], cwd=tmp_path, capture_output=True, check=False, env={}
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, b"VERIFIED")
