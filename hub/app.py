@@ -129,6 +129,7 @@ async def open_hub(settings: HubSettings) -> AsyncIterator[Hub]:
     try:
         hub = await _compose(settings, clock, keys, store)
         await _first_admin(hub)
+        await hub.fleet.start()
         yield hub
     finally:
         await store.close()
@@ -272,11 +273,11 @@ async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
     """Refresh the hub's gauges and conditions; a store that does not answer is a condition, never a crash."""
     while not stop.is_set():
         try:
-            clusters = await hub.fleet.clusters()
+            totals = await hub.fleet.totals()
             hub.gauges = Facts(
-                connected_agents=sum(cluster.connected for cluster in clusters),
-                clusters=len(clusters),
-                desired_items=sum(cluster.revision > 0 for cluster in clusters),
+                connected_agents=totals.connected,
+                clusters=totals.clusters,
+                desired_items=totals.items,
                 audit_size=await hub.store.audit.size(),
                 certificates={"hub": hub.leaf.leaf.not_after.timestamp()},
             )

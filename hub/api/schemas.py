@@ -166,7 +166,7 @@ class Cluster(Response):
     boot_id: str = ""
     statement_keyid: str = ""
     generation: int = 0
-    revision: int = Field(default=0, description="Newest revision of its desired items.")
+    revision: int = Field(default=0, description="Newest revision of its desired items; 0 in lists.")
     policy: PolicyVersions = Field(default_factory=PolicyVersions)
     authority: str = Field(default="authors", description="authors, or authors+hub.")
     certificate_expires: datetime | None = None

@@ -62,6 +62,15 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts of the fleet: clusters known, streams open to this process, desired items of all clusters."""
+
+    clusters: int
+    connected: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
 class AgentReport:
     """Last words of an agent about itself; empty before it first connected."""
 

@@ -27,9 +27,10 @@ from hub.fleet.errors import (
     UNKNOWN_DOCUMENT,
 )
 from hub.fleet.index import CLUSTER_NAME, index_envelope
-from hub.fleet.model import Accepted, ClusterView, IndexEntry
+from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.placement import DocumentSet
-from hub.store.interfaces import CellKey, CellRow, ClusterRow, DesiredChange, DocumentRow, Page, ReceiptRow
+from hub.fleet.reports import Reports
+from hub.store.interfaces import CellKey, CellRow, ClusterRow, DesiredChange, DocumentRow, Page, ReceiptRow, StatusRow
 
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
@@ -54,6 +55,7 @@ class FleetService:
         self._realm = realm
         self._clock = clock
         self._streams: dict[str, str] = {}
+        self._reports = Reports(store, clock)
         self._placing = asyncio.Lock()
         self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
 
@@ -79,13 +81,17 @@ class FleetService:
         return self._view(row, await self._store.desired.revision(name))
 
     async def clusters(self) -> tuple[ClusterView, ...]:
-        """All clusters by name."""
-        found = await self._store.clusters.list()
-        return tuple([self._view(row, await self._store.desired.revision(row.name)) for row in found])
+        """All clusters by name, each with revision 0: asking for a thousand revisions is for nobody's list."""
+        return tuple(self._view(row, 0) for row in await self._store.clusters.list())
 
     def connected_count(self) -> int:
         """How many streams are open to this process."""
         return len(self._streams)
+
+    async def totals(self) -> Totals:
+        """Counts for gauges, without reading a row more than needed."""
+        items = len(await self.cells())
+        return Totals(len(await self._store.clusters.list()), len(self._streams), items)
 
     # Documents
 
@@ -176,11 +182,13 @@ class FleetService:
     async def connected(self, cluster: str, stream_id: str) -> None:
         """Note that a stream is open."""
         self._streams[cluster] = stream_id
+        self._reports.forget(cluster)
 
     async def disconnected(self, cluster: str, stream_id: str) -> None:
         """Note that a stream ended; a newer one of the same cluster stays."""
         if self._streams.get(cluster) == stream_id:
             del self._streams[cluster]
+            self._reports.forget(cluster)
             await self._store.clusters.update_seen(cluster, self._clock.now())
 
     async def revision(self, cluster: str) -> int:
@@ -205,10 +213,10 @@ class FleetService:
     async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
         """Keep the outcome of an item; one about an item that this cluster never had is dropped."""
         key = CellKey(receipt.project, receipt.cell, receipt.environment)
-        if await self._store.desired.get(cluster, key) is None:
+        if not await self._reports.is_item(cluster, key):
             _log.warning("receipt-for-nothing", cluster=cluster, key="/".join(key)[:200])
             return
-        await self._store.desired.put_receipt(
+        await self._reports.receipt(
             ReceiptRow(
                 cluster,
                 key,
@@ -224,14 +232,14 @@ class FleetService:
     async def cell_status(self, cluster: str, status: link_pb2.CellStatus) -> None:
         """Keep the state of a cell; one of a cell that this cluster was never meant to have is dropped."""
         key = CellKey(status.project, status.cell, status.environment)
-        if await self._store.desired.get(cluster, key) is None:
+        if not await self._reports.is_item(cluster, key):
             _log.warning("status-for-nothing", cluster=cluster, key="/".join(key)[:200])
             return
-        await self._store.desired.put_status(cluster, key, rows.cell_body(status), self._clock.now())
+        await self._reports.cell(StatusRow(cluster, key, rows.cell_body(status), self._clock.now()))
 
     async def agent_status(self, cluster: str, status: link_pb2.AgentStatus) -> None:
         """Keep the state of an agent."""
-        await self._store.clusters.update_seen(cluster, self._clock.now(), rows.status_report(status))
+        await self._reports.agent(cluster, rows.status_report(status))
 
     async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
         """Log the outcome of a command; nothing sends commands yet."""
@@ -271,7 +279,9 @@ class FleetService:
         dry_run: bool = False,
     ) -> tuple[str, ...]:
         """Write what changed for these clusters and return their names; ``keys`` None means every key."""
-        present = await self._present(keys)
+        clusters = tuple(clusters)
+        alone = clusters[0].name if len(clusters) == 1 else ""
+        present = await self._present(keys, alone)
         changes: list[DesiredChange] = []
         for row in clusters:
             facts = rows.facts_of(row)
@@ -289,8 +299,13 @@ class FleetService:
         return tuple(sorted({change.cluster for change in changes}))
 
     async def _present(
-        self, keys: frozenset[CellKey] | None
+        self, keys: frozenset[CellKey] | None, cluster: str
     ) -> Mapping[tuple[str, CellKey], tuple[str, tuple[str, ...], str]]:
+        if cluster:
+            return {
+                (cluster, item.key): (item.deployment_digest, tuple(item.evidence), item.hub_state)
+                for item in await self._store.desired.items(cluster, 0)
+            }
         wanted = {("", "")} if keys is None else {(key.project, key.cell) for key in keys}
         found: dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]] = {}
         for project, cell in sorted(wanted):

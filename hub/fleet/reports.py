@@ -1,0 +1,88 @@
+"""Writing what agents report: together where many come at once, and not again where nothing changed.
+
+A thousand agents that repeat themselves must not keep the store busy. What is remembered here only saves writes: it is
+forgotten when a stream opens or closes, so that another process's writes are never hidden for longer than a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from hub.store.interfaces import CellKey, ReceiptRow, StatusRow
+
+if TYPE_CHECKING:
+    from cellward.runtime.clock import Clock
+    from hub.store.interfaces import Store
+
+#: Seconds after which an unchanged report is written again, so that "last seen" stays true.
+REPEAT_SECONDS = 60.0
+
+
+class Reports:
+    """Reports of agents on their way into the store; each call returns when what it says is durable there."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._waiting: list[StatusRow] = []
+        self._flush: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._written: dict[str, dict[object, tuple[Any, float]]] = {}
+        self._items: dict[str, set[CellKey]] = {}
+
+    def forget(self, cluster: str) -> None:
+        """A stream of the cluster opened or closed: write everything again."""
+        self._written.pop(cluster, None)
+        self._items.pop(cluster, None)
+
+    async def is_item(self, cluster: str, key: CellKey) -> bool:
+        """Whether the cluster was ever meant to have this cell; items never go away, so a yes may be kept."""
+        if key in self._items.get(cluster, ()):
+            return True
+        found = await self._store.desired.get(cluster, key) is not None
+        if found:
+            self._items.setdefault(cluster, set()).add(key)
+        return found
+
+    async def agent(self, cluster: str, report: dict[str, Any]) -> None:
+        """Keep what an agent said of itself."""
+        if self._unchanged(cluster, None, report):
+            return
+        await self._store.clusters.update_seen(cluster, self._clock.now(), report)
+        self._remember(cluster, None, report)
+
+    async def cell(self, row: StatusRow) -> None:
+        """Keep the state of a cell."""
+        if self._unchanged(row.cluster, row.key, row.body):
+            return
+        self._waiting.append(row)
+        await self._written_together()
+        self._remember(row.cluster, row.key, row.body)
+
+    async def receipt(self, row: ReceiptRow) -> None:
+        """Keep the outcome of an item."""
+        await self._store.desired.put_receipt(row)
+
+    async def _written_together(self) -> None:
+        """Join the next transaction: whoever waits while one runs shares the one after it."""
+        task = self._flush
+        if task is None:
+            task = self._flush = asyncio.create_task(self._write_waiting(), name="fleet-statuses")
+        await asyncio.shield(task)
+
+    async def _write_waiting(self) -> None:
+        async with self._turn:
+            # From here on a newcomer needs a transaction of its own.
+            self._flush = None
+            rows, self._waiting = self._waiting, []
+            # One statement may not name a row twice: the newest state of a cell wins.
+            newest = {(row.cluster, row.key): row for row in rows}
+            await self._store.desired.put_statuses(list(newest.values()))
+
+    def _unchanged(self, cluster: str, key: object, value: object) -> bool:
+        last = self._written.get(cluster, {}).get(key)
+        return last is not None and last[0] == value and self._clock.monotonic() - last[1] < REPEAT_SECONDS
+
+    def _remember(self, cluster: str, key: object, value: object) -> None:
+        self._written.setdefault(cluster, {})[key] = (value, self._clock.monotonic())
