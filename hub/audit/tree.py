@@ -28,6 +28,8 @@ HEIGHT: Final = 8
 WIDTH: Final = 1 << HEIGHT
 #: Full tiles kept in memory; 8 KiB each.
 CACHED_TILES: Final = 512
+#: Hashes of single subtrees kept in memory, about 150 bytes each; all are dropped when there are more.
+CACHED_NODES: Final = 16_384
 
 
 def tile_of(node: Node) -> tuple[TileKey, int, int]:
@@ -100,6 +102,8 @@ class LogTree:
     def __init__(self, store: AuditStore) -> None:
         self._store = store
         self._full: OrderedDict[TileKey, bytes] = OrderedDict()
+        # A complete subtree never changes, so neither does its hash.
+        self._nodes: dict[Node, bytes] = {}
 
     async def load_edge(self, size: int) -> Edge:
         """Return the right edge of the stored tree of ``size`` leaves."""
@@ -136,14 +140,17 @@ class LogTree:
         return await self._hashes(consistency_spans(old, edge.size), edge)
 
     async def _hashes(self, spans: Sequence[Span], edge: Edge) -> tuple[bytes, ...]:
-        nodes = [node for span in spans for node in nodes_of(span)]
-        tiles = await self._tiles({tile_of(node)[0] for node in nodes}, edge)
-
-        def lookup(node: Node) -> bytes:
+        wanted = {node for span in spans for node in nodes_of(span)}
+        hashes = {node: self._nodes[node] for node in wanted & self._nodes.keys()}
+        missing = wanted - hashes.keys()
+        tiles = await self._tiles({tile_of(node)[0] for node in missing}, edge)
+        for node in missing:
             key, first, count = tile_of(node)
-            return root_of_tile(tiles[key][first * HASH_SIZE : (first + count) * HASH_SIZE])
-
-        return tuple(span_hash(span, lookup) for span in spans)
+            hashes[node] = root_of_tile(tiles[key][first * HASH_SIZE : (first + count) * HASH_SIZE])
+        if len(self._nodes) > CACHED_NODES:
+            self._nodes.clear()
+        self._nodes |= hashes
+        return tuple(span_hash(span, hashes.__getitem__) for span in spans)
 
     async def _tiles(self, keys: set[TileKey], edge: Edge) -> Mapping[TileKey, bytes]:
         found = {key: edge.partials[key.level] for key in edge.keys() if key in keys}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, insert, select, tuple_, update
+from sqlalchemy import Row, Select, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,12 +13,15 @@ from hub.store.changes import AUDIT
 from hub.store.errors import MOVED
 from hub.store.interfaces import AuditAppend, AuditChain, AuditEntry, AuditFilter, AuditRow, AuditSnapshot, TileKey
 from hub.store.sql.database import Database, Transaction
-from hub.store.sql.dialect import upsert
-from hub.store.sql.tables import audit_chains, audit_log, audit_records, audit_tiles
+from hub.store.sql.dialect import insert_many, upsert
+from hub.store.sql.tables import audit_chains, audit_log, audit_records, audit_tiles, microseconds
 
 #: Hashes of a full tile, and bytes of a hash.
 TILE: Final = 256
 HASH: Final = 32
+_RECORD: Final = (
+    "idx", "record", "origin", "epoch", "seq", "time", "cluster", "action", "decision", "project", "cell",
+)  # fmt: skip
 _CHAIN: Final = ("seq", "head", "uid", "cluster", "statement_spki", "checkpoint", "checkpoint_seq", "forked")
 
 
@@ -38,7 +41,7 @@ class SqlAudit:
             if grown.rowcount != 1:
                 raise MOVED(f"the log has not {size} records any more")
             if batch.entries:
-                await tx.connection.execute(insert(audit_records), [_values(entry) for entry in batch.entries])
+                await insert_many(tx.connection, audit_records, _RECORD, [_values(entry) for entry in batch.entries])
                 tx.notify(AUDIT)
             dialect = self._db.dialect
             if batch.chains:
@@ -120,24 +123,24 @@ async def _size(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(audit_log.c.size).where(audit_log.c.id == 1))).scalar_one())
 
 
-def _values(entry: AuditEntry) -> dict[str, Any]:
-    return {
-        "idx": entry.index,
-        "record": entry.record,
-        "origin": entry.origin,
-        "epoch": entry.epoch,
-        "seq": entry.seq,
-        "time": entry.time,
-        "cluster": entry.cluster,
-        "action": entry.action,
-        "decision": entry.decision,
-        "project": entry.project,
-        "cell": entry.cell,
-    }
+def _values(entry: AuditEntry) -> tuple[Any, ...]:
+    return (
+        entry.index,
+        entry.record,
+        entry.origin,
+        entry.epoch,
+        entry.seq,
+        microseconds(entry.time),
+        entry.cluster,
+        entry.action,
+        entry.decision,
+        entry.project,
+        entry.cell,
+    )
 
 
 def _chain(row: Row[Any]) -> AuditChain:
-    return AuditChain(**row._mapping)
+    return AuditChain(**row._asdict())
 
 
 def _filtered(filters: AuditFilter) -> Select[Any]:

@@ -27,7 +27,7 @@ KEEP_EXPIRED = timedelta(days=1)
 
 
 def _cluster(row: Row[Any]) -> ClusterRow:
-    values = dict(row._mapping)
+    values = row._asdict()
     values["uid"] = values["uid"] or ""
     return ClusterRow(**values)
 

@@ -232,7 +232,7 @@ def _cell(row: Row[Any]) -> CellRow:
     status = StatusRow(item.cluster, item.key, row.s_body, row.s_reported_at) if row.s_reported_at is not None else None
     receipt = None
     if row.r_received_at is not None:
-        receipt = ReceiptRow(item.cluster, item.key, **{name: row._mapping[f"r_{name}"] for name in _RECEIPT})
+        receipt = ReceiptRow(item.cluster, item.key, **{name: getattr(row, f"r_{name}") for name in _RECEIPT})
     return CellRow(item, status, receipt)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, event
+from sqlalchemy import Connection, Engine, Table, event, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -60,12 +60,27 @@ async def data_version(connection: AsyncConnection) -> int:
 def upsert(
     dialect: str, table: Table, key: Sequence[str], *, update: Sequence[str] = ()
 ) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that sets ``update`` where ``key`` exists, or leaves the row alone when there is nothing to set."""
-    insert: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
+    """Return an INSERT that sets ``update`` where ``key`` exists; with nothing to set it leaves the row alone."""
+    add: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
     if not update:
-        return insert.on_conflict_do_nothing(index_elements=list(key))
-    values = {name: insert.excluded[name] for name in update}
-    return insert.on_conflict_do_update(index_elements=list(key), set_=values)
+        return add.on_conflict_do_nothing(index_elements=list(key))
+    values = {name: add.excluded[name] for name in update}
+    return add.on_conflict_do_update(index_elements=list(key), set_=values)
+
+
+async def insert_many(
+    connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert rows whose values are what the database stores, in the order of ``columns``.
+
+    For the one table where rows come by the thousand: on SQLite it goes straight to the driver, at a third of the cost.
+    """
+    if connection.dialect.name != SQLITE:
+        await connection.execute(insert(table), [dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    places = ",".join("?" * len(columns))
+    statement = f"INSERT INTO {table.name} ({','.join(columns)}) VALUES ({places})"  # noqa: S608 - names of our tables
+    await connection.exec_driver_sql(statement, list(rows))
 
 
 def translate(error: DBAPIError) -> CellwardError:

@@ -17,7 +17,7 @@ PLACING = frozenset({"deployment", "tombstone"})
 
 
 def _document(row: Row[Any]) -> DocumentRow:
-    values = dict(row._mapping)
+    values = row._asdict()
     del values["id"]
     values["environments"] = tuple(values["environments"])
     return DocumentRow(**values)

@@ -33,7 +33,7 @@ class SqlApiTokens:
         async with self._db.read() as connection:
             query = select(api_tokens).where(api_tokens.c.token_hash == token_hash)
             row = (await connection.execute(query)).one_or_none()
-        return ApiTokenRow(**row._mapping) if row is not None else None
+        return ApiTokenRow(**row._asdict()) if row is not None else None
 
 
 class SqlMeta:
