@@ -60,7 +60,7 @@ class Home:
     """One local directory; nothing is read or made before it is asked for."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
 
     def create(self) -> None:
         """Make the directories, private to the user."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,10 +108,16 @@ def list_policy(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.t
             ("digest", lambda item: short(targets[item.bundle].digest) if item.bundle in targets else "?"),
             ("mode", lambda item: item.mode),
             ("on stale", lambda item: f"{item.on_stale} after {item.staleness_seconds} s"),
-            ("selector", lambda item: " ".join(f"{key}={value}" for key, value in item.selector.items())),
+            ("selector", lambda item: _selector(item.selector)),
         ),
         lambda item: f"binding/{item.name}",
     )
+
+
+def _selector(selector: Mapping[str, object]) -> str:
+    if selector.get("all") is True:
+        return "all"
+    return " ".join(f"{key}={','.join(value) if isinstance(value, list) else value}" for key, value in selector.items())
 
 
 def _build(directory: Path) -> tuple[list[bytes], list[Bundle]]:
