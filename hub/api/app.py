@@ -67,7 +67,7 @@ def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Aw
     async def wrap(request: web.Request, handler: _Endpoint) -> web.StreamResponse:
         request_id = _request_id(request)
         started = services.clock.monotonic()
-        log = _log.bind(request_id=request_id, method=request.method, path=request.path)
+        log = _log.bind(correlation_id=request_id, method=request.method, path=request.path)
         try:
             if slots.locked():
                 raise BUSY(f"{MAX_CONCURRENT} requests are being answered")  # noqa: TRY301 - one place makes problems

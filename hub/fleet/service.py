@@ -175,7 +175,7 @@ class FleetService:
         facts = ClusterFacts.from_json(facts_from_wire(cluster, hello.facts).to_json())
         await self._store.clusters.update_seen(cluster, self._clock.now(), rows.hello_report(hello, facts))
         if rows.facts_of(row) != facts:
-            _log.info("facts-changed", cluster=cluster, facts=facts.digest())
+            _log.info("facts-changed", cluster=cluster, digest=facts.digest())
             async with self._placing:
                 await self._place(DocumentSet(await self._entries()), None, [await self._cluster(cluster)])
 
@@ -243,7 +243,9 @@ class FleetService:
 
     async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
         """Log the outcome of a command; nothing sends commands yet."""
-        _log.info("command-result", cluster=cluster, id=result.id[:64], ok=result.ok, code=result.refusal.code[:128])
+        _log.info(
+            "command-result", cluster=cluster, id=result.id[:64], result=result.ok, code=result.refusal.code[:128]
+        )
 
     # Inner parts
 
@@ -295,7 +297,7 @@ class FleetService:
                     changes.append(DesiredChange(row.name, key, *after, hub_state=state))
         if changes and not dry_run:
             await self._store.desired.upsert_many(changes)
-            _log.info("desired-changed", items=len(changes))
+            _log.info("desired-changed", count=len(changes))
         return tuple(sorted({change.cluster for change in changes}))
 
     async def _present(

@@ -60,7 +60,7 @@ async def export_audit(call: Call) -> web.StreamResponse:
         await call.services.audit.export(response.write)
     except CellwardError as error:
         # The status line is out already: cut the answer off, so that nobody takes a part for the whole.
-        _log.warning("export-cut", code=error.code, request_id=call.request_id)
+        _log.warning("export-cut", code=error.code, correlation_id=call.request_id)
         if call.request.transport is not None:
             call.request.transport.abort()
         return response
