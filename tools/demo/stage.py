@@ -61,6 +61,7 @@ class Stage:
     api: HubApi = field(init=False)
     api_address: str = ""
     metrics_address: str = ""
+    versions: int = 0
 
     @property
     def home(self) -> Path:

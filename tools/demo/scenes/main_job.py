@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def tolerate_and_deploy(stage: Stage) -> None:
 def wait_ready(stage: Stage) -> None:
     """Wait until every cell is ready on every cluster."""
     wanted = len(CELLS) * len(CLUSTERS)
-    wait_for("8 of 8 cells to be ready", lambda: len(stage.ready_cells()) == wanted, 90, stage.narrator)
+    wait_for("8 of 8 cells to be ready", lambda: len(stage.ready_cells()) == wanted, 40, stage.narrator)
 
 
 def refused_by_policy(stage: Stage, summary: Summary) -> None:
@@ -131,8 +132,33 @@ def refused_by_policy(stage: Stage, summary: Summary) -> None:
 
 
 def refuse_one(stage: Stage, name: str) -> dict[str, Any]:
-    """Sign one of the refused examples again and wait for the refusal of exactly that deployment."""
-    return _try_refused(stage, _REFUSED / name)
+    """Sign a next version of one of the refused examples and wait for the refusal of exactly that deployment."""
+    return _try_refused(stage, next_version(stage, _REFUSED / name))
+
+
+def next_version(stage: Stage, file: Path) -> Path:
+    """Write a copy of a cell's file with the next patch version; applying the same version again changes nothing."""
+    text = file.read_text()
+    stage.versions += 1
+
+    def bump(found: re.Match[str]) -> str:
+        return f"{found[1]}{int(found[2]) + stage.versions}"
+
+    changed, count = re.subn(r"^(  version: \d+\.\d+\.)(\d+)$", bump, text, count=1, flags=re.MULTILINE)
+    if count != 1:
+        raise StepFailedError(f"{file.name} has no version like 1.2.3")
+    copy = stage.directory / "next" / file.name
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text(changed)
+    return copy
+
+
+def deploy_next_version(stage: Stage) -> None:
+    """Release the next version of every cell of the shop to both environments, and wait until it runs."""
+    copies = [next_version(stage, file) for file in sorted(_SHOP.glob("*.yaml")) if "kind: Cell" in file.read_text()]
+    files = [part for copy in copies for part in ("-f", str(copy))]
+    stage.cli.run("apply", *files, "--environment", "development", "--environment", "production")
+    wait_ready(stage)
 
 
 def _try_refused(stage: Stage, file: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from hub.cli.home import Home
 from hub.cli.keys import load_key
 from hub.store.interfaces import CellKey, DesiredChange, DocumentRow
 from tools.demo.narrate import StepFailedError, wait_for
+from tools.demo.scenes.main_job import deploy_next_version
 from tools.demo.scenes.stolen_hub import Loot
-from tools.demo.stage import ROOT, Stage
+from tools.demo.stage import Stage
 from tools.demo.summary import Summary
 
 _CLUSTER, _PROJECT, _CELL, _ENVIRONMENT = "us-1", "boutique", "cart", "production"
@@ -54,7 +55,7 @@ class Theft:
         evil_digest = self._plant(evil, [self._loot.attestation()])
         move = replace(deployment, release_digest=evil_digest, sequence=deployment.sequence + 50, issued_at=_now())
         digest = self._plant(move, [self._loot.attestation()])
-        codes = frozenset({"document/unknown-key", "document/not-enough-signatures", "document/unsigned"})
+        codes = frozenset({"document/no-valid-signature"})
         return self._refused(Attack(_key(_ENVIRONMENT), digest, (evil_digest,), codes))
 
     def older_deployment(self, older: Attack) -> bool:
@@ -73,7 +74,7 @@ class Theft:
         )
         digest = self._plant(only_development, [self._author()])
         evidence = (deployment.release_digest,)
-        codes = frozenset({"cell/environment-not-here", "cell/environment-not-named"})
+        codes = frozenset({"cell/environment-not-here", "cell/document-mismatch"})
         as_development = Attack(_key("development"), digest, evidence, codes)
         as_production = Attack(_key(_ENVIRONMENT), digest, evidence, codes)
         del release
@@ -214,11 +215,7 @@ def stolen_hub(stage: Stage, summary: Summary) -> None:
 
 def _replay(stage: Stage, theft: Theft, older: Attack) -> bool:
     """Accept a newer deployment first, then replay the older one."""
-    from tools.demo.scenes.main_job import wait_ready
-
-    shop = str(ROOT / "examples" / "boutique")
-    stage.cli.run("apply", "-f", shop, "--environment", "development", "--environment", "production")
-    wait_ready(stage)
+    deploy_next_version(stage)
     if theft.remember_current().digest == older.digest:
         raise StepFailedError("a second apply did not lead to a newer deployment")
     return theft.older_deployment(older)
