@@ -69,6 +69,7 @@ class Reports:
         task = self._flush
         if task is None:
             task = self._flush = asyncio.create_task(self._write_waiting(), name="fleet-statuses")
+            task.add_done_callback(_heard)
         await asyncio.shield(task)
 
     async def _write_waiting(self) -> None:
@@ -86,3 +87,9 @@ class Reports:
 
     def _remember(self, cluster: str, key: object, value: object) -> None:
         self._written.setdefault(cluster, {})[key] = (value, self._clock.monotonic())
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Whoever waited may be gone; a failure must not be reported as forgotten."""
+    if not task.cancelled():
+        task.exception()
