@@ -37,7 +37,9 @@ async def namespace(kube: KubeApi) -> str:
     return name
 
 
-def _config(namespace: str, name: str = "settings", labels: dict[str, str] | None = None, **data: str) -> dict[str, Any]:
+def _config(
+    namespace: str, name: str = "settings", labels: dict[str, str] | None = None, **data: str
+) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     if labels:
         metadata["labels"] = labels
@@ -48,9 +50,8 @@ def _deployment(namespace: str, *containers: str) -> dict[str, Any]:
     labels = {"app": "x"}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": c, "image": f"{c}:1"} for c in containers]}}
     spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod}
-    return {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": namespace}, "spec": spec,
-    }  # fmt: skip
+    metadata = {"name": "web", "namespace": namespace}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
 
 async def _code(call: Any) -> str:

@@ -107,7 +107,9 @@ class FixedProber:
 class World:
     """Everything one agent has, over a directory that survives restarts."""
 
-    def __init__(self, directory: Path, kube: KubeApi, guards: Sequence[JSONObject], timer: Timer | None = None) -> None:
+    def __init__(
+        self, directory: Path, kube: KubeApi, guards: Sequence[JSONObject], timer: Timer | None = None
+    ) -> None:
         self.directory, self.kube, self.guards = directory, kube, guards
         self.timer: Timer = timer or SystemClock()
         self.facts = ClusterFacts(name="eu-1", uid="u-1", environments=("dev",), production=False, projects=("shop",))

@@ -21,8 +21,7 @@ from agent.kube.kinds import kind_of, object_path
 Fields = dict[str, Any]
 Leaf = tuple[str, ...]
 _TOP = frozenset(
-    "apiVersion kind metadata spec data binaryData stringData type immutable roleRef subjects secrets imagePullSecrets "
-    "automountServiceAccountToken status".split()
+    {"apiVersion", "kind", "metadata", "spec", "data", "type", "roleRef", "subjects", "automountServiceAccountToken"}
 )
 _MISSING = object()
 
@@ -110,7 +109,7 @@ class FakeKube:
         return tuple(
             copy.deepcopy(obj)
             for ref, obj in sorted(self._objects.items())
-            if ref[:2] == (api_version, kind) and (not namespace or ref.namespace == namespace) and _selected(obj, wanted)
+            if ref[:2] == (api_version, kind) and namespace in {"", ref.namespace} and _selected(obj, wanted)
         )
 
     async def delete(
@@ -275,12 +274,13 @@ class FakeKube:
 def _check_known(obj: Mapping[str, Any]) -> None:
     unknown = set(obj) - _TOP
     if unknown:
-        raise KUBE_INVALID(f"{ref_of(obj)}: unknown field {sorted(unknown)[0]!r}")
+        raise KUBE_INVALID(f"{ref_of(obj)}: unknown field {min(unknown)!r}")
 
 
 def _body(obj: Mapping[str, Any]) -> JSONObject:
     """Return what can be owned: without identity, bookkeeping and status."""
-    metadata = {key: obj["metadata"][key] for key in ("labels", "annotations", "ownerReferences") if key in obj["metadata"]}
+    owned = ("labels", "annotations", "ownerReferences")
+    metadata = {key: obj["metadata"][key] for key in owned if key in obj["metadata"]}
     rest = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind", "metadata", "status"}}
     return {**rest, **({"metadata": metadata} if metadata else {})}
 
@@ -325,7 +325,7 @@ def _fields_of(entry: Mapping[str, Any]) -> set[Leaf]:
 
 
 def _is_apply(entry: Mapping[str, Any], manager: str) -> bool:
-    return entry["manager"] == manager and entry["operation"] == "Apply"
+    return bool(entry["manager"] == manager and entry["operation"] == "Apply")
 
 
 def _owned(obj: JSONObject | None, manager: str) -> set[Leaf]:

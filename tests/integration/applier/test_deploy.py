@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cellward.policy.model import Decision, DecisionInput
 from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tools.stack.api import ApiClient
 
@@ -42,7 +43,8 @@ async def test_v11_refused_release_touches_nothing(world: World, admin: ApiClien
     assert (refusal.code, refusal.rule, refusal.object) == (
         "policy/denied", "pods/no", f"Deployment/shop--{cell}--dev/web",
     )  # fmt: skip
-    assert refusal.reason and refusal.next
+    assert refusal.reason
+    assert refusal.next
     assert not admin.request("GET", f"/api/v1/namespaces/shop--{cell}--dev").ok
     world.policy.evaluator.denied = {}
     world.engine.reconsider()
@@ -76,7 +78,8 @@ async def test_v16_first_contact_never_forces(world: World, admin: ApiClient, ce
     assert refusal.code == "cell/object-not-ours"
     assert "somebody" in refusal.reason
     kept = _get(admin, cell, "Service", "extra")
-    assert kept is not None and kept["spec"]["selector"] == {"a": "b"}  # type: ignore[index]
+    assert kept is not None
+    assert kept["spec"]["selector"] == {"a": "b"}  # type: ignore[index]
     assert _get(admin, cell, "Deployment", "extra", "apps/v1") is None
 
 
@@ -96,7 +99,7 @@ async def test_v9_v11_refusal_for_want_of_proof_leaves_an_empty_isolated_namespa
     """Refused only because isolation is not proved: it is made, measured, decided on, and what is left is said."""
     original = world.policy.evaluator.decide
 
-    async def needs_proof(request):  # type: ignore[no-untyped-def]
+    async def needs_proof(request: DecisionInput) -> Decision:
         world.policy.evaluator.denied = (
             {} if request.isolation == "enforced" else {"Deployment": ("isolation/unproved", "not proved")}
         )

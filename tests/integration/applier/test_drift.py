@@ -31,7 +31,7 @@ def _patch(admin: ApiClient, path: str, *operations: dict[str, Any], user: str =
     assert answer.ok, answer.message
 
 
-async def _undone(world: World, admin: ApiClient, target: dict[str, Any], tamper: Callable[[], None]) -> None:
+async def _undone(world: World, admin: ApiClient, target: dict[str, Any], tamper: Callable[[], object]) -> None:
     """Tamper, see that it had an effect, and wait until the object is as it was."""
     before = admin.get(target).body
     repairs = world.report(before["metadata"]["namespace"].split("--")[1]).drift_repairs
@@ -126,7 +126,7 @@ async def test_v1_deleted_service_comes_back(world: World, admin: ApiClient, cel
     """A deletion."""
     await world.deploy(cell_yaml(cell), cell)
     target = _manifest(cell, "Service", "web")
-    await _undone(world, admin, target, lambda: admin.must(admin.delete(target), "delete") and None)
+    await _undone(world, admin, target, lambda: admin.must(admin.delete(target), "delete"))
 
 
 async def test_v10_allow_all_rule_is_removed(world: World, admin: ApiClient, cell: str) -> None:
@@ -142,7 +142,7 @@ async def test_v10_deleted_policy_comes_back(world: World, admin: ApiClient, cel
     """Isolation that is deleted past the guard."""
     await world.deploy(cell_yaml(cell), cell)
     target = _manifest(cell, "NetworkPolicy", "default-deny", POLICY)
-    await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete") and None)
+    await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete"))
 
 
 async def test_v10_further_policy_is_deleted(world: World, admin: ApiClient, cell: str) -> None:
@@ -158,7 +158,7 @@ async def test_v12_deleted_binding_comes_back(world: World, admin: ApiClient, ce
     """The rights of the cell's account are part of the cell."""
     await world.deploy(cell_yaml(cell), cell)
     target = _manifest(cell, "RoleBinding", "cellward-cell", "rbac.authorization.k8s.io/v1")
-    await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete") and None)
+    await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete"))
 
 
 async def test_v1_restart_repairs_without_hub_and_policy(world: World, admin: ApiClient, cell: str) -> None:
@@ -167,13 +167,11 @@ async def test_v1_restart_repairs_without_hub_and_policy(world: World, admin: Ap
     deployment = _manifest(cell, "Deployment", "web", "apps/v1")
     service = _manifest(cell, "Service", "web")
     before = admin.get(deployment).body
-    await world.restart_without_anything(
-        lambda: (
-            _patch(
-                admin, _path(cell, "deployments", "web"),
-                {"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil:1"},
-            ),
-            admin.must(admin.delete(service), "delete"),
-        )  # fmt: skip
-    )
+
+    def meanwhile() -> None:
+        change = {"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil:1"}
+        _patch(admin, _path(cell, "deployments", "web"), change)
+        assert admin.delete(service).ok
+
+    await world.restart_without_anything(meanwhile)
     await world.until(lambda: admin.get(service).ok and _comparable(admin.get(deployment).body) == _comparable(before))

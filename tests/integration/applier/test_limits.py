@@ -123,7 +123,8 @@ async def test_v8_stale_policy_takes_no_new_deployment_and_repairs_go_on(
 async def test_v12_broken_fence_stops_releases_and_not_repairs(world: World, admin: ApiClient, cell: str) -> None:
     """A changed admission policy is a finding and a red condition until the chart is back."""
     await world.deploy(cell_yaml(cell), cell)
-    policy = {"apiVersion": GUARD, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "cellward-cell-labels"}}
+    name = {"name": "cellward-cell-labels"}
+    policy = {"apiVersion": GUARD, "kind": "ValidatingAdmissionPolicyBinding", "metadata": name}
     path = f"/apis/{GUARD}/validatingadmissionpolicybindings/cellward-cell-labels"
     before = admin.get(policy).body["spec"]["validationActions"]
 
