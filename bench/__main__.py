@@ -1,0 +1,65 @@
+"""``python -m bench``: a table on standard error, one JSON object as the last line of standard output."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.numbers import Row, as_json, table
+from bench.procfs import machine
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of the real parts.")
+    parser.add_argument("--agents", type=int, default=1000, help="simulated agents (default: 1000)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that hold them (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of fan-out and of policy (default: 5)")
+    parser.add_argument("--no-audit", action="store_true", help="agents do not push their audit records")
+    parser.add_argument("--only", choices=("fleet", "single"), help="one of the two parts")
+    parser.add_argument("--sample", type=Path, help="write what hub and load spent their time on to FILE.<n>")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the benchmarks; exit 0 whatever the numbers are."""
+    arguments = _arguments(given)
+    result: dict[str, object] = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": machine()}
+    rows: list[Row] = []
+    if arguments.only != "single":
+        rows += _fleet(arguments, result)
+    if arguments.only != "fleet":
+        rows += _single(result)
+    result["numbers"] = as_json(rows)
+    result["missed"] = [row.key for row in rows if row.met is False]
+    print(json.dumps(result))
+    return 0
+
+
+def _fleet(arguments: argparse.Namespace, result: dict[str, object]) -> list[Row]:
+    from bench.fleet.scenario import Plan, run  # noqa: PLC0415 - the other part needs none of it
+
+    sample = arguments.sample.resolve() if arguments.sample is not None else None
+    plan = Plan(arguments.agents, arguments.workers, arguments.rounds, audit=not arguments.no_audit, sample=sample)
+    rows, extra = asyncio.run(run(plan))
+    title = f"{plan.agents} simulated agents in {plan.workers} processes, one hub, {machine()}, shared by all of them"
+    sys.stderr.write(f"\n{table(title, rows)}\n\n")
+    result["fleet"] = {"agents": plan.agents, "workers": plan.workers, "audit": plan.audit, **extra}
+    return rows
+
+
+def _single(result: dict[str, object]) -> list[Row]:
+    from bench.single.scenario import run  # noqa: PLC0415 - the other part needs none of it
+
+    rows, extra = run()
+    sys.stderr.write(f"\n{table(f'one real agent on a real control plane, {machine()}', rows)}\n\n")
+    result["single"] = extra
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What a person or CI does on the hub, in one process so that it can be timed from the first byte of the upload.
+
+Signing happens before the clock starts; the CLI does the same but would add the start of a Python process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cellward.cells.load import load_manifests
+from cellward.cells.resolve import resolve_cells
+from cellward.documents.dsse import Envelope, dump_envelope
+from cellward.documents.facts import Selector
+from cellward.documents.keyring import Keyring
+from cellward.documents.model import Deployment, Release
+from cellward.policy import publisher
+from cellward.policy.bundle import build_bundle, read_bundle
+from cellward.policy.model import Binding, BindingSet
+from cellward.policy.trust import digest_of
+from hub.api import schemas
+from hub.cli.home import Home
+from hub.cli.keys import load_key
+from hub.cli.signing import sign
+from tools.demo.api import HubApi
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MANIFEST = _ROOT / "examples/boutique/cart.yaml"
+_BUNDLE = _ROOT / "policies/starter"
+
+
+class Author:
+    """Holds the keys of an evaluation installation and makes what is uploaded."""
+
+    def __init__(self, home: Path, environment: str, scratch: Path) -> None:
+        self._home = Home(home)
+        self._trust = self._home.trust()
+        self._environment = environment
+        self._scratch = scratch
+        self._sequence = 0
+        self._bundle = 0
+
+    @property
+    def realm(self) -> str:
+        """Realm of the installation."""
+        return self._trust.realm
+
+    @property
+    def root_file(self) -> Path:
+        """The first TUF root."""
+        return self._trust.root_file
+
+    def deployment(self) -> tuple[str, bytes]:
+        """Sign the next release of the example's cart with its Deployment to every cluster of the environment.
+
+        Returns:
+            The Deployment's digest and the body of ``POST /documents``.
+        """
+        self._sequence += 1
+        key = load_key(self._home, "author", None)
+        cells = load_manifests(_MANIFEST.read_bytes(), str(_MANIFEST)).cells
+        (project, cell), spec = next(iter(resolve_cells(list(cells), {}).items()))
+        issued = datetime.now(UTC).replace(microsecond=0)
+        version = f"0.0.{self._sequence}"
+        values: dict[str, Any] = {**spec, "version": version}
+        release = sign(
+            Release(
+                realm=self.realm, project=project, cell=cell, version=version, owner=str(spec.get("owner", "")),
+                spec=values, issued_at=issued,
+            ),
+            key,
+        )  # fmt: skip
+        deployment = sign(
+            Deployment(
+                realm=self.realm, project=project, cell=cell, environments=(self._environment,),
+                release_digest=release.digest, sequence=self._sequence, issued_at=issued,
+                not_after=issued + timedelta(days=1), cluster_selector=Selector(environments=(self._environment,)),
+                rollout={},
+            ),
+            key,
+        )  # fmt: skip
+        return deployment.digest, _upload(release, deployment)
+
+    def publication(self, api: HubApi) -> tuple[int, bytes]:
+        """Sign a policy set with a new version of the starter bundle.
+
+        Returns:
+            The snapshot's version and the body of ``POST /policy/publications``.
+        """
+        self._bundle += 1
+        archive = self._build(f"1.0.{self._bundle}")
+        bundle = read_bundle(archive)
+        binding = Binding("bench", bundle.target_path, bundle.digest, Selector(environments=(self._environment,)))
+        served = schemas.PolicyMetadata.model_validate(api.get("/policy/metadata"))
+        state = publisher.RepositoryState(
+            (self.root_file.read_bytes(), *served.roots[1:]), served.targets, served.keyring, served.snapshot
+        )
+        policy, keyring, publishing = (load_key(self._home, name, None) for name in ("policy", "keyring", "publisher"))
+        publication = publisher.publish(
+            state,
+            bundles=[archive],
+            bindings=BindingSet(self.realm, (binding,)),
+            keyring=Keyring.from_json(self._home.read_json("keyring.json")),
+            keyring_keys=publisher.RoleKeys((keyring.public_spki_der,)),
+            keys=publisher.SigningKeys(policy=(policy,), keyring=(keyring,), publisher=(publishing,)),
+            now=datetime.now(UTC),
+        )
+        body = schemas.Publication(
+            metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
+            targets=[schemas.TargetFile(digest=digest_of(d), data=d) for d in publication.targets.values()],
+        )
+        version = next(file.version for file in publication.metadata if file.role == "snapshot")
+        return version, body.model_dump_json(by_alias=True).encode()
+
+    def _build(self, version: str) -> bytes:
+        place = self._scratch / version
+        shutil.copytree(_BUNDLE, place)
+        manifest = json.loads((place / ".manifest").read_text())
+        manifest["revision"] = manifest["metadata"]["cellward"]["version"] = version
+        (place / ".manifest").write_text(json.dumps(manifest))
+        return build_bundle(place)
+
+
+def _upload(*envelopes: Envelope) -> bytes:
+    body = schemas.DocumentUpload(envelopes=[dump_envelope(envelope) for envelope in envelopes])
+    return body.model_dump_json(by_alias=True).encode()

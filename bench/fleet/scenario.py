@@ -1,0 +1,253 @@
+"""The phases of the fleet benchmark, in order: invite, join, idle, policy, fan-out, restarts.
+
+Every number is a difference of CLOCK_MONOTONIC between the parent's action and the agent's own observation, so waiting
+and polling of the parent are not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.fleet.admin import Admin
+from bench.fleet.author import Author
+from bench.fleet.crew import Crew, open_files, state_directory
+from bench.fleet.events import now
+from bench.installation import Installation
+from bench.numbers import Row, percentile
+from bench.procfs import usage
+from tools.stack.steps import drive_async
+
+_ENVIRONMENT = "development"
+#: Seconds any phase may take before its number is given as missing.
+_PATIENCE = 180.0
+_IDLE_SECONDS = 20.0
+#: Seconds for the wave of the phase before to ebb away: statuses, audit, metrics of agents that all began together.
+_SETTLE = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to do.
+
+    Attributes:
+        agents: simulated agents.
+        workers: processes that hold them.
+        rounds: rounds of fan-out and of policy after the first.
+        audit: whether agents push their audit records.
+        sample: where to write what the hub's and workers' main threads did, None for not at all.
+    """
+
+    agents: int = 1000
+    workers: int = 2
+    rounds: int = 5
+    audit: bool = True
+    sample: Path | None = None
+
+
+@dataclass
+class Fleet:
+    """What the phases act on."""
+
+    plan: Plan
+    hub: Installation
+    admin: Admin
+    author: Author
+    crew: Crew
+    rows: list[Row] = field(default_factory=list)
+    costs: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def phase(self, name: str, told: str) -> AsyncIterator[None]:
+        """Say what is done, and keep what it cost hub and load in CPU seconds."""
+        sys.stderr.write(f"bench: {told}\n")
+        before = (now(), usage(self.hub.pid).cpu, self.crew.cpu(), self.hub.pid)
+        yield
+        # A hub that was started anew counts from its start.
+        hub = usage(self.hub.pid).cpu - (before[1] if self.hub.pid == before[3] else 0.0)
+        self.costs[name] = {
+            "seconds": round(now() - before[0], 1),
+            "hub_cpu": round(hub, 1),
+            "load_cpu": round(self.crew.cpu() - before[2], 1),
+        }
+        if self.plan.sample is not None:
+            for pid in (self.hub.pid, *self.crew.pids()):
+                os.kill(pid, signal.SIGUSR1)
+
+    def row(self, row: Row) -> None:
+        """Keep a number."""
+        self.rows.append(row)
+
+
+async def run(plan: Plan) -> tuple[list[Row], dict[str, object]]:
+    """Run all phases; return the rows and what else belongs in the JSON."""
+    open_files(plan.agents * 12 + 1000)
+    directory = Path(tempfile.mkdtemp(prefix="cellward-bench-"))
+    states = Path(tempfile.mkdtemp(prefix="cellward-bench-", dir=state_directory()))
+    names = [f"sim-{number:04d}" for number in range(plan.agents)]
+    hub = Installation(directory, sample=plan.sample)
+    crew = Crew(names, states, plan.workers)
+    try:
+        hub.start()
+        hub.set_up()
+        author = Author(hub.home, _ENVIRONMENT, directory / "bundles")
+        async with Admin(hub.api_address, hub.ca_file, hub.token_file.read_text().strip()) as admin:
+            fleet = Fleet(plan, hub, admin, author, crew)
+            await _phases(fleet)
+        extra = {"costs": fleet.costs, "failures": dict(crew.failures.most_common(20)), "refused": sum(crew.refused.values())}
+        return fleet.rows, extra
+    except BaseException:
+        sys.stderr.write(f"bench: the hub's log ends with:\n{hub.log_tail()}\n")
+        raise
+    finally:
+        await crew.stop()
+        await drive_async(hub.stop())
+        for place in (directory, states):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+async def _phases(fleet: Fleet) -> None:
+    await _invite(fleet)
+    await _join(fleet)
+    await _idle(fleet)
+    await _policy(fleet)
+    await _fan_out(fleet)
+    await _restart(fleet, signal.SIGTERM)
+    await _restart(fleet, signal.SIGKILL)
+
+
+async def _invite(fleet: Fleet) -> None:
+    crew, hub = fleet.crew, fleet.hub
+    sys.stderr.write(f"bench: inviting {len(crew.names)} clusters and opening their agents' state\n")
+    began, address = now(), ""
+    for name in crew.names:
+        await fleet.admin.post("/clusters", f'{{"name":"{name}"}}'.encode())
+        token = await fleet.admin.post(f"/clusters/{name}/join-tokens", b"{}")
+        address = token["enrolmentAddress"]
+        directory = _state_of(crew, name)
+        directory.mkdir(mode=0o700)
+        (directory / "join-token").write_text(token["token"])
+    fleet.row(Row("invite", "cluster created and token minted, each", (now() - began) * 1000 / len(crew.names), "ms"))
+    task = {
+        "realm": fleet.author.realm,
+        "root": str(fleet.author.root_file),
+        "hub_ca": str(hub.ca_file),
+        "enrolment": address,
+        "environment": _ENVIRONMENT,
+        "push_audit": "yes" if fleet.plan.audit else "no",
+    }
+    await crew.start(task, sample=fleet.plan.sample)
+    fleet.row(Row("hub_rss_before", "hub RSS before the first agent", usage(hub.pid).rss, "MB"))
+
+
+def _state_of(crew: Crew, name: str) -> Path:
+    """Return the state directory of an agent."""
+    return crew.directory / name
+
+
+async def _join(fleet: Fleet) -> None:
+    crew = fleet.crew
+    everyone = len(crew.names)
+    async with fleet.phase("join", f"{everyone} agents join at once"):
+        began = await crew.go()
+        await crew.until(lambda: len(crew.synced) == everyone, _PATIENCE)
+        joined = _since(began, crew.joined.values(), everyone)
+        synced = _since(began, crew.synced.values(), everyone)
+    fleet.row(Row("joined", "agents joined", len(crew.joined), "agents", everyone, "least"))
+    fleet.row(Row("join_all", f"{everyone} joins at once, last certificate", max(joined), "s", 15))
+    fleet.row(Row("join_p50", "    p50", percentile(joined, 0.5), "s"))
+    fleet.row(Row("join_synced", "    last link open and resumed", max(synced), "s"))
+
+
+async def _idle(fleet: Fleet) -> None:
+    await asyncio.sleep(_SETTLE)
+    async with fleet.phase("idle", f"{_IDLE_SECONDS:g} s idle"):
+        before = usage(fleet.hub.pid)
+        await asyncio.sleep(_IDLE_SECONDS)
+        after = usage(fleet.hub.pid)
+    fleet.row(Row("idle_rss", "hub RSS, all agents connected and idle", after.rss, "MB", 200))
+    fleet.row(Row("idle_cpu", "hub CPU while idle, of one core", (after.cpu - before.cpu) / _IDLE_SECONDS * 100, "%"))
+
+
+async def _policy(fleet: Fleet) -> None:
+    crew, everyone = fleet.crew, len(fleet.crew.names)
+    p50s: list[float] = []
+    p99s: list[float] = []
+    for number in range(fleet.plan.rounds + 1):
+        version, body = await asyncio.to_thread(fleet.author.publication, fleet.hub.api)
+        name = f"policy_{number}"
+        async with fleet.phase(name, f"policy published, round {number} of {fleet.plan.rounds}"):
+            began = now()
+            await fleet.admin.post("/policy/publications", body)
+            await crew.until(lambda version=version: len(crew.verified[version]) == everyone, _PATIENCE)  # type: ignore[misc]
+            times = _since(began, crew.verified[version].values(), everyone)
+        if number == 0:
+            fleet.row(Row("policy_first", "first policy set verified by all", max(times), "s", note="whole set fetched"))
+        else:
+            p50s.append(percentile(times, 0.5))
+            p99s.append(percentile(times, 0.99))
+        await asyncio.sleep(_SETTLE)
+    if p99s:
+        fleet.row(Row("policy_p50", "policy publish → verified, p50", percentile(p50s, 0.5), "s", note=_spread(p50s)))
+        fleet.row(Row("policy_p99", "policy publish → verified, p99", percentile(p99s, 0.5), "s", 3, note=_spread(p99s)))
+
+
+async def _fan_out(fleet: Fleet) -> None:
+    crew, everyone = fleet.crew, len(fleet.crew.names)
+    p50s: list[float] = []
+    p99s: list[float] = []
+    uploads: list[float] = []
+    for number in range(1, fleet.plan.rounds + 1):
+        digest, body = fleet.author.deployment()
+        async with fleet.phase(f"fan_out_{number}", f"release uploaded, round {number} of {fleet.plan.rounds}"):
+            began = now()
+            await fleet.admin.post("/documents", body)
+            uploads.append(now() - began)
+            await crew.until(lambda digest=digest: len(crew.acked[digest]) == everyone, _PATIENCE)  # type: ignore[misc]
+            times = _since(began, crew.acked[digest].values(), everyone)
+        p50s.append(percentile(times, 0.5))
+        p99s.append(percentile(times, 0.99))
+        await asyncio.sleep(_SETTLE)
+    if p99s:
+        fleet.row(Row("upload", "    the upload itself answered", percentile(uploads, 0.5), "s", note=_spread(uploads)))
+        fleet.row(Row("fan_out_p50", "release change → acked, p50", percentile(p50s, 0.5), "s", note=_spread(p50s)))
+        fleet.row(Row("fan_out_p99", "release change → acked, p99", percentile(p99s, 0.5), "s", 2, note=_spread(p99s)))
+
+
+async def _restart(fleet: Fleet, number: signal.Signals) -> None:
+    crew, everyone, hub = fleet.crew, len(fleet.crew.names), fleet.hub
+    async with fleet.phase(f"restart_{number.name}", f"hub restarted after {number.name}"):
+        began = now()
+        await drive_async(hub.stop(number))
+        down = now()
+        hub.launch()
+
+        def back() -> list[float]:
+            return [at for at in crew.synced.values() if at > down]
+
+        await crew.until(lambda: len(back()) == everyone, _PATIENCE)
+        times = _since(began, back(), everyone)
+    key = number.name.lower()
+    await asyncio.sleep(_SETTLE)
+    note = f"{down - began:.1f} s to stop; {await fleet.admin.connected()} connected"
+    fleet.row(Row(f"restart_{key}", f"hub restart by {number.name} → all resynced", max(times), "s", 10, note=note))
+    fleet.row(Row(f"restart_{key}_p50", "    p50", percentile(times, 0.5), "s"))
+
+
+def _since(began: float, times: Iterable[float], everyone: int) -> list[float]:
+    """Return seconds since ``began``; whoever is missing counts as not a number, and so does the whole maximum."""
+    found = sorted(at - began for at in times)
+    return found if len(found) == everyone else [math.nan, *found]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"median of {len(values)} rounds, {min(values):.2f} to {max(values):.2f}"

@@ -1,0 +1,62 @@
+"""A worker process: holds some of the agents. ``python -m bench.fleet.worker FILE``, FILE being its task as JSON.
+
+It opens the agents' state, says ``ready``, waits for a line on standard input, then runs all agents at once until
+standard input ends. Events go to standard output, one JSON line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bench.fleet.agent import FleetFacts, SimulatedAgent
+from bench.fleet.events import Event, Kind, line_of, now
+from cellward.telemetry.logging import configure_logging
+
+#: Threads for python-tuf, which is synchronous; more than the default, because they mostly wait for the hub.
+_THREADS = 16
+
+
+def _emit(kind: Kind, agent: str, what: str) -> None:
+    os.write(sys.stdout.fileno(), line_of(Event(kind, agent, now(), what)))
+
+
+async def run(task: dict[str, str]) -> None:
+    """Hold the agents of a task until standard input ends."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS))
+    common = FleetFacts(
+        realm=task["realm"],
+        root=Path(task["root"]).read_bytes(),
+        hub_ca_pem=Path(task["hub_ca"]).read_bytes(),
+        enrolment_address=task["enrolment"],
+        environment=task["environment"],
+        push_audit=task["push_audit"] == "yes",
+    )
+    directory = Path(task["directory"])
+    names = task["agents"].split(",")
+    agents = [await SimulatedAgent.open(name, directory / name, common, _emit) for name in names]
+    _emit("ready", "", "")
+    await asyncio.to_thread(sys.stdin.readline)
+    running = [asyncio.create_task(agent.run(), name=name) for name, agent in zip(names, agents, strict=True)]
+    ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    await asyncio.wait({ended, *running}, return_when=asyncio.FIRST_COMPLETED)
+    for one in running:
+        if one.done() and not one.cancelled() and one.exception() is not None:
+            _emit("failed", one.get_name(), repr(one.exception()))
+        one.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+def main() -> None:
+    """Run one worker."""
+    configure_logging("error")
+    asyncio.run(run(json.loads(Path(sys.argv[1]).read_text())))
+
+
+if __name__ == "__main__":
+    main()
