@@ -1,7 +1,7 @@
 """The hash chain of one writer: (epoch, seq, prev), checked one record at a time.
 
-Invariants: within an epoch sequence numbers have no gap, and each record names the digest of the one before it; an epoch
-only ever grows and begins with sequence number 1.
+Invariants: within an epoch sequence numbers have no gap, and each record names the digest of the one before it; an
+epoch only ever grows and begins with sequence number 1.
 """
 
 from __future__ import annotations

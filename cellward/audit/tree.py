@@ -194,25 +194,29 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:
     """Check that the tree of ``new`` leaves with ``new_root`` extends that of ``old``; raises audit/bad-proof."""
-    failed = BAD_PROOF(f"the tree of {new} does not extend the tree of {old}", old=old, new=new)
-    if not 0 <= old <= new or any(len(hash_) != HASH_SIZE for hash_ in proof):
-        raise failed
-    if old in (0, new):
-        same = old_root == (EMPTY_ROOT if old == 0 else new_root)
-        if proof or not same:
-            raise failed
-        return
-    # RFC 9162 §2.1.4.2; a tree of a power of two is itself the first node of the path.
+    holds = False
+    if 0 <= old <= new and all(len(hash_) == HASH_SIZE for hash_ in proof):
+        if old in (0, new):
+            holds = not proof and old_root == (new_root if old else EMPTY_ROOT)
+        else:
+            holds = _roots_along(old, new, old_root, proof) == (old_root, new_root)
+    if not holds:
+        raise BAD_PROOF(f"the tree of {new} does not extend the tree of {old}", old=old, new=new)
+
+
+def _roots_along(old: int, new: int, old_root: bytes, proof: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """Return both roots that a consistency proof leads to (RFC 9162 §2.1.4.2), None when its length is wrong."""
+    # A tree of a power of two is itself the first node of the path.
     path = list(proof) if old & (old - 1) else [old_root, *proof]
     if not path:
-        raise failed
+        return None
     fn, sn = old - 1, new - 1
     while fn & 1:
         fn, sn = fn >> 1, sn >> 1
     from_old = from_new = path[0]
     for hash_ in path[1:]:
         if sn == 0:
-            raise failed
+            return None
         if fn & 1 or fn == sn:
             from_old, from_new = node_hash(hash_, from_old), node_hash(hash_, from_new)
             while not fn & 1 and fn:
@@ -220,8 +224,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
         else:
             from_new = node_hash(from_new, hash_)
         fn, sn = fn >> 1, sn >> 1
-    if sn != 0 or from_old != old_root or from_new != new_root:
-        raise failed
+    return (from_old, from_new) if sn == 0 else None
 
 
 def _split(count: int) -> int:

@@ -1,8 +1,8 @@
 """The export: NDJSON that an auditor verifies without the hub (``auditverify``).
 
-Lines: a header (format, realm, log origin, tree-head key, writers), one line per record with its exact bytes, the newest
-statement of each chain, and last the signed checkpoint that covers exactly the records written. What is exported belongs
-to one moment; the log may grow meanwhile.
+Lines: a header (format, realm, log origin, tree-head key, writers), one line per record with its exact bytes, the
+newest statement of each chain, and last the signed checkpoint that covers exactly the records written. What is exported
+belongs to one moment; the log may grow meanwhile.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Placed:
     index: int | None
 
 
-class Refusal(Exception):  # noqa: N818 - not an error of the program: an answer, raised across two calls
+class Refusal(Exception):
     """A batch is refused; ``expected`` is the sequence number the log wants next, ``finding`` whether to record it."""
 
     def __init__(self, cause: CellwardError, expected: int, *, finding: bool) -> None:

@@ -27,7 +27,7 @@ class Binding(Protocol):
 
 
 class AuditIngest:
-    """Implements ``hub.sync.interfaces.AuditPort``: the cluster is what the certificate says, its binding what was stored.
+    """Implements ``hub.sync.interfaces.AuditPort``: the certificate says which cluster, the store what is bound to it.
 
     Args:
         log: the audit log.

@@ -153,7 +153,7 @@ class AuditLog:
         )
         return (await self._submit(event))[0].index or 0
 
-    async def record(  # noqa: PLR0913 - one record, each part by name
+    async def record(
         self,
         action: str,
         object: str,  # noqa: A002 - the field's name in the record
@@ -193,7 +193,7 @@ class AuditLog:
         await write_export(self._store, snapshot, self._realm(), self._signer.public_key(), note, write)
 
     async def tail(self, cursor: int, limit: int, filters: AuditFilter | None = None) -> tuple[IndexedRecord, ...]:
-        """Return matching records from index ``cursor`` on, oldest first; the next cursor is the last index plus one."""
+        """Return matching records from index ``cursor`` on, oldest first; last index + 1 is the next cursor."""
         rows = await self._store.records(max(0, cursor), max(1, min(limit, MAX_PAGE)), filters)
         return tuple(IndexedRecord(row.index, row.record) for row in rows)
 

@@ -56,10 +56,6 @@ class Edge:
         self.size = size
         self.partials = tuple(partials)
 
-    def keys(self) -> tuple[TileKey, ...]:
-        """Return the keys of the tiles being filled that hold a hash already."""
-        return tuple(edge_keys(self.size))
-
     def grow(self, leaves: Iterable[bytes]) -> tuple[Edge, dict[TileKey, bytes]]:
         """Return the edge after these leaf hashes, and every tile that changed."""
         partials = [bytearray(part) for part in self.partials]
@@ -79,7 +75,7 @@ class Edge:
                 partials[level] = bytearray()
                 carry, level = root_of_tile(full), level + 1
         edge = Edge(size, [bytes(part) for part in partials])
-        for key in edge.keys():
+        for key in edge_keys(size):
             if edge.partials[key.level] != (self.partials[key.level] if key.level < len(self.partials) else b""):
                 changed[key] = edge.partials[key.level]
         return edge, changed
@@ -153,7 +149,7 @@ class LogTree:
         return tuple(span_hash(span, hashes.__getitem__) for span in spans)
 
     async def _tiles(self, keys: set[TileKey], edge: Edge) -> Mapping[TileKey, bytes]:
-        found = {key: edge.partials[key.level] for key in edge.keys() if key in keys}
+        found = {key: edge.partials[key.level] for key in edge_keys(edge.size) if key in keys}
         for key in keys & self._full.keys():
             found[key] = self._full[key]
             self._full.move_to_end(key)

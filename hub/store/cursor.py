@@ -24,9 +24,9 @@ def decode_cursor(cursor: str, types: Sequence[type[str | int]]) -> list[str | i
     """Return the sort key in a cursor, None for the empty one; raises store/bad-cursor."""
     if not cursor:
         return None
+    if len(cursor) > MAX_CURSOR:
+        raise BAD_CURSOR("the cursor was not made by this hub")
     try:
-        if len(cursor) > MAX_CURSOR:
-            raise ValueError("too long")
         key = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError) as error:
         raise BAD_CURSOR("the cursor was not made by this hub") from error

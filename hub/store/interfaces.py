@@ -315,7 +315,7 @@ class TufStore(Protocol):
     ) -> None:
         """Keep all of it in one transaction.
 
-        ``expect`` names the highest version each role must have before (0 for none); store/moved when it is another one.
+        ``expect`` names the highest version each role must have before (0 for none); another one is store/moved.
         """
         ...
 

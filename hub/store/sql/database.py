@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.engine import make_url
@@ -121,7 +122,7 @@ class Database:
 
 
 def connect(url: str, clock: Clock) -> Database:
-    """Return the engines for a URL; nothing is opened before it is used.
+    """Return the engines for a URL; nothing is opened before it is used. Raises store/unavailable.
 
     SQLite needs a file: a database in memory would be another one for every connection.
     """
@@ -131,6 +132,7 @@ def connect(url: str, clock: Clock) -> Database:
         return Database(engine, engine, clock)
     if parsed.database in (None, "", ":memory:"):
         raise UNAVAILABLE("a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db.")
+    dialect.check_place(Path(str(parsed.database)))
     writer = create_async_engine(parsed, pool_size=1, max_overflow=0)
     reader = create_async_engine(parsed, pool_size=READERS, max_overflow=0)
     dialect.prepare_sqlite(writer.sync_engine, writer=True)

@@ -7,7 +7,9 @@ deferred transaction that becomes a writer may fail at once with "locked", so wr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table, event, insert
@@ -50,6 +52,20 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
+
+
+def check_place(file: Path) -> None:
+    """Raise store/unavailable when no database can be opened or made at ``file``.
+
+    Asked before the driver is, because its thread reports a failed connect to an event loop that may be gone by then.
+    """
+    if not file.parent.is_dir():
+        raise UNAVAILABLE(
+            f"the directory {file.parent} does not exist", hint="Create it, or mount the volume it is on."
+        )
+    target = file if file.exists() else file.parent
+    if file.is_dir() or not os.access(target, os.R_OK | os.W_OK):
+        raise UNAVAILABLE(f"{target} cannot be read and written", hint="Give it to the user the hub runs as.")
 
 
 async def data_version(connection: AsyncConnection) -> int:

@@ -94,7 +94,8 @@ class TestCheckpoint:
 
     @pytest.mark.parametrize(
         "note",
-        [b"", b"\n\n", b"a\n1\n\n", b"a\n1\nAAAA\n\n\xe2\x80\x94 a AAAAAAAA\n", b"a\n01\n" + b"A" * 43 + b"=\n\n- a b\n",
+        [b"", b"\n\n", b"a\n1\n\n", b"a\n1\nAAAA\n\n\xe2\x80\x94 a AAAAAAAA\n",
+         b"a\n01\n" + b"A" * 43 + b"=\n\n- a b\n",
          b"a\n-1\n" + b"A" * 43 + b"=\n\n\xe2\x80\x94 a AAAAAAAA\n", b"x" * 20_000, "a\n1\n\u2014".encode()],
     )  # fmt: skip
     def test_malformed_notes(self, note: bytes) -> None:

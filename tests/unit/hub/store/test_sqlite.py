@@ -165,10 +165,11 @@ async def test_damaged_file_is_refused(file: Path, content: bytes) -> None:
     assert file.read_bytes() == content
 
 
-async def test_missing_directory_is_unavailable(tmp_path: Path) -> None:
-    """A volume that is not mounted has a code of its own."""
+@pytest.mark.parametrize("place", ["no/hub.db", "."])
+async def test_missing_place_is_unavailable(tmp_path: Path, place: str) -> None:
+    """A volume that is not mounted, or a directory where the file should be, has a code of its own."""
     with pytest.raises(CellwardError) as caught:
-        await open_store(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'hub.db'}", ManualClock())
+        await open_store(f"sqlite+aiosqlite:///{tmp_path / place}", ManualClock())
     assert caught.value.code == "store/unavailable"
 
 
