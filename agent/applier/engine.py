@@ -114,6 +114,7 @@ class CellEngine:
         self._seen_refs: dict[str, set[ObjectRef]] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[CellKey, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Load what is durable, then watch and work until cancelled."""
@@ -126,8 +127,8 @@ class CellEngine:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                for worker in self._workers.values():
-                    group.create_task(worker.run(), name=f"cell-{worker.cell.record.namespace}")
+                for key, worker in self._workers.items():
+                    self._begin(group, key, worker)
                 await self._watch.run()
         finally:
             self._group = None
@@ -135,6 +136,25 @@ class CellEngine:
     async def submit(self, item: DesiredItem) -> None:
         """Take a desired item; returns at once, the outcome comes by ``on_receipt``."""
         self._take(item)
+
+    def withdraw(self, item: DesiredItem) -> bool:
+        """Forget an item the hub no longer names, if nothing of it was ever accepted or applied; return whether it is.
+
+        What was accepted stays as it is: no item means no change, and only a tombstone ends a cell (V14).
+        """
+        key = CellKey(*item.key)
+        worker = self._workers.get(key)
+        if worker is None:
+            return True
+        record = worker.cell.record
+        if record.deployment_digest or record.objects:
+            return False
+        del self._workers[key], self._by_namespace[record.namespace]
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+        self._judge()
+        return True
 
     def statuses(self) -> Mapping[CellKey, CellReport]:
         """Return the state of every cell."""
@@ -166,8 +186,11 @@ class CellEngine:
             record = CellRecord(*item.key, namespace=namespace_of(*item.key))
             worker = self._worker(key, record)
             if self._group is not None:
-                self._group.create_task(worker.run(), name=f"cell-{record.namespace}")
+                self._begin(self._group, key, worker)
         worker.offer(item)
+
+    def _begin(self, group: asyncio.TaskGroup, key: CellKey, worker: CellWorker) -> None:
+        self._tasks[key] = group.create_task(worker.run(), name=f"cell-{worker.cell.record.namespace}")
 
     def _worker(self, key: CellKey, record: CellRecord) -> CellWorker:
         worker = CellWorker(Cell(record), self._parts, self._slots, self._receipt, self._status)
@@ -290,4 +313,3 @@ def _count(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
     metrics.replace(AGENT_CELL_READY, ready)
     metrics.replace(AGENT_CELL_OBJECTS, objects)
     metrics.replace(AGENT_ISOLATION, isolation)
-

@@ -73,9 +73,7 @@ def strip(obj: Mapping[str, Any], flexible: Sequence[Path] = ()) -> JSONObject:
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **kept}
 
 
-def drift_of(
-    live: Mapping[str, Any], baseline: Mapping[str, Any], manager: str, flexible: Sequence[Path] = ()
-) -> str:
+def drift_of(live: Mapping[str, Any], baseline: Mapping[str, Any], manager: str, flexible: Sequence[Path] = ()) -> str:
     """Say in a few words how an object differs from its baseline, or return an empty text when it does not."""
     foreign = [name for name, guarded in _foreign(live, manager, flexible) if guarded]
     if foreign:

@@ -129,5 +129,3 @@ def is_foreign_policy(record: CellRecord, live: JSONObject) -> bool:
     """Whether a NetworkPolicy in a cell's namespace is none of ours."""
     names = {owned.ref.name for owned in record.objects if owned.role is Role.ISOLATION}
     return live["kind"] == "NetworkPolicy" and live["metadata"]["name"] not in names
-
-

@@ -309,4 +309,3 @@ def _carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> O
 def _cell_labels(namespace: JSONObject) -> dict[str, str]:
     labels: Mapping[str, str] = namespace["metadata"]["labels"]
     return {name: value for name, value in labels.items() if name.startswith("cellward.dev/")}
-

@@ -73,9 +73,7 @@ class KubeClient:
         path = f"{object_path(ref)}?{urlencode(query)}"
         return await self._call("PATCH", path, f"apply {ref}", body=dict(obj), content_type=_APPLY, as_user=as_user)
 
-    async def create_dry_run(
-        self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None
-    ) -> JSONObject:
+    async def create_dry_run(self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None) -> JSONObject:
         """POST with dryRun and strict validation."""
         ref = ref_of(obj)
         object_path(ref)  # checks the namespace, which a POST to a collection would not

@@ -12,6 +12,7 @@ KUBE_NOT_FOUND = define(
     "kube/not-found",
     NotFound,
     "The object does not exist on the API server.",
+    hint="Somebody may be deleting it or its namespace; look there, then deploy again.",
 )
 #: Fields belong to another field manager; details ``fields`` and ``managers``.
 KUBE_CONFLICT = define(
@@ -95,4 +96,5 @@ KUBE_UNEXPECTED = define(
     "kube/unexpected",
     Internal,
     "The API server gave an answer nobody expected.",
+    hint="Compare the API server's version with those Cellward supports; report it with the agent's log.",
 )

@@ -79,9 +79,7 @@ class KubeApi(Protocol):
         """Server-side apply as a field manager; return the object as it is now (or would be)."""
         ...
 
-    async def create_dry_run(
-        self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None
-    ) -> JSONObject:
+    async def create_dry_run(self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None) -> JSONObject:
         """Dry-run a creation with strict field validation: unlike apply it names unknown fields cleanly."""
         ...
 

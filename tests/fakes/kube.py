@@ -83,9 +83,7 @@ class FakeKube:
         _own(new, manager, "Apply", set(stated), old)
         return self._store(ref, old, new, dry_run=dry_run)
 
-    async def create_dry_run(
-        self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None
-    ) -> JSONObject:
+    async def create_dry_run(self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None) -> JSONObject:
         """Check that the object could be created."""
         del manager
         ref = self._begin("dry-run", ref_of(obj), as_user)

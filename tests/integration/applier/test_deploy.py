@@ -118,9 +118,7 @@ async def test_v9_v11_refusal_for_want_of_proof_leaves_an_empty_isolated_namespa
     assert world.report(cell).isolation == "enforced"
 
 
-async def test_tombstone_removes_workloads_and_keeps_the_namespace(
-    world: World, admin: ApiClient, cell: str
-) -> None:
+async def test_tombstone_removes_workloads_and_keeps_the_namespace(world: World, admin: ApiClient, cell: str) -> None:
     """Without deleteData the namespace stays, isolated; with it everything goes."""
     await world.deploy(cell_yaml(cell), cell)
     receipt = await world.submit(world.item(cell, world.tombstone(cell)))

@@ -23,9 +23,7 @@ def _manifest(cell: str, kind: str, name: str, version: str = "v1") -> dict[str,
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": f"shop--{cell}--dev"}}
 
 
-async def test_unsigned_foreign_and_misplaced_documents_are_refused(
-    world: World, admin: ApiClient, cell: str
-) -> None:
+async def test_unsigned_foreign_and_misplaced_documents_are_refused(world: World, admin: ApiClient, cell: str) -> None:
     """Each lie of a hub has its own code, and none leaves a namespace behind."""
     release = world.release(cell_yaml(cell))
     cases = {

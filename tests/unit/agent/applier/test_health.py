@@ -46,7 +46,11 @@ _GOOD = {**_SEEN, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "
             "ready",
         ),
         (
-            _obj("DaemonSet", {}, {**_SEEN, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberAvailable": 1}),
+            _obj(
+                "DaemonSet",
+                {},
+                {**_SEEN, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberAvailable": 1},
+            ),
             "ready",
         ),
         (_obj("DaemonSet", {}, {**_SEEN, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1}), "progressing"),

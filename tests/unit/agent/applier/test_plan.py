@@ -55,7 +55,7 @@ def test_v14_data_namespace_and_rights_are_never_pruned() -> None:
         (4, 1, 0, 0, True),
     ],
 )
-def test_v14_brake(total: int, gone: int, signed: int, confirmed: int, stops: bool) -> None:  # noqa: FBT001
+def test_v14_brake(total: int, gone: int, signed: int, confirmed: int, stops: bool) -> None:
     """max(3, 30 %), at most the signed limit, unless the author confirms the number."""
     objects = [_owned("ConfigMap", str(n)) for n in range(total)]
     record = _record(*objects)
@@ -89,7 +89,7 @@ def test_removal_ends_with_the_namespace() -> None:
 
 
 @given(st.lists(st.sampled_from(list(Role)), max_size=5), st.booleans(), st.text(max_size=5))
-def test_record_survives_its_durable_form(roles: list[Role], settled: bool, version: str) -> None:  # noqa: FBT001
+def test_record_survives_its_durable_form(roles: list[Role], settled: bool, version: str) -> None:
     """What is written is what is read."""
     objects = tuple(_owned("ConfigMap", str(n), role) for n, role in enumerate(roles))
     record = CellRecord("p", "c", "e", "n", settled=settled, version=version, objects=objects)

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.kube.answers import error_of
 from agent.kube.errors import KUBE_FORBIDDEN
 from agent.kube.interfaces import WatchEvent, WatchType
 from agent.kube.kinds import kind_of
@@ -95,11 +96,14 @@ class Script:
 
 async def test_initial_list_ends_at_its_bookmark_and_resumes_from_it() -> None:
     """The second connection asks from the last version, without a new list."""
-    first = Response(_frame("ADDED", "3"), _frame("BOOKMARK", "5", metadata={"annotations": _END}), _frame("MODIFIED", "6"))
+    first = Response(
+        _frame("ADDED", "3"), _frame("BOOKMARK", "5", metadata={"annotations": _END}), _frame("MODIFIED", "6")
+    )
     script = Script(first, Response(_frame("MODIFIED", "7")))
     events = await script.play(6)
     assert [event.type for event in events] == [
-        WatchType.RESTARTED, WatchType.ADDED, WatchType.SYNCED, WatchType.MODIFIED, WatchType.RESUMED, WatchType.MODIFIED,
+        WatchType.RESTARTED, WatchType.ADDED, WatchType.SYNCED, WatchType.MODIFIED,
+        WatchType.RESUMED, WatchType.MODIFIED,
     ]  # fmt: skip
     assert script.queries[0]["sendInitialEvents"] == "true"
     assert script.queries[1]["resourceVersion"] == "6"
@@ -125,8 +129,6 @@ async def test_gone_lists_again(gone: str) -> None:
     if gone == "frame":
         second: Response | Exception = Response(_frame("ERROR", code=410, message="too old"))
     else:
-        from agent.kube.answers import error_of
-
         second = error_of(410, {"message": "too old"}, "watch")
     script = Script(first, second, Response(_frame("BOOKMARK", "9", metadata={"annotations": _END})))
     events = await script.play(6 if gone == "frame" else 5)

@@ -1,0 +1,240 @@
+"""The engine on an API server in memory: outages, interruptions, fights, many cells."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.applier.fence import load_guards
+from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
+from agent.kube.interfaces import ObjectRef, ref_of
+from agent.spool.state import open_state
+from tests.fakes.applier_world import World, cell_yaml, service_yaml
+from tests.fakes.kube import FakeKube
+from tools.stack.chart import CHART_FILES
+
+WEB = ObjectRef("apps/v1", "Deployment", "shop--shop1--dev", "web")
+SERVICE = ObjectRef("v1", "Service", "shop--shop1--dev", "web")
+DENY = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", "shop--shop1--dev", "default-deny")
+CELL = "shop1"
+
+
+@pytest.fixture
+async def kube() -> FakeKube:
+    """Return a cluster with the chart's fence."""
+    fake = FakeKube()
+    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
+    await fake.apply(place, manager="chart")
+    for guard in load_guards(CHART_FILES):
+        await fake.apply(guard, manager="chart")
+    return fake
+
+
+@pytest.fixture
+async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
+    """Run an engine on it; workloads become ready at once, as a controller would make them."""
+    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+        yield running
+
+
+def _ready(kube: FakeKube, ref: ObjectRef) -> None:
+    kube.set_status(ref, {"observedGeneration": 99})
+
+
+async def _deployed(world: World, kube: FakeKube, cell: str = CELL) -> None:
+    receipt = await world.deploy(cell_yaml(cell), cell)
+    assert receipt.accepted, receipt.refusals
+    _ready(kube, WEB._replace(namespace=f"shop--{cell}--dev"))
+    await world.phase(cell, "ready")
+
+
+def _condition(world: World, name: str) -> bool:
+    return next(one.ok for one in world.health.get() if one.name == name)
+
+
+async def test_v16_outage_is_visible_and_over_by_itself(world: World, kube: FakeKube) -> None:
+    """The condition goes red, an item waits without a refusal, and everything is done when the server is back."""
+    await _deployed(world, kube)
+    kube.go_down()
+    await world.until(lambda: not _condition(world, "api-server"))
+    item = world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL, "1.1.0"))))
+    await world.engine.submit(item)
+    await world.until(lambda: [r.code for r in world.report(CELL).refusals] == ["kube/unavailable"])
+    assert len(world.receipts) == 1
+    kube.come_back()
+    await world.until(lambda: _condition(world, "api-server"))
+    await world.until(lambda: world.report(CELL).version == "1.1.0")
+    _ready(kube, WEB)
+    await world.phase(CELL, "ready")
+
+
+async def test_v11_interrupted_apply_is_finished_after_a_restart(world: World, kube: FakeKube) -> None:
+    """The agent dies between two objects; the next one finishes the very same deployment."""
+
+    def die(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb == "apply" and ref.kind == "Deployment":
+            raise KUBE_UNAVAILABLE("interrupted")
+
+    kube.on_request = die
+    digest = world.deployment(CELL, world.release(cell_yaml(CELL)))
+    item = world.item(CELL, digest)
+    await world.state.items.put(item)
+    await world.engine.submit(item)
+    await world.until(lambda: [r.code for r in world.report(CELL).refusals] == ["kube/unavailable"])
+    assert await kube.get(SERVICE)
+    await world._stop()
+    kube.on_request = None
+    await world._start()
+    await world.until(lambda: any(r.accepted for r in world.receipts))
+    assert await kube.get(WEB)
+
+
+async def test_v9_isolation_and_rights_come_before_any_workload(world: World, kube: FakeKube) -> None:
+    """In the order of requests, and workloads as the cell's own account."""
+    await _deployed(world, kube)
+    writes = [(ref.kind, user) for verb, ref, user in kube.requests if verb == "apply"]
+    kinds = [kind for kind, _ in writes]
+    assert kinds.index("Namespace") < kinds.index("NetworkPolicy") < kinds.index("RoleBinding")
+    assert kinds.index("RoleBinding") < kinds.index("Deployment")
+    account = "system:serviceaccount:cellward-system:cell-shop--shop1--dev"
+    assert {user for kind, user in writes if kind in {"Deployment", "Service"}} == {account}
+    assert {user for kind, user in writes if kind in {"Namespace", "NetworkPolicy", "RoleBinding"}} == {None}
+
+
+async def test_v16_refused_dry_run_leaves_what_ran(world: World, kube: FakeKube) -> None:
+    """A webhook refuses one object of an upgrade: nothing of the upgrade is applied, the floor is where it was."""
+    await _deployed(world, kube)
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb == "dry-run" and ref.kind == "Service":
+            raise KUBE_FORBIDDEN("no", by="a webhook")
+
+    kube.on_request = refuse
+    before = await kube.get(WEB)
+    floor = await world.state.floors.get("shop", CELL, "dev")
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0", service_yaml(image="registry.example/web:2")), CELL)
+    assert receipt.refusals[0].code == "kube/forbidden"
+    assert await kube.get(WEB) == before
+    assert await world.state.floors.get("shop", CELL, "dev") == floor
+
+
+async def test_fights_are_bounded(world: World, kube: FakeKube) -> None:
+    """Somebody changes it back every time: the repairs go on, but not in a tight loop."""
+    await _deployed(world, kube)
+    ours = world.report(CELL).drift_repairs
+    evil: dict[str, Any] = {"op": "add", "path": "/spec/paused", "value": True}
+
+    async def fight() -> bool:
+        live = await kube.get(WEB)
+        if "paused" not in live["spec"]:
+            await kube.patch_json(WEB, [evil], manager="them")
+        return world.report(CELL).drift_repairs >= ours + 6
+
+    begun = world.timer.monotonic()
+    while not await fight():
+        await asyncio.sleep(0)
+        assert world.timer.monotonic() - begun < 15
+    early = world.report(CELL).drift_repairs
+    until = world.timer.monotonic() + 0.3
+    while world.timer.monotonic() < until:
+        await fight()
+        await asyncio.sleep(0)
+    assert world.report(CELL).drift_repairs <= early + 1
+
+
+async def test_v14_missing_or_empty_desired_state_deletes_nothing(world: World, kube: FakeKube) -> None:
+    """An agent that starts with no items keeps what runs."""
+    await _deployed(world, kube)
+    await world._stop()
+    opened = await open_state(world.directory, clock=world.timer)
+    await opened.db.items.remove("shop", CELL, "dev")
+    await opened.db.close()
+    deletes = sum(verb == "delete" for verb, _, _ in kube.requests)
+    await world._start()
+    world.engine.resync()
+    await world.phase(CELL, "ready")
+    assert sum(verb == "delete" for verb, _, _ in kube.requests) == deletes
+
+
+async def test_cells_do_not_wait_for_each_other(world: World, kube: FakeKube) -> None:
+    """One cell whose API calls fail does not hold up the others."""
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del verb, user
+        if "slow" in ref.namespace or "slow" in ref.name:
+            raise KUBE_UNAVAILABLE("slow")
+
+    kube.on_request = refuse
+    await world.engine.submit(world.item("slow", world.deployment("slow", world.release(cell_yaml("slow")))))
+    for name in ("a1", "a2", "a3"):
+        assert (await world.deploy(cell_yaml(name), name)).accepted
+    assert [r.code for r in world.report("slow").refusals] == ["kube/unavailable"]
+
+
+async def test_completed_job_that_goes_is_not_run_again(world: World, kube: FakeKube) -> None:
+    """Its end, by its time to live or by a person, is no drift; another object's is."""
+    job = "    once:\n      type: job\n      image: registry.example/once:1\n"
+    assert (await world.deploy(cell_yaml(CELL, "1.0.0", job), CELL)).accepted
+    ref = ObjectRef("batch/v1", "Job", f"shop--{CELL}--dev", "once")
+    kube.set_status(ref, {"conditions": [{"type": "Complete", "status": "True"}]})
+    await world.phase(CELL, "ready")
+    account = ObjectRef("v1", "ServiceAccount", f"shop--{CELL}--dev", "once")
+    await kube.delete(ref)
+    await kube.delete(account)
+    await world.until(lambda: world.report(CELL).drift_repairs == 1)
+    refs = {ref_of(one) for one in await kube.list("batch/v1", "Job")}
+    assert ref not in refs
+    await world.phase(CELL, "ready")
+
+
+async def test_lost_state_takes_its_own_cells_back(world: World, kube: FakeKube, tmp_path: Path) -> None:
+    """The state directory is gone: the namespace is known by guarded labels, and the same release takes hold again."""
+    await _deployed(world, kube)
+    await world._stop()
+    world.directory = tmp_path / "empty"
+    await world._start()
+    world.sequence += 10
+    receipt = await world.deploy(cell_yaml(CELL), CELL)
+    assert receipt.accepted, receipt.refusals
+
+
+async def test_receipt_is_sent_once_and_after_its_record(world: World, kube: FakeKube) -> None:
+    """V13: durable first; a second look at the same refusal is no second receipt."""
+    world.policy.evaluator.denied = {"Deployment": ("pods/no", "no")}
+    receipt = await world.deploy(cell_yaml(CELL), CELL)
+    assert not receipt.accepted
+    assert [r["rule"] for r in await world.records() if r["action"] == "cell.decide"] == ["pods/no"]
+    asked = len(world.policy.evaluator.asked)
+    world.engine.reconsider()
+    await world.until(lambda: len(world.policy.evaluator.asked) > asked)
+    await _settled(world)
+    assert len(world.receipts) == 1
+
+
+async def _settled(world: World) -> None:
+    """Let the turn that is under way end, by deploying another cell."""
+    world.policy.evaluator.denied = {}
+    await world.deploy(cell_yaml("other"), "other")
+    world.receipts.pop()
+
+
+async def test_signers_approvals_and_objects_reach_the_policy(world: World, kube: FakeKube) -> None:
+    """The input names who signed, which approvals hold, and every object that would be applied."""
+    release = world.release(cell_yaml(CELL))
+    digest = world.deployment(CELL, release)
+    good, other = world.approval(digest), world.approval("sha256:" + "0" * 64)
+    await world.submit(world.item(CELL, digest, evidence=(release, good, other)))
+    request = world.policy.evaluator.asked[-1]
+    assert {signer["owner"] for signer in request.signers} == {"ada"}
+    approvals = request.deployment["approvals"]
+    assert isinstance(approvals, list)
+    assert [one["digest"] for one in approvals] == [good]
+    assert {obj["kind"] for obj in request.objects} >= {"Namespace", "NetworkPolicy", "Deployment", "Service"}
+    assert request.isolation == "unknown"
+    assert DENY.kind in {ref.kind for _, ref, _ in kube.requests}
