@@ -104,6 +104,10 @@ class AgentPorts:
         """Hand a desired item to the engine."""
         await self.engine.submit(item)
 
+    async def on_withdrawn(self, item: DesiredItem) -> bool:
+        """Let the engine forget an item that was never accepted."""
+        return self.engine.withdraw(item)
+
     async def on_policy_notice(self, version: int) -> None:
         """Refresh policy; the version itself is only a hint of the hub."""
         _log.debug("policy-notice", version=version)

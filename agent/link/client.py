@@ -119,6 +119,8 @@ class LinkClient:
         self._noticed = 0
         self._notice = asyncio.Event()
         self._full_resync = False
+        self._asked_for_all = False
+        self._listed: set[tuple[str, str, str]] = set()
         self._hub_epoch = ""
         #: Sessions welcomed and failed since the start, for metrics.
         self.sessions_welcomed = 0
@@ -247,6 +249,7 @@ class LinkClient:
 
     async def _on_welcome(self, welcome: link_pb2.Welcome) -> None:
         self._hub_epoch = welcome.hub_epoch
+        self._listed.clear()
         self._streams.on_log_origin(welcome.log_origin)
         self.sessions_welcomed += 1
         self._health.set(CONDITION, ok=True)
@@ -255,6 +258,7 @@ class LinkClient:
 
     async def _on_item(self, message: link_pb2.DesiredItem) -> None:
         item = item_from_wire(message)
+        self._listed.add(item.key)
         try:
             await self._db.items.put(item)
         except CellwardError:
@@ -272,6 +276,8 @@ class LinkClient:
             await self._db.meta.set({REVISION: "0"})
             self._reconnect.set()
             return
+        if mark.items_digest and ours != mark.items_digest and self._asked_for_all:
+            ours = await self._forget_withdrawn()
         if mark.items_digest and ours != mark.items_digest:
             message = "after a full resync the hub still names other items than this agent holds"
             self._health.set("desired-items", ok=False, code=ITEMS_DIFFER.code, message=message)
@@ -281,6 +287,14 @@ class LinkClient:
         await self._db.meta.set({REVISION: str(mark.revision), HUB_EPOCH: self._hub_epoch})
         # Only now has the link done something useful; a hub that welcomes and dies must not be hammered.
         self._backoff.reset()
+
+    async def _forget_withdrawn(self) -> str:
+        """After a full listing drop items that it did not name and nothing came of; return the digest of what is left."""
+        for item in await self._db.items.list():
+            if item.key not in self._listed and await self._ports.on_withdrawn(item):
+                _log.info("desired-item-withdrawn", project=item.project, cell=item.cell, environment=item.environment)
+                await self._db.items.remove(*item.key)
+        return items_digest(await self._db.items.list())
 
     def _on_notice(self, version: int) -> None:
         self._noticed = max(self._noticed, version)
@@ -344,6 +358,8 @@ class LinkClient:
     async def _hello(self) -> link_pb2.Hello:
         identity = self._channels.identity
         view = await self._db.audit.log_view()
+        revision = int(await self._db.meta.get(REVISION) or 0)
+        self._asked_for_all = revision == 0
         return link_pb2.Hello(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
@@ -353,7 +369,7 @@ class LinkClient:
             boot_id=self._boot_id,
             epoch=self._db.epoch,
             generation=identity.generation if identity is not None else 0,
-            revision=int(await self._db.meta.get(REVISION) or 0),
+            revision=revision,
             hub_epoch=await self._db.meta.get(HUB_EPOCH) or "",
             items_digest=items_digest(await self._db.items.list()),
             floors_digest=await self._db.floors.digest(),

@@ -92,6 +92,13 @@ class LinkPorts(Protocol):
         """Take a desired item; it is already durable in ``StateDb.items`` and nothing of it is verified."""
         ...
 
+    async def on_withdrawn(self, item: DesiredItem) -> bool:
+        """Hear that a full listing no longer names an item; return True when it may be forgotten.
+
+        False when anything of it was accepted: then the item stays, because no item means no change (V14).
+        """
+        ...
+
     async def on_policy_notice(self, version: int) -> None:
         """Hear that a TUF timestamp of this version is there to be fetched."""
         ...

@@ -31,10 +31,17 @@ class FakePorts:
     notices: list[int] = field(default_factory=list)
     commands: list[CommandRequest] = field(default_factory=list)
     cells: list[CellReport] = field(default_factory=list)
+    withdrawn: list[DesiredItem] = field(default_factory=list)
+    accepted: bool = True
 
     async def on_item(self, item: DesiredItem) -> None:
         """Write it down."""
         self.items.append(item)
+
+    async def on_withdrawn(self, item: DesiredItem) -> bool:
+        """Write it down; True when the test says that nothing was accepted."""
+        self.withdrawn.append(item)
+        return not self.accepted
 
     async def on_policy_notice(self, version: int) -> None:
         """Write it down."""

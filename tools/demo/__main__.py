@@ -26,14 +26,18 @@ def _drift(stage: Stage, summary: Summary) -> None:
 
 
 def _closing(stage: Stage, summary: Summary) -> None:
+    main_job.end_refused(stage)
     main_job.wait_ready(stage)
     summary.put("clusters", len(stage.api.get("/clusters")["items"]))
     summary.put("agents_connected", len(stage.connected()))
     summary.put("cells_ready", len(stage.ready_cells()))
     audit.metrics(stage, summary)
-    for arguments in (("status",), ("cells", "list"), ("audit", "tail", "-n", "12")):
+    for arguments in (("status",), ("cells", "list"), ("audit", "tail", "-n", "12"), ("check",)):
         shown = stage.cli.run(*arguments, accept=(0, 1))
         sys.stderr.write(f"\n$ cellward {' '.join(arguments)}\n{shown.stdout}{shown.stderr}")
+        stage.narrator.verdict(
+            shown.returncode == 0, f"cellward {arguments[0]} ends with 0", f"cellward {arguments[0]} shows red"
+        )
 
 
 SCENES: tuple[Scene, ...] = (

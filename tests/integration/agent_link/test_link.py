@@ -296,3 +296,27 @@ async def test_items_that_differ_although_revisions_went_on_are_asked_for_again(
         await _revision(agent, 2)
         assert [i.cell for i in await agent.db.items.list()] == ["a", "b"]
         await until(agent.is_ok("desired-items"), "both sides agree")
+
+
+async def test_v14_an_item_that_was_never_accepted_may_be_withdrawn(tmp_path: Path) -> None:
+    """V14 the other way: what nothing came of is forgotten once a full listing no longer names it."""
+    hub = a_hub()
+    async with hub.running():
+        ports = int(hub.link.address.rpartition(":")[2]), int(hub.enrolment.address.rpartition(":")[2])
+        agent = await an_agent(hub, tmp_path)
+        agent.ports.accepted = False
+        boot = agent.boot()
+        await boot.__aenter__()
+        hub.fleet.put("eu-1", item("a"))
+        hub.fleet.put("eu-1", item("b"))
+        await _revision(agent, 2)
+    try:
+        del hub.fleet.rows["eu-1"]["shop", "a", "dev"]
+        hub.hub_epoch = "hub-epoch-2"
+        async with hub.running(link_port=ports[0], enrolment_port=ports[1]):
+            await until(lambda: bool(agent.ports.withdrawn), "the engine is asked")
+            await until(agent.is_ok("desired-items"), "both sides agree")
+            assert [i.cell for i in agent.ports.withdrawn] == ["a"]
+            assert [i.cell for i in await agent.db.items.list()] == ["b"]
+    finally:
+        await boot.__aexit__(None, None, None)

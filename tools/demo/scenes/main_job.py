@@ -161,6 +161,21 @@ def deploy_next_version(stage: Stage) -> None:
     wait_ready(stage)
 
 
+def end_refused(stage: Stage) -> None:
+    """End the refused cells by signed tombstones, so that what is left is what should be there."""
+    for state in stage.api.cell_states("eu-1"):
+        if state["project"] == "refused":
+            name = f"refused/{state['cell']}"
+            stage.cli.run("delete", name, "--environment", ENVIRONMENT["eu-1"])
+
+    def ended() -> bool:
+        left = [state for state in stage.api.cell_states("eu-1") if state["project"] == "refused"]
+        return all(state["phase"] == "removed" for state in left)
+
+    wait_for("the refused cells to be ended", ended, 30, stage.narrator)
+    stage.narrator.step("the refused cells are ended by signed tombstones")
+
+
 def _try_refused(stage: Stage, file: Path) -> dict[str, Any]:
     first = file.read_text().splitlines()[0]
     meant = first.removeprefix("# refused-by:").strip()
