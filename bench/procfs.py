@@ -39,10 +39,8 @@ def name(pid: int) -> str:
 
 def machine() -> str:
     """Return a line about the machine."""
-    cpu = next(
-        (line.partition(":")[2].strip() for line in (_PROC / "cpuinfo").read_text().splitlines() if "model name" in line),
-        "unknown CPU",
-    )
+    lines = (_PROC / "cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown CPU")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     system = os.uname()
     return f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GB, {system.sysname} {system.release}"

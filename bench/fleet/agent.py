@@ -124,9 +124,7 @@ class SimulatedAgent:
             uid=self._real.uid, timer=self._clock, health=self._health, interval=intervals.audit,
         )  # fmt: skip
         registry = AgentMetrics().registry
-        metrics = MetricsPush(
-            self._channels, lambda: take_snapshot(registry), self._clock, interval=intervals.metrics
-        )
+        metrics = MetricsPush(self._channels, lambda: take_snapshot(registry), self._clock, interval=intervals.metrics)
         runs: list[Callable[[], Awaitable[None]]] = [metrics.run]
         if self._common.push_audit:
             runs.append(audit.run)

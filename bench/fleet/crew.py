@@ -76,9 +76,9 @@ class Crew:
                 worker.stdin.write(b"go\n")
         return at
 
-    async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until a condition over what was gathered holds; False when it did not in time."""
-        deadline = now() + timeout
+        deadline = now() + seconds
         while not condition():
             if any(reader.done() for reader in self._readers):
                 raise RuntimeError(f"a worker ended; its log is in {self.directory}")
@@ -153,6 +153,6 @@ def open_files(wanted: int) -> None:
 
 
 def state_directory() -> Path | None:
-    """Where the agents' state goes: memory, if there is such a place, because a thousand agents have a thousand disks."""
+    """Return where the agents' state goes: memory where there is such a place, for a fleet has as many disks as agents."""
     memory = Path("/dev/shm")  # noqa: S108 - a private directory is made below it
     return memory if os.access(memory, os.W_OK) else None

@@ -48,6 +48,10 @@ class SimulatedEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def on_withdrawn(self, item: DesiredItem) -> bool:
+        """Forget an item that nothing came of."""
+        return CellKey(*item.key) not in self._reports
+
     async def on_policy_notice(self, version: int) -> None:  # noqa: ARG002 - of the interface
         """Refresh policy."""
         self.accepted.notice()

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-#: ready: a worker has opened its agents' state (no agent). joined: an identity was obtained. synced: a whole resume was
-#: confirmed by items digest. acked: the hub acknowledged a receipt; ``what`` is the Deployment. refused: the same, but
-#: the receipt said no; verified: a policy set was accepted; ``what`` is the snapshot version. failed: ``what`` says why.
+#: ready: a worker has opened its agents' state (no agent). joined: an identity was obtained. synced: a resume was
+#: confirmed by the items' digest. acked: the hub acknowledged a receipt; ``what`` is the Deployment. refused: the same,
+#: but the receipt said no. verified: a policy set was accepted; ``what`` is the snapshot version. failed: ``what`` says
+#: why.
 Kind = Literal["ready", "joined", "synced", "acked", "refused", "verified", "failed"]
 
 

@@ -63,9 +63,7 @@ class StampedMeta:
 class StampedState:
     """A StateDb; see the module's text."""
 
-    def __init__(
-        self, real: SqliteStateDb, *, acked: Callable[[str, bool], None], synced: Callable[[], None]
-    ) -> None:
+    def __init__(self, real: SqliteStateDb, *, acked: Callable[[str, bool], None], synced: Callable[[], None]) -> None:
         self.floors = real.floors
         self.time_floor = real.time_floor
         self.items = real.items

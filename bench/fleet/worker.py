@@ -25,11 +25,8 @@ def _emit(kind: Kind, agent: str, what: str) -> None:
     os.write(sys.stdout.fileno(), line_of(Event(kind, agent, now(), what)))
 
 
-async def run(task: dict[str, str]) -> None:
-    """Hold the agents of a task until standard input ends."""
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_THREADS))
-    common = FleetFacts(
+def _common(task: dict[str, str]) -> FleetFacts:
+    return FleetFacts(
         realm=task["realm"],
         root=Path(task["root"]).read_bytes(),
         hub_ca_pem=Path(task["hub_ca"]).read_bytes(),
@@ -37,6 +34,12 @@ async def run(task: dict[str, str]) -> None:
         environment=task["environment"],
         push_audit=task["push_audit"] == "yes",
     )
+
+
+async def run(task: dict[str, str], common: FleetFacts) -> None:
+    """Hold the agents of a task until standard input ends."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS))
     directory = Path(task["directory"])
     names = task["agents"].split(",")
     agents = [await SimulatedAgent.open(name, directory / name, common, _emit) for name in names]
@@ -55,7 +58,8 @@ async def run(task: dict[str, str]) -> None:
 def main() -> None:
     """Run one worker."""
     configure_logging("error")
-    asyncio.run(run(json.loads(Path(sys.argv[1]).read_text())))
+    task = json.loads(Path(sys.argv[1]).read_text())
+    asyncio.run(run(task, _common(task)))
 
 
 if __name__ == "__main__":

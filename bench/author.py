@@ -27,8 +27,7 @@ from hub.cli.keys import load_key
 from hub.cli.signing import sign
 from tools.demo.api import HubApi
 
-_ROOT = Path(__file__).resolve().parents[2]
-_MANIFEST = _ROOT / "examples/boutique/cart.yaml"
+_ROOT = Path(__file__).resolve().parents[1]
 _BUNDLE = _ROOT / "policies/starter"
 
 
@@ -53,15 +52,15 @@ class Author:
         """The first TUF root."""
         return self._trust.root_file
 
-    def deployment(self) -> tuple[str, bytes]:
-        """Sign the next release of the example's cart with its Deployment to every cluster of the environment.
+    def deployment(self, manifest: str) -> tuple[str, bytes]:
+        """Sign the next release of the one cell in a manifest, with its Deployment to every cluster it may go to.
 
         Returns:
             The Deployment's digest and the body of ``POST /documents``.
         """
         self._sequence += 1
         key = load_key(self._home, "author", None)
-        cells = load_manifests(_MANIFEST.read_bytes(), str(_MANIFEST)).cells
+        cells = load_manifests(manifest, "bench").cells
         (project, cell), spec = next(iter(resolve_cells(list(cells), {}).items()))
         issued = datetime.now(UTC).replace(microsecond=0)
         version = f"0.0.{self._sequence}"
