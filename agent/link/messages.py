@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from agent.audit.interfaces import RefusalText
 from agent.link.interfaces import CellReport, PolicyPosition, ReceiptFacts
+from cellward.errors import known
 from cellward.runtime.health import Condition
 from cellward.wire.v1 import link_pb2, types_pb2
 
@@ -67,7 +68,12 @@ def position_to_wire(position: PolicyPosition) -> link_pb2.PolicyVersions:
 
 def condition_to_wire(condition: Condition) -> types_pb2.Condition:
     """Message of a condition."""
-    since = int(condition.since.timestamp()) if condition.since is not None else 0
+    entry = known(condition.code)
     return types_pb2.Condition(
-        name=condition.name, ok=condition.ok, code=condition.code, message=condition.message, since_unix=since
+        name=condition.name,
+        ok=condition.ok,
+        code=condition.code,
+        message=condition.message,
+        since_unix=int(condition.since.timestamp()) if condition.since is not None else 0,
+        hint=entry.hint if entry is not None and not condition.ok else "",
     )

@@ -166,4 +166,5 @@ def _condition(found: types_pb2.Condition) -> dict[str, Any]:
         "code": found.code[:MAX_TEXT],
         "message": found.message[:MAX_TEXT],
         "since_unix": found.since_unix,
+        "hint": found.hint[:MAX_TEXT],
     }

@@ -135,6 +135,7 @@ class Condition(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_UNIX_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Condition name from the agent's fixed list, for example "policy-engine"."""
     ok: _builtins.bool
@@ -145,6 +146,8 @@ class Condition(_message.Message):
     """One sentence meant for a person."""
     since_unix: _builtins.int
     """Seconds since the epoch, agent's clock, of the last change of ok."""
+    hint: _builtins.str
+    """What to do next, from the agent's own catalogue of errors; the hub does not know every code of an agent."""
     def __init__(
         self,
         *,
@@ -153,10 +156,11 @@ class Condition(_message.Message):
         code: _builtins.str = ...,
         message: _builtins.str = ...,
         since_unix: _builtins.int = ...,
+        hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "name", b"name", "ok", b"ok", "since_unix", b"since_unix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "hint", b"hint", "message", b"message", "name", b"name", "ok", b"ok", "since_unix", b"since_unix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,7 +51,8 @@ def condition(cluster: str, value: Mapping[str, object]) -> schemas.Component:
         ok=value.get("ok") is True,
         code=code,
         message=str(value.get("message", "")),
-        hint=hint_of(code),
+        # The agent knows its own codes best; an older one says nothing.
+        hint=str(value.get("hint", "")) or hint_of(code),
         cluster=cluster,
         since=at(value.get("since_unix")),
     )
