@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +14,9 @@ from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
 from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
 from hub.sync.interfaces import ClusterBinding
+
+#: Immutable content kept in memory, bytes.
+CONTENT_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +39,46 @@ def _binding(row: ClusterRow) -> ClusterBinding:
     return ClusterBinding(row.name, row.uid, row.statement_spki, row.generation, row.locked)
 
 
-@dataclass(frozen=True, slots=True)
 class Content:
-    """``hub.sync`` serves bytes by digest: documents first, then policy targets; and TUF metadata."""
+    """``hub.sync`` serves bytes by digest: documents first, then policy targets; and TUF metadata.
 
-    documents: DocumentStore
-    policy: TufRepository
+    What can never change (bytes of a digest, metadata of a version) is kept in bounded memory: after a change every
+    agent of the fleet asks for the same few. What is absent, and the newest of anything, is looked up each time.
+    """
+
+    def __init__(self, documents: DocumentStore, policy: TufRepository, *, bound: int = CONTENT_BYTES) -> None:
+        self._documents = documents
+        self._policy = policy
+        self._bound = bound
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._size = 0
 
     async def by_digest(self, digest: str) -> bytes | None:
         """Document envelope or target."""
-        row = await self.documents.get(digest)
-        return row.envelope if row is not None else await self.policy.fetch_target(digest)
+        kept = self._recall((digest, 0))
+        if kept is not None:
+            return kept
+        row = await self._documents.get(digest)
+        return self._keep((digest, 0), row.envelope if row is not None else await self._policy.fetch_target(digest))
 
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """TUF metadata, the newest when ``version`` is None."""
-        return await self.policy.fetch(role, version)
+        if version is None:
+            return await self._policy.fetch(role, None)
+        return self._recall((role, version)) or self._keep((role, version), await self._policy.fetch(role, version))
+
+    def _recall(self, key: tuple[str, int]) -> bytes | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def _keep(self, key: tuple[str, int], data: bytes | None) -> bytes | None:
+        if data is not None and key not in self._kept and len(data) <= self._bound:
+            self._kept[key] = data
+            self._size += len(data)
+            while self._size > self._bound:
+                self._size -= len(self._kept.popitem(last=False)[1])
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +89,7 @@ class PolicyPosition:
 
     async def timestamp_version(self) -> int:
         """Version of the newest timestamp, 0 for none."""
-        status = await self.policy.status()
-        return status.timestamp_version if status is not None else 0
+        return await self.policy.timestamp_version()
 
 
 @dataclass(frozen=True, slots=True)

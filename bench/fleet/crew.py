@@ -153,6 +153,6 @@ def open_files(wanted: int) -> None:
 
 
 def state_directory() -> Path | None:
-    """Return where the agents' state goes: memory where there is such a place, for a fleet has as many disks as agents."""
+    """Return a place in memory for the agents' state, if there is one: a fleet has as many disks as agents."""
     memory = Path("/dev/shm")  # noqa: S108 - a private directory is made below it
     return memory if os.access(memory, os.W_OK) else None

@@ -95,6 +95,8 @@ class TufRepository:
         # Agents would refuse a longer one; better cut here than refused everywhere.
         self._life = min(life, trust.TIMESTAMP_MAX_LIFE)
         self._lock = asyncio.Lock()
+        #: The last timestamp whose version was asked for, and that version.
+        self._parsed = (b"", 0)
         self.on_new_timestamp: list[Callable[[int], Awaitable[None]]] = []
 
     async def publish(self, upload: Publication) -> PublishResult:
@@ -286,6 +288,15 @@ class TufRepository:
             timestamp_version=versions["timestamp"],
             snapshot_expires=trust.parse(Snapshot, snapshot.data).signed.expires,
         )
+
+    async def timestamp_version(self) -> int:
+        """Return the version of the timestamp served, 0 before the first publish; one read, asked once per agent."""
+        data = await self._store.get_metadata("timestamp")
+        if data is None:
+            return 0
+        if data != self._parsed[0]:
+            self._parsed = (data, _version_of("timestamp", data))
+        return self._parsed[1]
 
     async def _newest(self, role: str) -> MetadataFile | None:
         data = await self._store.get_metadata(role)

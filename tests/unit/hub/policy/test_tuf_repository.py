@@ -118,6 +118,15 @@ async def test_publishes_and_signs_the_timestamp_alone(
     assert await repository.status() == result
 
 
+async def test_timestamp_version_follows_what_is_served(world: PolicyWorld, repository: TufRepository) -> None:
+    """The version agents are told is 0 before the first publish, and then always that of the newest timestamp."""
+    assert await repository.timestamp_version() == 0
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    assert await repository.timestamp_version() == 1
+    await repository.renew_timestamp()
+    assert [await repository.timestamp_version() for _ in range(2)] == [2, 2]
+
+
 async def test_refuses_what_an_agent_would_refuse_v16(
     world: PolicyWorld, store: TinyTufStore, repository: TufRepository
 ) -> None:

@@ -1,0 +1,95 @@
+"""Adapters between rooms of the hub: content that can never change is read once, what may change every time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cellward.documents.dsse import Ed25519Signer
+from hub.policy.service import TufRepository
+from hub.ports import Content
+from hub.store.interfaces import DocumentRow
+from tests.fakes.clock import ManualClock
+from tests.fakes.store import MemoryStore
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Counted:
+    """A store in memory whose reads of documents and metadata are counted."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(ManualClock(NOW))
+        self.reads: list[str] = []
+        documents, tuf = self.store.documents.get, self.store.tuf.get_metadata
+
+        async def get(digest: str) -> DocumentRow | None:
+            self.reads.append(digest)
+            return await documents(digest)
+
+        async def get_metadata(role: str, version: int | None = None) -> bytes | None:
+            self.reads.append(f"{role} {version}")
+            return await tuf(role, version)
+
+        self.store.documents.get = get  # type: ignore[method-assign]
+        self.store.tuf.get_metadata = get_metadata  # type: ignore[method-assign]
+
+    def content(self, bound: int = 1000) -> Content:
+        """Return the port over it."""
+        policy = TufRepository(self.store.tuf, Ed25519Signer.generate(), ManualClock(NOW))
+        return Content(self.store.documents, policy, bound=bound)
+
+
+def digest(letter: str) -> str:
+    """Return a digest."""
+    return "sha256:" + letter * 64
+
+
+@pytest.fixture
+def counted() -> Counted:
+    """Return an empty store."""
+    return Counted()
+
+
+async def test_content_of_a_digest_is_read_once(counted: Counted) -> None:
+    """A fleet asks for the same bytes; the store is asked once, and still the right bytes come."""
+    await counted.store.tuf.put_target(digest("a"), b"bytes of a")
+    content = counted.content()
+    assert [await content.by_digest(digest("a")) for _ in range(3)] == [b"bytes of a"] * 3
+    assert counted.reads == [digest("a")]
+
+
+async def test_what_is_absent_is_asked_for_again(counted: Counted) -> None:
+    """Absence is not remembered: what comes later is found (V16)."""
+    content = counted.content()
+    assert await content.by_digest(digest("a")) is None
+    assert await content.tuf("snapshot", 1) is None
+    await counted.store.tuf.put_target(digest("a"), b"late")
+    await counted.store.tuf.put_metadata("snapshot", 1, b"late too")
+    assert await content.by_digest(digest("a")) == b"late"
+    assert await content.tuf("snapshot", 1) == b"late too"
+
+
+async def test_the_newest_metadata_is_never_kept(counted: Counted) -> None:
+    """A version is immutable and kept; "the newest" is looked up each time, or revocation would wait."""
+    await counted.store.tuf.put_metadata("timestamp", 1, b"one")
+    content = counted.content()
+    assert await content.tuf("timestamp", None) == b"one"
+    await counted.store.tuf.put_metadata("timestamp", 2, b"two")
+    assert await content.tuf("timestamp", None) == b"two"
+    assert [await content.tuf("timestamp", 1) for _ in range(2)] == [b"one"] * 2
+    assert counted.reads.count("timestamp 1") == 1
+
+
+async def test_memory_is_bounded(counted: Counted) -> None:
+    """What was used longest ago goes first, and what is larger than the bound is served and not kept."""
+    for letter in "abc":
+        await counted.store.tuf.put_target(digest(letter), letter.encode() * 40)
+    await counted.store.tuf.put_target(digest("d"), b"d" * 200)
+    content = counted.content(bound=100)
+    for letter in "abacadc":
+        assert await content.by_digest(digest(letter)) == letter.encode() * (200 if letter == "d" else 40)
+    asked = [read[7] for read in counted.reads]
+    # b made room for c, and d for nobody: a and c are still there.
+    assert asked == list("abcd")
