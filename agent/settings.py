@@ -67,15 +67,14 @@ class SpoolSettings(_Strict):
 class IntervalSettings(_Strict):
     """How often things happen, seconds."""
 
-    heartbeat: Seconds = 10.0
-    status: Seconds = 15.0
-    metrics: Seconds = 10.0
-    audit: Seconds = 1.0
-    policy_refresh: Seconds = 300.0
-    background_audit: Seconds = 300.0
-    anchor: Seconds = 10.0
-    backoff_base: Seconds = 0.5
-    backoff_cap: Seconds = 30.0
+    heartbeat: Seconds = Field(default=10.0, description="Between two heartbeats on the link.")
+    status: Seconds = Field(default=15.0, description="Between two full reports of the agent's own state.")
+    metrics: Seconds = Field(default=10.0, description="Between two pushes of metrics.")
+    audit: Seconds = Field(default=1.0, description="Between two looks for audit records to push.")
+    policy_refresh: Seconds = Field(default=300.0, description="Between two looks for policy, without a notice.")
+    anchor: Seconds = Field(default=10.0, description="Between two writes of floors and epoch into the cluster.")
+    backoff_base: Seconds = Field(default=0.5, description="First bound of the full-jitter back-off.")
+    backoff_cap: Seconds = Field(default=30.0, description="Last bound of the full-jitter back-off.")
 
 
 class AgentSettings(BaseSettings):
@@ -100,8 +99,10 @@ class AgentSettings(BaseSettings):
     )
     opa_binary: Path = Field(default=Path("opa"), description="The policy engine.")
     metrics_listen: str = Field(default="", description="host:port on loopback for local /metrics; empty for none.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    isolation_probe: Literal["pods", "none"] = Field(default="pods", description="Whether isolation is probed by pods.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    isolation_probe: Literal["pods", "none"] = Field(
+        default="pods", description="Reserved: this version has no prober, isolation is ``unknown`` either way."
+    )
     spool: SpoolSettings = Field(default_factory=SpoolSettings)
     intervals: IntervalSettings = Field(default_factory=IntervalSettings)
 

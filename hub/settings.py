@@ -99,7 +99,7 @@ class HubSettings(BaseSettings):
     )
     join_token_seconds: int = Field(default=1800, ge=60, le=1800, description="Life of a join token, seconds (V6).")
     drain_seconds: float = Field(default=5.0, gt=0, le=120, description="Grace given to streams at shutdown, seconds.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     limits: LimitSettings = Field(default_factory=LimitSettings)
 
     @property
