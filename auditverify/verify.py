@@ -229,7 +229,7 @@ class _Run:
             for root, number in seen.items():
                 self.report.views_checked += 1
                 if size not in roots or "sha256:" + roots[size].hex() != root:
-                    self.report.add("view", f"a writer was shown another log of {size} records", number)
+                    self.report.add("another-log", f"a writer was shown another log of {size} records", number)
 
 
 def _check_fields(record: dict[str, Any]) -> None:

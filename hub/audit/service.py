@@ -225,8 +225,8 @@ class AuditLog:
         self._pending.append(request)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="audit-log")
-        # Shielded: a stream that ends takes its answer away, not the group's transaction.
-        return await asyncio.shield(request.done)
+        # The worker is a task of its own: a stream that ends takes its answer away, not the group's transaction.
+        return await request.done
 
     async def _work(self) -> None:
         while self._pending:

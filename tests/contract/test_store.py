@@ -85,7 +85,7 @@ class TestClusters:
         results = await asyncio.gather(
             *(store.clusters.create("eu-1", f"user{n}") for n in range(8)), return_exceptions=True
         )
-        codes = sorted(result.code if isinstance(result, CellwardError) else "made" for result in results)  # type: ignore[union-attr]
+        codes = sorted(result.code if isinstance(result, CellwardError) else "made" for result in results)
         assert codes == ["made"] + ["store/cluster-exists"] * 7
         assert [row.name for row in await store.clusters.list()] == ["eu-1"]
 
@@ -437,6 +437,10 @@ class TestAudit:
         with pytest.raises(CellwardError) as caught:
             await store.audit.append(AuditAppend(0, [entry(0, 2)], [late], {TileKey(0, 0): b"x" * 32}))
         assert caught.value.code == "store/moved"
+        for stale in (AuditAppend(0, [], [late]), AuditAppend(2, [entry(2, 3)], [late])):
+            with pytest.raises(CellwardError) as caught:
+                await store.audit.append(stale)
+            assert caught.value.code == "store/moved"
         assert await store.audit.size() == 1
         assert await store.audit.origin_state("agent:u") is None
         assert await store.audit.tiles([TileKey(0, 0)]) == {}

@@ -156,7 +156,8 @@ class TestStatement:
             "payload": base64.b64encode(base64.b64decode(envelope["payload"]).replace(b"41", b"42")).decode(),
         }
         retyped = {**envelope, "payloadType": "application/vnd.cellward.receipt.v1+json"}
-        for body in (changed, retyped, []):
+        bodies: list[canonical.JSON] = [changed, retyped, []]
+        for body in bodies:
             with pytest.raises(CellwardError) as caught:
                 verify_statement(canonical.encode(body), REALM, "uid-1", self.SIGNER.public_spki_der)
             assert caught.value.code == "audit/bad-checkpoint"
