@@ -2,7 +2,7 @@
 
 A room defines its codes once, next to where they are raised::
 
-    UNKNOWN_FIELD = define("document/unknown-field", InvalidInput, "The document has a field this version does not know.",
+    UNKNOWN_FIELD = define("document/unknown-field", InvalidInput, "The document has an unknown field.",
                            hint="Upgrade the agent, or sign the document with an older CLI.")
     raise UNKNOWN_FIELD(f"field {name!r} is not part of schema {schema}", field=name)
 

@@ -174,7 +174,12 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
     settings = hub.settings
     host, port = _split(settings.listen.enrolment)
     enrolment = build_enrolment_server(
-        identity=hub.identity, leaf=hub.leaf, link_address=lambda: settings.link_address, host=host, port=port
+        identity=hub.identity,
+        leaf=hub.leaf,
+        link_address=lambda: settings.link_address,
+        host=host,
+        port=port,
+        observe=hub.metrics.observe_rpc,
     )
     host, port = _split(settings.listen.link)
     ports = SyncPorts(
@@ -200,6 +205,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         clock=hub.clock,
         host=host,
         port=port,
+        observe=hub.metrics.observe_rpc,
     )
     return enrolment, link
 
@@ -260,7 +266,7 @@ async def _serving(hub: Hub, stop: asyncio.Event) -> AsyncIterator[None]:
             await metrics.setup()
             host, port = _split(hub.settings.listen.metrics)
             await web.TCPSite(metrics, host, port).start()
-        _log.info("hub-ready", api=hub.settings.api_address, metrics=hub.settings.listen.metrics)
+        _log.info("hub-ready", address=hub.settings.api_address)
         yield
     finally:
         follower.cancel()
@@ -309,7 +315,7 @@ def _passphrase(settings: HubSettings) -> bytes:
     path: Path | None = settings.passphrase_file
     if path is not None:
         return path.read_bytes().strip()
-    path = settings.data_dir / "keys.passphrase"
+    path = settings.data_dir / "passphrase"
     if not path.exists():
         write_atomic(path, new_token().encode())
     _log.warning("passphrase-beside-keys", file=str(path), hint="Set passphrase_file to a file on another volume.")

@@ -289,7 +289,7 @@ class LinkClient:
         self._backoff.reset()
 
     async def _forget_withdrawn(self) -> str:
-        """After a full listing drop items that it did not name and nothing came of; return the digest of what is left."""
+        """After a full listing drop items it did not name and nothing came of; return the digest of what is left."""
         for item in await self._db.items.list():
             if item.key not in self._listed and await self._ports.on_withdrawn(item):
                 _log.info("desired-item-withdrawn", project=item.project, cell=item.cell, environment=item.environment)

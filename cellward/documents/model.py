@@ -1,8 +1,8 @@
 """The kinds of signed documents, and their strict parsing.
 
 A body has ``schema``, ``kind``, ``realm``, ``project``, ``requires``, ``issuedAt``, ``notAfter`` and the fields of its
-kind, all of them always present. Whatever this version does not know, be it a field, a schema or a required feature, is refused with a
-code of class :class:`~cellward.errors.TooNew`.
+kind, all of them always present. Whatever this version does not know, be it a field, a schema or a required feature,
+is refused with a code of class :class:`~cellward.errors.TooNew`.
 """
 
 from __future__ import annotations

@@ -26,12 +26,21 @@ _log = structlog.get_logger()
 _LAST_WORDS = 2.0
 
 
+#: Hears of each call that ended: its method without the service's package, and ``ok`` or an error code.
+Observe = Callable[[str, str], None]
+
+
+def unobserved(_: str, __: str) -> None:
+    """Count nothing."""
+
+
 class Guard(grpc.aio.ServerInterceptor):
     """Lets listed methods through; with a gate, only for peers the gate admits."""
 
-    def __init__(self, methods: Iterable[str], gate: PeerGate | None) -> None:
+    def __init__(self, methods: Iterable[str], gate: PeerGate | None, observe: Observe = unobserved) -> None:
         self._methods = frozenset(methods)
         self._gate = gate
+        self._observe = observe
 
     async def intercept_service(
         self,
@@ -45,31 +54,33 @@ class Guard(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(_deny)
         if not handler.request_streaming and not handler.response_streaming:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
             )
         if not handler.request_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+                self._streaming(method, handler.unary_stream), handler.request_deserializer, handler.response_serializer
             )
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                self._streaming(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                self._streaming(method, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(_deny)
 
-    def _unary(self, behaviour: Any) -> Any:
+    def _unary(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: _Context) -> Any:
             answers: list[Any] = []
 
             async def work() -> None:
                 answers.append(await behaviour(request, context))
 
-            await self._run(work, context)
+            await self._run(method, work, context)
             return answers[0]
 
         return guarded
 
-    def _streaming(self, behaviour: Any) -> Any:
+    def _streaming(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: _Context) -> None:
             async def work() -> None:
                 # gRPC's two shapes of a streaming handler: one that yields, and one that writes.
@@ -80,26 +91,32 @@ class Guard(grpc.aio.ServerInterceptor):
                 async for answer in answers:
                     await context.write(answer)
 
-            await self._run(work, context)
+            await self._run(method, work, context)
 
         return guarded
 
-    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]], context: _Context) -> None:
+    async def _run(self, method: str, work: Callable[[], Coroutine[Any, Any, None]], context: _Context) -> None:
+        outcome = "aborted"
         try:
             if self._gate is None:
                 await work()
-                return
-            live = await self._gate.admit(context.auth_context())
-            with self._gate.open(live):
-                await _until_cut(work, live)
+            else:
+                live = await self._gate.admit(context.auth_context())
+                with self._gate.open(live):
+                    await _until_cut(work, live)
+            outcome = "ok"
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except CellwardError as error:
+            outcome = error.code
             await _end(context, error)
         except Exception:  # noqa: BLE001 - the bottom of every call: logged whole, told to nobody
             # V16: whatever a message made a handler do, the process lives, and a stranger learns nothing of it.
             _log.exception("handler-failed")
+            outcome = UNEXPECTED.code
             await _end(context, UNEXPECTED("the call could not be handled"))
+        finally:
+            self._observe(method.rpartition("cellward.wire.v1.")[2], outcome)
 
 
 async def _until_cut(work: Callable[[], Coroutine[Any, Any, None]], live: Live) -> None:

@@ -27,7 +27,7 @@ from hub.authority.interfaces import AuditSink
 from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
 from hub.sync.gate import PeerGate
-from hub.sync.guard import Guard
+from hub.sync.guard import Guard, Observe, unobserved
 from hub.sync.interfaces import SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer
@@ -114,10 +114,11 @@ def build_enrolment_server(
     host: str,
     port: int,
     limits: SyncLimits = DEFAULTS,
+    observe: Observe = unobserved,
 ) -> EnrolmentServer:
     """Enrolment over server-authenticated TLS. ``link_address`` is what a Join answers as the address of the link."""
     server = grpc.aio.server(
-        interceptors=(Guard(_methods(enrolment_pb2.DESCRIPTOR), None),),
+        interceptors=(Guard(_methods(enrolment_pb2.DESCRIPTOR), None, observe),),
         options=limits.options(limits.enrolment_message),
         maximum_concurrent_rpcs=limits.enrolment_calls,
     )
@@ -136,6 +137,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     host: str,
     port: int,
     limits: SyncLimits = DEFAULTS,
+    observe: Observe = unobserved,
 ) -> LinkServer:
     """The link over mTLS: Link, Content, Telemetry and Identity, all behind one guard."""
     authority = identity.authority
@@ -149,7 +151,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     )
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
     server = grpc.aio.server(
-        interceptors=(Guard([method for file in services for method in _methods(file)], gate),),
+        interceptors=(Guard([method for file in services for method in _methods(file)], gate, observe),),
         options=limits.options(limits.link_message),
     )
     link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, audit=audit)
