@@ -472,3 +472,27 @@ def test_stands_alone(exported: Exported, tmp_path: Path) -> None:
         [sys.executable, "-m", "auditverify", "export.ndjson"], cwd=tmp_path, capture_output=True, check=False, env={}
     )
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, b"VERIFIED")
+
+
+def test_root_mismatch_is_a_problem_of_its_own(exported: Exported) -> None:
+    """Records other than those that were signed are named as such, beside what else is wrong."""
+    lines = exported.lines()
+    change_field(lines)
+    assert "root" in {problem.code for problem in check(lines).problems}
+
+
+def test_ended_epoch_and_view_of_the_future_are_found(exported: Exported) -> None:
+    """What an honest log cannot hold: an epoch that goes on after a later one, a record that saw what came after it."""
+    lines = exported.lines()
+    at = records(lines)
+    moved = next(
+        number for number in at if body(lines[number])["epoch"] == 2 and body(lines[number])["origin"] != "hub"
+    )
+    lines.insert(1, lines.pop(moved))
+    renumber(lines)
+    resign(lines)
+    assert any("goes on after a later one" in problem.message for problem in check(lines).problems)
+    early = exported.lines()
+    record = body(early[at[0]])
+    put(early[at[0]], {**record, "logSize": 9, "logRoot": "sha256:" + "00" * 32})
+    assert any("did not exist before it" in problem.message for problem in check(early).problems)
