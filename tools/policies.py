@@ -37,7 +37,7 @@ def _bundle(opa: str, bundle: Path, *, write: bool) -> int:
     commands = (
         [opa, "fmt", "--list", "--fail", str(bundle)],
         [opa, "check", "--strict", str(bundle)],
-        [opa, "test", str(bundle)],
+        [opa, "test", "--timeout=60s", str(bundle)],
     )
     for command in commands:
         code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
