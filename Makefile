@@ -22,7 +22,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Make .venv with every dependency at its pinned hash (skipped when up to date)
@@ -41,6 +41,10 @@ demo: setup ## Two simulated data planes, one hub, everything that must be refus
 test: parts ## Run every test, in random order, on real parts where they say so
 	@echo "test: pytest on $(WORKERS) processes"
 	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+.PHONY: e2e
+e2e: parts ## End-to-end scenarios on real parts, one after the other (e2e/README.md)
+	@$(PY) -m pytest $(or $(ARGS),e2e)
 
 .PHONY: check
 check: check-style check-types check-imports check-protos check-generated check-policies ## Everything that needs no running part: style, types, imports, protos, policies

@@ -104,7 +104,7 @@ ENGINE_UNAVAILABLE = define(
     "policy/engine-unavailable",
     Unavailable,
     "The policy engine does not answer.",
-    hint="It is restarted with back-off; look at condition policy-engine in `cellward check`.",
+    hint="It is restarted with back-off; if it stays away, look at the agent's log and at its opa_binary.",
 )
 CANARY_FAILED = define(
     "policy/canary-failed",
