@@ -14,9 +14,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 
 from agent.kube.answers import error_of
-from agent.kube.config import load_configuration
+from agent.kube.config import POOL_SIZE, load_configuration
 from agent.kube.errors import KUBE_UNAVAILABLE, KUBE_UNEXPECTED
 from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
 from agent.kube.kinds import KindInfo, collection_path, kind_of, object_path
@@ -37,8 +38,9 @@ _NETWORK_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 class KubeClient:
     """Satisfies ``KubeApi``; make it with ``connect``."""
 
-    def __init__(self, api: Any, timer: Timer) -> None:
+    def __init__(self, api: Any, connector: aiohttp.TCPConnector, timer: Timer) -> None:
         self._api = api
+        self._connector = connector
         self._timer = timer
 
     @classmethod
@@ -47,11 +49,18 @@ class KubeClient:
         from kubernetes.aio.client import ApiClient  # noqa: PLC0415 - costs half a second and 49 MB
 
         configuration = await load_configuration(kubeconfig)
-        return cls(ApiClient(configuration), timer if timer is not None else SystemClock())
+        api = ApiClient(configuration)
+        # Where Python needs it, connections that were cut while they said goodbye in TLS are cleaned up.
+        connector = aiohttp.TCPConnector(
+            limit=POOL_SIZE, ssl=api.rest_client.ssl_context, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED
+        )
+        configuration.client_session_kwargs["connector"] = connector
+        return cls(api, connector, timer if timer is not None else SystemClock())
 
     async def close(self) -> None:
         """Close all connections."""
         await self._api.close()
+        await self._connector.close()
         # A connection that was cancelled in its TLS handshake is torn down in the loop's next turns.
         for _ in range(_TURNS_TO_CLOSE):
             await asyncio.sleep(0)

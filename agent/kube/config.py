@@ -37,7 +37,6 @@ async def load_configuration(kubeconfig: Path | None) -> Any:
         raise KUBE_NO_CREDENTIALS(f"{where}: {type(error).__name__}: {error}") from error
     if not configuration.verify_ssl or not str(configuration.host).startswith("https://"):
         raise KUBE_NO_CREDENTIALS(f"{configuration.host} would be spoken to without verified TLS")
-    configuration.connection_pool_maxsize = POOL_SIZE
     configuration.retries = None
     # trust_env would send these requests through the proxy meant for the hub.
     configuration.client_session_kwargs = {"trust_env": False}

@@ -35,7 +35,8 @@ def test_own_entry_and_subresources_are_no_drift() -> None:
 
 def test_foreign_fields_are_drift_and_move_to_our_entry() -> None:
     """The union has both, the foreign entry is gone, the version makes it optimistic."""
-    sidecar = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"x"}': {".": {}, "f:image": {}}}}}}}
+    container: dict[str, Any] = {'k:{"name":"x"}': {".": {}, "f:image": {}}}
+    sidecar = {"f:spec": {"f:template": {"f:spec": {"f:containers": container}}}}
     live = _live(_entry("kubectl", sidecar))
     assert drift_of(live, strip(live), OURS) == "fields of kubectl"
     managed, version = takeover(live, OURS)
@@ -92,7 +93,7 @@ def test_our_labels_of_a_namespace_are_guarded(label: str) -> None:
 
 def test_mixed_entry_is_split() -> None:
     """What is theirs stays, what is not moves."""
-    annotations = {"f:deployment.kubernetes.io/revision": {}, "f:evil": {}}
+    annotations: dict[str, Any] = {"f:deployment.kubernetes.io/revision": {}, "f:evil": {}}
     live = _live(_entry("kcm", {"f:metadata": {"f:annotations": annotations}}))
     managed, _ = takeover(live, OURS)
     theirs = next(entry for entry in managed["value"] if entry["manager"] == "kcm")
