@@ -77,6 +77,7 @@ check-protos: setup
 .PHONY: check-generated
 check-generated: setup
 	@echo "check: generated files are what their sources say"
+	@$(PY) -m tools.parts ensure opa >/dev/null
 	@$(PY) -m tools.generate --check
 
 .PHONY: check-policies
@@ -95,6 +96,7 @@ format: setup ## Rewrite Python, protos and Rego in the one style
 
 .PHONY: gen
 gen: setup ## Regenerate stubs and reference files from their sources
+	@$(PY) -m tools.parts ensure opa >/dev/null
 	@$(PY) -m tools.generate
 
 .PHONY: image

@@ -20,11 +20,13 @@ REMOTE_REFUSED = define(
     "wire/remote-refused",
     Refused,
     "The other side refused the call with a code this version does not know.",
+    hint="Read the message and the code it names; upgrade the older side to have it explained.",
 )
 REMOTE_DENIED = define(
     "wire/remote-denied",
     Denied,
     "The other side does not let this caller do this.",
+    hint="Look at the other side's log: the certificate may have expired, or its cluster be locked.",
 )
 REMOTE_UNAVAILABLE = define(
     "wire/remote-unavailable",

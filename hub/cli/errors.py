@@ -49,10 +49,27 @@ BAD_ANSWER = define(
     hint="Check the address, and that hub and CLI are at most one minor version apart.",
 )
 HUB_ERROR = define("cli/hub-error", Internal, "The hub made a mistake.", hint="Look at the hub's log.")
-HUB_DENIED = define("cli/hub-denied", Denied, "The hub does not allow that.")
-HUB_REFUSED = define("cli/hub-refused", Refused, "The hub refused that.")
-HUB_NOT_FOUND = define("cli/hub-not-found", NotFound, "The hub does not know that.")
-HUB_CONFLICT = define("cli/hub-conflict", Conflict, "The hub's state is another one.")
+HUB_DENIED = define(
+    "cli/hub-denied",
+    Denied,
+    "The hub does not allow that.",
+    hint="Log in with a token of a stronger role, or look at the proxy in between.",
+)
+HUB_REFUSED = define(
+    "cli/hub-refused", Refused, "The hub refused that.", hint="Correct what the message names; the hub's log says more."
+)
+HUB_NOT_FOUND = define(
+    "cli/hub-not-found",
+    NotFound,
+    "The hub does not know that.",
+    hint="Compare the name with what the list commands show.",
+)
+HUB_CONFLICT = define(
+    "cli/hub-conflict",
+    Conflict,
+    "The hub's state is another one.",
+    hint="Look at the state now, and run the command again.",
+)
 HUB_UNAVAILABLE = define(
     "cli/hub-unavailable", Unavailable, "The hub cannot answer now.", hint="Try again in a moment."
 )

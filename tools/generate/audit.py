@@ -20,7 +20,7 @@ from cellward.audit.record import (
     SCHEMA,
     Record,
 )
-from tools.generate.page import ROOT, Page, code, plain
+from tools.generate.page import Page, code, plain, sources
 
 _ATTRIBUTE = re.compile(r"^(\w+): (.*?)(?=^\w+: |\Z)", re.MULTILINE | re.DOTALL)
 #: Names of constants in the docstring, and what a reader of the page sees instead.
@@ -75,8 +75,8 @@ def page(out: Path) -> None:
 
 def _written() -> frozenset[str]:
     """Actions that stand as text in the code of hub or agent."""
-    sources = "".join(file.read_text() for side in ("hub", "agent") for file in sorted((ROOT / side).rglob("*.py")))
-    return frozenset(action for action in ACTIONS if f'"{action}"' in sources)
+    text = sources("hub", "agent")
+    return frozenset(action for action in ACTIONS if f'"{action}"' in text)
 
 
 def _meanings() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric as Family
 
 from cellward.runtime.clock import SystemClock
-from cellward.telemetry.metrics import AGENT_METRICS
+from cellward.telemetry import metrics
+from cellward.telemetry.metrics import AGENT_METRICS, Metric
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import CLUSTER_LABEL, STALE_SECONDS, FleetMetrics
-from tools.generate.page import Page, code
+from tools.generate.page import Page, code, sources
 
 #: Labels Prometheus' own exposition adds.
 _EXPOSITION = {"le"}
@@ -35,9 +37,19 @@ def page(out: Path) -> None:
         ("metric", "type", "labels", "meaning"),
         ((code(m.name), m.type, ", ".join(map(code, m.labels)), m.help) for m in AGENT_METRICS),
     )
+    idle = ", ".join(code(metric.name) for metric in _idle())
+    if idle:
+        page.text(f"Declared, but filled in by nothing in this version: {idle}.")
     page.heading("Of the hub")
     page.table(("metric", "type", "labels", "meaning"), map(_row, _hub_families()))
     page.write(out, "metrics.md")
+
+
+def _idle() -> list[Metric]:
+    """Metrics whose constant the agent's code never names."""
+    text = sources("agent")
+    names = {id(value): name for name, value in vars(metrics).items() if isinstance(value, Metric)}
+    return [metric for metric in AGENT_METRICS if not re.search(rf"\b{names[id(metric)]}\b", text)]
 
 
 def _hub_families() -> Iterable[Family]:

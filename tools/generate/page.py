@@ -65,6 +65,11 @@ def wrap(text: str, first: str = "", rest: str = "") -> list[str]:
     )
 
 
+def sources(*packages: str) -> str:
+    """Return the code of whole packages as one text, to see which names they use."""
+    return "".join(file.read_text() for package in packages for file in sorted((ROOT / package).rglob("*.py")))
+
+
 def plain(text: str) -> str:
     """Return the text of a docstring as Markdown: one paragraph, single backticks."""
     return re.sub(r"``([^`]+)``", r"`\1`", " ".join(text.split()))
