@@ -32,6 +32,7 @@ from hub.api.app import make_api_app
 from hub.api.auth import hash_token, new_token
 from hub.api.interfaces import HubFacts as ApiFacts
 from hub.api.interfaces import Services
+from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
 from hub.authority.keystore import KeyStore
@@ -44,7 +45,7 @@ from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
 from hub.policy.service import TufRepository
-from hub.ports import AuditIngest, BearerTokens, Content, Directory, Enrolment, PolicyPosition
+from hub.ports import BearerTokens, Content, Directory, Enrolment, PolicyPosition
 from hub.settings import HubSettings
 from hub.store.interfaces import Store
 from hub.store.sql.store import open_store
@@ -188,7 +189,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         changes=hub.store.changes,
         policy=PolicyPosition(hub.policy),
         content=Content(hub.store.documents, hub.policy),
-        audit=AuditIngest(hub.audit, hub.store.clusters),
+        audit=AuditIngest(hub.audit, hub.store.clusters.get),
         metrics=hub.fleet_metrics,
     )
     link = build_link_server(

@@ -6,10 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from cellward.wire.v1 import telemetry_pb2
 from hub.api.interfaces import ApiToken
-from hub.audit.model import AuditBatchIn
-from hub.audit.service import AuditLog
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
 from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
@@ -90,36 +87,6 @@ class PolicyPosition:
     async def timestamp_version(self) -> int:
         """Version of the newest timestamp, 0 for none."""
         return await self.policy.timestamp_version()
-
-
-@dataclass(frozen=True, slots=True)
-class AuditIngest:
-    """``hub.sync`` hands over batches; the statement key they are checked against is the one bound at join (V3)."""
-
-    log: AuditLog
-    clusters: ClusterStore
-
-    async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
-        """Make a batch durable and prove it."""
-        row = await self.clusters.get(cluster)
-        if row is None or not row.uid:
-            return telemetry_pb2.AuditAck(refused_code="authority/not-bound")
-        taken = await self.log.ingest(
-            cluster,
-            row.uid,
-            row.statement_spki,
-            AuditBatchIn(batch.epoch, batch.first_seq, tuple(batch.records), batch.checkpoint, batch.known_tree_size),
-        )
-        return telemetry_pb2.AuditAck(
-            epoch=taken.epoch,
-            seq=taken.seq,
-            checkpoint=taken.checkpoint,
-            leaf_index=taken.leaf_index,
-            inclusion=taken.inclusion,
-            consistency=taken.consistency,
-            refused_code=taken.refused_code,
-            expected_seq=taken.expected_seq,
-        )
 
 
 @dataclass(frozen=True, slots=True)
