@@ -252,7 +252,7 @@ class World:
         return any(condition.name == "admission-guard" for condition in self.health.get())
 
     async def until(
-        self, condition: Callable[[], object], seconds: float = 15.0, task: asyncio.Task[None] | None = None
+        self, condition: Callable[[], object], seconds: float = 30.0, task: asyncio.Task[None] | None = None
     ) -> None:
         """Poll a condition until it holds."""
         deadline = asyncio.get_running_loop().time() + seconds
