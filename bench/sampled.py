@@ -1,7 +1,8 @@
-"""Run a module under a sampling thread: ``python -m bench.sampled OUT MODULE ARGUMENTS…``.
+"""Run a module under a sampling profiler: ``python -m bench.sampled OUT MODULE ARGUMENTS…``.
 
-Every 5 ms the main thread's stack is looked at; SIGUSR1 writes what was seen since the last time to OUT.<n>, as one
-line per function with its share of the samples (self and with callees). Waiting in ``select`` counts as idle.
+After every 5 ms of CPU time of the process (ITIMER_PROF) the main thread's stack is counted. A sample in ``select``
+therefore means that another thread used the CPU: gRPC's own, the database's, a worker's. SIGUSR1 writes what was seen
+since the last time to OUT.<n>: one line per function with its share of the samples, with its callees and by itself.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import runpy
 import signal
 import sys
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 from types import FrameType
@@ -28,39 +27,27 @@ class Sampler:
         self._own: Counter[str] = Counter()
         self._whole: Counter[str] = Counter()
         self._samples = 0
-        self._lock = threading.Lock()
 
-    def run(self) -> None:
-        """Sample for ever."""
-        main = threading.main_thread().ident
-        while True:
-            time.sleep(_STEP)
-            frame = sys._current_frames().get(main or 0)  # noqa: SLF001 - the documented way to see another thread
-            if frame is not None:
-                self._count(frame)
-
-    def _count(self, frame: FrameType) -> None:
+    def count(self, _: int, frame: FrameType | None) -> None:
+        """Count one sample; a signal handler, so it runs in the main thread between two instructions."""
         names: list[str] = []
-        step: FrameType | None = frame
-        while step is not None:
-            code = step.f_code
-            names.append(f"{'/'.join(Path(code.co_filename).parts[-3:])}:{code.co_firstlineno} {code.co_qualname}")
-            step = step.f_back
-        with self._lock:
-            self._samples += 1
-            self._own[names[0]] += 1
-            self._whole.update(set(names))
+        while frame is not None:
+            code = frame.f_code
+            parts = code.co_filename.rsplit("/", 3)[1:]
+            names.append(f"{'/'.join(parts)}:{code.co_firstlineno} {code.co_qualname}")
+            frame = frame.f_back
+        self._samples += 1
+        self._own[names[0]] += 1
+        self._whole.update(set(names))
 
     def write(self, *_: object) -> None:
         """Write and forget what was seen."""
-        with self._lock:
-            own, whole, samples = self._own, self._whole, self._samples
-            self._own, self._whole, self._samples = Counter(), Counter(), 0
         self._number += 1
-        lines = [f"{samples} samples"]
-        for title, counts in (("with callees", whole), ("self", own)):
+        lines = [f"{self._samples} samples, {self._samples * _STEP:.1f} s of CPU"]
+        for title, counts in (("with callees", self._whole), ("by itself", self._own)):
             lines += ["", title]
-            lines += [f"{count / max(1, samples):7.1%}  {name}" for name, count in counts.most_common(_TOP)]
+            lines += [f"{count / max(1, self._samples):7.1%}  {name}" for name, count in counts.most_common(_TOP)]
+        self._own, self._whole, self._samples = Counter(), Counter(), 0
         self._out.with_name(f"{self._out.name}.{self._number}").write_text("\n".join(lines) + "\n")
 
 
@@ -68,7 +55,8 @@ def main() -> None:
     """Start the sampler, then the module as if it had been started itself."""
     sampler = Sampler(Path(sys.argv[1]))
     signal.signal(signal.SIGUSR1, sampler.write)
-    threading.Thread(target=sampler.run, daemon=True, name="sampler").start()
+    signal.signal(signal.SIGPROF, sampler.count)
+    signal.setitimer(signal.ITIMER_PROF, _STEP, _STEP)
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
