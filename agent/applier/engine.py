@@ -25,7 +25,7 @@ from agent.applier.ownership import drift_of, flexible_paths
 from agent.applier.parts import Parts
 from agent.applier.repair import Repairer, is_foreign_policy
 from agent.applier.watcher import ClusterWatch, Watched
-from agent.applier.worker import CellWorker
+from agent.applier.worker import CellWorker, Slots
 from agent.audit.interfaces import RecorderPort
 from agent.isolation.interfaces import IsolationDriver, Prober
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchEvent, WatchType, ref_of
@@ -34,6 +34,7 @@ from agent.metrics.registry import AgentMetrics
 from agent.spool.interfaces import CellKey, StateDb
 from cellward.cells.render import namespace_of
 from cellward.documents.facts import ClusterFacts
+from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
 from cellward.telemetry.metrics import AGENT_CELL_OBJECTS, AGENT_CELL_READY, AGENT_CELLS, AGENT_ISOLATION
@@ -112,17 +113,22 @@ class CellEngine:
         self._by_ref: dict[ObjectRef, CellWorker] = {}
         self._refs_of: dict[CellKey, frozenset[ObjectRef]] = {}
         self._seen_refs: dict[str, set[ObjectRef]] = {}
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._slots = Slots.of(CONCURRENCY)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[CellKey, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Load what is durable, then watch and work until cancelled."""
+        await self._drop_unused_documents()
         for namespace in await self._given.state.inventory.namespaces():
             record = record_from_json(await self._given.state.inventory.get(namespace))
             self._reindex(self._worker(CellKey(*record.key), record).cell)
         for item in await self._given.state.items.list():
-            self._take(item)
+            try:
+                self._take(item)
+            except CellwardError as error:
+                # What a hub once sent must not keep the agent from starting (V16).
+                _log.error("desired-item-unusable", item="/".join(item.key), code=error.code, reason=error.message)
         self._judge()
         try:
             async with asyncio.TaskGroup() as group:
@@ -132,6 +138,20 @@ class CellEngine:
                 await self._watch.run()
         finally:
             self._group = None
+
+    async def _drop_unused_documents(self) -> None:
+        """Forget kept documents of deployments that others replaced; before any worker runs."""
+        state = self._given.state
+        keep: set[str] = set()
+        for item in await state.accepted.list():
+            keep |= {item.deployment_digest, *item.evidence}
+        for namespace in await state.inventory.namespaces():
+            record = record_from_json(await state.inventory.get(namespace))
+            keep |= {record.deployment_digest, record.release_digest}
+        try:
+            await state.blobs.keep_only(sorted(keep))
+        except CellwardError as error:
+            _log.warning("documents-not-dropped", code=error.code, reason=error.message)
 
     async def submit(self, item: DesiredItem) -> None:
         """Take a desired item; returns at once, the outcome comes by ``on_receipt``."""

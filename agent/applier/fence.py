@@ -98,6 +98,13 @@ class Fence:
             for (kind, name), wanted in self._expected.items()
             if (text := difference(wanted, self._live.get((kind, name))))
         }
+        # Without the chart's files there is nothing to compare with, and nothing would look intact.
+        problems |= {
+            f"{kind}/{name}": "is not among the chart's files"
+            for kind in KINDS
+            for name in NAMES
+            if (kind, name) not in self._expected
+        }
         problem = "; ".join(f"{name} {text}" for name, text in problems.items()) or None
         if problem == self._problem:
             return False

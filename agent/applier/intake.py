@@ -6,7 +6,7 @@ environment, this cluster and this sequence. Order of the checks: signatures, su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -28,7 +28,7 @@ from cellward.documents.facts import ClusterFacts
 from cellward.documents.floors import check_floor
 from cellward.documents.keyring import Verified, Verifier
 from cellward.documents.model import Approval, Deployment, Document, Release, Tombstone, payload_type_of
-from cellward.errors import CellwardError
+from cellward.errors import CellwardError, Unavailable
 from cellward.policy.errors import NO_VERIFIED_SET
 from cellward.policy.model import VerifiedSet
 from cellward.runtime.clock import Clock
@@ -44,23 +44,32 @@ D = TypeVar("D", bound=Document)
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCell:
-    """A Deployment that may run here, with its release; approvals are those that hold."""
+    """A Deployment that may run here, with its release; approvals are those that hold.
+
+    ``envelopes`` are the verified bytes by digest, to be kept once the Deployment is accepted.
+    """
 
     deployment: Verified[Deployment]
     release: Verified[Release]
     approvals: tuple[Verified[Approval], ...]
     policy: VerifiedSet
+    envelopes: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEnd:
-    """A Tombstone that holds here."""
+    """A Tombstone that holds here, and its verified bytes."""
 
     tombstone: Verified[Tombstone]
+    envelope: bytes
 
 
 class Intake:
-    """Fetches and verifies; writes nothing but the verified bytes themselves."""
+    """Fetches and verifies; writes nothing.
+
+    What was accepted is read from what is kept, so that it is finished without a hub. Anything else is asked of the
+    hub first: signatures may have been added to an envelope since, and the digest says nothing about them.
+    """
 
     def __init__(
         self,
@@ -89,15 +98,14 @@ class Intake:
         if current is None:
             raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
         now = await self._state.time_floor.advance(self._clock.now())
-        data = await self._fetch(item.deployment_digest)
         floor = await self._state.floors.get(*item.key)
         accepted = floor is not None and floor.digest == item.deployment_digest
+        data = await self._fetch(item.deployment_digest, kept=accepted)
         verifier = self._verifier(current)
         if _type_of(data) == payload_type_of(Tombstone.kind):
             end = verifier.verify(data, Tombstone, now=now, accepted=accepted)
             await self._check(item, end)
-            await self._state.blobs.put(end.digest, data)
-            return VerifiedEnd(end)
+            return VerifiedEnd(end, data)
         deployment = verifier.verify(data, Deployment, now=now, accepted=accepted)
         await self._check(item, deployment)
         if not deployment.document.cluster_selector.matches(self._facts()):
@@ -105,10 +113,12 @@ class Intake:
                 f"the clusterSelector of {item.deployment_digest} does not match the facts of {self._facts().name}",
                 object=item.deployment_digest,
             )
-        await self._state.blobs.put(deployment.digest, data)
-        release = await self._release(deployment.document, deployment.document.release_digest, now, accepted=accepted)
+        release, release_data = await self._release(
+            deployment.document, deployment.document.release_digest, now, accepted=accepted
+        )
         approvals = await self._approvals(item, deployment, verifier, now)
-        return VerifiedCell(deployment, release, approvals, current)
+        envelopes = {deployment.digest: data, release.digest: release_data}
+        return VerifiedCell(deployment, release, approvals, current, envelopes)
 
     async def fallback(self, deployment_digest: str) -> VerifiedCell | None:
         """Return the accepted Deployment with its fallback release in place of its own; None when it names none."""
@@ -116,25 +126,31 @@ class Intake:
         if current is None:
             raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
         now = await self._state.time_floor.advance(self._clock.now())
-        data = await self._fetch(deployment_digest)
+        data = await self._fetch(deployment_digest, kept=True)
         deployment = self._verifier(current).verify(data, Deployment, now=now, accepted=True)
         if deployment.digest != deployment_digest:
             raise DIGEST_MISMATCH(f"asked for {deployment_digest}, got {deployment.digest}", object=deployment_digest)
         if deployment.document.fallback is None:
             return None
-        release = await self._release(deployment.document, deployment.document.fallback, now, accepted=False)
-        return VerifiedCell(deployment, release, (), current)
+        release, kept = await self._release(deployment.document, deployment.document.fallback, now, accepted=False)
+        return VerifiedCell(deployment, release, (), current, {release.digest: kept})
 
     def _verifier(self, current: VerifiedSet) -> Verifier:
         signed = current.binding_set
         admitted = () if self._facts().production else signed.hub_attestation
         return Verifier(current.keyring, self._realm, signed.thresholds, hub_environments=admitted)
 
-    async def _fetch(self, digest: str) -> bytes:
+    async def _fetch(self, digest: str, *, kept: bool) -> bytes:
         held = await self._state.blobs.get(digest)
-        if held is not None:
+        if held is not None and kept:
             return held
-        data = await self._source.fetch_digest(digest, MAX_ENVELOPE)
+        try:
+            data = await self._source.fetch_digest(digest, MAX_ENVELOPE)
+        except Unavailable:
+            if held is None:
+                raise
+            data = None
+        data = held if data is None else data
         if data is None:
             raise DOCUMENT_MISSING(f"the hub does not have {digest}", object=digest)
         return data
@@ -162,11 +178,11 @@ class Intake:
 
     async def _release(
         self, deployment: Deployment, digest: str, now: datetime, *, accepted: bool
-    ) -> Verified[Release]:
+    ) -> tuple[Verified[Release], bytes]:
         current = self._policy.current
         if current is None:
             raise NO_VERIFIED_SET("the verified policy is gone")
-        data = await self._fetch(digest)
+        data = await self._fetch(digest, kept=accepted)
         release = self._verifier(current).verify(data, Release, now=now, accepted=accepted)
         if release.digest != digest:
             raise DIGEST_MISMATCH(f"asked for {digest}, got {release.digest}", object=digest)
@@ -177,8 +193,7 @@ class Intake:
                 f"{deployment.project}/{deployment.cell}",
                 object=digest,
             )
-        await self._state.blobs.put(digest, data)
-        return release
+        return release, data
 
     async def _approvals(
         self, item: DesiredItem, deployment: Verified[Deployment], verifier: Verifier, now: datetime
@@ -189,7 +204,7 @@ class Intake:
         for digest in item.evidence:
             if digest in known:
                 continue
-            data = await self._fetch(digest)
+            data = await self._fetch(digest, kept=False)
             if _type_of(data) != payload_type_of(Approval.kind):
                 continue
             try:

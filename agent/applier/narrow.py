@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import structlog
+
 from agent.applier.cell import Cell
 from agent.applier.intake import VerifiedEnd
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload, removal
 from agent.applier.parts import Parts
 from agent.isolation.driver import closed
+from cellward.documents.fields import format_time
 from cellward.documents.floors import Floor
+from cellward.errors import CellwardError
 from cellward.wire.codec import DesiredItem
+
+_log = structlog.get_logger()
 
 
 class Narrowing:
@@ -26,7 +32,7 @@ class Narrowing:
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
-        if cell.record.quarantined or not cell.record.objects:
+        if not cell.record.objects or (cell.record.quarantined and not _half_written(cell.record)):
             return
         await self._rewrite(cell, quarantined=True)
         await self._parts.recorder.record_or_count(
@@ -37,11 +43,16 @@ class Narrowing:
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Return to the isolation that was released; recorded before it is done, it is no narrowing."""
         if not cell.record.quarantined:
+            if _half_written(cell.record):
+                await self._rewrite(cell, quarantined=False)
             return
         await self._parts.recorder.record(
             "cell.release", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
+        if cell.record.rollout_started:
+            # What was cut off could not become healthy: the time it is given begins anew.
+            cell.record = replace(cell.record, rollout_started=format_time(self._parts.timer.now()))
         await self._rewrite(cell, quarantined=False)
 
     async def end(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str) -> None:
@@ -54,9 +65,12 @@ class Narrowing:
         details = {"deploymentDigest": end.tombstone.digest, "sequence": str(tombstone.sequence), "mode": kind}
         subject = f"Cell/{cell.record.namespace}"
         if cell.record.deployment_digest != end.tombstone.digest or cell.record.ending != kind:
+            # Nothing new on stale policy, least of all what cannot be undone: the signer may be revoked since (V8).
+            self._parts.gate.check_fresh(known=False)
             await self._parts.recorder.record(
                 "cell.remove", subject, "allow", correlation_id=correlation_id, revision=item.revision, details=details
             )
+            await self._parts.state.blobs.put(end.tombstone.digest, end.envelope)
             await self._parts.state.floors.set(*item.key, Floor(tombstone.sequence, end.tombstone.digest))
             await self._parts.state.accepted.put(item)
             ending = replace(
@@ -76,10 +90,13 @@ class Narrowing:
         for owned in cell.record.objects:
             if owned.role is not Role.ISOLATION:
                 continue
-            if quarantined:
-                changed.append(replace(owned, manifest=closed(owned.manifest), opened=owned.manifest))
-            elif owned.opened:
-                changed.append(replace(owned, manifest=owned.opened, opened={}))
+            # Without a baseline it is known to be not written yet, also to drift repair, until a write came through.
+            if quarantined and not owned.opened:
+                changed.append(replace(owned, manifest=closed(owned.manifest), opened=owned.manifest, baseline={}))
+            elif not quarantined and owned.opened:
+                changed.append(replace(owned, manifest=owned.opened, opened={}, baseline={}))
+            elif owned.uid and not owned.baseline:
+                changed.append(owned)
         record = replace(cell.record, quarantined=quarantined)
         for owned in changed:
             record = record.with_object(owned)
@@ -88,7 +105,13 @@ class Narrowing:
         self._parts.reindex(cell)
         for owned in changed:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
-        await self._parts.save(cell, cell.record)
+        try:
+            await self._parts.save(cell, cell.record)
+        except CellwardError as error:
+            # It stands on the cluster, and a full disk must not keep it from being recorded or counted (V13).
+            if not quarantined:
+                raise
+            _log.error("record-not-saved", namespace=cell.record.namespace, code=error.code)
 
     async def _remove(self, cell: Cell, *, with_data: bool) -> None:
         objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]
@@ -120,3 +143,8 @@ class Narrowing:
             cell.forget(owned.ref)
         if objects:
             await self._parts.save(cell, record)
+
+
+def _half_written(record: CellRecord) -> bool:
+    """Whether narrowing or its lifting was interrupted between two objects."""
+    return any(owned.role is Role.ISOLATION and owned.uid and not owned.baseline for owned in record.objects)

@@ -63,21 +63,24 @@ class Repairer:
         live = await self._cluster.look(owned.ref)
         if live is None:
             return Repair(await self._cluster.write(record, replace(owned, uid="")), "deleted")
-        if live["metadata"].get("deletionTimestamp"):
-            return None  # its end comes as an event of its own
         flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
         manager = self._cluster.identity(record.namespace).manager_of(owned.role)
-        anew = live["metadata"]["uid"] != owned.uid
-        cause = drift_of(live, owned.baseline, manager, flexible)
-        if anew:
+        # A finalizer can keep what is being deleted for ever, and it works on: its fields stay as released meanwhile.
+        ending = bool(live["metadata"].get("deletionTimestamp"))
+        other = live["metadata"]["uid"] != owned.uid
+        anew = other or not owned.baseline
+        cause = "not written yet" if anew else drift_of(live, owned.baseline, manager, flexible)
+        if other:
             cause = "never applied" if not owned.uid else f"made anew by {', '.join(managers_of(live))}"
-        if not cause:
-            return None
+        if not cause or (ending and other):
+            return None  # the end of an object comes as an event of its own
         try:
             return await self._take_back(record, owned, live, flexible, cause, anew=anew)
         except CellwardError as error:
             if error.code != KUBE_IMMUTABLE.code or owned.ref.kind in DATA:
                 raise
+            if ending:
+                return None
             return await self._replace(record, owned, live, cause)
 
     async def _take_back(

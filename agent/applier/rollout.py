@@ -110,7 +110,8 @@ class Rollout:
             cell.record,
             prune,
             signed_limit=verified.policy.binding_set.prune_limit,
-            confirmed=verified.deployment.document.confirm_prune,
+            # The way back was signed with the Deployment and removes only what that Deployment brought.
+            confirmed=len(prune.delete) if fallback else verified.deployment.document.confirm_prune,
         )
         return Change(item, verified, rendered, objects, prune, correlation_id, fallback)
 
@@ -201,9 +202,14 @@ class Rollout:
     async def _accept(self, change: Change) -> None:
         """The point of no return: the floor is durable before the first object of the release is written."""
         deployment = change.verified.deployment
+        if not change.fallback:
+            details = {"sequence": str(deployment.document.sequence)}
+            await self._record(change, "document.accept", "allow", details=details)
+        # Only now: what is merely offered, however well signed, takes no room.
+        for digest, envelope in change.verified.envelopes.items():
+            await self._parts.state.blobs.put(digest, envelope)
         if change.fallback:
             return
-        await self._record(change, "document.accept", "allow", details={"sequence": str(deployment.document.sequence)})
         await self._parts.state.floors.set(*change.item.key, Floor(deployment.document.sequence, deployment.digest))
         await self._parts.state.accepted.put(change.item)
 

@@ -1,7 +1,8 @@
 """One worker per cell: everything that changes a cell happens in its turn, one thing at a time.
 
-A newer desired item replaces one that was not taken up yet. Drift is repaired first, then the item is carried out, then
-health is judged; a turn of one cell never waits for another cell, but at most so many turns run at once.
+A newer desired item replaces one that was not taken up yet, also while its documents are still being fetched. Drift is
+repaired first, then the item is carried out, then health is judged. Repairs wait for nothing but other repairs: neither
+a hub that answers slowly nor the release of another cell stands in their way. Narrowing waits for nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from dataclasses import replace
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import structlog
 
 from agent.applier.cell import Cell
 from agent.applier.drift import DriftControl
 from agent.applier.errors import HELD, UNHEALTHY
-from agent.applier.intake import VerifiedEnd
+from agent.applier.intake import VerifiedCell, VerifiedEnd
 from agent.applier.interfaces import OnReceipt, OnStatus
 from agent.applier.model import CellRecord, Phase
 from agent.applier.narrow import Narrowing
@@ -37,13 +40,31 @@ _log = structlog.get_logger()
 _MAY_HEAL = ("kube/", "cell/namespace-not-ours", "cell/object-not-ours")
 _HEAL_SECONDS = 60.0
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How many cells may do the same kind of thing at once: fetch and verify, release or end, repair."""
+
+    fetch: asyncio.Semaphore
+    work: asyncio.Semaphore
+    repair: asyncio.Semaphore
+
+    @classmethod
+    def of(cls, number: int) -> Slots:
+        """Return slots for so many cells of each kind."""
+        return cls(asyncio.Semaphore(number), asyncio.Semaphore(number), asyncio.Semaphore(number))
+
+
+class _SupersededError(Exception):
+    """A newer item came while the documents of this one were being fetched."""
+
 
 class CellWorker:
     """Mailbox and turn of one cell."""
 
-    def __init__(
-        self, cell: Cell, parts: Parts, slots: asyncio.Semaphore, on_receipt: OnReceipt, on_status: OnStatus
-    ) -> None:
+    def __init__(self, cell: Cell, parts: Parts, slots: Slots, on_receipt: OnReceipt, on_status: OnStatus) -> None:
         self.cell = cell
         self.drift = DriftControl(parts, cell)
         self._parts = parts
@@ -54,6 +75,8 @@ class CellWorker:
         self._narrowing = Narrowing(parts)
         self._pending: DesiredItem | None = None
         self._retry_at: float | None = None
+        #: Before this no return to the fallback is tried, after one that did not come through.
+        self._judge_at = 0.0
         self._backoff = FullJitter(0.5, 30.0)
         self._wake = asyncio.Event()
         self._reported: CellReport | None = None
@@ -80,8 +103,7 @@ class CellWorker:
             await self._wait()
             self._wake.clear()
             try:
-                async with self._slots:
-                    await self._turn()
+                await self._turn()
             except CellwardError as error:
                 _log.warning("turn-interrupted", cell=self.cell.record.namespace, code=error.code, reason=error.message)
                 self._retry_later()
@@ -104,13 +126,13 @@ class CellWorker:
 
     def _deadline_at(self) -> float | None:
         record = self.cell.record
-        if not record.rollout_started or not record.settled:
+        if not record.rollout_started or not record.settled or record.quarantined:
             return None
         left = parse_time(record.rollout_started) + timedelta(seconds=record.deadline_seconds) - self._parts.timer.now()
-        return self._parts.timer.monotonic() + max(0.0, left.total_seconds())
+        return max(self._judge_at, self._parts.timer.monotonic() + max(0.0, left.total_seconds()))
 
     async def _turn(self) -> None:
-        await self.drift.repair_due()
+        await self._repair()
         if self._retry_at is not None and self._retry_at <= self._parts.timer.monotonic():
             self._retry_at = None
             self._pending = self._pending or self.cell.item
@@ -119,8 +141,48 @@ class CellWorker:
             self.cell.item = item
             self._retry_at = None
             await self._carry_out(item)
-        await self._judge_health()
+        with contextlib.suppress(_SupersededError):
+            await self._judge_health()
         await self._report()
+
+    async def _repair(self) -> None:
+        if self.drift.due_at() is not None:
+            async with self._slots.repair:
+                await self.drift.repair_due()
+
+    async def _beside_repair(self, fetching: Coroutine[Any, Any, T]) -> T:
+        """Await what depends on the hub, and repair drift meanwhile: a hub that stalls must not stop that.
+
+        Nothing of the cell may be changed by what is awaited. Raises _SupersededError when a newer item comes.
+        """
+        task = asyncio.ensure_future(self._fetch(fetching))
+        try:
+            while True:
+                self._wake.clear()
+                await self._repair()
+                if self._pending is not None:
+                    self.wake()
+                    raise _SupersededError
+                if task.done():
+                    return task.result()
+                await self._wait_beside(task)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            fetching.close()
+
+    async def _fetch(self, fetching: Coroutine[Any, Any, T]) -> T:
+        async with self._slots.fetch:
+            return await fetching
+
+    async def _wait_beside(self, task: asyncio.Future[Any]) -> None:
+        due = self.drift.due_at()
+        woken: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
+        try:
+            delay = None if due is None else max(0.0, due - self._parts.timer.monotonic())
+            await asyncio.wait({task, woken}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
 
     # -- items --------------------------------------------------------------------------------------------------------
 
@@ -128,6 +190,8 @@ class CellWorker:
         correlation_id = secrets.token_hex(8)
         try:
             refusals = await self._converge(item, correlation_id)
+        except _SupersededError:
+            return
         except CellwardError as error:
             refusal = refusal_of(error, item.deployment_digest)
             if is_passing(error):
@@ -160,11 +224,22 @@ class CellWorker:
         if running and record.settled:
             return ()
         await self._report_progress()
-        verified = await self._parts.intake.verify(item)
+        if running and record.fallback_active:
+            back = await self._beside_repair(self._parts.intake.fallback(item.deployment_digest))
+            if back is not None:
+                return await self._release(item, back, correlation_id, fallback=True)
+        verified = await self._beside_repair(self._parts.intake.verify(item))
         if isinstance(verified, VerifiedEnd):
-            await self._narrowing.end(cell, item, verified, correlation_id)
+            async with self._slots.work:
+                await self._narrowing.end(cell, item, verified, correlation_id)
             return ()
-        return await self._rollout.run(cell, item, verified, correlation_id)
+        return await self._release(item, verified, correlation_id)
+
+    async def _release(
+        self, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool = False
+    ) -> tuple[RefusalText, ...]:
+        async with self._slots.work:
+            return await self._rollout.run(self.cell, item, verified, correlation_id, fallback=fallback)
 
     async def _hold(self, item: DesiredItem, correlation_id: str, *, running: bool) -> None:
         """Withhold; what runs goes on running, under quarantine without any connection."""
@@ -173,7 +248,7 @@ class CellWorker:
         else:
             # Hold says nothing about isolation: a quarantine before it is lifted to what was released.
             await self._narrowing.lift(self.cell, item, correlation_id)
-        if running and item.hub_state == "hold":
+        if running and item.hub_state == "hold" and self.cell.record.settled:
             self.cell.blocked, self.cell.refusals = None, ()
             return
         text = "the hub quarantines the cell" if item.hub_state == "quarantine" else "the hub holds this deployment"
@@ -229,18 +304,23 @@ class CellWorker:
         cell, record = self.cell, self.cell.record
         if cell.remember_done():
             await self._parts.save(cell, cell.record)
-        if not record.settled or not record.rollout_started or record.ending:
+        # Under quarantine nothing becomes healthy; narrowing must not lead back to older content (§2).
+        if not record.settled or not record.rollout_started or record.ending or record.quarantined:
             return
         unhealthy = cell.unhealthy()
         if not unhealthy:
             await self._end_rollout("done", "")
             return
-        deadline = self._deadline_at()
-        over = deadline is not None and deadline <= self._parts.timer.monotonic()
-        if over or cell.has_failed():
+        deadline, now = self._deadline_at(), self._parts.timer.monotonic()
+        over = deadline is not None and deadline <= now
+        if over or (cell.has_failed() and self._judge_at <= now):
             await self._fall_back("; ".join(unhealthy[:5]))
 
     async def _end_rollout(self, decision: str, reason: str) -> None:
+        await self._record_health(decision, reason)
+        await self._parts.save(self.cell, _without_rollout(self.cell))
+
+    async def _record_health(self, decision: str, reason: str) -> None:
         cell = self.cell
         await self._parts.recorder.record(
             "cell.health",
@@ -250,23 +330,36 @@ class CellWorker:
             reason=reason,
             details={"deploymentDigest": cell.record.deployment_digest, "releaseDigest": cell.record.release_digest},
         )
-        await self._parts.save(cell, _without_rollout(cell))
 
     async def _fall_back(self, reason: str) -> None:
         """Go back to the release the Deployment names, once; without one stay degraded and say so."""
         cell, item = self.cell, self.cell.item
         error = UNHEALTHY(f"not healthy: {reason}", object=self._subject)
         cell.refusals = (refusal_of(error, self._subject),)
-        verified = None
-        if not cell.record.fallback_active:
-            verified = await self._parts.intake.fallback(cell.record.deployment_digest)
-        await self._end_rollout("failed", error.message)
-        if item is None or item.deployment_digest != cell.record.deployment_digest:
+        ours = item is not None and item.deployment_digest == cell.record.deployment_digest
+        if item is None or not ours or cell.record.fallback_active:
+            await self._end_rollout("failed", error.message)
+            if item is not None and ours:
+                await self._answer(item, cell.refusals, secrets.token_hex(8))
             return
         correlation_id = secrets.token_hex(8)
-        if verified is not None:
-            why = await self._rollout.run(cell, item, verified, correlation_id, fallback=True)
-            cell.refusals = (*cell.refusals, *why)
+        try:
+            verified = await self._beside_repair(self._parts.intake.fallback(item.deployment_digest))
+            # The rollout ends by that of the fallback, not before: an interruption would leave the failed release.
+            await self._record_health("failed", error.message)
+            why: tuple[RefusalText, ...] = ()
+            if verified is not None:
+                why = await self._release(item, verified, correlation_id, fallback=True)
+        except CellwardError as obstacle:
+            if is_passing(obstacle):
+                self._judge_at = self._parts.timer.monotonic() + self._backoff.next()
+                if not cell.record.settled:
+                    self._retry_later()
+                return
+            why = (refusal_of(obstacle, self._subject),)
+        if not cell.record.fallback_active:
+            await self._parts.save(cell, _without_rollout(cell))
+        cell.refusals = (*cell.refusals, *why)
         await self._answer(item, cell.refusals, correlation_id)
 
     # -- reports ------------------------------------------------------------------------------------------------------

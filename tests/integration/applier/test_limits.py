@@ -217,7 +217,7 @@ async def test_unhealthy_release_returns_to_its_fallback(world: World, admin: Ap
     await world.submit(item)
     await world.until(lambda: world.report(cell).release_digest == good and world.report(cell).phase == "degraded")
     assert world.report(cell).refusals[0].code == "cell/not-healthy"
-    assert not world.receipts[-1].accepted
+    await world.until(lambda: not world.receipts[-1].accepted)
     live = admin.get(_manifest(cell, "Deployment", "web", "apps/v1")).body
     assert live["spec"]["replicas"] == 0
 
