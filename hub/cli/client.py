@@ -144,7 +144,7 @@ def error_of(status: int, data: bytes, target: str) -> CellwardError:
     details = problem.get("details")
     details = {str(key): str(value) for key, value in details.items()} if isinstance(details, dict) else {}
     entry = known(str(problem["code"])) or _fallback(status)
-    error = entry(str(problem.get("detail", "")), hint=str(problem.get("hint", "")))
+    error = entry(str(problem.get("detail", "")), hint=str(problem.get("hint", "")) or None)
     return type(error)(str(problem["code"]), str(problem.get("title", "")), error.message, error.hint, details)
 
 

@@ -1,0 +1,141 @@
+"""The reference pages, the guides and the error catalogue say what is true of the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from cellward.cells.load import load_manifests
+from hub.cli.main import app
+from tools.generate import api, audit, cli, errors, metrics, settings
+from tools.generate.page import ROOT
+
+#: Pages people write by hand, where they may be wrong; generated ones are compared as a whole.
+GUIDES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(file for file in (ROOT / "docs").rglob("*.md") if "reference" not in file.parts),
+        *(ROOT / "examples").rglob("*.md"),
+        *(ROOT / "policies").glob("*.md"),
+        *(ROOT / "charts").rglob("*.md"),
+    ]
+)
+PAGES = sorted({*GUIDES, *(ROOT / "docs").rglob("*.md")})
+#: Rule ids the evaluator answers with itself share the room's name with codes.
+_RULES = {"policy/undefined", "policy/malformed-result", "policy/no-binding", "policy/environment-not-hosted"}
+_CODE = re.compile(r"[`\[]([a-z][a-z0-9-]*/[a-z0-9]+(?:-[a-z0-9]+)*)[`\]]")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def _ids(files: list[Path]) -> list[str]:
+    return [str(file.relative_to(ROOT)) for file in files]
+
+
+def test_v15_every_error_code_says_what_to_do_next() -> None:
+    """V15: a refusal names its next step, so no entry of the catalogue may leave it out."""
+    silent = [name for name, entry in errors.whole_catalogue().items() if not entry.hint.strip()]
+    assert silent == []
+
+
+def test_every_code_of_the_packages_is_in_the_catalogue() -> None:
+    """The page is made from every definition in the source, wherever a room keeps it."""
+    written = {
+        code
+        for package in errors.PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        for code in re.findall(r'= define\(\s*"([^"]+)"', file.read_text())
+    }
+    assert written == set(errors.whole_catalogue())
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=_ids(GUIDES))
+def test_every_error_code_in_a_guide_exists(guide: Path) -> None:
+    """A code somebody reads in a guide can be looked up."""
+    catalogue = errors.whole_catalogue()
+    rooms = {name.partition("/")[0] for name in catalogue}
+    unknown = [
+        name
+        for name in _CODE.findall(guide.read_text())
+        if name.partition("/")[0] in rooms and name not in catalogue and name not in _RULES and not _is_path(name)
+    ]
+    assert unknown == []
+
+
+def _is_path(name: str) -> bool:
+    return (ROOT / name).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_ids(PAGES))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """A relative link names a file of the tree."""
+    targets = [link.partition("#")[0] for link in _LINK.findall(page.read_text()) if "://" not in link]
+    assert [target for target in targets if target and not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("write", "names"),
+    [
+        (api.page, ["api.md"]),
+        (audit.page, ["audit-fields.md"]),
+        (cli.page, ["cli.md"]),
+        (errors.page, ["errors.md"]),
+        (metrics.page, ["metrics.md"]),
+        (settings.pages, ["config-agent.md", "config-hub.md"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_committed_pages_are_what_the_code_says(
+    write: Callable[[Path], None], names: list[str], tmp_path: Path
+) -> None:
+    """A page that drifted from the code is noticed, on any machine; the page of policy rules needs OPA (make check)."""
+    write(tmp_path)
+    for name in names:
+        made = (tmp_path / "docs" / "reference" / name).read_text()
+        assert made == (ROOT / "docs" / "reference" / name).read_text(), "run `make gen` and commit the result"
+
+
+def _blocks(guide: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", guide.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def _commands() -> Iterator[Any]:
+    for guide in GUIDES:
+        lines = [line for block in _blocks(guide, "console") for line in block.splitlines()]
+        for line in lines:
+            if line.startswith("$ cellward "):
+                name = f"{guide.relative_to(ROOT)}: {line}"
+                yield pytest.param(line.removeprefix("$ "), id=name)
+
+
+@pytest.mark.parametrize("line", list(_commands()))
+def test_every_command_of_a_guide_exists(line: str) -> None:
+    """The command is one of ``cellward``, and it has each option that the guide gives it."""
+    words = shlex.split(line.partition("|")[0].partition(">")[0], comments=True)[1:]
+    command: Any = typer.main.get_command(app)
+    while getattr(command, "commands", None):
+        assert words[0] in command.commands
+        command = command.commands[words.pop(0)]
+    known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_every_cell_of_a_guide_is_one() -> None:
+    """Cells shown in guides are read by the very loader that ``cellward apply`` uses."""
+    shown = [(guide, block) for guide in GUIDES for block in _blocks(guide, "yaml") if "kind: Cell" in block]
+    assert shown
+    for guide, block in shown:
+        assert load_manifests(block, str(guide)).cells
+
+
+def test_the_first_screen_of_the_readme_has_exactly_two_commands() -> None:
+    """A newcomer types two things; a third one would have to be worth it."""
+    screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
+    commands = [line for line in screen.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 2
+    assert commands[1] == "$ make demo"
