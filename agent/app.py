@@ -23,6 +23,7 @@ from agent.audit.statement import StatementKey
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.prober import UnprovedProber
 from agent.kube.client import KubeClient
+from agent.kube.interfaces import JSONObject
 from agent.link.audit_push import AuditPush
 from agent.link.channels import ChannelHolder
 from agent.link.client import LinkClient, Streams
@@ -36,12 +37,12 @@ from agent.metrics.page import MetricsPage
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.policy.service import EngineFacts, PolicyService
-from agent.ports import AgentPorts, PolicyRefresher
+from agent.ports import AgentPorts, PolicyRefresher, SignedReceipts
 from agent.settings import AgentSettings
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Approval, ClusterEndorsement, Deployment, Release, Tombstone, schema_of
-from cellward.errors import CellwardError, Unavailable
+from cellward.errors import CellwardError, InvalidInput, Unavailable, define
 from cellward.policy import trust
 from cellward.policy.errors import FOREIGN_REALM
 from cellward.policy.model import VerifiedSet
@@ -52,6 +53,13 @@ from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 
 _log = structlog.get_logger()
+
+NO_GUARDS = define(
+    "agent/no-guards",
+    InvalidInput,
+    "The chart's admission policies are not where the settings say.",
+    hint="Set guards_dir to the files of charts/cellward-agent that were installed in this cluster.",
+)
 #: Documents this agent understands, for Hello.
 _KINDS = (Release, Deployment, Approval, Tombstone, ClusterEndorsement)
 
@@ -189,7 +197,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
     link = await _link(base, facts, recorder, ports, gauges)
     engine.on_status = link.send_report
-    engine.on_receipt = link.send_receipt
+    engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
     return Agent(base, recorder, policy, engine, refresher, link, metrics)
 
 
@@ -215,7 +223,7 @@ def _engine(
             timer=base.clock,
             facts=lambda: facts,
             realm=base.settings.realm,
-            guards=load_guards(base.settings.guards_dir, base.settings.namespace),
+            guards=_guards(base.settings),
             agent_namespace=base.settings.namespace,
         )
     )
@@ -261,6 +269,14 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         status_interval=intervals.status,
         backoff=backoff,
     )
+
+
+def _guards(settings: AgentSettings) -> tuple[JSONObject, ...]:
+    """The chart's admission policies to compare the cluster's with; without them nothing could be found missing."""
+    guards = load_guards(settings.guards_dir, settings.namespace)
+    if not guards:
+        raise NO_GUARDS(f"{settings.guards_dir} holds no ValidatingAdmissionPolicy", directory=settings.guards_dir)
+    return guards
 
 
 async def _engine_facts(policy: PolicyService) -> EngineFacts:

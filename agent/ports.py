@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from agent.applier.engine import CellEngine
 from agent.audit.interfaces import RecorderPort, RefusalText
-from agent.link.interfaces import CellReport, CommandKind, CommandOutcome, CommandRequest, PolicyPosition
+from agent.audit.statement import StatementKey
+from agent.link.interfaces import (
+    CellReport,
+    CommandKind,
+    CommandOutcome,
+    CommandRequest,
+    LinkSender,
+    PolicyPosition,
+    ReceiptFacts,
+)
 from agent.policy.interfaces import ContentSource
 from agent.policy.service import PolicyService
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy.model import VerifiedSet
-from cellward.runtime.clock import Timer
+from cellward.runtime.backoff import FullJitter
+from cellward.runtime.clock import Clock, Timer
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem
 
@@ -45,13 +55,18 @@ def authority_of(verified: VerifiedSet | None, facts: ClusterFacts) -> str:
 
 @dataclass
 class PolicyRefresher:
-    """Root task: refreshes policy on a notice, and on a timer in case a notice was lost; records what came of it."""
+    """Root task: refreshes policy on a notice, and on a timer in case a notice was lost; records what came of it.
+
+    What failed is tried again with back-off: the hub tells of a version once, and neither a hub that was away in
+    between nor one that served something else under that version may keep policy from arriving.
+    """
 
     policy: PolicyService
     source: ContentSource
     recorder: RecorderPort
     timer: Timer
     interval: float
+    retry: FullJitter = field(default_factory=lambda: FullJitter(base=1.0, cap=30.0))
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _last_refusal: str = ""
 
@@ -61,17 +76,20 @@ class PolicyRefresher:
 
     async def run(self) -> None:
         """Refresh until cancelled; a refusal is recorded once, the set in force goes on deciding (V8)."""
+        pause = self.interval
         while True:
             try:
-                async with asyncio.timeout(self.interval):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+            else:
+                self.retry.reset()
             self._wake.clear()
-            await self.once()
+            pause = self.interval if await self.once() else min(self.interval, self.retry.next())
 
-    async def once(self) -> None:
-        """Refresh now."""
+    async def once(self) -> bool:
+        """Refresh now; returns whether what the hub serves was accepted."""
         try:
             accepted = await self.policy.refresh(self.source)
         except Unavailable as error:
@@ -88,6 +106,35 @@ class PolicyRefresher:
                 await self.recorder.record_or_count(
                     "policy.accept", "policy", "allow", reason=f"snapshot {accepted.snapshot_version} verified"
                 )
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipts:
+    """Signs each outcome of a desired item with the statement key before the link takes it; satisfies ``OnReceipt``."""
+
+    statement: StatementKey
+    link: LinkSender
+    clock: Clock
+    realm: str
+    uid: str
+
+    async def __call__(self, receipt: ReceiptFacts) -> None:
+        """Sign and send; the receipt is durable when this returns."""
+        signed = self.statement.receipt(
+            realm=self.realm,
+            uid=self.uid,
+            revision=receipt.revision,
+            project=receipt.project,
+            cell=receipt.cell,
+            environment=receipt.environment,
+            deployment_digest=receipt.deployment_digest,
+            accepted=receipt.accepted,
+            refusals=receipt.refusals,
+            at=self.clock.now(),
+        )
+        await self.link.send_receipt(replace(receipt, statement=signed))
 
 
 @dataclass
@@ -117,6 +164,7 @@ class AgentPorts:
         """Carry out resync, probe or diagnose (V2)."""
         match command.kind:
             case CommandKind.RESYNC:
+                self.engine.resync()
                 self.refresher.notice()
                 return CommandOutcome(ok=True)
             case CommandKind.DIAGNOSE:
