@@ -7,10 +7,12 @@ Two real control planes with simulated nodes, one hub, two agents that run with 
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,13 +121,29 @@ def open_stage(narrator: Narrator) -> Iterator[Stage]:
     """Make the directory and the empty stage; on the way out everything started is ended and the directory removed."""
     # Short on purpose: Unix sockets have paths of at most 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="cellward-demo-"))
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stage = Stage(directory, narrator)
-        try:
-            yield stage
-        finally:
-            _take_down(stage)
+    stage = Stage(directory, narrator)
+    try:
+        yield stage
+    finally:
+        with _uninterrupted():
+            try:
+                _take_down(stage)
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no further Ctrl-C cut the way out short, which is bounded in time: it would leave files behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_planes(stage: Stage) -> None:
