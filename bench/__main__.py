@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.numbers import Row, as_json, table
 from bench.procfs import machine
+from cellward.telemetry.logging import configure_logging
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -28,6 +29,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Run the benchmarks; exit 0 whatever the numbers are."""
     arguments = _arguments(given)
+    # In this process only what goes wrong is worth a line; hub and agents have logs of their own.
+    configure_logging("warning")
     result: dict[str, object] = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": machine()}
     rows: list[Row] = []
     if arguments.only != "single":

@@ -32,7 +32,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def name(pid: int) -> str:
+def comm(pid: int) -> str:
     """Return the short name of a process."""
     return (_PROC / str(pid) / "comm").read_text().strip()
 

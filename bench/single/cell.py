@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,8 @@ from cellward.documents.model import Release
 PROJECT = "bench"
 #: Objects of one cell, without its namespace and isolation.
 OBJECTS = 20
-_SERVICES = 5
+#: Its five services, each with a ServiceAccount, a ConfigMap, a Service and a Deployment.
+WORKLOADS = tuple(f"part-{number}" for number in range(5))
 _IMAGE = "docker.io/library/redis:7.4-alpine"
 
 _SERVICE = """\
@@ -25,7 +25,7 @@ _SERVICE = """\
       ports:
         redis: {{port: 6379}}
       config:
-        NUMBER: "{number}"
+        files: {{/etc/bench/number: "{number}"}}
       resources:
         requests: {{cpu: 10m, memory: 16Mi}}
         limits: {{cpu: 100m, memory: 32Mi}}
@@ -48,8 +48,8 @@ spec:
 
 def manifest(name: str) -> str:
     """Return the YAML of a cell."""
-    services = [_SERVICE.format(name=f"part-{number}", image=_IMAGE, number=number) for number in range(_SERVICES)]
-    return _CELL.format(name=name, project=PROJECT, components=textwrap.indent("".join(services), ""))
+    services = [_SERVICE.format(name=part, image=_IMAGE, number=number) for number, part in enumerate(WORKLOADS)]
+    return _CELL.format(name=name, project=PROJECT, components="".join(services))
 
 
 def rendered(facts: ClusterFacts, environment: str, name: str = "rendered") -> tuple[dict[str, Any], ...]:

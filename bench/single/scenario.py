@@ -22,9 +22,9 @@ from bench.admin import Admin
 from bench.author import Author
 from bench.installation import Installation
 from bench.numbers import Row, percentile
-from bench.procfs import children, name, usage
+from bench.procfs import children, comm, usage
 from bench.single import decision, drift
-from bench.single.cell import OBJECTS, PROJECT, manifest
+from bench.single.cell import OBJECTS, PROJECT, WORKLOADS, manifest
 from cellward.cells.render import namespace_of
 from tools.demo.processes import part
 from tools.parts.locate import path_of
@@ -120,7 +120,7 @@ def _idle(parts: _Parts) -> list[Row]:
 
 def _memory(parts: _Parts, key: str, when: str) -> list[Row]:
     pid = _pid(parts.agent)
-    opa = next((child for child in children(pid) if name(child) == "opa"), 0)
+    opa = next((child for child in children(pid) if comm(child) == "opa"), 0)
     return [
         Row(f"agent_rss_{key}", f"agent RSS without OPA, {when}", usage(pid).rss, "MB", 100 if key == "idle" else None),
         Row(f"opa_rss_{key}", f"OPA RSS, {when}", usage(opa).rss if opa else float("nan"), "MB"),
@@ -169,8 +169,8 @@ async def _apply_one(parts: _Parts, cell: str, digest: str, body: bytes) -> tupl
 
 def _drift(parts: _Parts) -> list[Row]:
     _say("tampering with images")
-    namespace = namespace_of(PROJECT, "cell-0", _ENVIRONMENT)
-    return drift.measure(parts.plane.admin, namespace, [f"part-{number}" for number in range(5)])
+    namespaces = [namespace_of(PROJECT, f"cell-{number}", _ENVIRONMENT) for number in range(_CELLS)]
+    return drift.measure(parts.plane.admin, [(space, name) for name in WORKLOADS for space in namespaces])
 
 
 def _pid(child: Child) -> int:
