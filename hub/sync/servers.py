@@ -37,6 +37,8 @@ from hub.sync.tls import RotatingLeaf
 
 _log = structlog.get_logger()
 DEFAULTS = SyncLimits()
+#: Seconds for calls other than Sync once every Sync stream has ended.
+_LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,11 @@ class LinkServer:
                 self._leaf.rotate_if_due()
                 await _wait(stop, self._limits.recheck)
         finally:
+            # No newcomers first: agents that were told to come back would otherwise come back here, and never be gone.
+            closing = asyncio.ensure_future(self._listener.server.stop(grace=grace + _LAST_WORDS))
             await self.link.drain(grace)
-            await self._listener.server.stop(grace=1.0)
+            await self._listener.server.stop(grace=_LAST_WORDS)
+            await closing
 
 
 class EnrolmentServer:

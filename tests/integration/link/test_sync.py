@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -338,6 +339,23 @@ async def test_shutdown_drains_the_streams() -> None:
     assert (await link.ended())[0] is grpc.StatusCode.OK
     await context.__aexit__(None, None, None)
     await channel.close()
+
+
+async def test_a_hub_that_goes_away_takes_no_newcomers() -> None:
+    """An agent that comes back while others still linger is turned away, or a fleet would keep a hub from ending."""
+    here = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, linger=1.5))
+    running = here.running()
+    await running.__aenter__()
+    agent, late = await joined(here), await joined(here, "eu-2")
+    async with agent.channel(here) as channel, stream(channel) as link:
+        await welcomed(link, agent)
+        leaving = asyncio.create_task(running.__aexit__(None, None, None))
+        await link.receive("drain")
+        async with opened(here, late) as newcomer:
+            assert (await newcomer.ended())[0] is grpc.StatusCode.UNAVAILABLE
+        assert not leaving.done()
+        assert (await link.ended())[0] is grpc.StatusCode.OK
+        await leaving
 
 
 async def test_the_hub_keeps_an_idle_stream_alive_and_ends_a_silent_one() -> None:
