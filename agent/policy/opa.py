@@ -15,9 +15,7 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +23,7 @@ import aiohttp
 import structlog
 from opa_client.opa_async import AsyncOpaClient
 
+from agent.policy.scratch import Scratch, sweep
 from cellward.policy.bundle import Bundle
 from cellward.policy.errors import ENGINE_UNAVAILABLE, EVALUATION_FAILED
 
@@ -119,7 +118,7 @@ class OpaProcess:
         self._binary = binary
         self._bundles = tuple(bundles)
         self._gate = gate
-        self._directory: Path | None = None
+        self._scratch: Scratch | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._client: _SocketClient | None = None
         self._lines: collections.deque[str] = collections.deque(maxlen=20)
@@ -133,7 +132,7 @@ class OpaProcess:
     @property
     def socket(self) -> Path | None:
         """The Unix socket."""
-        return None if self._directory is None else self._directory / "s"
+        return None if self._scratch is None else self._scratch.path / "s"
 
     @property
     def exited(self) -> bool:
@@ -150,7 +149,9 @@ class OpaProcess:
 
     async def _start(self) -> None:
         token = secrets.token_urlsafe(32)
-        directory = self._directory = Path(tempfile.mkdtemp(prefix="cellward-opa-"))
+        await asyncio.to_thread(sweep)
+        self._scratch = Scratch()
+        directory = self._scratch.path
         arguments = await asyncio.to_thread(self._prepare, directory, token)
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -245,9 +246,9 @@ class OpaProcess:
             if self._reader is not None:
                 await self._reader
         finally:
-            directory, self._directory = self._directory, None
-            if directory is not None:
-                shutil.rmtree(directory, ignore_errors=True)
+            scratch, self._scratch = self._scratch, None
+            if scratch is not None:
+                scratch.remove()
         for line in self._lines:
             _log.debug("policy-engine-said", line=line)
         self._lines.clear()

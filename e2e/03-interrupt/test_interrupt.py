@@ -82,7 +82,7 @@ def using(directory: Path) -> dict[int, str]:
 
 
 def nothing_left(directory: Path) -> None:
-    """Nothing runs that used the directory, and nothing is in it."""
+    """Nothing runs that used the directory, and nothing is in it, not even of parts that were killed."""
     assert using(directory) == {}
     assert sorted(str(path.relative_to(directory)) for path in directory.rglob("*")) == []
 

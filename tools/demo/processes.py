@@ -13,11 +13,19 @@ from tools.demo.narrate import StepFailedError
 from tools.stack.process import Child
 
 _ROOT = Path(__file__).resolve().parents[2]
+#: Engines make Unix sockets below, whose paths have at most 107 bytes.
+_MAX_SCRATCH = 70
 
 
 def environment(home: Path) -> dict[str, str]:
     """Environment of our processes: nothing of the caller's clusters, proxies or keys reaches them."""
-    return {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
+    found = {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
+    scratch = home / "tmp"
+    if len(str(scratch)) <= _MAX_SCRATCH:
+        # What a killed part leaves behind goes away with the stage.
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found["TMPDIR"] = str(scratch)
+    return found
 
 
 def part(name: str, arguments: list[str], log: Path, home: Path) -> Child:
