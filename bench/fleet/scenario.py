@@ -164,8 +164,8 @@ async def _join(fleet: Fleet) -> None:
     async with fleet.phase("join", f"{everyone} agents join at once"):
         began = await crew.go()
         await crew.until(lambda: len(crew.synced) == everyone, _PATIENCE)
-        joined = _since(began, crew.joined.values(), everyone)
-        synced = _since(began, crew.synced.values(), everyone)
+        joined = since(began, crew.joined.values(), everyone)
+        synced = since(began, crew.synced.values(), everyone)
     fleet.row(Row("joined", "agents joined", len(crew.joined), "agents", everyone, "least"))
     fleet.row(Row("join_all", f"{everyone} joins at once, last certificate", max(joined), "s", 15))
     fleet.row(Row("join_p50", "    p50", percentile(joined, 0.5), "s"))
@@ -193,7 +193,7 @@ async def _policy(fleet: Fleet) -> None:
             began = now()
             await fleet.admin.post("/policy/publications", body)
             await crew.until(lambda version=version: len(crew.verified[version]) == everyone, _PATIENCE)  # type: ignore[misc]
-            times = _since(began, crew.verified[version].values(), everyone)
+            times = since(began, crew.verified[version].values(), everyone)
         if number == 0:
             fleet.row(Row("policy_first", "first policy set verified by all", max(times), "s", note="whole set"))
         else:
@@ -219,7 +219,7 @@ async def _fan_out(fleet: Fleet) -> None:
             await fleet.admin.post("/documents", body)
             uploads.append(now() - began)
             await crew.until(lambda digest=digest: len(crew.acked[digest]) == everyone, _PATIENCE)  # type: ignore[misc]
-            times = _since(began, crew.acked[digest].values(), everyone)
+            times = since(began, crew.acked[digest].values(), everyone)
         p50s.append(percentile(times, 0.5))
         p99s.append(percentile(times, 0.99))
         await asyncio.sleep(_SETTLE)
@@ -242,7 +242,7 @@ async def _restart(fleet: Fleet, number: signal.Signals) -> None:
             return [at for at in crew.synced.values() if at > down]
 
         await crew.until(lambda: len(back()) == everyone, _PATIENCE)
-        times = _since(began, back(), everyone)
+        times = since(began, back(), everyone)
     key = number.name.lower()
     await asyncio.sleep(_SETTLE)
     note = f"{down - began:.1f} s to stop; {await fleet.admin.connected()} connected"
@@ -250,7 +250,7 @@ async def _restart(fleet: Fleet, number: signal.Signals) -> None:
     fleet.row(Row(f"restart_{key}_p50", "    p50", percentile(times, 0.5), "s"))
 
 
-def _since(began: float, times: Iterable[float], everyone: int) -> list[float]:
+def since(began: float, times: Iterable[float], everyone: int) -> list[float]:
     """Return seconds since ``began``; whoever is missing counts as not a number, and so does the whole maximum."""
     found = sorted(at - began for at in times)
     return found if len(found) == everyone else [math.nan, *found]
