@@ -1,7 +1,7 @@
 """Private directories of engines: made, locked while in use, and swept when the agent that made them was killed.
 
 SIGKILL leaves no time to tidy up, so each start looks for what an earlier agent of the same user left. A directory is
-in use as long as somebody holds the lock in it; process ids say nothing, because all agents in containers have the same.
+in use as long as somebody holds the lock in it; process ids say nothing, because agents in containers share theirs.
 """
 
 from __future__ import annotations

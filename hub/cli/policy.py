@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +28,8 @@ app = typer.Typer(no_args_is_help=True, help="Policy bundles and their bindings.
 
 #: File with bindings that is used when it lies beside the bundles.
 DEFAULT_BINDINGS = "bindings.yaml"
+#: Names the policy engine where it is not on PATH.
+OPA_VARIABLE = "CELLWARD_OPA"
 _TOP = {"bindings", "pruneLimit", "thresholds", "hubAttestation"}
 _FIELDS = {"name", "bundle", "selector", "mode", "stalenessSeconds", "onStale", "parameters"}
 
@@ -37,17 +41,22 @@ def publish(
     bindings: Annotated[
         Path | None, typer.Option(help="YAML with the bindings; default: bindings.yaml beside the bundles, or all.")
     ] = None,
+    opa: Annotated[
+        Path | None,
+        typer.Option(help="OPA, which compiles the bundles first; default: from PATH.", envvar=OPA_VARIABLE),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Build, sign and publish bundles, bindings and the keyring as one set."""
+    """Build, compile, sign and publish bundles, bindings and the keyring as one set."""
     from cellward.policy import publisher
     from hub.cli.keys import load_all
 
     place = local(home)
     trust = place.home.trust()
     archives, bundles = _build(directory)
+    _compile(bundles, opa)
     chosen = bindings or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
     binding_set = _bindings(trust.realm, chosen, bundles)
     keyring = _keyring(place.home)
@@ -131,6 +140,22 @@ def _build(directory: Path) -> tuple[list[bytes], list[Bundle]]:
         raise errors.BAD_FILE(f"{directory} has no .manifest, and no directory in it has one")
     archives = [build_bundle(path) for path in found]
     return archives, [read_bundle(archive) for archive in archives]
+
+
+def _compile(bundles: Sequence[Bundle], opa: Path | None) -> None:
+    """Compile as agents will; raises policy/does-not-compile, policy/roots-overlap, cli/bad-option.
+
+    Agents refuse what does not compile and go on with the set before it. Here it is known before anything is signed.
+    """
+    from cellward.policy.compile import Compiler
+
+    found = shutil.which(str(opa) if opa is not None else "opa")
+    if found is None and opa is not None:
+        raise errors.BAD_OPTION(f"{opa} is not a program", hint="Give --opa the path of the OPA binary.")
+    if found is None:
+        say(f"opa is not on PATH: the bundles were not compiled here (--opa or {OPA_VARIABLE} names it); agents will")
+        return
+    asyncio.run(Compiler(Path(found).resolve()).check(bundles, strict=True))
 
 
 def _bindings(realm: str, file: Path | None, bundles: Iterable[Bundle]) -> BindingSet:

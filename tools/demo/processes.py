@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.demo.narrate import StepFailedError
+from tools.parts.locate import path_of
 from tools.stack.process import Child
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,12 @@ class Cli:
             text=True,
             timeout=120,
             check=False,
-            env={**environment(self._home), "CELLWARD_HOME": str(self._home), "NO_COLOR": "1"},
+            env={
+                **environment(self._home),
+                "CELLWARD_HOME": str(self._home),
+                "CELLWARD_OPA": str(path_of("opa")),
+                "NO_COLOR": "1",
+            },
         )
         if done.returncode not in accept:
             said = (done.stderr.strip() or done.stdout.strip())[-1500:]

@@ -292,6 +292,48 @@ async def test_tombstone_ends_a_cell(installed: Cli, tmp_path: Path) -> None:
     assert items[-1].evidence == ()
 
 
+def _bundle(directory: Path, rego: str, roots: str = "base") -> str:
+    folder = directory / "base"
+    folder.mkdir()
+    named = {"cellward": {"name": "base", "version": "1.0.0", "entrypoint": f"{roots}/deny"}}
+    manifest = {"revision": "1.0.0", "roots": [roots], "rego_version": 1, "metadata": named}
+    (folder / ".manifest").write_text(json.dumps(manifest))
+    (folder / "base.rego").write_text(rego)
+    return str(folder)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("rego", "roots", "code"),
+    [
+        ("package base\n\ndeny contains x if { input.y }\n", "base", "policy/does-not-compile"),
+        ('package base\n\ndeny contains "x" if http.send({}).body\n', "base", "policy/does-not-compile"),
+        ("package system.authz\n\nallow := true\n", "system", "policy/bad-roots"),
+    ],
+    ids=["syntax", "calls-out", "roots-system"],
+)
+async def test_v16_what_does_not_compile_is_not_even_signed(
+    installed: Cli, tmp_path: Path, opa_binary: Path, rego: str, roots: str, code: str
+) -> None:
+    """V16: publish compiles as agents will; what is refused leaves the served set and the local floors as they were."""
+    before = (await installed("policy", "list", "-o", "json")).stdout
+    floors = (installed.home / "floors.json").read_bytes()
+    bundle = _bundle(tmp_path, rego, roots)
+    refused = await installed("policy", "publish", bundle, "--opa", str(opa_binary), code=2)
+    assert f"[{code}]" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert (await installed("policy", "list", "-o", "json")).stdout == before
+    assert (installed.home / "floors.json").read_bytes() == floors
+
+
+async def test_publish_without_the_engine_says_that_nothing_was_compiled(installed: Cli, tmp_path: Path) -> None:
+    """No OPA on this machine: publishing works and says what was not checked; a wrong --opa is a usage error."""
+    done = await installed("policy", "publish", str(STARTER), PATH=str(tmp_path))
+    assert "not compiled" in done.stderr
+    refused = await installed("policy", "publish", str(STARTER), "--opa", str(tmp_path / "none"), code=2)
+    assert "cli/bad-option" in refused.stderr
+
+
 async def test_policy_refresh_renews_the_snapshot_alone(installed: Cli) -> None:
     """Refresh moves the snapshot and nothing else; list shows bundles and bindings as signed."""
     before = json.loads((await installed("policy", "list", "-o", "json")).stdout)
