@@ -32,9 +32,9 @@ def page(out: Path) -> None:
     found = whole_catalogue()
     page = Page("Errors", "the catalogue in cellward/errors.py and every room's errors.py")
     page.text(
-        f"Every expected failure has a stable code, `room/what`. There are {len(found)}. The code is the same in the "
-        "command line, the API, the audit log and the agents' conditions. Rule ids of policies (`starter/…`) are not "
-        "error codes; see [policy rules](policy-rules.md)."
+        "Every expected failure has a stable code, `room/what`, the same in the command line, the API, the audit log "
+        "and the agents' conditions. Rule ids of policies (`starter/…`) are not error codes; see "
+        "[policy rules](policy-rules.md)."
     )
     page.heading("Classes")
     page.text("The class of a code alone decides what a caller sees.")
