@@ -188,7 +188,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         fleet=hub.fleet,
         changes=hub.store.changes,
         policy=PolicyPosition(hub.policy),
-        content=Content(hub.store.documents, hub.policy),
+        content=Content(hub.store.documents, hub.policy, hub.store.changes),
         audit=AuditIngest(hub.audit, hub.store.clusters.get),
         metrics=hub.fleet_metrics,
     )

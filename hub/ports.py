@@ -9,6 +9,7 @@ from datetime import timedelta
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
+from hub.store.changes import DOCUMENTS, POLICY, ChangeBus
 from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
 from hub.sync.interfaces import ClusterBinding
 
@@ -39,16 +40,22 @@ def _binding(row: ClusterRow) -> ClusterBinding:
 class Content:
     """``hub.sync`` serves bytes by digest: documents first, then policy targets; and TUF metadata.
 
-    What can never change (bytes of a digest, metadata of a version) is kept in bounded memory: after a change every
-    agent of the fleet asks for the same few. What is absent, and the newest of anything, is looked up each time.
+    Bytes of a digest and metadata of a version are kept in bounded memory: after a change every agent of the fleet asks
+    for the same few. All of it is forgotten when documents or policy change, in this process or another one: an
+    envelope may gain a signature, and a restored store may hold other metadata. What is absent, and the newest of
+    anything, is looked up each time.
     """
 
-    def __init__(self, documents: DocumentStore, policy: TufRepository, *, bound: int = CONTENT_BYTES) -> None:
+    def __init__(
+        self, documents: DocumentStore, policy: TufRepository, changes: ChangeBus, *, bound: int = CONTENT_BYTES
+    ) -> None:
         self._documents = documents
         self._policy = policy
         self._bound = bound
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._size = 0
+        self._changes = changes
+        self._stamp: tuple[int, ...] = ()
 
     async def by_digest(self, digest: str) -> bytes | None:
         """Document envelope or target."""
@@ -65,6 +72,10 @@ class Content:
         return self._recall((role, version)) or self._keep((role, version), await self._policy.fetch(role, version))
 
     def _recall(self, key: tuple[str, int]) -> bytes | None:
+        stamp = self._changes.stamp(DOCUMENTS, POLICY)
+        if stamp != self._stamp:
+            self._stamp, self._size = stamp, 0
+            self._kept.clear()
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)

@@ -1,20 +1,22 @@
 """Wakes whoever waits for a change. In this process at once; changes by others arrive as a change of everything.
 
-Topics: ``desired:<cluster>``, ``policy``, ``clusters``, ``audit``. A notification carries no content: whoever is woken
-reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what happens between two waits is
-one change per topic, so a slow subscriber never grows.
+Topics: ``desired:<cluster>``, ``documents``, ``policy``, ``clusters``, ``audit``. A notification carries no content:
+whoever is woken reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what happens between
+two waits is one change per topic, so a slow subscriber never grows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
 #: Topic of policy metadata.
 POLICY: Final = "policy"
+#: Topic of signed documents.
+DOCUMENTS: Final = "documents"
 #: Topic of the clusters' bindings and locks.
 CLUSTERS: Final = "clusters"
 #: Topic of the audit log.
@@ -52,6 +54,8 @@ class ChangeBus:
 
     def __init__(self) -> None:
         self._subscribers: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._counts: Counter[str] = Counter()
+        self._foreign = 0
 
     @asynccontextmanager
     async def subscribe(self, *topics: str) -> AsyncIterator[Subscription]:
@@ -70,9 +74,18 @@ class ChangeBus:
     def notify(self, topics: Iterable[str]) -> None:
         """Wake the subscribers of each topic; call after the change is durable."""
         for topic in topics:
+            self._counts[topic] += 1
             for subscription in self._subscribers.get(topic, ()):
                 subscription.add(topic)
 
+    def stamp(self, *topics: str) -> tuple[int, ...]:
+        """Return a value that differs once any of the topics, or anything by another process, has changed.
+
+        For what is remembered in memory: equal stamps say that nothing it was read from has changed since.
+        """
+        return (self._foreign, *(self._counts[topic] for topic in topics))
+
     def notify_all(self) -> None:
         """Wake every subscriber with all of its topics: another process has changed something."""
+        self._foreign += 1
         self.notify(tuple(self._subscribers))

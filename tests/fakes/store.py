@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cellward.runtime.clock import Clock, SystemClock
-from hub.store.changes import AUDIT, CLUSTERS, POLICY, ChangeBus, desired_topic
+from hub.store.changes import AUDIT, CLUSTERS, DOCUMENTS, POLICY, ChangeBus, desired_topic
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.errors import (
     CLUSTER_EXISTS,
@@ -139,8 +139,9 @@ class MemoryTokens:
 class MemoryDocuments:
     """Implements ``DocumentStore``."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, changes: ChangeBus) -> None:
         self._clock = clock
+        self._changes = changes
         self._rows: dict[str, DocumentRow] = {}
 
     async def put(self, document: DocumentRow) -> bool:
@@ -156,6 +157,7 @@ class MemoryDocuments:
             else:
                 received = document.received_at or self._clock.now()
                 self._rows[document.digest] = replace(document, received_at=received)
+        self._changes.notify([DOCUMENTS])
         return tuple(new)
 
     async def get(self, digest: str) -> DocumentRow | None:
@@ -410,7 +412,7 @@ class MemoryStore:
         self.changes = ChangeBus()
         self.clusters = MemoryClusters(clock, self.changes)
         self.tokens = MemoryTokens(clock)
-        self.documents = MemoryDocuments(clock)
+        self.documents = MemoryDocuments(clock, self.changes)
         self.desired = MemoryDesired(clock, self.changes, self.clusters)
         self.tuf = MemoryTuf(self.changes)
         self.audit = MemoryAudit(self.changes)

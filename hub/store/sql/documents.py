@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
+from hub.store.changes import DOCUMENTS
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.interfaces import DocumentRow, Page
 from hub.store.sql.database import Database, Transaction
@@ -37,7 +38,9 @@ class SqlDocuments:
         """Keep many, all or nothing."""
 
         async def job(tx: Transaction) -> tuple[bool, ...]:
-            return tuple([await self._put(tx, document) for document in batch])
+            kept = tuple([await self._put(tx, document) for document in batch])
+            tx.notify(DOCUMENTS)
+            return kept
 
         return await self._db.write(job)
 

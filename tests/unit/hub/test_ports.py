@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -38,7 +39,7 @@ class Counted:
     def content(self, bound: int = 1000) -> Content:
         """Return the port over it."""
         policy = TufRepository(self.store.tuf, Ed25519Signer.generate(), ManualClock(NOW))
-        return Content(self.store.documents, policy, bound=bound)
+        return Content(self.store.documents, policy, self.store.changes, bound=bound)
 
 
 def digest(letter: str) -> str:
@@ -93,3 +94,18 @@ async def test_memory_is_bounded(counted: Counted) -> None:
     asked = [read[7] for read in counted.reads]
     # b made room for c, and d for nobody: a and c are still there.
     assert asked == list("abcd")
+
+
+async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted) -> None:
+    """An envelope may gain a signature, and a restored store may hold other metadata under the same version."""
+    row = DocumentRow(digest("a"), "release", b"one signature", "shop")
+    await counted.store.documents.put(row)
+    content = counted.content()
+    assert await content.by_digest(digest("a")) == b"one signature"
+    await counted.store.documents.put(replace(row, envelope=b"two signatures"))
+    assert await content.by_digest(digest("a")) == b"two signatures"
+    await counted.store.tuf.put_metadata("snapshot", 3, b"planted")
+    assert await content.tuf("snapshot", 3) == b"planted"
+    counted.store.tuf._metadata.clear()
+    await counted.store.tuf.put_metadata("snapshot", 3, b"honest")
+    assert await content.tuf("snapshot", 3) == b"honest"
