@@ -304,12 +304,16 @@ class Rollout:
 
 
 def _carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> OwnedObject:
-    """Give a manifest the uid and baseline of the object that exists already; a completed job runs again if changed."""
+    """Give a manifest the uid of the object that exists already, and its baseline while nothing changes.
+
+    The old baseline of a changed manifest would make the object look as released when its write was interrupted. A
+    completed job runs again if it changed.
+    """
     old = known.get(owned.ref)
     if old is None:
         return owned
-    done = old.done and old.manifest == owned.manifest
-    return replace(owned, uid=old.uid, baseline=old.baseline, done=done)
+    same = old.manifest == owned.manifest
+    return replace(owned, uid=old.uid, baseline=old.baseline if same else {}, done=old.done and same)
 
 
 def _cell_labels(namespace: JSONObject) -> dict[str, str]:

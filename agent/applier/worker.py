@@ -209,9 +209,16 @@ class CellWorker:
         else:
             self.cell.blocked = None
             if self.cell.record.fallback_active:
-                return  # what was said when it fell back still holds
-            self.cell.refusals = ()
+                # What was said when it fell back still holds; after an interruption it is said now.
+                refusals = self._why_fallback()
+            self.cell.refusals = refusals
         await self._answer(item, refusals, correlation_id)
+
+    def _why_fallback(self) -> tuple[RefusalText, ...]:
+        if any(refusal.code == UNHEALTHY.code for refusal in self.cell.refusals):
+            return self.cell.refusals
+        error = UNHEALTHY("the release did not become healthy; its fallback runs", object=self._subject)
+        return (refusal_of(error, self._subject),)
 
     async def _converge(self, item: DesiredItem, correlation_id: str) -> tuple[RefusalText, ...]:
         cell, record = self.cell, self.cell.record

@@ -37,7 +37,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import Condition, HealthRegistry
-from cellward.wire.codec import facts_to_wire, item_from_wire, items_digest
+from cellward.wire.codec import DesiredItem, facts_to_wire, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
 from cellward.wire.version import FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
 
@@ -48,6 +48,8 @@ CONDITION = "hub-link"
 #: Keys in StateDb.meta.
 REVISION = "link.revision"
 HUB_EPOCH = "link.hub-epoch"
+#: Cells one hub may name to an agent; what it names beyond is left out, or it could fill memory and disk for good.
+MAX_ITEMS = 4096
 #: Seconds a successor session may take to be welcomed before the switch is given up for now.
 HANDOVER_TIMEOUT = 20.0
 
@@ -121,6 +123,8 @@ class LinkClient:
         self._full_resync = False
         self._asked_for_all = False
         self._listed: set[tuple[str, str, str]] = set()
+        #: Keys of the items held, None before they were read.
+        self._held: set[tuple[str, str, str]] | None = None
         self._hub_epoch = ""
         #: Sessions welcomed and failed since the start, for metrics.
         self.sessions_welcomed = 0
@@ -259,6 +263,8 @@ class LinkClient:
     async def _on_item(self, message: link_pb2.DesiredItem) -> None:
         item = item_from_wire(message)
         self._listed.add(item.key)
+        if not await self._has_room(item):
+            return
         try:
             await self._db.items.put(item)
         except CellwardError:
@@ -267,6 +273,17 @@ class LinkClient:
                 await self._ports.on_item(item)
             raise
         await self._ports.on_item(item)
+
+    async def _has_room(self, item: DesiredItem) -> bool:
+        """Whether the item may be kept; one of a cell known before always may."""
+        if self._held is None:
+            self._held = {held.key for held in await self._db.items.list()}
+        if item.key not in self._held and len(self._held) >= MAX_ITEMS:
+            message = f"the hub names more than {MAX_ITEMS} cells; the rest is left out"
+            self._health.set("desired-items", ok=False, code=ITEMS_DIFFER.code, message=message)
+            return False
+        self._held.add(item.key)
+        return True
 
     async def _on_mark(self, mark: link_pb2.RevisionMark) -> None:
         ours = items_digest(await self._db.items.list())
@@ -294,6 +311,7 @@ class LinkClient:
             if item.key not in self._listed and await self._ports.on_withdrawn(item):
                 _log.info("desired-item-withdrawn", project=item.project, cell=item.cell, environment=item.environment)
                 await self._db.items.remove(*item.key)
+                self._held = None
         return items_digest(await self._db.items.list())
 
     def _on_notice(self, version: int) -> None:

@@ -124,8 +124,11 @@ class IdentityKeeper:
         due = identity.received_unix + identity.lifetime * 0.5 * self._rng.uniform(0.9, 1.1)
         return max(0.0, due - self._timer.now().timestamp())
 
-    async def join(self) -> LinkIdentity:
-        """Spend the join token once; raises what the hub refused, or ``link/no-join-token``."""
+    async def join(self, name: str | None = None) -> LinkIdentity:
+        """Spend the join token once; raises what the hub refused, or ``link/no-join-token``.
+
+        ``name``: the name held so far, which selectors match and no hub may change (design §2).
+        """
         token = self._token()
         key = self._store.pending_key()
         request = enrolment_pb2.JoinRequest(
@@ -140,7 +143,7 @@ class IdentityKeeper:
                 answer = await enrolment_pb2_grpc.EnrolmentStub(channel).Join(request, timeout=CALL_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 raise status.error_of(error) from error
-        return self._accept(key, answer, name=None)
+        return self._accept(key, answer, name=name)
 
     async def renew(self) -> LinkIdentity:
         """Renew once over a channel of its own with the current certificate, and install the result."""
@@ -197,7 +200,7 @@ class IdentityKeeper:
             raise
         except CellwardError as refused:
             try:
-                return await self.join()
+                return await self.join(identity.name)
             except CellwardError as error:
                 ended = identity.not_after.isoformat()
                 raise CERTIFICATE_EXPIRED(

@@ -72,7 +72,8 @@ class SqliteFloors:
 def floors_digest(connection: sqlite3.Connection) -> str:
     """Digest over the canonical list of all floors, in key order."""
     rows: list[Any] = [[*key, floor.sequence, floor.digest] for key, floor in sorted(_floors(connection).items())]
-    return canonical.digest(canonical.encode(rows))
+    # Row by row: a document has a bound, the number of floors has not, and floors never go away.
+    return canonical.digest(b"[" + b",".join(canonical.encode(row) for row in rows) + b"]")
 
 
 def _floors(connection: sqlite3.Connection) -> dict[CellKey, Floor]:

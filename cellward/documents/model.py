@@ -169,10 +169,10 @@ def project_of(document: Document) -> str | None:
     return None if isinstance(document, ClusterEndorsement) else document.project
 
 
+#: Kinds of document this version reads.
+KINDS: frozenset[str] = frozenset(kind.kind for kind in (Release, Deployment, Approval, Tombstone, ClusterEndorsement))
 #: Schemas this version reads; an agent tells the hub in its Hello.
-SUPPORTED_SCHEMAS: frozenset[str] = frozenset(
-    schema_of(kind.kind) for kind in (Release, Deployment, Approval, Tombstone, ClusterEndorsement)
-)
+SUPPORTED_SCHEMAS: frozenset[str] = frozenset(schema_of(kind) for kind in KINDS)
 
 
 def parse_document(payload_type: str, payload: bytes) -> Document:

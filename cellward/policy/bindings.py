@@ -12,6 +12,7 @@ from typing import cast
 
 from cellward.documents import canonical
 from cellward.documents.facts import Selector
+from cellward.documents.model import KINDS
 from cellward.errors import CellwardError
 from cellward.policy.errors import BAD_BINDINGS, BINDINGS_TOO_NEW
 from cellward.policy.model import BINDINGS_SCHEMA, Binding, BindingSet, Mode, OnStale
@@ -140,6 +141,10 @@ def _choice(value: Mapping[str, object], name: str, choices: tuple[str, ...]) ->
 
 def _thresholds(value: object) -> dict[str, int]:
     thresholds = _object(value, "thresholds")
+    unknown = sorted(set(thresholds) - KINDS)
+    if unknown:
+        # A threshold that is never asked for would be one signature where two were meant.
+        raise BINDINGS_TOO_NEW(f"thresholds name kinds this version does not know: {', '.join(unknown)[:200]}")
     return {kind: _number(thresholds, kind, 1, 16) for kind in thresholds}
 
 

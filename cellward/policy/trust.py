@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from securesystemslib.signer import SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Timestamp
@@ -27,7 +30,8 @@ TIMESTAMP_MAX_LIFE = timedelta(hours=24)
 CLOCK_SKEW = timedelta(minutes=5)
 
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
-_SCHEMES = frozenset({"ed25519", "ecdsa-sha2-nistp256"})
+_ED25519 = "ed25519"
+_SCHEMES = frozenset({_ED25519, "ecdsa-sha2-nistp256"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +148,26 @@ def check_root(root: Root) -> None:
 
 
 def _check_keys(role: str, keys: Sequence[SSlibKey]) -> None:
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for key in keys:
         if key.scheme not in _SCHEMES:
             raise BAD_ROOT(f"role {role} has a key of scheme {key.scheme!r}, which is not known here")
-        public = "".join(str(key.keyval.get("public", "")).split())
+        public = _point_of(role, key)
         if public in seen:
             raise BAD_ROOT(f"role {role} lists one key under two ids, which would count twice", role=role)
         seen.add(public)
+
+
+def _point_of(role: str, key: SSlibKey) -> bytes:
+    """Return the key itself, whatever its encoding: letter case, line breaks and compression make other texts."""
+    text = str(key.keyval.get("public", ""))
+    try:
+        if key.scheme == _ED25519:
+            return ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)).public_bytes_raw()
+        found = serialization.load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BAD_ROOT(f"role {role} has a key that is not a public key", role=role) from error
+    return found.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def verify_set(source: MetadataSet) -> ParsedSet:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from cellward.documents import canonical
+from cellward.documents import canonical, names
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
 from cellward.wire.errors import BAD_MESSAGE
@@ -27,7 +27,7 @@ MAX_TEXT = 1024
 MAX_EVIDENCE = 64
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+_NAME_LIMITS = (names.PROJECT_MAX, names.CELL_MAX, names.ENVIRONMENT_MAX)
 _TO_STATE: dict[int, HubState] = {
     link_pb2.HUB_STATE_UNSPECIFIED: "run",
     link_pb2.HUB_STATE_RUN: "run",
@@ -81,9 +81,9 @@ def item_to_wire(item: DesiredItem) -> link_pb2.DesiredItem:
 
 def item_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
     """Item of a message; raises wire/bad-message. An unknown hub state is read as hold: narrower is always safe."""
-    for name in (message.project, message.cell, message.environment):
-        if not _LABEL.match(name):
-            raise BAD_MESSAGE(f"the desired item names {name[:80]!r}, which is not an RFC 1123 label")
+    for name, limit in zip((message.project, message.cell, message.environment), _NAME_LIMITS, strict=True):
+        if not names.is_name(name, limit):
+            raise BAD_MESSAGE(f"the desired item names {name[:80]!r}, which is no name of at most {limit} characters")
     if len(message.evidence) > MAX_EVIDENCE:
         raise BAD_MESSAGE(f"the desired item has {len(message.evidence)} pieces of evidence")
     for digest in (message.deployment_digest, *message.evidence):
@@ -102,7 +102,9 @@ def item_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
 def items_digest(items: Iterable[DesiredItem]) -> str:
     """Digest over what a set of items asks for, whatever their order and revisions; for comparison on resume."""
     rows = sorted([*item.key, item.deployment_digest, sorted(item.evidence), item.hub_state] for item in items)
-    return canonical.digest(canonical.encode({"items": rows, "schema": "cellward.items/v1"}))
+    # The canonical form of all rows, put together row by row: a document has a bound, the number of items has not.
+    body = b",".join(canonical.encode(row) for row in rows)
+    return canonical.digest(b'{"items":[' + body + b'],"schema":"cellward.items/v1"}')
 
 
 def check_digest(digest: str) -> str:

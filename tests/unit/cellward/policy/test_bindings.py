@@ -29,7 +29,7 @@ GOOD = BindingSet(
         ),
     ),
     prune_limit=7,
-    thresholds={"Release": 2},
+    thresholds={"release": 2},
     hub_attestation=("dev",),
 )
 
@@ -58,7 +58,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda top: top.update(bindings={}), "policy/bad-bindings"),
         (lambda top: top.update(bindings=top["bindings"] * 2), "policy/bad-bindings"),
         (lambda top: top.update(bindings=top["bindings"] * 65), "policy/bad-bindings"),
-        (lambda top: top.update(thresholds={"Release": 0}), "policy/bad-bindings"),
+        (lambda top: top.update(thresholds={"release": 0}), "policy/bad-bindings"),
         (lambda top: top.update(hubAttestation={"environments": "dev"}), "policy/bad-bindings"),
         (lambda top: top["bindings"][0].update(mode="off"), "policy/bad-bindings"),
         (lambda top: top["bindings"][0].update(mode=["enforce"]), "policy/bad-bindings"),
