@@ -138,6 +138,8 @@ class Crew:
             case "verified":
                 self.verified[int(event.what)].setdefault(event.agent, event.at)
             case "failed":
+                if event.what not in self.failures:
+                    sys.stderr.write(f"bench: {event.agent}: {event.what}\n")
                 self.failures[event.what] += 1
 
 

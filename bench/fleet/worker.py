@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,14 +46,20 @@ async def run(task: dict[str, str], common: FleetFacts) -> None:
     agents = [await SimulatedAgent.open(name, directory / name, common, _emit) for name in names]
     _emit("ready", "", "")
     await asyncio.to_thread(sys.stdin.readline)
-    running = [asyncio.create_task(agent.run(), name=name) for name, agent in zip(names, agents, strict=True)]
-    ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    await asyncio.wait({ended, *running}, return_when=asyncio.FIRST_COMPLETED)
+    running = [asyncio.create_task(_kept(name, agent)) for name, agent in zip(names, agents, strict=True)]
+    await asyncio.to_thread(sys.stdin.read)
     for one in running:
-        if one.done() and not one.cancelled() and one.exception() is not None:
-            _emit("failed", one.get_name(), repr(one.exception()))
         one.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _kept(name: str, agent: SimulatedAgent) -> None:
+    """Run one agent; an end of its own is told, and the others go on."""
+    try:
+        await agent.run()
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is told
+        text = "".join(traceback.format_exception(error))
+        _emit("failed", name, f"ended: {text[-1500:]}")
 
 
 def main() -> None:
