@@ -84,6 +84,9 @@ def item_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
     for name, limit in zip((message.project, message.cell, message.environment), _NAME_LIMITS, strict=True):
         if not names.is_name(name, limit):
             raise BAD_MESSAGE(f"the desired item names {name[:80]!r}, which is no name of at most {limit} characters")
+    if message.revision > canonical.MAX_INT:
+        # It goes into audit records: one that cannot be written would be a narrowing without a record.
+        raise BAD_MESSAGE(f"the desired item has revision {message.revision}, beyond 2^53")
     if len(message.evidence) > MAX_EVIDENCE:
         raise BAD_MESSAGE(f"the desired item has {len(message.evidence)} pieces of evidence")
     for digest in (message.deployment_digest, *message.evidence):

@@ -103,6 +103,14 @@ def test_v16_names_that_make_no_namespace_do_not_come_in(project: str, cell: str
     assert caught.value.code == "wire/bad-message"
 
 
+def test_v13_revision_that_no_record_can_carry_does_not_come_in() -> None:
+    """A quarantine with it would be done and its record refused."""
+    message = link_pb2.DesiredItem(revision=2**53, project="a", cell="c", environment="dev", deployment_digest=NOTHING)
+    with pytest.raises(CellwardError) as caught:
+        item_from_wire(message)
+    assert caught.value.code == "wire/bad-message"
+
+
 async def test_v16_item_in_the_state_that_cannot_be_used_does_not_stop_the_next_start(
     world: World, kube: FakeKube
 ) -> None:

@@ -112,3 +112,52 @@ def test_deleting_a_cell_namespace_is_not_stranded(admin: ApiClient, new_cell: N
     while admin.get(cell.namespace()).status != 404:
         assert time.monotonic() < deadline, admin.get(cell.namespace()).text
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("group", "version", "kind"),
+    [("cilium.io", "v2", "CiliumNetworkPolicy"), ("crd.projectcalico.org", "v1", "NetworkPolicy")],
+)
+def test_v10_policies_of_network_plugins_do_not_open_a_cell(
+    admin: ApiClient, new_cell: NewCell, group: str, version: str, kind: str
+) -> None:
+    """They add to NetworkPolicies, so whoever may write one could open what the agent keeps closed."""
+    plural = "networkpolicies" if kind == "NetworkPolicy" else "ciliumnetworkpolicies"
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"plural": plural, "kind": kind},
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                }
+            ],
+        },
+    }
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    assert admin.request("POST", definitions, crd).ok
+    try:
+        cell = new_cell()
+
+        def write(namespace: str) -> Answer:
+            body = {"apiVersion": f"{group}/{version}", "kind": kind, "metadata": {"name": "open"}}
+            return admin.request("POST", f"/apis/{group}/{version}/namespaces/{namespace}/{plural}", body)
+
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while (control := write("default")).status != 201:
+            assert time.monotonic() < deadline, control.message
+            time.sleep(0.1)
+        while (answer := write(cell.name)).ok:
+            assert time.monotonic() < deadline, "the guard never saw the new kind"
+            assert admin.request("DELETE", f"/apis/{group}/{version}/namespaces/{cell.name}/{plural}/open").ok
+            time.sleep(0.1)
+        _refused(answer, "cellward-isolation-guard")
+    finally:
+        assert admin.request("DELETE", f"{definitions}/{plural}.{group}").ok
