@@ -195,7 +195,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     policy.on_switch.append(decide_again)
     ports = AgentPorts(engine, policy, refresher, facts, base.health)
     gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
-    link = await _link(base, facts, recorder, ports, gauges)
+    link = gauges.link = await _link(base, facts, recorder, ports, gauges)
     engine.on_status = link.send_report
     engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
     return Agent(base, recorder, policy, engine, refresher, link, metrics)
@@ -317,10 +317,11 @@ async def main(settings: AgentSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    working = asyncio.create_task(_work(settings, stop), name="agent")
+    running = asyncio.Event()
+    working = asyncio.create_task(_work(settings, stop, running), name="agent")
     await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
-    if not working.done() and stop.is_set():
-        # Joining and waiting for the API server know nothing of ``stop``; supervised parts end by themselves.
+    if not working.done() and running.is_set():
+        # Supervised parts end by themselves; joining and waiting for an API server know nothing of ``stop``.
         await asyncio.wait({working}, timeout=15)
     working.cancel()
     stopping.cancel()
@@ -329,13 +330,15 @@ async def main(settings: AgentSettings) -> None:
         raise outcome
 
 
-async def _work(settings: AgentSettings, stop: asyncio.Event) -> None:
+async def _work(settings: AgentSettings, stop: asyncio.Event, running: asyncio.Event) -> None:
     backoff = FullJitter(settings.intervals.backoff_base, settings.intervals.backoff_cap)
     while not stop.is_set():
         try:
             async with open_agent(settings) as agent:
+                running.set()
                 await agent.run(stop)
         except Unavailable as error:
             # Typically an API server that restarts; a crash loop would only make the wait longer (V16).
+            running.clear()
             _log.warning("agent-waits", code=error.code, reason=error.message)
             await asyncio.sleep(backoff.next())

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.audit.recorder import Recorder
 from agent.link.channels import ChannelHolder
+from agent.link.client import LinkClient
 from agent.metrics.registry import AgentMetrics
 from agent.policy.service import PolicyService
 from agent.spool.interfaces import StateDb
@@ -34,6 +35,7 @@ class Gauges:
     policy: PolicyService
     channels: ChannelHolder
     timer: Timer
+    link: LinkClient | None = None
     _depth: int = 0
 
     async def run(self) -> None:
@@ -54,6 +56,11 @@ class Gauges:
         self.metrics.replace(names.AGENT_CONDITION, conditions)
         self.metrics.set(names.AGENT_LINK_CONNECTED, conditions.get(("hub-link",), 0.0))
         self.metrics.set(names.AGENT_SPOOL_RECORDS, self._depth)
+        self.metrics.total(names.AGENT_AUDIT_RECORDS, self.recorder.written, outcome="written")
+        self.metrics.total(names.AGENT_AUDIT_RECORDS, self.recorder.lost, outcome="lost")
+        if self.link is not None:
+            self.metrics.total(names.AGENT_LINK_SESSIONS, self.link.sessions_welcomed, outcome="welcomed")
+            self.metrics.total(names.AGENT_LINK_SESSIONS, self.link.sessions_failed, outcome="failed")
         identity = self.channels.identity
         if identity is not None:
             self.metrics.set(names.AGENT_CERTIFICATE_EXPIRY, identity.not_after_unix)

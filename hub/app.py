@@ -129,11 +129,22 @@ async def open_hub(settings: HubSettings) -> AsyncIterator[Hub]:
     store = await open_store(settings.database)
     try:
         hub = await _compose(settings, clock, keys, store)
-        await _first_admin(hub)
-        await hub.fleet.start()
-        yield hub
+        try:
+            await _first_admin(hub)
+            await hub.fleet.start()
+            await _record(hub, "hub.start")
+            yield hub
+            await _record(hub, "hub.stop")
+        finally:
+            await hub.audit.close()
     finally:
         await store.close()
+
+
+async def _record(hub: Hub, action: str) -> None:
+    """Record start and stop; before a realm is known there is no log to write to."""
+    if hub.current_realm.get() is not None:
+        await hub.audit.record(action, "hub", "done", actor="hub", details={"version": VERSION})
 
 
 async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, store: Store) -> Hub:

@@ -25,6 +25,12 @@ class AgentMetrics:
         counter = self._counters[metric.name]
         (counter.labels(**labels) if labels else counter).inc(amount)
 
+    def total(self, metric: Metric, value: float, /, **labels: str) -> None:
+        """Raise a counter to what a part counted since the start; a smaller value leaves it as it is."""
+        counter = self._counters[metric.name]
+        child = counter.labels(**labels) if labels else counter
+        child.inc(max(0.0, value - child._value.get()))  # noqa: SLF001 - the library offers no way to read it back
+
     def set(self, metric: Metric, value: float, /, **labels: str) -> None:
         """Set a gauge."""
         gauge = self._gauges[metric.name]

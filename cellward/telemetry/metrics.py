@@ -43,9 +43,6 @@ AGENT_POLICY_VERSION = Metric("cellward_agent_policy_version", "gauge", "Version
 AGENT_POLICY_EXPIRY = Metric(
     "cellward_agent_policy_expiry_timestamp_seconds", "gauge", "When the verified snapshot expires; 0 without one."
 )
-AGENT_DOCUMENTS = Metric(
-    "cellward_agent_documents", "counter", "Documents verified, by kind and result.", ("kind", "result")
-)
 AGENT_CELLS = Metric("cellward_agent_cells", "gauge", "Cells by phase.", ("phase",))
 AGENT_CELL_READY = Metric(
     "cellward_agent_cell_ready", "gauge", "1 when a cell is ready, else 0.", ("project", "cell", "environment")
@@ -66,7 +63,6 @@ AGENT_ISOLATION = Metric(
     "cellward_agent_isolation", "gauge", "1 for the measured state of a cell's isolation.",
     ("project", "cell", "environment", "state"),
 )  # fmt: skip
-AGENT_POLICY_ENGINE_RESTARTS = Metric("cellward_agent_policy_engine_restarts", "counter", "Restarts of the engine.")
 
 #: All metrics of the agent, in the order of the reference page.
 AGENT_METRICS: tuple[Metric, ...] = (
@@ -81,7 +77,6 @@ AGENT_METRICS: tuple[Metric, ...] = (
     AGENT_DECISION_SECONDS,
     AGENT_POLICY_VERSION,
     AGENT_POLICY_EXPIRY,
-    AGENT_DOCUMENTS,
     AGENT_CELLS,
     AGENT_CELL_READY,
     AGENT_CELL_OBJECTS,
@@ -89,5 +84,4 @@ AGENT_METRICS: tuple[Metric, ...] = (
     AGENT_DRIFT_REPAIRS,
     AGENT_DRIFT_SECONDS,
     AGENT_ISOLATION,
-    AGENT_POLICY_ENGINE_RESTARTS,
 )

@@ -98,7 +98,7 @@ class Status(Response):
     realm: str = Field(default="", description="Empty before a root was adopted.")
     clusters: int
     connected: int
-    cells: int = Field(description="Cells times clusters they are meant for.")
+    cells: int = Field(description="Cells times clusters they are meant for, without those ended by a tombstone.")
     cells_ready: int
     audit_size: int = 0
     components: list[Component]

@@ -1,8 +1,8 @@
 """Wakes whoever waits for a change. In this process at once; changes by others arrive as a change of everything.
 
 Topics: ``desired:<cluster>``, ``documents``, ``policy``, ``clusters``, ``audit``. A notification carries no content:
-whoever is woken reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what happens between
-two waits is one change per topic, so a slow subscriber never grows.
+whoever is woken reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what happens
+between two waits is one change per topic, so a slow subscriber never grows.
 """
 
 from __future__ import annotations

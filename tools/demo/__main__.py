@@ -42,7 +42,11 @@ def _closing(stage: Stage, summary: Summary) -> None:
 
 SCENES: tuple[Scene, ...] = (
     ("Control planes", "everything below happens on real API servers", lambda s, _: stages.start_planes(s)),
-    ("A hub", "it starts with four encrypted keys and no say over policy", lambda s, _: stages.start_hub(s)),
+    (
+        "A hub",
+        "its keys are encrypted at rest; none has a say over policy",
+        lambda s, _: stages.start_hub(s),
+    ),
     ("Keys and policy", "what widens is signed here, not on the hub", lambda s, _: main_job.keys_and_policy(s)),
     ("Two agents join", "agents dial out, and trust the root they were installed with", lambda s, _: main_job.join(s)),
     ("The shop is deployed", "isolation has to be proved before production runs", main_job.deploy_until_proof),

@@ -42,7 +42,7 @@ async def get_status(call: Call) -> schemas.Status:
         realm=realm.realm if realm is not None else "",
         clusters=len(clusters),
         connected=sum(view.connected for view in clusters),
-        cells=len(states),
+        cells=sum(state.phase != "removed" for state in states),
         cells_ready=sum(state.phase == "ready" for state in states),
         audit_size=head.size if head is not None else 0,
         components=components,

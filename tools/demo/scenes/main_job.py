@@ -113,7 +113,7 @@ def tolerate_and_deploy(stage: Stage) -> None:
 def wait_ready(stage: Stage) -> None:
     """Wait until every cell is ready on every cluster."""
     wanted = len(CELLS) * len(CLUSTERS)
-    wait_for("8 of 8 cells to be ready", lambda: len(stage.ready_cells()) == wanted, 40, stage.narrator)
+    wait_for("8 of 8 cells to be ready", lambda: len(stage.ready_cells()) == wanted, 90, stage.narrator)
 
 
 def refused_by_policy(stage: Stage, summary: Summary) -> None:
