@@ -320,3 +320,19 @@ async def test_v14_an_item_that_was_never_accepted_may_be_withdrawn(tmp_path: Pa
             assert [i.cell for i in await agent.db.items.list()] == ["b"]
     finally:
         await boot.__aexit__(None, None, None)
+
+
+async def test_v16_a_flood_of_items_has_an_end(
+    hub: FakeLinkHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub must not fill disk and memory with cells nobody signed; those known before go on."""
+    monkeypatch.setattr("agent.link.client.MAX_ITEMS", 2)
+    agent = await an_agent(hub, tmp_path)
+    async with agent.boot():
+        await until(agent.is_ok("hub-link"), "the link is up")
+        for cell in ("a", "b", "c", "d"):
+            hub.fleet.put("eu-1", item(cell))
+        await until(agent.has_code("desired-items", "link/items-differ"), "the rest is left out")
+        hub.fleet.put("eu-1", item("a", D3))
+        await until(lambda: (agent.ports.items[-1].cell, agent.ports.items[-1].deployment_digest) == ("a", D3), "known")
+        assert {one.cell for one in await agent.db.items.list()} == {"a", "b"}

@@ -86,3 +86,18 @@ async def test_v1_a_restart_while_the_hub_is_away_for_hours_does_not_wait_for_it
             identity = await agent.parts.keeper.obtain()
         assert identity.name == "eu-1"
         assert agent.has_code("certificate", "link/certificate-expired")()
+
+
+async def test_v3_a_hub_cannot_rename_a_cluster_by_letting_it_join_again(tmp_path: Path) -> None:
+    """Selectors and bindings match the name: it stays what it was, whatever certificate comes for a token."""
+    hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2))
+    async with hub.running():
+        _store_expired(hub, tmp_path / "state", hub.link.address)
+        token = await hub.invite("us-1")
+        agent = LinkedAgent(tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, token)
+        async with agent.boot():
+            await until(agent.has_code("certificate", "link/certificate-expired"), "the refusal is visible")
+            assert agent.parts.cluster_name() == "eu-1"
+        found = IdentityStore(tmp_path / "state").load()
+        assert found is not None
+        assert found.name == "eu-1"
