@@ -22,7 +22,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of fan-out and of policy (default: 5)")
     parser.add_argument("--no-audit", action="store_true", help="agents do not push their audit records")
     parser.add_argument("--only", choices=("fleet", "single"), help="one of the two parts")
-    parser.add_argument("--sample", type=Path, help="write what hub and load spent their time on to FILE.<n>")
+    parser.add_argument("--sample", type=Path, help="write what the hub spent its time on to FILE.<n>")
     return parser.parse_args(given)
 
 

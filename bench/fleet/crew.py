@@ -49,16 +49,15 @@ class Crew:
         self.refused: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
 
-    async def start(self, task: Mapping[str, str], *, sample: Path | None = None) -> None:
+    async def start(self, task: Mapping[str, str]) -> None:
         """Start the workers and wait until all have their agents' state open."""
         for number in range(self._processes):
             mine = self.names[number :: self._processes]
             file = self.directory / f"worker-{number}.json"
             file.write_text(json.dumps({**task, "directory": str(self.directory), "agents": ",".join(mine)}))
-            prefix = ["bench.sampled", f"{sample}-worker{number}"] if sample is not None else []
             log = (self.directory / f"worker-{number}.log").open("ab")
             worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *prefix, "bench.fleet.worker", str(file),
+                sys.executable, "-m", "bench.fleet.worker", str(file),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env=environment(self.directory), cwd=_ROOT,
             )  # fmt: skip

@@ -45,7 +45,7 @@ class Plan:
         workers: processes that hold them.
         rounds: rounds of fan-out and of policy after the first.
         audit: whether agents push their audit records.
-        sample: where to write what the hub's and workers' main threads did, None for not at all.
+        sample: where to write what the hub's main thread did, None for not at all.
     """
 
     agents: int = 1000
@@ -81,8 +81,7 @@ class Fleet:
             "load_cpu": round(self.crew.cpu() - before[2], 1),
         }
         if self.plan.sample is not None:
-            for pid in (self.hub.pid, *self.crew.pids()):
-                os.kill(pid, signal.SIGUSR1)
+            os.kill(self.hub.pid, signal.SIGUSR1)
 
     def row(self, row: Row) -> None:
         """Keep a number."""
@@ -149,7 +148,7 @@ async def _invite(fleet: Fleet) -> None:
         "environment": _ENVIRONMENT,
         "push_audit": "yes" if fleet.plan.audit else "no",
     }
-    await crew.start(task, sample=fleet.plan.sample)
+    await crew.start(task)
     fleet.row(Row("hub_rss_before", "hub RSS before the first agent", usage(hub.pid).rss, "MB"))
 
 
