@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from cellward.errors import InvalidInput, define
+from cellward.runtime.settings import FileSettings, check_address, load_settings_file
 
 INVALID_SETTINGS = define(
     "settings/invalid",
@@ -25,8 +25,6 @@ INVALID_SETTINGS = define(
 
 _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})\Z")
-_MAX_FILE = 256 * 1024
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -77,7 +75,7 @@ class IntervalSettings(_Strict):
     backoff_cap: Seconds = Field(default=30.0, description="Last bound of the full-jitter back-off.")
 
 
-class AgentSettings(BaseSettings):
+class AgentSettings(FileSettings):
     """Everything the agent is told at install."""
 
     model_config = SettingsConfigDict(
@@ -116,29 +114,17 @@ class AgentSettings(BaseSettings):
     @field_validator("enrolment_address")
     @classmethod
     def _address(cls, value: str) -> str:
-        return _checked_address(value)
+        return check_address(value)
 
     @field_validator("metrics_listen")
     @classmethod
     def _loopback(cls, value: str) -> str:
         if not value:
             return value
-        host = _checked_address(value).rpartition(":")[0]
+        host = check_address(value).rpartition(":")[0]
         if host not in {"127.0.0.1", "[::1]", "localhost"}:
             raise ValueError("must be on loopback: the agent opens no port outside its cluster (V1)")
         return value
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - signature of the base
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a stray .env file must not configure an agent
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment beat the file."""
-        return env_settings, init_settings
 
 
 def load_settings(path: Path) -> AgentSettings:
@@ -147,54 +133,4 @@ def load_settings(path: Path) -> AgentSettings:
     Raises:
         CellwardError: ``settings/invalid``, naming each field that is wrong.
     """
-    values = _read_yaml(path)
-    try:
-        return AgentSettings(**values)
-    except ValidationError as error:
-        problems = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False))
-        raise INVALID_SETTINGS(f"{path}: {problems}", file=path) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise INVALID_SETTINGS(f"{path} is larger than {_MAX_FILE} bytes", file=path)
-        values = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
-    except OSError as error:
-        raise INVALID_SETTINGS(f"{path} cannot be read: {error.strerror}", file=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise INVALID_SETTINGS(f"{path} is not valid YAML: {_first_line(error)}", file=path) from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise INVALID_SETTINGS(f"{path} must hold one mapping with string keys", file=path)
-    return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002
-        """Build a mapping, refusing duplicates."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _checked_address(value: str) -> str:
-    match = _ADDRESS.match(value)
-    if match is None or not 0 < int(match.group(2)) < 65536:
-        raise ValueError("must be host:port")
-    return value
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "(top)"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return load_settings_file(path, AgentSettings, INVALID_SETTINGS)

@@ -5,15 +5,14 @@ Addresses are ``host:port``. What is listened on and what is told to others are 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_settings import SettingsConfigDict
 
 from cellward.errors import InvalidInput, define
+from cellward.runtime.settings import FileSettings, check_address, load_settings_file
 
 BAD_SETTINGS = define(
     "hub/bad-settings",
@@ -22,17 +21,12 @@ BAD_SETTINGS = define(
     hint="Correct the fields named; docs/reference lists every setting.",
 )
 
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})\Z")
-_MAX_FILE = 256 * 1024
 #: The longest life of a TUF timestamp that agents accept, seconds (design §2).
 MAX_TIMESTAMP_LIFE = 24 * 3600
 
 
 def _address(value: str) -> str:
-    match = _ADDRESS.match(value)
-    if match is None or int(match.group(2)) > 65535:
-        raise ValueError("must be host:port")
-    return value
+    return check_address(value, least=0)
 
 
 def _address_or_empty(value: str) -> str:
@@ -73,7 +67,7 @@ class LimitSettings(_Strict):
     series_per_cluster: int = Field(default=20_000, ge=1, description="Most metric series of one cluster.")
 
 
-class HubSettings(BaseSettings):
+class HubSettings(FileSettings):
     """Everything the hub is told at start."""
 
     model_config = SettingsConfigDict(
@@ -122,18 +116,6 @@ class HubSettings(BaseSettings):
         """API address as told to others."""
         return self.advertise.api or self.listen.api
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - signature of the base
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a stray .env file must not configure a hub
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment beat the file."""
-        return env_settings, init_settings
-
 
 def load_settings(path: Path) -> HubSettings:
     """Read and check the settings file.
@@ -141,42 +123,4 @@ def load_settings(path: Path) -> HubSettings:
     Raises:
         CellwardError: ``hub/bad-settings``, naming each field that is wrong.
     """
-    values = _read_yaml(path)
-    try:
-        return HubSettings(**values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or '(top)'}: {item['msg']}"
-            for item in error.errors(include_url=False)
-        )
-        raise BAD_SETTINGS(f"{path}: {problems}", file=path) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise BAD_SETTINGS(f"{path} is larger than {_MAX_FILE} bytes", file=path)
-        values = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
-    except OSError as error:
-        raise BAD_SETTINGS(f"{path} cannot be read: {error.strerror}", file=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BAD_SETTINGS(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}", file=path) from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise BAD_SETTINGS(f"{path} must hold one mapping with string keys", file=path)
-    return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002
-        """Build a mapping, refusing duplicates."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    return load_settings_file(path, HubSettings, BAD_SETTINGS)

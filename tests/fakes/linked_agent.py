@@ -12,7 +12,6 @@ from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
 from agent.link.channels import ChannelHolder
 from agent.link.interfaces import AgentDescription, CellReport, CommandOutcome, CommandRequest, PolicyPosition
-from agent.link.service import LinkParts, build_link
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.settings import AgentSettings, FactSettings, IntervalSettings
@@ -21,6 +20,7 @@ from cellward.documents.facts import ClusterFacts
 from cellward.runtime.clock import SystemClock, Timer
 from cellward.runtime.health import Condition, HealthRegistry
 from cellward.wire.codec import DesiredItem
+from tests.fakes.link_parts import LinkParts, build_link
 
 
 @dataclass

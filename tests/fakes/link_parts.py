@@ -1,4 +1,4 @@
-"""Puts the parts of the link together; the composition root of the agent calls this once."""
+"""The parts of the link put together without the rest of an agent; ``agent.app`` composes the whole."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LinkParts:
         return identity.spiffe_id if identity is not None else ""
 
 
-def build_link(  # noqa: PLR0913 - the composition root names every part
+def build_link(
     settings: AgentSettings,
     description: AgentDescription,
     *,
