@@ -23,6 +23,7 @@ from agent.audit.statement import StatementKey
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.prober import UnprovedProber
 from agent.kube.client import KubeClient
+from agent.kube.errors import KUBE_FORBIDDEN, KUBE_THROTTLED, KUBE_UNAUTHENTICATED
 from agent.kube.interfaces import JSONObject
 from agent.link.audit_push import AuditPush
 from agent.link.channels import ChannelHolder
@@ -39,6 +40,7 @@ from agent.metrics.snapshot import take_snapshot
 from agent.policy.service import EngineFacts, PolicyService
 from agent.ports import AgentPorts, PolicyRefresher, SignedReceipts
 from agent.settings import AgentSettings
+from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Approval, ClusterEndorsement, Deployment, Release, Tombstone, schema_of
@@ -62,6 +64,8 @@ NO_GUARDS = define(
 )
 #: Documents this agent understands, for Hello.
 _KINDS = (Release, Deployment, Approval, Tombstone, ClusterEndorsement)
+#: Refusals of the API server that end without anybody's doing, beside its absence.
+_MAY_PASS = frozenset({KUBE_FORBIDDEN.code, KUBE_UNAUTHENTICATED.code, KUBE_THROTTLED.code})
 
 
 @dataclass
@@ -116,16 +120,26 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
         identity = await base.keeper.obtain()
         agent = await _compose(base, identity)
         try:
-            await agent.recorder.record_findings()
-            await agent.recorder.record("agent.start", "agent", "done", details={"version": VERSION})
-            for finding in agent.policy.findings:
-                await agent.recorder.record_or_count(
-                    "state.finding", "policy", "finding", code=finding.code, reason=finding.message
-                )
+            await _record_start(agent)
             yield agent
             await agent.recorder.record_or_count("agent.stop", "agent", "done")
         finally:
             await agent.policy.close()
+
+
+async def _record_start(agent: Agent) -> None:
+    """Record the start and what was found; a full spool keeps nobody from repairing and narrowing (V13)."""
+    recorder = agent.recorder
+    try:
+        await recorder.record_findings()
+    except CellwardError as error:
+        if error.code not in {FULL.code, UNWRITABLE.code}:
+            raise
+        # They stay in the state file and are chained at a later start.
+        _log.error("findings-not-recorded", code=error.code, reason=error.message)
+    await recorder.record_or_count("agent.start", "agent", "done", details={"version": VERSION})
+    for finding in agent.policy.findings:
+        await recorder.record_or_count("state.finding", "policy", "finding", code=finding.code, reason=finding.message)
 
 
 @asynccontextmanager
@@ -337,8 +351,11 @@ async def _work(settings: AgentSettings, stop: asyncio.Event, running: asyncio.E
             async with open_agent(settings) as agent:
                 running.set()
                 await agent.run(stop)
-        except Unavailable as error:
-            # Typically an API server that restarts; a crash loop would only make the wait longer (V16).
+        except CellwardError as error:
+            # Typically an API server that restarts, which refuses everybody until it has read its roles; a crash loop
+            # would only make the wait longer (V16).
+            if not isinstance(error, Unavailable) and error.code not in _MAY_PASS:
+                raise
             running.clear()
             _log.warning("agent-waits", code=error.code, reason=error.message)
             await asyncio.sleep(backoff.next())

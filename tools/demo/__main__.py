@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import sys
@@ -78,6 +80,10 @@ def run_scenes(stage: Stage, summary: Summary) -> None:
 def _show_logs(stage: Stage) -> None:
     for child in (*([stage.hub] if hasattr(stage, "hub") else []), *stage.agents.values()):
         sys.stderr.write(f"--- end of {child.log.name}\n{child.tail()}\n")
+    with contextlib.suppress(StepFailedError, AttributeError):
+        for state in stage.api.cell_states():
+            if state["phase"] != "ready":
+                sys.stderr.write(f"--- {state['cell']} on {state['cluster']}: {json.dumps(state)[:1500]}\n")
 
 
 def _stay(stage: Stage) -> None:
