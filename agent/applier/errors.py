@@ -82,6 +82,12 @@ POLICY_STALE = define(
     "The verified policy is too old for a new deployment.",
     hint="Publish a fresh snapshot (cellward policy refresh) and check that this cluster reaches the hub.",
 )
+POLICY_CHANGED = define(
+    "apply/policy-changed",
+    Unavailable,
+    "Policy or keyring changed while the release was being decided.",
+    hint="Nothing to do: it is verified and decided again on the new ones.",
+)
 GUARD_BROKEN = define(
     "apply/admission-guard",
     Unavailable,

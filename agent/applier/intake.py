@@ -18,6 +18,7 @@ from agent.applier.errors import (
     DOCUMENT_MISSING,
     ENVIRONMENT_NOT_HERE,
     ITEM_MISMATCH,
+    POLICY_CHANGED,
     PROJECT_NOT_ALLOWED,
     SELECTOR_DOES_NOT_MATCH,
 )
@@ -120,6 +121,12 @@ class Intake:
         envelopes = {deployment.digest: data, release.digest: release_data}
         return VerifiedCell(deployment, release, approvals, current, envelopes)
 
+    def check_current(self, policy: VerifiedSet) -> None:
+        """Raise apply/policy-changed unless what was verified and decided on is still the policy of this cluster."""
+        current = self._policy.current
+        if current is None or _content(current) != _content(policy):
+            raise POLICY_CHANGED("policy changed while the release was being decided")
+
     async def fallback(self, deployment_digest: str) -> VerifiedCell | None:
         """Return the accepted Deployment with its fallback release in place of its own; None when it names none."""
         current = self._policy.current
@@ -217,6 +224,11 @@ class Intake:
             if approval.digest == digest and subject == (item.project, deployment.digest, item.environment):
                 found.append(approval)
         return tuple(found)
+
+
+def _content(policy: VerifiedSet) -> tuple[object, ...]:
+    """Return what decides of a set; a new timestamp or snapshot alone changes nothing of it."""
+    return policy.keyring, policy.binding_set, policy.digests
 
 
 def _type_of(data: bytes) -> str:

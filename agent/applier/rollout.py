@@ -86,6 +86,8 @@ class Rollout:
         anew = await self._parts.cluster.preflight(
             cell.record, applied, replace_allowed=verified.release.document.replace
         )
+        # Namespace, probe and dry run took their time: a key revoked meanwhile must not come through any more.
+        self._parts.intake.check_current(verified.policy)
         await self._accept(change)
         await self._apply(cell, change, anew)
         await self._prune(cell, change)

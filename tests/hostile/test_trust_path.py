@@ -173,15 +173,15 @@ async def test_v13_narrowing_does_not_wait_for_documents_of_the_item_before(worl
 
 async def test_quarantine_is_not_opened_by_the_fallback_nor_leads_to_it(world: World, kube: FakeKube) -> None:
     """Cut off, nothing becomes healthy; that must neither reopen isolation nor bring older content (§2)."""
-    digest = await _failing(world, kube, service_yaml(replicas=1), 1)
+    digest = await _failing(world, kube, service_yaml(replicas=1), 4)
     await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
     await world.phase(CELL, "held")
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(4.5)
     assert (await kube.get(INSIDE))["spec"]["ingress"] == []
     assert world.report(CELL).version == "1.1.0"
     await world.engine.submit(world.item(CELL, digest))
-    await world.until(lambda: world.report(CELL).phase == "progressing")
-    assert (await kube.get(INSIDE))["spec"]["ingress"]
+    await world.until(lambda: kube._objects[INSIDE]["spec"]["ingress"] != [])
+    assert world.report(CELL).version == "1.1.0"
     await world.until(lambda: world.report(CELL).version == "1.0.0")
 
 
@@ -338,6 +338,23 @@ async def test_documents_nobody_needs_go_at_the_next_start(world: World, kube: F
     await world._start()
     assert await world.state.blobs.get(old) is None
     assert await world.state.blobs.get(new) is not None
+
+
+async def test_v8_key_revoked_while_the_release_is_on_its_way_does_not_come_through(world: World) -> None:
+    """Between decision and apply lie namespace, probe and dry run; the policy of that moment counts."""
+    probe = world.prober.probe
+
+    async def revoke(namespace: str) -> Any:
+        current = world.policy.current
+        assert current is not None
+        entry = dataclasses.replace(current.keyring.entries[0], state="compromised")
+        world.policy.current = dataclasses.replace(current, keyring=Keyring(REALM, 2, (entry,)), keyring_version=2)
+        return await probe(namespace)
+
+    world.prober.probe = revoke  # type: ignore[method-assign]
+    receipt = await world.deploy(cell_yaml(CELL), CELL)
+    assert receipt.refusals[0].code == "document/no-valid-signature"
+    assert await world.state.floors.get("shop", CELL, "dev") is None
 
 
 @pytest.mark.parametrize("verdict", ["keep", "refuse-new"])
