@@ -60,7 +60,7 @@ class Installation:
     """
 
     stage: Stage
-    agent: Child = field(init=False)
+    agent: Child = field(init=False, repr=False)
     version: int = 0
 
     @property
