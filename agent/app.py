@@ -44,7 +44,7 @@ from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Approval, ClusterEndorsement, Deployment, Release, Tombstone, schema_of
-from cellward.errors import CellwardError, InvalidInput, Unavailable, define
+from cellward.errors import CellwardError, InvalidInput, Refused, Unavailable, define
 from cellward.policy import trust
 from cellward.policy.errors import FOREIGN_REALM
 from cellward.policy.model import VerifiedSet
@@ -56,6 +56,12 @@ from cellward.version import VERSION
 
 _log = structlog.get_logger()
 
+OTHER_NAME = define(
+    "agent/other-name",
+    Refused,
+    "The hub issued a certificate for another cluster's name.",
+    hint="Invite this cluster under the name in its settings, remove the identity directory, and start the agent again.",
+)
 NO_GUARDS = define(
     "agent/no-guards",
     InvalidInput,
@@ -118,6 +124,12 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
     """
     async with _open_base(settings) as base:
         identity = await base.keeper.obtain()
+        if identity.name != settings.facts.name:
+            # Selectors and bindings match the name: it comes from here, as every fact, and the hub must agree with it.
+            raise OTHER_NAME(
+                f"the hub's certificate names {identity.name}, this cluster is {settings.facts.name}",
+                cluster=identity.name,
+            )
         agent = await _compose(base, identity)
         try:
             await _record_start(agent)
@@ -178,7 +190,7 @@ async def _open_base(settings: AgentSettings) -> AsyncIterator[Base]:
 
 async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     settings = base.settings
-    facts = _facts(settings, identity.name, base.db.uid)
+    facts = _facts(settings, base.db.uid)
     recorder = Recorder(
         base.db.audit,
         base.clock,
@@ -311,10 +323,10 @@ def _root(settings: AgentSettings) -> bytes:
     return root
 
 
-def _facts(settings: AgentSettings, name: str, uid: str) -> ClusterFacts:
+def _facts(settings: AgentSettings, uid: str) -> ClusterFacts:
     facts = settings.facts
     return ClusterFacts(
-        name=name,
+        name=facts.name,
         uid=uid,
         environments=facts.environments,
         production=facts.production,

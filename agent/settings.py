@@ -36,6 +36,10 @@ class _Strict(BaseModel):
 class FactSettings(_Strict):
     """Cluster facts (design §2): what bindings and selectors match."""
 
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="Name of this cluster, from the invitation; a certificate for another name is refused.",
+    )
     environments: tuple[str, ...] = Field(min_length=1, description="Environments this cluster hosts.")
     production: bool = Field(description="Whether production rules apply; has no default on purpose.")
     labels: dict[str, str] = Field(default_factory=dict, description="Free labels.")

@@ -50,15 +50,15 @@ def invite(  # noqa: PLR0913 - options of a command
     token = _mint(client, name, replace=replace_agent)
     place.home.write_trust(replace(trust, clusters={**trust.clusters, name: profile}))
     if agent_config is not None:
-        path = write_agent_config(agent_config, trust, profile, token)
+        path = write_agent_config(agent_config, name, trust, profile, token)
         print(path)
         say(f"start it with: cellward-agent run --config {shlex.quote(str(path))}")
     elif output is Format.table:
-        print(join_line(place.home, trust, profile, token))
+        print(join_line(place.home, name, trust, profile, token))
     elif output is Format.name:
         print(f"cluster/{name}")
     else:
-        show_data(chart_values(trust, profile, token), output)
+        show_data(chart_values(name, trust, profile, token), output)
         say(f"the token goes into Secret {SECRET}, key token; ask for it with -o table")
     say(f"the token is bound to {name} and expires at {token.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
@@ -162,7 +162,7 @@ def _mint(client: Client, name: str, *, replace: bool) -> schemas.JoinToken:
     return client.post(f"/clusters/{name}/join-tokens", schemas.JoinTokenRequest(replace=replace), schemas.JoinToken)
 
 
-def chart_values(trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> dict[str, Any]:
+def chart_values(name: str, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> dict[str, Any]:
     """Values of the agent's chart; only address and CA come from the hub."""
     repository, _, digest = trust.image.partition("@")
     return {
@@ -171,19 +171,20 @@ def chart_values(trust: Trust, profile: ClusterProfile, token: schemas.JoinToken
         "root": read_file(trust.root_file).decode(),
         "hub": {"enrolmentAddress": token.enrolment_address, "ca": token.hub_ca_pem},
         "join": {"tokenSecret": SECRET},
-        "facts": _facts(profile),
+        "facts": _facts(name, profile),
     }
 
 
-def join_line(home: Home, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> str:
+def join_line(home: Home, name: str, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> str:
     """One line for a shell with the new cluster's kubeconfig: a namespace, the token as a Secret, the chart."""
-    ca = home.write(f"join-{token.cluster}-ca.pem", token.hub_ca_pem.encode(), 0o644)
+    ca = home.write(f"join-{name}-ca.pem", token.hub_ca_pem.encode(), 0o644)
     repository, _, digest = trust.image.partition("@")
     settings = {
         "realm": trust.realm,
         "hub.enrolmentAddress": token.enrolment_address,
         "join.tokenSecret": SECRET,
         **({"image.repository": repository, "image.digest": digest} if trust.image else {}),
+        "facts.name": name,
         "facts.production": str(profile.production).lower(),
         "facts.region": profile.region,
         "facts.environments": "{" + ",".join(profile.environments) + "}",
@@ -208,7 +209,9 @@ def _escape(text: str, special: str) -> str:
     return "".join("\\" + char if char in special or char == "\\" else char for char in text)
 
 
-def write_agent_config(directory: Path, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> Path:
+def write_agent_config(
+    directory: Path, name: str, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken
+) -> Path:
     """Write what an agent outside Kubernetes needs: settings, root, CA and token; returns the settings' path."""
     import yaml
 
@@ -221,27 +224,28 @@ def write_agent_config(directory: Path, trust: Trust, profile: ClusterProfile, t
         "hub-ca.pem": token.hub_ca_pem.encode(),
         "join-token": token.token.encode() + b"\n",
     }
-    for name, data in files.items():
-        write_atomic(directory / name, data)
+    for file_name, data in files.items():
+        write_atomic(directory / file_name, data)
     path = directory / "agent.yaml"
     before = yaml.safe_load(path.read_bytes()) if path.exists() else {}
     settings = {
         **(before if isinstance(before, dict) else {}),
         "realm": trust.realm,
-        "display_name": token.cluster,
+        "display_name": name,
         "state_dir": str(directory / "state"),
         "root_file": str(directory / "root.json"),
         "enrolment_address": token.enrolment_address,
         "hub_ca_file": str(directory / "hub-ca.pem"),
         "join_token_file": str(directory / "join-token"),
-        "facts": _facts(profile),
+        "facts": _facts(name, profile),
     }
     write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())
     return path
 
 
-def _facts(profile: ClusterProfile) -> dict[str, Any]:
+def _facts(name: str, profile: ClusterProfile) -> dict[str, Any]:
     return {
+        "name": name,
         "environments": list(profile.environments),
         "production": profile.production,
         "labels": dict(profile.labels),

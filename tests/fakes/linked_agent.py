@@ -159,7 +159,7 @@ class LinkedAgent:
             enrolment_address=self.enrolment_address,
             hub_ca_file=self.directory / "hub-ca.pem",
             join_token_file=self.directory / "token",
-            facts=FactSettings(environments=("dev",), production=False),
+            facts=FactSettings(name="eu-1", environments=("dev",), production=False),
             intervals=IntervalSettings(
                 heartbeat=0.3, status=0.5, metrics=0.1, audit=0.05, backoff_base=0.05, backoff_cap=0.3
             ),

@@ -13,7 +13,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The agent's settings as YAML. */}}
 {{- define "cellward-agent.settings" -}}
-{{- $facts := dict "environments" .Values.facts.environments "production" .Values.facts.production "region" .Values.facts.region "labels" .Values.facts.labels "projects" .Values.facts.projects -}}
+{{- $facts := dict "name" .Values.facts.name "environments" .Values.facts.environments "production" .Values.facts.production "region" .Values.facts.region "labels" .Values.facts.labels "projects" .Values.facts.projects -}}
 {{- $settings := dict
   "realm" .Values.realm
   "state_dir" "/var/lib/cellward"

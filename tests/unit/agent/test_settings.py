@@ -16,7 +16,7 @@ GOOD: dict[str, object] = {
     "root_file": "/etc/cellward/root.json",
     "enrolment_address": "hub.example.org:7443",
     "hub_ca_file": "/etc/cellward/hub-ca.pem",
-    "facts": {"environments": ["dev"], "production": False},
+    "facts": {"name": "eu-1", "environments": ["dev"], "production": False},
 }
 
 
@@ -48,10 +48,10 @@ def test_the_environment_beats_the_file_field_by_field(tmp_path: Path, monkeypat
     [
         ({"realm": "abc"}, "realm"),
         ({"surprise": 1}, "surprise"),
-        ({"facts": {"environments": ["dev"]}}, "facts.production"),
-        ({"facts": {"environments": ["a--b"], "production": True}}, "facts.environments"),
-        ({"facts": {"environments": [], "production": True}}, "facts.environments"),
-        ({"facts": {"environments": ["dev"], "production": True, "extra": 1}}, "facts.extra"),
+        ({"facts": {"name": "eu-1", "environments": ["dev"]}}, "facts.production"),
+        ({"facts": {"name": "eu-1", "environments": ["a--b"], "production": True}}, "facts.environments"),
+        ({"facts": {"name": "eu-1", "environments": [], "production": True}}, "facts.environments"),
+        ({"facts": {"name": "eu-1", "environments": ["dev"], "production": True, "extra": 1}}, "facts.extra"),
         ({"enrolment_address": "hub.example.org"}, "enrolment_address"),
         ({"enrolment_address": "hub.example.org:99999"}, "enrolment_address"),
         ({"metrics_listen": "0.0.0.0:9090"}, "metrics_listen"),

@@ -78,12 +78,12 @@ def test_values_of_the_join_are_values_of_the_chart(trust: Trust) -> None:
         return set().union(*(names(value, f"{prefix}{key}.") for key, value in values.items()))
 
     chart = yaml.safe_load(CHART_VALUES.read_text())
-    assert names(chart_values(trust, FACTS, TOKEN)) <= names(chart)
+    assert names(chart_values("eu-1", trust, FACTS, TOKEN)) <= names(chart)
 
 
 def test_join_line_survives_a_shell(tmp_path: Path, trust: Trust) -> None:
     """The line is one line, and each value arrives whole."""
-    line = join_line(Home(tmp_path), trust, FACTS, TOKEN)
+    line = join_line(Home(tmp_path), "eu-1", trust, FACTS, TOKEN)
     words = shlex.split(line)
     assert "\n" not in line
     assert words.count("&&") == 2
@@ -161,5 +161,5 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
 
 def test_chart_version_goes_into_the_line(tmp_path: Path, trust: Trust) -> None:
     """A pinned chart stays pinned."""
-    line = join_line(Home(tmp_path), replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
+    line = join_line(Home(tmp_path), "eu-1", replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
     assert "--version 1.2.3" in line
