@@ -232,7 +232,7 @@ def _realm(hub: Installation) -> str:
 async def test_v6_spent_expired_and_unknown_tokens_are_refused(hub: Installation) -> None:
     """V6: a token is spent by one key; one that has expired or was never made says the same; nobody is bound by it."""
     here, realm = _here(hub), _realm(hub)
-    token = _invited(hub, "eu-5")
+    token, late = _invited(hub, "eu-5"), _invited(hub, "eu-8")
     first = BareAgent("eu-5")
     await first.join(here, token, realm=realm)
     before = held(hub)
@@ -240,11 +240,10 @@ async def test_v6_spent_expired_and_unknown_tokens_are_refused(hub: Installation
     assert await failure(BareAgent("eu-5").join(here, token, realm=realm)) == (denied, "store/token-spent")
     status, code = await failure(BareAgent("eu-5").join(here, "cwj_unknown", realm=realm))
     assert (status in {denied, grpc.StatusCode.UNAUTHENTICATED}, code) == (True, "authority/bad-token")
-    late = _invited(hub, "eu-5")
     with sqlite3.connect(hub.stage.hub_data / "hub.db", timeout=20) as database:
         changed = database.execute("UPDATE join_tokens SET expires_at='2020-01-01 00:00:00.000000'").rowcount
     assert changed >= 1
-    assert await failure(BareAgent("eu-5").join(here, late, realm=realm)) == (denied, "store/token-expired")
+    assert await failure(BareAgent("eu-8").join(here, late, realm=realm)) == (denied, "store/token-expired")
     assert held(hub) == before
     hub.stage.hub.check()
 
