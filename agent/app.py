@@ -60,7 +60,7 @@ OTHER_NAME = define(
     "agent/other-name",
     Refused,
     "The hub issued a certificate for another cluster's name.",
-    hint="Invite this cluster under the name in its settings, remove the identity directory, and start the agent again.",
+    hint="Invite this cluster under the name in its settings, remove its identity directory, start the agent again.",
 )
 NO_GUARDS = define(
     "agent/no-guards",

@@ -143,9 +143,11 @@ class AuditPush:
                 f"the hub acknowledged record {ack.seq} of epoch {ack.epoch}, it was sent {first.seq} to {last.seq}"
                 f" of epoch {first.epoch}"
             )
-        record = records[ack.seq - first.seq]
-        proof = Proof(ack.checkpoint, ack.leaf_index, list(ack.inclusion), list(ack.consistency))
-        new = accept(view, self._origin, record.data, proof)
+        freed = [record.data for record in records[: ack.seq - first.seq + 1]]
+        if ack.proved != len(freed):
+            raise LOG_REFUSED(f"the hub acknowledged {len(freed)} records and proves {ack.proved}")
+        proof = Proof(ack.checkpoint, ack.leaf_index, list(ack.range_proof), list(ack.consistency))
+        new = accept(view, self._origin, freed, proof)
         await self._spool.free(ack.epoch, ack.seq, new)
         return new
 

@@ -21,33 +21,35 @@ _PREFIX = "sha256:"
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What an acknowledgement says besides the sequence number."""
+    """What an acknowledgement says besides the sequence number; ``leaf_index`` is that of the last record."""
 
     note: bytes
     leaf_index: int
-    inclusion: Sequence[bytes]
+    range_proof: Sequence[bytes]
     consistency: Sequence[bytes]
 
 
-def accept(view: LogView, origin: str, record: bytes, proof: Proof) -> LogView:
-    """Return the new view when ``record`` is proved to be in a log that extends ``view``.
+def accept(view: LogView, origin: str, records: Sequence[bytes], proof: Proof) -> LogView:
+    """Return the new view when all of ``records`` are proved to stand in a log that extends ``view``.
 
     Args:
         view: the last accepted checkpoint, with the pinned key.
         origin: origin line of the log, derived from the realm.
-        record: exact bytes of the record with the acknowledged sequence number.
+        records: exact bytes of every record that is to be freed; a log that kept only the last one proves nothing.
         proof: from the acknowledgement.
 
     Raises:
         CellwardError: ``link/log-refused``.
     """
-    if max(len(proof.inclusion), len(proof.consistency)) > MAX_PROOF:
+    if len(proof.range_proof) > 2 * MAX_PROOF or len(proof.consistency) > MAX_PROOF:
         raise LOG_REFUSED("the proof is longer than any tree needs")
     try:
         head = checkpoint.verify_checkpoint(proof.note, origin, view.key_spki)
         if head.size < view.size:
             raise LOG_REFUSED(f"the log shrank from {view.size} to {head.size} records")
-        tree.verify_inclusion(tree.leaf_hash(record), proof.leaf_index, head.size, proof.inclusion, head.root)
+        first = proof.leaf_index - len(records) + 1
+        leaves = [tree.leaf_hash(record) for record in records]
+        tree.verify_range(leaves, first, head.size, proof.range_proof, head.root)
         if view.size:
             old_root = bytes.fromhex(view.root.removeprefix(_PREFIX))
             tree.verify_consistency(view.size, head.size, old_root, head.root, proof.consistency)

@@ -136,6 +136,26 @@ def inclusion_spans(index: int, size: int) -> tuple[Span, ...]:
     return tuple(reversed(spans))
 
 
+def range_spans(first: int, last: int, size: int) -> tuple[Span, ...]:
+    """Return the spans whose hashes prove leaves ``first`` to ``last`` (both included) in a tree of ``size``.
+
+    They are the subtrees of the RFC 6962 tree that the range does not touch, left to right; for one leaf the same as an
+    inclusion proof in another order.
+    """
+    if not 0 <= first <= last < size:
+        raise OUT_OF_TREE(f"leaves {first} to {last} are not in a tree of {size}", index=last, size=size)
+    spans: list[Span] = []
+    waiting = [Span(0, size)]
+    while waiting:
+        span = waiting.pop()
+        if span.end <= first or last < span.start:
+            spans.append(span)
+        elif not (first <= span.start and span.end <= last + 1):
+            middle = span.start + _split(span.end - span.start)
+            waiting += [Span(middle, span.end), Span(span.start, middle)]
+    return tuple(spans)
+
+
 def consistency_spans(old: int, new: int) -> tuple[Span, ...]:
     """Return the spans whose hashes prove that a tree of ``new`` extends one of ``old`` (RFC 6962 §2.1.2)."""
     if not 0 <= old <= new:
@@ -160,6 +180,11 @@ def consistency_spans(old: int, new: int) -> tuple[Span, ...]:
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """Return the inclusion proof of a leaf from all leaf hashes."""
     return tuple(root_of(leaves[a:b]) for a, b in inclusion_spans(index, len(leaves)))
+
+
+def range_proof(leaves: Sequence[bytes], first: int, last: int) -> tuple[bytes, ...]:
+    """Return the proof of a range of leaves from all leaf hashes."""
+    return tuple(root_of(leaves[a:b]) for a, b in range_spans(first, last, len(leaves)))
 
 
 def consistency_proof(leaves: Sequence[bytes], old: int) -> tuple[bytes, ...]:
@@ -190,6 +215,29 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         fn, sn = fn >> 1, sn >> 1
     if sn != 0 or result != root:
         raise BAD_PROOF(f"leaf {index} is not in the tree of {size} with this root")
+
+
+def verify_range(leaves: Sequence[bytes], first: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
+    """Check that leaf hashes stand side by side from index ``first`` on in the tree; raises audit/bad-proof.
+
+    Unlike the inclusion of the last one, this says of every record that it is there.
+    """
+    last = first + len(leaves) - 1
+    if not leaves or not 0 <= first <= last < size or any(len(hash_) != HASH_SIZE for hash_ in (*leaves, *proof)):
+        raise BAD_PROOF(f"leaves {first} to {last} cannot be in a tree of {size}")
+    spans = range_spans(first, last, size)
+    outside = dict(zip(spans, proof, strict=False))
+
+    def hash_of(span: Span) -> bytes:
+        if span in outside:
+            return outside[span]
+        if span.end - span.start == 1:
+            return leaves[span.start - first]
+        middle = span.start + _split(span.end - span.start)
+        return node_hash(hash_of(Span(span.start, middle)), hash_of(Span(middle, span.end)))
+
+    if len(proof) != len(spans) or hash_of(Span(0, size)) != root:
+        raise BAD_PROOF(f"leaves {first} to {last} are not side by side in the tree of {size} with this root")
 
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:

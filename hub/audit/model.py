@@ -24,7 +24,11 @@ class AuditBatchIn:
 
 @dataclass(frozen=True, slots=True)
 class AuditAckOut:
-    """What is durable, and the proof. With ``refused_code`` nothing of the batch was taken."""
+    """What is durable, and the proof. With ``refused_code`` nothing of the batch was taken.
+
+    ``range_proof`` covers the last ``proved`` records up to ``seq``; a batch whose repeated records lie apart in the
+    log is acknowledged piece by piece.
+    """
 
     epoch: int
     seq: int
@@ -34,6 +38,8 @@ class AuditAckOut:
     consistency: tuple[bytes, ...] = ()
     refused_code: str = ""
     expected_seq: int = 0
+    proved: int = 0
+    range_proof: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,15 @@ class HubEvent:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a request ended: last durable (epoch, seq), and the log index of that record (None when there is none)."""
+    """Where a request ended: (epoch, seq) of a durable record, and its log index (None when there is none).
+
+    ``count`` records up to that one stand side by side in the log; a batch of repeats may end before its last record.
+    """
 
     epoch: int
     seq: int
     index: int | None
+    count: int = 1
 
 
 class Refusal(Exception):
@@ -213,13 +217,12 @@ class Plan:
             cause = GAP(f"record {batch.first_seq} came, {expected} was expected", expected=expected)
             raise Refusal(cause, expected, finding=True)
         repeats = min(expected - batch.first_seq, len(batch.leaves))
-        index = await self._compare(batch, chain, repeats)
+        indexes = await self._compare(batch, chain, repeats)
         fresh = batch.leaves[repeats:]
         if fresh and fresh[0].record.prev != chain.head:
             cause = FORK(f"record {fresh[0].record.seq} does not follow the record that is in the log")
             raise Refusal(cause, expected, finding=not chain.forked)
-        for leaf in fresh:
-            index = self._add(leaf)
+        indexes += [self._add(leaf) for leaf in fresh]
         new = replace(chain, cluster=batch.cluster)
         if fresh:
             new = replace(new, seq=batch.last_seq, head=fresh[-1].digest)
@@ -227,21 +230,24 @@ class Plan:
             new = replace(new, checkpoint=batch.envelope, checkpoint_seq=batch.statement.seq)
         if new != chain:
             self.chains[chain.origin, chain.epoch] = new
-        seq = batch.last_seq if batch.leaves else chain.seq
-        if index is None and seq:
-            index = (await self._store.chain_records(chain.origin, chain.epoch, seq, seq))[0].index
-        return Placed(chain.epoch, seq, index)
+        if indexes:
+            run = next((n for n in range(1, len(indexes)) if indexes[n] != indexes[n - 1] + 1), len(indexes))
+            return Placed(chain.epoch, batch.first_seq + run - 1, indexes[run - 1], run)
+        if not chain.seq:
+            return Placed(chain.epoch, 0, None)
+        stored = await self._store.chain_records(chain.origin, chain.epoch, chain.seq, chain.seq)
+        return Placed(chain.epoch, chain.seq, stored[0].index)
 
-    async def _compare(self, batch: Batch, chain: AuditChain, repeats: int) -> int | None:
-        """Compare repeated records byte for byte with the log; return the index of the last one."""
+    async def _compare(self, batch: Batch, chain: AuditChain, repeats: int) -> list[int]:
+        """Compare repeated records byte for byte with the log; return their indexes."""
         if repeats <= 0:
-            return None
+            return []
         first = batch.first_seq
         stored = await self._store.chain_records(chain.origin, chain.epoch, first, first + repeats - 1)
         if [row.record for row in stored] != [leaf.data for leaf in batch.leaves[:repeats]]:
             cause = FORK(f"records {first} to {first + repeats - 1} are in the log with other bytes")
             raise Refusal(cause, chain.seq + 1, finding=not chain.forked)
-        return stored[-1].index
+        return [row.index for row in stored]
 
     def _planned(self, origin: str) -> AuditChain | None:
         planned = [chain for (name, _), chain in self.chains.items() if name == origin]

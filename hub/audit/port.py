@@ -64,6 +64,8 @@ class AuditIngest:
             consistency=ack.consistency,
             refused_code=ack.refused_code,
             expected_seq=ack.expected_seq,
+            proved=ack.proved,
+            range_proof=ack.range_proof,
         )
 
 

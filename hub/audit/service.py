@@ -117,7 +117,14 @@ class AuditLog:
             leaf_index=placed.index or 0,
             inclusion=await self._tree.inclusion(placed.index, head.edge) if placed.index is not None else (),
             consistency=await self._tree.consistency(known, head.edge) if known <= head.edge.size else (),
+            proved=placed.count if placed.index is not None else 0,
+            range_proof=await self._range(placed, head.edge),
         )
+
+    async def _range(self, placed: Placed, edge: Edge) -> tuple[bytes, ...]:
+        if placed.index is None:
+            return ()
+        return await self._tree.range(placed.index - placed.count + 1, placed.index, edge)
 
     async def append_hub(  # noqa: PLR0913 - one record has this many fields
         self,

@@ -19,6 +19,7 @@ from cellward.audit.tree import (
     inclusion_spans,
     node_hash,
     nodes_of,
+    range_spans,
     span_hash,
 )
 from hub.store.interfaces import AuditStore, TileKey
@@ -130,6 +131,10 @@ class LogTree:
     async def inclusion(self, index: int, edge: Edge) -> tuple[bytes, ...]:
         """Return the proof that leaf ``index`` is in the tree at an edge."""
         return await self._hashes(inclusion_spans(index, edge.size), edge)
+
+    async def range(self, first: int, last: int, edge: Edge) -> tuple[bytes, ...]:
+        """Return the proof that leaves ``first`` to ``last`` are in the tree at an edge."""
+        return await self._hashes(range_spans(first, last, edge.size), edge)
 
     async def consistency(self, old: int, edge: Edge) -> tuple[bytes, ...]:
         """Return the proof that the tree at an edge extends the one of ``old`` leaves."""

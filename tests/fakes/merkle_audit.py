@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cellward.audit.checkpoint import Checkpoint, log_origin, sign_checkpoint
-from cellward.audit.tree import consistency_proof, inclusion_proof, leaf_hash, root_of
+from cellward.audit.tree import consistency_proof, inclusion_proof, leaf_hash, range_proof, root_of
 from cellward.audit.vkey import format_vkey
 from cellward.identity.keys import spki_of
 from cellward.wire.v1 import telemetry_pb2
@@ -51,10 +51,10 @@ class MerkleAudit:
         if self.drop_acks:
             self.drop_acks -= 1
             raise ConnectionError("the acknowledgement got lost")
-        return self.prove(batch, self._index[cluster, batch.epoch, last], last)
+        return self.prove(batch, self._index[cluster, batch.epoch, last], last, len(batch.records))
 
-    def prove(self, batch: telemetry_pb2.AuditBatch, index: int, seq: int) -> telemetry_pb2.AuditAck:
-        """Make the acknowledgement of one record."""
+    def prove(self, batch: telemetry_pb2.AuditBatch, index: int, seq: int, count: int = 1) -> telemetry_pb2.AuditAck:
+        """Make the acknowledgement of ``count`` records that end with one."""
         hashes = [leaf_hash(leaf) for leaf in self.leaves]
         known = min(batch.known_tree_size, len(hashes))
         return telemetry_pb2.AuditAck(
@@ -64,4 +64,6 @@ class MerkleAudit:
             leaf_index=index,
             inclusion=inclusion_proof(hashes, index),
             consistency=consistency_proof(hashes, known),
+            proved=count,
+            range_proof=range_proof(hashes, index - count + 1, index),
         )

@@ -72,10 +72,12 @@ class AuditAck(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     REFUSED_CODE_FIELD_NUMBER: _builtins.int
     EXPECTED_SEQ_FIELD_NUMBER: _builtins.int
+    PROVED_FIELD_NUMBER: _builtins.int
+    RANGE_PROOF_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Epoch."""
     seq: _builtins.int
-    """Highest sequence number that is durable."""
+    """Highest sequence number that is durable and covered by range_proof."""
     checkpoint: _builtins.bytes
     """C2SP checkpoint (signed note) of the log that contains it."""
     leaf_index: _builtins.int
@@ -84,6 +86,8 @@ class AuditAck(_message.Message):
     """Set when the batch was not taken: gap, fork, or a record that does not parse."""
     expected_seq: _builtins.int
     """With refused_code: the next sequence number the hub expects."""
+    proved: _builtins.int
+    """How many records, ending with seq and standing side by side in the log, range_proof covers."""
     @_builtins.property
     def inclusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """RFC 6962 inclusion proof of that record."""
@@ -91,6 +95,10 @@ class AuditAck(_message.Message):
     @_builtins.property
     def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """RFC 6962 consistency proof from known_tree_size."""
+
+    @_builtins.property
+    def range_proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Hashes of the subtrees left and right of those records, from left to right: proof that every one of them is there."""
 
     def __init__(
         self,
@@ -103,10 +111,12 @@ class AuditAck(_message.Message):
         consistency: _abc.Iterable[_builtins.bytes] | None = ...,
         refused_code: _builtins.str = ...,
         expected_seq: _builtins.int = ...,
+        proved: _builtins.int = ...,
+        range_proof: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "epoch", b"epoch", "expected_seq", b"expected_seq", "inclusion", b"inclusion", "leaf_index", b"leaf_index", "refused_code", b"refused_code", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "epoch", b"epoch", "expected_seq", b"expected_seq", "inclusion", b"inclusion", "leaf_index", b"leaf_index", "proved", b"proved", "range_proof", b"range_proof", "refused_code", b"refused_code", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

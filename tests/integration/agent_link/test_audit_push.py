@@ -125,10 +125,30 @@ def _beyond(log: MerkleAudit, ack: telemetry_pb2.AuditAck) -> None:
 def _unsigned(log: MerkleAudit, ack: telemetry_pb2.AuditAck) -> None:
     other = MerkleAudit(REALM)
     other.leaves = log.leaves
-    ack.CopyFrom(other.prove(telemetry_pb2.AuditBatch(epoch=ack.epoch, known_tree_size=3), ack.leaf_index, ack.seq))
+    ack.CopyFrom(
+        other.prove(telemetry_pb2.AuditBatch(epoch=ack.epoch, known_tree_size=3), ack.leaf_index, ack.seq, ack.proved)
+    )
 
 
-@pytest.mark.parametrize("lie", [_smaller, _rewritten, _not_included, _beyond, _unsigned])
+def _only_the_last(log: MerkleAudit, ack: telemetry_pb2.AuditAck) -> None:
+    """Keep the last record of the batch alone, and claim all of them."""
+    other = MerkleAudit(REALM)
+    other.key, other.leaves = log.key, [*log.leaves[:3], log.leaves[-1]]
+    batch = telemetry_pb2.AuditBatch(epoch=ack.epoch, known_tree_size=3)
+    claimed = ack.proved
+    ack.CopyFrom(other.prove(batch, 3, ack.seq))
+    ack.proved = claimed
+
+
+def _proves_fewer(log: MerkleAudit, ack: telemetry_pb2.AuditAck) -> None:
+    """Prove the last record honestly, and acknowledge the whole batch with it."""
+    ack.CopyFrom(log.prove(telemetry_pb2.AuditBatch(epoch=ack.epoch, known_tree_size=3), ack.leaf_index, ack.seq, 1))
+    ack.proved = 1 if len(log.leaves) > 4 else 0
+
+
+@pytest.mark.parametrize(
+    "lie", [_only_the_last, _proves_fewer, _smaller, _rewritten, _not_included, _beyond, _unsigned]
+)
 async def test_v13_a_log_that_does_not_prove_it_frees_nothing(
     scene: Scene, lie: Callable[[MerkleAudit, telemetry_pb2.AuditAck], None]
 ) -> None:
@@ -137,8 +157,8 @@ async def test_v13_a_log_that_does_not_prove_it_frees_nothing(
     await scene.drained()
     honest = scene.log.prove
 
-    def lying(batch: telemetry_pb2.AuditBatch, index: int, seq: int) -> telemetry_pb2.AuditAck:
-        ack = honest(batch, index, seq)
+    def lying(batch: telemetry_pb2.AuditBatch, index: int, seq: int, count: int = 1) -> telemetry_pb2.AuditAck:
+        ack = honest(batch, index, seq, count)
         lie(scene.log, ack)
         return ack
 

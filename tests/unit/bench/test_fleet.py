@@ -13,6 +13,7 @@ from agent.spool.state import open_state
 from bench.fleet.events import Event, event_of, line_of
 from bench.fleet.scenario import since
 from bench.fleet.stamped import StampedState
+from bench.numbers import percentile
 from bench.single.cell import OBJECTS, WORKLOADS, rendered
 from cellward.documents.facts import ClusterFacts
 from cellward.runtime.clock import SystemClock
@@ -30,7 +31,9 @@ def test_events_survive_the_pipe() -> None:
 def test_whoever_is_missing_spoils_the_last() -> None:
     """One agent that never answered makes the slowest, and so the bar, a miss; all there, and it is the slowest."""
     assert max(since(10.0, [11.0, 12.0], 2)) == 2.0
-    assert math.isnan(max(since(10.0, [11.0, 12.0], 3)))
+    late = since(10.0, [11.0, 12.0], 3)
+    assert math.isnan(max(late))
+    assert math.isnan(percentile(late, 0.5)), "a missing agent must not count as a fast one"
 
 
 @pytest.fixture

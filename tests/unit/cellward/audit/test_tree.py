@@ -20,9 +20,11 @@ from cellward.audit.tree import (
     leaf_hash,
     node_hash,
     nodes_of,
+    range_proof,
     root_of,
     verify_consistency,
     verify_inclusion,
+    verify_range,
 )
 from cellward.errors import CellwardError
 
@@ -162,6 +164,28 @@ def test_consistency_as_the_rfc_defines_it(new: int, draw: st.DataObject) -> Non
     proof = consistency_proof([leaf_hash(leaf) for leaf in leaves], old)
     assert list(proof) == naive_subproof(old, leaves, whole=True)
     verify_consistency(old, new, naive_root(leaves[:old]), naive_root(leaves), proof)
+
+
+@given(st.integers(1, 200), st.data())
+def test_v13_a_range_is_proved_whole_or_not_at_all(size: int, draw: st.DataObject) -> None:
+    """V13: the proof of a range holds for exactly these leaves side by side: none missing, moved, or another one."""
+    hashes = [leaf_hash(leaf) for leaf in data(size)]
+    first = draw.draw(st.integers(0, size - 1))
+    last = draw.draw(st.integers(first, size - 1))
+    root, proof, leaves = root_of(hashes), range_proof(hashes, first, last), hashes[first : last + 1]
+    verify_range(leaves, first, size, proof, root)
+    assert set(range_proof(hashes, last, last)) == set(inclusion_proof(hashes, last))
+    wrong = (
+        (leaves[1:], first, proof),
+        (leaves[:-1], first, proof),
+        ([*leaves[:-1], bytes(32)], first, proof),
+        (leaves, first + 1, proof),
+        (leaves, first - 1, proof),
+        *((leaves, first, other) for other in damaged(proof)),
+    )
+    for some, at, shown in wrong:
+        with pytest.raises(CellwardError):
+            verify_range(some, at, size, shown, root)
 
 
 @given(st.integers(1, 80), st.data())
