@@ -9,10 +9,11 @@ from typing import Literal
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the nearest-rank percentile; ``nan`` of nothing."""
-    ordered = sorted(values)
-    if not ordered:
+    """Return the nearest-rank percentile; ``nan`` of nothing, and when a value is missing: it may be the slowest."""
+    given = list(values)
+    if not given or any(math.isnan(value) for value in given):
         return math.nan
+    ordered = sorted(given)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 

@@ -37,6 +37,13 @@ def comm(pid: int) -> str:
     return (_PROC / str(pid) / "comm").read_text().strip()
 
 
+def busy() -> float:
+    """Return the CPU seconds all processors have spent on anything since the start of the machine."""
+    fields = [int(text) for text in (_PROC / "stat").read_text().splitlines()[0].split()[1:8]]
+    user, nice, system, _idle, _waiting, interrupts, soft = fields
+    return (user + nice + system + interrupts + soft) / _TICKS
+
+
 def machine() -> str:
     """Return a line about the machine."""
     lines = (_PROC / "cpuinfo").read_text().splitlines()

@@ -24,7 +24,8 @@ from bench.fleet.crew import Crew, open_files, state_directory
 from bench.fleet.events import now
 from bench.installation import Installation
 from bench.numbers import Row, percentile
-from bench.procfs import usage
+from bench.procfs import busy, usage
+from tools.stack.process import GRACE_SECONDS
 from tools.stack.steps import drive_async
 
 _ENVIRONMENT = "development"
@@ -71,14 +72,17 @@ class Fleet:
     async def phase(self, name: str, told: str) -> AsyncIterator[None]:
         """Say what is done, and keep what it cost hub and load in CPU seconds."""
         sys.stderr.write(f"bench: {told}\n")
-        before = (now(), usage(self.hub.pid).cpu, self.crew.cpu(), self.hub.pid)
+        before = (now(), usage(self.hub.pid).cpu, self.crew.cpu(), self.hub.pid, busy())
         yield
         # A hub that was started anew counts from its start.
         hub = usage(self.hub.pid).cpu - (before[1] if self.hub.pid == before[3] else 0.0)
+        load, everything = self.crew.cpu() - before[2], busy() - before[4]
         self.costs[name] = {
             "seconds": round(now() - before[0], 1),
             "hub_cpu": round(hub, 1),
-            "load_cpu": round(self.crew.cpu() - before[2], 1),
+            "load_cpu": round(load, 1),
+            # The hub before a restart is in here too; otherwise it is what the machine did for somebody else.
+            "other_cpu": round(max(0.0, everything - hub - load), 1),
         }
         if self.plan.sample is not None:
             os.kill(self.hub.pid, signal.SIGUSR1)
@@ -244,7 +248,9 @@ async def _restart(fleet: Fleet, number: signal.Signals) -> None:
         times = since(began, back(), everyone)
     key = number.name.lower()
     await asyncio.sleep(_SETTLE)
-    note = f"{down - began:.1f} s to stop; {await fleet.admin.connected()} connected"
+    # ``Child.stop`` kills after its grace: then this was no orderly restart, and the row must not look like one.
+    ended = "KILLED after" if number is signal.SIGTERM and down - began >= GRACE_SECONDS else "stopped in"
+    note = f"{ended} {down - began:.1f} s; {await fleet.admin.connected()} connected"
     fleet.row(Row(f"restart_{key}", f"hub restart by {number.name} → all resynced", max(times), "s", 10, note=note))
     fleet.row(Row(f"restart_{key}_p50", "    p50", percentile(times, 0.5), "s"))
 

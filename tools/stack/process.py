@@ -15,7 +15,8 @@ from tools.stack.steps import Steps
 
 _WRAPPER = Path(__file__).with_name("die_with_parent.py")
 _TAIL_LINES = 12
-_GRACE_SECONDS = 10.0
+#: Seconds between SIGTERM and SIGKILL.
+GRACE_SECONDS = 10.0
 
 
 class Child:
@@ -75,7 +76,7 @@ class Child:
         if process is None or process.poll() is not None:
             return
         self._signal(signal.SIGKILL if kill else signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_SECONDS
+        deadline = time.monotonic() + GRACE_SECONDS
         while process.poll() is None:
             if time.monotonic() > deadline:
                 self._signal(signal.SIGKILL)
