@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import grpc.aio
 import structlog
 
 from agent.link.channels import ChannelHolder
+from agent.link.errors import HUB_UNAVAILABLE
 from agent.metrics.snapshot import Snapshot
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
@@ -66,6 +68,9 @@ class MetricsPush:
             await call.done_writing()
         except grpc.aio.AioRpcError as error:
             raise status.error_of(error) from error
+        except asyncio.InvalidStateError as error:
+            # gRPC's word for writing to a stream that the hub has ended in the meantime.
+            raise HUB_UNAVAILABLE("the hub closed the metrics stream") from error
         finally:
             call.cancel()
 
