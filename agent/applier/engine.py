@@ -107,7 +107,8 @@ class CellEngine:
             metrics=given.metrics,
             reindex=self._reindex,
         )  # fmt: skip
-        self._watch = ClusterWatch(given.kube, given.health, self._on_event)
+        # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
+        self._watch = ClusterWatch(given.kube, given.health, self._on_event, self.reconsider)
         self._workers: dict[CellKey, CellWorker] = {}
         self._by_namespace: dict[str, CellWorker] = {}
         self._by_ref: dict[ObjectRef, CellWorker] = {}

@@ -53,12 +53,22 @@ OnEvent = Callable[[Watched, WatchEvent], Awaitable[None]]
 
 
 class ClusterWatch:
-    """All watches; ``run`` ends only by cancellation."""
+    """All watches; ``run`` ends only by cancellation.
 
-    def __init__(self, kube: KubeApi, health: HealthRegistry, on_event: OnEvent) -> None:
+    Args:
+        kube: the cluster.
+        health: gets the condition ``api-server``.
+        on_event: awaited with every event.
+        on_synced: called whenever the last waiting watch has come through.
+    """
+
+    def __init__(
+        self, kube: KubeApi, health: HealthRegistry, on_event: OnEvent, on_synced: Callable[[], None] = lambda: None
+    ) -> None:
         self._kube = kube
         self._health = health
         self._on_event = on_event
+        self._on_synced = on_synced
         self._waiting = {watched.kind: "not connected yet" for watched in KINDS}
 
     @property
@@ -82,6 +92,8 @@ class ClusterWatch:
             if event.type in {WatchType.SYNCED, WatchType.RESUMED} and watched.kind in self._waiting:
                 del self._waiting[watched.kind]
                 self._tell()
+                if not self._waiting:
+                    self._on_synced()
             try:
                 await self._on_event(watched, event)
             except Exception:  # noqa: BLE001 - V16: an object nobody foresaw must not end the watch

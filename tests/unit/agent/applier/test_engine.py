@@ -72,6 +72,27 @@ async def test_v16_outage_is_visible_and_over_by_itself(world: World, kube: Fake
     await world.phase(CELL, "ready")
 
 
+async def test_v16_what_a_warming_up_api_server_refused_is_asked_again_when_it_is_back(
+    world: World, kube: FakeKube
+) -> None:
+    """It forbids everything until it has read its roles; that refusal must not stand for a minute."""
+    await _deployed(world, kube)
+
+    def forbid(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        raise KUBE_FORBIDDEN(f"{verb} {ref.kind} is forbidden")
+
+    kube.go_down()
+    await world.until(lambda: not _condition(world, "api-server"))
+    kube.down, kube.on_request = False, forbid
+    item = world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL, "1.1.0"))))
+    await world.engine.submit(item)
+    await world.until(lambda: [r.code for r in world.report(CELL).refusals] == ["kube/forbidden"])
+    kube.on_request = None
+    kube.come_back()
+    await world.until(lambda: world.report(CELL).version == "1.1.0")
+
+
 async def test_v11_interrupted_apply_is_finished_after_a_restart(world: World, kube: FakeKube) -> None:
     """The agent dies between two objects; the next one finishes the very same deployment."""
 
