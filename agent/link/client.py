@@ -50,6 +50,8 @@ REVISION = "link.revision"
 HUB_EPOCH = "link.hub-epoch"
 #: Cells one hub may name to an agent; what it names beyond is left out, or it could fill memory and disk for good.
 MAX_ITEMS = 4096
+#: Seconds after which a full disk is tried again.
+RETRY_AFTER_FULL = 10.0
 #: Seconds a successor session may take to be welcomed before the switch is given up for now.
 HANDOVER_TIMEOUT = 20.0
 
@@ -122,6 +124,8 @@ class LinkClient:
         self._notice = asyncio.Event()
         self._full_resync = False
         self._asked_for_all = False
+        #: Something the hub named could not be kept; until then the revision does not move.
+        self._missed = False
         self._listed: set[tuple[str, str, str]] = set()
         #: Keys of the items held, None before they were read.
         self._held: set[tuple[str, str, str]] | None = None
@@ -267,12 +271,28 @@ class LinkClient:
             return
         try:
             await self._db.items.put(item)
-        except CellwardError:
+        except CellwardError as error:
             # The disk is full: nothing new is begun, but to stop or isolate something needs no disk (V13).
+            self._not_kept(error)
             if item.hub_state != "run":
                 await self._ports.on_item(item)
-            raise
+            return
         await self._ports.on_item(item)
+
+    def _not_kept(self, error: CellwardError) -> None:
+        """Stay connected, so that somebody hears of it, and come back for the same revision when there may be space."""
+        self._health.set("desired-items", ok=False, code=error.code, message=error.message)
+        if self._missed:
+            return
+        self._missed = True
+        task = asyncio.ensure_future(self._come_back())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _come_back(self) -> None:
+        await self._timer.sleep(RETRY_AFTER_FULL)
+        self._missed = False
+        self._reconnect.set()
 
     async def _has_room(self, item: DesiredItem) -> bool:
         """Whether the item may be kept; one of a cell known before always may."""
@@ -286,6 +306,17 @@ class LinkClient:
         return True
 
     async def _on_mark(self, mark: link_pb2.RevisionMark) -> None:
+        if self._missed:
+            return
+        try:
+            await self._settle_revision(mark)
+        except CellwardError as error:
+            self._not_kept(error)
+            return
+        # Only now has the link done something useful; a hub that welcomes and dies must not be hammered.
+        self._backoff.reset()
+
+    async def _settle_revision(self, mark: link_pb2.RevisionMark) -> None:
         ours = items_digest(await self._db.items.list())
         if mark.items_digest and ours != mark.items_digest and not self._full_resync:
             # What we hold and what the hub holds differ although revisions went on: ask for everything once.
@@ -302,8 +333,6 @@ class LinkClient:
             self._full_resync = False
             self._health.set("desired-items", ok=True)
         await self._db.meta.set({REVISION: str(mark.revision), HUB_EPOCH: self._hub_epoch})
-        # Only now has the link done something useful; a hub that welcomes and dies must not be hammered.
-        self._backoff.reset()
 
     async def _forget_withdrawn(self) -> str:
         """After a full listing drop items it did not name and nothing came of; return the digest of what is left."""

@@ -58,8 +58,15 @@ async def test_v16_a_job_that_fails_in_the_middle_leaves_nothing_of_itself(write
 
 async def test_a_caller_that_gave_up_before_its_turn_gets_nothing_written(writer: Writer) -> None:
     """Cancelling before the job began means it is not done."""
-    hold = threading.Event()
-    blocked = asyncio.ensure_future(writer.run(lambda _: hold.wait(5)))
+    begun, hold = threading.Event(), threading.Event()
+
+    def wait(_: sqlite3.Connection) -> None:
+        begun.set()
+        hold.wait(5)
+
+    blocked = asyncio.ensure_future(writer.run(wait))
+    # Jobs that wait together are one group and begin together; this one has to be waiting alone.
+    await asyncio.to_thread(begun.wait, 5)
     given_up = asyncio.ensure_future(writer.run(lambda connection: insert(connection, "never")))
     await asyncio.sleep(0)
     given_up.cancel()
