@@ -89,8 +89,9 @@ def _show_logs(stage: Stage) -> None:
     for child in (*([stage.hub] if hasattr(stage, "hub") else []), *stage.agents.values()):
         sys.stderr.write(f"--- end of {child.log.name}\n{child.tail()}\n")
     with contextlib.suppress(StepFailedError, AttributeError):
+        ready = stage.ready_cells()
         for state in stage.api.cell_states():
-            if state["phase"] != "ready":
+            if (state["cluster"], state["cell"]) not in ready:
                 sys.stderr.write(f"--- {state['cell']} on {state['cluster']}: {json.dumps(state)[:1500]}\n")
 
 
