@@ -53,6 +53,17 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
         raise BAD_FIELD(f"{field}: is not taken in a raw manifest", field=field)
     for place, found in _metadata_of(manifest, where):
         _check_metadata(found, place)
+    _check_retention(manifest, where)
+
+
+def _check_retention(manifest: Mapping[str, Any], where: str) -> None:
+    """Refuse a StatefulSet that takes its volumes along: data ends by a tombstone that says so, by nothing else."""
+    spec = manifest.get("spec")
+    policy = spec.get("persistentVolumeClaimRetentionPolicy") if isinstance(spec, dict) else None
+    for when, what in policy.items() if isinstance(policy, dict) else ():
+        if what != "Retain":
+            field = f"{where}.spec.persistentVolumeClaimRetentionPolicy.{when}"
+            raise BAD_FIELD(f"{field}: only Retain is taken; data goes by a tombstone with deleteData", field=field)
 
 
 def prepare_manifest(

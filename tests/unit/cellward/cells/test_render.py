@@ -341,3 +341,20 @@ def test_namespaces_have_one_reading(parts: tuple[str, str, str]) -> None:
 def test_loading_is_part_of_the_sample() -> None:
     """The helper loads what it is given, so that the tests above test something."""
     assert [item.key for item in load(cell("a"), cell("b"))] == [("shop", "a"), ("shop", "b")]
+
+
+@pytest.mark.parametrize("when", ["whenDeleted", "whenScaled"])
+def test_a_raw_stateful_set_may_not_take_its_volumes_along(when: str) -> None:
+    """Persistent data ends by a tombstone with deleteData (design §2), not as a side effect of a prune."""
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "db"},
+        "spec": {"serviceName": "db", "persistentVolumeClaimRetentionPolicy": {when: "Delete"}},
+    }
+    with pytest.raises(InvalidInput) as caught:
+        rendered(raw(manifest))
+    assert caught.value.code == "cells/bad-field"
+    assert when in caught.value.message
+    manifest["spec"] = {"serviceName": "db", "persistentVolumeClaimRetentionPolicy": {when: "Retain"}}
+    rendered(raw(manifest))
