@@ -36,17 +36,21 @@ class Cell:
         self.repairs = 0
         self.answered: tuple[object, ...] = ()
         self._health: dict[ObjectRef, Health] = {}
-        self._generation: dict[ObjectRef, tuple[str, int]] = {}
+        self._version: dict[ObjectRef, tuple[str, int]] = {}
         self._done: set[ObjectRef] = set()
 
     def observe(self, live: Mapping[str, Any]) -> bool:
-        """Take note of an object as it is now; return whether its health changed. Older events are ignored."""
+        """Take note of an object as it is now; return whether its health changed. What is older is ignored.
+
+        Answers to our own requests and watch events come in any order. A status moves the resource version alone, so
+        the generation cannot tell which is newer; versions of one object may be compared as numbers (KEP-5504).
+        """
         ref, metadata = ref_of(live), live["metadata"]
-        uid, generation = str(metadata.get("uid", "")), int(metadata.get("generation") or 0)
-        seen_uid, seen_generation = self._generation.get(ref, ("", 0))
-        if uid == seen_uid and generation < seen_generation:
+        uid, version = str(metadata.get("uid", "")), _number(metadata.get("resourceVersion"))
+        seen_uid, seen_version = self._version.get(ref, ("", 0))
+        if uid == seen_uid and version < seen_version:
             return False
-        self._generation[ref] = (uid, generation)
+        self._version[ref] = (uid, version)
         if is_done(live):
             self._done.add(ref)
         health = health_of(live)
@@ -57,7 +61,7 @@ class Cell:
     def forget(self, ref: ObjectRef) -> None:
         """Take note that an object is gone."""
         self._health.pop(ref, None)
-        self._generation.pop(ref, None)
+        self._version.pop(ref, None)
 
     def is_done(self, owned: OwnedObject) -> bool:
         """Whether the object is a Job seen to complete: its end is no drift."""
@@ -132,3 +136,9 @@ class Cell:
         if not owned.uid:
             return Health("progressing", "it is not applied yet")
         return self._health.get(owned.ref, _NOT_SEEN)
+
+
+def _number(version: object) -> int:
+    """A resource version as a number; of one that is none, every event counts as new."""
+    text = str(version or "")
+    return int(text) if text.isascii() and text.isdigit() else 0
