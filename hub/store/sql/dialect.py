@@ -8,6 +8,8 @@ deferred transaction that becomes a writer may fail at once with "locked", so wr
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +41,7 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         if writer:
-            cursor.execute("PRAGMA journal_mode=WAL")
+            _switch_to_wal(cursor)
             cursor.execute("PRAGMA synchronous=FULL")
         else:
             cursor.execute("PRAGMA query_only=ON")
@@ -107,3 +109,16 @@ def translate(error: DBAPIError) -> CellwardError:
     if any(part in text for part in _DAMAGED):
         return DAMAGED("the database file is damaged")
     return UNAVAILABLE(f"the database does not answer: {type(error.orig).__name__}")
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Switch the journal; SQLite does not honour busy_timeout for this one, so two processes that open wait here."""
+    for last in (*[False] * 200, True):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if last or "locked" not in str(error):
+                raise
+            time.sleep(0.02)
+        else:
+            return

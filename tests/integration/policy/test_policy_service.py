@@ -483,9 +483,14 @@ async def test_hung_engine_is_replaced(world: PolicyWorld, agent: Agent) -> None
         pid = service.engine_pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(CellwardError) as caught:
+        try:
             await service.evaluator.decide(request(world.realm, thing("Good")))
-        assert caught.value.code == "policy/engine-unavailable"
+        except CellwardError as error:
+            if error.code != "policy/engine-unavailable":
+                raise
+        else:
+            # Only another engine can have answered: the stopped one was replaced before the question came.
+            assert service.engine_pid != pid
         await eventually(lambda: _recovered(service, world, pid))
 
 
