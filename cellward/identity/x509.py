@@ -80,6 +80,24 @@ class PeerIdentity:
         return self.id.name
 
 
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when to when one certificate of a chain is valid, both inclusive; ``what`` names it in a refusal."""
+
+    what: str
+    begins: datetime
+    ends: datetime
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class ProvenPeer:
+    """Outcome of a whole check of ``certificate_pem``. From then on only time can end it; ``check_times`` says."""
+
+    identity: PeerIdentity
+    times: tuple[Validity, ...]
+    certificate_pem: bytes = field(repr=False)
+
+
 def make_csr(key: ec.EllipticCurvePrivateKey) -> bytes:
     """DER request with an empty subject; the issuer takes nothing from it but the key."""
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
@@ -198,6 +216,17 @@ def verify_peer(
     Raises identity/bad-certificate, identity/untrusted, identity/expired, identity/wrong-shape or
     identity/wrong-identity.
     """
+    return prove_peer(certificate_pem, authorities, now, trust_domain, kind).identity
+
+
+def prove_peer(
+    certificate_pem: bytes, authorities: Sequence[x509.Certificate], now: datetime, trust_domain: str, kind: Kind
+) -> ProvenPeer:
+    """``verify_peer`` with what is needed to ask again at another time, which only ``check_times`` depends on.
+
+    For the same certificate, authorities, domain and kind it gives the same identity whenever ``check_times`` passes,
+    and raises what that raises otherwise.
+    """
     if len(certificate_pem) > MAX_CERTIFICATE_PEM:
         raise WRONG_SHAPE("the peer's certificate is too large")
     found = load_certificates(certificate_pem)
@@ -205,23 +234,36 @@ def verify_peer(
         raise WRONG_SHAPE("the peer's own certificate is one, not several")
     leaf = found[0]
     try:
-        _check_issued(leaf, authorities, now)
+        times = _times(leaf, _issuer_of(leaf, authorities))
+        check_times(times, now)
         peer = _check_shape(leaf, kind)
     except _UNREADABLE:
         raise WRONG_SHAPE("the peer's certificate cannot be understood") from None
     if peer.id.trust_domain != trust_domain or peer.id.kind != kind:
         raise WRONG_IDENTITY(f"{peer.id} is not {kind} of trust domain {trust_domain}", peer=peer.id)
-    return peer
+    return ProvenPeer(peer, times, certificate_pem)
 
 
-def _check_issued(leaf: x509.Certificate, authorities: Sequence[x509.Certificate], now: datetime) -> None:
+def check_times(times: Sequence[Validity], now: datetime) -> None:
+    """Refuse a chain of which a part is not valid now (V4); raises identity/expired."""
+    for part in times:
+        if not part.begins <= now <= part.ends:
+            ends = part.ends.isoformat()
+            raise EXPIRED(f"the peer's {part.what} is valid until {ends} and it is {now.isoformat()}", not_after=ends)
+
+
+def _issuer_of(leaf: x509.Certificate, authorities: Sequence[x509.Certificate]) -> x509.Certificate:
     issuer = next((ca for ca in authorities if _issued_by(leaf, ca)), None)
     if issuer is None:
         raise UNTRUSTED("no authority trusted here issued the peer's certificate")
-    for what, certificate in (("certificate", leaf), ("authority", issuer)):
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-            ends = certificate.not_valid_after_utc.isoformat()
-            raise EXPIRED(f"the peer's {what} is valid until {ends} and it is {now.isoformat()}", not_after=ends)
+    return issuer
+
+
+def _times(leaf: x509.Certificate, issuer: x509.Certificate) -> tuple[Validity, ...]:
+    return tuple(
+        Validity(what, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        for what, certificate in (("certificate", leaf), ("authority", issuer))
+    )
 
 
 def _issued_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -3,6 +3,9 @@
 gRPC checks a client certificate in the handshake and never again; it accepts one that has expired since, and one that
 expired before on a resumed session. So every call is checked here against the clock, the authorities and the locks,
 and every open stream is visited by ``tick`` at least once a second.
+
+What the signature and the shape of a certificate prove cannot change as long as the authorities are the same. It is
+remembered while a call with exactly these bytes is open, no longer; everything that can change is looked at each time.
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
+from weakref import WeakValueDictionary
 
 import structlog
 from cryptography import x509
 
 from cellward.errors import CellwardError
 from cellward.identity.errors import EXPIRED
-from cellward.identity.x509 import PeerIdentity, verify_peer
+from cellward.identity.x509 import PeerIdentity, ProvenPeer, check_times, prove_peer
 from cellward.runtime.clock import Clock
 from hub.authority.errors import LOCKED
 from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
@@ -39,10 +44,14 @@ def current_peer() -> PeerIdentity:
 class Live:
     """A call that is open. ``cut`` is resolved with the reason when the peer may no longer speak."""
 
-    peer: PeerIdentity
-    pem: bytes
+    proven: ProvenPeer
     authorities: Sequence[x509.Certificate]
     cut: asyncio.Future[CellwardError] = field(repr=False)
+
+    @property
+    def peer(self) -> PeerIdentity:
+        """Whose call it is."""
+        return self.proven.identity
 
 
 class PeerGate:
@@ -68,19 +77,21 @@ class PeerGate:
         self._viewed: float | None = None
         self._refreshing = asyncio.Lock()
         self._live: dict[str, set[Live]] = {}
+        self._proofs = PeerProofs()
 
     async def admit(self, auth: AuthContext) -> Live:
         """Check a new call whole. Raises link/*, identity/* and authority/locked errors."""
         _check_transport(auth)
         pem = _only(auth, "x509_pem_cert")
         authorities = self._authorities()
-        peer = verify_peer(pem, authorities, self._clock.now(), self._trust_domain(), "agent")
+        proven = self._proofs.prove(pem, authorities, self._clock.now(), self._trust_domain())
+        peer = proven.identity
         if self._viewed is None or self._clock.monotonic() - self._viewed >= self._view_age:
             await self._refresh()
         self._check_lock(peer)
         if len(self._live.get(peer.name, ())) >= self._calls_per_cluster:
             raise TOO_MANY_CALLS(f"cluster {peer.name} has {self._calls_per_cluster} calls open", cluster=peer.name)
-        return Live(peer, pem, authorities, asyncio.get_running_loop().create_future())
+        return Live(proven, authorities, asyncio.get_running_loop().create_future())
 
     @contextmanager
     def open(self, live: Live) -> Iterator[None]:
@@ -117,14 +128,15 @@ class PeerGate:
         return cut
 
     def _recheck(self, live: Live) -> None:
-        authorities = self._authorities()
+        authorities, now = self._authorities(), self._clock.now()
         if authorities is not live.authorities:
-            verify_peer(live.pem, authorities, self._clock.now(), self._trust_domain(), "agent")
+            pem = live.proven.certificate_pem
+            live.proven = self._proofs.prove(pem, authorities, now, self._trust_domain())
             live.authorities = authorities
         # Everything else in the certificate was proven and cannot change; its end and its issuer's can only come.
-        now = self._clock.now()
-        if now > live.peer.not_after:
-            raise EXPIRED(f"the peer's certificate was valid until {live.peer.not_after.isoformat()}")
+        for part in live.proven.times:
+            if now > part.ends:
+                raise EXPIRED(f"the peer's {part.what} was valid until {part.ends.isoformat()}")
         self._check_lock(live.peer)
 
     def _check_lock(self, peer: PeerIdentity) -> None:
@@ -136,6 +148,33 @@ class PeerGate:
             at = self._clock.monotonic()
             self._locked = await self._directory.locked()
             self._viewed = at
+
+
+class PeerProofs:
+    """What the certificates of open calls prove; ``prove`` answers as ``prove_peer`` does, and cheaply the next time.
+
+    A proof is found by the exact bytes of the certificate and the trust domain, and lives as long as somebody holds it;
+    when the authorities are another object, all of them are forgotten. Refusals are never remembered.
+    """
+
+    def __init__(self) -> None:
+        self._authorities: Sequence[x509.Certificate] | None = None
+        self._known: WeakValueDictionary[tuple[bytes, str], ProvenPeer] = WeakValueDictionary()
+
+    def prove(
+        self, pem: bytes, authorities: Sequence[x509.Certificate], now: datetime, trust_domain: str
+    ) -> ProvenPeer:
+        """Check a certificate of an agent whole; raises what ``prove_peer`` raises."""
+        if authorities is not self._authorities:
+            self._authorities = authorities
+            self._known.clear()
+        known = self._known.get((pem, trust_domain))
+        if known is None:
+            known = prove_peer(pem, authorities, now, trust_domain, "agent")
+            self._known[pem, trust_domain] = known
+        else:
+            check_times(known.times, now)
+        return known
 
 
 def _check_transport(auth: AuthContext) -> None:

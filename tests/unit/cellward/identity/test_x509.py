@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,11 +11,23 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cellward.errors import CellwardError
 from cellward.identity import keys
 from cellward.identity.names import SpiffeId
-from cellward.identity.x509 import Issuer, issue_leaf, make_ca, make_csr, public_key_of_csr, to_pem, verify_peer
+from cellward.identity.x509 import (
+    Issuer,
+    check_times,
+    issue_leaf,
+    make_ca,
+    make_csr,
+    prove_peer,
+    public_key_of_csr,
+    to_pem,
+    verify_peer,
+)
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DOMAIN = "ab" * 16 + ".cellward"
@@ -67,6 +80,24 @@ def test_v4_an_expired_authority_ends_its_leaves() -> None:
     old = make_ca("old", keys.new_tls_key(), NOW - timedelta(days=2), lifetime=timedelta(days=1))
     good = _custom(old)
     assert refused(good, issuer=old) == "identity/expired"
+
+
+@given(
+    seconds=st.integers(-7200, 7200) | st.sampled_from([-601, -600, -599, -301, -300, -299, 599, 600, 601, 3600, 3601]),
+    life=st.sampled_from([600, 86400]),
+)
+def test_v4_what_was_proven_once_ends_exactly_when_a_whole_check_would_refuse(seconds: int, life: int) -> None:
+    """V4: at every moment the times alone say what ``verify_peer`` says, of the leaf as of its authority."""
+    pem, authorities = to_pem(_LEAVES[life]), (_AUTHORITIES[life].certificate,)
+    at = NOW + timedelta(seconds=seconds)
+    whole = _outcome(lambda: verify_peer(pem, authorities, at, DOMAIN, "agent"))
+    proven = prove_peer(pem, authorities, NOW, DOMAIN, "agent")
+
+    def again() -> object:
+        check_times(proven.times, at)
+        return proven.identity
+
+    assert _outcome(again) == whole
 
 
 def test_v3_a_foreign_authority_of_the_same_name_is_refused() -> None:
@@ -125,6 +156,19 @@ def _custom(
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
     )
     return builder.sign(issuer.key, hashes.SHA256())
+
+
+def _outcome(ask: Callable[[], object]) -> object:
+    """What was answered, or the words of the refusal."""
+    try:
+        return ask()
+    except CellwardError as error:
+        return (error.code, error.message)
+
+
+#: Authorities and leaves of which now the one, now the other ends first.
+_AUTHORITIES = {life: make_ca("a", keys.new_tls_key(), NOW, lifetime=timedelta(seconds=life)) for life in (600, 86400)}
+_LEAVES = {life: _custom(issuer) for life, issuer in _AUTHORITIES.items()}
 
 
 def _uri(text: str) -> x509.UniformResourceIdentifier:

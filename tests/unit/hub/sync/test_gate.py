@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
+from cellward.identity.x509 import ProvenPeer, Validity
+from hub.sync import gate as gate_module
 from hub.sync.gate import PeerGate, current_peer
 from tests.fakes.authority import FakeHub
 from tests.fakes.clock import ManualClock
@@ -140,3 +144,64 @@ async def test_open_calls_of_one_cluster_are_counted_and_forgotten() -> None:
         assert refusal.value.code == "link/too-many-calls"
     await here.gate.admit(here.auth)
     assert here.gate._live == {}
+
+
+async def test_v4_what_is_remembered_of_an_open_call_never_outlives_what_a_new_check_would_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """V4: the signature of a certificate in use is checked once; its times, authorities and domain at every call."""
+    here, other, checks = Here(), Here(), []
+    real = gate_module.prove_peer
+
+    def counted(*given: Any) -> ProvenPeer:
+        checks.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(gate_module, "prove_peer", counted)
+    first = await here.gate.admit(here.auth)
+    with here.gate.open(first):
+        assert (await here.gate.admit(here.auth)).peer == first.peer
+        assert len(checks) == 1
+        assert await _refusal(here, x509_pem_cert=other.auth["x509_pem_cert"]) == "identity/untrusted"
+        here.clock.advance(-301)
+        assert await _refusal(here) == "identity/expired"
+        here.clock.advance(301 + 3601)
+        assert await _refusal(here) == "identity/expired"
+        here.clock.advance(-3601)
+        here.authorities = other.authorities
+        assert await _refusal(here) == "identity/untrusted"
+        here.authorities = here.hub.authority.agent_authorities
+        await here.gate.admit(here.auth)
+        here.gate._trust_domain = lambda: "another.cellward"
+        assert await _refusal(here) == "identity/wrong-identity"
+
+
+async def test_nothing_is_remembered_of_a_certificate_that_nobody_uses() -> None:
+    """The memory is bounded by the calls that are open; refusals are never kept."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+    assert await _refusal(here, x509_pem_cert=[b"garbage"]) == "identity/bad-certificate"
+    assert len(here.gate._proofs._known) == 1
+    del live
+    assert len(here.gate._proofs._known) == 0
+
+
+async def test_v4_open_calls_are_cut_when_their_authority_has_expired() -> None:
+    """V4: an authority that ends takes its leaves along on open streams too, whatever they say of themselves."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+    ends = NOW + timedelta(seconds=5)
+    live.proven = replace(live.proven, times=(live.proven.times[0], Validity("authority", NOW, ends)))
+    with here.gate.open(live):
+        here.clock.advance(5)
+        assert await here.gate.tick() == 0
+        here.clock.advance(1)
+        assert await here.gate.tick() == 1
+        assert live.cut.result().code == "identity/expired"
+
+
+async def _refusal(here: Here, **change: list[bytes]) -> str:
+    """Code with which a call is refused."""
+    with pytest.raises(CellwardError) as refusal:
+        await here.gate.admit({**here.auth, **change})
+    return refusal.value.code
