@@ -2,7 +2,7 @@
 
 The hub is a courier: it does not verify signatures here, and a field it does not know does not stop it from carrying a
 document that a newer agent may understand. It refuses what nobody could take: no DSSE envelope, no canonical payload,
-no signature, malformed names. Pure.
+no signature, names or numbers that no agent takes from the wire. Pure.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cellward.documents import canonical, dsse
+from cellward.documents import canonical, dsse, names
 from cellward.documents.facts import Selector
 from cellward.errors import CellwardError
 from hub.fleet.errors import BAD_DOCUMENT, DOCUMENT_TOO_LARGE
 from hub.fleet.model import IndexEntry
+from hub.store.interfaces import CellKey
 
 #: Largest envelope carried, bytes.
 MAX_ENVELOPE = 2 * 1024**2
 #: Most environments of one document.
 MAX_ENVIRONMENTS = 32
-_MAX_SEQUENCE = 2**53
 
 _TYPE = re.compile(r"application/vnd\.cellward\.([a-z]+(?:-[a-z]+)*)\.v([0-9]+)\+json\Z")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 #: Names of clusters.
 CLUSTER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
@@ -61,10 +60,11 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
             digest,
             kind,
             realm,
-            environments=(_label(body, "environment", digest),),
+            environments=(_name(body, "environment", names.ENVIRONMENT_MAX, digest),),
             subject=_digest(body, "deploymentDigest", digest),
         )
-    project, cell = _label(body, "project", digest), _label(body, "cell", digest)
+    project = _name(body, "project", names.PROJECT_MAX, digest)
+    cell = _name(body, "cell", names.CELL_MAX, digest)
     if kind == "release":
         version = body.get("version")
         return IndexEntry(digest, kind, realm, project, cell, version=version if isinstance(version, str) else "")
@@ -86,11 +86,21 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
     )
 
 
-def _label(body: Mapping[str, object], field: str, document: str) -> str:
+def is_key(key: CellKey) -> bool:
+    """Whether the three names are such as an agent takes: others would cost it the link, again and again."""
+    limits = (names.PROJECT_MAX, names.CELL_MAX, names.ENVIRONMENT_MAX)
+    return all(names.is_name(name, limit) for name, limit in zip(key, limits, strict=True))
+
+
+def _name(body: Mapping[str, object], field: str, limit: int, document: str) -> str:
     value = body.get(field)
-    if not isinstance(value, str) or not _LABEL.match(value):
-        raise BAD_DOCUMENT(f"field {field} is not an RFC 1123 label", document=document, field=field)
-    return value
+    if not names.is_name(value, limit):
+        raise BAD_DOCUMENT(
+            f"field {field} is not an RFC 1123 label of at most {limit} characters without '--'",
+            document=document,
+            field=field,
+        )
+    return str(value)
 
 
 def _digest(body: Mapping[str, object], field: str, document: str) -> str:
@@ -104,16 +114,18 @@ def _environments(body: Mapping[str, object], document: str) -> tuple[str, ...]:
     value = body.get("environments")
     if not isinstance(value, list) or not 0 < len(value) <= MAX_ENVIRONMENTS:
         raise BAD_DOCUMENT("field environments is not a list of names", document=document, field="environments")
-    names = tuple(_label({"environments": name}, "environments", document) for name in value)
-    if len(set(names)) != len(names):
+    found = tuple(_name({"environments": name}, "environments", names.ENVIRONMENT_MAX, document) for name in value)
+    if len(set(found)) != len(found):
         raise BAD_DOCUMENT("an environment is named twice", document=document, field="environments")
-    return names
+    return found
 
 
 def _sequence(body: Mapping[str, object], document: str) -> int:
     value = body.get("sequence")
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_SEQUENCE:
-        raise BAD_DOCUMENT("field sequence is not a positive integer", document=document, field="sequence")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= canonical.MAX_INT:
+        raise BAD_DOCUMENT(
+            "field sequence is not a whole number from 1 to 2^53 - 1", document=document, field="sequence"
+        )
     return value
 
 

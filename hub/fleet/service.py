@@ -26,7 +26,7 @@ from hub.fleet.errors import (
     UNKNOWN_CLUSTER,
     UNKNOWN_DOCUMENT,
 )
-from hub.fleet.index import CLUSTER_NAME, index_envelope
+from hub.fleet.index import CLUSTER_NAME, index_envelope, is_key
 from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
@@ -58,6 +58,7 @@ class FleetService:
         self._reports = Reports(store, clock)
         self._placing = asyncio.Lock()
         self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
+        self._unusable: set[tuple[CellKey, str]] = set()
 
     async def start(self) -> None:
         """Place everything once: an upload may have been kept just before the process ended."""
@@ -208,6 +209,7 @@ class FleetService:
                 cast("HubState", row.hub_state),
             )
             for row in await self._store.desired.items(cluster, since)
+            if self._usable(row.key, row.deployment_digest)
         ]
 
     async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
@@ -258,6 +260,20 @@ class FleetService:
     def _view(self, row: ClusterRow, revision: int) -> ClusterView:
         return rows.view_of(row, connected=row.name in self._streams, revision=revision)
 
+    def _entry(self, row: DocumentRow) -> IndexEntry | None:
+        """Index entry of a kept document, None for one that an older hub should not have kept."""
+        entry = rows.entry_of(row)
+        return entry if all(self._usable(key, entry.digest) for key in entry.keys) else None
+
+    def _usable(self, key: CellKey, digest: str) -> bool:
+        """Whether agents take this name at all; told once for each that they do not."""
+        if is_key(key):
+            return True
+        if (key, digest) not in self._unusable:
+            self._unusable.add((key, digest))
+            _log.warning("unusable-document-kept", document=digest, key="/".join(key)[:200])
+        return False
+
     async def _entries(self) -> tuple[IndexEntry, ...]:
         now = self._clock.monotonic()
         if self._index is None or now - self._index[0] > _INDEX_SECONDS:
@@ -265,7 +281,7 @@ class FleetService:
             cursor = ""
             while True:
                 page = await self._store.documents.list("", "", "", cursor, _PAGE)
-                found += [rows.entry_of(row) for row in page.items]
+                found += [entry for row in page.items if (entry := self._entry(row)) is not None]
                 cursor = page.cursor
                 if not cursor:
                     break

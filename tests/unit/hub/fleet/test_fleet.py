@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -10,6 +10,7 @@ from cellward.documents import canonical
 from cellward.documents.dsse import dump_envelope, parse_envelope, sign_document
 from cellward.documents.facts import Selector
 from cellward.errors import CellwardError
+from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
@@ -200,6 +201,10 @@ def _forged(author: Author, kind: str, **fields: object) -> bytes:
         (lambda author: _forged(author, "tombstone", environments=["dev", "dev"], sequence=1), "fleet/bad-document"),
         (lambda author: _forged(author, "tombstone", environments=[], sequence=1), "fleet/bad-document"),
         (lambda author: _forged(author, "tombstone", environments=["dev"], sequence=True), "fleet/bad-document"),
+        (lambda author: _forged(author, "release", cell="a--b"), "fleet/bad-document"),
+        (lambda author: _forged(author, "release", cell="c" * 25), "fleet/bad-document"),
+        (lambda author: _forged(author, "release", project="p" * 21), "fleet/bad-document"),
+        (lambda author: _forged(author, "tombstone", environments=["e" * 13], sequence=1), "fleet/bad-document"),
         (lambda author: author.approval("sha256:" + "1" * 64), "fleet/bad-document"),
         (
             lambda author: _forged(
@@ -214,6 +219,30 @@ async def test_malformed_documents_are_refused_with_a_code(world: World, make: o
     """V16: what nobody could take is refused at the door, and nothing is kept."""
     assert await _refused(world, make(world.author)) == code  # type: ignore[operator]
     assert not (await world.fleet.documents()).items
+
+
+async def test_longest_names_and_the_last_sequence_are_carried(world: World) -> None:
+    """What the wire takes the hub takes: 20, 24 and 12 characters, and 2^53 - 1."""
+    await world.join("eu-1", "e" * 12)
+    end = _forged(
+        world.author, "tombstone", project="p" * 20, cell="c" * 24, environments=["e" * 12], sequence=2**53 - 1
+    )
+    assert (await world.fleet.accept([end])).clusters == ("eu-1",)
+    assert item_from_wire(item_to_wire((await world.fleet.items("eu-1", 0))[0])).project == "p" * 20
+
+
+async def test_v16_names_an_older_hub_kept_reach_no_agent(world: World) -> None:
+    """V16: an item that every agent would refuse at every reconnect stays where it is, and the others go out."""
+    await world.join("eu-1")
+    bad = _forged(world.author, "tombstone", environments=["dev"], sequence=1)
+    row = document_row(index_envelope(bad), bad)
+    await world.store.documents.put(replace(row, cell="a--b"))
+    await world.store.desired.upsert("eu-1", CellKey("shop", "a--b", "prod"), row.digest)
+    again = FleetService(world.store, world.realm, world.clock)
+    await again.start()
+    release = world.author.release(cell="web")
+    await again.accept([release, world.author.deployment(release, cell="web")])
+    assert [item.key for item in await again.items("eu-1", 0)] == [("shop", "web", "dev")]
 
 
 async def test_unknown_field_is_carried(world: World) -> None:
