@@ -6,10 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# When this command began, so that the demo can tell the whole time honestly.
-export CELLWARD_STARTED ?= $(shell date +%s)
-
-# The newest Python that is at least 3.11; override with `make PYTHON=/path/to/python3.12 ...`.
+# `python3` if it is at least 3.11, else the newest other one; override with `make PYTHON=/path/to/python3.12 ...`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 VENV := .venv/bin
 PY := $(VENV)/python
@@ -32,6 +29,10 @@ setup: ## Make .venv with every dependency at its pinned hash (skipped when up t
 .PHONY: parts
 parts: setup ## Find or build every real part (once; about 12 minutes on two cores)
 	@$(PY) -m tools.parts ensure >/dev/null
+
+# When this command began, before .venv is made, so that the demo tells the whole time; `:=` because a plain `=` would
+# be read anew by each recipe.
+demo: export CELLWARD_STARTED := $(shell date +%s.%N)
 
 .PHONY: demo
 demo: setup ## Two simulated data planes, one hub, everything that must be refused; ONCE=1 ends by itself

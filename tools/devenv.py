@@ -3,22 +3,37 @@
 Run by ``make setup`` with the system's Python, before anything is installed: standard library only. The tree is
 linked by a ``.pth`` file and three small scripts, because an editable install would fetch a build backend that is
 not in the lock.
+
+Whatever interrupts it, the next run ends well: while ``.venv`` is being made or filled a marker lies in it, and one
+that still has the marker is made anew. Of two runs at once the second waits for the first.
 """
 
 from __future__ import annotations
 
+import fcntl
+import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
+import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements" / "dev.txt"
 _STAMP = VENV / ".cellward-setup"
-_SCRIPT = """#!{python}
+#: Lies in ``.venv`` from before the first file of it until all of it is there.
+_MAKING = VENV / ".cellward-making"
+#: Not in ``.venv``, which is replaced by whoever holds the lock.
+_SCRATCH = ROOT / ".cellward"
+_MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+_POLL_SECONDS = 0.2
+#: Longest first line of a script that every kernel reads as a whole.
+_SHEBANG = 127
+_SCRIPT = """{start}
 import sys
 
 from {module} import {function}
@@ -31,8 +46,20 @@ if __name__ == "__main__":
 def main() -> int:
     """Bring the virtual environment up to date; does nothing when the stamp says it is."""
     wanted = _fingerprint()
-    if _STAMP.is_file() and _STAMP.read_text() == wanted:
-        return 0
+    try:
+        if _up_to_date(wanted):
+            return 0
+        with _own_turn():
+            return 0 if _up_to_date(wanted) else _make(wanted)
+    except KeyboardInterrupt:
+        _say("interrupted; the next `make` finishes it")
+        return 130
+    except OSError as error:
+        print(f"error: .venv cannot be made: {error}", file=sys.stderr)
+        return 1
+
+
+def _make(wanted: str) -> int:
     try:
         python = _virtual_environment()
         _install(python)
@@ -45,6 +72,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _STAMP.write_text(wanted)
+    _MAKING.unlink()
     _say("ready; commands are in .venv/bin: cellward, cellward-hub, cellward-agent")
     return 0
 
@@ -61,19 +89,44 @@ def _fingerprint() -> str:
     from hashlib import sha256
 
     inputs = [LOCK, ROOT / "pyproject.toml", Path(__file__)]
-    return sha256(b"\0".join(file.read_bytes() for file in inputs)).hexdigest() + f" {sys.version_info[:2]} {ROOT}\n"
+    return sha256(b"\0".join(file.read_bytes() for file in inputs)).hexdigest() + f" {_MINOR} {ROOT}\n"
+
+
+def _up_to_date(wanted: str) -> bool:
+    return _STAMP.is_file() and _STAMP.read_text() == wanted and not _MAKING.exists()
+
+
+@contextmanager
+def _own_turn() -> Iterator[None]:
+    """Wait until no other run is at work; the kernel ends the turn of one that is killed."""
+    _SCRATCH.mkdir(exist_ok=True)
+    with (_SCRATCH / "setup.lock").open("w") as handle:
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    _say("waiting for another `make` that sets up this tree")
+                told = True
+                time.sleep(_POLL_SECONDS)
+        yield
 
 
 def _virtual_environment() -> Path:
     """Return the interpreter of ``.venv``, making it if needed, with or without Debian's python3-venv."""
     python = VENV / "bin" / "python"
-    if python.exists() and _works(python):
+    with_pip = _importable("ensurepip")
+    if _usable(python, with_pip=with_pip):
+        _STAMP.unlink(missing_ok=True)
+        _MAKING.touch()
         return python
-    _say(f"making .venv with Python {sys.version_info.major}.{sys.version_info.minor}")
-    if VENV.exists():
-        # Left by a cancelled run or an interpreter that is gone; nothing in it is anybody's work.
-        shutil.rmtree(VENV)
-    if _importable("venv") and _importable("ensurepip"):
+    _say(f"making .venv with Python {_MINOR}")
+    _put_away()
+    VENV.mkdir()
+    _MAKING.touch()
+    if _importable("venv") and with_pip:
         _run(sys.executable, "-m", "venv", VENV)
     elif _importable("venv"):
         _say("python3-venv is not installed: making .venv without pip, the system's pip will fill it")
@@ -81,6 +134,25 @@ def _virtual_environment() -> Path:
     else:
         raise _MissingError("this Python has no `venv` module.\n  On Debian or Ubuntu: apt-get install python3-venv")
     return python
+
+
+def _put_away() -> None:
+    """Remove ``.venv`` of a cancelled run, of another Python, or of an interpreter that is gone: nobody's work.
+
+    It is renamed first, because half of one could be taken for a whole one.
+    """
+    gone = _SCRATCH / "venv.gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    if VENV.exists():
+        VENV.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _usable(python: Path, *, with_pip: bool) -> bool:
+    """Whether ``.venv`` is whole, of the Python that runs this, and has the pip it would get today."""
+    if _MAKING.exists() or _asked(python, "import sys; print('%d.%d' % sys.version_info[:2])") != _MINOR:
+        return False
+    return not with_pip or _works(python, "-m", "pip", "--version")
 
 
 def _install(python: Path) -> None:
@@ -95,26 +167,42 @@ def _install(python: Path) -> None:
         LOCK,
     ]
     if _works(python, "-m", "pip", "--version"):
-        _run(python, "-m", "pip", *arguments)
+        pip: tuple[str | Path, ...] = (python, "-m", "pip")
     elif _works(Path(sys.executable), "-m", "pip", "--version"):
-        _run(sys.executable, "-m", "pip", "--python", python, *arguments)
+        pip = (sys.executable, "-m", "pip", "--python", python)
     else:
         raise _MissingError(
             "there is no pip: neither python3-venv nor python3-pip is installed.\n"
             "  On Debian or Ubuntu: apt-get install python3-venv"
         )
+    try:
+        _run(*pip, *arguments)
+    except subprocess.CalledProcessError:
+        # pip fetches everything before it installs anything: an unreachable index is no reason to begin anew.
+        _MAKING.unlink()
+        raise
 
 
 def _link(python: Path) -> None:
     _say("linking this tree into .venv")
-    paths = sysconfig.get_paths(vars={"base": str(VENV), "platbase": str(VENV)}, scheme="venv")
-    Path(paths["purelib"], "cellward-tree.pth").write_text(f"{ROOT}\n")
+    packages = _asked(python, "import sysconfig; print(sysconfig.get_path('purelib'))")
+    if not packages:
+        raise _MissingError(f"{python} does not say where its packages are; remove .venv and run `make setup` again")
+    Path(packages, "cellward-tree.pth").write_text(f"{ROOT}\n")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for name, entry in project["scripts"].items():
         module, _, function = entry.partition(":")
         script = VENV / "bin" / name
-        script.write_text(_SCRIPT.format(python=python, module=module, function=function))
+        script.write_text(_SCRIPT.format(start=_start(python), module=module, function=function))
         script.chmod(0o755)
+
+
+def _start(python: Path) -> str:
+    """Return the first lines of a script: a path with a space, or a long one, needs a shell in between, as in pip's."""
+    plain = f"#!{python}"
+    if " " not in plain and len(plain) <= _SHEBANG:
+        return plain
+    return f"#!/bin/sh\n'''exec' {shlex.quote(str(python))} \"$0\" \"$@\"\n' '''"
 
 
 def _importable(name: str) -> bool:
@@ -122,11 +210,20 @@ def _importable(name: str) -> bool:
 
 
 def _works(program: Path, *arguments: str) -> bool:
+    return _answer(program, *arguments) is not None
+
+
+def _asked(python: Path, code: str) -> str:
+    """Return what a Python prints when it runs this code, nothing when it cannot."""
+    return (_answer(python, "-c", code) or "").strip()
+
+
+def _answer(program: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run([program, *(arguments or ("--version",))], capture_output=True, check=False)
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     except OSError:
-        return False
-    return done.returncode == 0
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _run(*command: str | Path) -> None:

@@ -1,0 +1,111 @@
+"""``make setup``: whatever interrupted the last run, and whoever else runs, the next ends with a whole ``.venv``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tools.parts.model import ROOT
+
+_MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+_PYPROJECT = '[project]\nname = "tree"\n[project.scripts]\nhello = "hello:main"\n'
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Return a tree with the tool and nothing to install; the space in its path is a newcomer's."""
+    root = tmp_path / "a tree"
+    (root / "tools").mkdir(parents=True)
+    (root / "requirements").mkdir()
+    shutil.copy(ROOT / "tools" / "devenv.py", root / "tools")
+    (root / "requirements" / "dev.txt").write_text("# nothing\n")
+    (root / "pyproject.toml").write_text(_PYPROJECT)
+    (root / "hello.py").write_text("def main() -> None:\n    print('hello')\n")
+    return root
+
+
+def _start(tree: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(tree / "tools" / "devenv.py")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=55)
+    return process.returncode, said
+
+
+def _whole(tree: Path) -> None:
+    """Fail unless ``.venv`` is of this Python, can be filled, and runs this tree's commands."""
+    python = tree / ".venv" / "bin" / "python"
+    asked = [python, "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == _MINOR
+    said = subprocess.run([tree / ".venv" / "bin" / "hello"], capture_output=True, text=True, check=True).stdout
+    assert said == "hello\n"
+
+
+def test_interrupted_between_python_and_pip(tree: Path) -> None:
+    """Ctrl-C after `bin/python` is there and before pip is: told in a line, and the next run makes it anew."""
+    first = _start(tree)
+    deadline = time.monotonic() + 30
+    while not (tree / ".venv" / "bin" / "python").exists():
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGINT)
+    code, said = _end(first)
+    assert code == 130, said
+    assert "interrupted" in said
+    assert "devenv.py" not in said, "a traceback of ours"
+    code, said = _end(_start(tree))
+    assert code == 0, said
+    _whole(tree)
+
+
+def test_without_pip_although_it_could_be_had(tree: Path) -> None:
+    """A `.venv` that an older version left without pip is made anew; one that is up to date is not touched."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tree / ".venv"], check=True)
+    code, said = _end(_start(tree))
+    assert code == 0, said
+    _whole(tree)
+    assert _end(_start(tree)) == (0, "")
+
+
+def test_two_at_once_and_another_python_before(tree: Path) -> None:
+    """`.venv` of another minor version is made anew, by one of two runs; the other waits and finds it done."""
+    old = tree / ".venv" / "bin" / "python"
+    old.parent.mkdir(parents=True)
+    old.write_text("#!/bin/sh\necho 3.8\n")
+    old.chmod(0o755)
+    outcomes = [_end(process) for process in [_start(tree), _start(tree)]]
+    assert [code for code, _ in outcomes] == [0, 0], outcomes
+    assert "".join(said for _, said in outcomes).count("making .venv") == 1
+    _whole(tree)
+
+
+def test_setup_is_part_of_the_time_the_demo_tells(tmp_path: Path) -> None:
+    """A slow `make setup` counts: the beginning is taken when `make` begins, not when the demo does."""
+    slow, late = tmp_path / "slow", tmp_path / "late"
+    slow.write_text("#!/bin/sh\nsleep 1\n")
+    late.write_text('#!/bin/sh\necho "$CELLWARD_STARTED" "$(date +%s.%N)"\n')
+    for program in (slow, late):
+        program.chmod(0o755)
+    environment = {**os.environ, "CELLWARD_STARTED": "1"}
+    said = subprocess.run(
+        ["make", "demo", f"PYTHON={slow}", f"PY={late}"],  # noqa: S607 - the make that people type
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=50,
+    ).stdout  # fmt: skip
+    started, now = (float(word) for word in said.split())
+    assert 1 <= now - started < 50
