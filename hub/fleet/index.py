@@ -48,6 +48,9 @@ def index_envelope(data: bytes) -> IndexEntry:
     body = canonical.decode(envelope.payload)
     if not isinstance(body, dict):
         raise BAD_DOCUMENT("the payload is not an object", document=envelope.digest)
+    if body.get("schema") != f"cellward.{match.group(1)}/v{match.group(2)}":
+        # Identity is the payload's alone: kept under a wrong type, it would be in the way of the right one.
+        raise BAD_DOCUMENT("payload type and schema do not name the same kind", document=envelope.digest)
     return _entry(match.group(1), envelope.digest, body)
 
 

@@ -104,23 +104,22 @@ class FleetService:
                 ``fleet/no-realm``, ``fleet/sequence-taken``, or a code of ``cellward.documents``.
         """
         realm = (await self._realm.require()).realm
-        indexed = {entry.digest: (entry, data) for entry, data in ((index_envelope(data), data) for data in envelopes)}
-        for entry, _ in indexed.values():
+        # One payload may come in two envelopes, each with its own signature.
+        given = [(index_envelope(data), data) for data in envelopes]
+        indexed = {entry.digest: entry for entry, _ in given}
+        for entry in indexed.values():
             if entry.realm != realm:
                 raise FOREIGN_REALM(f"document {entry.digest} belongs to {entry.realm}", document=entry.digest)
         async with self._placing:
             kept = {entry.digest: entry for entry in await self._entries()}
-            fresh = {
-                digest: _with_subject(entry, {**kept, **{d: e for d, (e, _) in indexed.items()}})
-                for digest, (entry, _) in indexed.items()
-            }
+            fresh = {digest: _with_subject(entry, {**kept, **indexed}) for digest, entry in indexed.items()}
             _check_sequences(fresh.values(), kept.values())
             together = DocumentSet([*(e for d, e in kept.items() if d not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
             clusters = await self._store.clusters.list()
             if not dry_run:
                 await self._store.documents.put_many(
-                    [rows.document_row(fresh[digest], data) for digest, (_, data) in indexed.items()]
+                    [rows.document_row(fresh[entry.digest], data) for entry, data in given]
                 )
                 self._index = None
             changed = await self._place(together, keys, clusters, dry_run=dry_run)

@@ -138,7 +138,8 @@ class DocumentStore(Protocol):
     async def put(self, document: DocumentRow) -> bool:
         """Keep a document and return whether it is new.
 
-        For a known digest the envelope is replaced (it may carry more signatures), the index stays.
+        For a known digest the kept envelope gains the signatures it lacks and loses none; the index stays. Raises
+        document/too-many-signatures, document/bad-envelope when the two envelopes do not fit together.
         """
         ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,8 +25,6 @@ from hub.sync.interfaces import AuditPort, ContentPort, MetricsPort
 
 #: Bytes of content in one message.
 CHUNK = 64 * 1024
-#: Bytes of content kept in memory; only what is named by its digest, which cannot change.
-CACHE = 32 * 1024 * 1024
 #: Most audit records in one batch.
 MAX_BATCH = 4096
 _ROLE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?\Z")
@@ -39,8 +36,6 @@ class ContentServicer(content_pb2_grpc.ContentServicer):
 
     def __init__(self, content: ContentPort) -> None:
         self._content = content
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._cached = 0
 
     async def Fetch(  # noqa: N802 - the generated name
         self,
@@ -65,23 +60,8 @@ class ContentServicer(content_pb2_grpc.ContentServicer):
             return await self._content.tuf(request.tuf.role, request.tuf.version or None)
         if what != "digest":
             raise BAD_MESSAGE("the request names no content")
-        digest = check_digest(request.digest)
-        data = self._cache.get(digest)
-        if data is None:
-            data = await self._content.by_digest(digest)
-            if data is not None:
-                self._keep(digest, data)
-        else:
-            self._cache.move_to_end(digest)
-        return data
-
-    def _keep(self, digest: str, data: bytes) -> None:
-        if len(data) > CACHE // 4 or digest in self._cache:
-            return
-        self._cache[digest] = data
-        self._cached += len(data)
-        while self._cached > CACHE:
-            self._cached -= len(self._cache.popitem(last=False)[1])
+        # Nothing is kept here: the digest is that of a payload, and its envelope may gain a signature.
+        return await self._content.by_digest(check_digest(request.digest))
 
 
 class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):

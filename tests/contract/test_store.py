@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from cellward.documents.dsse import Ed25519Signer, Signature, dump_envelope, parse_envelope, sign_document
 from cellward.errors import CellwardError
 from hub.store.changes import desired_topic
 from hub.store.interfaces import (
@@ -199,9 +200,36 @@ class TestDocuments:
         """The same document twice is one document, whose index stays as first kept."""
         document = deployment("a", 1, "dev", "prod")
         assert await store.documents.put(document) is True
-        assert await store.documents.put(replace(document, envelope=b"two signatures", sequence=9)) is False
+        assert await store.documents.put(replace(document, sequence=9)) is False
+        assert await store.documents.get("sha256:a") == replace(document, received_at=NOW)
+        assert await store.documents.get("sha256:b") is None
+
+    async def test_an_envelope_gains_signatures_and_never_loses_one(self, store: Store) -> None:
+        """A second signer's envelope adds to the first; junk under the same digest pushes nothing out."""
+        one, two, junk = (sign_document(b"{}", "type", [Ed25519Signer.generate()]) for _ in range(3))
+        junk = replace(junk, signatures=(Signature(one.signatures[0].keyid, b"junk"),))
+        document = replace(deployment("a", 1, "dev"), envelope=dump_envelope(one))
+        for envelope in (one, two, junk, one):
+            await store.documents.put(replace(document, envelope=dump_envelope(envelope)))
         kept = await store.documents.get("sha256:a")
-        assert kept == replace(document, envelope=b"two signatures", received_at=NOW)
+        assert kept is not None
+        assert parse_envelope(kept.envelope).signatures == one.signatures + two.signatures + junk.signatures
+
+    async def test_envelopes_that_do_not_fit_together_change_nothing(self, store: Store) -> None:
+        """Another type over the same payload, or more signatures than one carries, and the whole upload is refused."""
+        one = sign_document(b"{}", "type", [Ed25519Signer.generate()])
+        document = replace(deployment("a", 1, "dev"), envelope=dump_envelope(one))
+        await store.documents.put(document)
+        many = tuple(Signature(f"{number:064x}", b"junk") for number in range(16))
+        for other, code in (
+            (replace(one, payload_type="other"), "document/bad-envelope"),
+            (replace(one, signatures=many), "document/too-many-signatures"),
+        ):
+            batch = [deployment("b", 1, "dev"), replace(document, envelope=dump_envelope(other))]
+            with pytest.raises(CellwardError) as caught:
+                await store.documents.put_many(batch)
+            assert caught.value.code == code
+        assert await store.documents.get("sha256:a") == replace(document, received_at=NOW)
         assert await store.documents.get("sha256:b") is None
 
     async def test_put_many_says_which_are_new(self, store: Store) -> None:

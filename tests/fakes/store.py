@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from cellward.documents.dsse import merge_envelopes
 from cellward.runtime.clock import Clock, SystemClock
 from hub.store.changes import AUDIT, CLUSTERS, DOCUMENTS, POLICY, ChangeBus, desired_topic
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
@@ -149,14 +150,16 @@ class MemoryDocuments:
 
     async def put_many(self, batch: Sequence[DocumentRow]) -> tuple[bool, ...]:
         new = []
+        rows = dict(self._rows)
         for document in batch:
-            known = self._rows.get(document.digest)
+            known = rows.get(document.digest)
             new.append(known is None)
             if known is not None:
-                self._rows[document.digest] = replace(known, envelope=document.envelope)
+                rows[document.digest] = replace(known, envelope=merge_envelopes(known.envelope, document.envelope))
             else:
                 received = document.received_at or self._clock.now()
-                self._rows[document.digest] = replace(document, received_at=received)
+                rows[document.digest] = replace(document, received_at=received)
+        self._rows = rows
         self._changes.notify([DOCUMENTS])
         return tuple(new)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
+from cellward.documents.dsse import merge_envelopes
 from hub.store.changes import DOCUMENTS
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.interfaces import DocumentRow, Page
@@ -90,9 +91,14 @@ class SqlDocuments:
         return Page(tuple(_document(row) for row in rows[:size]), more)
 
     async def _put(self, tx: Transaction, document: DocumentRow) -> bool:
-        # A newer envelope over the same payload may carry another signature; identity is the payload alone.
-        replace = update(documents).where(documents.c.digest == document.digest).values(envelope=document.envelope)
-        if (await tx.connection.execute(replace)).rowcount:
+        known = select(documents.c.envelope).where(documents.c.digest == document.digest).with_for_update()
+        kept = (await tx.connection.execute(known)).scalar_one_or_none()
+        if kept is not None:
+            # Identity is the payload alone: another envelope over it may carry other signatures, good ones or not.
+            merged = merge_envelopes(kept, document.envelope)
+            if merged != kept:
+                change = update(documents).where(documents.c.digest == document.digest).values(envelope=merged)
+                await tx.connection.execute(change)
             return False
         values = {
             "digest": document.digest,

@@ -55,6 +55,16 @@ async def test_content_comes_in_chunks_and_from_an_offset(here: FakeLinkHub, cha
     assert (await failure(fetch(channel, beyond)))[1] == "link/bad-offset"
 
 
+async def test_an_envelope_that_gained_a_signature_is_fetched_with_it(
+    here: FakeLinkHub, channel: grpc.aio.Channel
+) -> None:
+    """A digest is that of the payload: the listener asks its port each time, which knows when an envelope changed."""
+    digest = here.content.put(b"one signature")
+    assert (await fetch(channel, content_pb2.FetchRequest(digest=digest)))[0].data == b"one signature"
+    here.content.blobs[digest] = b"two signatures"
+    assert (await fetch(channel, content_pb2.FetchRequest(digest=digest)))[0].data == b"two signatures"
+
+
 async def test_tuf_metadata_by_role_and_version_and_absence_is_an_answer(
     here: FakeLinkHub, channel: grpc.aio.Channel
 ) -> None:

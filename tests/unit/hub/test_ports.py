@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
 from hub.policy.service import TufRepository
 from hub.ports import Content
 from hub.store.interfaces import DocumentRow
@@ -98,12 +98,14 @@ async def test_memory_is_bounded(counted: Counted) -> None:
 
 async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted) -> None:
     """An envelope may gain a signature, and a restored store may hold other metadata under the same version."""
-    row = DocumentRow(digest("a"), "release", b"one signature", "shop")
+    one, two = (sign_document(b"{}", "type", [Ed25519Signer.generate()]) for _ in range(2))
+    both = dump_envelope(replace(one, signatures=one.signatures + two.signatures))
+    row = DocumentRow(digest("a"), "release", dump_envelope(one), "shop")
     await counted.store.documents.put(row)
     content = counted.content()
-    assert await content.by_digest(digest("a")) == b"one signature"
-    await counted.store.documents.put(replace(row, envelope=b"two signatures"))
-    assert await content.by_digest(digest("a")) == b"two signatures"
+    assert await content.by_digest(digest("a")) == dump_envelope(one)
+    await counted.store.documents.put(replace(row, envelope=dump_envelope(two)))
+    assert await content.by_digest(digest("a")) == both
     await counted.store.tuf.put_metadata("snapshot", 3, b"planted")
     assert await content.tuf("snapshot", 3) == b"planted"
     counted.store.tuf._metadata.clear()

@@ -196,6 +196,7 @@ def _forged(author: Author, kind: str, **fields: object) -> bytes:
         (lambda author: b"x" * (2 * 1024**2 + 1), "fleet/document-too-large"),
         (_unsigned, "fleet/bad-document"),
         (lambda author: _forged(author, "secret"), "fleet/bad-document"),
+        (lambda author: _forged(author, "tombstone", schema="cellward.deployment/v1"), "fleet/bad-document"),
         (lambda author: _forged(author, "release", project="Shop"), "fleet/bad-document"),
         (lambda author: _forged(author, "tombstone", environments=["dev"], sequence=0), "fleet/bad-document"),
         (lambda author: _forged(author, "tombstone", environments=["dev", "dev"], sequence=1), "fleet/bad-document"),
