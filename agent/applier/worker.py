@@ -281,8 +281,9 @@ class CellWorker:
                 revision=item.revision,
                 details={"deploymentDigest": item.deployment_digest},
             )
-        self.cell.answered = about
         await self._send(item, refusals, correlation_id)
+        # Only now: what could not be made durable is said again at the next try.
+        self.cell.answered = about
 
     async def _send(self, item: DesiredItem, refusals: tuple[RefusalText, ...], correlation_id: str) -> None:
         await self._on_receipt(

@@ -121,11 +121,14 @@ class SqliteAuditSpool:
         """Drop acknowledged records and remember the checkpoint that allowed it."""
 
         def job(connection: sqlite3.Connection) -> None:
+            # Only what goes is looked at: the rest may be large, and this thread serves everything durable.
+            freed = connection.execute(
+                "SELECT coalesce(sum(length(data)), 0) FROM audit WHERE epoch=? AND seq <= ?", (epoch, seq)
+            ).fetchone()[0]
             connection.execute("DELETE FROM audit WHERE epoch=? AND seq <= ?", (epoch, seq))
             connection.execute(
-                "UPDATE agent SET log_size=?, log_root=?, log_key=?, log_note=?,"
-                " audit_bytes=(SELECT coalesce(sum(length(data)), 0) FROM audit)",
-                (view.size, view.root, view.key_spki, view.note),
+                "UPDATE agent SET log_size=?, log_root=?, log_key=?, log_note=?, audit_bytes=max(0, audit_bytes-?)",
+                (view.size, view.root, view.key_spki, view.note, freed),
             )
 
         await self._writer.run(job)
@@ -148,9 +151,7 @@ class SqliteAuditSpool:
 
     async def depth(self) -> int:
         """Return how many records wait."""
-        return await self._writer.run(
-            lambda connection: int(connection.execute("SELECT count(*) FROM audit").fetchone()[0])
-        )
+        return await self._writer.run(_depth)
 
     async def lost(self) -> int:
         """Return the losses not yet counted in the chain."""
@@ -174,6 +175,18 @@ def _head(connection: sqlite3.Connection) -> ChainHead:
 def _view(connection: sqlite3.Connection) -> LogView:
     row = connection.execute("SELECT log_size, log_root, log_key, log_note FROM agent").fetchone()
     return LogView(row[0], row[1], bytes(row[2]), bytes(row[3]))
+
+
+def _depth(connection: sqlite3.Connection) -> int:
+    """Count by the ends of each epoch: records of one are contiguous, and there are few epochs."""
+    depth, epoch = 0, connection.execute("SELECT min(epoch) FROM audit").fetchone()[0]
+    while epoch is not None:
+        # One end at a time, or SQLite walks through the whole epoch.
+        first = connection.execute("SELECT min(seq) FROM audit WHERE epoch=?", (epoch,)).fetchone()[0]
+        last = connection.execute("SELECT max(seq) FROM audit WHERE epoch=?", (epoch,)).fetchone()[0]
+        depth += int(last) - int(first) + 1
+        epoch = connection.execute("SELECT min(epoch) FROM audit WHERE epoch>?", (epoch,)).fetchone()[0]
+    return depth
 
 
 def _lost(connection: sqlite3.Connection) -> int:

@@ -5,12 +5,14 @@ that one fsync serves many; each job has its own savepoint, so that one that fai
 run twice (after a commit failed as a whole) and must therefore depend on nothing but the connection.
 
 Invariants: a job's future resolves only after its transaction is on disk (WAL, ``synchronous=FULL``); after any
-failure the file holds what it held before the job.
+failure the file holds what it held before the job; the thread outlives every failure. When even a rollback fails, the
+connection is dropped (SQLite then forgets what was not committed) and the file is opened anew for the next group.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -94,15 +96,34 @@ class Writer:
             opened.set_exception(error)
             return
         opened.set_result(None)
+        held: sqlite3.Connection | None = connection
         try:
             while True:
                 group, ended = self._take()
                 if group:
-                    _run_group(connection, group)
+                    held = self._serve_group(held, group)
                 if ended:
                     return
         finally:
-            connection.close()
+            if held is not None:
+                held.close()
+
+    def _serve_group(self, connection: sqlite3.Connection | None, group: list[_Pending]) -> sqlite3.Connection | None:
+        """Answer everybody in the group, whatever happens; return the connection if it can still be used."""
+        try:
+            if connection is None:
+                connection = _open(self._path, self._max_bytes, mode="rw")
+            _run_group(connection, group)
+        except BaseException as error:  # noqa: BLE001 - a dead thread would let everybody after wait for ever
+            failure = _translated(error)
+            for pending in group:
+                if not pending.future.done():
+                    pending.future.set_exception(failure)
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            return None
+        return connection
 
     def _take(self) -> tuple[list[_Pending], bool]:
         group: list[_Pending] = []
@@ -120,8 +141,9 @@ class Writer:
         return group, True
 
 
-def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None)
+def _open(path: Path, max_bytes: int, mode: str = "rwc") -> sqlite3.Connection:
+    """Open the file; with ``rw`` only one that is there: an empty one in place of what was lost would be no state."""
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None)
     try:
         path.chmod(0o600)
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
@@ -198,7 +220,7 @@ def _rollback(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _translated(error: sqlite3.Error) -> BaseException:
+def _translated(error: BaseException) -> BaseException:
     code = getattr(error, "sqlite_errorcode", 0)
     name = getattr(error, "sqlite_errorname", "")
     # SQLite reports ENOSPC as FULL on writes and as SHMSIZE when the WAL index cannot grow.

@@ -12,6 +12,8 @@ import pytest
 from agent.applier.fence import load_guards
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, ref_of
+from agent.link.interfaces import ReceiptFacts
+from agent.spool.errors import FULL
 from agent.spool.state import open_state
 from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
@@ -235,6 +237,24 @@ async def test_receipt_is_sent_once_and_after_its_record(world: World, kube: Fak
     world.engine.reconsider()
     await world.until(lambda: len(world.policy.evaluator.asked) > asked)
     await _settled(world)
+    assert len(world.receipts) == 1
+
+
+async def test_v13_a_receipt_that_could_not_be_made_durable_is_sent_at_the_next_try(
+    world: World, kube: FakeKube
+) -> None:
+    """A full disk in the moment of the answer must not make the author wait for ever."""
+    send, full = world.engine.on_receipt, [FULL("no room"), FULL("no room")]
+
+    async def on_receipt(receipt: ReceiptFacts) -> None:
+        if full:
+            raise full.pop()
+        await send(receipt)
+
+    world.engine.on_receipt = on_receipt
+    receipt = await world.deploy(cell_yaml(CELL), CELL)
+    assert receipt.accepted
+    assert not full
     assert len(world.receipts) == 1
 
 

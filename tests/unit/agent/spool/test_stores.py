@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from agent.spool.interfaces import CellKey
+from agent.spool.interfaces import CellKey, LogView
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.documents.floors import Floor
 from cellward.errors import CellwardError
@@ -142,3 +143,32 @@ async def test_a_closed_state_says_so_and_nobody_waits_for_ever(db: SqliteStateD
     with pytest.raises(CellwardError) as caught:
         await db.meta.get("a")
     assert caught.value.code == "spool/closed"
+
+
+async def test_v13_freeing_records_costs_what_goes_not_what_stays(db: SqliteStateDb) -> None:
+    """A full spool is drained batch by batch on the one thread that serves everything durable."""
+    steps, records = 0, 20_000
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def fill(connection: sqlite3.Connection) -> None:
+        rows = [(1, seq, b"x" * 10) for seq in range(1, records + 1)]
+        connection.executemany("INSERT INTO audit VALUES (?,?,?)", rows)
+        connection.executemany("INSERT INTO audit VALUES (?,?,?)", [(3, seq, b"y" * 7) for seq in range(1, 6)])
+        connection.execute("UPDATE agent SET audit_bytes=?", (records * 10 + 35,))
+
+    def audit_bytes(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("SELECT audit_bytes FROM agent").fetchone()[0])
+
+    await db._writer.run(fill)
+    await db._writer.run(lambda connection: connection.set_progress_handler(count, 100))
+    await db.audit.free(1, 10, LogView())
+    assert await db.audit.depth() == records - 10 + 5
+    assert steps < 50, "in hundreds of steps of SQLite's machine"
+    assert await db._writer.run(audit_bytes) == records * 10 + 35 - 100
+    await db.audit.free(1, records, LogView())
+    await db.audit.free(3, 5, LogView())
+    assert await db._writer.run(audit_bytes) == await db.audit.depth() == 0

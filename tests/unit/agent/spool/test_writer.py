@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.spool import writer as writer_module
 from agent.spool.errors import FULL
 from agent.spool.writer import Writer
+from cellward.errors import CellwardError
 
 
 @pytest.fixture
@@ -73,4 +75,60 @@ async def test_a_caller_that_gave_up_before_its_turn_gets_nothing_written(writer
     await asyncio.gather(given_up, return_exceptions=True)
     hold.set()
     await blocked
+    assert await writer.run(rows) == []
+
+
+def breaks(connection: sqlite3.Connection) -> None:
+    """Write, then fail as a disk does that has gone bad."""
+    insert(connection, "half")
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+async def test_v16_a_rollback_that_fails_ends_neither_the_thread_nor_those_who_wait(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody in the group and after it gets an answer; what was not committed is gone, and the file works again."""
+    real = writer_module._rollback
+    hold = threading.Event()
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    await writer.run(lambda connection: insert(connection, "kept"))
+    monkeypatch.setattr(writer_module, "_rollback", fail)
+    blocked = asyncio.ensure_future(writer.run(lambda _: hold.wait(5)))
+    group = [asyncio.ensure_future(writer.run(job)) for job in (breaks, breaks)]
+    await asyncio.sleep(0)
+    hold.set()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(blocked, *group, return_exceptions=True)
+    codes = {result.code for result in results if isinstance(result, CellwardError)}
+    assert codes == {"spool/unwritable"}
+    assert all(isinstance(result, CellwardError) for result in results[1:])
+    monkeypatch.setattr(writer_module, "_rollback", real)
+    async with asyncio.timeout(5):
+        await writer.run(lambda connection: insert(connection, "after"))
+        assert await writer.run(rows) == ["kept", "after"]
+
+
+async def test_v16_a_file_that_went_away_is_not_begun_anew_behind_a_failed_rollback(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An empty file in place of floors and inventories would be a silent start: everything is refused instead."""
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(writer_module, "_rollback", fail)
+    with pytest.raises(CellwardError):
+        await writer.run(breaks)
+    for part in tmp_path.glob("file.db*"):
+        part.rename(tmp_path / f"away-{part.name}")
+    for _ in range(2):
+        with pytest.raises(CellwardError) as caught:
+            await writer.run(rows)
+        assert caught.value.code == "spool/unwritable"
+    assert not (tmp_path / "file.db").exists()
+    for part in tmp_path.glob("away-*"):
+        part.rename(tmp_path / part.name.removeprefix("away-"))
     assert await writer.run(rows) == []
