@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 _FREE_REPAIRS: Final = 5
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 60.0
+#: Longest wait for the ground of a cell, its namespace, isolation and rights: patience there would be an open door.
+_LONGEST_GROUND_WAIT: Final = 1.0
 #: An object left alone for so long starts anew, seconds.
 _FORGIVEN_AFTER: Final = 180.0
 
@@ -31,6 +33,8 @@ class _Fight:
     count: int = 0
     last: float = 0.0
     not_before: float = 0.0
+    #: Whether the API server refused or was away, so that nobody fought us.
+    postponed: bool = False
 
 
 class DriftControl:
@@ -53,34 +57,57 @@ class DriftControl:
         self._strangers[ref] = uid
         self.mark(ref)
 
+    def forgive(self) -> None:
+        """Look again at once at what could not be repaired: the API server is back, or its roles are read."""
+        for fight in self._fights.values():
+            if fight.postponed:
+                fight.not_before, fight.postponed = 0.0, False
+
     def due_at(self) -> float | None:
         """Return the monotonic time at which the next marked object may be looked at."""
-        return min((self._fight(ref).not_before for ref in self._marked), default=None)
+        waiting = [ref for ref in self._marked if not (self._ground() and self._follows(ref))]
+        return min((self._fight(ref).not_before for ref in waiting), default=None)
 
     async def repair_due(self) -> None:
-        """Look at every marked object whose time has come: namespace first, isolation before workloads (V9)."""
+        """Look at every marked object whose time has come: the ground first, all of it before any workload (V9)."""
         now = self._parts.timer.monotonic()
         due = sorted((ref for ref in self._marked if self._fight(ref).not_before <= now), key=self._rank)
         for ref in due:
-            # Taken off before looking: an event that comes meanwhile marks it again.
-            since = self._marked.pop(ref)
-            try:
-                await self._repair(ref, since)
-            except CellwardError as error:
-                self._marked.setdefault(ref, since)
-                self._postpone(ref, error)
-                if self._role(ref) is not Role.OBJECT:
-                    # Without its ground nothing else of the cell is put back.
-                    break
+            if self._follows(ref) and self._ground():
+                # Also when that part of the ground has to wait: nothing runs in a namespace that is not closed.
+                break
+            await self._look(ref)
         if self._unsaved:
             await self._save()
 
-    def _rank(self, ref: ObjectRef) -> tuple[int, ObjectRef]:
-        return apply_rank(ref.kind), ref
+    async def _look(self, ref: ObjectRef) -> None:
+        # Taken off before looking: an event that comes meanwhile marks it again.
+        since = self._marked.pop(ref)
+        try:
+            await self._repair(ref, since)
+        except CellwardError as error:
+            self._postpone(ref, since, error.code, error.message)
+        except Exception as error:  # noqa: BLE001 - V16: whatever it is, the object stays marked and is tried again
+            _log.exception("drift-repair-crashed", object=str(ref))
+            self._postpone(ref, since, "", type(error).__name__)
+
+    def _rank(self, ref: ObjectRef) -> tuple[bool, int, ObjectRef]:
+        return self._follows(ref), apply_rank(ref.kind), ref
+
+    def _follows(self, ref: ObjectRef) -> bool:
+        """Whether it comes after the ground: an object of the release; a policy of a stranger goes at once."""
+        return self._role(ref) is Role.OBJECT and ref not in self._strangers
 
     def _role(self, ref: ObjectRef) -> Role:
         owned = self._cell.record.by_ref().get(ref)
         return owned.role if owned is not None else Role.OBJECT
+
+    def _ground(self) -> tuple[ObjectRef, ...]:
+        """Return what is marked of namespace, isolation and rights."""
+        return tuple(ref for ref in self._marked if self._role(ref) is not Role.OBJECT)
+
+    def _longest_wait(self, ref: ObjectRef) -> float:
+        return _LONGEST_WAIT if self._follows(ref) else _LONGEST_GROUND_WAIT
 
     async def _repair(self, ref: ObjectRef, since: float) -> None:
         owned = self._cell.record.by_ref().get(ref)
@@ -106,15 +133,19 @@ class DriftControl:
     async def _take(self, repair: Repair, since: float) -> None:
         self._cell.record = self._cell.record.with_object(repair.owned)
         self._unsaved = True
+        if repair.owned.role is Role.NAMESPACE:
+            # What was in it went with it; that it could not be put back before says nothing any more.
+            self._fights.clear()
         await self._note(repair.owned.ref, repair.cause, since, exact=repair.exact)
 
     async def _note(self, ref: ObjectRef, cause: str, since: float, *, exact: bool) -> None:
         """Count, time and record a repair; a full spool never blocks it (V13)."""
         now = self._parts.timer.monotonic()
         fight = self._fight(ref)
-        fight.count, fight.last = fight.count + 1, now
+        fight.count, fight.last, fight.postponed = fight.count + 1, now, False
         if fight.count > _FREE_REPAIRS:
-            fight.not_before = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(10, fight.count - _FREE_REPAIRS))
+            wait = _FIRST_WAIT * 2 ** min(10, fight.count - _FREE_REPAIRS)
+            fight.not_before = now + min(self._longest_wait(ref), wait)
         record = self._cell.record
         self._cell.repairs += 1
         labels = {"project": record.project, "cell": record.cell, "environment": record.environment}
@@ -135,11 +166,12 @@ class DriftControl:
             fight.count, fight.not_before = 0, 0.0
         return fight
 
-    def _postpone(self, ref: ObjectRef, error: CellwardError) -> None:
+    def _postpone(self, ref: ObjectRef, since: float, code: str, reason: str) -> None:
+        self._marked.setdefault(ref, since)
         fight, now = self._fight(ref), self._parts.timer.monotonic()
-        fight.count, fight.last = fight.count + 1, now
-        fight.not_before = now + min(_LONGEST_WAIT, 0.1 * 2 ** min(10, fight.count))
-        _log.warning("drift-repair-failed", object=str(ref), code=error.code, reason=error.message)
+        fight.count, fight.last, fight.postponed = fight.count + 1, now, True
+        fight.not_before = now + min(self._longest_wait(ref), 0.1 * 2 ** min(10, fight.count))
+        _log.warning("drift-repair-failed", object=str(ref), code=code, reason=reason)
 
     async def _save(self) -> None:
         try:

@@ -92,7 +92,10 @@ class CellWorker:
         self._wake.set()
 
     def reconsider(self) -> None:
-        """Try again what was refused or is waiting; what is held stays held."""
+        """Try again what was refused or is waiting, repairs too; what is held stays held."""
+        self.drift.forgive()
+        if self.drift.due_at() is not None:
+            self.wake()
         if self.cell.item is not None and self.cell.blocked in {Phase.REFUSED, Phase.VERIFYING}:
             self._pending = self._pending or self.cell.item
             self.wake()
