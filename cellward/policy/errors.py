@@ -70,6 +70,12 @@ ROLLBACK = define(
     "The policy metadata is older than what was already accepted.",
     hint="Nothing was changed; to go back, publish the older content under a new version.",
 )
+NO_FLOORS = define(
+    "policy/no-floors",
+    Refused,
+    "The publisher has no record of what it published last, so the hub could have an older set signed anew.",
+    hint="Bring floors.json from where policy was published last. If it is lost: compare, then pass --first-use once.",
+)
 EXPIRED = define(
     "policy/expired",
     Refused,

@@ -2,8 +2,8 @@
 
 Root is version 1 for ever until rotated; targets (the policy key), the delegated keyring role and the snapshot (the
 publisher key) get the next version at each publish; a refresh renews the snapshot alone. Nothing is taken on trust
-from the hub that serves the present state: it is verified from the first root on, and compared with the floors the
-publisher kept (``known``), so that a hub cannot have an older set signed anew.
+from the hub that serves the present state: it is verified from the first root on, must be one set, and is compared with
+the floors the publisher kept (``known``), so that a hub cannot have an older set, or parts of one, signed anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -31,7 +31,7 @@ from cellward.documents import canonical
 from cellward.policy import trust
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.bundle import Bundle, read_bundle
-from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, ROLLBACK, UNVERIFIED
+from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, NO_FLOORS, ROLLBACK, UNVERIFIED
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, BindingSet
 from cellward.policy.signing import expiry, sign_metadata, tuf_key
 from cellward.policy.trust import PolicyFloors
@@ -172,12 +172,15 @@ def publish(
     now: datetime,
     known: PolicyFloors | None = None,
 ) -> Publication:
-    """Make new targets, keyring and snapshot metadata above the present state.
+    """Make new targets, keyring and snapshot metadata above the present state, and above what was published before.
 
     ``bundles`` are archives (see :func:`cellward.policy.bundle.build_bundle`); each binding must name one of them.
+    Nothing of what the hub shows is signed again, only its versions count; so a hub that was restored from a backup may
+    show an older set, and gets a newer one.
+
     Raises policy/foreign-realm, policy/incomplete-set, policy/unverified, policy/rollback or what a bundle raises.
     """
-    present = _Present.of(state, known)
+    present = _Present.of(state, known, anew=True)
     _check_realm(state, bindings, keyring)
     content = _content(bundles, bindings)
     keyring_data = canonical.encode(keyring.to_json())
@@ -208,12 +211,14 @@ def publish_keyring(
     keyring: Keyring,
     keys: SigningKeys,
     now: datetime,
-    known: PolicyFloors | None = None,
+    known: PolicyFloors | None,
+    first_use: bool = False,
 ) -> Publication:
-    """Make a new keyring and snapshot only: adding an author needs neither the root nor the policy key."""
-    present = _Present.of(state, known)
-    if state.targets is None:
-        raise INCOMPLETE("there is no policy yet; publish it first")
+    """Make a new keyring and snapshot only: adding an author needs neither the root nor the policy key.
+
+    Raises what :func:`refresh` raises, and policy/foreign-realm.
+    """
+    present, targets, _ = _to_sign_again(state, known, first_use=first_use)
     if keyring.realm != trust.realm_of(state.roots[0]):
         raise FOREIGN_REALM(f"the keyring belongs to realm {keyring.realm}")
     data = canonical.encode(keyring.to_json())
@@ -221,27 +226,45 @@ def publish_keyring(
         present.next(KEYRING_ROLE), expires=expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: data})
     )
     files = (
-        MetadataFile("targets", present.versions["targets"], state.targets),
+        MetadataFile("targets", present.shown["targets"], targets),
         MetadataFile(KEYRING_ROLE, signed.version, sign_metadata(signed, keys.keyring)),
     )
     return _finish(state, present, files, {KEYRING_TARGET: data}, keys, now)
 
 
 def refresh(
-    state: RepositoryState, *, keys: SigningKeys, now: datetime, known: PolicyFloors | None = None
+    state: RepositoryState,
+    *,
+    keys: SigningKeys,
+    now: datetime,
+    known: PolicyFloors | None,
+    first_use: bool = False,
 ) -> Publication:
     """Make a new snapshot only (7 d), with the publisher key alone, over the targets and keyring there are.
 
-    Raises policy/rollback when the state is older than ``known``, policy/expired when the targets have expired.
+    ``first_use`` takes what the hub shows as the newest where the publisher has no floors (``known`` is None).
+
+    Raises policy/rollback when the state is older than ``known`` or not one set, policy/no-floors without ``known``,
+    policy/expired when the targets have expired, policy/incomplete-set when nothing was published.
     """
-    present = _Present.of(state, known)
-    if state.targets is None or state.keyring is None:
-        raise INCOMPLETE("there is no policy yet; publish it first")
+    present, targets, keyring = _to_sign_again(state, known, first_use=first_use)
     files = (
-        MetadataFile("targets", present.versions["targets"], state.targets),
-        MetadataFile(KEYRING_ROLE, present.versions[KEYRING_ROLE], state.keyring),
+        MetadataFile("targets", present.shown["targets"], targets),
+        MetadataFile(KEYRING_ROLE, present.shown[KEYRING_ROLE], keyring),
     )
     return _finish(state, present, files, {}, keys, now)
+
+
+def _to_sign_again(
+    state: RepositoryState, known: PolicyFloors | None, *, first_use: bool
+) -> tuple[_Present, bytes, bytes]:
+    """Return what is there and may be put under a new snapshot: the targets and the keyring of one set."""
+    present = _Present.of(state, known)
+    if state.targets is None or state.keyring is None or state.snapshot is None:
+        raise INCOMPLETE("there is no policy yet; publish it first")
+    if known is None and not first_use:
+        raise NO_FLOORS("the hub shows a policy, and nothing here says which one was published last")
+    return present, state.targets, state.keyring
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +272,16 @@ class _Present:
     """Versions of the present state, after its signatures were checked from the first root on."""
 
     root: Root
-    versions: Mapping[str, int]
+    shown: Mapping[str, int]
+    known: PolicyFloors
 
     def next(self, role: str) -> int:
-        return self.versions[role] + 1
+        floor = self.known.get(role)
+        return max(self.shown[role], floor.version if floor else 0) + 1
 
     @classmethod
-    def of(cls, state: RepositoryState, known: PolicyFloors | None) -> _Present:
+    def of(cls, state: RepositoryState, known: PolicyFloors | None, *, anew: bool = False) -> _Present:
+        """Verify a state; ``anew`` when nothing of it is signed again, so that older versions of it do no harm."""
         floors = known or PolicyFloors()
         try:
             root = _verified_roots(state.roots)
@@ -273,14 +299,39 @@ class _Present:
                 found[role] = trust.RoleFloor(metadata.signed.version, trust.digest_of(data))
         except RepositoryError as error:
             raise UNVERIFIED(f"what the hub says is published does not verify: {error}") from error
-        for role, floor in floors.roles.items():
-            here = found.get(role)
-            older = here is None or here.version < floor.version
-            if role != "timestamp" and (
-                older or (here and here.version == floor.version and here.digest != floor.digest)
-            ):
-                raise ROLLBACK(f"the hub shows an older or other {role} than was published before", role=role)
-        return cls(root, versions)
+        _check_one_set(state, versions)
+        _check_not_older(found, floors, ("root",) if anew else tuple(floors.roles))
+        return cls(root, versions, floors)
+
+
+def _check_one_set(state: RepositoryState, shown: Mapping[str, int]) -> None:
+    """Refuse targets or a keyring that the shown snapshot does not name: the newest snapshot over older parts."""
+    if state.snapshot is None:
+        return
+    named = trust.parse(Snapshot, state.snapshot).signed.meta
+    for role, data in (("targets", state.targets), (KEYRING_ROLE, state.keyring)):
+        if not _is_named(named.get(f"{role}.json"), data, shown[role]):
+            raise ROLLBACK(f"the hub shows a {role} that is not the one its snapshot names", role=role)
+
+
+def _is_named(meta: MetaFile | None, data: bytes | None, version: int) -> bool:
+    if data is None or meta is None or meta.version != version:
+        return False
+    try:
+        meta.verify_length_and_hashes(data)
+    except LengthOrHashMismatchError:
+        return False
+    return True
+
+
+def _check_not_older(found: Mapping[str, trust.RoleFloor], floors: PolicyFloors, roles: Sequence[str]) -> None:
+    for role in roles:
+        here, floor = found.get(role), floors.get(role)
+        if role == "timestamp" or floor is None:
+            continue
+        forked = here is not None and here.version == floor.version and here.digest != floor.digest
+        if here is None or here.version < floor.version or forked:
+            raise ROLLBACK(f"the hub shows an older or other {role} than was published before", role=role)
 
 
 def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:

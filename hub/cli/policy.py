@@ -79,7 +79,13 @@ def publish(
 @app.command()
 @command
 def refresh(
-    home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table, passphrase_file: PassphraseOption = None
+    first_use: Annotated[
+        bool,
+        typer.Option(help="Take what the hub shows as the newest, where floors.json of the last publication is lost."),
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
 ) -> None:
     """Renew the publisher's snapshot (7 days); nothing else changes. Meant for a schedule."""
     from cellward.policy import publisher
@@ -89,7 +95,9 @@ def refresh(
     trust = place.home.trust()
     client = place.trusted_client(trust)
     keys = publisher.SigningKeys(publisher=(load_key(place.home, "publisher", passphrase_file),))
-    publication = publisher.refresh(_state(client, trust), keys=keys, now=now(), known=_floors(place.home))
+    publication = publisher.refresh(
+        _state(client, trust), keys=keys, now=now(), known=_floors(place.home), first_use=first_use
+    )
     _upload(place, client, publication, output)
 
 
