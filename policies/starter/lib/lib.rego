@@ -17,15 +17,24 @@ pod := input.object.template if input.object.kind == "PodTemplate"
 container_fields := {"containers", "initContainers", "ephemeralContainers"}
 
 # Every container of the pod: regular, init and ephemeral ones.
-containers contains {"field": field, "name": container_name(container), "spec": container} if {
+containers contains {"field": field, "name": name_of(container), "spec": container} if {
 	some field in container_fields
 	some container in pod.spec[field]
 	is_object(container)
 }
 
-container_name(container) := container.name if {
-	is_string(container.name)
+name_of(item) := item.name if {
+	is_string(item.name)
 } else := "(without a name)"
+
+# Every volume of the pod.
+volumes contains {"name": name_of(volume), "spec": volume} if {
+	some volume in pod.spec.volumes
+	is_object(volume)
+}
+
+# A switch is on unless it is absent, null or false: what is no boolean is not for the rules to guess.
+asked(value) if not value in {false, null}
 
 # Parameters come from the signed binding, never from the object or the hub.
 default parameters := {}

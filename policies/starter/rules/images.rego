@@ -9,41 +9,66 @@ default registries := ["docker.io/library", "us-central1-docker.pkg.dev/google-s
 
 registries := lib.parameters.images.registries if is_array(lib.parameters.images.registries)
 
-mutable_tags := {"latest", "main", "master", "edge", "nightly", "dev", "develop", "canary"}
+# Further forms of tags that name one build here, as patterns (RE2) for the whole tag.
+default tag_patterns := []
+
+tag_patterns := lib.parameters.images.tagPatterns if is_array(lib.parameters.images.tagPatterns)
+
+# Everything the node pulls for the pod: images of containers of every kind, and images mounted as volumes.
+used contains {"by": sprintf("container %s", [container.name]), "image": reference(container.spec, "image")} if {
+	some container in lib.containers
+}
+
+used contains {"by": sprintf("volume %s", [volume.name]), "image": reference(volume.spec.image, "reference")} if {
+	some volume in lib.volumes
+	is_set(volume.spec.image)
+}
+
+is_set(value) if value != null
+
+# What stands there, empty when it is no text; nothing that is empty is allowed or pinned.
+reference(holder, field) := holder[field] if {
+	is_string(holder[field])
+} else := ""
 
 # METADATA
 # title: Images come from allowed registries
-# description: The image's repository is, or lies below, one of the registries the binding allows.
+# description: >-
+#   Whatever a pod pulls, for containers or for image volumes, is from a repository that is, or lies below, one of the
+#   registries the binding allows.
 # custom:
 #   id: starter/images/registry
 #   severity: high
 #   remediation: Use an image from an allowed registry, or ask the security team to add the registry to the binding.
 #   controls: ["NIST SP 800-53 CM-7", "NIST SP 800-53 SR-4", "NSA/CISA Kubernetes Hardening: images"]
 deny contains lib.denial(rego.metadata.rule(), reason) if {
-	some container in lib.containers
-	not from_allowed(container.spec)
-	reason := sprintf("container %s uses image %s, which is not from an allowed registry", [
-		container.name,
-		shown(container.spec),
-	])
+	some one in used
+	not from_allowed(one.image)
+	reason := sprintf("%s uses image %s, which is not from an allowed registry", [one.by, shown(one.image)])
 }
 
 # METADATA
 # title: Images have immutable names
-# description: Every image has a digest, or a tag that is not known to move.
+# description: >-
+#   Whatever a pod pulls is named by digest, or by a tag that by its form names one build: a version of at least two
+#   numbers (1.29, v0.10.4, 7.4-alpine), a date (20251130, 2025-11-30), or a commit hash of 7 to 40 digits
+#   (sha-1b2c3d4). Anything else is taken to move: no tag, words (latest, stable, alpine, bookworm), a major version
+#   alone (1, v1), and versions that say so (1.4-nightly, 2.0-SNAPSHOT). The binding may add forms
+#   (images.tagPatterns, for build numbers and the like). Only a digest also holds when the registry itself changes
+#   what a tag names.
 # custom:
 #   id: starter/images/mutable-tag
 #   severity: medium
 #   remediation: Name the image by digest or by a version tag.
 #   controls: ["NIST SP 800-53 CM-2", "NIST SP 800-53 CM-14", "NIST SP 800-53 SI-7"]
 deny contains lib.denial(rego.metadata.rule(), reason) if {
-	some container in lib.containers
-	not pinned(container.spec)
-	reason := sprintf("container %s uses image %s, whose tag can move", [container.name, shown(container.spec)])
+	some one in used
+	not pinned(one.image)
+	reason := sprintf("%s uses image %s, whose tag can move", [one.by, shown(one.image)])
 }
 
-from_allowed(container) if {
-	repository := full_repository(container.image)
+from_allowed(image) if {
+	repository := full_repository(image)
 	some registry in registries
 	is_string(registry)
 	below(repository, trim_suffix(registry, "/"))
@@ -111,18 +136,44 @@ tag_of(image) := tag if {
 	tag := parts[1]
 } else := ""
 
-pinned(container) if {
-	is_string(container.image)
-	contains(container.image, "@sha256:")
+pinned(image) if contains(image, "@sha256:")
+
+pinned(image) if names_one_build(tag_of(image))
+
+names_one_build(tag) if is_date(tag)
+
+names_one_build(tag) if is_commit(tag)
+
+names_one_build(tag) if {
+	is_version(tag)
+	not says_it_moves(tag)
 }
 
-pinned(container) if {
-	is_string(container.image)
-	tag := tag_of(container.image)
-	tag != ""
-	not lower(tag) in mutable_tags
+names_one_build(tag) if {
+	some pattern in tag_patterns
+	is_string(pattern)
+	regex.match(sprintf("^(?:%s)$", [pattern]), tag)
 }
 
-shown(container) := container.image if {
-	is_string(container.image)
+# Two numbers at least, at the beginning or behind a separator: the 3.20 of stable-alpine3.20 is not the image's own.
+is_version(tag) if regex.match(`^([A-Za-z]+[-_])*[vV]?[0-9]+\.[0-9]+`, tag)
+
+is_date(tag) if regex.match(`(^|[-_.])20[0-9]{2}([-.]?)(0[1-9]|1[0-2])([-.]?)(0[1-9]|[12][0-9]|3[01])($|[-_.T])`, tag)
+
+# With a digit, because defaced and effaced are words.
+is_commit(tag) if {
+	some part in split(replace(tag, "_", "-"), "-")
+	regex.match(`^[0-9a-f]{7,40}$`, part)
+	regex.match(`[0-9]`, part)
+}
+
+moving_words := {"latest", "nightly", "snapshot", "edge", "dev", "develop", "main", "master", "canary", "head"}
+
+says_it_moves(tag) if {
+	some word in regex.split(`[-_.+]`, lower(tag))
+	word in moving_words
+}
+
+shown(image) := image if {
+	image != ""
 } else := "(none)"

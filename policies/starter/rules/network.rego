@@ -39,5 +39,5 @@ outside contains sprintf("the Service has external address %v", [address]) if {
 #   remediation: Remove hostNetwork; network isolation does not hold for pods on the host's network.
 #   controls: ["NIST SP 800-53 SC-7", "NIST SP 800-53 AC-4", "NSA/CISA Kubernetes Hardening: network separation"]
 deny contains lib.denial(rego.metadata.rule(), "the pod uses the network of the host") if {
-	lib.pod.spec.hostNetwork == true
+	lib.asked(lib.pod.spec.hostNetwork)
 }

@@ -25,6 +25,28 @@ resource_cases := {
 	"no memory request": {"spec": without(["requests/memory"]), "want": {resources}},
 	"no memory limit": {"spec": without(["limits/memory"]), "want": {resources}},
 	"zero CPU request": {"spec": fixtures.spec_with({"resources": {"requests": {"cpu": "0"}}}), "want": {resources}},
+	"requests of nothing in other words": {
+		"spec": fixtures.spec_with({"resources": {"requests": {"cpu": "0m", "memory": "0Mi"}}}),
+		"want": {resources},
+	},
+	"a limit of nothing": {"spec": fixtures.spec_with({"resources": {"limits": {"memory": "0.0Gi"}}}), "want": {resources}},
+	"less than a byte": {"spec": fixtures.spec_with({"resources": {"limits": {"memory": "128m"}}}), "want": {resources}},
+	"less than nothing": {"spec": fixtures.spec_with({"resources": {"requests": {"cpu": "-1"}}}), "want": {resources}},
+	"no quantity": {"spec": fixtures.spec_with({"resources": {"requests": {"cpu": "much"}}}), "want": {resources}},
+	"null": {"spec": fixtures.spec_with({"resources": {"requests": {"cpu": null}}}), "want": {resources}},
+	"numbers": {"spec": fixtures.spec_with({"resources": {"requests": {"cpu": 1, "memory": 1024}}}), "want": set()},
+	"number zero": {"spec": fixtures.spec_with({"resources": {"requests": {"cpu": 0}}}), "want": {resources}},
+	"every way to write some": {
+		"spec": fixtures.spec_with({"resources": {"requests": {"cpu": ".5", "memory": "1e6"}, "limits": {"memory": "+1.5Gi"}}}),
+		"want": set(),
+	},
+	"a sidecar without": {
+		"spec": object.union(fixtures.spec, {"initContainers": [object.union(
+			object.remove(fixtures.container, ["resources"]),
+			{"restartPolicy": "Always"},
+		)]}),
+		"want": {resources},
+	},
 	"no resources at all": {
 		"spec": {"containers": [object.remove(fixtures.container, ["resources"])]},
 		"want": {resources},
