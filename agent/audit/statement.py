@@ -16,6 +16,7 @@ from cellward.audit.chain import ChainState
 from cellward.audit.statement import sign_statement
 from cellward.documents import canonical, dsse
 from cellward.runtime.files import write_atomic
+from cellward.wire.text import sendable
 
 #: DSSE payload type of a receipt.
 RECEIPT_TYPE = "application/vnd.cellward.receipt.v1+json"
@@ -83,7 +84,16 @@ class StatementKey:
             "deploymentDigest": deployment_digest,
             "accepted": accepted,
             "refusals": [
-                {"code": r.code, "rule": r.rule, "object": r.object, "reason": r.reason, "next": r.next}
+                {
+                    name: sendable(text)
+                    for name, text in (
+                        ("code", r.code),
+                        ("rule", r.rule),
+                        ("object", r.object),
+                        ("reason", r.reason),
+                        ("next", r.next),
+                    )
+                }
                 for r in refusals
             ],
             "at": at.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -8,13 +8,18 @@ from agent.audit.interfaces import RefusalText
 from agent.link.interfaces import CellReport, PolicyPosition, ReceiptFacts
 from cellward.errors import known
 from cellward.runtime.health import Condition
+from cellward.wire.text import sendable
 from cellward.wire.v1 import link_pb2, types_pb2
 
 
 def refusal_to_wire(refusal: RefusalText) -> types_pb2.Refusal:
     """Message of a refusal."""
     return types_pb2.Refusal(
-        code=refusal.code, rule=refusal.rule, object=refusal.object, reason=refusal.reason, next=refusal.next
+        code=sendable(refusal.code),
+        rule=sendable(refusal.rule),
+        object=sendable(refusal.object),
+        reason=sendable(refusal.reason),
+        next=sendable(refusal.next),
     )
 
 
@@ -73,7 +78,7 @@ def condition_to_wire(condition: Condition) -> types_pb2.Condition:
         name=condition.name,
         ok=condition.ok,
         code=condition.code,
-        message=condition.message,
+        message=sendable(condition.message),
         since_unix=int(condition.since.timestamp()) if condition.since is not None else 0,
         hint=entry.hint if entry is not None and not condition.ok else "",
     )

@@ -45,8 +45,6 @@ def encode(value: object) -> bytes:
         data = rfc8785.dumps(cast("dict[str, object]", plain))  # type: ignore[arg-type]
     except rfc8785.CanonicalizationError as error:
         raise BAD_VALUE(f"not representable in canonical JSON: {error}") from error
-    except UnicodeEncodeError as error:
-        raise BAD_VALUE("a key has a lone surrogate") from error
     if len(data) > MAX_BYTES:
         raise TOO_LARGE(f"{len(data)} bytes, at most {MAX_BYTES} are allowed")
     return data
@@ -95,8 +93,10 @@ def digest(data: bytes) -> str:
 
 def _plain(value: object, depth: int) -> JSON:
     """Copy into plain lists and dictionaries, refusing what has no canonical form."""
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(value)
     if isinstance(value, int):
         if abs(value) > MAX_INT:
             raise BAD_VALUE("an integer is beyond 2^53")
@@ -110,9 +110,16 @@ def _plain(value: object, depth: int) -> JSON:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise BAD_VALUE("a key of an object is not text")
-            result[key] = _plain(item, depth + 1)
+            result[_text(key)] = _plain(item, depth + 1)
         return result
     raise BAD_VALUE(f"a value of type {type(value).__name__} has no canonical form")
+
+
+def _text(value: str) -> str:
+    """Refuse a lone surrogate: it has no UTF-8 form, so whoever is told of the text could not be."""
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise BAD_VALUE(f"a text has a lone surrogate: {value[:40]!a}")
+    return value
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

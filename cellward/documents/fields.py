@@ -54,8 +54,9 @@ class Fields:
             raise error(f"{where} is not an object")
         extra = sorted(set(value) - set(known))
         if extra:
-            listed = ", ".join(extra)[:200]
-            raise unknown(f"{where} has fields this version does not know: {listed}", field=extra[0][:80])
+            # Quoted: the names are a stranger's, and go into records and messages.
+            listed = ", ".join(repr(name[:80]) for name in extra)[:200]
+            raise unknown(f"{where} has fields this version does not know: {listed}", field=repr(extra[0][:80])[1:-1])
         self._value = value
         self._where = where
         self._error = error

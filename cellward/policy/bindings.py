@@ -112,10 +112,14 @@ def _object(value: object, what: str) -> Mapping[str, object]:
 def _known(value: Mapping[str, object], fields: set[str], what: str) -> None:
     unknown = sorted(set(value) - fields)
     if unknown:
-        raise BINDINGS_TOO_NEW(f"{what} has fields this version does not know: {', '.join(unknown)[:200]}")
+        raise BINDINGS_TOO_NEW(f"{what} has fields this version does not know: {_listed(unknown)}")
     missing = sorted(fields - set(value))
     if missing:
         raise BAD_BINDINGS(f"{what} misses {', '.join(missing)}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name[:80]) for name in names)[:200]
 
 
 def _text(value: Mapping[str, object], name: str, pattern: re.Pattern[str]) -> str:
@@ -144,7 +148,7 @@ def _thresholds(value: object) -> dict[str, int]:
     unknown = sorted(set(thresholds) - KINDS)
     if unknown:
         # A threshold that is never asked for would be one signature where two were meant.
-        raise BINDINGS_TOO_NEW(f"thresholds name kinds this version does not know: {', '.join(unknown)[:200]}")
+        raise BINDINGS_TOO_NEW(f"thresholds name kinds this version does not know: {_listed(unknown)}")
     return {kind: _number(thresholds, kind, 1, 16) for kind in thresholds}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agent.audit.interfaces import RefusalText
 from agent.kube.errors import KUBE_UNAVAILABLE
-from agent.link.messages import condition_to_wire
+from agent.link.messages import condition_to_wire, refusal_to_wire
 from cellward.runtime.health import Condition
 from cellward.wire.v1 import link_pb2
 from hub.api.resources import convert
@@ -23,3 +24,12 @@ def test_v15_a_red_condition_carries_its_next_step_to_the_api() -> None:
 def test_a_good_condition_has_no_next_step() -> None:
     """Nothing is advised where nothing is wrong."""
     assert condition_to_wire(Condition("kubernetes", ok=True, code=KUBE_UNAVAILABLE.code)).hint == ""
+
+
+def test_v16_no_text_whatever_it_came_from_keeps_a_message_from_being_made() -> None:
+    """V16: protobuf refuses a lone surrogate, and one refused message would end every later session of the link."""
+    odd = "x\ud800\x1b[31m\x00 " + "y" * 10_000
+    message = refusal_to_wire(RefusalText(odd, odd, odd, odd, odd))
+    assert message.reason.startswith("x? [31m  yyy")
+    assert condition_to_wire(Condition("kubernetes", ok=False, code="a/b", message=odd)).message == message.reason
+    assert len(message.SerializeToString()) < 25_000

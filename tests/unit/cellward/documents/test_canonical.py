@@ -122,3 +122,16 @@ def test_digest_names_its_algorithm() -> None:
     """Digests are ``alg:hex``."""
     empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert canonical.digest(b"") == empty
+
+
+@pytest.mark.parametrize("data", [b'"\\ud800"', b'{"\\udfff":1}', b'[{"a":["b\\ud800c"]}]', b'"\\udc00\\ud800"'])
+def test_v16_lone_surrogates_are_refused_in_keys_and_values(data: bytes) -> None:
+    """V16: they have no UTF-8 form, so whoever is told why a document was refused could not be told."""
+    for read in (canonical.parse, canonical.decode):
+        with pytest.raises(CellwardError) as caught:
+            read(data)
+        assert caught.value.code == "document/unsupported-value"
+        caught.value.message.encode()
+    with pytest.raises(CellwardError) as caught:
+        canonical.encode(json.loads(data))
+    assert caught.value.code == "document/unsupported-value"

@@ -177,3 +177,14 @@ def test_other_keys_are_refused() -> None:
         assert caught.value.code == "document/bad-key"
     with pytest.raises(CellwardError):
         signer(1).to_pem("")
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "\\u001b[2J", "\\n"])
+def test_v16_a_field_named_by_a_stranger_is_quoted_in_the_refusal(name: str) -> None:
+    """V16: the refusal of one malformed envelope travels to the hub; nothing in it may keep it from being sent."""
+    data = f'{{"payload":"","payloadType":"x","signatures":[],"{name}":1}}'.encode()
+    with pytest.raises(CellwardError) as caught:
+        dsse.parse_envelope(data)
+    for text in (caught.value.message, *caught.value.details.values()):
+        text.encode()
+        assert text.isprintable()
