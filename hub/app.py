@@ -194,13 +194,14 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         observe=hub.metrics.observe_rpc,
     )
     host, port = _split(settings.listen.link)
+    directory = Directory(hub.store.clusters, hub.store.changes)
     ports = SyncPorts(
-        directory=Directory(hub.store.clusters),
+        directory=directory,
         fleet=hub.fleet,
         changes=hub.store.changes,
-        policy=PolicyPosition(hub.policy),
+        policy=PolicyPosition(hub.policy, hub.store.changes),
         content=Content(hub.store.documents, hub.policy, hub.store.changes),
-        audit=AuditIngest(hub.audit, hub.store.clusters.get),
+        audit=AuditIngest(hub.audit, directory.binding),
         metrics=hub.fleet_metrics,
     )
     link = build_link_server(

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
-from hub.store.changes import DOCUMENTS, POLICY, ChangeBus
+from hub.store.changes import CLUSTERS, DOCUMENTS, POLICY, ChangeBus
 from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
+from hub.store.shared import Remembered, Together
 from hub.sync.interfaces import ClusterBinding
 
-#: Immutable content kept in memory, bytes.
+#: Content kept in memory, bytes; twice, once for documents and targets, once for metadata.
 CONTENT_BYTES = 16 * 1024**2
+#: Bindings of clusters kept in memory.
+BINDINGS = 10_000
+#: What remembering an absence weighs, bytes.
+_ABSENT = 256
 
 
-@dataclass(frozen=True, slots=True)
 class Directory:
-    """``hub.sync`` asks who is known; the store answers."""
+    """``hub.sync`` asks who is known; the store answers. Bindings are remembered until one of them changes."""
 
-    clusters: ClusterStore
+    def __init__(self, clusters: ClusterStore, changes: ChangeBus) -> None:
+        self._clusters = clusters
+        self._rows = Together(clusters.get_many, "cluster-rows")
+        self._bindings = Remembered(self._read, changes, CLUSTERS, bound=BINDINGS)
 
     async def binding(self, cluster: str) -> ClusterBinding | None:
         """Binding of a cluster, None before somebody joined under the name."""
-        row = await self.clusters.get(cluster)
-        return _binding(row) if row is not None and row.uid else None
+        return await self._bindings.get(cluster)
 
     async def locked(self) -> frozenset[str]:
         """Names of all locked clusters."""
-        return await self.clusters.locked()
+        return await self._clusters.locked()
+
+    async def _read(self, cluster: str) -> ClusterBinding | None:
+        row = (await self._rows.join(cluster)).get(cluster)
+        return _binding(row) if row is not None and row.uid else None
 
 
 def _binding(row: ClusterRow) -> ClusterBinding:
@@ -40,10 +49,9 @@ def _binding(row: ClusterRow) -> ClusterBinding:
 class Content:
     """``hub.sync`` serves bytes by digest: documents first, then policy targets; and TUF metadata.
 
-    Bytes of a digest and metadata of a version are kept in bounded memory: after a change every agent of the fleet asks
-    for the same few. All of it is forgotten when documents or policy change, in this process or another one: an
-    envelope may gain a signature, and a restored store may hold other metadata. What is absent, and the newest of
-    anything, is looked up each time.
+    After a change every agent of the fleet asks for the same few, so they are kept in bounded memory, and all of it is
+    forgotten when documents or policy change, in this process or another one: an envelope may gain a signature, there
+    is a newer timestamp, and a restored store may hold other metadata.
     """
 
     def __init__(
@@ -51,53 +59,48 @@ class Content:
     ) -> None:
         self._documents = documents
         self._policy = policy
-        self._bound = bound
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._size = 0
-        self._changes = changes
-        self._stamp: tuple[int, ...] = ()
+        self._digests = Remembered(self._digest, changes, DOCUMENTS, POLICY, bound=bound, weigh=_size)
+        self._metadata = Remembered(self._role, changes, POLICY, bound=bound, weigh=_size_or_absent)
 
     async def by_digest(self, digest: str) -> bytes | None:
         """Document envelope or target."""
-        kept = self._recall((digest, 0))
-        if kept is not None:
-            return kept
-        row = await self._documents.get(digest)
-        return self._keep((digest, 0), row.envelope if row is not None else await self._policy.fetch_target(digest))
+        return await self._digests.get(digest)
 
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """TUF metadata, the newest when ``version`` is None."""
-        if version is None:
-            return await self._policy.fetch(role, None)
-        return self._recall((role, version)) or self._keep((role, version), await self._policy.fetch(role, version))
+        return await self._metadata.get((role, version))
 
-    def _recall(self, key: tuple[str, int]) -> bytes | None:
-        stamp = self._changes.stamp(DOCUMENTS, POLICY)
-        if stamp != self._stamp:
-            self._stamp, self._size = stamp, 0
-            self._kept.clear()
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+    async def _digest(self, digest: str) -> bytes | None:
+        row = await self._documents.get(digest)
+        return row.envelope if row is not None else await self._policy.fetch_target(digest)
 
-    def _keep(self, key: tuple[str, int], data: bytes | None) -> bytes | None:
-        if data is not None and key not in self._kept and len(data) <= self._bound:
-            self._kept[key] = data
-            self._size += len(data)
-            while self._size > self._bound:
-                self._size -= len(self._kept.popitem(last=False)[1])
-        return data
+    async def _role(self, key: tuple[str, int | None]) -> bytes | None:
+        return await self._policy.fetch(*key)
 
 
-@dataclass(frozen=True, slots=True)
+def _size(data: bytes | None) -> int | None:
+    """Absent content is not remembered: a target that arrives alone tells nobody."""
+    return None if data is None else len(data)
+
+
+def _size_or_absent(data: bytes | None) -> int | None:
+    """That a version is absent is remembered: every agent asks for the next root, and a new one is always told."""
+    return _ABSENT if data is None else len(data)
+
+
 class PolicyPosition:
     """``hub.sync`` tells agents which timestamp there is."""
 
-    policy: TufRepository
+    def __init__(self, policy: TufRepository, changes: ChangeBus) -> None:
+        self._policy = policy
+        self._version = Remembered(self._read, changes, POLICY, bound=1)
 
     async def timestamp_version(self) -> int:
         """Version of the newest timestamp, 0 for none."""
-        return await self.policy.timestamp_version()
+        return await self._version.get(None)
+
+    async def _read(self, _: None) -> int:
+        return await self._policy.timestamp_version()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ forgotten when a stream opens or closes, so that another process's writes are ne
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hub.store.interfaces import CellKey, ReceiptRow, StatusRow
+from hub.store.interfaces import CellKey, ReceiptRow, SeenRow, StatusRow
+from hub.store.shared import Together
 
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
@@ -25,9 +26,9 @@ class Reports:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._waiting: list[StatusRow] = []
-        self._flush: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._statuses = Together(self._write_statuses, "fleet-statuses")
+        self._receipts = Together(store.desired.put_receipts, "fleet-receipts")
+        self._seen = Together(store.clusters.update_seen_many, "fleet-seen")
         self._written: dict[str, dict[object, tuple[Any, float]]] = {}
         self._items: dict[str, set[CellKey]] = {}
 
@@ -42,44 +43,39 @@ class Reports:
             return True
         found = await self._store.desired.get(cluster, key) is not None
         if found:
-            self._items.setdefault(cluster, set()).add(key)
+            self.known(cluster, (key,))
         return found
+
+    def known(self, cluster: str, keys: Iterable[CellKey]) -> None:
+        """Hear which cells a cluster is meant to have; whoever reads its items knows them."""
+        self._items.setdefault(cluster, set()).update(keys)
 
     async def agent(self, cluster: str, report: dict[str, Any]) -> None:
         """Keep what an agent said of itself."""
         if self._unchanged(cluster, None, report):
             return
-        await self._store.clusters.update_seen(cluster, self._clock.now(), report)
+        await self.seen(cluster, report)
         self._remember(cluster, None, report)
 
     async def cell(self, row: StatusRow) -> None:
         """Keep the state of a cell."""
         if self._unchanged(row.cluster, row.key, row.body):
             return
-        self._waiting.append(row)
-        await self._written_together()
+        await self._statuses.join(row)
         self._remember(row.cluster, row.key, row.body)
 
     async def receipt(self, row: ReceiptRow) -> None:
         """Keep the outcome of an item."""
-        await self._store.desired.put_receipt(row)
+        await self._receipts.join(row)
 
-    async def _written_together(self) -> None:
-        """Join the next transaction: whoever waits while one runs shares the one after it."""
-        task = self._flush
-        if task is None:
-            task = self._flush = asyncio.create_task(self._write_waiting(), name="fleet-statuses")
-            task.add_done_callback(_heard)
-        await asyncio.shield(task)
+    async def seen(self, cluster: str, report: dict[str, Any] | None = None) -> None:
+        """Note that an agent was there, and merge what it said."""
+        await self._seen.join(SeenRow(cluster, self._clock.now(), report))
 
-    async def _write_waiting(self) -> None:
-        async with self._turn:
-            # From here on a newcomer needs a transaction of its own.
-            self._flush = None
-            rows, self._waiting = self._waiting, []
-            # One statement may not name a row twice: the newest state of a cell wins.
-            newest = {(row.cluster, row.key): row for row in rows}
-            await self._store.desired.put_statuses(list(newest.values()))
+    async def _write_statuses(self, rows: Sequence[StatusRow]) -> None:
+        # One statement may not name a row twice: the newest state of a cell wins.
+        newest = {(row.cluster, row.key): row for row in rows}
+        await self._store.desired.put_statuses(list(newest.values()))
 
     def _unchanged(self, cluster: str, key: object, value: object) -> bool:
         last = self._written.get(cluster, {}).get(key)
@@ -87,9 +83,3 @@ class Reports:
 
     def _remember(self, cluster: str, key: object, value: object) -> None:
         self._written.setdefault(cluster, {})[key] = (value, self._clock.monotonic())
-
-
-def _heard(task: asyncio.Task[None]) -> None:
-    """Whoever waited may be gone; a failure must not be reported as forgotten."""
-    if not task.cancelled():
-        task.exception()

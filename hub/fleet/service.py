@@ -31,6 +31,7 @@ from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
 from hub.store.interfaces import CellKey, CellRow, ClusterRow, DesiredChange, DocumentRow, Page, ReceiptRow, StatusRow
+from hub.store.shared import Together
 
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
@@ -56,6 +57,8 @@ class FleetService:
         self._clock = clock
         self._streams: dict[str, str] = {}
         self._reports = Reports(store, clock)
+        self._rows = Together(store.clusters.get_many, "cluster-rows")
+        self._items = Together(store.desired.items_of, "desired-items")
         self._placing = asyncio.Lock()
         self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
         self._unusable: set[tuple[CellKey, str]] = set()
@@ -90,9 +93,8 @@ class FleetService:
         return len(self._streams)
 
     async def totals(self) -> Totals:
-        """Counts for gauges, without reading a row more than needed."""
-        items = len(await self.cells())
-        return Totals(len(await self._store.clusters.list()), len(self._streams), items)
+        """Counts for gauges, without reading a row."""
+        return Totals(await self._store.clusters.count(), len(self._streams), await self._store.desired.count())
 
     # Documents
 
@@ -173,7 +175,7 @@ class FleetService:
         row = await self._cluster(cluster)
         # Read back strictly: names that no document could have must not choose anything.
         facts = ClusterFacts.from_json(facts_from_wire(cluster, hello.facts).to_json())
-        await self._store.clusters.update_seen(cluster, self._clock.now(), rows.hello_report(hello, facts))
+        await self._reports.seen(cluster, rows.hello_report(hello, facts))
         if rows.facts_of(row) != facts:
             _log.info("facts-changed", cluster=cluster, digest=facts.digest())
             async with self._placing:
@@ -189,14 +191,16 @@ class FleetService:
         if self._streams.get(cluster) == stream_id:
             del self._streams[cluster]
             self._reports.forget(cluster)
-            await self._store.clusters.update_seen(cluster, self._clock.now())
+            await self._reports.seen(cluster)
 
     async def revision(self, cluster: str) -> int:
         """Newest revision of a cluster's items."""
         return await self._store.desired.revision(cluster)
 
     async def items(self, cluster: str, since: int) -> Sequence[DesiredItem]:
-        """Items changed after a revision, in order."""
+        """Items changed after a revision, in order; a fleet that is woken together is read together."""
+        held = (await self._items.join(cluster))[cluster]
+        self._reports.known(cluster, (row.key for row in held))
         return [
             DesiredItem(
                 row.revision,
@@ -207,8 +211,8 @@ class FleetService:
                 tuple(row.evidence),
                 cast("HubState", row.hub_state),
             )
-            for row in await self._store.desired.items(cluster, since)
-            if self._usable(row.key, row.deployment_digest)
+            for row in held
+            if row.revision > since and self._usable(row.key, row.deployment_digest)
         ]
 
     async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
@@ -251,7 +255,7 @@ class FleetService:
     # Inner parts
 
     async def _cluster(self, name: str) -> ClusterRow:
-        row = await self._store.clusters.get(name)
+        row = (await self._rows.join(name)).get(name)
         if row is None:
             raise UNKNOWN_CLUSTER(f"there is no cluster {name}", cluster=name)
         return row
@@ -297,19 +301,22 @@ class FleetService:
     ) -> tuple[str, ...]:
         """Write what changed for these clusters and return their names; ``keys`` None means every key."""
         clusters = tuple(clusters)
-        alone = clusters[0].name if len(clusters) == 1 else ""
-        present = await self._present(keys, alone)
+        placed = [
+            (row.name, key, placement)
+            for row in clusters
+            if (facts := rows.facts_of(row)) is not None
+            for key, placement in documents.place(facts, keys).items()
+        ]
+        if not placed:
+            return ()
+        present = await self._present(keys, clusters[0].name if len(clusters) == 1 else "")
         changes: list[DesiredChange] = []
-        for row in clusters:
-            facts = rows.facts_of(row)
-            if facts is None:
-                continue
-            for key, placement in documents.place(facts, keys).items():
-                before = present.get((row.name, key))
-                after = (placement.deployment_digest, placement.evidence)
-                if before is None or before[:2] != after:
-                    state = before[2] if before is not None else "run"
-                    changes.append(DesiredChange(row.name, key, *after, hub_state=state))
+        for name, key, placement in placed:
+            before = present.get((name, key))
+            after = (placement.deployment_digest, placement.evidence)
+            if before is None or before[:2] != after:
+                state = before[2] if before is not None else "run"
+                changes.append(DesiredChange(name, key, *after, hub_state=state))
         if changes and not dry_run:
             await self._store.desired.upsert_many(changes)
             _log.info("desired-changed", count=len(changes))

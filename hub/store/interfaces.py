@@ -54,6 +54,15 @@ class ClusterRow:
     report: Json = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SeenRow:
+    """An agent spoke at ``at``; ``report`` is what it said of itself, None when it only was there."""
+
+    cluster: str
+    at: datetime
+    report: Json | None = None
+
+
 class ClusterStore(Protocol):
     """Clusters, bindings and locks. Changes of bindings and locks notify topic ``clusters``."""
 
@@ -65,8 +74,16 @@ class ClusterStore(Protocol):
         """Return the cluster of exactly this name."""
         ...
 
+    async def get_many(self, names: Sequence[str]) -> Mapping[str, ClusterRow]:
+        """Return those of the named clusters that exist, by exact name."""
+        ...
+
     async def list(self) -> tuple[ClusterRow, ...]:
         """Return all clusters by name."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many clusters there are."""
         ...
 
     async def name_of_uid(self, uid: str) -> str | None:
@@ -81,6 +98,10 @@ class ClusterStore(Protocol):
 
     async def update_seen(self, name: str, at: datetime, report: Json | None = None) -> None:
         """Note that the agent spoke at ``at`` and merge what it said; raises store/unknown-cluster."""
+        ...
+
+    async def update_seen_many(self, rows: Sequence[SeenRow]) -> None:
+        """``update_seen`` for many in one transaction, all or none; of one cluster in the order given."""
         ...
 
     async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
@@ -256,12 +277,24 @@ class DesiredStore(Protocol):
         """Return the cluster's items changed after a revision, in order of revision."""
         ...
 
+    async def items_of(self, clusters: Sequence[str]) -> Mapping[str, tuple[DesiredRow, ...]]:
+        """Return all items of each of the named clusters, in order of revision; empty for one that has none."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many items all clusters have together."""
+        ...
+
     async def revision(self, cluster: str) -> int:
         """Return the cluster's newest revision, 0 for none."""
         ...
 
     async def put_receipt(self, receipt: ReceiptRow) -> None:
         """Keep the newest receipt of a cell; one for an older revision than the kept one is dropped."""
+        ...
+
+    async def put_receipts(self, rows: Sequence[ReceiptRow]) -> None:
+        """``put_receipt`` for many in one transaction, all or none."""
         ...
 
     async def put_status(self, cluster: str, key: CellKey, body: Json, at: datetime) -> None:

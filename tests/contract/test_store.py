@@ -24,6 +24,7 @@ from hub.store.interfaces import (
     DesiredChange,
     DocumentRow,
     ReceiptRow,
+    SeenRow,
     StatusRow,
     Store,
     TileKey,
@@ -122,6 +123,8 @@ class TestClusters:
             store.desired.upsert("no", KEY, "sha256:a"),
             store.desired.put_status("no", KEY, {}, NOW),
             store.desired.put_receipt(ReceiptRow("no", KEY, 1, "sha256:a", accepted=True)),
+            store.desired.put_receipts([ReceiptRow("no", KEY, 1, "sha256:a", accepted=True)]),
+            store.clusters.update_seen_many([SeenRow("no", NOW, {})]),
         ):
             with pytest.raises(CellwardError) as caught:
                 await call
@@ -137,6 +140,25 @@ class TestClusters:
         assert row is not None
         assert row.report == {"facts": {"region": "eu"}, "agentVersion": "2"}
         assert row.last_seen == NOW + timedelta(seconds=1)
+
+    async def test_many_are_seen_at_once_all_or_none(self, store: Store) -> None:
+        """Of one cluster the order counts; a name that does not exist leaves everybody as they were (V16)."""
+        for name in ("a", "b", "c"):
+            await store.clusters.create(name, "alice")
+        later = NOW + timedelta(seconds=1)
+        await store.clusters.update_seen_many(
+            [SeenRow("a", NOW, {"x": 1, "y": {"z": 1}}), SeenRow("b", NOW), SeenRow("a", later, {"x": 2})]
+        )
+        with pytest.raises(CellwardError) as caught:
+            await store.clusters.update_seen_many([SeenRow("b", later, {"x": 3}), SeenRow("no", later)])
+        assert caught.value.code == "store/unknown-cluster"
+        await store.clusters.update_seen_many([])
+        rows = await store.clusters.get_many(["a", "b", "c", "a", "ab"])
+        assert sorted(rows) == ["a", "b", "c"]
+        assert (rows["a"].report, rows["a"].last_seen) == ({"x": 2, "y": {"z": 1}}, later)
+        assert (rows["b"].report, rows["b"].last_seen) == ({}, NOW)
+        assert rows["c"] == await store.clusters.get("c")
+        assert await store.clusters.count() == 3
 
     async def test_locks(self, store: Store) -> None:
         """V4: locked names are one query, and unlocking forgets the reason."""
@@ -381,6 +403,43 @@ class TestDesired:
         receipt = (await store.desired.statuses()).items[0].receipt
         assert receipt is not None
         assert (receipt.revision, receipt.deployment_digest) == (5, "sha256:new")
+
+    async def test_many_receipts_at_once(self, store: Store) -> None:
+        """In one transaction too an older receipt replaces nothing, and an unknown name takes all along (V16)."""
+        for name in ("eu-1", "us-1"):
+            await store.clusters.create(name, "alice")
+            await store.desired.upsert(name, KEY, "sha256:a")
+        await store.desired.put_receipts(
+            [
+                ReceiptRow("eu-1", KEY, 5, "sha256:five", accepted=True, statement=b"5"),
+                ReceiptRow("us-1", KEY, 1, "sha256:one", accepted=True),
+                ReceiptRow("eu-1", KEY, 4, "sha256:four", accepted=False),
+                ReceiptRow("us-1", KEY, 1, "sha256:again", accepted=True),
+            ]
+        )
+        await store.desired.put_receipts([])
+        with pytest.raises(CellwardError):
+            await store.desired.put_receipts(
+                [ReceiptRow("us-1", KEY, 9, "sha256:x", accepted=True), ReceiptRow("no", KEY, 9, "x", accepted=True)]
+            )
+        found = {row.desired.cluster: row.receipt for row in (await store.desired.statuses()).items}
+        assert found["eu-1"] == ReceiptRow("eu-1", KEY, 5, "sha256:five", True, {}, b"5", NOW)  # noqa: FBT003
+        assert found["us-1"] is not None
+        assert found["us-1"].deployment_digest == "sha256:again"
+
+    async def test_items_of_many_clusters_are_read_at_once(self, store: Store) -> None:
+        """Each named cluster has its own, in order of revision; who has none is named with none."""
+        for name in ("a", "b", "c"):
+            await store.clusters.create(name, "alice")
+        other = CellKey("shop", "web", "dev")
+        await store.desired.upsert_many([DesiredChange("a", KEY, "sha256:a"), DesiredChange("a", other, "sha256:b")])
+        await store.desired.upsert("b", KEY, "sha256:a")
+        await store.desired.upsert("a", KEY, "sha256:c")
+        found = await store.desired.items_of(["a", "b", "c", "a"])
+        assert {name: found[name] for name in "abc"} == {name: await store.desired.items(name) for name in "abc"}
+        assert [item.revision for item in found["a"]] == [2, 3]
+        assert found["c"] == ()
+        assert await store.desired.count() == 3
 
 
 class TestTuf:

@@ -41,6 +41,7 @@ from hub.store.interfaces import (
     Json,
     Page,
     ReceiptRow,
+    SeenRow,
     StatusRow,
     TileKey,
     TokenGrant,
@@ -67,8 +68,14 @@ class MemoryClusters:
     async def get(self, name: str) -> ClusterRow | None:
         return self.rows.get(name)
 
+    async def get_many(self, names: Sequence[str]) -> Mapping[str, ClusterRow]:
+        return {name: self.rows[name] for name in names if name in self.rows}
+
     async def list(self) -> tuple[ClusterRow, ...]:
         return tuple(self.rows[name] for name in sorted(self.rows))
+
+    async def count(self) -> int:
+        return len(self.rows)
 
     async def name_of_uid(self, uid: str) -> str | None:
         return next((row.name for row in self.rows.values() if row.uid and row.uid == uid), None)
@@ -95,6 +102,12 @@ class MemoryClusters:
     async def update_seen(self, name: str, at: datetime, report: Json | None = None) -> None:
         row = self.require(name)
         self.rows[name] = replace(row, last_seen=at, report={**row.report, **copy.deepcopy(dict(report or {}))})
+
+    async def update_seen_many(self, rows: Sequence[SeenRow]) -> None:
+        for row in rows:
+            self.require(row.cluster)
+        for row in rows:
+            await self.update_seen(row.cluster, row.at, row.report)
 
     async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
         row = self.require(name)
@@ -239,6 +252,12 @@ class MemoryDesired:
         found = [row for row in self._rows.values() if row.cluster == cluster and row.revision > since_revision]
         return tuple(sorted(found, key=lambda row: row.revision))
 
+    async def items_of(self, clusters: Sequence[str]) -> Mapping[str, tuple[DesiredRow, ...]]:
+        return {name: await self.items(name) for name in clusters}
+
+    async def count(self) -> int:
+        return len(self._rows)
+
     async def revision(self, cluster: str) -> int:
         return self._revisions.get(cluster, 0)
 
@@ -248,6 +267,12 @@ class MemoryDesired:
         if kept is None or kept.revision <= receipt.revision:
             received = receipt.received_at or self._clock.now()
             self._receipts[receipt.key, receipt.cluster] = replace(receipt, received_at=received)
+
+    async def put_receipts(self, rows: Sequence[ReceiptRow]) -> None:
+        for row in rows:
+            self._clusters.require(row.cluster)
+        for row in rows:
+            await self.put_receipt(row)
 
     async def put_status(self, cluster: str, key: CellKey, body: Json, at: datetime) -> None:
         await self.put_statuses([StatusRow(cluster, key, body, at)])

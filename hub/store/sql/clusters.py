@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Row, Update, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import CLUSTERS
@@ -18,12 +19,22 @@ from hub.store.errors import (
     UNKNOWN_CLUSTER,
     UNKNOWN_TOKEN,
 )
-from hub.store.interfaces import ClusterRow, Json, TokenGrant
+from hub.store.interfaces import ClusterRow, Json, SeenRow, TokenGrant
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.tables import clusters, join_tokens
 
 #: Expired tokens are kept this long, so that a late try is told "expired" and not "unknown".
 KEEP_EXPIRED = timedelta(days=1)
+#: Names in one IN list.
+_CHUNK = 1000
+
+
+def _seen(*fields: str) -> Update:
+    return (
+        update(clusters)
+        .where(clusters.c.name == bindparam("key"))
+        .values({field: bindparam(field) for field in fields})
+    )
 
 
 def _cluster(row: Row[Any]) -> ClusterRow:
@@ -60,11 +71,25 @@ class SqlClusters:
             row = (await connection.execute(select(clusters).where(clusters.c.name == name))).one_or_none()
         return _cluster(row) if row is not None else None
 
+    async def get_many(self, names: Sequence[str]) -> Mapping[str, ClusterRow]:
+        """Return those of the named clusters that exist."""
+        wanted, found = sorted(set(names)), dict[str, ClusterRow]()
+        async with self._db.read() as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                query = select(clusters).where(clusters.c.name.in_(wanted[start : start + _CHUNK]))
+                found |= {row.name: _cluster(row) for row in (await connection.execute(query)).all()}
+        return found
+
     async def list(self) -> tuple[ClusterRow, ...]:
         """Return all clusters by name."""
         async with self._db.read() as connection:
             rows = (await connection.execute(select(clusters).order_by(clusters.c.name))).all()
         return tuple(_cluster(row) for row in rows)
+
+    async def count(self) -> int:
+        """Return how many clusters there are."""
+        async with self._db.read() as connection:
+            return (await connection.execute(select(func.count()).select_from(clusters))).scalar_one()
 
     async def name_of_uid(self, uid: str) -> str | None:
         """Return the name a uid is bound to."""
@@ -103,18 +128,34 @@ class SqlClusters:
 
     async def update_seen(self, name: str, at: datetime, report: Json | None = None) -> None:
         """Note that the agent spoke and merge what it said."""
+        await self.update_seen_many([SeenRow(name, at, report)])
+
+    async def update_seen_many(self, rows: Sequence[SeenRow]) -> None:
+        """Note that many agents spoke."""
+        named = sorted({row.cluster for row in rows})
 
         async def job(tx: Transaction) -> None:
-            query = select(clusters.c.report).where(clusters.c.name == name).with_for_update()
-            current = (await tx.connection.execute(query)).scalar_one_or_none()
-            if current is None:
-                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
-            values: dict[str, Any] = {"last_seen": at}
-            if report:
-                values["report"] = {**current, **report}
-            await tx.connection.execute(update(clusters).where(clusters.c.name == name).values(values))
+            held: dict[str, dict[str, Any]] = {}
+            for start in range(0, len(named), _CHUNK):
+                query = select(clusters.c.name, clusters.c.report).with_for_update()
+                found = await tx.connection.execute(query.where(clusters.c.name.in_(named[start : start + _CHUNK])))
+                held |= {row.name: dict(row.report) for row in found.all()}
+            for name in named:
+                if name not in held:
+                    raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            said = {row.cluster for row in rows if row.report}
+            times = {row.cluster: row.at for row in rows}
+            for row in rows:
+                held[row.cluster].update(row.report or {})
+            for values in (
+                [{"key": name, "last_seen": times[name]} for name in named if name not in said],
+                [{"key": name, "last_seen": times[name], "report": held[name]} for name in named if name in said],
+            ):
+                if values:
+                    await tx.connection.execute(_seen(*(field for field in values[0] if field != "key")), values)
 
-        await self._db.write(job)
+        if rows:
+            await self._db.write(job)
 
     async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
         """Lock or unlock."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, select, tuple_
+from sqlalchemy import Row, and_, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import desired_topic
@@ -83,6 +83,21 @@ class SqlDesired:
         async with self._db.read() as connection:
             return tuple(_desired(row) for row in (await connection.execute(query)).all())
 
+    async def items_of(self, clusters: Sequence[str]) -> Mapping[str, tuple[DesiredRow, ...]]:
+        """Return all items of each of the named clusters."""
+        found: dict[str, list[DesiredRow]] = {name: [] for name in clusters}
+        async with self._db.read() as connection:
+            for chunk in _chunks(sorted(found)):
+                query = select(desired).where(desired.c.cluster.in_(chunk)).order_by(desired.c.revision)
+                for row in (await connection.execute(query)).all():
+                    found[row.cluster].append(_desired(row))
+        return {name: tuple(rows) for name, rows in found.items()}
+
+    async def count(self) -> int:
+        """Return how many items there are."""
+        async with self._db.read() as connection:
+            return (await connection.execute(select(func.count()).select_from(desired))).scalar_one()
+
     async def revision(self, cluster: str) -> int:
         """Return the cluster's newest revision."""
         query = select(desired_revisions.c.revision).where(desired_revisions.c.cluster == cluster)
@@ -91,26 +106,31 @@ class SqlDesired:
 
     async def put_receipt(self, receipt: ReceiptRow) -> None:
         """Keep the newest receipt of a cell."""
-        values = {
-            "cluster": receipt.cluster,
-            **receipt.key._asdict(),
-            "revision": receipt.revision,
-            "deployment_digest": receipt.deployment_digest,
-            "accepted": receipt.accepted,
-            "body": dict(receipt.body),
-            "statement": receipt.statement,
-            "received_at": receipt.received_at or self._db.clock.now(),
-        }
-        fields = [name for name in values if name not in _KEY]
+        await self.put_receipts([receipt])
+
+    async def put_receipts(self, rows: Sequence[ReceiptRow]) -> None:
+        """Keep the newest receipt of each cell."""
+        if not rows:
+            return
+        values = [
+            {
+                "cluster": row.cluster,
+                **row.key._asdict(),
+                "revision": row.revision,
+                "deployment_digest": row.deployment_digest,
+                "accepted": row.accepted,
+                "body": dict(row.body),
+                "statement": row.statement,
+                "received_at": row.received_at or self._db.clock.now(),
+            }
+            for row in rows
+        ]
+        add = upsert(self._db.dialect, receipts, _KEY, update=_RECEIPT, not_older="revision")
 
         async def job(tx: Transaction) -> None:
-            kept = select(receipts.c.revision).where(receipts.c.cluster == receipt.cluster)
-            kept = kept.where(*_is(receipt.key, receipts.c)).with_for_update()
-            newest = (await tx.connection.execute(kept)).scalar_one_or_none()
-            if newest is None or newest <= receipt.revision:
-                await tx.connection.execute(upsert(self._db.dialect, receipts, _KEY, update=fields), values)
+            await tx.connection.execute(add, values)
 
-        await self._observe(job, receipt.cluster)
+        await self._observe(job, rows[0].cluster)
 
     async def put_status(self, cluster: str, key: CellKey, body: Json, at: datetime) -> None:
         """Keep the newest state of a cell."""

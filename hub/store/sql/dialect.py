@@ -76,14 +76,18 @@ async def data_version(connection: AsyncConnection) -> int:
 
 
 def upsert(
-    dialect: str, table: Table, key: Sequence[str], *, update: Sequence[str] = ()
+    dialect: str, table: Table, key: Sequence[str], *, update: Sequence[str] = (), not_older: str = ""
 ) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that sets ``update`` where ``key`` exists; with nothing to set it leaves the row alone."""
+    """Return an INSERT that sets ``update`` where ``key`` exists; with nothing to set it leaves the row alone.
+
+    With ``not_older`` a row whose value there is greater than the new one stays as it is.
+    """
     add: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
     if not update:
         return add.on_conflict_do_nothing(index_elements=list(key))
     values = {name: add.excluded[name] for name in update}
-    return add.on_conflict_do_update(index_elements=list(key), set_=values)
+    where = table.c[not_older] <= add.excluded[not_older] if not_older else None
+    return add.on_conflict_do_update(index_elements=list(key), set_=values, where=where)
 
 
 async def insert_many(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,8 +11,8 @@ import pytest
 
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
 from hub.policy.service import TufRepository
-from hub.ports import Content
-from hub.store.interfaces import DocumentRow
+from hub.ports import Content, Directory, PolicyPosition
+from hub.store.interfaces import ClusterRow, DocumentRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.store import MemoryStore
 
@@ -41,6 +43,11 @@ class Counted:
         policy = TufRepository(self.store.tuf, Ed25519Signer.generate(), ManualClock(NOW))
         return Content(self.store.documents, policy, self.store.changes, bound=bound)
 
+    def position(self) -> PolicyPosition:
+        """Return the port that knows the version of the timestamp, here of an empty store."""
+        empty = MemoryStore(ManualClock(NOW))
+        return PolicyPosition(TufRepository(empty.tuf, Ed25519Signer.generate(), ManualClock(NOW)), empty.changes)
+
 
 def digest(letter: str) -> str:
     """Return a digest."""
@@ -62,7 +69,7 @@ async def test_content_of_a_digest_is_read_once(counted: Counted) -> None:
 
 
 async def test_what_is_absent_is_asked_for_again(counted: Counted) -> None:
-    """Absence is not remembered: what comes later is found (V16)."""
+    """What was absent and comes later is found (V16); a target that comes alone tells nobody."""
     content = counted.content()
     assert await content.by_digest(digest("a")) is None
     assert await content.tuf("snapshot", 1) is None
@@ -72,15 +79,51 @@ async def test_what_is_absent_is_asked_for_again(counted: Counted) -> None:
     assert await content.tuf("snapshot", 1) == b"late too"
 
 
-async def test_the_newest_metadata_is_never_kept(counted: Counted) -> None:
-    """A version is immutable and kept; "the newest" is looked up each time, or revocation would wait."""
+async def test_the_newest_metadata_is_read_once_and_followed_at_once(counted: Counted) -> None:
+    """A fleet that asks for the newest costs one read; a newer one is served from the moment it is durable."""
     await counted.store.tuf.put_metadata("timestamp", 1, b"one")
-    content = counted.content()
-    assert await content.tuf("timestamp", None) == b"one"
+    content, position = counted.content(), counted.position()
+    assert await asyncio.gather(*(content.tuf("timestamp", None) for _ in range(50))) == [b"one"] * 50
+    assert counted.reads == ["timestamp None"]
     await counted.store.tuf.put_metadata("timestamp", 2, b"two")
     assert await content.tuf("timestamp", None) == b"two"
     assert [await content.tuf("timestamp", 1) for _ in range(2)] == [b"one"] * 2
     assert counted.reads.count("timestamp 1") == 1
+    assert [await position.timestamp_version() for _ in range(2)] == [0, 0]
+
+
+async def test_an_absent_root_is_asked_for_once_and_found_when_it_comes(counted: Counted) -> None:
+    """Every agent asks whether there is a next root; the answer no is one read, and ends with the rotation."""
+    content = counted.content()
+    assert [await content.tuf("root", 2) for _ in range(3)] == [None] * 3
+    assert counted.reads == ["root 2"]
+    await counted.store.tuf.put_metadata("root", 2, b"rotated")
+    assert await content.tuf("root", 2) == b"rotated"
+
+
+async def test_bindings_are_read_together_and_follow_changes() -> None:
+    """A fleet that comes back costs a few reads; a new binding or lock is seen by the next question."""
+    store = MemoryStore(ManualClock(NOW))
+    reads: list[int] = []
+    real = store.clusters.get_many
+
+    async def get_many(names: Sequence[str]) -> Mapping[str, ClusterRow]:
+        reads.append(len(names))
+        return await real(names)
+
+    store.clusters.get_many = get_many  # type: ignore[method-assign]
+    for number in range(50):
+        await store.clusters.create(f"c{number}", "test")
+    directory = Directory(store.clusters, store.changes)
+    assert await directory.binding("c1") is None
+    await store.clusters.bind("c1", "uid-1", "k", b"spki", 1, "1")
+    found = await asyncio.gather(*(directory.binding(f"c{number % 50}") for number in range(200)))
+    assert [binding.uid for binding in found if binding is not None] == ["uid-1"] * 4
+    assert len(reads) <= 3
+    await store.clusters.set_locked("c1", locked=True)
+    binding = await directory.binding("c1")
+    assert binding is not None
+    assert binding.locked
 
 
 async def test_memory_is_bounded(counted: Counted) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cellward.errors import CellwardError
 from hub.fleet.reports import REPEAT_SECONDS, Reports
 from hub.store.errors import FULL
-from hub.store.interfaces import CellKey, StatusRow
+from hub.store.interfaces import CellKey, ReceiptRow, SeenRow, StatusRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.store import MemoryStore
 
@@ -59,6 +59,46 @@ async def test_many_at_once_share_transactions_and_all_are_durable(store: Memory
     assert len(counting.calls) <= 3
     page = await store.desired.statuses(limit=500)
     assert all(row.status is not None for row in page.items)
+
+
+async def test_v13_receipts_share_transactions_and_each_is_durable_when_its_call_returns(store: MemoryStore) -> None:
+    """V13: a frame is acknowledged after this call, so the call may not return before the row is kept."""
+    written: list[int] = []
+    real = store.desired.put_receipts
+
+    async def put(rows: Sequence[ReceiptRow]) -> None:
+        await asyncio.sleep(0)
+        await real(rows)
+        written.append(len(rows))
+
+    store.desired.put_receipts = put  # type: ignore[method-assign]
+    reports = Reports(store, ManualClock())
+
+    async def one(number: int) -> None:
+        await reports.receipt(ReceiptRow(f"c{number}", KEY, 1, "sha256:" + "0" * 64, accepted=True))
+        row = (await store.desired.statuses(f"c{number}")).items[0]
+        assert row.receipt is not None
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+    assert sum(written) == 100
+    assert len(written) <= 3
+
+
+async def test_a_fleet_that_goes_away_at_once_costs_a_few_transactions(store: MemoryStore) -> None:
+    """A thousand streams that end together must not keep the hub from stopping."""
+    written: list[int] = []
+    real = store.clusters.update_seen_many
+
+    async def seen(rows: Sequence[SeenRow]) -> None:
+        await asyncio.sleep(0)
+        await real(rows)
+        written.append(len(rows))
+
+    store.clusters.update_seen_many = seen  # type: ignore[method-assign]
+    reports = Reports(store, ManualClock(NOW))
+    await asyncio.gather(*(reports.seen(f"c{number}") for number in range(100)))
+    assert len(written) <= 3
+    assert all(row.last_seen == NOW for row in await store.clusters.list())
 
 
 async def test_newest_state_of_a_cell_wins(store: MemoryStore) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
-from cellward.identity.x509 import ProvenPeer, Validity
-from hub.sync import gate as gate_module
+from cellward.identity.x509 import ProvenPeer, Validity, prove_peer
 from hub.sync.gate import PeerGate, current_peer
 from tests.fakes.authority import FakeHub
 from tests.fakes.clock import ManualClock
@@ -151,13 +150,12 @@ async def test_v4_what_is_remembered_of_an_open_call_never_outlives_what_a_new_c
 ) -> None:
     """V4: the signature of a certificate in use is checked once; its times, authorities and domain at every call."""
     here, other, checks = Here(), Here(), []
-    real = gate_module.prove_peer
 
     def counted(*given: Any) -> ProvenPeer:
         checks.append(given)
-        return real(*given)
+        return prove_peer(*given)
 
-    monkeypatch.setattr(gate_module, "prove_peer", counted)
+    monkeypatch.setattr("hub.sync.gate.prove_peer", counted)
     first = await here.gate.admit(here.auth)
     with here.gate.open(first):
         assert (await here.gate.admit(here.auth)).peer == first.peer

@@ -1,0 +1,130 @@
+"""When a thousand agents want the same thing of the store: one transaction, one read.
+
+Invariants: ``Together`` returns after a run that began after the call was made, so what it wrote is durable and what it
+read is not older than the call. ``Remembered`` returns what was read while nothing changed: not older than the call,
+except for what another process wrote in the half second before it is noticed (ADR 0004). A caller that goes away takes
+its answer along, never anybody else's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from hub.store.changes import ChangeBus
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Key = TypeVar("Key")
+
+
+class Together(Generic[In, Out]):
+    """Gathers calls while a run is under way; the next run takes them all, and each gets the run's whole result.
+
+    Args:
+        run: the work for many; runs of one instance never overlap.
+        name: of its tasks.
+    """
+
+    def __init__(self, run: Callable[[Sequence[In]], Awaitable[Out]], name: str) -> None:
+        self._run = run
+        self._name = name
+        self._waiting: list[In] = []
+        self._next: asyncio.Task[Out] | None = None
+        self._turn = asyncio.Lock()
+
+    async def join(self, one: In) -> Out:
+        """Take part in the next run and return what it returned, or raise what it raised."""
+        self._waiting.append(one)
+        task = self._next
+        if task is None:
+            task = self._next = asyncio.create_task(self._go(), name=self._name)
+            task.add_done_callback(_heard)
+        return await asyncio.shield(task)
+
+    async def _go(self) -> Out:
+        async with self._turn:
+            # From here on a newcomer needs a run of its own.
+            self._next = None
+            waiting, self._waiting = self._waiting, []
+            return await self._run(waiting)
+
+
+def one_each(_: object) -> int | None:
+    """Weigh every value alike."""
+    return 1
+
+
+class Remembered(Generic[Key, Out]):
+    """What was read from the store, until any of ``topics`` changes; who asks for the same meanwhile shares the read.
+
+    Args:
+        read: reads one value; what it raises reaches everybody who waits, and is not remembered.
+        changes: says when something changed.
+        topics: what the values are read from.
+        bound: greatest weight of all that is kept; what was used longest ago goes first.
+        weigh: weight of a value; None for one that is not to be kept.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Key], Awaitable[Out]],
+        changes: ChangeBus,
+        *topics: str,
+        bound: int,
+        weigh: Callable[[Out], int | None] = one_each,
+    ) -> None:
+        self._read = read
+        self._changes = changes
+        self._topics = topics
+        self._bound = bound
+        self._weigh = weigh
+        self._stamp: tuple[int, ...] = ()
+        self._kept: OrderedDict[Key, tuple[Out, int]] = OrderedDict()
+        self._weight = 0
+        self._reading: dict[Key, asyncio.Task[Out]] = {}
+
+    async def get(self, key: Key) -> Out:
+        """Return the value as it is now."""
+        stamp = self._changes.stamp(*self._topics)
+        if stamp != self._stamp:
+            self._stamp, self._weight = stamp, 0
+            self._kept.clear()
+            # Reads under way go on for those who wait for them; nobody new joins one.
+            self._reading = {}
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self._fetch(key, stamp), name="store-read")
+            task.add_done_callback(_heard)
+        return await asyncio.shield(task)
+
+    async def _fetch(self, key: Key, stamp: tuple[int, ...]) -> Out:
+        reading = self._reading
+        try:
+            value = await self._read(key)
+        finally:
+            reading.pop(key, None)
+        # Read before a change and kept after it would be wrong for ever.
+        if self._changes.stamp(*self._topics) == stamp == self._stamp:
+            self._keep(key, value)
+        return value
+
+    def _keep(self, key: Key, value: Out) -> None:
+        weight = self._weigh(value)
+        if weight is None or weight > self._bound or key in self._kept:
+            return
+        self._kept[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self._bound:
+            self._weight -= self._kept.popitem(last=False)[1][1]
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Whoever waited may be gone; a failure must not be reported as forgotten."""
+    if not task.cancelled():
+        task.exception()
