@@ -54,6 +54,15 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
     for place, found in _metadata_of(manifest, where):
         _check_metadata(found, place)
     _check_retention(manifest, where)
+    _check_service(manifest, where)
+
+
+def _check_service(manifest: Mapping[str, Any], where: str) -> None:
+    """Refuse a Service that claims addresses: whoever may claim one gets what others send there (CVE-2020-8554)."""
+    spec = manifest.get("spec")
+    if manifest.get("kind") == "Service" and isinstance(spec, dict) and spec.get("externalIPs"):
+        field = f"{where}.spec.externalIPs"
+        raise BAD_FIELD(f"{field}: is not taken; a cell is reached by its endpoints", field=field)
 
 
 def _check_retention(manifest: Mapping[str, Any], where: str) -> None:

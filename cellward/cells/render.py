@@ -6,7 +6,8 @@ the same order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +93,17 @@ def render(release: Release, facts: ClusterFacts, environment: str) -> RenderedC
     )
     objects = [item for name in sorted(spec.components) for item in _component(target, name, spec.components[name])]
     objects.sort(key=_apply_key)
-    seen = [(item["kind"], item["metadata"]["name"]) for item in objects]
-    twice = sorted({identity for identity in seen if seen.count(identity) > 1})
-    if twice:
-        raise BAD_SPEC(f"{'/'.join(twice[0])} is rendered twice; rename the component or the raw manifest")
     isolation = to_network_policies(intent_of(spec, release.project, release.cell, environment))
+    _check_unique([*isolation, *objects])
     return RenderedCell(target.namespace, _namespace(target), isolation, tuple(objects))
+
+
+def _check_unique(objects: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse two objects of one name: the second would replace the first, and with a policy an edge would be lost."""
+    seen = Counter((item["kind"], item["metadata"]["name"]) for item in objects)
+    twice = sorted(identity for identity, count in seen.items() if count > 1)
+    if twice:
+        raise BAD_SPEC(f"{'/'.join(twice[0])} is rendered twice; rename the component, raw manifest or connection")
 
 
 def _apply_key(item: Mapping[str, Any]) -> tuple[int, str]:

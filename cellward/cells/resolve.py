@@ -46,6 +46,7 @@ def resolve_cells(
             _resolve(key, connection, everything, f"{where}: spec.connections.{index}")
             for index, connection in enumerate(cell.spec.connections)
         ]
+        _check_twice(connections, where)
         spec = spec_to_json(cell.spec.model_copy(update={"connections": connections}))
         _try(cell, spec)
         result[key] = spec
@@ -102,6 +103,18 @@ def _resolve(key: CellKey, connection: Connection, everything: Mapping[CellKey, 
         }
     )
     return connection.model_copy(update={"resolved": resolved})
+
+
+def _check_twice(connections: Sequence[Connection], where: str) -> None:
+    """Refuse one peer under two spellings, with its project and without: only one of their edges would be opened."""
+    peers: set[tuple[str, str, str | None]] = set()
+    for index, connection in enumerate(connections):
+        if connection.resolved is None:
+            continue
+        peer = (connection.resolved.project, connection.resolved.cell, connection.endpoint)
+        if peer in peers:
+            raise DUPLICATE(f"{where}: spec.connections.{index}: {'/'.join(peer[:2])} {peer[2]} is connected to twice")
+        peers.add(peer)
 
 
 def _needs(key: CellKey, spec: CellSpec) -> Iterable[CellKey]:

@@ -28,13 +28,21 @@ METADATA_ADDRESSES = (
     "192.0.0.192/32",  # Oracle
     "fd00:ec2::254/128",  # EC2
     "fd00:ec2::23/128",  # EKS pod identity
+    "fd20:ce::254/128",  # GCE
+    "64:ff9b::a9fe:a9fe/128",  # 169.254.169.254 behind a NAT64 gateway (RFC 6052)
 )
+#: IPv4 addresses in IPv6 dress (RFC 4291 §2.5.5.2): every range above could be written around in it.
+_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
+#: Every namespace has an account of this name, which is not the cell's.
+_RESERVED_COMPONENT = "default"
+#: The volume of a component's files.
+RESERVED_VOLUME = "cellward-config"
 
 
 def validate_spec(spec: CellSpec, where: str) -> None:
     """Check one cell; raises cells/* with ``where`` and the field's path."""
     for name, component in spec.components.items():
-        _check_component(component, f"{where}: spec.components.{name}")
+        _check_component(name, component, f"{where}: spec.components.{name}")
     for name, endpoint in spec.endpoints.items():
         at = f"{where}: spec.endpoints.{name}"
         found = spec.components.get(endpoint.component)
@@ -80,7 +88,8 @@ def users_of(spec: CellSpec, connection: Connection) -> tuple[str, ...]:
     return tuple(sorted(spec.components if connection.components is None else connection.components))
 
 
-def _check_component(component: Component, at: str) -> None:
+def _check_component(name: str, component: Component, at: str) -> None:
+    _check_names(name, component, at)
     for kind, numbers in (
         ("port", [(port.port, port.protocol) for port in component.ports.values()]),
         ("servicePort", [(port.exposed, port.protocol) for port in component.ports.values()]),
@@ -94,13 +103,24 @@ def _check_component(component: Component, at: str) -> None:
     if component.scrape is not None and component.scrape.port not in component.ports:
         raise UNKNOWN_COMPONENT(f"{at}.scrape.port: there is no port {component.scrape.port!r}")
     if component.probes is not None:
-        for name in ("readiness", "liveness", "startup"):
-            probe = getattr(component.probes, name)
+        for kind in ("readiness", "liveness", "startup"):
+            probe = getattr(component.probes, kind)
             way = probe and (probe.http or probe.tcp)
             if way and isinstance(way.port, str) and way.port not in component.ports:
-                raise UNKNOWN_COMPONENT(f"{at}.probes.{name}: there is no port {way.port!r}")
+                raise UNKNOWN_COMPONENT(f"{at}.probes.{kind}: there is no port {way.port!r}")
     for index, manifest in enumerate(component.manifests):
         check_manifest(manifest, f"{at}.manifests.{index}")
+
+
+def _check_names(name: str, component: Component, at: str) -> None:
+    """Refuse names that every API server would refuse later, or take for something else."""
+    if component.type != "manifests" and name == _RESERVED_COMPONENT:
+        raise BAD_FIELD(f"{at}: every namespace has an account named {name}; name the component otherwise", field=at)
+    if component.serves and not name[0].isalpha():
+        raise BAD_FIELD(f"{at}: the name of a Service begins with a letter (RFC 1035)", field=at)
+    if RESERVED_VOLUME in component.volumes:
+        field = f"{at}.volumes.{RESERVED_VOLUME}"
+        raise BAD_FIELD(f"{field}: the component's files are in a volume of this name", field=field)
 
 
 def _check_connection(spec: CellSpec, connection: Connection, at: str) -> None:
@@ -117,9 +137,17 @@ def _check_connection(spec: CellSpec, connection: Connection, at: str) -> None:
         return
     if external.cidr in METADATA_ADDRESSES:
         raise METADATA_SERVICE(f"{at}.external.cidr: {external.cidr} is a metadata service")
+    if external.cidr is not None and _is_mapped(external.cidr):
+        field = f"{at}.external.cidr"
+        raise BAD_FIELD(f"{field}: {external.cidr} is an IPv4 range; write it as one", field=field)
     ports = [(port.port, port.protocol) for port in external.ports]
     if len(set(ports)) != len(ports):
         raise DUPLICATE(f"{at}.external.ports: a port is named twice")
+
+
+def _is_mapped(cidr: str) -> bool:
+    network = ipaddress.ip_network(cidr)
+    return isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED)  # type: ignore[arg-type]
 
 
 def _target(connection: Connection) -> tuple[str, ...]:

@@ -8,10 +8,13 @@ from typing import Any
 
 from cellward.cells import labels
 from cellward.cells.model import Component, Persistent, Probe, Resources, SecurityContext, Volume
+from cellward.cells.validate import RESERVED_VOLUME
 
 CONTAINER = "main"
-CONFIG_VOLUME = "cellward-config"
+CONFIG_VOLUME = RESERVED_VOLUME
 DEFAULT_REPLICAS = 1
+#: Access modes with which a volume is on one node, or in one pod, at a time.
+_ONE_AT_A_TIME = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
 
 def pod_template(
@@ -71,7 +74,11 @@ def workload_spec(name: str, component: Component, template: dict[str, Any]) -> 
                 spec["volumeClaimTemplates"] = claims
             return "apps/v1", "StatefulSet", spec
         case _:
-            return "apps/v1", "Deployment", {"replicas": replicas, "selector": selector, "template": template}
+            deployment: dict[str, Any] = {"replicas": replicas, "selector": selector, "template": template}
+            if any(found.access_mode in _ONE_AT_A_TIME for _, found in _persistent(component)):
+                # A pod of the new release could never attach what the old one still holds.
+                deployment["strategy"] = {"type": "Recreate"}
+            return "apps/v1", "Deployment", deployment
 
 
 def claims(name: str, component: Component) -> list[tuple[str, dict[str, Any]]]:

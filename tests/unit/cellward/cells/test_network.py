@@ -78,7 +78,9 @@ def _connections(draw: st.DrawFn, made: list[dict[str, Any]], project: str, name
             reach = ("project", "organization", "public") if same else ("organization", "public")
             if offered["visibility"] in reach and draw(st.booleans()):
                 users = draw(st.none() | st.lists(st.sampled_from(names), min_size=1, unique=True))
-                connection = {"project": peer["metadata"]["project"], "cell": peer["metadata"]["name"]}
+                named = not same or draw(st.booleans())
+                connection = {"project": peer["metadata"]["project"]} if named else {}
+                connection["cell"] = peer["metadata"]["name"]
                 connections.append({**connection, "endpoint": endpoint, **({"components": users} if users else {})})
     if draw(st.booleans()):
         connections.append({"external": {"cidr": EXTERNAL, "ports": [{"port": 443}]}})
@@ -148,7 +150,7 @@ def _between(cells: Specs, source: Place, target: Place, port: int, protocol: st
     """Between cells: a connection of the source's component to an endpoint on the target's component."""
     callee = cells[target.project, target.cell]
     for item in cells[source.project, source.cell]["connections"]:
-        if (item.get("project"), item.get("cell")) != (target.project, target.cell):
+        if (item.get("project", source.project), item.get("cell")) != (target.project, target.cell):
             continue
         name = callee["endpoints"][item["endpoint"]]["component"]
         used = source.component in item.get("components", [source.component])
@@ -286,7 +288,7 @@ def test_peers_are_named_by_labels_that_only_the_agent_writes() -> None:
         ("0.0.0.0/0", 6),
         ("169.254.0.0/16", 3),
         ("203.0.113.0/24", 0),
-        ("::/0", 2),
+        ("::/0", 4),
         ("fd00:ec2::/32", 2),
         ("2001:db8::/32", 0),
     ],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cellward.cells.manifests import ALLOWED
-from cellward.cells.render import APPLY_ORDER, namespace_of
+from cellward.cells.render import APPLY_ORDER, namespace_of, render
 from cellward.errors import CellwardError, InvalidInput
-from tests.unit.cellward.cells.sample import cell, component, found, load, release_of, rendered
+from tests.unit.cellward.cells.sample import FACTS, cell, component, found, load, release_of, rendered
 
 LABELS = {
     "app.kubernetes.io/managed-by": "cellward",
@@ -358,3 +359,44 @@ def test_a_raw_stateful_set_may_not_take_its_volumes_along(when: str) -> None:
     assert when in caught.value.message
     manifest["spec"] = {"serviceName": "db", "persistentVolumeClaimRetentionPolicy": {when: "Retain"}}
     rendered(raw(manifest))
+
+
+def test_a_raw_service_claims_no_addresses() -> None:
+    """Whoever may claim an address gets what others send there (CVE-2020-8554)."""
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db"},
+        "spec": {"ports": [{"port": 80}], "externalIPs": ["203.0.113.7"]},
+    }
+    with pytest.raises(InvalidInput) as caught:
+        rendered(raw(manifest))
+    assert caught.value.code == "cells/bad-field"
+    assert "externalIPs" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("mode", "strategy"),
+    [
+        ("ReadWriteOnce", {"type": "Recreate"}),
+        ("ReadWriteOncePod", {"type": "Recreate"}),
+        ("ReadWriteMany", None),
+        ("ReadOnlyMany", None),
+    ],
+)
+def test_a_volume_of_one_pod_is_given_up_before_the_next_takes_it(mode: str, strategy: object) -> None:
+    """Rolling over would wait for ever for a volume that the pod of the old release holds."""
+    volume = {"data": {"mountPath": "/data", "persistent": {"size": "1Gi", "accessMode": mode}}}
+    objects = rendered(cell(components={"web": component(volumes=volume)}))
+    assert found(objects, "Deployment", "web")["spec"].get("strategy") == strategy
+
+
+def test_two_policies_of_one_name_are_refused() -> None:
+    """V10: an agent does not rely on whoever signed having looked: no edge takes the place of another."""
+    data = cell("data", endpoints={"api": {"component": "web", "port": "http", "visibility": "project"}})
+    release = release_of(data, cell(connections=[{"cell": "data", "endpoint": "api"}]))
+    one = release.spec["connections"][0]  # type: ignore[index]
+    twice = replace(release, spec={**release.spec, "connections": [one, {**one, "project": "shop"}]})  # type: ignore[dict-item]
+    with pytest.raises(InvalidInput) as caught:
+        render(twice, FACTS, "dev")
+    assert caught.value.code == "cells/bad-spec"

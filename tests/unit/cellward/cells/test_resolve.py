@@ -81,6 +81,31 @@ def test_what_is_applied_now_goes_before_what_was_released() -> None:
         ({"connections": [{"cell": "data", "endpoint": "y"}]}, "cells/unknown-target"),
         ({"connections": [{"cell": "data", "endpoint": "own"}]}, "cells/not-visible"),
         ({"connections": [{"cell": "data", "endpoint": "api"}] * 2}, "cells/duplicate"),
+        # One peer under two spellings would become one policy, and one of the two components would lose its edge.
+        (
+            {
+                "connections": [
+                    {"cell": "data", "endpoint": "api"},
+                    {"project": "shop", "cell": "data", "endpoint": "api"},
+                ]
+            },
+            "cells/duplicate",
+        ),
+        ({"components": {"default": component()}}, "cells/bad-field"),
+        ({"components": {"1web": component()}}, "cells/bad-field"),
+        (
+            {"components": {"web": component(volumes={"cellward-config": {"mountPath": "/a", "emptyDir": {}}})}},
+            "cells/bad-field",
+        ),
+        *(
+            ({"connections": [{"external": {"cidr": cidr, "ports": [{"port": 80}]}}]}, code)
+            for cidr, code in (
+                ("::ffff:a9fe:a9fe/128", "cells/bad-field"),
+                ("::ffff:0:0/96", "cells/bad-field"),
+                ("fd20:ce::254/128", "cells/metadata-service"),
+                ("64:ff9b::a9fe:a9fe/128", "cells/metadata-service"),
+            )
+        ),
         ({"connections": [{"cell": "data", "endpoint": "api", "components": ["x"]}]}, "cells/unknown-component"),
         ({"connections": [{"cell": "data", "endpoint": "api", "components": ["web", "web"]}]}, "cells/duplicate"),
         (
