@@ -66,7 +66,9 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         )
         try:
             hello = await session.introduce()
-            await self._take_over(session, context.peer())
+            await self._note_another_boot(session, context.peer())
+            # Nothing is awaited between here and the try: what is registered is released.
+            self._take_over(session)
             try:
                 await self._ports.fleet.connected(session.cluster, session.stream_id)
                 await session.run(hello)
@@ -110,17 +112,10 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         except TimeoutError:
             _log.warning("drain-incomplete", streams=len(self._sessions))
 
-    async def _take_over(self, session: SyncSession, address: str) -> None:
-        """Newest wins. Two live streams of two boots of one identity are a finding: one of them may be a copy (V7)."""
+    async def _note_another_boot(self, session: SyncSession, address: str) -> None:
+        """Two live streams of two boots of one identity are a finding: one of them may be a copy (V7)."""
         older = self._sessions.get(session.cluster)
-        self._sessions[session.cluster] = session
-        self._idle.clear()
-        if self._draining:
-            session.drain()
-        if older is None:
-            return
-        older.drain()
-        if older.boot_id != session.boot_id:
+        if older is not None and older.boot_id != session.boot_id:
             await self._audit.record(
                 "link.connect",
                 f"Cluster//{session.cluster}",
@@ -130,6 +125,16 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
                 reason="two boots of one identity have a stream open at the same time",
                 details={"found": session.boot_id, "expected": older.boot_id, "address": address},
             )
+
+    def _take_over(self, session: SyncSession) -> None:
+        """Newest wins."""
+        older = self._sessions.get(session.cluster)
+        self._sessions[session.cluster] = session
+        self._idle.clear()
+        if self._draining:
+            session.drain()
+        if older is not None:
+            older.drain()
 
     async def _release(self, session: SyncSession) -> None:
         if self._sessions.get(session.cluster) is session:

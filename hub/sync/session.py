@@ -205,7 +205,9 @@ class SyncSession:
 
     async def _listen(self, changes: Subscription) -> None:
         while True:
-            self._dirty |= await changes.wait()
+            # Waited for first: ``|=`` would add to the set that was there before, and the writer has taken that one.
+            topics = await changes.wait()
+            self._dirty |= topics
             self._wake.set()
 
     async def _write(self, **body: Any) -> None:

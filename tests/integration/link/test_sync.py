@@ -15,6 +15,7 @@ from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2, types_pb2
+from hub.store.errors import FULL
 from hub.sync.limits import SyncLimits
 from tests.fakes.bare_agent import BareAgent, BareStream, stream, until
 from tests.fakes.ports import FakeLinkHub
@@ -295,6 +296,48 @@ async def test_v7_the_newest_stream_wins_and_two_boots_are_a_finding(here: FakeL
     finding = next(each for each in here.hub.audit.entries if each.decision == "finding")
     assert (finding.object, finding.code) == ("Cluster//eu-1", "link/two-live-streams")
     assert {finding.details["found"], finding.details["expected"]} == {"a-copy", "boot-of-eu-1"}
+
+
+async def test_a_stream_whose_finding_cannot_be_recorded_is_turned_away_and_leaves_nothing(here: FakeLinkHub) -> None:
+    """V13, V16: no zombie is left under the cluster's name: commands still reach the live stream, and shutdown ends."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise FULL("the log has no room left")
+
+    agent = await joined(here)
+    async with opened(here, agent) as first:
+        await welcomed(first, agent)
+        here.hub.audit.record = full  # type: ignore[method-assign]
+        async with opened(here, agent, "s-2") as second:
+            await second.send(hello=agent.hello(boot_id="a-copy"))
+            assert (await second.ended())[1] == "store/full"
+        here.link.link.send_command("eu-1", "resync")
+        assert (await first.receive("command")).command.boot_id == "boot-of-eu-1"
+    await until(lambda: here.link.link.connected() == frozenset(), "the stream is released")
+
+
+async def test_a_topic_is_looked_at_once_per_change(here: FakeLinkHub) -> None:
+    """A change of policy does not read a cluster's items again because those changed some time before."""
+    asked: list[str] = []
+    items = here.fleet.items
+
+    async def counted(cluster: str, since: int) -> Any:
+        asked.append(cluster)
+        return await items(cluster, since)
+
+    here.fleet.items = counted  # type: ignore[method-assign]
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        here.fleet.put("eu-1", item("cart"))
+        await link.receive("desired_item")
+        await link.receive("revision_mark")
+        before = len(asked)
+        for version in (1, 2, 3):
+            here.policy.version = version
+            here.changes.notify("policy")
+            await link.receive("policy_notice")
+        assert len(asked) == before
 
 
 async def test_v13_what_was_on_the_way_when_a_stream_is_drained_is_taken_and_acknowledged(here: FakeLinkHub) -> None:
