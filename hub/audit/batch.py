@@ -58,7 +58,7 @@ def make_leaf(record: Record, data: bytes) -> Leaf:
 
 
 async def check_batch(cluster: str, uid: str, realm: str, spki: bytes, batch: AuditBatchIn) -> Batch:
-    """Return the batch, checked as far as that is possible without knowing the log.
+    """Return the batch, checked as far as that is possible without knowing the log; ``cluster`` is the certificate's.
 
     Raises audit/batch-too-large, audit/bad-record, audit/record-too-new, audit/foreign-realm, audit/wrong-chain,
     audit/gap, audit/fork, audit/bad-checkpoint.
@@ -74,6 +74,8 @@ async def check_batch(cluster: str, uid: str, realm: str, spki: bytes, batch: Au
             await asyncio.sleep(0)
         record = parse_record(data)
         _check_place(record, origin, realm, batch, number)
+        if record.cluster not in {"", cluster}:
+            raise WRONG_CHAIN(f"record {record.seq} names another cluster than {cluster}, which the certificate is of")
         if leaves and record.prev != leaves[-1].digest:
             raise FORK(f"record {record.seq} does not follow the record sent before it")
         leaves.append(make_leaf(record, data))

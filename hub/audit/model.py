@@ -34,7 +34,6 @@ class AuditAckOut:
     seq: int
     checkpoint: bytes = b""
     leaf_index: int = 0
-    inclusion: tuple[bytes, ...] = ()
     consistency: tuple[bytes, ...] = ()
     refused_code: str = ""
     expected_seq: int = 0

@@ -139,7 +139,7 @@ class Plan:
             details=details,
         )
         leaf = make_leaf(record, encode_record(record))
-        index = self._add(leaf)
+        index = self._add(leaf, event.cluster)
         self.chains[HUB_ORIGIN, chain.epoch] = replace(chain, seq=record.seq, head=leaf.digest)
         return Placed(chain.epoch, record.seq, index)
 
@@ -222,7 +222,7 @@ class Plan:
         if fresh and fresh[0].record.prev != chain.head:
             cause = FORK(f"record {fresh[0].record.seq} does not follow the record that is in the log")
             raise Refusal(cause, expected, finding=not chain.forked)
-        indexes += [self._add(leaf) for leaf in fresh]
+        indexes += [self._add(leaf, batch.cluster) for leaf in fresh]
         new = replace(chain, cluster=batch.cluster)
         if fresh:
             new = replace(new, seq=batch.last_seq, head=fresh[-1].digest)
@@ -253,7 +253,8 @@ class Plan:
         planned = [chain for (name, _), chain in self.chains.items() if name == origin]
         return max(planned, key=lambda chain: chain.epoch, default=None)
 
-    def _add(self, leaf: Leaf) -> int:
+    def _add(self, leaf: Leaf, cluster: str) -> int:
+        """Add a leaf, to be found under the cluster the certificate proved, whatever the record says (V3)."""
         record = leaf.record
         index = self.size + len(self.entries)
         project, cell = cell_of(record)
@@ -265,7 +266,7 @@ class Plan:
                 epoch=record.epoch,
                 seq=record.seq,
                 time=record.time,
-                cluster=record.cluster,
+                cluster=cluster,
                 action=record.action,
                 decision=record.decision,
                 project=project,

@@ -60,7 +60,6 @@ class AuditIngest:
             seq=ack.seq,
             checkpoint=ack.checkpoint,
             leaf_index=ack.leaf_index,
-            inclusion=ack.inclusion,
             consistency=ack.consistency,
             refused_code=ack.refused_code,
             expected_seq=ack.expected_seq,

@@ -25,7 +25,7 @@ from hub.audit.export import write_export
 from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
 from hub.audit.plan import Chains, HubEvent, Placed, Plan, Refusal
 from hub.audit.tree import Edge, LogTree
-from hub.store.errors import MOVED
+from hub.store.errors import MOVED, UNAVAILABLE
 from hub.store.interfaces import AuditAppend, AuditFilter, AuditStore, TileKey
 
 _log = structlog.get_logger()
@@ -115,7 +115,6 @@ class AuditLog:
             seq=placed.seq,
             checkpoint=head.note,
             leaf_index=placed.index or 0,
-            inclusion=await self._tree.inclusion(placed.index, head.edge) if placed.index is not None else (),
             consistency=await self._tree.consistency(known, head.edge) if known <= head.edge.size else (),
             proved=placed.count if placed.index is not None else 0,
             range_proof=await self._range(placed, head.edge),
@@ -232,6 +231,7 @@ class AuditLog:
         self._pending.append(request)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="audit-log")
+            self._worker.add_done_callback(self._ended)
         # The worker is a task of its own: a stream that ends takes its answer away, not the group's transaction.
         return await request.done
 
@@ -240,13 +240,21 @@ class AuditLog:
             group = self._take()
             try:
                 await self._commit(group)
-            except CellwardError as error:
+            except Exception as error:  # noqa: BLE001 - it costs this group alone: the next one gets its turn (V16)
+                if not isinstance(error, CellwardError):
+                    _log.exception("audit-commit-failed")
                 self._forget()
                 _settle(group, error)
-            except BaseException as error:
+            except BaseException:
                 self._forget()
-                _settle(group, error)
+                _settle(group, UNAVAILABLE("the audit log is closing"))
                 raise
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        """Answer those who waited for a worker that was cancelled, unless another one has taken over."""
+        if worker is self._worker and worker.cancelled():
+            _settle(self._pending, UNAVAILABLE("the audit log is closing"))
+            self._pending = []
 
     def _take(self) -> list[_Request]:
         """Take the next group: in order, at most one batch of each writer."""

@@ -16,7 +16,6 @@ from cellward.audit.tree import (
     Node,
     Span,
     consistency_spans,
-    inclusion_spans,
     node_hash,
     nodes_of,
     range_spans,
@@ -127,10 +126,6 @@ class LogTree:
         if edge.size == 0:
             return EMPTY_ROOT
         return (await self._hashes([Span(0, edge.size)], edge))[0]
-
-    async def inclusion(self, index: int, edge: Edge) -> tuple[bytes, ...]:
-        """Return the proof that leaf ``index`` is in the tree at an edge."""
-        return await self._hashes(inclusion_spans(index, edge.size), edge)
 
     async def range(self, first: int, last: int, edge: Edge) -> tuple[bytes, ...]:
         """Return the proof that leaves ``first`` to ``last`` are in the tree at an edge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cellward.audit.checkpoint import Checkpoint, log_origin, sign_checkpoint
-from cellward.audit.tree import consistency_proof, inclusion_proof, leaf_hash, range_proof, root_of
+from cellward.audit.tree import consistency_proof, leaf_hash, range_proof, root_of
 from cellward.audit.vkey import format_vkey
 from cellward.identity.keys import spki_of
 from cellward.wire.v1 import telemetry_pb2
@@ -62,7 +62,6 @@ class MerkleAudit:
             seq=seq,
             checkpoint=sign_checkpoint(Checkpoint(self.origin, len(hashes), root_of(hashes)), self.key),
             leaf_index=index,
-            inclusion=inclusion_proof(hashes, index),
             consistency=consistency_proof(hashes, known),
             proved=count,
             range_proof=range_proof(hashes, index - count + 1, index),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cellward/wire/v1/telemetry.proto\x12\x10\x63\x65llward.wire.v1\"l\n\nAuditBatch\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x17\n\x0fknown_tree_size\x18\x05 \x01(\x04\"\xc7\x01\n\x08\x41uditAck\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x12\n\nleaf_index\x18\x04 \x01(\x04\x12\x11\n\tinclusion\x18\x05 \x03(\x0c\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\x12\x14\n\x0crefused_code\x18\x07 \x01(\t\x12\x14\n\x0c\x65xpected_seq\x18\x08 \x01(\x04\x12\x0e\n\x06proved\x18\t \x01(\x04\x12\x13\n\x0brange_proof\x18\n \x03(\x0c\"\x8a\x01\n\x06Sample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x06labels\x18\x02 \x03(\x0b\x32$.cellward.wire.v1.Sample.LabelsEntry\x12\r\n\x05value\x18\x03 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"c\n\x0cMetricFamily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04help\x18\x03 \x01(\t\x12)\n\x07samples\x18\x04 \x03(\x0b\x32\x18.cellward.wire.v1.Sample\"a\n\x0cMetricsBatch\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x12\n\nat_unix_ms\x18\x02 \x01(\x03\x12\x30\n\x08\x66\x61milies\x18\x03 \x03(\x0b\x32\x1e.cellward.wire.v1.MetricFamily\"*\n\nMetricsAck\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\r2\xa7\x01\n\tTelemetry\x12I\n\tPushAudit\x12\x1c.cellward.wire.v1.AuditBatch\x1a\x1a.cellward.wire.v1.AuditAck(\x01\x30\x01\x12O\n\x0bPushMetrics\x12\x1e.cellward.wire.v1.MetricsBatch\x1a\x1c.cellward.wire.v1.MetricsAck(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cellward/wire/v1/telemetry.proto\x12\x10\x63\x65llward.wire.v1\"l\n\nAuditBatch\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x17\n\x0fknown_tree_size\x18\x05 \x01(\x04\"\xc5\x01\n\x08\x41uditAck\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x12\n\nleaf_index\x18\x04 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\x12\x14\n\x0crefused_code\x18\x07 \x01(\t\x12\x14\n\x0c\x65xpected_seq\x18\x08 \x01(\x04\x12\x0e\n\x06proved\x18\t \x01(\x04\x12\x13\n\x0brange_proof\x18\n \x03(\x0cJ\x04\x08\x05\x10\x06R\tinclusion\"\x8a\x01\n\x06Sample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x06labels\x18\x02 \x03(\x0b\x32$.cellward.wire.v1.Sample.LabelsEntry\x12\r\n\x05value\x18\x03 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"c\n\x0cMetricFamily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04help\x18\x03 \x01(\t\x12)\n\x07samples\x18\x04 \x03(\x0b\x32\x18.cellward.wire.v1.Sample\"a\n\x0cMetricsBatch\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x12\n\nat_unix_ms\x18\x02 \x01(\x03\x12\x30\n\x08\x66\x61milies\x18\x03 \x03(\x0b\x32\x1e.cellward.wire.v1.MetricFamily\"*\n\nMetricsAck\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\r2\xa7\x01\n\tTelemetry\x12I\n\tPushAudit\x12\x1c.cellward.wire.v1.AuditBatch\x1a\x1a.cellward.wire.v1.AuditAck(\x01\x30\x01\x12O\n\x0bPushMetrics\x12\x1e.cellward.wire.v1.MetricsBatch\x1a\x1c.cellward.wire.v1.MetricsAck(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITBATCH']._serialized_start=54
   _globals['_AUDITBATCH']._serialized_end=162
   _globals['_AUDITACK']._serialized_start=165
-  _globals['_AUDITACK']._serialized_end=364
-  _globals['_SAMPLE']._serialized_start=367
-  _globals['_SAMPLE']._serialized_end=505
-  _globals['_SAMPLE_LABELSENTRY']._serialized_start=460
-  _globals['_SAMPLE_LABELSENTRY']._serialized_end=505
-  _globals['_METRICFAMILY']._serialized_start=507
-  _globals['_METRICFAMILY']._serialized_end=606
-  _globals['_METRICSBATCH']._serialized_start=608
-  _globals['_METRICSBATCH']._serialized_end=705
-  _globals['_METRICSACK']._serialized_start=707
-  _globals['_METRICSACK']._serialized_end=749
-  _globals['_TELEMETRY']._serialized_start=752
-  _globals['_TELEMETRY']._serialized_end=919
+  _globals['_AUDITACK']._serialized_end=362
+  _globals['_SAMPLE']._serialized_start=365
+  _globals['_SAMPLE']._serialized_end=503
+  _globals['_SAMPLE_LABELSENTRY']._serialized_start=458
+  _globals['_SAMPLE_LABELSENTRY']._serialized_end=503
+  _globals['_METRICFAMILY']._serialized_start=505
+  _globals['_METRICFAMILY']._serialized_end=604
+  _globals['_METRICSBATCH']._serialized_start=606
+  _globals['_METRICSBATCH']._serialized_end=703
+  _globals['_METRICSACK']._serialized_start=705
+  _globals['_METRICSACK']._serialized_end=747
+  _globals['_TELEMETRY']._serialized_start=750
+  _globals['_TELEMETRY']._serialized_end=917
 # @@protoc_insertion_point(module_scope)

@@ -68,7 +68,6 @@ class AuditAck(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
-    INCLUSION_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     REFUSED_CODE_FIELD_NUMBER: _builtins.int
     EXPECTED_SEQ_FIELD_NUMBER: _builtins.int
@@ -89,10 +88,6 @@ class AuditAck(_message.Message):
     proved: _builtins.int
     """How many records, ending with seq and standing side by side in the log, range_proof covers."""
     @_builtins.property
-    def inclusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """RFC 6962 inclusion proof of that record."""
-
-    @_builtins.property
     def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """RFC 6962 consistency proof from known_tree_size."""
 
@@ -107,7 +102,6 @@ class AuditAck(_message.Message):
         seq: _builtins.int = ...,
         checkpoint: _builtins.bytes = ...,
         leaf_index: _builtins.int = ...,
-        inclusion: _abc.Iterable[_builtins.bytes] | None = ...,
         consistency: _abc.Iterable[_builtins.bytes] | None = ...,
         refused_code: _builtins.str = ...,
         expected_seq: _builtins.int = ...,
@@ -116,7 +110,7 @@ class AuditAck(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "epoch", b"epoch", "expected_seq", b"expected_seq", "inclusion", b"inclusion", "leaf_index", b"leaf_index", "proved", b"proved", "range_proof", b"range_proof", "refused_code", b"refused_code", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "epoch", b"epoch", "expected_seq", b"expected_seq", "leaf_index", b"leaf_index", "proved", b"proved", "range_proof", b"range_proof", "refused_code", b"refused_code", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cellward.audit.checkpoint import Checkpoint, log_origin, verify_checkpoint
 from cellward.audit.record import NO_RECORD, Record, parse_record, record_digest
-from cellward.audit.tree import leaf_hash, root_of, verify_consistency, verify_inclusion
+from cellward.audit.tree import leaf_hash, root_of, verify_consistency, verify_range
 from cellward.errors import CellwardError
 from cellward.wire.v1 import telemetry_pb2
 from hub.audit.model import AuditAckOut, AuditBatchIn
@@ -64,11 +64,18 @@ async def all_records(log: AuditLog, **wanted: str) -> list[Record]:
     return [parse_record(row.record) for row in await log.tail(0, 1000, AuditFilter(**wanted))]
 
 
+def check_range(ack: AuditAckOut | telemetry_pb2.AuditAck, batch: AuditBatchIn, head: Checkpoint) -> None:
+    """Verify that the records an ack speaks of are in the tree."""
+    end = ack.seq - batch.first_seq + 1
+    leaves = [leaf_hash(record) for record in batch.records[end - ack.proved : end]]
+    verify_range(leaves, ack.leaf_index - ack.proved + 1, head.size, tuple(ack.range_proof), head.root)
+
+
 def check_proofs(ack: AuditAckOut, batch: AuditBatchIn, known: Checkpoint | None = None) -> Checkpoint:
     """Verify an ack as an agent does; return the new checkpoint."""
     assert not ack.refused_code
     head = verify_checkpoint(ack.checkpoint, log_origin(REALM), SPKI)
-    verify_inclusion(leaf_hash(batch.records[-1]), ack.leaf_index, head.size, ack.inclusion, head.root)
+    check_range(ack, batch, head)
     if known is not None:
         verify_consistency(known.size, head.size, known.root, head.root, ack.consistency)
     return head
@@ -197,9 +204,12 @@ class TestIngest:
         assert (ack.refused_code, ack.expected_seq) == ("audit/gap", 1)
 
     async def test_records_of_another_writer_realm_or_epoch_are_refused(self, log: AuditLog) -> None:
-        """V3: the origin must be the uid bound to the certificate's name, whatever a record says."""
+        """V3: origin and cluster must be those of the certificate, whatever a record says."""
         writer, other = AuditWriter(1), AuditWriter(2)
+        elsewhere = writer.clone()
+        elsewhere.cluster = "c2"
         cases = [
+            (replace(elsewhere.batch(1, signed=False)), "audit/wrong-chain"),
             (replace(other.batch(1, signed=False)), "audit/wrong-chain"),
             (replace(writer.clone().batch(1, signed=False), epoch=2), "audit/wrong-chain"),
             (replace(writer.clone().batch(1, signed=False), first_seq=2), "audit/gap"),
@@ -213,6 +223,14 @@ class TestIngest:
         assert (await make_log(log._store, "sha256:" + "00" * 32).ingest("c1", writer.uid, writer.spki, writer.batch(1))
                 ).refused_code == "audit/foreign-realm"  # fmt: skip
         assert await log.size() == 0
+
+    async def test_v3_records_without_a_cluster_are_found_under_the_certificates_name(self, log: AuditLog) -> None:
+        """V3: an agent that does not say which cluster it is of is filed where its certificate belongs."""
+        writer = AuditWriter(1)
+        silent = writer.clone()
+        silent.cluster = ""
+        assert (await log.ingest("c1", writer.uid, writer.spki, silent.batch(2))).seq == 2
+        assert len(await log.tail(0, 10, AuditFilter(cluster="c1"))) == 2
 
     async def test_a_bad_record_refuses_the_whole_batch(self, log: AuditLog) -> None:
         """V16: nothing of a batch is taken when its last record is broken."""
@@ -373,6 +391,35 @@ class TestProcess:
         check_proofs(await send(log, writer, batch), batch)
         assert await log.size() == 2
 
+    async def test_v16_a_mistake_costs_one_group_and_the_next_gets_its_turn(self, store: Store) -> None:
+        """V16: an error nobody foresaw reaches those it happened to; who waits behind them is answered as well."""
+        failing = FailingStore(store.audit)
+        log = make_log(cast("AuditStore", failing))
+        writer = AuditWriter(1)
+        first, second = writer.batch(2), writer.batch(2)
+        failing.once = RuntimeError("a mistake")
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(send(log, writer, first), send(log, writer, second), return_exceptions=True)
+        assert isinstance(results[0], RuntimeError)
+        assert cast("AuditAckOut", results[1]).refused_code == "audit/gap"
+        check_proofs(await send(log, writer, first), first)
+
+    async def test_a_cancelled_worker_leaves_nobody_waiting(self, store: Store) -> None:
+        """At shutdown: the group under way and those behind it are told that nothing of theirs is durable."""
+        failing = FailingStore(store.audit)
+        failing.hang = True
+        log = make_log(cast("AuditStore", failing))
+        writer = AuditWriter(1)
+        waiting = asyncio.gather(
+            send(log, writer, writer.batch(2)), send(log, writer, writer.batch(2)), return_exceptions=True
+        )
+        while log._worker is None:
+            await asyncio.sleep(0)
+        log._worker.cancel()
+        async with asyncio.timeout(10):
+            results = await waiting
+        assert [cast("CellwardError", result).code for result in results] == ["store/unavailable"] * 2
+
     async def test_cancelled_stream_does_not_take_others_with_it(self, log: AuditLog) -> None:
         """A stream that ends while it waits leaves the group it shared untouched."""
         writers = [AuditWriter(number) for number in range(6)]
@@ -422,7 +469,7 @@ class TestPort:
         await store.clusters.bind("c1", writer.uid, "k", writer.spki, 1, "1")
         ack = await port.ingest("c1", message)
         head = verify_checkpoint(ack.checkpoint, log.origin, SPKI)
-        verify_inclusion(leaf_hash(batch.records[-1]), ack.leaf_index, head.size, tuple(ack.inclusion), head.root)
+        check_range(ack, batch, head)
         assert (ack.epoch, ack.seq, ack.refused_code) == (1, 3, "")
 
 
@@ -432,8 +479,15 @@ class FailingStore:
     def __init__(self, store: AuditStore) -> None:
         self._store = store
         self.fail = False
+        self.once: Exception | None = None
+        self.hang = False
 
     async def append(self, batch: AuditAppend) -> None:
+        if self.hang:
+            await asyncio.Event().wait()
+        if self.once is not None:
+            error, self.once = self.once, None
+            raise error
         if self.fail:
             raise FULL("no room")
         await self._store.append(batch)
