@@ -75,6 +75,8 @@ class _Fetcher(FetcherInterface):
     def __init__(self, fetch: Fetch) -> None:
         self._fetch_from = fetch
         self._limit = 0
+        #: The timestamp as it came; python-tuf keeps what it has when the version is the same.
+        self.timestamp: bytes | None = None
 
     @contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[IO[bytes]]:
@@ -95,7 +97,10 @@ class _Fetcher(FetcherInterface):
             if name is None or name.group(2) not in _LIMITS:
                 return None
             version = int(name.group(1)) if name.group(1) else None
-            return self._fetch_from.metadata(name.group(2), version, min(self._limit, _LIMITS[name.group(2)]))
+            data = self._fetch_from.metadata(name.group(2), version, min(self._limit, _LIMITS[name.group(2)]))
+            if name.group(2) == "timestamp":
+                self.timestamp = data
+            return data
         target = _TARGET_NAME.match(url.removeprefix(_TARGETS))
         return None if target is None else self._fetch_from.target(f"sha256:{target.group(1)}", self._limit)
 
@@ -114,14 +119,17 @@ def update(
 
     ``wanted`` says which bindings' bundles to fetch. Raises policy/* errors; the directory is then worthless.
     """
+    fetcher = _Fetcher(fetch)
     (directory / "metadata").mkdir(parents=True, exist_ok=True)
     (directory / "targets").mkdir(exist_ok=True)
     try:
-        _run(directory, bootstrap, fetch, wanted)
+        _run(directory, bootstrap, fetcher, wanted)
     except (exceptions.RepositoryError, exceptions.DownloadError) as error:
         raise _translate(error) from error
     files = read_files(directory)
     parsed = trust.verify_set(metadata_of(files, bootstrap))
+    if fetcher.timestamp is not None and fetcher.timestamp != parsed.source.timestamp:
+        raise ROLLBACK(f"timestamp version {parsed.timestamp.version} was accepted before with other content")
     verified = assemble(parsed, files, realm=realm, wanted=wanted)
     used = {f"targets/{verified.digests[path].removeprefix('sha256:')}" for path in _needed(verified)}
     kept = {path: data for path, data in files.items() if path in used or not path.startswith("targets/")}
@@ -132,13 +140,13 @@ def _needed(verified: VerifiedSet) -> set[str]:
     return {KEYRING_TARGET, BINDINGS_TARGET, *verified.bundles}
 
 
-def _run(directory: Path, bootstrap: bytes, fetch: Fetch, wanted: Callable[[Binding], bool]) -> None:
+def _run(directory: Path, bootstrap: bytes, fetcher: _Fetcher, wanted: Callable[[Binding], bool]) -> None:
     updater = Updater(
         str(directory / "metadata"),
         _METADATA,
         str(directory / "targets"),
         _TARGETS,
-        fetcher=_Fetcher(fetch),
+        fetcher=fetcher,
         config=UpdaterConfig(max_root_rotations=64, max_delegations=2, targets_max_length=_LIMITS["targets"]),
         bootstrap=bootstrap,
     )

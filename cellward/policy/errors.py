@@ -88,6 +88,12 @@ TIMESTAMP_TOO_LONG = define(
     "The hub's timestamp lives longer than 24 hours.",
     hint="A hub signs timestamps of at most 24 hours; check which program signed this one.",
 )
+TIMESTAMP_AHEAD = define(
+    "policy/timestamp-ahead",
+    Refused,
+    "The hub's timestamp has a version that its clock does not explain.",
+    hint="Compare the clocks of hub and cluster; if they agree, find out who else holds the hub's timestamp key.",
+)
 INCOMPLETE = define(
     "policy/incomplete-set",
     Refused,

@@ -21,13 +21,24 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from cellward.policy.errors import BAD_ROOT, EXPIRED, INCOMPLETE, ROLLBACK, TIMESTAMP_TOO_LONG, UNVERIFIED
+from cellward.documents.canonical import MAX_INT
+from cellward.policy.errors import (
+    BAD_ROOT,
+    EXPIRED,
+    INCOMPLETE,
+    ROLLBACK,
+    TIMESTAMP_AHEAD,
+    TIMESTAMP_TOO_LONG,
+    UNVERIFIED,
+)
 from cellward.policy.model import KEYRING_ROLE, KEYRING_TARGET
 
 #: A timestamp that lives longer from now on is refused: it would let whoever holds the hub's key freeze policy.
 TIMESTAMP_MAX_LIFE = timedelta(hours=24)
 #: Tolerated difference between the hub's and the agent's clock.
 CLOCK_SKEW = timedelta(minutes=5)
+#: Highest version of any role: what JSON, SQL and the wire all keep exactly.
+MAX_VERSION = MAX_INT
 
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 _ED25519 = "ed25519"
@@ -120,6 +131,8 @@ def parse(kind: type[_S], data: bytes) -> Metadata[_S]:
         raise UNVERIFIED(f"{kind.type} metadata does not parse") from error
     if metadata.signed.type != kind.type:
         raise UNVERIFIED(f"expected {kind.type} metadata, got {metadata.signed.type}")
+    if metadata.signed.version > MAX_VERSION:
+        raise UNVERIFIED(f"{kind.type} metadata has a version beyond 2^53")
     return metadata  # type: ignore[return-value]
 
 
@@ -246,8 +259,8 @@ def check_delegation(targets: Targets) -> None:
 def accept(parsed: ParsedSet, floors: PolicyFloors, now: datetime) -> PolicyFloors:
     """Decide whether a verified set may replace the accepted one; return the new floors.
 
-    Raises policy/expired, policy/timestamp-too-long or policy/rollback. The floor of the timestamp alone may go down,
-    and only when a newer root names other timestamp keys (recovery from a stolen one).
+    Raises policy/expired, policy/timestamp-too-long, policy/timestamp-ahead or policy/rollback. The floor of the
+    timestamp alone may go down, and only when a newer root names other timestamp keys (recovery from a stolen one).
     """
     check_lifetimes(parsed, now)
     found = floors_of(parsed)
@@ -287,6 +300,29 @@ def check_lifetimes(parsed: ParsedSet, now: datetime) -> None:
         raise TIMESTAMP_TOO_LONG(
             f"timestamp version {parsed.timestamp.version} lives until {parsed.timestamp.expires:%Y-%m-%dT%H:%M:%SZ}"
         )
+
+    if parsed.timestamp.version > highest_timestamp(now):
+        raise TIMESTAMP_AHEAD(
+            f"timestamp version {parsed.timestamp.version} is ahead of this clock", role=Timestamp.type
+        )
+
+
+def highest_timestamp(now: datetime) -> int:
+    """Return the highest timestamp version that may be accepted at a time.
+
+    Versions are seconds of the hub's clock (:func:`next_timestamp`). Floors never go down, so a thief of the hub's key
+    could otherwise use all of them up in one step; so it is at most a day until the honest hub is ahead again.
+    """
+    return int((now + TIMESTAMP_MAX_LIFE + CLOCK_SKEW).timestamp())
+
+
+def next_timestamp(served: int, now: datetime) -> int:
+    """Return the version a hub gives its next timestamp: its clock, so that one restored from a backup is ahead.
+
+    Where it served more than anybody may accept, its clock was wrong, nobody took it, and it begins again from now.
+    """
+    version = max(served + 1, int(now.timestamp()))
+    return version if version <= highest_timestamp(now) else int(now.timestamp())
 
 
 def _check_floor(role: str, old: RoleFloor, new: RoleFloor) -> None:

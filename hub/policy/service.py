@@ -111,7 +111,7 @@ class TufRepository:
             roots = await self._roots(given)
             realm = self._check_realm(roots[0])
             snapshot = _highest(given, "snapshot")
-            version = before["timestamp"].version + 1 if before["timestamp"] else 1
+            version = self._next_version(before["timestamp"])
             timestamp = self._timestamp(version, snapshot)
             fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
             candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, _floors(before))
@@ -221,13 +221,16 @@ class TufRepository:
     def _timestamp(self, version: int, snapshot: MetadataFile) -> bytes:
         return sign_timestamp(version, snapshot, self._signer, now=self._clock.now(), life=self._life)
 
+    def _next_version(self, old: MetadataFile | None) -> int:
+        return trust.next_timestamp(old.version if old else 0, self._clock.now())
+
     async def renew_timestamp(self) -> int | None:
         """Sign a new timestamp for the snapshot served; return its version, or None when nothing was published."""
         async with self._lock:
             snapshot, old = await self._newest("snapshot"), await self._newest("timestamp")
             if snapshot is None or old is None:
                 return None
-            version = old.version + 1
+            version = self._next_version(old)
             data = self._timestamp(version, snapshot)
             expect = {"timestamp": old.version, "snapshot": snapshot.version}
             await self._store.publish([TufMetadata("timestamp", version, data)], {}, expect)
@@ -326,7 +329,11 @@ def _highest(given: Mapping[tuple[str, int], bytes], role: str) -> MetadataFile:
 
 def _floors(before: Mapping[str, MetadataFile | None]) -> trust.PolicyFloors:
     return trust.PolicyFloors(
-        {role: trust.RoleFloor(file.version, trust.digest_of(file.data)) for role, file in before.items() if file}
+        {
+            role: trust.RoleFloor(file.version, trust.digest_of(file.data))
+            for role, file in before.items()
+            if file and role != "timestamp"  # our own; see trust.next_timestamp
+        }
     )
 
 

@@ -347,7 +347,7 @@ class TufStore(Protocol):
         targets: Mapping[str, bytes],
         expect: Mapping[str, int] | None = None,
     ) -> None:
-        """Keep all of it in one transaction.
+        """Keep all of it in one transaction; a timestamp takes the place of those with higher versions.
 
         ``expect`` names the highest version each role must have before (0 for none); another one is store/moved.
         """

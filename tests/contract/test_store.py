@@ -475,6 +475,19 @@ class TestTuf:
         await store.tuf.publish([TufMetadata("targets", 1, b"x")], {"sha256:a": b"a"}, {"timestamp": 1, "targets": 0})
         assert await store.tuf.get_target("sha256:a") == b"a"
 
+    async def test_timestamp_replaces_those_ahead_of_it(self, store: Store) -> None:
+        """A hub whose clock was ahead once serves what it signs now; other roles never go back."""
+        for version in (5, 900):
+            await store.tuf.publish([TufMetadata("timestamp", version, b"t%d" % version)], {})
+        await store.tuf.publish(
+            [TufMetadata("timestamp", 7, b"t7"), TufMetadata("targets", 1, b"x")], {}, {"timestamp": 900}
+        )
+        assert await store.tuf.get_metadata("timestamp") == b"t7"
+        assert await store.tuf.get_metadata("timestamp", 5) == b"t5"
+        await store.tuf.put_metadata("targets", 2, b"y")
+        await store.tuf.put_metadata("targets", 1, b"x")
+        assert await store.tuf.get_metadata("targets") == b"y"
+
     async def test_publish_refuses_when_versions_moved(self, store: Store) -> None:
         """Two publishers from one base: the second one is told to read again."""
         await store.tuf.publish([TufMetadata("targets", 1, b"x")], {}, {"targets": 0})

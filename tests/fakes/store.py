@@ -332,6 +332,8 @@ class MemoryTuf:
                 raise MOVED(f"{role} is not at version {version}", role=role)
         new = copy.deepcopy(self._metadata)
         for item in metadata:
+            if item.role == "timestamp":
+                new["timestamp"] = {key: data for key, data in new.get("timestamp", {}).items() if key <= item.version}
             kept = new.setdefault(item.role, {}).setdefault(item.version, item.data)
             if kept != item.data:
                 raise IMMUTABLE(f"{item.role} version {item.version} is published with other bytes", role=item.role)

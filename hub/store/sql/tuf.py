@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from hub.store.changes import POLICY
 from hub.store.errors import IMMUTABLE, MOVED
@@ -61,11 +61,18 @@ class SqlTuf:
                 rows = [{"digest": digest, "data": data} for digest, data in targets.items()]
                 await tx.connection.execute(upsert(self._db.dialect, tuf_targets, ("digest",)), rows)
             for item in metadata:
+                if item.role == "timestamp":
+                    await self._drop_ahead(tx, item)
                 await self._put(tx, item)
             if metadata:
                 tx.notify(POLICY)
 
         await self._db.write(job)
+
+    async def _drop_ahead(self, tx: Transaction, item: TufMetadata) -> None:
+        # Only a hub whose clock was wrong has any; nobody accepted them, and the newest is the one to serve.
+        ahead = (tuf_metadata.c.role == item.role, tuf_metadata.c.version > item.version)
+        await tx.connection.execute(delete(tuf_metadata).where(*ahead))
 
     async def _put(self, tx: Transaction, item: TufMetadata) -> None:
         query = select(tuf_metadata.c.data).where(

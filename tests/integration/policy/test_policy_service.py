@@ -231,6 +231,30 @@ async def test_timestamp_floor_holds_without_a_new_root(world: PolicyWorld, agen
         assert await refused(service, world.source) == "policy/rollback"
 
 
+async def test_other_timestamp_of_the_same_version_is_refused(world: PolicyWorld, agent: Agent) -> None:
+    """Two timestamps of one version: somebody else holds the hub's key. python-tuf keeps the first and says nothing."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        forked = world.source.copy()
+        world.timestamp(forked, version=1, life=timedelta(hours=11))
+        assert await refused(service, forked) == "policy/rollback"
+        assert agent.condition("policy-set") == "policy/rollback"
+        assert await service.refresh(world.source) is None
+
+
+async def test_timestamp_of_a_version_ahead_of_the_clock_is_refused(world: PolicyWorld, agent: Agent) -> None:
+    """A stolen hub key must not raise the floor, which never falls, out of the honest hub's reach."""
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        for version, code in ((2**64, "policy/unverified"), (2**53 - 1, "policy/timestamp-ahead")):
+            stolen = world.source.copy()
+            world.timestamp(stolen, version=version)
+            assert await refused(service, stolen) == code
+        world.timestamp(version=2)
+        assert await service.refresh(world.source) is not None
+
+
 async def test_timestamp_that_lives_too_long_is_refused(world: PolicyWorld, agent: Agent) -> None:
     """§2: a timestamp living longer than 24 h would let the hub's key freeze policy."""
     world.publish(denying("Bad"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import SSlibKey
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 
 from cellward.documents.dsse import Ed25519Signer
 from cellward.errors import CellwardError
@@ -21,6 +21,11 @@ from tests.fakes.policy import PolicyWorld, denying, keys_of, now
 
 WORLD = PolicyWorld()
 WORLD.publish(denying("Bad"))
+GROWN = PolicyWorld()
+for _ in range(3):
+    GROWN.publish(denying("Bad"))
+GROWN.refresh()
+GROWN.timestamp()
 
 
 def metadata_set(world: PolicyWorld) -> trust.MetadataSet:
@@ -137,19 +142,65 @@ def test_equal_version_with_other_content_is_refused() -> None:
         assert caught.value.code == "policy/rollback"
 
 
-@given(st.sampled_from(["root", "timestamp", "snapshot", "targets", "keyring"]), st.integers(0, 1000))
-def test_floors_never_go_down(role: str, version: int) -> None:
-    """V1: whatever is accepted, no floor of the result is below the one before."""
-    parsed = trust.verify_set(metadata_set(WORLD))
-    before = PolicyFloors({role: RoleFloor(version, "sha256:" + "0" * 64)})
-    try:
+@given(st.sampled_from(["root", "timestamp", "snapshot", "targets", "keyring"]), st.integers(1, 8), st.booleans())
+def test_floors_never_go_down(role: str, version: int, same: bool) -> None:
+    """V1: whatever is accepted, no floor of the result is below the one before, of this role or of another."""
+    parsed = trust.verify_set(metadata_set(GROWN))
+    digest = trust.floors_of(parsed)[role].digest if same else "sha256:" + "0" * 64
+    others = PolicyFloors({"other": RoleFloor(7, "x")})
+    before = PolicyFloors({**others.roles, role: RoleFloor(version, digest)})
+    served = {"root": 1, "timestamp": 5, "snapshot": 4, "targets": 3, "keyring": 3}
+    if version < served[role] or (version == served[role] and same):
         after = trust.accept(parsed, before, now())
-    except CellwardError as error:
-        refused = error.code
+        assert {name: floor.version for name, floor in after.roles.items()} == {**served, "other": 7}
     else:
-        refused = ""
-        assert after.roles[role].version > version
-    assert refused == ("policy/rollback" if version >= 1 else "")
+        with pytest.raises(CellwardError) as caught:
+            trust.accept(parsed, before, now())
+        assert (caught.value.code, caught.value.details["role"]) == ("policy/rollback", role)
+
+
+@pytest.mark.parametrize("version", [2**53, 2**64, 10**30])
+def test_v16_no_role_has_a_version_that_others_cannot_keep(version: int) -> None:
+    """V16: 2^64 would be accepted, durable, and end every later session of the link, which has 64 bits for it."""
+    good = metadata_set(WORLD)
+    snapshot = MetadataFile("snapshot", 1, good.snapshot)
+    timestamp = sign_timestamp(version, snapshot, WORLD.hub_key, now=now(), life=timedelta(hours=1))
+    assert code_of(replace(good, timestamp=timestamp)) == "policy/unverified"
+    for kind, data, key in ((Snapshot, good.snapshot, WORLD.publisher_key), (Targets, good.targets, WORLD.policy_key)):
+        metadata = Metadata[Targets].from_bytes(data)
+        metadata.signed.version = version
+        metadata.sign(TufSigner(key))
+        with pytest.raises(CellwardError) as caught:
+            trust.parse(kind, metadata.to_bytes())  # type: ignore[type-var]
+        assert caught.value.code == "policy/unverified"
+
+
+def test_one_timestamp_cannot_use_up_all_that_follow() -> None:
+    """The floor never goes down: a thief of the hub's key must not put it out of the honest hub's reach for good."""
+    good = metadata_set(WORLD)
+    snapshot = MetadataFile("snapshot", 1, good.snapshot)
+    moment = now()
+    limit = trust.highest_timestamp(moment)
+
+    def parsed(version: int) -> trust.ParsedSet:
+        data = sign_timestamp(version, snapshot, WORLD.hub_key, now=moment, life=timedelta(hours=1))
+        return trust.verify_set(replace(good, timestamp=data))
+
+    assert trust.accept(parsed(limit), PolicyFloors(), moment).roles["timestamp"].version == limit
+    for version in (limit + 1, 2**53 - 1):
+        with pytest.raises(CellwardError) as caught:
+            trust.accept(parsed(version), PolicyFloors(), moment)
+        assert caught.value.code == "policy/timestamp-ahead"
+    assert trust.next_timestamp(3, moment + timedelta(hours=25)) > limit, "a day later the honest hub is ahead again"
+
+
+@given(st.integers(0, 2**53), st.integers(0, 10**9))
+def test_versions_of_timestamps_grow_and_are_always_acceptable(served: int, later: int) -> None:
+    """What a hub signs next is above what anybody accepted of it, and nobody with the same clock refuses it."""
+    moment = now() + timedelta(seconds=later)
+    version = trust.next_timestamp(served, moment)
+    assert int(moment.timestamp()) <= version <= trust.highest_timestamp(moment)
+    assert version > served or served >= trust.highest_timestamp(moment)
 
 
 def test_lifetimes_are_those_of_the_given_clock() -> None:

@@ -23,11 +23,11 @@ from cellward.wire.codec import (
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2, types_pb2
 
-_LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
+_LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True).filter(lambda name: "--" not in name)
 _DIGESTS = st.binary(min_size=32, max_size=32).map(lambda data: f"sha256:{data.hex()}")
 _ITEMS = st.builds(
     DesiredItem,
-    revision=st.integers(0, 2**63),
+    revision=st.integers(0, 2**53 - 1),
     project=_LABELS,
     cell=_LABELS,
     environment=_LABELS,

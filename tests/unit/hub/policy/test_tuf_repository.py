@@ -14,7 +14,7 @@ from cellward.documents.dsse import Ed25519Signer
 from cellward.errors import CellwardError
 from cellward.policy import client
 from cellward.policy.bundle import read_bundle
-from cellward.policy.publisher import MetadataFile, Publication, publish_keyring, refresh
+from cellward.policy.publisher import MetadataFile, Publication, publish_keyring, refresh, sign_timestamp
 from cellward.policy.trust import digest_of
 from hub.policy.service import TufRepository
 from hub.store.interfaces import TufMetadata
@@ -49,6 +49,8 @@ class TinyTufStore:
         for role, version in (expect or {}).items():
             assert version == max((number for name, number in self.metadata if name == role), default=0)
         for file in metadata:
+            for key in [key for key in self.metadata if key[0] == "timestamp" == file.role and key[1] > file.version]:
+                del self.metadata[key]
             await self.put_metadata(file.role, file.version, file.data)
         self.targets.update(targets)
 
@@ -106,8 +108,8 @@ async def test_publishes_and_signs_the_timestamp_alone(
     result = await repository.publish(upload)
     assert (result.root_version, result.targets_version, result.snapshot_version) == (1, 1, 1)
     assert result.realm == world.realm
-    assert seen == [1]
-    assert {key for key in store.metadata if key[0] == "timestamp"} == {("timestamp", 1)}
+    assert seen == [result.timestamp_version]
+    assert {key for key in store.metadata if key[0] == "timestamp"} == {("timestamp", result.timestamp_version)}
     for file in upload.metadata:
         assert await repository.fetch(file.role, file.version) == file.data
     for digest, data in upload.targets.items():
@@ -118,13 +120,58 @@ async def test_publishes_and_signs_the_timestamp_alone(
     assert await repository.status() == result
 
 
-async def test_timestamp_version_follows_what_is_served(world: PolicyWorld, repository: TufRepository) -> None:
+async def test_timestamp_version_follows_what_is_served(
+    world: PolicyWorld, repository: TufRepository, clock: ManualClock
+) -> None:
     """The version agents are told is 0 before the first publish, and then always that of the newest timestamp."""
     assert await repository.timestamp_version() == 0
     await repository.publish(take(world, world.make([denying("Bad")])))
-    assert await repository.timestamp_version() == 1
+    first = int(clock.now().timestamp())
+    assert await repository.timestamp_version() == first
     await repository.renew_timestamp()
-    assert [await repository.timestamp_version() for _ in range(2)] == [2, 2]
+    assert [await repository.timestamp_version() for _ in range(2)] == [first + 1] * 2
+    clock.advance(100)
+    assert await repository.renew_timestamp() == first + 100
+
+
+async def test_hub_restored_from_a_backup_is_ahead_of_what_its_agents_accepted(
+    world: PolicyWorld, store: TinyTufStore, clock: ManualClock
+) -> None:
+    """What it signed after the backup is gone with it; agents refuse what is older, so versions are its clock."""
+    await TufRepository(store, world.hub_key, clock).publish(take(world, world.make([denying("Bad")])))
+    backup = dict(store.metadata)
+    last = 0
+    for _ in range(5):
+        clock.advance(3600)
+        last = await TufRepository(store, world.hub_key, clock).renew_timestamp() or 0
+    take(world, world.make([denying("Worse", version="1.0.1")]))
+    store.metadata = backup
+    clock.advance(60)
+    restored = TufRepository(store, world.hub_key, clock)
+    state = await restored.state()
+    assert state is not None
+    world.state = state
+    result = await restored.publish(take(world, world.make([denying("Worse", version="1.0.1")])))
+    assert result.timestamp_version > last
+    assert (result.targets_version, result.snapshot_version) == (3, 3), "above what was published and lost"
+
+
+async def test_hub_whose_clock_was_ahead_serves_what_agents_accept_once_it_is_right(
+    world: PolicyWorld, store: TinyTufStore, clock: ManualClock
+) -> None:
+    """Nobody took what it signed meanwhile, so it need not stay above it."""
+    repository = TufRepository(store, world.hub_key, clock)
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    snapshot = MetadataFile("snapshot", 1, store.metadata["snapshot", 1])
+    wrong = clock.now() + timedelta(days=4000)
+    version = int(wrong.timestamp())
+    store.metadata["timestamp", version] = sign_timestamp(
+        version, snapshot, world.hub_key, now=wrong, life=timedelta(hours=12)
+    )
+    clock.advance(60)
+    assert await repository.renew_timestamp() == int(clock.now().timestamp())
+    assert await repository.timestamp_version() == int(clock.now().timestamp())
+    await repository.publish(take(world, world.make([denying("Worse", version="1.0.1")])))
 
 
 async def test_refuses_what_an_agent_would_refuse_v16(
@@ -164,7 +211,7 @@ async def test_refuses_older_versions(world: PolicyWorld, store: TinyTufStore, r
     forked = world.make([denying("Good")])
     world.state, world.floors = present, floors
     assert await refused(repository, store, forked) == "policy/rollback"
-    assert (await repository.publish(second)).timestamp_version == 3
+    await repository.publish(second)
 
 
 async def test_first_upload_must_be_of_the_own_realm(
@@ -221,7 +268,7 @@ async def test_timestamp_is_renewed_in_time(
     await repository.publish(take(world, world.make([denying("Bad")])))
     assert await repository.renew_if_due() is None
     clock.advance(3 * 3600 + 60)
-    assert await repository.renew_if_due() == 2
+    assert await repository.renew_if_due() == int(clock.now().timestamp())
     stop = asyncio.Event()
     clock.advance(4 * 3600)
     renewed = asyncio.Event()
@@ -236,7 +283,7 @@ async def test_timestamp_is_renewed_in_time(
     await task
     result = await repository.status()
     assert result is not None
-    assert result.timestamp_version == 3
+    assert result.timestamp_version == int(clock.now().timestamp())
 
 
 async def test_no_timestamp_lives_longer_than_a_day(
