@@ -18,6 +18,7 @@ import structlog
 from agent.anchor import SecretAnchor
 from agent.applier.engine import CellEngine, EngineParts
 from agent.applier.fence import load_guards
+from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
 from agent.isolation.driver import NetworkPolicyDriver
@@ -134,7 +135,7 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
         try:
             await _record_start(agent)
             yield agent
-            await agent.recorder.record_or_count("agent.stop", "agent", "done")
+            await agent.recorder.record_or_count(Entry("agent.stop", "agent", "done"))
         finally:
             await agent.policy.close()
 
@@ -149,9 +150,10 @@ async def _record_start(agent: Agent) -> None:
             raise
         # They stay in the state file and are chained at a later start.
         _log.error("findings-not-recorded", code=error.code, reason=error.message)
-    await recorder.record_or_count("agent.start", "agent", "done", details={"version": VERSION})
+    await recorder.record_or_count(Entry("agent.start", "agent", "done", details={"version": VERSION}))
     for finding in agent.policy.findings:
-        await recorder.record_or_count("state.finding", "policy", "finding", code=finding.code, reason=finding.message)
+        entry = Entry("state.finding", "policy", "finding", code=finding.code, reason=finding.message)
+        await recorder.record_or_count(entry)
 
 
 @asynccontextmanager

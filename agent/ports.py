@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from agent.applier.engine import CellEngine
-from agent.audit.interfaces import RecorderPort, RefusalText
+from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
 from agent.link.interfaces import (
     CellReport,
@@ -97,15 +97,13 @@ class PolicyRefresher:
         except CellwardError as error:
             if error.code + error.message != self._last_refusal:
                 self._last_refusal = error.code + error.message
-                await self.recorder.record_or_count(
-                    "policy.refuse", "policy", "deny", code=error.code, reason=error.message
-                )
+                entry = Entry("policy.refuse", "policy", "deny", code=error.code, reason=error.message)
+                await self.recorder.record_or_count(entry)
         else:
             self._last_refusal = ""
             if accepted is not None:
-                await self.recorder.record_or_count(
-                    "policy.accept", "policy", "allow", reason=f"snapshot {accepted.snapshot_version} verified"
-                )
+                reason = f"snapshot {accepted.snapshot_version} verified"
+                await self.recorder.record_or_count(Entry("policy.accept", "policy", "allow", reason=reason))
             return True
         return False
 

@@ -12,6 +12,7 @@ from agent.applier.model import OwnedObject, Role
 from agent.applier.order import apply_rank
 from agent.applier.parts import Parts
 from agent.applier.repair import Repair
+from agent.audit.interfaces import Entry
 from agent.kube.interfaces import ObjectRef
 from cellward.errors import CellwardError
 from cellward.telemetry.metrics import AGENT_DRIFT_REPAIRS, AGENT_DRIFT_SECONDS
@@ -26,6 +27,8 @@ _LONGEST_WAIT: Final = 60.0
 _LONGEST_GROUND_WAIT: Final = 1.0
 #: An object left alone for so long starts anew, seconds.
 _FORGIVEN_AFTER: Final = 180.0
+
+_STRANGER: Final = "a policy that is not of this cell"
 
 
 @dataclass(slots=True)
@@ -46,6 +49,8 @@ class DriftControl:
         self._marked: dict[ObjectRef, float] = {}
         self._strangers: dict[ObjectRef, str] = {}
         self._fights: dict[ObjectRef, _Fight] = {}
+        # Why what is being written now is written, until that is recorded.
+        self._owed: dict[ObjectRef, str] = {}
         self._unsaved = False
 
     def mark(self, ref: ObjectRef) -> None:
@@ -112,15 +117,19 @@ class DriftControl:
     async def _repair(self, ref: ObjectRef, since: float) -> None:
         owned = self._cell.record.by_ref().get(ref)
         if owned is None and ref in self._strangers:
+            await self._owe(ref, _STRANGER)
             removed = await self._parts.repairer.remove_foreign_policy(ref, self._strangers[ref])
             self._strangers.pop(ref, None)
             if removed:
-                await self._note(ref, "a policy that is not of this cell", since, exact=True)
+                await self._note(ref, _STRANGER, since, exact=True)
         if owned is None or not self._wanted(owned):
             return
-        repair = await self._parts.repairer.check(self._cell.record, owned)
+        repair = await self._parts.repairer.check(self._cell.record, owned, lambda cause: self._owe(ref, cause))
         if repair is not None:
             await self._take(repair, since)
+        elif ref in self._owed:
+            # A write that seemed to fail came through after all.
+            await self._note(ref, self._owed[ref], since, exact=True)
 
     def _wanted(self, owned: OwnedObject) -> bool:
         """Whether the object is to be there; what was never applied is the rollout's business."""
@@ -152,12 +161,25 @@ class DriftControl:
         self._parts.metrics.increment(AGENT_DRIFT_REPAIRS, kind=ref.kind, **labels)
         self._parts.metrics.observe(AGENT_DRIFT_SECONDS, now - since)
         _log.warning("drift-repaired", object=str(ref), cause=cause, exact=exact)
-        await self._parts.recorder.record_or_count(
+        entry = Entry(
             "drift.repair",
             str(ref),
             "done" if exact else "finding",
             reason=cause if exact else f"{cause}; the API server keeps changing it",
             details={**labels, "durationMs": str(round((now - since) * 1000)), "count": str(fight.count)},
+        )
+        self._owed.pop(ref, None)
+        await self._parts.recorder.record_or_count(entry, owed=_debt(ref))
+
+    async def _owe(self, ref: ObjectRef, cause: str) -> None:
+        """Note that a repair is to be recorded before it is begun: an agent may be killed in between (V13)."""
+        if self._owed.get(ref) == cause:
+            return
+        record = self._cell.record
+        labels = {"project": record.project, "cell": record.cell, "environment": record.environment}
+        self._owed[ref] = cause
+        await self._parts.recorder.owe(
+            _debt(ref), Entry("drift.repair", str(ref), "done", reason=cause, details=labels)
         )
 
     def _fight(self, ref: ObjectRef) -> _Fight:
@@ -181,3 +203,7 @@ class DriftControl:
             _log.error("record-not-saved", namespace=self._cell.record.namespace, code=error.code)
         else:
             self._unsaved = False
+
+
+def _debt(ref: ObjectRef) -> str:
+    return f"drift/{ref}"

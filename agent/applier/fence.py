@@ -13,7 +13,7 @@ import structlog
 import yaml
 
 from agent.applier.errors import GUARD_BROKEN
-from agent.audit.interfaces import RecorderPort
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.kube.interfaces import JSONObject, WatchEvent, WatchType
 from cellward.runtime.health import HealthRegistry
 
@@ -113,7 +113,8 @@ class Fence:
         self._health.set(CONDITION, ok=self.intact, code=code, message=problem or "")
         if problem is not None:
             _log.error("admission-fence-broken", problem=problem)
-            await self._recorder.record_or_count(
+            entry = Entry(
                 "fence.finding", "ValidatingAdmissionPolicy", "finding", code=GUARD_BROKEN.code, reason=problem
             )
+            await self._recorder.record_or_count(entry)
         return was_intact != self.intact

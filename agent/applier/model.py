@@ -80,6 +80,7 @@ class CellRecord:
         ending: set by a Tombstone: ``cell`` keeps data and namespace, ``all`` does not.
         fallback_active: True when the fallback release runs instead of the deployment's own.
         quarantined: True when the hub's quarantine is in force.
+        unrecorded: True while that quarantine was begun and is not on record yet.
         isolation: last measured state of isolation.
         rollout_started: RFC 3339 time at which the present rollout began, empty when it settled.
         deadline_seconds: how long the rollout may take.
@@ -96,6 +97,7 @@ class CellRecord:
     fallback_active: bool = False
     ending: str = ""
     quarantined: bool = False
+    unrecorded: bool = False
     isolation: str = "unknown"
     rollout_started: str = ""
     deadline_seconds: int = 600

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import structlog
-
 from agent.applier.cell import Cell
 from agent.applier.intake import VerifiedEnd
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload, removal
 from agent.applier.parts import Parts
+from agent.audit.interfaces import Entry
 from agent.isolation.driver import closed
 from cellward.documents.fields import format_time
 from cellward.documents.floors import Floor
-from cellward.errors import CellwardError
 from cellward.wire.codec import DesiredItem
-
-_log = structlog.get_logger()
 
 
 class Narrowing:
@@ -32,28 +28,36 @@ class Narrowing:
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
-        if not cell.record.objects or (cell.record.quarantined and not _half_written(cell.record)):
+        begun = cell.record.unrecorded or _half_written(cell.record)
+        if not cell.record.objects or (cell.record.quarantined and not begun):
             return
         await self._rewrite(cell, quarantined=True)
-        await self._parts.recorder.record_or_count(
+        entry = Entry(
             "cell.quarantine", f"Cell/{cell.record.namespace}", "done", correlation_id=correlation_id,
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
+        # Saved with its record or its count: an agent killed before that closes it again and records it then.
+        recorded = replace(cell.record, unrecorded=False)
+        await self._parts.recorder.record_or_count(entry, also=self._parts.saving(recorded))
+        cell.record = recorded
 
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Return to the isolation that was released; recorded before it is done, it is no narrowing."""
         if not cell.record.quarantined:
             if _half_written(cell.record):
                 await self._rewrite(cell, quarantined=False)
+                await self._parts.save(cell, cell.record)
             return
-        await self._parts.recorder.record(
+        entry = Entry(
             "cell.release", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
+        await self._parts.recorder.record(entry)
         if cell.record.rollout_started:
             # What was cut off could not become healthy: the time it is given begins anew.
             cell.record = replace(cell.record, rollout_started=format_time(self._parts.timer.now()))
         await self._rewrite(cell, quarantined=False)
+        await self._parts.save(cell, cell.record)
 
     async def end(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str) -> None:
         """Carry out a Tombstone; may be called again after an interruption.
@@ -63,13 +67,14 @@ class Narrowing:
         tombstone = end.tombstone.document
         kind = "all" if tombstone.delete_data else "cell"
         details = {"deploymentDigest": end.tombstone.digest, "sequence": str(tombstone.sequence), "mode": kind}
-        subject = f"Cell/{cell.record.namespace}"
+        entry = Entry(
+            "cell.remove", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
+            revision=item.revision, details=details,
+        )  # fmt: skip
         if cell.record.deployment_digest != end.tombstone.digest or cell.record.ending != kind:
             # Nothing new on stale policy, least of all what cannot be undone: the signer may be revoked since (V8).
             self._parts.gate.check_fresh(known=False)
-            await self._parts.recorder.record(
-                "cell.remove", subject, "allow", correlation_id=correlation_id, revision=item.revision, details=details
-            )
+            await self._parts.recorder.record(entry)
             await self._parts.state.blobs.put(end.tombstone.digest, end.envelope)
             await self._parts.state.floors.set(*item.key, Floor(tombstone.sequence, end.tombstone.digest))
             await self._parts.state.accepted.put(item)
@@ -79,13 +84,10 @@ class Narrowing:
             )  # fmt: skip
             await self._parts.save(cell, ending)
         await self._remove(cell, with_data=tombstone.delete_data)
-        await self._parts.save(cell, replace(cell.record, settled=True))
-        await self._parts.recorder.record(
-            "cell.remove", subject, "done", correlation_id=correlation_id, revision=item.revision, details=details
-        )
+        await self._parts.save_recorded(cell, replace(cell.record, settled=True), replace(entry, decision="done"))
 
     async def _rewrite(self, cell: Cell, *, quarantined: bool) -> None:
-        """Write the closed or the released form of every isolation object."""
+        """Write the closed or the released form of every isolation object; saving it is the caller's."""
         changed: list[OwnedObject] = []
         for owned in cell.record.objects:
             if owned.role is not Role.ISOLATION:
@@ -97,7 +99,7 @@ class Narrowing:
                 changed.append(replace(owned, manifest=owned.opened, opened={}, baseline={}))
             elif owned.uid and not owned.baseline:
                 changed.append(owned)
-        record = replace(cell.record, quarantined=quarantined)
+        record = replace(cell.record, quarantined=quarantined, unrecorded=quarantined)
         for owned in changed:
             record = record.with_object(owned)
         # In memory first: drift repair must not undo it while it is being written.
@@ -105,13 +107,6 @@ class Narrowing:
         self._parts.reindex(cell)
         for owned in changed:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
-        try:
-            await self._parts.save(cell, cell.record)
-        except CellwardError as error:
-            # It stands on the cluster, and a full disk must not keep it from being recorded or counted (V13).
-            if not quarantined:
-                raise
-            _log.error("record-not-saved", namespace=cell.record.namespace, code=error.code)
 
     async def _remove(self, cell: Cell, *, with_data: bool) -> None:
         objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]

@@ -12,10 +12,10 @@ from agent.applier.fence import Fence
 from agent.applier.intake import Intake
 from agent.applier.model import CellRecord
 from agent.applier.repair import Repairer
-from agent.audit.interfaces import RecorderPort
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.isolation.interfaces import Prober
 from agent.metrics.registry import AgentMetrics
-from agent.spool.interfaces import StateDb
+from agent.spool.interfaces import Also, StateDb
 from cellward.documents.facts import ClusterFacts
 from cellward.runtime.clock import Timer
 
@@ -42,3 +42,16 @@ class Parts:
         cell.record = record
         self.reindex(cell)
         await self.state.inventory.put(record.namespace, record.to_json())
+
+    async def save_recorded(self, cell: Cell, record: CellRecord, entry: Entry) -> None:
+        """Make a record durable together with what tells of it; raises spool/full, then neither holds (V13).
+
+        A process that is killed either finds both at its next start, or neither and does it again.
+        """
+        await self.recorder.record(entry, also=self.saving(record))
+        cell.record = record
+        self.reindex(cell)
+
+    def saving(self, record: CellRecord) -> Also:
+        """Return saving a record as work that joins another write."""
+        return self.state.inventory.putting(record.namespace, record.to_json())

@@ -7,6 +7,7 @@ webhook that changes objects): it becomes the new baseline and is reported as a 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +20,10 @@ from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.errors import CellwardError
 
 _ATTEMPTS: Final = 5
+
+
+async def _at_once(_: str) -> None:
+    """Nothing has to be done before the write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +41,18 @@ class Repairer:
     def __init__(self, cluster: CellCluster) -> None:
         self._cluster = cluster
 
-    async def check(self, record: CellRecord, owned: OwnedObject) -> Repair | None:
+    async def check(
+        self, record: CellRecord, owned: OwnedObject, before: Callable[[str], Awaitable[None]] = _at_once
+    ) -> Repair | None:
         """Bring one object back; return None when nothing was wrong or it has to be waited for.
+
+        ``before`` is awaited with what is wrong before anything is written.
 
         Raises kube/* when the API server does not let us.
         """
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._once(record, owned)
+                return await self._once(record, owned, before)
             except CellwardError as error:
                 if error.code not in {KUBE_STALE.code, KUBE_NOT_FOUND.code} or attempt == _ATTEMPTS - 1:
                     raise
@@ -59,9 +68,12 @@ class Repairer:
             raise
         return True
 
-    async def _once(self, record: CellRecord, owned: OwnedObject) -> Repair | None:
+    async def _once(
+        self, record: CellRecord, owned: OwnedObject, before: Callable[[str], Awaitable[None]]
+    ) -> Repair | None:
         live = await self._cluster.look(owned.ref)
         if live is None:
+            await before("deleted")
             return Repair(await self._cluster.write(record, replace(owned, uid="")), "deleted")
         flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
         manager = self._cluster.identity(record.namespace).manager_of(owned.role)
@@ -74,6 +86,7 @@ class Repairer:
             cause = "never applied" if not owned.uid else f"made anew by {', '.join(managers_of(live))}"
         if not cause or (ending and other):
             return None  # the end of an object comes as an event of its own
+        await before(cause)
         try:
             return await self._take_back(record, owned, live, flexible, cause, anew=anew)
         except CellwardError as error:

@@ -18,7 +18,7 @@ from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import waves
 from agent.applier.parts import Parts
 from agent.applier.plan import Prune, check_brake, plan_prune
-from agent.audit.interfaces import RefusalText
+from agent.audit.interfaces import Entry, RefusalText
 from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.cells.render import RenderedCell, render
 from cellward.documents.fields import format_time
@@ -156,20 +156,17 @@ class Rollout:
         outcome = "allow" if decision.allowed else "deny"
         self._parts.metrics.increment(AGENT_DECISIONS, result=outcome)
         first = decision.violations[0] if decision.violations else None
-        await self._record(
-            change,
-            "cell.decide",
-            outcome,
-            rule=first.rule if first else "",
-            code="" if decision.allowed else "policy/denied",
-            reason=first.reason if first else "",
-            details={
-                "decisionId": decision.decision_id,
-                "isolation": isolation,
-                "violations": str(len(decision.violations)),
-                "warnings": str(len(decision.warnings)),
-            },
-        )
+        details = {
+            "decisionId": decision.decision_id,
+            "isolation": isolation,
+            "violations": str(len(decision.violations)),
+            "warnings": str(len(decision.warnings)),
+        }
+        entry = self._entry(
+            change, "cell.decide", outcome, reason=first.reason if first else "", details=details
+        )  # fmt: skip
+        code = "" if decision.allowed else "policy/denied"
+        await self._parts.recorder.record(replace(entry, code=code, rule=first.rule if first else ""))
 
     # -- namespace, isolation, rights ---------------------------------------------------------------------------------
 
@@ -191,10 +188,12 @@ class Rollout:
             cell.record = cell.record.with_object(written)
         evidence = await self._parts.prober.probe(change.rendered.namespace)
         measured = replace(cell.record, isolation=evidence.state)
-        await self._parts.save(cell, measured)
         if not exists or evidence.state != decided_on:
             details = {"isolation": evidence.state, "namespace": change.rendered.namespace}
-            await self._record(change, "isolation.probe", "done", reason=evidence.text, details=details)
+            entry = self._entry(change, "isolation.probe", "done", reason=evidence.text, details=details)
+            await self._parts.save_recorded(cell, measured, entry)
+        else:
+            await self._parts.save(cell, measured)
         if provisional or evidence.state != decided_on:
             return await self._decide_again(cell, change)
         return ()
@@ -271,14 +270,14 @@ class Rollout:
             cell.record = cell.record.with_object(replace(owned, retained=True))
 
     async def _settle(self, cell: Cell, change: Change) -> None:
-        await self._parts.save(cell, replace(cell.record, settled=True))
         details = {
             "applied": str(len(change.objects)),
             "pruned": str(len(change.prune.delete)),
             "isolation": cell.record.isolation,
         }
         action = "cell.fallback" if change.fallback else "cell.apply"
-        await self._record(change, action, "done", details=details)
+        entry = self._entry(change, action, "done", details=details)
+        await self._parts.save_recorded(cell, replace(cell.record, settled=True), entry)
 
     async def _record(
         self,
@@ -287,17 +286,26 @@ class Rollout:
         decision: str,
         *,
         subject: str = "",
-        rule: str = "",
-        code: str = "",
         reason: str = "",
         details: Mapping[str, str] | None = None,
     ) -> None:
-        await self._parts.recorder.record(
+        entry = self._entry(change, action, decision, subject=subject, reason=reason, details=details)
+        await self._parts.recorder.record(entry)
+
+    def _entry(
+        self,
+        change: Change,
+        action: str,
+        decision: str,
+        *,
+        subject: str = "",
+        reason: str = "",
+        details: Mapping[str, str] | None = None,
+    ) -> Entry:
+        return Entry(
             action,
             subject or f"Cell/{change.rendered.namespace}",
             decision,
-            rule=rule,
-            code=code,
             reason=reason,
             correlation_id=change.correlation_id,
             revision=change.item.revision,

@@ -27,7 +27,7 @@ from agent.applier.narrow import Narrowing
 from agent.applier.parts import Parts
 from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, unexpected
 from agent.applier.rollout import Rollout
-from agent.audit.interfaces import RefusalText
+from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
 from cellward.documents.fields import parse_time
 from cellward.errors import CellwardError
@@ -273,7 +273,7 @@ class CellWorker:
             action = action_of(refusal.code)
             if action == "cell.decide":
                 continue  # the decision itself is on record
-            await self._parts.recorder.record(
+            entry = Entry(
                 action,
                 self._subject,
                 "finding" if refusal.code in FINDINGS else "deny",
@@ -284,6 +284,7 @@ class CellWorker:
                 revision=item.revision,
                 details={"deploymentDigest": item.deployment_digest},
             )
+            await self._parts.recorder.record(entry)
         await self._send(item, refusals, correlation_id)
         # Only now: what could not be made durable is said again at the next try.
         self.cell.answered = about
@@ -328,12 +329,12 @@ class CellWorker:
             await self._fall_back("; ".join(unhealthy[:5]))
 
     async def _end_rollout(self, decision: str, reason: str) -> None:
-        await self._record_health(decision, reason)
-        await self._parts.save(self.cell, _without_rollout(self.cell))
+        entry = self._health_entry(decision, reason)
+        await self._parts.save_recorded(self.cell, _without_rollout(self.cell), entry)
 
-    async def _record_health(self, decision: str, reason: str) -> None:
+    def _health_entry(self, decision: str, reason: str) -> Entry:
         cell = self.cell
-        await self._parts.recorder.record(
+        return Entry(
             "cell.health",
             self._subject,
             decision,
@@ -357,7 +358,7 @@ class CellWorker:
         try:
             verified = await self._beside_repair(self._parts.intake.fallback(item.deployment_digest))
             # The rollout ends by that of the fallback, not before: an interruption would leave the failed release.
-            await self._record_health("failed", error.message)
+            await self._parts.recorder.record(self._health_entry("failed", error.message))
             why: tuple[RefusalText, ...] = ()
             if verified is not None:
                 why = await self._release(item, verified, correlation_id, fallback=True)

@@ -7,12 +7,17 @@ this agent accepted, so that a log that shows two faces contradicts itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import structlog
 
-from agent.spool.audit import SqliteAuditSpool
-from agent.spool.interfaces import ChainHead, Finding, LogView
+from agent.audit.interfaces import Entry
+from agent.spool.audit import SqliteAuditSpool, settle
+from agent.spool.interfaces import Also, ChainHead, Finding, LogView
 from cellward.audit.record import Record, encode_record, record_digest
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
@@ -29,6 +34,7 @@ _CANNOT_WRITE = frozenset({"spool/full", "spool/unwritable"})
 LOSS_ACTION = "audit.lost"
 #: Action of the record of something wrong found in the state at start.
 FINDING_ACTION = "state.finding"
+_INTERRUPTED = "the agent ended before it recorded this, so whether it was done is not certain"
 
 
 class Recorder:
@@ -62,49 +68,43 @@ class Recorder:
         self._cluster = cluster
         self._actor = actor
         self._health = health
+        # What an earlier process owed is not replaced by what this one owes.
+        self._process = secrets.token_hex(8)
         #: Records written and lost since the start, for metrics.
         self.written = 0
         self.lost = 0
 
     async def record_findings(self) -> int:
-        """Chain the findings made when the state was opened; return how many. Call once at start."""
+        """Chain the findings made when the state was opened, and what an earlier process owed; return how many.
+
+        Call once at start. Raises what ``record`` raises; then nothing is forgotten.
+        """
 
         def build(head: ChainHead, view: LogView, finding: Finding) -> tuple[bytes, str]:
-            return self._build(
-                head, view, FINDING_ACTION, "state", "finding", code=finding.code, reason=finding.reason,
-                details=finding.details,
-            )  # fmt: skip
+            entry = Entry(
+                FINDING_ACTION, "state", "finding", code=finding.code, reason=finding.reason, details=finding.details
+            )
+            return self._build(head, view, entry)
 
-        return await self._spool.append_findings(build)
+        def build_owed(head: ChainHead, view: LogView, text: str) -> tuple[bytes, str]:
+            entry = Entry(**json.loads(text))
+            reason = f"{entry.reason}; {_INTERRUPTED}".removeprefix("; ")
+            return self._build(head, view, replace(entry, decision="finding", reason=reason))
 
-    async def record(  # noqa: PLR0913 - one record has this many fields
-        self,
-        action: str,
-        object: str,  # noqa: A002 - the field's name in the record
-        decision: str,
-        *,
-        code: str = "",
-        rule: str = "",
-        reason: str = "",
-        correlation_id: str = "",
-        details: Mapping[str, str] | None = None,
-        revision: int = 0,
-        actor: str = "",
-    ) -> int:
-        """Write one record and return its sequence number once it is durable.
+        return await self._spool.append_findings(build, build_owed)
+
+    async def record(self, entry: Entry, *, also: Also | None = None, owed: str = "") -> int:
+        """Write one record, and ``also`` with it, and return its sequence number once it is durable.
 
         Raises:
             CellwardError: ``spool/full``, ``spool/unwritable``: the action must not be done.
         """
 
         def build(head: ChainHead, view: LogView) -> tuple[bytes, str]:
-            return self._build(
-                head, view, action, object, decision, code=code, rule=rule, reason=reason,
-                correlation_id=correlation_id, details=details or {}, revision=revision, actor=actor,
-            )  # fmt: skip
+            return self._build(head, view, entry)
 
         try:
-            seq = await self._spool.append(build, self._build_loss)
+            seq = await self._spool.append(build, self._build_loss, self._both(also, owed))
         except CellwardError as error:
             if error.code in _CANNOT_WRITE:
                 self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
@@ -113,56 +113,51 @@ class Recorder:
         self.written += 1
         return seq
 
-    async def record_or_count(  # noqa: PLR0913 - as above
-        self,
-        action: str,
-        object: str,  # noqa: A002 - the field's name in the record
-        decision: str,
-        *,
-        code: str = "",
-        rule: str = "",
-        reason: str = "",
-        correlation_id: str = "",
-        details: Mapping[str, str] | None = None,
-        revision: int = 0,
-        actor: str = "",
-    ) -> int | None:
-        """Like ``record``; when it cannot be written the loss is counted and None returned."""
+    async def record_or_count(self, entry: Entry, *, also: Also | None = None, owed: str = "") -> int | None:
+        """Like ``record``; when it cannot be written the loss is counted, ``also`` done, and None returned."""
         try:
-            return await self.record(
-                action, object, decision, code=code, rule=rule, reason=reason, correlation_id=correlation_id,
-                details=details, revision=revision, actor=actor,
-            )  # fmt: skip
+            return await self.record(entry, also=also, owed=owed)
         except CellwardError as error:
             if error.code not in _CANNOT_WRITE:
                 raise
-            _log.error("audit-record-lost", action=action, object=object, code=error.code)
+            _log.error("audit-record-lost", action=entry.action, object=entry.object, code=error.code)
             self.lost += 1
-            await self._spool.count_loss()
+            await self._spool.count_loss(self._both(also, owed))
             return None
 
-    def _build_loss(self, head: ChainHead, view: LogView, lost: int) -> tuple[bytes, str]:
-        return self._build(
-            head, view, LOSS_ACTION, "audit", "finding", code="spool/full",
-            reason=f"{lost} records could not be written and are lost", details={"count": str(lost)},
-        )  # fmt: skip
+    async def owe(self, key: str, entry: Entry) -> None:
+        """Note which record is owed for what is done next."""
+        text = json.dumps({**asdict(entry), "details": dict(entry.details)})
+        try:
+            await self._spool.owe(self._debt(key), text)
+        except CellwardError as error:
+            if error.code not in _CANNOT_WRITE:
+                raise
+            _log.error("audit-debt-not-noted", action=entry.action, object=entry.object, code=error.code)
 
-    def _build(  # noqa: PLR0913 - one record has this many fields
-        self,
-        head: ChainHead,
-        view: LogView,
-        action: str,
-        object: str,  # noqa: A002 - the field's name in the record
-        decision: str,
-        *,
-        code: str = "",
-        rule: str = "",
-        reason: str = "",
-        correlation_id: str = "",
-        details: Mapping[str, str],
-        revision: int = 0,
-        actor: str = "",
-    ) -> tuple[bytes, str]:
+    def _both(self, also: Also | None, owed: str) -> Also | None:
+        """Return the work that goes with a record: the caller's, and the end of a debt."""
+        if not owed:
+            return also
+
+        def job(connection: sqlite3.Connection) -> None:
+            if also is not None:
+                also(connection)
+            settle(connection, self._debt(owed))
+
+        return job
+
+    def _debt(self, key: str) -> str:
+        return f"{self._process}/{key}"
+
+    def _build_loss(self, head: ChainHead, view: LogView, lost: int) -> tuple[bytes, str]:
+        reason = f"{lost} records could not be written and are lost"
+        entry = Entry(
+            LOSS_ACTION, "audit", "finding", code="spool/full", reason=reason, details={"count": str(lost)}
+        )  # fmt: skip
+        return self._build(head, view, entry)
+
+    def _build(self, head: ChainHead, view: LogView, entry: Entry) -> tuple[bytes, str]:
         record = Record(
             realm=self._realm,
             origin=self._origin,
@@ -171,16 +166,16 @@ class Recorder:
             seq=head.seq + 1,
             prev=head.head,
             time=self._clock.now(),
-            actor=actor or (self._actor() if self._actor is not None else "") or self._origin,
-            action=action,
-            object=object,
-            decision=decision,
-            code=code,
-            reason=reason,
-            rule=rule,
-            correlation_id=correlation_id,
-            revision=revision,
-            details=details,
+            actor=entry.actor or (self._actor() if self._actor is not None else "") or self._origin,
+            action=entry.action,
+            object=entry.object,
+            decision=entry.decision,
+            code=entry.code,
+            reason=entry.reason,
+            rule=entry.rule,
+            correlation_id=entry.correlation_id,
+            revision=entry.revision,
+            details=entry.details,
             log_size=view.size,
             log_root=view.root,
         )

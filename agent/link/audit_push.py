@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 import structlog
 
-from agent.audit.interfaces import RecorderPort
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.audit.statement import StatementKey
 from agent.link.channels import ChannelHolder
 from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED
@@ -183,10 +183,6 @@ class AuditPush:
             return
         # A log that does not prove what it says is a finding, once until it proves something again.
         self._reported.add(error.code)
-        await self._recorder.record_or_count(
-            "audit.fork" if error.code == LOG_REFUSED.code else "audit.checkpoint",
-            "AuditLog//hub",
-            "finding",
-            code=error.code,
-            reason=error.message,
-        )
+        action = "audit.fork" if error.code == LOG_REFUSED.code else "audit.checkpoint"
+        entry = Entry(action, "AuditLog//hub", "finding", code=error.code, reason=error.message)
+        await self._recorder.record_or_count(entry)

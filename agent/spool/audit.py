@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from agent.spool.errors import FULL
-from agent.spool.interfaces import ChainHead, Finding, LogView, StoredRecord
+from agent.spool.interfaces import Also, ChainHead, Finding, LogView, StoredRecord
 from agent.spool.writer import Writer
 from cellward.errors import CellwardError
 
@@ -23,6 +23,8 @@ Build = Callable[[ChainHead, LogView], tuple[bytes, str]]
 BuildLoss = Callable[[ChainHead, LogView, int], tuple[bytes, str]]
 #: Makes the record of a finding.
 BuildFinding = Callable[[ChainHead, LogView, Finding], tuple[bytes, str]]
+#: Makes the record that is owed, from what was noted of it.
+BuildOwed = Callable[[ChainHead, LogView, str], tuple[bytes, str]]
 
 
 class SqliteAuditSpool:
@@ -41,11 +43,13 @@ class SqliteAuditSpool:
         self._unwritten_losses = 0
         self._losses_lock = asyncio.Lock()
 
-    async def append(self, build: Build, build_loss: BuildLoss) -> int:
+    async def append(self, build: Build, build_loss: BuildLoss, also: Also | None = None) -> int:
         """Chain one record, preceded by a record of what was lost, and return its sequence number when durable.
 
+        ``also`` is done in the same transaction.
+
         Raises:
-            CellwardError: ``spool/full`` or ``spool/unwritable``; then neither was written.
+            CellwardError: ``spool/full`` or ``spool/unwritable``; then nothing of it was written.
         """
         await self._write_losses()
 
@@ -56,38 +60,56 @@ class SqliteAuditSpool:
                 self._insert(connection, head, build_loss(head, view, lost))
                 connection.execute("UPDATE agent SET lost=0")
             head, view = _head(connection), _view(connection)
-            return self._insert(connection, head, build(head, view))
+            seq = self._insert(connection, head, build(head, view))
+            if also is not None:
+                also(connection)
+            return seq
 
         return await self._writer.run(job)
 
-    async def append_findings(self, build: BuildFinding) -> int:
-        """Chain every finding made at start and forget it, in one transaction; return how many."""
+    async def append_findings(self, build: BuildFinding, build_owed: BuildOwed) -> int:
+        """Chain every finding made at start and every record owed, and forget them, at once; return how many."""
 
         def job(connection: sqlite3.Connection) -> int:
             rows = connection.execute("SELECT code, reason, details FROM findings ORDER BY number").fetchall()
             for code, reason, details in rows:
                 head, view = _head(connection), _view(connection)
                 self._insert(connection, head, build(head, view, Finding(code, reason, json.loads(details))))
+            owed = connection.execute("SELECT entry FROM owed ORDER BY key").fetchall()
+            for (entry,) in owed:
+                head, view = _head(connection), _view(connection)
+                self._insert(connection, head, build_owed(head, view, entry))
             connection.execute("DELETE FROM findings")
-            return len(rows)
+            connection.execute("DELETE FROM owed")
+            return len(rows) + len(owed)
 
         return await self._writer.run(job)
 
-    async def count_loss(self) -> None:
-        """Count one record that could not be written; never raises for a full disk."""
-        self._unwritten_losses += 1
-        await self._write_losses()
+    async def owe(self, key: str, entry: str) -> None:
+        """Note a record that is owed under ``key``; one owed before under it is replaced."""
+        await self._writer.run(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO owed VALUES (?,?)", (key, entry)).rowcount
+        )
 
-    async def _write_losses(self) -> None:
+    async def count_loss(self, also: Also | None = None) -> None:
+        """Count one record that could not be written, and do ``also`` with it; never raises for a full disk."""
+        self._unwritten_losses += 1
+        await self._write_losses(also)
+
+    async def _write_losses(self, also: Also | None = None) -> None:
         """Move the losses counted in memory to the file, if it takes them."""
         async with self._losses_lock:
             held = self._unwritten_losses
             if not held:
                 return
+
+            def job(connection: sqlite3.Connection) -> None:
+                connection.execute("UPDATE agent SET lost=lost+?", (held,))
+                if also is not None:
+                    also(connection)
+
             try:
-                await self._writer.run(
-                    lambda connection: connection.execute("UPDATE agent SET lost=lost+?", (held,)).rowcount
-                )
+                await self._writer.run(job)
             except CellwardError as error:
                 # Whatever keeps the file from taking it, the count stays in memory and is tried again.
                 _log.warning("audit-loss-not-durable", lost=held, code=error.code)
@@ -166,6 +188,11 @@ class SqliteAuditSpool:
         connection.execute("INSERT INTO audit VALUES (?,?,?)", (head.epoch, seq, data))
         connection.execute("UPDATE agent SET seq=?, head=?, audit_bytes=audit_bytes+?", (seq, digest, len(data)))
         return seq
+
+
+def settle(connection: sqlite3.Connection, key: str) -> None:
+    """Forget what was owed under ``key``, in the transaction that pays it."""
+    connection.execute("DELETE FROM owed WHERE key=?", (key,))
 
 
 def _head(connection: sqlite3.Connection) -> ChainHead:

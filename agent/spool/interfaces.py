@@ -7,13 +7,17 @@ the configured bound is reached; then nothing of that call was written and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from cellward.documents.floors import Floor
 from cellward.wire.codec import DesiredItem
+
+#: Work on the state file that joins the transaction of another write: made by a store, run by the writer.
+Also = Callable[[sqlite3.Connection], object]
 
 
 class CellKey(NamedTuple):
@@ -84,6 +88,10 @@ class Inventory(Protocol):
 
     async def put(self, namespace: str, value: Any) -> None:
         """Replace the document."""
+        ...
+
+    def putting(self, namespace: str, value: Any) -> Also:
+        """Return ``put`` as work that joins another write, so that neither is there without the other."""
         ...
 
     async def delete(self, namespace: str) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from agent.spool.errors import TOO_NEW
 
 #: ``PRAGMA user_version`` of the file this code writes.
-VERSION = 1
+VERSION = 2
 
 _V1 = """
 CREATE TABLE agent (
@@ -40,14 +40,22 @@ CREATE TABLE findings (number INTEGER PRIMARY KEY AUTOINCREMENT, code TEXT NOT N
   details TEXT NOT NULL);
 """
 
+#: Records owed for what was begun, and the statement key that signs this epoch.
+_V2 = """
+CREATE TABLE owed (key TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
+ALTER TABLE agent ADD COLUMN statement_keyid TEXT NOT NULL DEFAULT '';
+"""
+_STEPS = (_V1, _V2)
+
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to VERSION inside the caller's transaction; a newer file is ``spool/too-new``."""
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > VERSION:
         raise TOO_NEW(f"the state file has version {found}, this agent knows {VERSION}", found=found, known=VERSION)
-    if found == 0:
-        for statement in _V1.split(";"):
+    for step in _STEPS[found:]:
+        for statement in step.split(";"):
             if statement.strip():
                 connection.execute(statement)
+    if found < VERSION:
         connection.execute(f"PRAGMA user_version={VERSION}")

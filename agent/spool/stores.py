@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent.spool.errors import FLOOR_WOULD_FALL
-from agent.spool.interfaces import CellKey
+from agent.spool.interfaces import Also, CellKey
 from agent.spool.writer import Writer
 from cellward.documents import canonical
 from cellward.documents.floors import Floor, TimeFloor
@@ -230,10 +230,12 @@ class SqliteInventory:
 
     async def put(self, namespace: str, value: Any) -> None:
         """Replace the document."""
+        await self._writer.run(self.putting(namespace, value))
+
+    def putting(self, namespace: str, value: Any) -> Also:
+        """Return ``put`` as work that joins another write."""
         row = (namespace, json.dumps(value, sort_keys=True))
-        await self._writer.run(
-            lambda connection: connection.execute("INSERT OR REPLACE INTO inventory VALUES (?,?)", row).rowcount
-        )
+        return lambda connection: connection.execute("INSERT OR REPLACE INTO inventory VALUES (?,?)", row).rowcount
 
     async def delete(self, namespace: str) -> None:
         """Forget the namespace."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.applier.intake import Intake
+from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
 from agent.link.audit_push import AuditPush
@@ -145,7 +146,7 @@ class SimulatedAgent:
         )
 
     async def _accepted(self, verified: VerifiedSet) -> None:
-        await self._recorder.record_or_count("policy.accept", "policy", "allow")
+        await self._recorder.record_or_count(Entry("policy.accept", "policy", "allow"))
         self._emit("verified", self._name, str(verified.snapshot_version))
 
     def _acked(self, digest: str, accepted: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from agent.applier.intake import Intake, VerifiedCell
 from agent.applier.refusals import is_passing, refusal_of
-from agent.audit.interfaces import RecorderPort, RefusalText
+from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
 from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, LinkSender, PolicyPosition, ReceiptFacts
 from agent.spool.interfaces import CellKey, StateDb
@@ -102,13 +102,14 @@ class SimulatedEngine:
             return
         deployment, release = verified.deployment, verified.release
         await self.state.floors.set(*item.key, Floor(deployment.document.sequence, deployment.digest))
-        await self.recorder.record(
+        entry = Entry(
             "cell.apply",
             f"Cell/{item.project}/{item.cell}",
             "done",
             revision=item.revision,
             details={"deploymentDigest": deployment.digest, "releaseDigest": release.digest},
         )
+        await self.recorder.record(entry)
         await self._answer(item, ())
         self._reports[CellKey(*item.key)] = report = CellReport(
             project=item.project,

@@ -220,6 +220,7 @@ class World:
         self.recorder = Recorder(
             opened.db.audit, self.timer, realm=REALM, uid=opened.db.uid, cluster=lambda: "eu-1", health=self.health
         )
+        await self.recorder.record_findings()
         self.engine = self._engine()
         self._task = asyncio.create_task(self.engine.run())
         await self.until(lambda: self.engine.synced and self._fence_seen(), task=self._task)

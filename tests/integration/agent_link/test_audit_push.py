@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.audit.interfaces import Entry
 from agent.link.errors import LOG_REFUSED
 from cellward.audit.chain import ChainState, verify_next
 from cellward.audit.record import parse_record
@@ -34,7 +35,7 @@ class Scene:
     async def record(self, count: int) -> None:
         """Write records."""
         for number in range(count):
-            await self.agent.recorder.record("cell.apply", f"Cell//{number}", "done")
+            await self.agent.recorder.record(Entry("cell.apply", f"Cell//{number}", "done"))
 
     async def drained(self) -> None:
         """Wait until the spool is empty."""
@@ -199,6 +200,6 @@ async def test_a_hub_that_names_no_key_gets_no_proofs_believed(scene: Scene, tmp
     agent = LinkedAgent(tmp_path / "us", REALM, scene.hub.enrolment.address, scene.hub.hub.authority.hub_ca_pem, token)
     async with agent.boot():
         await until(agent.is_ok("hub-link"), "the link is up")
-        await agent.recorder.record("cell.apply", "Cell//x", "done")
+        await agent.recorder.record(Entry("cell.apply", "Cell//x", "done"))
         await until(agent.has_code("audit-push", "link/log-key-unknown"), "the reason is visible")
         assert await agent.db.audit.depth() == 1

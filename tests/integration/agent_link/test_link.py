@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.audit.interfaces import RefusalText
+from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, CommandKind, ReceiptFacts
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
@@ -280,7 +280,7 @@ async def test_v4_a_locked_agent_stays_out_and_stays_alive(hub: FakeLinkHub, tmp
         await until(agent.is_ok("hub-link"), "the link is up")
         hub.hub.clusters.lock("eu-1")
         await until(agent.has_code("hub-link", "authority/locked"), "the lock is visible")
-        assert await agent.recorder.record("cell.apply", "Cell//x", "done") >= 1
+        assert await agent.recorder.record(Entry("cell.apply", "Cell//x", "done")) >= 1
 
 
 async def test_items_that_differ_although_revisions_went_on_are_asked_for_again(

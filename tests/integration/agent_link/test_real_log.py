@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from agent.audit.interfaces import Entry
 from agent.spool.interfaces import AnchorState
 from agent.spool.state import open_state
 from cellward.audit.vkey import format_vkey
@@ -43,7 +44,7 @@ async def test_v13_the_agent_accepts_the_proofs_of_the_hubs_log_across_restarts_
             async with agent.boot():
                 await until(agent.is_ok("hub-link"), "the link is up")
                 for number in range(count):
-                    await agent.recorder.record("cell.apply", f"Cell//{number}", "done")
+                    await agent.recorder.record(Entry("cell.apply", f"Cell//{number}", "done"))
                     await log.append_hub("hub", "hub.start", "Hub", "done")
                 await _drained(agent)
                 view = await agent.db.audit.log_view()

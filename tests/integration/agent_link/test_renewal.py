@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+from agent.audit.interfaces import Entry
 from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
 from cellward.identity import keys
 from cellward.identity.names import SpiffeId
@@ -71,7 +72,7 @@ async def test_an_agent_whose_certificate_expired_says_so_and_comes_back_with_a_
             await until(agent.has_code("certificate", "link/certificate-expired"), "the expiry is visible")
             # V1: what needs no hub was not kept waiting, and the name is known.
             assert agent.parts.cluster_name() == "eu-1"
-            assert await agent.recorder.record("cell.apply", "Cell//x", "done") >= 1
+            assert await agent.recorder.record(Entry("cell.apply", "Cell//x", "done")) >= 1
             (tmp_path / "token").write_text(await hub.invite("eu-1"))
             await until(agent.is_ok("hub-link"), "the link is up")
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from agent.audit.interfaces import Entry
 from agent.ports import PolicyRefresher
 from cellward.errors import CellwardError
 from cellward.policy.errors import UNREACHABLE, UNVERIFIED
@@ -36,9 +37,9 @@ class Recorder:
     def __init__(self) -> None:
         self.codes: list[str] = []
 
-    async def record_or_count(self, action: str, what: str, decision: str, *, code: str = "", reason: str = "") -> None:
+    async def record_or_count(self, entry: Entry) -> None:
         """Keep the code."""
-        self.codes.append(code)
+        self.codes.append(entry.code)
 
 
 def refresher(policy: Policy, recorder: Recorder) -> PolicyRefresher:

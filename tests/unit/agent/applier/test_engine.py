@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.applier.fence import load_guards
+from agent.audit.interfaces import Entry
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import ReceiptFacts
@@ -279,3 +280,131 @@ async def test_signers_approvals_and_objects_reach_the_policy(world: World, kube
     assert {obj["kind"] for obj in request.objects} >= {"Namespace", "NetworkPolicy", "Deployment", "Service"}
     assert request.isolation == "unknown"
     assert DENY.kind in {ref.kind for _, ref, _ in kube.requests}
+
+
+# -- records and what they are about -----------------------------------------------------------------------------------
+
+
+class Killed:
+    """Holds back the record of one action for ever, as the last thing an agent did before it was killed."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, action: str, decision: str = "done") -> None:
+        self.reached = asyncio.Event()
+        self._action, self._decision = action, decision
+        self._patch = monkeypatch
+        for name in ("record", "record_or_count"):
+            monkeypatch.setattr(world.recorder, name, self._holding(getattr(world.recorder, name)))
+
+    def _holding(self, real: Any) -> Any:
+        async def record(entry: Entry, **joined: Any) -> Any:
+            if (entry.action, entry.decision) == (self._action, self._decision):
+                self.reached.set()
+                await asyncio.Event().wait()
+            return await real(entry, **joined)
+
+        return record
+
+
+async def _recorded(world: World, action: str) -> list[str]:
+    return [record["decision"] for record in await world.records() if record["action"] == action]
+
+
+async def _killed_and_started(world: World, killed: Killed) -> None:
+    await asyncio.wait_for(killed.reached.wait(), 10)
+    await world._stop()
+    await world._start()
+
+
+async def test_v13_a_killed_agent_records_that_it_applied(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when every object is applied: the next agent finishes, and `done` is on record exactly once."""
+    item = world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL))))
+    await world.state.items.put(item)
+    killed = Killed(world, monkeypatch, "cell.apply")
+    await world.engine.submit(item)
+    await _killed_and_started(world, killed)
+    await world.until(lambda: any(r.accepted for r in world.receipts))
+    assert await _recorded(world, "cell.apply") == ["done"]
+
+
+async def test_v13_a_killed_agent_records_that_it_removed(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when everything is gone: the end of the cell is on record exactly once all the same."""
+    await _deployed(world, kube)
+    item = world.item(CELL, world.tombstone(CELL))
+    await world.state.items.put(item)
+    killed = Killed(world, monkeypatch, "cell.remove")
+    await world.engine.submit(item)
+    await _killed_and_started(world, killed)
+    await world.phase(CELL, "removed")
+    assert await _recorded(world, "cell.remove") == ["allow", "done"]
+
+
+async def test_v13_a_killed_agent_records_that_it_quarantined(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the cell is closed: the quarantine is on record exactly once."""
+    await _deployed(world, kube)
+    digest = world.report(CELL).deployment_digest
+    item = world.item(CELL, digest, hub_state="quarantine")
+    await world.state.items.put(item)
+    killed = Killed(world, monkeypatch, "cell.quarantine")
+    await world.engine.submit(item)
+    await _killed_and_started(world, killed)
+    await world.phase(CELL, "held")
+    assert await _recorded(world, "cell.quarantine") == ["done"]
+
+
+async def test_v13_a_quarantine_that_drift_repair_finished_is_on_record(world: World, kube: FakeKube) -> None:
+    """The API server fails between two objects, and repair closes the second before the quarantine is tried again."""
+    await _deployed(world, kube)
+    digest = world.report(CELL).deployment_digest
+    failed: list[ObjectRef] = []
+
+    def once(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb == "apply" and ref.kind == "NetworkPolicy" and not failed:
+            failed.append(ref)
+            raise KUBE_UNAVAILABLE("a moment without API server")
+
+    kube.on_request = once
+    await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
+    await world.until(lambda: failed)
+    world.engine.resync()
+    await world.phase(CELL, "held")
+    assert await _recorded(world, "cell.quarantine") == ["done"]
+
+
+async def test_v13_a_killed_agent_records_that_it_repaired(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when an object is back and before that is on record: the next agent says that it may have been."""
+    await _deployed(world, kube)
+    killed = Killed(world, monkeypatch, "drift.repair")
+    await kube.delete(SERVICE)
+    await _killed_and_started(world, killed)
+    assert await kube.get(SERVICE)
+    # What the next agent finds may look drifted to it, because the uid of the repair was not saved either.
+    assert (await _recorded(world, "drift.repair"))[0] == "finding"
+
+
+async def test_v13_a_spool_that_fills_during_an_apply_loses_no_record_of_it(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no room for `done`: the cell is not settled before it is on record."""
+    real = world.recorder.record
+
+    async def full(entry: Entry, **joined: Any) -> int:
+        if entry.action == "cell.apply":
+            raise FULL("the disk is full")
+        return await real(entry, **joined)
+
+    monkeypatch.setattr(world.recorder, "record", full)
+    await world.engine.submit(world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL)))))
+    await world.until(lambda: [r.code for r in world.report(CELL).refusals] == ["spool/full"])
+    assert not (await world.state.inventory.get("shop--shop1--dev"))["settled"]
+    monkeypatch.undo()
+    await world.until(lambda: any(r.accepted for r in world.receipts))
+    assert await _recorded(world, "cell.apply") == ["done"]

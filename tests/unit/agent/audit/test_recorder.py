@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.audit.interfaces import Entry
 from agent.audit.recorder import CONDITION, Recorder
 from agent.spool.interfaces import AnchorState, LogView, StoredRecord
 from agent.spool.state import SqliteStateDb, open_state
@@ -21,6 +22,7 @@ from tests.fakes.anchor import FakeAnchor
 from tests.fakes.clock import ManualClock
 
 REALM = "sha256:" + "a" * 64
+REPAIR = Entry("drift.repair", "Deployment/ns/web", "done", reason="x" * 500)
 
 
 def recorder_of(db: SqliteStateDb, health: HealthRegistry | None = None) -> Recorder:
@@ -56,7 +58,7 @@ async def fill(recorder: Recorder) -> int:
     """Record until the spool is full; return how many fitted."""
     for count in range(1000):
         try:
-            await recorder.record("cell.apply", f"Cell//{count}", "done", reason="x" * 500)
+            await recorder.record(Entry("cell.apply", f"Cell//{count}", "done", reason="x" * 500))
         except CellwardError as error:
             if error.code != "spool/full":
                 raise
@@ -67,7 +69,7 @@ async def fill(recorder: Recorder) -> int:
 async def test_v13_records_chain_without_a_gap_also_when_recorded_at_once(small: SqliteStateDb) -> None:
     """Concurrent records get consecutive numbers and one unbroken chain."""
     recorder = recorder_of(small)
-    numbers = await asyncio.gather(*(recorder.record("cell.apply", f"Cell//{n}", "done") for n in range(10)))
+    numbers = await asyncio.gather(*(recorder.record(Entry("cell.apply", f"Cell//{n}", "done")) for n in range(10)))
     assert sorted(numbers) == list(range(1, 11))
     assert [record.seq for record in chained(await spooled(small))] == list(range(1, 11))
 
@@ -77,7 +79,7 @@ async def test_v13_a_full_spool_refuses_actions_and_lets_repairs_go_on(small: Sq
     health = HealthRegistry(ManualClock())
     recorder = recorder_of(small, health)
     await fill(recorder)
-    assert await recorder.record_or_count("drift.repair", "Deployment/ns/web", "done", reason="x" * 500) is None
+    assert await recorder.record_or_count(REPAIR) is None
     assert [(c.name, c.ok, c.code) for c in health.get()] == [(CONDITION, False, "spool/full")]
     assert await small.audit.lost() == 1
 
@@ -87,11 +89,11 @@ async def test_v13_the_loss_is_counted_in_the_chain_before_the_next_record(small
     recorder = recorder_of(small)
     written = await fill(recorder)
     for _ in range(3):
-        await recorder.record_or_count("drift.repair", "Deployment/ns/web", "done", reason="x" * 500)
+        await recorder.record_or_count(REPAIR)
     head = await small.audit.head()
     await small.audit.free(head.epoch, written, LogView())
-    await recorder.record("cell.apply", "Cell//next", "done")
-    await recorder.record("cell.apply", "Cell//after", "done")
+    await recorder.record(Entry("cell.apply", "Cell//next", "done"))
+    await recorder.record(Entry("cell.apply", "Cell//after", "done"))
     records = [parse_record(stored.data) for stored in await spooled(small)]
     assert [(record.action, record.details.get("count")) for record in records] == [
         ("audit.lost", "3"),
@@ -106,7 +108,7 @@ async def test_v13_the_count_of_losses_survives_a_restart(tmp_path: Path) -> Non
     db = (await open_state(tmp_path, clock=ManualClock(), max_bytes=1024 * 1024, audit_max_bytes=8 * 1024)).db
     recorder = recorder_of(db)
     await fill(recorder)
-    await recorder.record_or_count("drift.repair", "Deployment/ns/web", "done", reason="x" * 500)
+    await recorder.record_or_count(REPAIR)
     await db.close()
     again = (await open_state(tmp_path, clock=ManualClock(), max_bytes=1024 * 1024, audit_max_bytes=8 * 1024)).db
     assert await again.audit.lost() == 1
@@ -117,9 +119,9 @@ async def test_a_record_that_makes_no_sense_is_our_mistake_and_not_a_loss(small:
     """Only a disk that takes nothing counts as loss; a malformed record is raised and takes no number."""
     recorder = recorder_of(small)
     with pytest.raises(CellwardError) as caught:
-        await recorder.record_or_count("cell.apply", "Cell//x", "perhaps")
+        await recorder.record_or_count(Entry("cell.apply", "Cell//x", "perhaps"))
     assert caught.value.code == "audit/bad-record"
-    assert await recorder.record("cell.apply", "Cell//x", "done") == 1
+    assert await recorder.record(Entry("cell.apply", "Cell//x", "done")) == 1
     assert await small.audit.lost() == 0
 
 
@@ -138,10 +140,10 @@ async def test_findings_at_start_open_the_new_epoch(tmp_path: Path) -> None:
 async def test_each_record_carries_the_last_accepted_checkpoint(small: SqliteStateDb) -> None:
     """A log that shows two faces contradicts itself in the records."""
     recorder = recorder_of(small)
-    await recorder.record("cell.apply", "Cell//a", "done")
+    await recorder.record(Entry("cell.apply", "Cell//a", "done"))
     root = "sha256:" + "c" * 64
     await small.audit.free(1, 1, LogView(41, root))
-    await recorder.record("cell.apply", "Cell//b", "done")
+    await recorder.record(Entry("cell.apply", "Cell//b", "done"))
     record = parse_record((await spooled(small))[0].data)
     assert (record.log_size, record.log_root) == (41, root)
 
@@ -149,6 +151,7 @@ async def test_each_record_carries_the_last_accepted_checkpoint(small: SqliteSta
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
+from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.spool.state import open_state
 from cellward.runtime.clock import SystemClock
@@ -161,7 +164,7 @@ async def main():
                         health=HealthRegistry(clock))
     async def one(worker):
         while True:
-            seq = await recorder.record("cell.apply", f"Cell//{worker}", "done")
+            seq = await recorder.record(Entry("cell.apply", f"Cell//{worker}", "done"))
             print(seq, flush=True)
     await asyncio.gather(*(one(worker) for worker in range(8)))
 
@@ -182,7 +185,7 @@ async def test_v13_nothing_acknowledged_is_lost_by_sigkill(tmp_path: Path) -> No
     db = (await open_state(state, clock=ManualClock())).db
     records = chained(await spooled(db))
     assert {record.seq for record in records} >= set(acknowledged)
-    assert await recorder_of(db).record("cell.apply", "Cell//after", "done") == len(records) + 1
+    assert await recorder_of(db).record(Entry("cell.apply", "Cell//after", "done")) == len(records) + 1
     await db.close()
 
 
@@ -192,3 +195,66 @@ async def test_v13_a_full_audit_spool_leaves_room_for_everything_else(small: Sql
     assert sum(len(stored.data) for stored in await spooled(small)) <= 8 * 1024
     await small.inventory.put("shop--cart--dev", {"objects": ["x" * 1000] * 100})
     assert len((await small.inventory.get("shop--cart--dev"))["objects"]) == 100
+
+
+async def owed_by(db: SqliteStateDb) -> list[tuple[str, str, str]]:
+    """Chain what is owed; return action, object and decision of the records that came of it."""
+    before = (await db.audit.head()).seq
+    await recorder_of(db).record_findings()
+    records = [parse_record(stored.data) for stored in await spooled(db)]
+    return [(one.action, one.object, one.decision) for one in records if one.seq > before]
+
+
+async def test_v13_a_change_and_its_record_are_there_together_or_not_at_all(small: SqliteStateDb) -> None:
+    """What must not be there without a record is refused with it; what must not be blocked is done with the count."""
+    recorder, done = recorder_of(small), Entry("cell.apply", "Cell//x", "done", reason="x" * 500)
+    await recorder.record(done, also=small.inventory.putting("a", 1))
+    assert await small.inventory.get("a") == 1
+    await fill(recorder)
+    with pytest.raises(CellwardError):
+        await recorder.record(done, also=small.inventory.putting("a", 2))
+    assert await small.inventory.get("a") == 1
+    assert await recorder.record_or_count(done, also=small.inventory.putting("a", 3)) is None
+    assert (await small.inventory.get("a"), await small.audit.lost()) == (3, 1)
+
+
+async def test_v13_a_change_that_fails_takes_its_record_with_it(small: SqliteStateDb) -> None:
+    """No record says of something that it is done when it is not."""
+
+    def fail(_: object) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await recorder_of(small).record(Entry("cell.apply", "Cell//x", "done"), also=fail)
+    assert await spooled(small) == ()
+
+
+async def test_v13_what_was_begun_and_not_recorded_is_recorded_at_the_next_start(tmp_path: Path) -> None:
+    """An agent is killed between an act and its record: the next one says that it may have been done, once."""
+    db = (await open_state(tmp_path, clock=ManualClock())).db
+    recorder = recorder_of(db)
+    await recorder.owe("drift/a", Entry("drift.repair", "Service/ns/a", "done", reason="deleted"))
+    await recorder.owe("drift/b", Entry("drift.repair", "Service/ns/b", "done"))
+    await recorder.record_or_count(Entry("drift.repair", "Service/ns/b", "done"), owed="drift/b")
+    await db.close()
+    db = (await open_state(tmp_path, clock=ManualClock())).db
+    assert await owed_by(db) == [("drift.repair", "Service/ns/a", "finding")]
+    assert chained(await spooled(db))[-1].reason.startswith("deleted; the agent ended")
+    assert await owed_by(db) == []
+    await db.close()
+
+
+async def test_v13_a_full_spool_pays_debts_by_counting_and_keeps_those_of_a_killed_agent(small: SqliteStateDb) -> None:
+    """A repair whose record does not fit is counted; one that was interrupted waits for space."""
+    recorder = recorder_of(small)
+    await fill(recorder)
+    await recorder.owe("drift/a", REPAIR)
+    await recorder.owe("drift/b", REPAIR)
+    assert await recorder.record_or_count(REPAIR, owed="drift/a") is None
+    with pytest.raises(CellwardError) as caught:
+        await recorder.record_findings()
+    assert caught.value.code == "spool/full"
+    records = await spooled(small)
+    await small.audit.free(1, records[-1].seq, LogView())
+    assert await owed_by(small) == [("drift.repair", REPAIR.object, "finding")]
+    assert await small.audit.lost() == 1
