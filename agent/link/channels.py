@@ -31,8 +31,9 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # Each channel has its own connection: a shared one would keep the old certificate in use after a renewal.
     ("grpc.use_local_subchannel_pool", 1),
+    # Jittered by gRPC. A dial costs a hub that is away nothing, and one that is back is found this soon.
     ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 3_000),
     ("grpc.enable_retries", 0),
 )
 
@@ -50,6 +51,22 @@ def link_channel(identity: LinkIdentity) -> grpc.aio.Channel:
         identity.hub_ca_pem.encode(), identity.key_pem.encode(), identity.chain_pem.encode()
     )
     return grpc.aio.secure_channel(identity.link_address, credentials, options=_OPTIONS)
+
+
+async def connected(channel: grpc.aio.Channel, replaced: asyncio.Event, seconds: float) -> bool:
+    """Wait until the channel has a connection; False when it has none in time, or was replaced meanwhile.
+
+    Until then a call would fail at once and say nothing about the hub, as gRPC dials at its own pace.
+    """
+    ready = asyncio.ensure_future(channel.channel_ready())
+    gone = asyncio.ensure_future(replaced.wait())
+    try:
+        await asyncio.wait({ready, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return ready.done() and not ready.cancelled() and ready.exception() is None
+    finally:
+        for wait in (ready, gone):
+            wait.cancel()
+        await asyncio.gather(ready, gone, return_exceptions=True)
 
 
 class ChannelHolder:

@@ -16,10 +16,10 @@ import grpc.aio
 import structlog
 
 from agent.audit.interfaces import RefusalText
-from agent.link.channels import ChannelHolder
+from agent.link.channels import ChannelHolder, connected
 from agent.link.commands import CommandGate
 from agent.link.enrolment import IdentityKeeper
-from agent.link.errors import ITEMS_DIFFER
+from agent.link.errors import HUB_UNAVAILABLE, ITEMS_DIFFER
 from agent.link.interfaces import (
     AgentDescription,
     CellReport,
@@ -54,6 +54,9 @@ MAX_ITEMS = 4096
 RETRY_AFTER_FULL = 10.0
 #: Seconds a successor session may take to be welcomed before the switch is given up for now.
 HANDOVER_TIMEOUT = 20.0
+#: Seconds without a connection after which that is a condition, and of one look after that; dialling never stops.
+UNREACHABLE_AFTER = 2.0
+UNREACHABLE_AGAIN = 60.0
 
 
 @dataclass(slots=True)
@@ -169,9 +172,22 @@ class LinkClient:
             if channel is None:
                 await self._timer.sleep(self._backoff.next())
                 continue
+            if not await self._reachable(channel):
+                continue
             drain = await self._one_link(channel)
             if drain is not None:
                 await self._timer.sleep(self._rng.uniform(drain.after_min, drain.after_max))
+
+    async def _reachable(self, channel: grpc.aio.Channel) -> bool:
+        """Wait for a connection; the back-off is for hubs that answer and refuse, not for one that is away."""
+        replaced = self._channels.changed
+        for patience in (UNREACHABLE_AFTER, UNREACHABLE_AGAIN):
+            if await connected(channel, replaced, patience):
+                return True
+            if replaced.is_set():
+                break
+            self._health.set(CONDITION, ok=False, code=HUB_UNAVAILABLE.code, message="the hub cannot be reached")
+        return False
 
     async def _one_link(self, channel: grpc.aio.Channel) -> DrainRequest | None:
         """Run a session and its successors on newer channels until none is left; then wait as back-off says."""

@@ -118,6 +118,27 @@ async def test_hub_killed_and_back_resumes_without_a_relist(tmp_path: Path) -> N
         await boot.__aexit__(None, None, None)
 
 
+async def test_v1_a_hub_that_was_away_for_long_is_found_at_once(tmp_path: Path) -> None:
+    """V1: while nobody listens the link's back-off does not grow, so the way back is as short after a day."""
+    hub = a_hub()
+    async with hub.running():
+        ports = int(hub.link.address.rpartition(":")[2]), int(hub.enrolment.address.rpartition(":")[2])
+        agent = await an_agent(hub, tmp_path)
+        boot = agent.boot()
+        await boot.__aenter__()
+        await until(lambda: agent.parts.client.sessions_welcomed == 1, "one session")
+    try:
+        client = agent.parts.client
+        failed = client.sessions_failed
+        await until(lambda: "cannot be reached" in str(agent.condition("hub-link")), "dialling leads nowhere")
+        assert client.sessions_failed <= failed + 1
+        async with hub.running(link_port=ports[0], enrolment_port=ports[1]):
+            await until(lambda: client.sessions_welcomed == 2, "it is back")
+            await until(agent.is_ok("hub-link"), "and says so")
+    finally:
+        await boot.__aexit__(None, None, None)
+
+
 async def _revision(agent: LinkedAgent, revision: int) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + 10
