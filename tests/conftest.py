@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
+
+# No test is about time (design §13), and a busy machine is none of a property's business.
+settings.register_profile("cellward", deadline=None)
+settings.load_profile("cellward")
 
 
 @pytest.fixture(scope="session")

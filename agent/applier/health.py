@@ -119,6 +119,20 @@ def _namespace(obj: Mapping[str, Any]) -> Health:
     return READY if phase == "Active" else Health("progressing", f"the namespace is {phase}")
 
 
+def _autoscaler(obj: Mapping[str, Any]) -> Health:
+    # That there is nothing to measure yet is no fault of the release; that there is nothing to scale is.
+    if _condition(obj, "AbleToScale") == "False":
+        return Health("progressing", _reason_of(obj, "AbleToScale"))
+    return READY
+
+
+def _budget(obj: Mapping[str, Any]) -> Health:
+    if not _observed(obj):
+        return Health("progressing", "the controller has not seen it yet")
+    reason = _reason_of(obj, "DisruptionAllowed")
+    return Health("progressing", reason) if reason.startswith("SyncFailed") else READY
+
+
 def _always(_: Mapping[str, Any]) -> Health:
     return READY
 
@@ -139,9 +153,8 @@ _BY_KIND: Final[Mapping[str, Callable[[Mapping[str, Any]], Health]]] = {
     "PersistentVolumeClaim": _claim,
     "Service": _service,
     "Namespace": _namespace,
-    # Their conditions speak of what they watch, not of themselves.
+    "HorizontalPodAutoscaler": _autoscaler,
+    "PodDisruptionBudget": _budget,
+    # Whether its next run will work cannot be told from the object; a run that failed is not the release's doing alone.
     "CronJob": _always,
-    "HorizontalPodAutoscaler": _always,
-    "PodDisruptionBudget": _always,
-    "Ingress": _always,
 }

@@ -23,7 +23,6 @@ _APPLY: Final = (
     ("Deployment", "DaemonSet"),
     ("HorizontalPodAutoscaler",),
     ("Job", "CronJob"),
-    ("Ingress",),
 )
 _APPLY_RANK: Final = {kind: rank for rank, kinds in enumerate(_APPLY) for kind in kinds}
 _LAST: Final = len(_APPLY)

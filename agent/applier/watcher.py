@@ -45,7 +45,6 @@ KINDS: Final = (
     Watched("batch/v1", "CronJob"),
     Watched("autoscaling/v2", "HorizontalPodAutoscaler"),
     Watched("policy/v1", "PodDisruptionBudget"),
-    Watched("networking.k8s.io/v1", "Ingress"),
     *(Watched(fence.API_VERSION, kind, "") for kind in fence.KINDS),
 )
 
@@ -69,7 +68,8 @@ class ClusterWatch:
         self._health = health
         self._on_event = on_event
         self._on_synced = on_synced
-        self._waiting = {watched.kind: "not connected yet" for watched in KINDS}
+        #: Kinds that are not watched now: the code and the reason of each.
+        self._waiting = {watched.kind: (KUBE_UNAVAILABLE.code, "not connected yet") for watched in KINDS}
 
     @property
     def synced(self) -> bool:
@@ -86,7 +86,7 @@ class ClusterWatch:
     async def _watch(self, watched: Watched) -> None:
         async for event in self._kube.watch(watched.api_version, watched.kind, label_selector=watched.selector):
             if event.type is WatchType.INTERRUPTED:
-                self._waiting[watched.kind] = event.reason
+                self._waiting[watched.kind] = (event.code or KUBE_UNAVAILABLE.code, event.reason)
                 self._tell()
                 continue
             if event.type in {WatchType.SYNCED, WatchType.RESUMED} and watched.kind in self._waiting:
@@ -100,6 +100,6 @@ class ClusterWatch:
                 _log.exception("watch-event-failed", kind=watched.kind)
 
     def _tell(self) -> None:
-        kind, reason = next(iter(self._waiting.items()), ("", ""))
+        kind, (code, reason) = next(iter(self._waiting.items()), ("", ("", "")))
         message = f"{len(self._waiting)} of {len(KINDS)} watches wait; {kind}: {reason}" if kind else ""
-        self._health.set(CONDITION, ok=not kind, code=KUBE_UNAVAILABLE.code if kind else "", message=message)
+        self._health.set(CONDITION, ok=not kind, code=code, message=message)

@@ -20,6 +20,7 @@ from agent.kube.errors import (
     KUBE_QUOTA,
     KUBE_STALE,
     KUBE_THROTTLED,
+    KUBE_TOO_OLD,
     KUBE_UNAUTHENTICATED,
     KUBE_UNAVAILABLE,
     KUBE_UNEXPECTED,
@@ -28,7 +29,10 @@ from cellward.errors import CellwardError
 
 _MANAGER = re.compile(r'conflicts? with "([^"]+)"')
 _DENIED_BY = re.compile(r"(?:ValidatingAdmissionPolicy|admission webhook) ['\"]([^'\"]+)['\"]")
-_IMMUTABLE = re.compile(r"immutable|updates to \S+ spec for fields other than|may not be changed|cannot change roleRef")
+_IMMUTABLE = re.compile(
+    r"immutable|may not change once set|updates to \S+ spec for fields other than"
+    r"|may not be changed|cannot change roleRef"
+)
 _MAX_MESSAGE = 600
 
 
@@ -47,6 +51,8 @@ def error_of(status: int, body: Mapping[str, Any], what: str) -> CellwardError:
     if status == 403:
         return _forbidden(message, text)
     if status in {400, 413, 415, 422}:
+        if "sendInitialEvents" in f"{text} {causes}":
+            return KUBE_TOO_OLD(message)
         return _invalid(message, text, causes)
     if "field not declared in schema" in text:
         return KUBE_INVALID(message)

@@ -29,6 +29,8 @@ _JSON_PATCH: Final = "application/json-patch+json"
 #: Seconds for one request as a whole; webhooks may take ten of them each.
 REQUEST_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 5.0
+#: Bookmarks come about once a minute: a watch that is silent for so long has lost its other end.
+_WATCH_SILENCE_SECONDS: Final = 180.0
 #: Objects per page of a list.
 _PAGE: Final = 500
 _TURNS_TO_CLOSE: Final = 4
@@ -157,7 +159,7 @@ class KubeClient:
     ) -> aiohttp.ClientResponse:
         full = {**query, **({"labelSelector": label_selector} if label_selector else {})}
         path = f"{collection_path(info, '')}?{urlencode(full)}"
-        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS, sock_read=_WATCH_SILENCE_SECONDS)
         return await self._send("GET", path, f"watch {info.kind}", limits=limits)
 
     async def _call(

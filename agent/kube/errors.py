@@ -56,6 +56,13 @@ KUBE_IMMUTABLE = define(
     "A field of the object cannot be changed once it exists.",
     hint="Sign a release with replace: true, or give the object another name.",
 )
+#: The API server cannot begin a watch with the whole list.
+KUBE_TOO_OLD = define(
+    "kube/too-old",
+    Unavailable,
+    "The API server does not let a watch begin with the whole list.",
+    hint="Upgrade the cluster to Kubernetes 1.34 or newer, or enable the feature gate WatchList of its API server.",
+)
 #: No answer, an answer in time, or an answer that says later.
 KUBE_UNAVAILABLE = define(
     "kube/unavailable",

@@ -52,11 +52,15 @@ class WatchType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """One event; ``object`` is the whole object, after deletion its last state; ``reason`` goes with INTERRUPTED."""
+    """One event; ``object`` is the whole object, after deletion its last state.
+
+    ``reason`` and ``code``, one of kube/*, go with INTERRUPTED.
+    """
 
     type: WatchType
     object: JSONObject
     reason: str = ""
+    code: str = ""
 
 
 class KubeApi(Protocol):

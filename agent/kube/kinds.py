@@ -41,7 +41,6 @@ _ALL: Final = (
     KindInfo("batch/v1", "CronJob", "cronjobs"),
     KindInfo("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     KindInfo("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    KindInfo("networking.k8s.io/v1", "Ingress", "ingresses"),
     KindInfo("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     KindInfo(_RBAC, "RoleBinding", "rolebindings"),
     KindInfo(_ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False),

@@ -66,7 +66,7 @@ class WatchLoop:
             except CellwardError as error:
                 self._forget_unless_transient(error)
                 _log.info("watch-interrupted", kind=self._info.kind, code=error.code, reason=error.message)
-                yield WatchEvent(WatchType.INTERRUPTED, {}, error.message)
+                yield WatchEvent(WatchType.INTERRUPTED, {}, error.message, error.code)
                 await self._timer.sleep(self._backoff.next())
 
     async def _one_connection(self) -> AsyncIterator[WatchEvent]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.applier.identity import CellIdentity
 from tests.integration.chart.cells import CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects
@@ -35,6 +36,15 @@ def _forbidden(answer: Answer, *, by: str = "") -> None:
     assert by in answer.message, answer.message
 
 
+def _soon(request: Callable[[], Answer]) -> Answer:
+    """Repeat until RBAC has read a binding made a moment ago."""
+    deadline = time.monotonic() + 10
+    while not (answer := request()).ok:
+        assert time.monotonic() < deadline, answer.message
+        time.sleep(0.05)
+    return answer
+
+
 def test_v12_agent_makes_a_cell_and_applies_into_it(agent: ApiClient, new_cell: NewCell) -> None:
     """The allowed path as a whole: namespace, isolation, account, binding, an object by the cell's account, the end."""
     cell = new_cell()
@@ -58,10 +68,8 @@ def test_v12_agent_makes_a_cell_and_applies_into_it(agent: ApiClient, new_cell: 
         "/api/v1/configmaps",
         "/api/v1/serviceaccounts",
         "/api/v1/persistentvolumeclaims",
-        "/api/v1/pods",
         "/api/v1/namespaces",
         "/apis/networking.k8s.io/v1/networkpolicies",
-        "/apis/networking.k8s.io/v1/ingresses",
         "/apis/rbac.authorization.k8s.io/v1/rolebindings",
         "/apis/autoscaling/v2/horizontalpodautoscalers",
         "/apis/policy/v1/poddisruptionbudgets",
@@ -77,11 +85,16 @@ def test_v12_agent_reads_what_it_repairs(agent: ApiClient, path: str) -> None:
 @pytest.mark.parametrize("verb", ["create", "apply"])
 def test_v12_agent_keeps_its_anchor(agent: ApiClient, verb: str) -> None:
     """Its own namespace is open for the anchor by name, and for nothing else of that kind."""
-    for kind in ("ConfigMap", "Secret"):
-        mine, other = _plain(kind, "cellward-agent-anchor", AGENT_NAMESPACE), _plain(kind, "other", AGENT_NAMESPACE)
-        assert agent.apply(mine, manager="cellward-agent").ok
-        assert agent.get(mine).ok
-        _forbidden(agent.create(other) if verb == "create" else agent.apply(other, manager="cellward-agent"))
+    mine, other = _plain("Secret", "cellward-agent-anchor", AGENT_NAMESPACE), _plain("Secret", "other", AGENT_NAMESPACE)
+    assert agent.apply(mine, manager="cellward-agent").ok
+    assert agent.get(mine).ok
+    _forbidden(agent.create(other) if verb == "create" else agent.apply(other, manager="cellward-agent"))
+
+
+@pytest.mark.parametrize("path", ["/api/v1/pods", "/apis/networking.k8s.io/v1/ingresses", "/api/v1/nodes"])
+def test_v12_agent_reads_nothing_it_does_not_need(agent: ApiClient, path: str) -> None:
+    """Neither pods, whose environment may hold what is nobody's business, nor kinds it never writes."""
+    _forbidden(agent.request("GET", path + "?limit=1"))
 
 
 def test_v12_agent_reads_no_secrets_elsewhere(agent: ApiClient, new_cell: NewCell) -> None:
@@ -302,6 +315,45 @@ def test_v12_fence_confines_a_cell_account_bound_elsewhere(
     admin.must(admin.apply(careless, manager="test"), "a careless binding")
     answer = agent.apply(cell.config_map(namespace=other.name), manager="x", user=cell.user)
     _forbidden(answer, by="cellward-agent-fence")
+
+
+def test_v12_fence_tells_cells_with_long_names_apart(agent: ApiClient, admin: ApiClient, new_cell: NewCell) -> None:
+    """Beyond 63 characters an account's name is cut: another cell's account is another beginning, whoever bound it."""
+    long = CellNamespace("a" * 20, "b" * 24, "c" * 12)
+    identity = CellIdentity(long.name, AGENT_NAMESPACE)
+    assert agent.apply(long.namespace(), manager="cellward-agent").ok
+    account, binding = (owned.manifest for owned in identity.rights(long.labels))
+    assert agent.apply(account, manager="cellward-agent").ok
+    foreign = {**binding, "subjects": [{**binding["subjects"][0], "name": new_cell().account}]}
+    _forbidden(agent.apply(foreign, manager="cellward-agent"), by="cellward-agent-fence")
+    assert agent.apply(binding, manager="cellward-agent").ok
+    _soon(lambda: agent.apply(long.config_map(), manager="x", user=identity.user))
+    stranger = new_cell()
+    admin.must(admin.apply(stranger.binding(namespace=long.name, name="careless"), manager="test"), "careless")
+    answer = agent.apply(long.config_map(), manager="x", user=stranger.user)
+    _forbidden(answer, by="cellward-agent-fence")
+    assert agent.delete(long.namespace()).ok
+
+
+def test_v12_other_accounts_of_the_agents_namespace_write_nothing(
+    agent: ApiClient, admin: ApiClient, new_cell: NewCell
+) -> None:
+    """The agent may impersonate every account of its namespace: a powerful one there would be the way out."""
+    cell = new_cell()
+    powerful = f"system:serviceaccount:{AGENT_NAMESPACE}:powerful"
+    admin.must(admin.apply(_plain("ServiceAccount", "powerful", AGENT_NAMESPACE), manager="test"), "an account")
+    binding = _plain(
+        "ClusterRoleBinding", "powerful", version=RBAC,
+        roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        subjects=[{"kind": "ServiceAccount", "name": "powerful", "namespace": AGENT_NAMESPACE}],
+    )  # fmt: skip
+    admin.must(admin.apply(binding, manager="test"), "its binding")
+    try:
+        for namespace in ("default", "kube-system", AGENT_NAMESPACE, cell.name):
+            answer = agent.apply(_plain("ConfigMap", "x", namespace), manager="x", user=powerful)
+            _forbidden(answer, by="cellward-agent-fence")
+    finally:
+        admin.delete(binding)
 
 
 def test_v12_policies_type_check(admin: ApiClient) -> None:

@@ -71,9 +71,9 @@ def test_v14_brake(total: int, gone: int, signed: int, confirmed: int, stops: bo
 
 def test_waves_put_first_what_others_need() -> None:
     """Configuration before workloads, services before workloads, whatever order they come in."""
-    objects = [_owned(kind, "x").manifest for kind in ("Ingress", "Deployment", "Service", "ConfigMap", "StatefulSet")]
+    objects = [_owned(kind, "x").manifest for kind in ("Job", "Deployment", "Service", "ConfigMap", "StatefulSet")]
     flat = [obj["kind"] for wave in waves(objects) for obj in wave]
-    assert flat == ["ConfigMap", "Service", "StatefulSet", "Deployment", "Ingress"]
+    assert flat == ["ConfigMap", "Service", "StatefulSet", "Deployment", "Job"]
 
 
 def test_removal_ends_with_the_namespace() -> None:

@@ -163,7 +163,7 @@ def _listens(found: dict[str, Any], port: int, protocol: str) -> bool:
     return (port, protocol) == (found["ports"]["main"]["port"], found["ports"]["main"]["protocol"])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(systems())
 def test_declared_is_exactly_what_is_allowed(made: list[dict[str, Any]]) -> None:
     """V10: no edge more, no edge less, over every pair of pods, every port and both protocols."""
@@ -188,7 +188,7 @@ def test_declared_is_exactly_what_is_allowed(made: list[dict[str, Any]]) -> None
                     assert found is wanted, (source, target, port, protocol)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(systems())
 def test_each_side_holds_without_the_other(made: list[dict[str, Any]]) -> None:
     """V10: a cell whose caller is wide open lets in exactly what its endpoints' visibility says, and vice versa."""
