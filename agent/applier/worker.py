@@ -110,6 +110,12 @@ class CellWorker:
             except CellwardError as error:
                 _log.warning("turn-interrupted", cell=self.cell.record.namespace, code=error.code, reason=error.message)
                 self._retry_later()
+            except asyncio.CancelledError:
+                if _is_ending():
+                    raise
+                # Whoever waited for something that others cancelled is not cancelled itself; the group would not notice.
+                _log.exception("turn-cancelled", cell=self.cell.record.namespace)
+                self._retry_later()
             except Exception as error:  # noqa: BLE001 - V16: one cell's fault must not end the process
                 _log.exception("turn-failed", cell=self.cell.record.namespace)
                 self._block(Phase.REFUSED, (refusal_of(unexpected(error), self._subject),))
@@ -385,6 +391,11 @@ class CellWorker:
         if report != self._reported:
             self._reported = report
             await self._on_status(report)
+
+
+def _is_ending() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _without_rollout(cell: Cell) -> CellRecord:

@@ -10,6 +10,7 @@ import structlog
 
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.audit.statement import StatementKey
+from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
 from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED
 from agent.link.logproof import Proof, accept
@@ -22,7 +23,6 @@ from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
-from cellward.wire import status
 from cellward.wire.v1 import telemetry_pb2, telemetry_pb2_grpc
 
 _log = structlog.get_logger()
@@ -92,7 +92,8 @@ class AuditPush:
             channel = self._channels.channel
             try:
                 if channel is not None:
-                    await self._stream(channel)
+                    with hub_call("the audit stream"):
+                        await self._stream(channel)
             except CellwardError as error:
                 await self._failed(error)
                 await self._timer.sleep(self._backoff.next())
@@ -122,9 +123,7 @@ class AuditPush:
                 self._backoff.reset()
                 self._reported.clear()
             await call.done_writing()
-        except grpc.aio.AioRpcError as error:
-            raise status.error_of(error) from error
-        except (TimeoutError, asyncio.InvalidStateError) as error:
+        except TimeoutError as error:
             raise HUB_UNAVAILABLE(f"no acknowledgement within {ACK_TIMEOUT:g} s") from error
         finally:
             call.cancel()

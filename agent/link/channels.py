@@ -2,7 +2,8 @@
 
 gRPC has no hot reload of a client certificate and keeps an expired one alive on a live channel, so a renewal builds a
 second channel beside the first (V5). The holder knows which one is current; everyone who keeps a stream open waits on
-``changed`` and moves over; the old channel is closed only after a grace period.
+``changed`` and moves over; the old channel is closed only after a grace period, and what is still under way on it then
+fails as any call to a hub that is away (``agent.link.calls``).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from cellward.identity.names import HUB_DNS_NAME
 
 #: Largest message taken or sent, bytes.
 MAX_MESSAGE = 4 * 1024 * 1024
-#: Seconds an old channel stays open for calls under way.
-OLD_CHANNEL_GRACE = 10.0
+#: Seconds an old channel stays open for calls under way: longer than a fetch and than handing over a session may take.
+OLD_CHANNEL_GRACE = 45.0
+#: Old channels kept at most; a hub that orders renewal upon renewal gets the oldest closed at once.
+MAX_OLD_CHANNELS = 3
 
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
     # Whatever address was dialled, directly or through a proxy: the name in the hub's leaf is fixed (V3).
@@ -81,7 +84,7 @@ class ChannelHolder:
         self._channel: grpc.aio.Channel | None = None
         self._identity: LinkIdentity | None = None
         self._changed = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: list[asyncio.Task[None]] = []
 
     @property
     def identity(self) -> LinkIdentity | None:
@@ -106,8 +109,11 @@ class ChannelHolder:
         changed.set()
         if old is not None:
             task = asyncio.ensure_future(_close_later(old))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.append(task)
+            task.add_done_callback(self._closing.remove)
+            for oldest in self._closing[:-MAX_OLD_CHANNELS]:
+                if not oldest.cancelling():
+                    oldest.cancel()
 
     async def close(self) -> None:
         """Close every channel now."""

@@ -52,6 +52,8 @@ HUB_EPOCH = "link.hub-epoch"
 MAX_ITEMS = 4096
 #: Seconds after which a full disk is tried again.
 RETRY_AFTER_FULL = 10.0
+#: Seconds a part has to run for its next failure to be the first one again.
+LONG_RUN = 60.0
 #: Seconds a successor session may take to be welcomed before the switch is given up for now.
 HANDOVER_TIMEOUT = 20.0
 #: Seconds without a connection after which that is a condition, and of one look after that; dialling never stops.
@@ -463,11 +465,28 @@ async def _endless(part: Callable[[], Awaitable[None]], timer: Timer) -> None:
     """Begin ``part`` again whatever it raises: a part of the link must not take the others, or the agent, with it."""
     backoff = FullJitter(base=1.0)
     while True:
+        begun = timer.monotonic()
         try:
             await part()
+        except asyncio.CancelledError:
+            if _is_ending():
+                raise
+            # Not ours: a task group would not even notice that this part is gone.
+            _log.exception("link-part-cancelled", part=_name(part))
         except Exception:  # noqa: BLE001 - see above; it is logged with its traceback
-            _log.exception("link-part-failed", part=getattr(part, "__qualname__", str(part)))
+            _log.exception("link-part-failed", part=_name(part))
+        if timer.monotonic() - begun > LONG_RUN:
+            backoff.reset()
         await timer.sleep(backoff.next())
+
+
+def _is_ending() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _name(part: Callable[[], Awaitable[None]]) -> str:
+    return getattr(part, "__qualname__", str(part))
 
 
 def _refused(error: CellwardError) -> CommandOutcome:

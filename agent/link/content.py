@@ -5,13 +5,12 @@ What arrives is not verified here; only its size is bounded, and an answer that 
 
 from __future__ import annotations
 
-import grpc
 import grpc.aio
 
+from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
 from agent.link.errors import CONTENT_BROKEN, CONTENT_TOO_LARGE, HUB_UNAVAILABLE
-from cellward.errors import CellwardError, Unavailable
-from cellward.wire import status
+from cellward.errors import Unavailable
 from cellward.wire.codec import check_digest
 from cellward.wire.v1 import content_pb2, content_pb2_grpc
 
@@ -69,6 +68,15 @@ class HubContent:
         channel = self._channels.channel
         if channel is None:
             raise HUB_UNAVAILABLE("the agent has not joined yet")
+        try:
+            with hub_call(f"the fetch of {what}"):
+                return await self._read(channel, request, what, limit, received)
+        except Unavailable as error:
+            raise HUB_UNAVAILABLE(error.message) from error
+
+    async def _read(
+        self, channel: grpc.aio.Channel, request: content_pb2.FetchRequest, what: str, limit: int, received: bytearray
+    ) -> int | None:
         call = content_pb2_grpc.ContentStub(channel).Fetch(request, timeout=FETCH_TIMEOUT)
         total: int | None = None
         try:
@@ -84,15 +92,9 @@ class HubContent:
                 received += chunk.data
                 if len(received) > total:
                     raise CONTENT_BROKEN(f"{what}: more bytes than the {total} announced", object=what)
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error) from error
         finally:
             call.cancel()
         if total is None:
             raise CONTENT_BROKEN(f"{what}: the hub sent nothing", object=what)
         return total
 
-
-def _translated(error: grpc.aio.AioRpcError) -> CellwardError:
-    failure = status.error_of(error)
-    return HUB_UNAVAILABLE(failure.message) if isinstance(failure, Unavailable) else failure

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
 import structlog
 
+from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
-from agent.link.errors import HUB_UNAVAILABLE
 from agent.metrics.snapshot import Snapshot
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
-from cellward.wire import status
 from cellward.wire.v1 import telemetry_pb2, telemetry_pb2_grpc
 
 _log = structlog.get_logger()
@@ -47,7 +45,8 @@ class MetricsPush:
             channel = self._channels.channel
             if channel is not None:
                 try:
-                    await self._stream(channel)
+                    with hub_call("the metrics stream"):
+                        await self._stream(channel)
                 except CellwardError as error:
                     _log.debug("metrics-push-failed", code=error.code, reason=error.message)
             await self._timer.sleep(self._interval)
@@ -66,11 +65,6 @@ class MetricsPush:
                 self.refused = ack.refused
                 await self._timer.sleep(self._interval)
             await call.done_writing()
-        except grpc.aio.AioRpcError as error:
-            raise status.error_of(error) from error
-        except asyncio.InvalidStateError as error:
-            # gRPC's word for writing to a stream that the hub has ended in the meantime.
-            raise HUB_UNAVAILABLE("the hub closed the metrics stream") from error
         finally:
             call.cancel()
 

@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from agent.link.calls import hub_call
 from agent.link.errors import OUT_OF_ORDER, PROTOCOL, STREAM_REFUSED
 from agent.link.interfaces import CellReport
 from agent.link.messages import report_to_wire
@@ -125,22 +126,15 @@ class Session:
         Raises:
             CellwardError: why it ended otherwise; also ``link/hub-out-of-order`` and ``link/stream-refused``.
         """
-        self._call = self._stub.Sync()
-        try:
-            await self._send(hello=await self._hooks.hello())
-            frames = aiter(self._frames())
-            async with asyncio.timeout(WELCOME_TIMEOUT):
+        with hub_call("the session"):
+            self._call = self._stub.Sync()
+            try:
+                await self._send(hello=await self._hooks.hello())
+                frames = aiter(self._frames())
                 await self._expect_welcome(frames)
-            return await self._exchange(frames)
-        except grpc.aio.AioRpcError as error:
-            raise status.error_of(error) from error
-        except TimeoutError as error:
-            raise PROTOCOL(f"no answer to Hello within {WELCOME_TIMEOUT:g} s") from error
-        except asyncio.InvalidStateError as error:
-            # grpc.aio says so when the call is over while a frame is being written.
-            raise PROTOCOL("the stream ended while a frame was being sent") from error
-        finally:
-            self._call.cancel()
+                return await self._exchange(frames)
+            finally:
+                self._call.cancel()
 
     def quiet(self, *, on: bool) -> None:
         """Stop taking from what waits to go up, or take again; hub frames are still handled and answered.
@@ -200,6 +194,13 @@ class Session:
             yield frame
 
     async def _expect_welcome(self, frames: AsyncIterator[link_pb2.HubFrame]) -> None:
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT):
+                await self._take_welcome(frames)
+        except TimeoutError as error:
+            raise PROTOCOL(f"no answer to Hello within {WELCOME_TIMEOUT:g} s") from error
+
+    async def _take_welcome(self, frames: AsyncIterator[link_pb2.HubFrame]) -> None:
         async for frame in frames:
             if frame.WhichOneof("body") != "welcome":
                 raise PROTOCOL(f"the first frame is a {frame.WhichOneof('body')}, not a welcome")
