@@ -17,6 +17,7 @@ from agent.applier import fence
 from agent.applier.cell import Cell
 from agent.applier.cluster import CellCluster
 from agent.applier.decide import Gate
+from agent.applier.errors import WORKER_ENDED
 from agent.applier.fence import Fence
 from agent.applier.intake import Intake
 from agent.applier.interfaces import DocumentSource, OnReceipt, OnStatus, PolicyView
@@ -211,7 +212,15 @@ class CellEngine:
         worker.offer(item)
 
     def _begin(self, group: asyncio.TaskGroup, key: CellKey, worker: CellWorker) -> None:
-        self._tasks[key] = group.create_task(worker.run(), name=f"cell-{worker.cell.record.namespace}")
+        task = group.create_task(worker.run(), name=f"cell-{worker.cell.record.namespace}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._ended(key, done))
+
+    def _ended(self, key: CellKey, task: asyncio.Task[None]) -> None:
+        """Sound the alarm when a worker ended although nobody asked it to: a task group does not mind."""
+        if self._tasks.get(key) is task and not task.cancelling():
+            _log.error("cell-worker-ended", cell="/".join(key))
+            self._judge()
 
     def _worker(self, key: CellKey, record: CellRecord) -> CellWorker:
         worker = CellWorker(Cell(record), self._parts, self._slots, self._receipt, self._status)
@@ -306,6 +315,12 @@ class CellEngine:
     def _judge(self) -> None:
         """Set the condition and the gauges."""
         cells = [worker.cell for worker in self._workers.values()]
+        dead = ["/".join(key) for key, task in self._tasks.items() if task.done() and not task.cancelling()]
+        if dead:
+            message = f"nothing works on {len(dead)} of {len(cells)} cells any more, {dead[0]} for one"
+            self._given.health.set(CONDITION, ok=False, code=WORKER_ENDED.code, message=message)
+            _count(self._given.metrics, cells)
+            return
         bad = [cell for cell in cells if cell.phase in {Phase.DEGRADED, Phase.REFUSED} or _stuck(cell)]
         first = f"{bad[0].record.namespace} is {bad[0].phase.value}" if bad else ""
         code = next((one.code for cell in bad for one in cell.refusals), "cell/not-healthy") if bad else ""

@@ -52,6 +52,12 @@ FOREIGN_OBJECT = define(
     "An object of that name exists and does not belong to this cell.",
     hint="Remove the object or rename the component; Cellward never takes over what it did not make.",
 )
+WORKER_ENDED = define(
+    "cell/worker-ended",
+    Internal,
+    "Nothing works on a cell any more.",
+    hint="Restart the agent and report this; what runs goes on running, but nothing of the cell is repaired.",
+)
 UNHEALTHY = define(
     "cell/not-healthy",
     Refused,

@@ -32,6 +32,7 @@ from agent.link.interfaces import CellReport, ReceiptFacts
 from cellward.documents.fields import parse_time
 from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
+from cellward.runtime.tasks import is_being_cancelled
 from cellward.wire.codec import DesiredItem
 
 _log = structlog.get_logger()
@@ -111,9 +112,9 @@ class CellWorker:
                 _log.warning("turn-interrupted", cell=self.cell.record.namespace, code=error.code, reason=error.message)
                 self._retry_later()
             except asyncio.CancelledError:
-                if _is_ending():
+                if is_being_cancelled():
                     raise
-                # Whoever waited for something that others cancelled is not cancelled itself; the group would not notice.
+                # What was waited for was cancelled, not this worker; passed on, its group would not notice the end.
                 _log.exception("turn-cancelled", cell=self.cell.record.namespace)
                 self._retry_later()
             except Exception as error:  # noqa: BLE001 - V16: one cell's fault must not end the process
@@ -391,11 +392,6 @@ class CellWorker:
         if report != self._reported:
             self._reported = report
             await self._on_status(report)
-
-
-def _is_ending() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _without_rollout(cell: Cell) -> CellRecord:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import grpc.aio
 
 from agent.link.errors import HUB_UNAVAILABLE
+from cellward.runtime.tasks import is_being_cancelled
 from cellward.wire import status
 
 
@@ -28,8 +29,7 @@ def hub_call(what: str) -> Iterator[None]:
     except grpc.aio.AioRpcError as error:
         raise status.error_of(error) from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_being_cancelled():
             raise
         raise HUB_UNAVAILABLE(f"the connection was closed during {what}") from error
     except grpc.aio.UsageError as error:

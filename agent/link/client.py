@@ -37,6 +37,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import Condition, HealthRegistry
+from cellward.runtime.tasks import is_being_cancelled
 from cellward.wire.codec import DesiredItem, facts_to_wire, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
 from cellward.wire.version import FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
@@ -469,7 +470,7 @@ async def _endless(part: Callable[[], Awaitable[None]], timer: Timer) -> None:
         try:
             await part()
         except asyncio.CancelledError:
-            if _is_ending():
+            if is_being_cancelled():
                 raise
             # Not ours: a task group would not even notice that this part is gone.
             _log.exception("link-part-cancelled", part=_name(part))
@@ -478,11 +479,6 @@ async def _endless(part: Callable[[], Awaitable[None]], timer: Timer) -> None:
         if timer.monotonic() - begun > LONG_RUN:
             backoff.reset()
         await timer.sleep(backoff.next())
-
-
-def _is_ending() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _name(part: Callable[[], Awaitable[None]]) -> str:

@@ -97,4 +97,3 @@ class HubContent:
         if total is None:
             raise CONTENT_BROKEN(f"{what}: the hub sent nothing", object=what)
         return total
-

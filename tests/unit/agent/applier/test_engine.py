@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.applier.fence import load_guards
+from agent.applier.worker import CellWorker
 from agent.audit.interfaces import Entry
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, ref_of
@@ -257,6 +258,41 @@ async def test_v13_a_receipt_that_could_not_be_made_durable_is_sent_at_the_next_
     assert receipt.accepted
     assert not full
     assert len(world.receipts) == 1
+
+
+async def test_v16_a_fetch_that_others_cancelled_does_not_end_the_cells_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task group takes a cancelled child for an ordinary end: that cell would never be repaired or narrowed again."""
+    fetch, lost = world.hub.fetch_digest, [1]
+
+    async def fetch_digest(digest: str, limit: int) -> bytes | None:
+        if lost:
+            lost.clear()
+            raise asyncio.CancelledError
+        return await fetch(digest, limit)
+
+    monkeypatch.setattr(world.hub, "fetch_digest", fetch_digest)
+    receipt = await world.deploy(cell_yaml(CELL), CELL)
+    assert receipt.accepted
+    assert not lost
+
+
+async def test_a_cell_nobody_works_on_any_more_is_an_alarm(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends a worker that nobody asked to end: the condition says so, and stays."""
+    await _deployed(world, kube)
+    assert _condition(world, "cells")
+
+    async def wait(_: CellWorker) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(CellWorker, "_wait", wait)
+    world.engine.reconsider()
+    world.engine.resync()
+    await world.until(lambda: not _condition(world, "cells"))
+    assert {one.code for one in world.health.get() if one.name == "cells"} == {"cell/worker-ended"}
 
 
 async def _settled(world: World) -> None:
