@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.audit.interfaces import Entry
 from agent.link import channels
 from agent.link.client import HANDOVER_TIMEOUT
 from agent.link.content import FETCH_TIMEOUT
@@ -84,7 +85,7 @@ class Scene:
 
     async def under_way(self, digest: str) -> asyncio.Task[bytes | None]:
         """Begin a fetch and a push of each kind, and return the fetch once all three are held at the hub."""
-        await self.agent.recorder.record("cell.apply", "Cell//a", "done")
+        await self.agent.recorder.record(Entry("cell.apply", "Cell//a", "done"))
         fetch = asyncio.create_task(self.agent.parts.content.fetch_digest(digest, 100))
         await until(lambda: self.stall.held >= {"content", "metrics", "audit"}, "three calls are under way")
         return fetch
