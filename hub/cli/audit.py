@@ -12,7 +12,7 @@ import typer
 
 from hub.cli import errors
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, say, show_list
+from hub.cli.output import Format, printable, say, show_data, show_list
 
 if TYPE_CHECKING:
     from hub.api import schemas
@@ -21,6 +21,9 @@ app = typer.Typer(no_args_is_help=True, help="The audit log.")
 
 #: Seconds between two looks of --follow.
 FOLLOW_SECONDS = 1.0
+_KEY_HINT = (
+    "Give --hub-key and --endorsed as base64 of SubjectPublicKeyInfo, or as a PEM file; see treeHeadKey of trust.yaml."
+)
 
 
 @app.command()
@@ -87,18 +90,26 @@ def verify(
     """Verify an export offline, with the stand-alone verifier; exit 1 when anything does not hold."""
     import base64
 
-    from auditverify.cli import main as verify_main
+    from auditverify.cli import verify as verify_export
+    from auditverify.signatures import Malformed
 
     place = local(home)
     if not hub_key and place.home.file("trust.yaml").exists():
         hub_key = base64.b64encode(place.home.trust().tree_head_spki).decode()
     if not hub_key:
         say("no key to compare with: this shows that the export is consistent, not whose it is")
-    words = [str(file), *(["--hub-key", hub_key] if hub_key else [])]
-    words += [word for key in endorsed or () for word in ("--endorsed", key)]
-    code = verify_main([*words, "--json"] if output is Format.json else words)
-    if code:
-        raise typer.Exit(code)
+    try:
+        report = verify_export(file, hub_key or None, endorsed or ())
+    except Malformed as error:
+        raise errors.BAD_OPTION(f"a key cannot be used: {error}", hint=_KEY_HINT) from error
+    if output is Format.table:
+        print(printable(report.to_text()))
+    elif output is Format.name:
+        print(printable(f"log/{report.log_origin}"))
+    else:
+        show_data(report.to_json(), output)
+    if not report.verified:
+        raise errors.NOT_VERIFIED(f"{file} does not hold: {report.problem_count} problems")
 
 
 def _show(items: list[schemas.AuditRecord], output: Format) -> None:

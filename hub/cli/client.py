@@ -6,7 +6,9 @@ Synchronous on purpose: a command asks a few things one after the other, and sta
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +30,10 @@ TIMEOUT = 30.0
 #: Largest answer read into memory.
 MAX_ANSWER = 64 * 1024**2
 _PIECE = 256 * 1024
+#: Longest token and address taken.
+MAX_TOKEN, MAX_SERVER = 4096, 300
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +45,48 @@ class Profile:
     token: str
 
 
-def parse_server(text: str) -> tuple[str, int]:
+def parse_server(text: str, source: str = "--server") -> tuple[str, int]:
     """Return host and port of ``https://host:port``; raises cli/bad-option. Plain HTTP would show the token."""
-    parts = urlsplit(text)
+    wrong = errors.BAD_OPTION(
+        f"{source}: {text[:MAX_SERVER]!r} is not https://host:port", hint="Give https://HOST or https://HOST:PORT."
+    )
+    if len(text) > MAX_SERVER or not text.isprintable() or " " in text:
+        raise wrong
     try:
-        port = parts.port or 443
+        parts = urlsplit(text)
+        port = 443 if parts.port is None else parts.port
+        host = _host(parts.hostname or "")
     except ValueError as error:
-        raise errors.BAD_OPTION(f"{text!r} is not https://host:port") from error
-    if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
-        raise errors.BAD_OPTION(f"{text!r} is not https://host:port")
-    return parts.hostname, port
+        raise wrong from error
+    if parts.scheme != "https" or not port or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise wrong
+    if parts.username is not None or parts.password is not None:
+        raise wrong
+    return host, port
+
+
+def _host(text: str) -> str:
+    """Return an address, or a name as it is looked up; raises ValueError."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        name = text if text.isascii() else text.encode("idna").decode("ascii")
+    if not _HOST.match(name.lower()) or len(name) > 253:
+        raise ValueError("neither a name nor an address")
+    return name
+
+
+def check_token(data: bytes, source: object, wrong: ErrorCode) -> str:
+    """Return a token that can stand in a header: one word of ASCII; raises ``wrong``, without showing the token."""
+    found = data.strip()
+    if not found:
+        raise wrong(f"{source} holds no token")
+    if len(found) > MAX_TOKEN or not all(0x21 <= byte <= 0x7E for byte in found):
+        raise wrong(
+            f"{source} holds something else than one API token",
+            hint="A token is one word of ASCII, as the hub or `cellward tokens create` made it.",
+        )
+    return found.decode("ascii")
 
 
 class Client:
@@ -122,7 +160,7 @@ class Client:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.load_verify_locations(cafile=str(self._profile.ca_file))
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             raise errors.BAD_FILE(f"{self._profile.ca_file} cannot be used as CA: {_reason(error)}") from error
         return context
 
@@ -137,7 +175,7 @@ def error_of(status: int, data: bytes, target: str) -> CellwardError:
     """Return the error of a problem: the very code when this CLI knows it, otherwise one of cli/hub-*."""
     try:
         problem = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = None
     if not isinstance(problem, dict) or "code" not in problem:
         return errors.BAD_ANSWER(f"{target} answered with status {status}, which is not an answer of a hub")

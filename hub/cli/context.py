@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,9 +15,9 @@ from typing import Annotated, ParamSpec
 import typer
 
 from cellward.errors import CellwardError
+from hub.cli import errors
 from hub.cli.client import Client
-from hub.cli.errors import FOREIGN_HUB
-from hub.cli.home import Home, Trust, default_home
+from hub.cli.home import Home, Trust, default_home, shown
 from hub.cli.output import Format, say
 
 _P = ParamSpec("_P")
@@ -49,7 +50,7 @@ class Local:
         client = self.client()
         realm = client.get("/trust", schemas.Trust).realm
         if realm != trust.realm:
-            raise FOREIGN_HUB(f"the hub serves realm {realm or '(none)'}, trust.yaml names {trust.realm}")
+            raise errors.FOREIGN_HUB(f"the hub serves realm {realm or '(none)'}, trust.yaml names {trust.realm}")
         return client
 
 
@@ -70,15 +71,32 @@ def command(function: Callable[_P, None]) -> Callable[_P, None]:
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             function(*args, **kwargs)
-        except CellwardError as error:
-            show_error(error)
-            raise typer.Exit(error.exit_code) from error
+        except (typer.Exit, typer.Abort):
+            raise
         except BrokenPipeError:
             # The reader has seen enough, as with `| head`; keep the interpreter from complaining at its end.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
             raise typer.Exit(0) from None
+        except Exception as error:
+            known = _as_told(error)
+            show_error(known)
+            raise typer.Exit(known.exit_code) from error
 
     return wrapped
+
+
+def _as_told(error: Exception) -> CellwardError:
+    """What a person is told of it; a traceback only with CELLWARD_DEBUG."""
+    if isinstance(error, CellwardError):
+        return error
+    if os.environ.get("CELLWARD_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, OSError):
+        named = shown(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "input or output"
+        return errors.BAD_FILE(f"{named}: {error.strerror or type(error).__name__}")
+    if isinstance(error, UnicodeError):
+        return errors.BAD_OPTION("what was given is not text in UTF-8")
+    return errors.INTERNAL(f"an unexpected {type(error).__name__}")
 
 
 def show_error(error: CellwardError) -> None:

@@ -24,6 +24,12 @@ NO_PASSPHRASE = define(
     "The local keys are encrypted and no passphrase was given.",
     hint="Give --passphrase-file, set CELLWARD_PASSPHRASE_FILE or CELLWARD_PASSPHRASE, or run it in a terminal.",
 )
+INTERNAL = define(
+    "cli/internal",
+    Internal,
+    "The command made a mistake.",
+    hint="Set CELLWARD_DEBUG=1 to see where, and report it with what you typed.",
+)
 MISSING_KEY = define(
     "cli/missing-key",
     NotFound,
@@ -90,6 +96,12 @@ CELL_REFUSED = define(
     Refused,
     "A cluster refused the cell.",
     hint="Follow the next step named with the refusal.",
+)
+NOT_VERIFIED = define(
+    "cli/not-verified",
+    Conflict,
+    "The audit export does not hold.",
+    hint="Keep the file, export again, and ask whoever runs the hub about each problem named.",
 )
 EXISTS = define(
     "cli/exists",

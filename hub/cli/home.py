@@ -15,11 +15,12 @@ from typing import Any
 
 from cellward.runtime.files import write_atomic
 from hub.cli import errors
-from hub.cli.client import Profile
+from hub.cli.client import Profile, check_token, parse_server
 
 #: Keys of an installation, by what they sign.
 KEY_NAMES = ("root", "policy", "keyring", "publisher", "author")
 _MAX_FILE = 4 * 1024**2
+_MAX_SHOWN = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,16 @@ class Home:
         data = self._read(name)
         try:
             return json.loads(data) if data is not None else None
-        except ValueError as error:
-            raise errors.BAD_FILE(f"{self.path / name} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise errors.BAD_FILE(f"{self.path / name} is not JSON: {str(error)[:200]}") from error
+
+    def read_counts(self, name: str) -> dict[str, int]:
+        """Read a JSON map of whole numbers, empty when there is none; raises cli/bad-file."""
+        found = self.read_json(name)
+        found = {} if found is None else found
+        if not isinstance(found, dict) or not all(type(number) is int for number in found.values()):
+            raise errors.BAD_FILE(f"{self.path / name} is not a map of whole numbers")
+        return found
 
     def write_json(self, name: str, value: object) -> None:
         """Write a JSON file."""
@@ -92,10 +101,16 @@ class Home:
     def profile(self) -> Profile:
         """The hub logged in to, with the environment (CELLWARD_SERVER, CELLWARD_TOKEN) on top."""
         config = self.read_yaml("config.yaml") or {}
-        server = os.environ.get("CELLWARD_SERVER") or str(config.get("server", ""))
-        token = os.environ.get("CELLWARD_TOKEN") or (self._read("token") or b"").decode("ascii", "replace").strip()
-        if not server or not token:
+        named = os.environ.get("CELLWARD_SERVER", "")
+        server = named or str(config.get("server", ""))
+        given, kept = os.environ.get("CELLWARD_TOKEN"), self._read("token")
+        if not server or not (given or kept):
             raise errors.NOT_LOGGED_IN(f"{self.path} has no server and token")
+        parse_server(server, "CELLWARD_SERVER" if named else str(self.path / "config.yaml"))
+        if given:
+            token = check_token(os.fsencode(given), "CELLWARD_TOKEN", errors.BAD_OPTION)
+        else:
+            token = check_token(kept or b"", self.path / "token", errors.BAD_FILE)
         return Profile(server, self.path / "hub-ca.pem", token)
 
     def trust(self) -> Trust:
@@ -121,13 +136,21 @@ class Home:
         return read_file(self.path / name) if (self.path / name).exists() else None
 
 
+def shown(path: object) -> str:
+    """Return a path for a message, cut where nobody would read on."""
+    text = str(path)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
 def read_file(path: Path, limit: int = _MAX_FILE) -> bytes:
     """Read a file of bounded size; raises cli/bad-file."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise errors.BAD_FILE(f"{path} cannot be read: {error.strerror}", file=path) from error
+        raise errors.BAD_FILE(f"{shown(path)} cannot be read: {error.strerror}", file=path) from error
+    except ValueError as error:
+        raise errors.BAD_FILE(f"{shown(path)} is not a name of a file", file=path) from error
     if len(data) > limit:
         raise errors.BAD_FILE(f"{path} is larger than {limit} bytes", file=path)
     return data

@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
-from hub.cli import apply, audit, cells, check, clusters, delete, policy, setup, status
+from hub.cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status
+from hub.cli.context import show_error
+from hub.cli.output import say
+
+
+class _Group(TyperGroup):
+    """Tells what cannot be understood as everything else is told: a code, and what to do next (V15)."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Parse and run."""
+
+        def run() -> Any:
+            return super(_Group, self).main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+
+        if not standalone_mode:
+            return run()
+        try:
+            code = run()
+        except typer.Abort:
+            say("aborted")
+            code = 1
+        except TyperException as error:
+            code = error.exit_code
+            # Without a text the help was shown.
+            if text := error.format_message():
+                context = getattr(error, "ctx", None)
+                path = context.command_path if context is not None else "cellward"
+                show_error(errors.BAD_OPTION(text, hint=f"See `{path} --help`."))
+        sys.exit(code if isinstance(code, int) else 0)
+
 
 app = typer.Typer(
     name="cellward",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Govern cells on many clusters; what widens anything is signed here, with keys the hub never sees.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hub.cli import errors
-from hub.cli.client import Client, Profile, parse_server
+from hub.cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from hub.cli.context import DEFAULT_HOME, HomeOption, PassphraseOption, command, local, now
 from hub.cli.home import KEY_NAMES, Home, Trust, read_file
 from hub.cli.output import say
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 AUTHOR_LIFE = timedelta(days=365)
 #: Kinds an author signs.
 AUTHOR_KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
-_MAX_TOKEN = 4096
 
 
 @command
@@ -40,13 +39,15 @@ def login(
     from hub.api import schemas
 
     parse_server(server)
-    token = (sys.stdin.buffer.read(_MAX_TOKEN) if str(token_file) == "-" else read_file(token_file, _MAX_TOKEN)).strip()
+    stdin = str(token_file) == "-"
+    data = sys.stdin.buffer.read(MAX_TOKEN + 2) if stdin else read_file(token_file, MAX_TOKEN + 2)
+    token = check_token(data, "standard input" if stdin else token_file, errors.BAD_FILE)
     ca_pem = read_file(ca_file)
-    who = Client(Profile(server, ca_file, token.decode("ascii", "replace"))).get("/whoami", schemas.WhoAmI)
+    who = Client(Profile(server, ca_file, token)).get("/whoami", schemas.WhoAmI)
     place = Home(home)
     place.create()
     place.write("hub-ca.pem", ca_pem, 0o644)
-    place.write("token", token + b"\n")
+    place.write("token", token.encode() + b"\n")
     place.write("config.yaml", f"server: {server}\n".encode())
     say(f"logged in to {server} as {who.subject} ({who.role})")
 
@@ -69,7 +70,7 @@ def init(
         hub = client.get("/trust", schemas.Trust)
         if hub.realm:
             raise errors.FOREIGN_HUB(f"this hub already serves realm {hub.realm}, and its root is not in {home}")
-        _make(place.home, hub, _passphrase(passphrase_file, none=no_passphrase), owner or getpass.getuser())
+        _make(place.home, hub, _passphrase(passphrase_file, none=no_passphrase), owner or _user())
     trust = place.home.trust()
     root = read_file(trust.root_file)
     adopted = client.post("/trust/root", schemas.RootAdoption(root=root), schemas.Trust)
@@ -80,6 +81,13 @@ def init(
     if trust.evaluation:
         say("evaluation: the keys are not encrypted, and one person holds all of them")
     say("next: cellward policy publish DIR")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise errors.BAD_OPTION("this machine has no name for its user", hint="Give --owner.") from error
 
 
 def _passphrase(file: Path | None, *, none: bool) -> bytes | None:

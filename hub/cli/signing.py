@@ -32,17 +32,16 @@ def sign(document: Document, signer: Ed25519Signer) -> Envelope:
 
 def next_sequence(home: Home, known: KnownDocuments, key: Key) -> int:
     """One more than the highest verified sequence of the hub, and than the highest signed here."""
-    kept = home.read_json("sequences.json") or {}
-    local_floor = kept.get("/".join(key), 0) if isinstance(kept, dict) else 0
-    return max(known.sequence(*key), int(local_floor)) + 1
+    kept = home.read_counts("sequences.json").get("/".join(key), 0)
+    return max(known.sequence(*key), kept) + 1
 
 
 def remember_sequences(home: Home, sequences: Mapping[Key, int]) -> None:
     """Raise the local floors."""
-    kept = home.read_json("sequences.json") or {}
+    kept = home.read_counts("sequences.json")
     for key, sequence in sequences.items():
         name = "/".join(key)
-        kept[name] = max(int(kept.get(name, 0)), sequence)
+        kept[name] = max(kept.get(name, 0), sequence)
     home.write_json("sequences.json", kept)
 
 

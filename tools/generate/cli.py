@@ -40,6 +40,8 @@ def page(out: Path) -> None:
             (code("CELLWARD_TOKEN"), "another API token than the one logged in with"),
             (code("CELLWARD_PASSPHRASE_FILE"), "as `--passphrase-file`"),
             (code("CELLWARD_PASSPHRASE"), "the passphrase itself"),
+            (code("CELLWARD_OPA"), "as `--opa`"),
+            (code("CELLWARD_DEBUG"), "not empty: a traceback for a mistake of the command itself"),
         ),
     )
     for name, command in commands:

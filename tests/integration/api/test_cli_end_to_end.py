@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+import yaml
 from typer.testing import CliRunner, Result
 
 from agent.settings import load_settings
@@ -431,4 +432,25 @@ async def test_export_verifies_offline_and_a_changed_byte_shows(installed: Cli, 
     raw[-3] ^= 1
     lines[2] = json.dumps({**body, "record": base64.b64encode(bytes(raw)).decode()})
     file.write_text("\n".join(lines) + "\n")
-    await installed("audit", "verify", str(file), code=1)
+    broken = await installed("audit", "verify", str(file), code=1)
+    assert "NOT VERIFIED" in broken.stdout
+    assert "[cli/not-verified]\n  next: " in broken.stderr
+    assert json.loads((await installed("audit", "verify", str(file), "-o", "json", code=1)).stdout)["verified"] is False
+
+
+async def test_verification_is_printed_in_every_format(installed: Cli, tmp_path: Path) -> None:
+    """The report is data, on stdout and in the format asked for; what cannot be read is told on stderr with a code."""
+    file = tmp_path / "export.ndjson"
+    await installed("audit", "export", str(file))
+    table = (await installed("audit", "verify", str(file))).stdout
+    assert table.endswith("VERIFIED\n")
+    as_json = json.loads((await installed("audit", "verify", str(file), "-o", "json")).stdout)
+    as_yaml = yaml.safe_load((await installed("audit", "verify", str(file), "-o", "yaml")).stdout)
+    assert as_json == as_yaml
+    assert as_json["verified"] is True
+    name = (await installed("audit", "verify", str(file), "-o", "name")).stdout
+    assert name == f"log/{as_json['logOrigin']}\n"
+    for words, code in (([str(tmp_path / "none")], "cli/bad-file"), ([str(file), "--hub-key", "?"], "cli/bad-option")):
+        refused = await installed("audit", "verify", *words, code=2)
+        assert refused.stdout == ""
+        assert f"[{code}]\n  next: " in refused.stderr

@@ -442,9 +442,39 @@ def test_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([str(good), "--hub-key", base64.b64encode(OTHER_SPKI).decode()]) == 1
     assert main([str(bad)]) == 1
     assert "NOT VERIFIED" in capsys.readouterr().out
-    assert main([str(tmp_path / "none")]) == 2
-    assert main([str(good), "--hub-key", "?"]) == 2
-    assert main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["/nowhere/none"], "auditverify/bad-file"),
+        (["/"], "auditverify/bad-file"),
+        (["x" * 300], "auditverify/bad-file"),
+        (["GOOD", "--hub-key", "?"], "auditverify/bad-key"),
+        (["GOOD", "--hub-key", "bm9uc2Vuc2U="], "auditverify/bad-key"),
+        (["GOOD", "--endorsed", "a\0b"], "auditverify/bad-key"),
+        ([], "auditverify/usage"),
+        (["GOOD", "--bogus"], "auditverify/usage"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_told_on_stderr_with_a_next_step(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: str
+) -> None:
+    """V15, V16: exit code 2, nothing where a program reads the report, a code and what to do on stderr."""
+    (tmp_path / "good.ndjson").write_bytes(exported.data)
+    assert main([str(tmp_path / "good.ndjson") if word == "GOOD" else word for word in words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"[{code}]\n  next: " in said.err
+
+
+def test_help_names_the_command_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage line can be copied, and says what the exit codes mean."""
+    assert main(["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("usage: python -m auditverify [-h] [--hub-key KEY] [--endorsed KEY] [--json] EXPORT")
+    assert "exit codes: 0 " in said
 
 
 def test_bad_key_is_the_callers_mistake(exported: Exported, tmp_path: Path) -> None:
