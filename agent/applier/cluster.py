@@ -23,7 +23,7 @@ from agent.applier.errors import (
 from agent.applier.identity import CellIdentity
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
-from agent.applier.ownership import applied_by, flexible_paths, managers_of, strip
+from agent.applier.ownership import applied_by, as_scaled, flexible_paths, managers_of, strip
 from agent.isolation.driver import AGENT_MANAGER
 from agent.isolation.interfaces import IsolationDriver
 from agent.kube.errors import KUBE_CONFLICT, KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
@@ -99,14 +99,20 @@ class CellCluster:
             (live,) = await self._driver.apply([owned.manifest])
             return self.seen(record, owned, live)
         try:
+            manifest = await self._as_scaled(record, owned)
             live = await self.kube.apply(
-                owned.manifest, manager=who.manager_of(owned.role), force=force, as_user=who.user_of(owned.role)
+                manifest, manager=who.manager_of(owned.role), force=force, as_user=who.user_of(owned.role)
             )
         except CellwardError as error:
             if error.code == KUBE_CONFLICT.code:
                 raise _foreign(owned.ref, error.details.get("managers", "")) from error
             raise
         return self.seen(record, owned, live)
+
+    async def _as_scaled(self, record: CellRecord, owned: OwnedObject) -> JSONObject:
+        flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
+        live = await self.look(owned.ref) if flexible else None
+        return owned.manifest if live is None else as_scaled(owned.manifest, live, flexible)
 
     def seen(self, record: CellRecord, owned: OwnedObject, live: JSONObject) -> OwnedObject:
         """Return the object with uid and baseline of what the API server answered."""

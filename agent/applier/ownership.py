@@ -8,6 +8,7 @@ comparing the whole object with its baseline, what the API server made of the re
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -65,6 +66,22 @@ def flexible_paths(manifests: Sequence[Mapping[str, Any]], target: Mapping[str, 
         if (scaled["kind"], scaled["name"]) == (target["kind"], target["metadata"]["name"]):
             return AUTOSCALED
     return ()
+
+
+def as_scaled(manifest: JSONObject, live: Mapping[str, Any], flexible: Sequence[Path]) -> JSONObject:
+    """Return a manifest with its flexible fields as they are on the live object.
+
+    A forced apply of what the release says would set an autoscaled workload back at every release and every repair; to
+    leave the field out would set it to its default where nobody has scaled yet.
+    """
+    scaled = copy.deepcopy(manifest) if flexible else manifest
+    for *parents, last in flexible:
+        source, target = live, scaled
+        for name in parents:
+            source, target = source.get(name) or {}, target.get(name) or {}
+        if last in source and last in target:
+            target[last] = source[last]
+    return scaled
 
 
 def strip(obj: Mapping[str, Any], flexible: Sequence[Path] = ()) -> JSONObject:

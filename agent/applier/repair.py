@@ -14,7 +14,7 @@ from typing import Final
 from agent.applier.cluster import CellCluster
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
-from agent.applier.ownership import Path, drift_of, flexible_paths, managers_of, restore, strip, takeover
+from agent.applier.ownership import Path, as_scaled, drift_of, flexible_paths, managers_of, restore, strip, takeover
 from agent.kube.errors import KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.errors import CellwardError
@@ -124,7 +124,10 @@ class Repairer:
         if operations:
             await self._patch(record, owned, operations)
         return await self._cluster.kube.apply(
-            owned.manifest, manager=who.manager_of(owned.role), force=True, as_user=who.user_of(owned.role)
+            as_scaled(owned.manifest, live, flexible),
+            manager=who.manager_of(owned.role),
+            force=True,
+            as_user=who.user_of(owned.role),
         )
 
     async def _patch(self, record: CellRecord, owned: OwnedObject, operations: list[JSONObject]) -> JSONObject:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.applier.ownership import strip
-from tests.fakes.applier_world import World, cell_yaml
+from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_USER
 
@@ -175,3 +175,38 @@ async def test_v1_restart_repairs_without_hub_and_policy(world: World, admin: Ap
 
     await world.restart_without_anything(meanwhile)
     await world.until(lambda: admin.get(service).ok and _comparable(admin.get(deployment).body) == _comparable(before))
+
+
+_AUTOSCALED = """\
+    scaling:
+      type: manifests
+      manifests:
+        - apiVersion: autoscaling/v2
+          kind: HorizontalPodAutoscaler
+          metadata: {name: web}
+          spec:
+            minReplicas: 1
+            maxReplicas: 10
+            scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+            metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}}]
+"""
+
+
+async def test_an_autoscaled_workload_keeps_its_size(world: World, admin: ApiClient, cell: str) -> None:
+    """Neither a repair nor a release takes back what an autoscaler of the release itself decided."""
+    path, target = _path(cell, "deployments", "web"), _manifest(cell, "Deployment", "web", "apps/v1")
+    components = service_yaml(replicas=2) + _AUTOSCALED
+    assert (await world.deploy(cell_yaml(cell, "1.0.0", components), cell)).accepted
+    assert admin.get(target).body["spec"]["replicas"] == 2
+    scaled = admin.request(
+        "PATCH", f"{path}/scale", {"spec": {"replicas": 7}}, content_type="application/merge-patch+json"
+    )
+    assert scaled.ok, scaled.message
+    _patch(admin, path, {"op": "add", "path": "/metadata/labels/evil", "value": "1"})
+    await world.until(lambda: "evil" not in admin.get(target).body["metadata"]["labels"])
+    assert admin.get(target).body["spec"]["replicas"] == 7
+    newer = cell_yaml(cell, "1.1.0", service_yaml(image="registry.example/web:2", replicas=2) + _AUTOSCALED)
+    assert (await world.deploy(newer, cell)).accepted
+    live = admin.get(target).body["spec"]
+    assert live["template"]["spec"]["containers"][0]["image"] == "registry.example/web:2"
+    assert live["replicas"] == 7
