@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from ssl import SSLContext
 
 import structlog
 from aiohttp import web
@@ -21,7 +22,6 @@ from prometheus_client import CollectorRegistry
 
 from cellward.audit.vkey import format_vkey
 from cellward.documents.dsse import Ed25519Signer
-from cellward.identity import contexts
 from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.files import write_atomic
@@ -30,6 +30,7 @@ from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 from hub.api.app import make_api_app
 from hub.api.auth import hash_token, new_token
+from hub.api.certificate import ApiCertificate
 from hub.api.interfaces import HubFacts as ApiFacts
 from hub.api.interfaces import Services
 from hub.audit.port import AuditIngest
@@ -49,13 +50,14 @@ from hub.ports import BearerTokens, Content, Directory, Enrolment, PolicyPositio
 from hub.settings import HubSettings
 from hub.store.interfaces import Store
 from hub.store.sql.store import open_store
+from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.interfaces import SyncPorts
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts as LinkFacts
 from hub.sync.tls import RotatingLeaf
 
 _log = structlog.get_logger()
-#: Seconds between two refreshes of the hub's own gauges and of the API's certificate.
+#: Seconds between two refreshes of the hub's own gauges.
 _HOUSEKEEPING = 5.0
 
 
@@ -105,11 +107,13 @@ class Hub:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; raises what the first failing part raised."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_serving(self, stop))
+            certificate = ApiCertificate(lambda: self.leaf.leaf, self.health)
+            await stack.enter_async_context(_serving(self, certificate))
             tasks = [
                 Task("store-watch", self.store.watch),
                 Task("timestamp", lambda: self.policy.run(stop)),
                 Task("housekeeping", lambda: _housekeeping(self, stop)),
+                Task("api-certificate", lambda: certificate.follow(stop)),
                 Task("enrolment", lambda: self.enrolment_server.serve(stop)),
                 Task("link", lambda: self.link_server.serve(stop, grace=self.settings.drain_seconds)),
             ]
@@ -252,40 +256,31 @@ def _services(hub: Hub) -> Services:
 
 
 @asynccontextmanager
-async def _serving(hub: Hub, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Open the two HTTP listeners; the API's certificate follows the hub's leaf."""
+async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]:
+    """Open the two HTTP listeners."""
     api = web.AppRunner(make_api_app(_services(hub)), access_log=None)
     metrics = web.AppRunner(
         make_metrics_app(hub.registry, hub.fleet_metrics, FactsCollector(lambda: hub.gauges)), access_log=None
     )
-    leaf = hub.leaf.leaf
-    context = contexts.server_context(leaf.chain_pem, leaf.key_pem)
-    shown = leaf
-
-    async def follow_leaf() -> None:
-        nonlocal shown
-        while not stop.is_set():
-            await asyncio.sleep(_HOUSEKEEPING)
-            if hub.leaf.leaf is not shown:
-                shown = hub.leaf.leaf
-                contexts.load_leaf(context, shown.chain_pem, shown.key_pem)
-
-    follower = asyncio.create_task(follow_leaf(), name="api-certificate")
     try:
         await api.setup()
-        host, port = _split(hub.settings.listen.api)
-        await web.TCPSite(api, host, port, ssl_context=context).start()
+        await _listen(api, hub.settings.listen.api, certificate.context)
         if hub.settings.listen.metrics:
             await metrics.setup()
-            host, port = _split(hub.settings.listen.metrics)
-            await web.TCPSite(metrics, host, port).start()
+            await _listen(metrics, hub.settings.listen.metrics)
         _log.info("hub-ready", address=hub.settings.api_address)
         yield
     finally:
-        follower.cancel()
-        await asyncio.gather(follower, return_exceptions=True)
         await api.cleanup()
         await metrics.cleanup()
+
+
+async def _listen(runner: web.AppRunner, address: str, context: SSLContext | None = None) -> None:
+    host, port = _split(address)
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+    except OSError as error:
+        raise CANNOT_LISTEN(f"{address} cannot be listened on", address=address) from error
 
 
 async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
@@ -320,7 +315,8 @@ async def _first_admin(hub: Hub) -> None:
     if not path.exists():
         write_atomic(path, f"{new_token()}\n".encode())
         _log.info("admin-token-made", file=str(path))
-    await hub.store.api_tokens.put(hash_token(path.read_text().strip()), "bootstrap-admin", "admin")
+    # The file is the whole truth: whoever replaces or removes it takes the old token out of force.
+    await hub.store.api_tokens.put_only(hash_token(path.read_text().strip()), "bootstrap-admin", "admin")
 
 
 def _passphrase(settings: HubSettings) -> bytes:

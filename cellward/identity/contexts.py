@@ -22,7 +22,16 @@ def server_context(chain_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
 
 
 def load_leaf(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
-    """Put a leaf and its key into a live context; new connections use it. Raises identity/bad-certificate."""
+    """Put a leaf and its key into a live context; new connections use it.
+
+    Raises identity/bad-certificate, and then the context is as it was.
+    """
+    # OpenSSL takes the chain before it looks at the key, so a pair that does not fit is tried where it breaks nothing.
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), chain_pem, key_pem)
+    _load(context, chain_pem, key_pem)
+
+
+def _load(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
     descriptor = os.memfd_create("cellward-leaf", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:

@@ -125,6 +125,12 @@ async def _audited(route: Route, call: Call) -> web.StreamResponse:
         decision = "deny" if isinstance(error, Denied | Refused) else "failed"
         await _record(route, call, decision, code=error.code, reason=error.message)
         raise
+    except Exception as error:
+        # Whatever it was, something was tried; its text stays in the log.
+        known = error_of(error, call.request.path) if isinstance(error, web.HTTPException) else None
+        known = known or INTERNAL("the hub made a mistake")
+        await _record(route, call, "failed", code=known.code, reason=known.message)
+        raise
     await _record(route, call, "done")
     return _respond(route, answer)
 

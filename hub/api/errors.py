@@ -58,6 +58,12 @@ BAD_CURSOR = define(
     "The cursor is not one this hub gave out.",
     hint="Start again without a cursor.",
 )
+NOT_SHOWN = define(
+    "api/certificate-not-shown",
+    Internal,
+    "The API still shows its old certificate, because the new one cannot be loaded.",
+    hint="It is tried again; the hub's log has the cause. Restart the hub before the old one expires.",
+)
 INTERNAL = define(
     "api/internal",
     Internal,

@@ -252,6 +252,9 @@ class TufRepository:
                 await self.renew_if_due()
             except CellwardError as error:
                 _log.warning("timestamp-renewal-failed", code=error.code, reason=error.message)
+            except Exception:  # noqa: BLE001 - logged whole and tried again
+                # V16: the timestamp has hours left, and the hub has other things to do.
+                _log.exception("timestamp-renewal-failed")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RENEW_INTERVAL)
 

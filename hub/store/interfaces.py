@@ -494,6 +494,10 @@ class ApiTokenStore(Protocol):
         """Keep or replace a token."""
         ...
 
+    async def put_only(self, token_hash: str, subject: str, role: str) -> None:
+        """Keep a token that does not expire, and drop every other one of its subject, in one transaction."""
+        ...
+
     async def get(self, token_hash: str) -> ApiTokenRow | None:
         """Return a token, expired or not."""
         ...

@@ -82,6 +82,12 @@ BAD_OFFSET = define(
     "The offset asked for lies behind the end of the content.",
     hint="Ask again from offset 0.",
 )
+CANNOT_LISTEN = define(
+    "link/cannot-listen",
+    Unavailable,
+    "The hub cannot listen on an address of its settings.",
+    hint="Look for another process on that port, for example a second hub, and for an address this machine lacks.",
+)
 UNEXPECTED = define(
     "link/unexpected",
     Internal,

@@ -26,6 +26,7 @@ from cellward.wire.v1 import (
 from hub.authority.interfaces import AuditSink
 from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
+from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, unobserved
 from hub.sync.interfaces import SyncPorts
@@ -176,7 +177,14 @@ def _methods(file: FileDescriptor) -> list[str]:
 
 def _bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials) -> Listener:
     shown = f"[{host}]" if ":" in host else host
-    return Listener(server, host, server.add_secure_port(f"{shown}:{port}", credentials))
+    try:
+        bound = server.add_secure_port(f"{shown}:{port}", credentials)
+    except RuntimeError:
+        # All gRPC tells: it could not bind.
+        bound = 0
+    if not bound:
+        raise CANNOT_LISTEN(f"{shown}:{port} cannot be listened on", address=f"{shown}:{port}")
+    return Listener(server, host, bound)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

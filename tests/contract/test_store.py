@@ -600,6 +600,16 @@ class TestSmall:
         assert await store.api_tokens.get("h") == ApiTokenRow("h", "alice", "viewer", None)
         assert await store.api_tokens.get("") is None
 
+    async def test_the_only_token_of_a_subject(self, store: Store) -> None:
+        """The others of the subject go in the same transaction; other subjects keep theirs."""
+        await store.api_tokens.put("old", "root", "admin", NOW)
+        await store.api_tokens.put("h", "alice", "admin")
+        await store.api_tokens.put_only("new", "root", "admin")
+        await store.api_tokens.put_only("new", "root", "admin")
+        assert await store.api_tokens.get("old") is None
+        assert await store.api_tokens.get("new") == ApiTokenRow("new", "root", "admin", None)
+        assert await store.api_tokens.get("h") is not None
+
     async def test_meta_put_if_absent_has_one_winner(self, store: Store) -> None:
         """Everybody who asks at once gets the same value, and it is the stored one."""
         values = await asyncio.gather(*(store.meta.put_if_absent("k", b"%d" % n) for n in range(10)))

@@ -414,6 +414,10 @@ class MemoryApiTokens:
     async def put(self, token_hash: str, subject: str, role: str, expires_at: datetime | None = None) -> None:
         self._rows[token_hash] = ApiTokenRow(token_hash, subject, role, expires_at)
 
+    async def put_only(self, token_hash: str, subject: str, role: str) -> None:
+        self._rows = {key: row for key, row in self._rows.items() if row.subject != subject}
+        self._rows[token_hash] = ApiTokenRow(token_hash, subject, role)
+
     async def get(self, token_hash: str) -> ApiTokenRow | None:
         return self._rows.get(token_hash)
 

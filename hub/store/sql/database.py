@@ -12,17 +12,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from hub.store.changes import ChangeBus
 from hub.store.errors import UNAVAILABLE
 from hub.store.sql import dialect
 
 T = TypeVar("T")
+_log = structlog.get_logger()
 #: Readers at once; SQLite readers never wait for the writer.
 READERS = 4
 
@@ -79,12 +82,25 @@ class Database:
     async def watch(self, seconds: float) -> None:
         """Wake every subscriber when another process has committed (ADR 0004); runs until cancelled."""
         seen: int | None = None
+        missed = False
         while True:
-            version = await self._version()
-            if seen is not None and version != seen:
-                self.changes.notify_all()
-            seen = version
+            try:
+                version = await self._version()
+            except CellwardError as error:
+                # A store that does not answer now may answer later; whatever was committed meanwhile was not seen.
+                if not missed:
+                    _log.warning("store-watch-failed", code=error.code, reason=error.message)
+                missed = True
+            else:
+                if missed or (seen is not None and version != seen):
+                    self.changes.notify_all()
+                seen, missed = version, False
             await asyncio.sleep(seconds)
+
+    async def prepare(self) -> None:
+        """Do what must be done to the file before an engine opens it; raises what opening raises."""
+        if self.dialect == dialect.SQLITE:
+            await asyncio.to_thread(dialect.use_wal, Path(str(self._writer.url.database)))
 
     async def close(self) -> None:
         """Let running transactions finish, then close every connection."""
@@ -103,6 +119,8 @@ class Database:
                 raise
             except DBAPIError as error:
                 raise dialect.translate(error) from error
+            except PoolTimeoutError as error:
+                raise UNAVAILABLE("every connection of the database is in use") from error
         self.changes.notify(transaction.topics)
         return result
 
@@ -110,9 +128,14 @@ class Database:
         if self.dialect != dialect.SQLITE:
             return 0
         # The writer's connection, because its own commits must not count.
-        async with self._turn, self._writer.connect() as connection:
-            await connection.execution_options(**{dialect.BEGIN_OPTION: "none"})
-            return await dialect.data_version(connection)
+        try:
+            async with self._turn, self._writer.connect() as connection:
+                await connection.execution_options(**{dialect.BEGIN_OPTION: "none"})
+                return await dialect.data_version(connection)
+        except DBAPIError as error:
+            raise dialect.translate(error) from error
+        except PoolTimeoutError as error:
+            raise UNAVAILABLE("every connection of the database is in use") from error
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)

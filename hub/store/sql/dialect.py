@@ -7,6 +7,7 @@ deferred transaction that becomes a writer may fail at once with "locked", so wr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -41,7 +42,6 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         if writer:
-            _switch_to_wal(cursor)
             cursor.execute("PRAGMA synchronous=FULL")
         else:
             cursor.execute("PRAGMA query_only=ON")
@@ -54,6 +54,19 @@ def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
+
+
+def use_wal(file: Path) -> None:
+    """Make the file a database in WAL mode, which it stays; blocking, so not on the event loop.
+
+    SQLite does not honour busy_timeout for this one change, so two processes that open a new file wait for each other
+    here. Raises store/unavailable, store/damaged, store/full.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_MS / 1000)) as connection:
+            _switch_to_wal(connection)
+    except sqlite3.Error as error:
+        raise _meaning(error) from error
 
 
 def check_place(file: Path) -> None:
@@ -107,19 +120,22 @@ async def insert_many(
 
 def translate(error: DBAPIError) -> CellwardError:
     """Return what a database error means to the rooms."""
-    text = str(error.orig).lower()
+    return _meaning(error.orig)
+
+
+def _meaning(error: BaseException | None) -> CellwardError:
+    text = str(error).lower()
     if any(part in text for part in _FULL):
         return FULL("the database has no room left")
     if any(part in text for part in _DAMAGED):
         return DAMAGED("the database file is damaged")
-    return UNAVAILABLE(f"the database does not answer: {type(error.orig).__name__}")
+    return UNAVAILABLE(f"the database does not answer: {type(error).__name__}")
 
 
-def _switch_to_wal(cursor: Any) -> None:
-    """Switch the journal; SQLite does not honour busy_timeout for this one, so two processes that open wait here."""
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
     for last in (*[False] * 200, True):
         try:
-            cursor.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
             if last or "locked" not in str(error):
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from hub.store.interfaces import ApiTokenRow
 from hub.store.sql.database import Database, Transaction
@@ -24,6 +24,18 @@ class SqlApiTokens:
         fields = ("subject", "role", "expires_at")
 
         async def job(tx: Transaction) -> None:
+            await tx.connection.execute(upsert(self._db.dialect, api_tokens, ("token_hash",), update=fields), values)
+
+        await self._db.write(job)
+
+    async def put_only(self, token_hash: str, subject: str, role: str) -> None:
+        """Keep a token and drop the others of its subject."""
+        values = {"token_hash": token_hash, "subject": subject, "role": role, "expires_at": None}
+        fields = ("subject", "role", "expires_at")
+
+        async def job(tx: Transaction) -> None:
+            others = (api_tokens.c.subject == subject) & (api_tokens.c.token_hash != token_hash)
+            await tx.connection.execute(delete(api_tokens).where(others))
             await tx.connection.execute(upsert(self._db.dialect, api_tokens, ("token_hash",), update=fields), values)
 
         await self._db.write(job)

@@ -77,6 +77,7 @@ async def open_store(url: str, clock: Clock | None = None) -> SqlStore:
         await tx.connection.run_sync(upgrade)
 
     try:
+        await database.prepare()
         await database.write(migrate)
         epoch = await SqlMeta(database).put_if_absent(EPOCH_KEY, secrets.token_hex(16).encode())
     except BaseException:

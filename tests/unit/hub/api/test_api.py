@@ -188,6 +188,20 @@ async def test_own_mistake_costs_one_request_and_shows_nothing(api: Api) -> None
     assert (await api.ask("GET", "/whoami"))[1] == {"subject": "admin", "role": "admin"}
 
 
+async def test_a_mutation_that_ends_in_a_mistake_is_recorded(api: Api) -> None:
+    """Every mutation leaves a record, also one whose failure nobody foresaw; the exception's text is not in it."""
+
+    async def broken(*_: object) -> Any:
+        raise RuntimeError("secret text")
+
+    await api.adopt()
+    api.services.fleet.create_cluster = broken  # type: ignore[method-assign]
+    assert (await api.ask("POST", "/clusters", {"name": "eu-1"}))[1]["code"] == "api/internal"
+    record = (await api.records())[-1]
+    assert (record["action"], record["decision"], record["code"]) == ("cluster.create", "failed", "api/internal")
+    assert "secret text" not in json.dumps(record)
+
+
 async def test_join_token_is_shown_once_and_kept_as_a_hash(api: Api) -> None:
     """V6: the token is in the answer and nowhere else, not even in the record of its making."""
     await api.adopt()

@@ -286,6 +286,22 @@ async def test_timestamp_is_renewed_in_time(
     assert result.timestamp_version == int(clock.now().timestamp())
 
 
+async def test_v16_a_mistake_does_not_end_the_renewals(repository: TufRepository, store: TinyTufStore) -> None:
+    """V16: an error nobody foresaw is logged, and the task goes on until it is stopped."""
+    asked = asyncio.Event()
+
+    async def broken(role: str, version: int | None = None) -> bytes | None:
+        asked.set()
+        raise RuntimeError(f"{role} {version}")
+
+    store.get_metadata = broken  # type: ignore[method-assign]
+    stop = asyncio.Event()
+    task = asyncio.create_task(repository.run(stop))
+    await asyncio.wait_for(asked.wait(), 5)
+    stop.set()
+    await asyncio.wait_for(task, 5)
+
+
 async def test_no_timestamp_lives_longer_than_a_day(
     world: PolicyWorld, store: TinyTufStore, clock: ManualClock
 ) -> None:

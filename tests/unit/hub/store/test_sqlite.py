@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine
@@ -108,6 +109,30 @@ async def test_change_by_another_process_wakes_everybody(store: SqlStore, file: 
     watcher.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watcher
+
+
+async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlStore, file: Path) -> None:
+    """V16: a failed look is told and repeated; afterwards everybody looks, because commits may have been missed."""
+    aside = file.with_suffix(".aside")
+    with structlog.testing.capture_logs() as logs:
+        watcher = asyncio.create_task(store._db.watch(0.01))
+        async with store.changes.subscribe("policy") as subscription:
+            file.rename(aside)
+            file.mkdir()
+            async with store._db._turn:
+                await store._db._writer.dispose()
+            async with asyncio.timeout(10):
+                while not logs:
+                    await asyncio.sleep(0.01)
+            file.rmdir()
+            aside.rename(file)
+            async with asyncio.timeout(10):
+                assert await subscription.wait() == {"policy"}
+        assert not watcher.done()
+        watcher.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watcher
+    assert {entry["code"] for entry in logs} == {"store/unavailable"}
 
 
 async def test_cancelled_caller_does_not_tear_a_transaction(store: SqlStore) -> None:

@@ -74,6 +74,21 @@ async def test_v4_a_connection_that_is_not_whole_is_refused(change: dict[str, li
     assert refusal.value.code == code
 
 
+async def test_v16_the_tick_goes_on_whatever_the_store_did() -> None:
+    """V4, V16: an error nobody foresaw must not end the timer that notices expiry."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+
+    async def broken() -> frozenset[str]:
+        raise RuntimeError("a mistake")
+
+    here.gate._directory.locked = broken  # type: ignore[method-assign]
+    with here.gate.open(live):
+        here.clock.advance(2 * 3600)
+        assert await here.gate.tick() == 1
+    assert live.cut.result().code == "identity/expired"
+
+
 async def test_v4_open_calls_are_cut_when_the_certificate_ends() -> None:
     """V4: not a second later than the tick after its end."""
     here = Here()
