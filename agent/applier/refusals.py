@@ -38,12 +38,12 @@ def is_passing(error: CellwardError) -> bool:
 
 
 def refusal_of(error: CellwardError, subject: str) -> RefusalText:
-    """Return the refusal of an error; ``subject`` stands in when the error names no object."""
+    """Return the refusal of an error; ``subject`` stands in when the error names neither an object nor a document."""
     return RefusalText(
         code=error.code,
         reason=error.message,
         rule=error.details.get("rule", ""),
-        object=error.details.get("object", "") or subject,
+        object=error.details.get("object", "") or error.details.get("digest", "") or subject,
         next=error.hint,
     )
 
