@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from cellward.errors import CellwardError
 from tools.demo import stage as stages
-from tools.demo.narrate import Narrator, StepFailedError
+from tools.demo.narrate import Narrator
 from tools.demo.scenes import audit, certificate, drift, forgery, main_job, outage, theft
 from tools.demo.stage import Stage
 from tools.demo.summary import Summary
 from tools.parts.build import ensure
+from tools.parts.locate import path_of
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "opa")
 Scene = tuple[str, str, Callable[[Stage, Summary], None]]
@@ -33,7 +33,7 @@ def _closing(stage: Stage, summary: Summary) -> None:
     summary.put("clusters", len(stage.api.get("/clusters")["items"]))
     summary.put("agents_connected", len(stage.connected()))
     summary.put("cells_ready", len(stage.ready_cells()))
-    summary.put("nodes", _kind_of_nodes(stage))
+    summary.put("nodes", kind_of_nodes(node for kube in stage.kubectl.values() for node in kube.list("nodes")))
     audit.metrics(stage, summary)
     for arguments in (("status",), ("cells", "list"), ("audit", "tail", "-n", "12"), ("check",)):
         shown = stage.cli.run(*arguments, accept=(0, 1))
@@ -43,11 +43,14 @@ def _closing(stage: Stage, summary: Summary) -> None:
         )
 
 
-def _kind_of_nodes(stage: Stage) -> str:
-    """``simulated`` when kwok plays every node, ``real`` when it plays none."""
-    nodes = [node for kube in stage.kubectl.values() for node in kube.list("nodes")]
-    played = [node["metadata"].get("annotations", {}).get("kwok.x-k8s.io/node") == "fake" for node in nodes]
-    return {frozenset({True}): "simulated", frozenset({False}): "real"}.get(frozenset(played), "mixed or none")
+def kind_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """``simulated`` when every node's own status says that kwok runs its containers, ``real`` when none does.
+
+    A kubelet writes its runtime there (containerd://…); where none runs it is what kwok wrote in its place.
+    """
+    runtimes = [node.get("status", {}).get("nodeInfo", {}).get("containerRuntimeVersion", "") for node in nodes]
+    kinds = {"simulated" if runtime.startswith("simulated://") else "real" for runtime in runtimes if runtime}
+    return kinds.pop() if len(kinds) == 1 and all(runtimes) else "mixed or none"
 
 
 SCENES: tuple[Scene, ...] = (
@@ -72,14 +75,14 @@ SCENES: tuple[Scene, ...] = (
 )
 
 
-def run_scenes(stage: Stage, summary: Summary) -> None:
+def run_scenes(stage: Stage, summary: Summary, scenes: Sequence[Scene] = SCENES) -> None:
     """Run every scene; one that fails is told and the next ones still run, but without a stage nothing can."""
-    for number, (title, proves, play) in enumerate(SCENES):
+    for number, (title, proves, play) in enumerate(scenes):
         stage.narrator.scene(title, proves)
         try:
             play(stage, summary)
-        except (StepFailedError, CellwardError) as error:
-            stage.narrator.bad(f"{title}: {error}")
+        except Exception as error:  # noqa: BLE001 - told, and the summary says so
+            stage.narrator.failed(title, error)
             _show_logs(stage)
             if number < 5:
                 return
@@ -88,65 +91,84 @@ def run_scenes(stage: Stage, summary: Summary) -> None:
 def _show_logs(stage: Stage) -> None:
     for child in (*([stage.hub] if hasattr(stage, "hub") else []), *stage.agents.values()):
         sys.stderr.write(f"--- end of {child.log.name}\n{child.tail()}\n")
-    with contextlib.suppress(StepFailedError, AttributeError):
+    try:
         ready = stage.ready_cells()
         for state in stage.api.cell_states():
             if (state["cluster"], state["cell"]) not in ready:
                 sys.stderr.write(f"--- {state['cell']} on {state['cluster']}: {json.dumps(state)[:1500]}\n")
+    except Exception as error:  # noqa: BLE001 - more of the story, not the story
+        sys.stderr.write(f"--- the hub does not tell of the cells: {error or type(error).__name__}\n")
 
 
 def _stay(stage: Stage) -> None:
-    directory = stage.home
+    """Tell what to type in a second terminal, and wait for Ctrl-C, which is how this is meant to end."""
     sys.stderr.write(
         "\nEverything stays up until Ctrl-C. In a second terminal:\n"
-        f"  export CELLWARD_HOME={directory}\n"
-        "  .venv/bin/python -m hub.cli status\n"
-        "  .venv/bin/python -m hub.cli cells show boutique/cart\n"
-        "  .venv/bin/python -m hub.cli check\n"
-        "  .venv/bin/python -m hub.cli audit tail\n"
+        f"  export CELLWARD_HOME={stage.home} CELLWARD_OPA={path_of('opa')}\n"
+        "  .venv/bin/cellward status\n"
+        "  .venv/bin/cellward cells show boutique/cart\n"
+        "  .venv/bin/cellward check\n"
+        "  .venv/bin/cellward audit tail\n"
         f"  .venv/bin/kubectl --kubeconfig {stage.planes['eu-1'].kubeconfig_admin} get pods -A\n"
         f"  curl http://{stage.metrics_address}/metrics\n"
     )
-    while True:
-        time.sleep(1)
+    try:
+        while True:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nending: everything started here is stopped, its directory removed\n")
 
 
 def main() -> int:
-    """Play the demonstration; exit 0 only if all of it is what it must be."""
+    """Play the demonstration; exit 0 only if all of it is what it must be, 130 when it was cut short.
+
+    With ``ONCE=1`` the last line on stdout is the summary, whatever happened.
+    """
     once = os.environ.get("ONCE", "") not in {"", "0"}
     # SIGTERM ends it like Ctrl-C, so that the stage is taken down.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # `make` says when it began, so that installing the dependencies counts too.
     begun = float(os.environ.get("CELLWARD_STARTED") or time.time())
     narrator, summary = Narrator(), Summary()
+    told: list[str] | None = None
     try:
         narrator.scene("Tools", "every part is the real one, found on PATH or built from its own source")
         ensure(PARTS)
-        setup = time.time() - begun
+        summary.put("setup_seconds", _since(begun))
         with stages.open_stage(narrator) as stage:
             run_scenes(stage, summary)
-            summary.put("setup_seconds", round(setup, 1))
-            summary.put("seconds", round(time.time() - begun, 1))
-            problems = [*narrator.failures, *summary.wrong()]
             if not once:
-                _tell(problems)
+                summary.put("seconds", _since(begun))
+                told = _tell(narrator, summary)
                 _stay(stage)
     except KeyboardInterrupt:
         sys.stderr.write("\nended; everything started here was stopped\n")
+        if once:
+            print(summary.line())
         return 130
-    except (CellwardError, StepFailedError) as error:
-        sys.stderr.write(f"\n{error}\n{getattr(error, 'hint', '')}\n")
-        problems = [str(error)]
-    _tell(problems)
-    print(summary.line())
-    return 1 if problems else 0
+    except Exception as error:  # noqa: BLE001 - told, and the summary says so
+        narrator.failed("the demonstration", error)
+        told = None
+    if told is None:
+        summary.put("seconds", _since(begun))
+        told = _tell(narrator, summary)
+    if once:
+        print(summary.line())
+    return 1 if told else 0
 
 
-def _tell(problems: list[str]) -> None:
+def _since(begun: float) -> float:
+    return round(time.time() - begun, 1)
+
+
+def _tell(narrator: Narrator, summary: Summary) -> list[str]:
+    """Say what is not as it must be; returns it."""
+    problems = [*narrator.failures, *summary.wrong()]
     for problem in problems:
         sys.stderr.write(f"not as it must be: {problem}\n")
     if not problems:
         sys.stderr.write("\nall of it is what it must be\n")
+    return problems
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import urllib.error
@@ -10,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tools.demo.narrate import StepFailedError
+from tools.demo.narrate import StepFailedError, UnreachableError
 
 
 class HubApi:
@@ -25,7 +26,8 @@ class HubApi:
         """GET one resource.
 
         Raises:
-            StepFailedError: the hub refused or does not answer.
+            StepFailedError: the hub refused.
+            UnreachableError: it does not answer, or is busy coming or going.
         """
         return json.loads(self.raw(path, **query))
 
@@ -44,9 +46,10 @@ class HubApi:
                 body: bytes = answer.read()
                 return body
         except urllib.error.HTTPError as error:
-            raise StepFailedError(f"GET {path}: {error.code} {error.read()[:400]!r}") from error
-        except OSError as error:
-            raise StepFailedError(f"GET {path}: {error}") from error
+            kind = UnreachableError if error.code >= 500 else StepFailedError
+            raise kind(f"GET {path}: {error.code} {error.read()[:400]!r}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(f"GET {path}: {error or type(error).__name__}") from error
 
     def alive(self) -> bool:
         """Whether the hub answers at all."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.demo.narrate import StepFailedError
+from tools.demo.narrate import StepFailedError, UnreachableError
 from tools.parts.locate import path_of
 
 AGENT_USER = "system:serviceaccount:cellward-system:cellward-agent"
@@ -25,15 +25,19 @@ class Kubectl:
 
         Raises:
             StepFailedError: it failed and ``check`` is set; the text is kubectl's own.
+            UnreachableError: it did not end in a minute.
         """
-        done = subprocess.run(
-            [str(path_of("kubectl")), f"--kubeconfig={self.kubeconfig}", "--request-timeout=20s", *args],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [str(path_of("kubectl")), f"--kubeconfig={self.kubeconfig}", "--request-timeout=20s", *args],
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UnreachableError(f"kubectl {' '.join(args[:4])} did not end in 60 s") from error
         if check and done.returncode != 0:
             raise StepFailedError(f"kubectl {' '.join(args[:4])}: {done.stderr.strip()}")
         return done

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from cellward.errors import CellwardError
 
 T = TypeVar("T")
 
@@ -15,6 +18,10 @@ _BOLD, _DIM, _GREEN, _RED, _OFF = "\033[1m", "\033[2m", "\033[32m", "\033[31m", 
 
 class StepFailedError(Exception):
     """A step did not do what it must; the demonstration goes on and the summary says so."""
+
+
+class UnreachableError(StepFailedError):
+    """Somebody did not answer; a moment later the same question may be answered."""
 
 
 class Narrator:
@@ -55,6 +62,14 @@ class Narrator:
         self.failures.append(text)
         self._write(f"   ✗ {text}", _RED)
 
+    def failed(self, what: str, error: Exception) -> None:
+        """Say that something could not even be tried to its end; what nobody expected is told with its traceback."""
+        self.bad(f"{what}: {str(error) or type(error).__name__}")
+        if isinstance(error, CellwardError) and error.hint:
+            self._write(f"     next: {error.hint}")
+        if not isinstance(error, StepFailedError | CellwardError):
+            traceback.print_exception(error, file=sys.stderr)
+
     def verdict(self, held: bool, good: str, bad: str) -> bool:
         """Tell one or the other; return ``held``."""
         if held:
@@ -65,11 +80,11 @@ class Narrator:
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Turn a failed step into a line of the story instead of the end of it."""
+        """Turn a failed step, whatever failed in it, into a line of the story instead of the end of it."""
         try:
             yield
-        except StepFailedError as error:
-            self.bad(f"{what}: {error}")
+        except Exception as error:  # noqa: BLE001 - told, and the summary says so
+            self.failed(what, error)
 
 
 def wait_for(what: str, probe: Callable[[], T | None], timeout: float, narrator: Narrator | None = None) -> T:
@@ -77,7 +92,7 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float, narrator:
 
     Args:
         what: the condition, for the story and for the error.
-        probe: returns None or a false value while the condition does not hold.
+        probe: returns None or a false value while the condition does not hold; not getting an answer is the same.
         timeout: seconds.
         narrator: who tells that it takes long.
 
@@ -87,12 +102,16 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float, narrator:
     deadline = time.monotonic() + timeout
     told = time.monotonic()
     while True:
-        value = probe()
+        silent = ""
+        try:
+            value = probe()
+        except UnreachableError as error:
+            value, silent = None, f"; the last look: {error}"
         if value:
             return value
         now = time.monotonic()
         if now > deadline:
-            raise StepFailedError(f"waited {timeout:.0f} s for {what}, in vain")
+            raise StepFailedError(f"waited {timeout:.0f} s for {what}, in vain{silent}")
         if narrator is not None and now - told > 10:
             narrator.step(f"still waiting for {what}")
             told = now

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tools.demo.narrate import StepFailedError
+from tools.demo.narrate import StepFailedError, UnreachableError
 from tools.parts.locate import path_of
 from tools.stack.process import Child
 
@@ -34,32 +35,49 @@ def part(name: str, arguments: list[str], log: Path, home: Path) -> Child:
     return Child(name, [sys.executable, "-m", *arguments], log, environment(home))
 
 
+def installed(name: str) -> Path:
+    """Path of one of our commands, as ``make setup`` puts it beside this Python.
+
+    Raises:
+        StepFailedError: it is not there.
+    """
+    beside = Path(sys.executable).parent
+    found = shutil.which(name, path=str(beside))
+    if found is None:
+        raise StepFailedError(f"{name} is not in {beside}; run `make setup`")
+    return Path(found)
+
+
 class Cli:
     """The ``cellward`` command, run as a person would run it."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self.shown: list[str] = []
 
     def run(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         """Run one command to its end.
 
         Raises:
             StepFailedError: its exit code is not among ``accept``; the text is what the command said.
+            UnreachableError: it did not end in two minutes.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "hub.cli", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={
-                **environment(self._home),
-                "CELLWARD_HOME": str(self._home),
-                "CELLWARD_OPA": str(path_of("opa")),
-                "NO_COLOR": "1",
-            },
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "hub.cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                env={
+                    **environment(self._home),
+                    "CELLWARD_HOME": str(self._home),
+                    "CELLWARD_OPA": str(path_of("opa")),
+                    "NO_COLOR": "1",
+                },
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UnreachableError(f"cellward {' '.join(arguments[:3])} did not end in 120 s") from error
         if done.returncode not in accept:
             said = (done.stderr.strip() or done.stdout.strip())[-1500:]
             raise StepFailedError(f"cellward {' '.join(arguments[:3])} ended with {done.returncode}: {said}")

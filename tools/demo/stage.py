@@ -6,6 +6,8 @@ Two real control planes with simulated nodes, one hub, two agents that run with 
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -15,14 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tools.demo.api import HubApi
 from tools.demo.kubectl import Kubectl
-from tools.demo.narrate import Narrator, wait_for
-from tools.demo.processes import Cli, part
+from tools.demo.narrate import Narrator, StepFailedError, wait_for
+from tools.demo.processes import Cli, environment, installed, part
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
 from tools.stack.process import Child
@@ -51,6 +52,8 @@ class Stage:
         hub: the hub's process.
         agents: the agents' processes by cluster name.
         metrics_address: host:port of the fleet's Prometheus endpoint.
+        versions: how many next versions of cells were made.
+        publications: how many sets of policy were published.
     """
 
     directory: Path
@@ -64,6 +67,7 @@ class Stage:
     api_address: str = ""
     metrics_address: str = ""
     versions: int = 0
+    publications: int = 0
 
     @property
     def home(self) -> Path:
@@ -188,23 +192,40 @@ def start_hub(stage: Stage) -> None:
 
 
 def start_agent(stage: Stage, cluster: str) -> None:
-    """Invite a cluster, complete the written configuration with what only this machine knows, and start its agent."""
+    """Write what only this machine knows, invite the cluster, and run the line that the invitation prints."""
     directory = stage.agent_directory(cluster)
-    stage.cli.run("clusters", "invite", cluster, *CLUSTERS[cluster], "--agent-config", str(directory))
-    file = directory / "agent.yaml"
-    config: dict[str, Any] = yaml.safe_load(file.read_text())
+    directory.mkdir(mode=0o700, parents=True)
     kubeconfig = stage.planes[cluster].agent_kubeconfig(directory / "kubeconfig")
-    config |= {
+    config = {
         "kubeconfig": str(kubeconfig),
         "opa_binary": str(path_of("opa")),
         "guards_dir": str(ROOT / "charts/cellward-agent/files"),
         "intervals": _INTERVALS,
     }
-    file.write_text(yaml.safe_dump(config))
+    # The invitation keeps what it finds here and adds realm, root, address, token and facts.
+    (directory / "agent.yaml").write_text(yaml.safe_dump(config))
+    said = stage.cli.run("clusters", "invite", cluster, *CLUSTERS[cluster], "--agent-config", str(directory))
+    line = printed_line(said.stderr)
+    token = (directory / "join-token").read_text().strip()
+    stage.narrator.step(f"{cluster} invited; the printed line: {line.replace(token, '<token>')}")
+    program, *arguments = shlex.split(line)
+    command = [str(installed(program)), *arguments]
     log = stage.directory / f"agent-{cluster}.log"
-    agent = part(f"agent {cluster}", ["agent", "run", "--config", str(file)], log, stage.home)
+    agent = Child(f"agent {cluster}", command, log, environment(stage.home))
     stage.agents[cluster] = agent
     agent.start()
+
+
+def printed_line(said: str) -> str:
+    """The one line that ``cellward clusters invite --agent-config`` prints to start the agent with.
+
+    Raises:
+        StepFailedError: there is not exactly one.
+    """
+    found = re.findall(r"^start it with: (\S.*)$", said, re.MULTILINE)
+    if len(found) != 1:
+        raise StepFailedError(f"the invitation prints no line to start the agent with: {said.strip()[-300:]}")
+    return str(found[0])
 
 
 def _take_down(stage: Stage) -> None:

@@ -6,9 +6,17 @@ Nothing here is a constant of success: a key that no scene has filled in is miss
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).resolve().parents[2]
+_REFUSED = _ROOT / "examples" / "refused"
+_RULES = _ROOT / "policies" / "starter" / "rules"
+#: Has a key of its own: no cell breaks it by what is written in it.
+PROOF = "starter/isolation/proof"
 REQUIRED_DRIFT = frozenset(
     {
         "image changed",
@@ -20,30 +28,55 @@ REQUIRED_DRIFT = frozenset(
 )
 
 
+REQUIRED_TAMPERING = frozenset({"one byte changed", "one record dropped", "two records swapped", "the end cut off"})
+
+
 def _is_true(value: Any) -> bool:
     return value is True
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return _number(value) and value > 0
 
 
 def _equals(wanted: int) -> Callable[[Any], bool]:
-    return lambda value: value == wanted and not isinstance(value, bool)
+    return lambda value: type(value) is int and value == wanted
 
 
 def _each_rule_meant(value: Any) -> bool:
-    """``value``: file name → ``{"meant": rule, "refused_by": [rules]}``; exactly the rule meant refused it."""
-    return bool(value) and all(entry["refused_by"] == [entry["meant"]] for entry in value.values())
+    """``value``: file name → ``{"meant": rule, "refused_by": [rules]}``; exactly the rule meant refused it.
+
+    Every file of the examples and every rule of the starter bundle that a cell can break must be there.
+    """
+    if not isinstance(value, dict) or set(value) != {file.name for file in _REFUSED.glob("*.yaml")}:
+        return False
+    meant = all(entry["refused_by"] == [entry["meant"]] for entry in value.values())
+    return meant and {entry["meant"] for entry in value.values()} == starter_rules() - {PROOF}
+
+
+def starter_rules() -> set[str]:
+    """Ids of all rules of the starter bundle, as their METADATA has them."""
+    text = "".join(file.read_text() for file in sorted(_RULES.glob("*.rego")))
+    return set(re.findall(r"^#   id: (\S+)$", text, re.MULTILINE))
 
 
 def _each_under_five_seconds(value: Any) -> bool:
-    return set(value or {}) >= REQUIRED_DRIFT and all(0 < ms < 5000 for ms in value.values())
+    found = value if isinstance(value, dict) else {}
+    return set(found) >= REQUIRED_DRIFT and all(_positive(ms) and ms < 5000 for ms in found.values())
+
+
+def _each_detected(value: Any) -> bool:
+    found = value if isinstance(value, dict) else {}
+    return set(found) >= REQUIRED_TAMPERING and all(detected is True for detected in found.values())
 
 
 CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
     "seconds": _positive,
-    "setup_seconds": lambda value: isinstance(value, int | float) and value >= 0,
+    "setup_seconds": lambda value: _number(value) and value >= 0,
     "nodes": lambda value: value in {"simulated", "real"},
     "clusters": _equals(2),
     "agents_connected": _equals(2),
@@ -64,7 +97,7 @@ CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
     "audit_gaps": _equals(0),
     "audit_duplicates": _equals(0),
     "audit_verified": _is_true,
-    "tampered_audit_detected": lambda value: bool(value) and set(value.values()) == {True} and len(value) == 4,
+    "tampered_audit_detected": _each_detected,
     "metrics_series": _positive,
 }
 
@@ -89,6 +122,10 @@ class Summary:
                 sentences.append(f"{key}: no scene filled it in")
             elif not holds(self._found[key]):
                 sentences.append(f"{key}: {json.dumps(self._found[key])}")
+        whole: Any = self._found.get("seconds")
+        part: Any = self._found.get("setup_seconds")
+        if _number(whole) and _number(part) and whole < part:
+            sentences.append(f"seconds: {whole} is less than the setup_seconds in it, {part}")
         return sentences
 
     def line(self) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc.aio
 
@@ -17,35 +18,71 @@ from cellward.identity.names import SpiffeId
 from cellward.identity.x509 import issue_leaf, make_ca, to_pem
 from cellward.wire.v1 import content_pb2, content_pb2_grpc, link_pb2, link_pb2_grpc, types_pb2
 from tools.demo.narrate import StepFailedError
+from tools.demo.scenes.main_job import wait_policy
 from tools.demo.stage import Stage
 from tools.demo.summary import Summary
 
 _TIMEOUT = 15.0
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the hub's first frame was: ``welcome`` or the code of a refusal, and the reason it gave."""
+
+    what: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of each way to speak; see :func:`holds`."""
+
+    foreign: str
+    served: str
+    claimed: Answer
+    itself: Answer
+
+
+def holds(found: Outcome) -> bool:
+    """Whether strangers stay outside for the reason meant, and eu-1 itself gets in by both ways."""
+    refused = found.claimed.what == "link/hello-refused" and "uid" in found.claimed.reason
+    return found.foreign == "UNAVAILABLE" and refused and (found.served, found.itself.what) == ("served", "welcome")
+
+
 def foreign_certificate(stage: Stage, summary: Summary) -> None:
     """Dial the link with a certificate of another CA, and with eu-1's while claiming to be us-1; control: as eu-1."""
     genuine = _identity(stage, "eu-1")
-    uids = {cluster["name"]: cluster["uid"] for cluster in stage.api.get("/clusters")["items"]}
+    clusters = {cluster["name"]: cluster for cluster in stage.api.get("/clusters")["items"]}
     realm = stage.api.get("/trust")["realm"]
+    own = _hello(genuine, realm, clusters["eu-1"])
+    # eu-1's own Hello in every field but one.
+    claim = _hello(genuine, realm, clusters["eu-1"])
+    claim.facts.uid = clusters["us-1"]["uid"]
 
-    async def work() -> tuple[str, str, str]:
-        return (
-            await _fetch(_foreign(genuine, "us-1")),
-            await _claim(genuine, realm, uids["us-1"]),
-            await _fetch(genuine),
+    async def work() -> Outcome:
+        return Outcome(
+            foreign=await _fetch(_foreign(genuine, "us-1")),
+            served=await _fetch(genuine),
+            claimed=await _greet(genuine, claim),
+            itself=await _greet(genuine, own),
         )
 
     with stage.narrator.guarded("certificates"):
-        foreign, claim, control = asyncio.run(work())
-        stage.narrator.step(f"another CA: {foreign}; eu-1 claiming us-1: {claim}; control, eu-1 as itself: {control}")
-        held = foreign == "UNAVAILABLE" and claim == "link/hello-refused" and control == "served"
+        found = asyncio.run(work())
+        stage.narrator.step(
+            f"another CA: {found.foreign}; eu-1 with the uid of us-1: {found.claimed.what} ({found.claimed.reason}); "
+            f"control, eu-1 as itself: {found.served}, {found.itself.what}"
+        )
+        held = holds(found)
         summary.put("foreign_certificate_refused", held)
         stage.narrator.verdict(
             held,
             "neither a foreign certificate nor a claimed name opens the link; the right one does",
-            "the link was opened to somebody it must not be opened to",
+            "the link was opened to somebody it must not be opened to, or not to eu-1 itself",
         )
+        # The control took the place of eu-1's agent (the newest stream wins, and the hub records a finding).
+        stage.wait_connected("eu-1")
+        wait_policy(stage, clusters["eu-1"]["policy"]["snapshot"])
 
 
 def _identity(stage: Stage, cluster: str) -> LinkIdentity:
@@ -82,18 +119,29 @@ async def _fetch(identity: LinkIdentity) -> str:
     return "served" if size else "empty"
 
 
-async def _claim(identity: LinkIdentity, realm: str, uid: str) -> str:
-    """Open a Sync stream as ``identity`` with a Hello about another cluster; return the code of the refusal."""
-    hello = link_pb2.Hello(
+def _hello(identity: LinkIdentity, realm: str, cluster: dict[str, Any]) -> link_pb2.Hello:
+    """What the agent of a cluster says, as far as the hub compares it with what the cluster is bound to."""
+    facts = cluster["facts"]
+    return link_pb2.Hello(
         protocol_min=1,
         protocol_max=1,
         realm=realm,
         boot_id=uuid.uuid4().hex,
         epoch=1,
         generation=identity.generation,
-        facts=types_pb2.ClusterFacts(uid=uid, environments=["production"], production=True, projects=["*"]),
-        statement_keyid="0" * 64,
+        facts=types_pb2.ClusterFacts(
+            uid=cluster["uid"],
+            environments=facts["environments"],
+            production=facts["production"],
+            region=facts["region"],
+            projects=facts["projects"],
+        ),
+        statement_keyid=cluster["statementKeyid"],
     )
+
+
+async def _greet(identity: LinkIdentity, hello: link_pb2.Hello) -> Answer:
+    """Open a Sync stream with a Hello; return the first answer."""
 
     async def frames() -> AsyncIterator[link_pb2.AgentFrame]:
         yield link_pb2.AgentFrame(stream_id=uuid.uuid4().hex, seq=1, hello=hello)
@@ -103,10 +151,12 @@ async def _claim(identity: LinkIdentity, realm: str, uid: str) -> str:
     try:
         stub = link_pb2_grpc.LinkStub(channel)
         async for frame in stub.Sync(frames(), timeout=_TIMEOUT):
-            return str(frame.refusal.code) if frame.HasField("refusal") else str(frame.WhichOneof("body"))
+            if frame.HasField("refusal"):
+                return Answer(frame.refusal.code, frame.refusal.reason)
+            return Answer(str(frame.WhichOneof("body")))
     except grpc.aio.AioRpcError as error:
         codes = [str(value) for key, value in error.trailing_metadata() or () if key == "cellward-code"]
-        return codes[0] if codes else error.code().name
+        return Answer(codes[0] if codes else error.code().name, error.details() or "")
     finally:
         await channel.close()
-    return "closed"
+    return Answer("closed")

@@ -77,8 +77,8 @@ def repaired_after(kube: Kubectl, tampering: Tampering) -> int:
     """Tamper and measure until the object is again what was released.
 
     Returns:
-        Milliseconds from the return of the tampering call to the first look that shows the released state; a look
-        itself takes some of them, so this is never less than what it really took.
+        Milliseconds from before the tampering call to the first look that shows the released state. The call and
+        the looks are programs that take their time, so this is never less than what the repair really took.
 
     Raises:
         StepFailedError: the object was not there before, the tampering had no effect, or it was not undone in 15 s.
@@ -86,8 +86,8 @@ def repaired_after(kube: Kubectl, tampering: Tampering) -> int:
     before = kube.get(tampering.kind, NAMESPACE, tampering.target)
     if before is None:
         raise StepFailedError(f"{tampering.kind} {tampering.target} is not there")
-    tampering.tamper(kube)
     begun = time.monotonic()
+    tampering.tamper(kube)
 
     def undone() -> bool:
         now = kube.get(tampering.kind, NAMESPACE, tampering.target)

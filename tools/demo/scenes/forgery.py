@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets
 
+from cellward.documents.dsse import Ed25519Signer
 from cellward.policy.publisher import MetadataFile, sign_timestamp
+from cellward.policy.signing import TufSigner
+from hub.cli.home import Home
+from hub.cli.keys import load_key
 from tools.demo.narrate import StepFailedError, wait_for
-from tools.demo.scenes.main_job import wait_policy
+from tools.demo.scenes.main_job import allowed_one, publish, refuse_one, wait_policy
 from tools.demo.scenes.stolen_hub import Loot
 from tools.demo.stage import CLUSTERS, Stage
 from tools.demo.summary import Summary
 
+#: Longer than what is in force, so that a forgery that got through would be seen.
+_LONGER = timedelta(days=365)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """With which code, and with which word in the reason, every agent must refuse something planted."""
+
+    code: str
+    about: str
+
+    def by_all(self, records: Iterable[Mapping[str, str]]) -> bool:
+        """Whether every cluster has a record of a refusal that says exactly that."""
+        return {record["cluster"] for record in records if self._meant(record)} == set(CLUSTERS)
+
+    def _meant(self, record: Mapping[str, str]) -> bool:
+        refused = (record["action"], record["decision"], record["code"]) == ("policy.refuse", "deny", self.code)
+        return refused and re.search(rf"\b{self.about}\b", record["reason"]) is not None
+
 
 @dataclass(frozen=True)
 class Planted:
-    """Metadata to be slipped into the hub's database."""
+    """Metadata to be slipped into the hub's database, and how it must be refused."""
 
     files: Sequence[MetadataFile]
+    refused: Refused
+
+
+def forge_targets(
+    root: bytes, targets: bytes, snapshot: bytes, signer: Ed25519Signer, publisher: Ed25519Signer
+) -> tuple[MetadataFile, MetadataFile]:
+    """Make the next targets and the snapshot over them; returns snapshot, targets.
+
+    The targets' signature stands under the policy key's own id and is made by ``signer``; everything else is as it
+    must be for an agent to accept it, if ``publisher`` is the real one.
+    """
+    forged = Metadata[Targets].from_bytes(targets)
+    forged.signed.version += 1
+    forged.signed.expires += _LONGER
+    forged.sign(TufSigner(signer))
+    (signature,) = forged.signatures.values()
+    signature.keyid = Metadata[Root].from_bytes(root).signed.roles[Targets.type].keyids[0]
+    forged.signatures = {signature.keyid: signature}
+    file = MetadataFile(Targets.type, forged.signed.version, forged.to_bytes())
+    over = Metadata[Snapshot].from_bytes(snapshot)
+    over.signed.version += 1
+    over.signed.meta["targets.json"] = MetaFile.from_data(file.version, file.data, ["sha256"])
+    over.sign(TufSigner(publisher))
+    return MetadataFile(Snapshot.type, over.signed.version, over.to_bytes()), file
 
 
 class Forger:
@@ -34,20 +81,20 @@ class Forger:
         self._loot = Loot(stage.hub_data, (stage.directory / "hub-passphrase").read_bytes().strip())
 
     def forged(self) -> Planted:
-        """The newest targets with another expiry, signed by a wrong key; the timestamp over them is the hub's own."""
-        wrong = CryptoSigner.generate_ed25519()
-        targets = Metadata[Targets].from_bytes(self._newest("targets").data)
-        targets.signed.version += 1
-        targets.signed.expires += timedelta(days=365)
-        targets.sign(wrong)
-        snapshot = Metadata[Snapshot].from_bytes(self._newest("snapshot").data)
-        snapshot.signed.version += 1
-        snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
-        snapshot.sign(wrong)
-        return self._under_new_timestamp(
-            MetadataFile("snapshot", snapshot.signed.version, snapshot.to_bytes()),
-            [MetadataFile("targets", targets.signed.version, targets.to_bytes())],
-        )
+        """The newest targets with another expiry by a wrong key; snapshot and timestamp over them are truly signed.
+
+        As if the publisher's key had been stolen too: nothing but the targets' own signature stands in the way.
+        """
+        return self._forged(load_key(Home(self._stage.home), "publisher", None), "targets")
+
+    def forged_with_snapshot(self) -> Planted:
+        """The same with all that a hub has: the snapshot is by a wrong key too."""
+        return self._forged(Ed25519Signer.generate(), "snapshot")
+
+    def _forged(self, publisher: Ed25519Signer, about: str) -> Planted:
+        root, targets, snapshot = (self._newest(role).data for role in ("root", "targets", "snapshot"))
+        files = forge_targets(root, targets, snapshot, Ed25519Signer.generate(), publisher)
+        return self._under_new_timestamp(*files, refused=Refused("policy/unverified", about))
 
     def replayed(self) -> Planted:
         """The very first snapshot, truly signed, under a newer timestamp that the hub's real key signs."""
@@ -55,31 +102,38 @@ class Forger:
             row = database.execute("SELECT data FROM tuf_metadata WHERE role='snapshot' AND version=1").fetchone()
         if row is None or self._newest("snapshot").version < 2:
             raise StepFailedError("there is no older snapshot to replay")
-        return self._under_new_timestamp(MetadataFile("snapshot", 1, row[0]), [])
+        refused = Refused("policy/rollback", "snapshot")
+        return self._under_new_timestamp(MetadataFile("snapshot", 1, row[0]), refused=refused)
 
     def refused(self, planted: Planted) -> bool:
-        """Plant it, wait until both agents refuse and record it, take it out again."""
-        before = {one["name"]: one["policy"]["snapshot"] for one in self._stage.api.get("/clusters")["items"]}
+        """Plant it, wait until both agents refuse and record it, take it out again; whether all is as it was."""
+        before = self._versions()
         _, cursor = self._stage.api.records()
+        refused = planted.refused
+
+        def all_refuse() -> bool:
+            return refused.by_all(self._stage.api.records(cursor)[0])
+
         with self._planted(planted):
-            codes = wait_for("both agents to refuse", lambda: self._refusals(cursor), 60, self._stage.narrator)
-        self._stage.narrator.step(f"both agents refuse: {', '.join(sorted(set(codes.values())))}")
-        after = {one["name"]: one["policy"]["snapshot"] for one in self._stage.api.get("/clusters")["items"]}
-        return before == after
+            what = f"both agents to refuse with {refused.code} for the {refused.about}"
+            try:
+                wait_for(what, all_refuse, 60, self._stage.narrator)
+                held = True
+            except StepFailedError:
+                held = False
+        records = self._stage.api.records(cursor)[0]
+        for text in sorted({f"{r['code']}: {r['reason']}" for r in records if r["action"] == "policy.refuse"}):
+            self._stage.narrator.step(f"agents refuse with {text}")
+        return held and self._versions() == before
 
-    def _refusals(self, cursor: str) -> dict[str, str] | None:
-        records, _ = self._stage.api.records(cursor)
-        found = {
-            record["cluster"]: record["code"]
-            for record in records
-            if record["action"] == "policy.refuse" and record["decision"] == "deny"
-        }
-        return found if set(found) == set(CLUSTERS) else None
+    def _versions(self) -> dict[str, tuple[int, int]]:
+        clusters = self._stage.api.get("/clusters")["items"]
+        return {one["name"]: (one["policy"]["targets"], one["policy"]["snapshot"]) for one in clusters}
 
-    def _under_new_timestamp(self, snapshot: MetadataFile, others: list[MetadataFile]) -> Planted:
+    def _under_new_timestamp(self, snapshot: MetadataFile, *others: MetadataFile, refused: Refused) -> Planted:
         version = self._newest("timestamp").version + 1
         data = sign_timestamp(version, snapshot, self._loot.timestamp(), now=datetime.now(UTC), life=timedelta(hours=2))
-        return Planted([*others, snapshot, MetadataFile("timestamp", version, data)])
+        return Planted([*others, snapshot, MetadataFile("timestamp", version, data)], refused)
 
     def _newest(self, role: str) -> MetadataFile:
         with self._loot.database() as database:
@@ -108,31 +162,44 @@ class Forger:
 
 
 def forged_policy(stage: Stage, summary: Summary) -> None:
-    """Try both; afterwards the good set still decides, and a later good one is accepted."""
+    """Try all three; after each key the good set still decides, and a later good one is accepted and decides."""
     narrator = stage.narrator
     forger = Forger(stage)
-    for key, what, make in (
-        ("forged_bundle_refused", "targets signed by a wrong key", forger.forged),
-        ("replayed_bundle_refused", "older targets under a newer timestamp by the hub's real key", forger.replayed),
+    for key, what, attempts in (
+        (
+            "forged_bundle_refused",
+            "targets signed by a wrong key",
+            (forger.forged, forger.forged_with_snapshot),
+        ),
+        ("replayed_bundle_refused", "older targets under a newer timestamp by the hub's real key", (forger.replayed,)),
     ):
         with narrator.guarded(what):
-            held = forger.refused(make())
-            held = held and _still_decides(stage) and _later_one_accepted(stage)
+            held = True
+            for make in attempts:
+                held = forger.refused(make()) and held
+            held = _still_denies(stage) and held
+            held = _later_one_decides(stage) and held
             summary.put(key, held)
             narrator.verdict(
                 held, f"{what}: refused; a later good set is accepted", f"{what}: not refused as it must be"
             )
 
 
-def _still_decides(stage: Stage) -> bool:
-    """The set in force still refuses what it must: a cell of the examples, signed anew."""
-    from tools.demo.scenes.main_job import refuse_one
-
+def _still_denies(stage: Stage) -> bool:
+    """The set in force refuses what it must: a cell of the examples, signed anew."""
     entry = refuse_one(stage, "privileged.yaml")
     return bool(entry["refused_by"] == [entry["meant"]])
 
 
-def _later_one_accepted(stage: Stage) -> bool:
-    refreshed = stage.cli.json("policy", "refresh")
-    wait_policy(stage, refreshed["snapshotVersion"])
-    return True
+def _later_one_decides(stage: Stage) -> bool:
+    """Publish a set with other bindings; both agents take it, and it allows and denies what it must."""
+    before = stage.api.get("/policy")["published"]
+    published = publish(stage, tolerate_unknown=True)
+    wait_policy(stage, published["snapshotVersion"])
+    newer = bool(published["targetsVersion"] == before["targetsVersion"] + 1)
+    allowed, denied = allowed_one(stage), _still_denies(stage)
+    stage.narrator.step(
+        f"targets {published['targetsVersion']} published and in force; a good cell is "
+        f"{'allowed' if allowed else 'not allowed'}, a privileged one {'refused' if denied else 'not refused'}"
+    )
+    return newer and allowed and denied

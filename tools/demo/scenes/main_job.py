@@ -11,9 +11,8 @@ import yaml
 
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.stage import CELLS, CLUSTERS, ENVIRONMENT, ROOT, Stage, start_agent
-from tools.demo.summary import Summary
+from tools.demo.summary import PROOF, Summary
 
-_PROOF = "starter/isolation/proof"
 _BUNDLES = ROOT / "policies"
 _SHOP = ROOT / "examples" / "boutique"
 _REFUSED = ROOT / "examples" / "refused"
@@ -22,10 +21,12 @@ _REFUSED = ROOT / "examples" / "refused"
 def publish(stage: Stage, *, tolerate_unknown: bool) -> dict[str, Any]:
     """Publish the starter bundle, bound to every cluster; production may tolerate unproved isolation, if signed so."""
     parameters = {"isolation": {"tolerate": ["unknown"]}} if tolerate_unknown else {}
+    stage.publications += 1
     bindings = {
         "bindings": [
             {
-                "name": "starter",
+                # Another name each time, so that no publication is the same set again under a new number.
+                "name": f"starter-{stage.publications}",
                 "bundle": "starter",
                 "selector": {"all": True},
                 "mode": "enforce",
@@ -63,10 +64,9 @@ def keys_and_policy(stage: Stage) -> None:
 
 
 def join(stage: Stage) -> None:
-    """Invite both clusters and start their agents with the files the invitation wrote."""
+    """Invite both clusters and start their agents with the line that each invitation prints."""
     for cluster in CLUSTERS:
         start_agent(stage, cluster)
-        stage.narrator.step(f"{cluster} invited; its agent dials out to the hub")
     stage.wait_connected(*CLUSTERS)
     wait_policy(stage, 1)
     stage.narrator.good("both agents joined, each verified the policy with the root it was installed with")
@@ -88,11 +88,11 @@ def deploy_until_proof(stage: Stage, summary: Summary) -> None:
 
     rules = wait_for("us-1 to refuse the cells", refused, 60, narrator)
     workloads = stage.kubectl["us-1"].list("deployments", "app.kubernetes.io/managed-by=cellward")
-    held = all(found == {_PROOF} for found in rules) and not workloads
+    held = all(found == {PROOF} for found in rules) and not workloads
     summary.put("unproved_isolation_refused", held)
     narrator.verdict(
         held,
-        f"us-1 (production) refuses all four: {_PROOF}; simulated nodes carry no packets, so nothing can be proved",
+        f"us-1 (production) refuses all four: {PROOF}; simulated nodes carry no packets, so nothing can be proved",
         f"us-1 refused with {rules}, and runs {len(workloads)} workloads",
     )
 
@@ -134,6 +134,19 @@ def refused_by_policy(stage: Stage, summary: Summary) -> None:
 def refuse_one(stage: Stage, name: str) -> dict[str, Any]:
     """Sign a next version of one of the refused examples and wait for the refusal of exactly that deployment."""
     return _try_refused(stage, next_version(stage, _REFUSED / name))
+
+
+def allowed_one(stage: Stage) -> bool:
+    """Release the next version of one cell of the shop to both environments; whether it runs there, all of it."""
+    both = [word for environment in ENVIRONMENT.values() for word in ("--environment", environment)]
+    stage.cli.run("apply", "-f", str(next_version(stage, _SHOP / "catalogue.yaml")), *both)
+    try:
+        # Ready as desired, and what is desired now is the deployment signed above.
+        for cluster in CLUSTERS:
+            wait_for(f"the next version on {cluster}", partial(_ready, stage, cluster, "catalogue"), 60, stage.narrator)
+    except StepFailedError:
+        return False
+    return True
 
 
 def next_version(stage: Stage, file: Path) -> Path:

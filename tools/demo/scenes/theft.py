@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,12 +29,18 @@ _EVIL_IMAGE = "docker.io/library/busybox:1.36.1"
 
 @dataclass(frozen=True)
 class Attack:
-    """One planted wish and the refusal code that must answer it."""
+    """One planted wish, the refusal code that must answer it, and the document that must be named (none: any)."""
 
     key: CellKey
     digest: str
     evidence: tuple[str, ...]
-    codes: frozenset[str]
+    code: str
+    about: str = ""
+
+    def answered_by(self, refusals: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether every refusal is the one meant, and about the document meant."""
+        meant = {(self.code, self.about or refusal["object"]) for refusal in refusals}
+        return bool(refusals) and {(refusal["code"], refusal["object"]) for refusal in refusals} == meant
 
 
 class Theft:
@@ -48,15 +54,21 @@ class Theft:
         self._cursor = stage.api.records()[1]
 
     def unsigned_release(self) -> bool:
-        """A release with another image, signed with the best the hub has: its own attestation key."""
+        """A release with another image, signed with the best the hub has: its own attestation key.
+
+        First under a Deployment that the hub signed too, which is refused already. Then as if an author had been
+        tricked into signing the Deployment: nothing but the release's own signature stands in the way.
+        """
         release, deployment = self._current()
         text = json.dumps(release.spec).replace(_image_of(release), _EVIL_IMAGE)
         evil = replace(release, spec=json.loads(text), version="9.9.9", issued_at=_now())
         evil_digest = self._plant(evil, [self._loot.attestation()])
         move = replace(deployment, release_digest=evil_digest, sequence=deployment.sequence + 50, issued_at=_now())
+        key, code = _key(_ENVIRONMENT), "document/no-valid-signature"
         digest = self._plant(move, [self._loot.attestation()])
-        codes = frozenset({"document/no-valid-signature"})
-        return self._refused(Attack(_key(_ENVIRONMENT), digest, (evil_digest,), codes))
+        by_hub = self._refused(Attack(key, digest, (evil_digest,), code, about=digest))
+        signed = self._plant(replace(move, sequence=move.sequence + 1), [self._author()])
+        return self._refused(Attack(key, signed, (evil_digest,), code, about=evil_digest)) and by_hub
 
     def older_deployment(self, older: Attack) -> bool:
         """The deployment of yesterday, truly signed, replayed after a newer one was accepted."""
@@ -64,7 +76,7 @@ class Theft:
 
     def relabelled_cluster(self) -> bool:
         """Telling production that it is a development cluster, with what an author signed for development only."""
-        release, deployment = self._current()
+        _, deployment = self._current()
         only_development = replace(
             deployment,
             environments=("development",),
@@ -74,10 +86,9 @@ class Theft:
         )
         digest = self._plant(only_development, [self._author()])
         evidence = (deployment.release_digest,)
-        codes = frozenset({"cell/environment-not-here", "cell/document-mismatch"})
-        as_development = Attack(_key("development"), digest, evidence, codes)
-        as_production = Attack(_key(_ENVIRONMENT), digest, evidence, codes)
-        del release
+        # Its own facts say that it hosts no development; and the document does not speak of production.
+        as_development = Attack(_key("development"), digest, evidence, "cell/environment-not-here")
+        as_production = Attack(_key(_ENVIRONMENT), digest, evidence, "cell/document-mismatch")
         return self._refused(as_development) and self._refused(as_production)
 
     def unknown_field(self) -> bool:
@@ -89,13 +100,13 @@ class Theft:
         body["onlyOnTuesdays"] = True
         grown = canonical.encode(body)
         digest = self._put(payload_type, grown, [self._author()], newer)
-        codes = frozenset({"document/unknown-field"})
-        return self._refused(Attack(_key(_ENVIRONMENT), digest, (deployment.release_digest,), codes))
+        evidence = (deployment.release_digest,)
+        return self._refused(Attack(_key(_ENVIRONMENT), digest, evidence, "document/unknown-field"))
 
     def remember_current(self) -> Attack:
         """What is accepted now, to be replayed once it is old."""
         digest, evidence = self._desired(_key(_ENVIRONMENT))
-        return Attack(_key(_ENVIRONMENT), digest, evidence, frozenset({"document/older-sequence"}))
+        return Attack(_key(_ENVIRONMENT), digest, evidence, "document/older-sequence")
 
     # -- planting and judging ---------------------------------------------------------------------------------------
 
@@ -105,9 +116,9 @@ class Theft:
         with self._wished(attack):
             refusals = wait_for("us-1 to refuse", lambda: self._refusals(attack), 30, self._stage.narrator)
             recorded = wait_for("the refusal to be recorded", lambda: self._recorded(attack), 30, self._stage.narrator)
-        codes = {refusal["code"] for refusal in refusals}
-        self._stage.narrator.step(f"us-1 says: {refusals[0]['reason']} [{', '.join(sorted(codes))}]")
-        return codes <= attack.codes and recorded and self._running() == before
+        for refusal in refusals:
+            self._stage.narrator.step(f"us-1 says: {refusal['reason']} [{refusal['code']}]")
+        return attack.answered_by(refusals) and recorded and self._running() == before
 
     @contextmanager
     def _wished(self, attack: Attack) -> Iterator[None]:
@@ -137,9 +148,11 @@ class Theft:
     def _recorded(self, attack: Attack) -> bool:
         records, _ = self._stage.api.records(self._cursor)
         for record in records:
-            body = json.loads(base64.b64decode(record["record"]))
-            if record["cluster"] == _CLUSTER and record["decision"] == "deny" and attack.digest in json.dumps(body):
-                return True
+            refused = record["decision"] in {"deny", "finding"} and record["code"] == attack.code
+            if record["cluster"] == _CLUSTER and refused:
+                details = json.loads(base64.b64decode(record["record"]))["details"]
+                if details.get("deploymentDigest") == attack.digest:
+                    return True
         return False
 
     def _running(self) -> list[Any]:
