@@ -18,7 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.parts.errors import BUILD_FAILED, DISK_TOO_SMALL, GO_MISSING, GO_TOO_OLD, WRONG_VERSION
+from tools.parts.errors import (
+    BUILD_FAILED,
+    CACHE_UNWRITABLE,
+    DISK_TOO_SMALL,
+    GO_MISSING,
+    GO_TOO_OLD,
+    WRONG_VERSION,
+)
 from tools.parts.locate import cached_binary, locate, part_named, path_of, reported_version
 from tools.parts.model import GO_MODULES, WHEELS, Part
 from tools.parts.progress import Ticker
@@ -33,7 +40,7 @@ def ensure(names: Iterable[str]) -> Mapping[str, Path]:
 
     Raises:
         CellwardError: parts/unknown-part, parts/go-missing, parts/go-too-old, parts/disk-too-small,
-            parts/build-failed, parts/wrong-version.
+            parts/cache-unwritable, parts/build-failed, parts/wrong-version.
     """
     return {name: path_of(name) if name in WHEELS else _ensure(part_named(name)) for name in names}
 
@@ -43,15 +50,29 @@ def _ensure(part: Part) -> Path:
     if found is not None:
         return found
     target = cached_binary(part)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(target.parent, part):
+        target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(part, target.parent / ".lock"):
         found = locate(part)
         return found if found is not None else _build(part, target)
 
 
 @contextmanager
+def _writing(directory: Path, part: Part) -> Iterator[None]:
+    """Turn what the disk says into an error that names the cache and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise CACHE_UNWRITABLE(
+            f"{part.name} {part.version} has to be built into {directory}: {error.strerror or error}", part=part.name
+        ) from error
+
+
+@contextmanager
 def _locked(part: Part, lock: Path) -> Iterator[None]:
-    with lock.open("w") as handle:
+    with _writing(lock.parent, part):
+        handle = lock.open("w")
+    with handle:
         ticker = Ticker(f"waiting for another command that builds {part.name} {part.version}")
         while True:
             try:
@@ -66,7 +87,11 @@ def _locked(part: Part, lock: Path) -> Iterator[None]:
 
 def _build(part: Part, target: Path) -> Path:
     go = _go(part)
-    _check_disk(part, target.parent)
+    _check_disk(part, go, target.parent)
+    with _writing(target.parent, part):
+        # Whoever left these was killed: we hold the lock.
+        for left in target.parent.glob(f"{part.name}.*.new"):
+            left.unlink(missing_ok=True)
     fresh = target.with_name(f"{part.name}.{os.getpid()}.new")
     log = target.with_name("build.log")
     command = [go, "build", "-mod=readonly", "-trimpath", "-o", str(fresh)]
@@ -79,7 +104,8 @@ def _build(part: Part, target: Path) -> Path:
         if version != tuple(part.version.split(".")):
             said = "nothing" if version is None else ".".join(version)
             raise WRONG_VERSION(f"{fresh} reports {said} instead of {part.version}", part=part.name)
-        fresh.replace(target)
+        with _writing(target.parent, part):
+            fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
     ticker.done(f"built into {target.parent}")
@@ -89,7 +115,9 @@ def _build(part: Part, target: Path) -> Path:
 def _run(command: list[str], part: Part, log: Path, ticker: Ticker) -> None:
     # GOTOOLCHAIN=local: the compiler is the one that was checked, never one fetched on the way.
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
-    with log.open("wb") as out:
+    with _writing(log.parent, part):
+        out = log.open("wb")
+    with out:
         process = subprocess.Popen(
             command,
             cwd=GO_MODULES / part.module,
@@ -125,14 +153,9 @@ def _go(part: Part) -> str:
             f"{part.name} {part.version} is not on PATH and not built yet; building needs Go {wanted[0]}.{wanted[1]}",
             part=part.name,
         )
-    said = subprocess.run(
-        [go, "env", "GOVERSION"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "GOTOOLCHAIN": "local"},
-    ).stdout.strip()
-    found = re.match(r"go(\d+)\.(\d+)", said)
+    said = _go_env(go, "GOVERSION").strip()
+    # A build from source says "devel go1.27-0123abc …".
+    found = re.search(r"\bgo(\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) < wanted:
         raise GO_TOO_OLD(
             f"building {part.name} {part.version} needs Go {wanted[0]}.{wanted[1]}; {go} is {said or 'not answering'}",
@@ -147,9 +170,28 @@ def _wanted_go(part: Part) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (1, 26)
 
 
-def _check_disk(part: Part, directory: Path) -> None:
-    free = shutil.disk_usage(directory).free // _MEGABYTE
-    if free < part.megabytes:
-        raise DISK_TOO_SMALL(
-            f"building {part.name} wants about {part.megabytes} MB; {directory} has {free} MB free", part=part.name
-        )
+def _go_env(go: str, *names: str) -> str:
+    return subprocess.run(
+        [go, "env", *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+    ).stdout
+
+
+def _check_disk(part: Part, go: str, directory: Path) -> None:
+    """Refuse to begin where a disk is too small: the one of the cache, and those of Go's own two caches."""
+    places = [("CELLWARD_CACHE", directory)]
+    for name in ("GOCACHE", "GOMODCACHE"):
+        said = Path(_go_env(go, name).strip())
+        if said.is_absolute():
+            places.append((name, said))
+    for name, place in places:
+        existing = next(path for path in (place, *place.parents) if path.exists())
+        free = shutil.disk_usage(existing).free // _MEGABYTE
+        if free < part.megabytes:
+            raise DISK_TOO_SMALL(
+                f"building {part.name} wants about {part.megabytes} MB; {place} ({name}) has {free} MB free",
+                part=part.name,
+            )

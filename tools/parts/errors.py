@@ -34,6 +34,12 @@ DISK_TOO_SMALL = define(
     "There is not enough free disk space to build.",
     hint="Free some space, or set CELLWARD_CACHE (and GOCACHE, GOMODCACHE) to a directory on a larger disk.",
 )
+CACHE_UNWRITABLE = define(
+    "parts/cache-unwritable",
+    Unavailable,
+    "The cache for built parts cannot be written.",
+    hint="Make the directory writable, or set CELLWARD_CACHE to a directory of your own on a disk with a few GB free.",
+)
 BUILD_FAILED = define(
     "parts/build-failed",
     Unavailable,

@@ -113,6 +113,58 @@ def test_old_go_is_named(bin_dir: Path) -> None:
     assert "go1.19.4" in caught.value.message
 
 
+def test_go_from_source_is_new_enough(bin_dir: Path) -> None:
+    """A Go built from source puts "devel" before its version."""
+    _fake_go(bin_dir, version="devel go1.27-0123abc Mon Jan 5 10:00:00 2026 +0000")
+    assert ensure(["opa"]) == {"opa": cached_binary(OPA)}
+
+
+def test_cache_that_cannot_be_written_is_named(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No traceback of a file system: a code, the directory, and the variable that leads elsewhere."""
+    _fake_go(bin_dir)
+    (bin_dir.parent / "file").write_text("not a directory")
+    monkeypatch.setenv("CELLWARD_CACHE", str(bin_dir.parent / "file" / "cache"))
+    with pytest.raises(CellwardError) as caught:
+        ensure(["opa"])
+    assert caught.value.code == "parts/cache-unwritable"
+    assert str(cached_binary(OPA).parent) in caught.value.message
+    assert "CELLWARD_CACHE" in caught.value.hint
+
+
+def test_lock_that_cannot_be_written_is_named(bin_dir: Path) -> None:
+    """The same for the first file in the cache."""
+    _fake_go(bin_dir)
+    (cached_binary(OPA).parent / ".lock").mkdir(parents=True)
+    with pytest.raises(CellwardError) as caught:
+        ensure(["opa"])
+    assert caught.value.code == "parts/cache-unwritable"
+
+
+@pytest.mark.parametrize("cache", ["GOCACHE", "GOMODCACHE"])
+def test_small_disk_of_a_go_cache_is_named(bin_dir: Path, cache: str) -> None:
+    """Go's own caches may lie on another disk than ours; /proc has no room at all."""
+    log = _fake_go(bin_dir)
+    real = (bin_dir / "go").read_text()
+    small = f'if [ "$1 $2" = "env {cache}" ]; then echo /proc/not-yet-there; exit 0; fi\n'
+    _program(bin_dir / "go", small + real.removeprefix("#!/bin/sh\n"))
+    with pytest.raises(CellwardError) as caught:
+        ensure(["opa"])
+    assert caught.value.code == "parts/disk-too-small"
+    assert f"({cache})" in caught.value.message
+    assert not log.exists()
+
+
+def test_leftover_of_a_killed_build_is_swept(bin_dir: Path) -> None:
+    """SIGKILL leaves a half-written binary behind; the next build takes it away."""
+    _fake_go(bin_dir)
+    left = cached_binary(OPA).with_name("opa.4711.new")
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    ensure(["opa"])
+    assert not left.exists()
+    assert cached_binary(OPA).exists()
+
+
 def test_build_with_another_version_is_not_kept(bin_dir: Path) -> None:
     """What was built must report the pinned version, or nothing appears in the cache."""
     _fake_go(bin_dir, reports="9.9.9")
