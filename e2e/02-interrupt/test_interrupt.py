@@ -55,9 +55,9 @@ def told(directory: Path) -> str:
     return (directory.parent / "demo.log").read_text(errors="replace")
 
 
-def wait_told(directory: Path, process: subprocess.Popen[bytes], text: str) -> None:
+def wait_told(directory: Path, process: subprocess.Popen[bytes], text: str, seconds: float = 180) -> None:
     """Wait until the demonstration tells this."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + seconds
     while text not in told(directory):
         assert process.poll() is None, told(directory)[-3000:]
         assert time.monotonic() < deadline, told(directory)[-3000:]
@@ -112,6 +112,16 @@ def test_impatient_interrupts_leave_nothing(directory: Path) -> None:
             time.sleep(0.3)
         # Python itself says -SIGINT when one more comes while the interpreter ends.
         assert process.wait(60) in {130, -signal.SIGINT}, told(directory)[-3000:]
+    nothing_left(directory)
+
+
+def test_interrupt_is_how_the_whole_demo_ends(directory: Path) -> None:
+    """Without ONCE it stays up; Ctrl-C is then its ordinary end: exit 0, and nothing stays."""
+    with demo(directory) as process:
+        wait_told(directory, process, "Everything stays up until Ctrl-C", 360)
+        assert "all of it is what it must be" in told(directory)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0, told(directory)[-3000:]
     nothing_left(directory)
 
 
