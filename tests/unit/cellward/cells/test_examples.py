@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_the_boutique_is_whole() -> None:
     assert set(names) == SERVICES
     placement = load_manifests((BOUTIQUE / "placement.yaml").read_bytes(), "placement.yaml").placements[0]
     assert sorted(placement.cells) == sorted(item.cell.metadata.name for item in cells)
+
+
+def test_every_image_of_the_boutique_is_a_whole_version() -> None:
+    """Three numbers: a tag of fewer moves with each patch, and what was tried is not what runs."""
+    images = [component.image or "" for item in boutique() for component in item.cell.spec.components.values()]
+    assert [image for image in images if not re.search(r":v?\d+\.\d+\.\d+(-[a-z]+)?$", image)] == []
 
 
 def test_two_services_keep_their_other_port() -> None:
