@@ -128,6 +128,7 @@ class Cell:
             refusals=self.refusals,
             drift_repairs=self.repairs,
             version=record.version,
+            conditions=record.conditions,
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:
