@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from agent.applier.errors import (
     DATA_NOT_REPLACED,
@@ -36,6 +36,7 @@ RIGHTS_SECONDS: Final = 5.0
 #: How long a deletion may take before the cell waits for it outside its turn, seconds.
 GONE_SECONDS: Final = 20.0
 _PAUSE: Final = 0.05
+T = TypeVar("T")
 _CELL_LABELS: Final = ("cellward.dev/project", "cellward.dev/cell", "cellward.dev/environment")
 
 
@@ -99,10 +100,15 @@ class CellCluster:
             (live,) = await self._driver.apply([owned.manifest])
             return self.seen(record, owned, live)
         try:
-            manifest = await self._as_scaled(record, owned)
-            live = await self.kube.apply(
-                manifest, manager=who.manager_of(owned.role), force=force, as_user=who.user_of(owned.role)
+            apply = partial(
+                self.kube.apply,
+                await self._as_scaled(record, owned),
+                manager=who.manager_of(owned.role),
+                force=force,
+                as_user=who.user_of(owned.role),
             )
+            # What a dry run was allowed, another API server that lags behind may still forbid.
+            live = await self._with_patience(apply, self._timer.monotonic() + RIGHTS_SECONDS)
         except CellwardError as error:
             if error.code == KUBE_CONFLICT.code:
                 raise _foreign(owned.ref, error.details.get("managers", "")) from error
@@ -139,22 +145,39 @@ class CellCluster:
                 anew.add(owned.ref)
         return frozenset(anew)
 
-    async def delete(self, record: CellRecord, owned: OwnedObject) -> bool:
-        """Ask for the deletion of our object; return False when it was gone already.
+    async def ours(self, record: CellRecord, owned: OwnedObject) -> OwnedObject | None:
+        """Return our object with the uid it has, None when there is none of ours.
 
-        An object made anew by somebody else under the same name has another uid and is left alone.
+        The uid in the record is missing or old when the agent was killed a moment after it wrote the object: what our
+        manager applied is taken for that. Anything else of the name is somebody else's.
         """
-        who = self.identity(record.namespace)
+        live = await self.look(owned.ref)
+        if live is None:
+            return None
+        uid = str(live["metadata"]["uid"])
+        if uid != owned.uid and not applied_by(live, self.identity(record.namespace).manager_of(owned.role)):
+            return None
+        return replace(owned, uid=uid)
+
+    async def delete(self, record: CellRecord, owned: OwnedObject) -> OwnedObject | None:
+        """Ask for the deletion of our object and return it with its uid; None when it was gone already.
+
+        An object made by somebody else under the same name has another uid and is left alone.
+        """
+        mine = await self.ours(record, owned)
+        if mine is None:
+            return None
         try:
-            await self.kube.delete(owned.ref, uid=owned.uid, as_user=who.user_of(owned.role))
+            user = self.identity(record.namespace).user_of(mine.role)
+            await self.kube.delete(mine.ref, uid=mine.uid, as_user=user)
         except CellwardError as error:
             if error.code in {KUBE_NOT_FOUND.code, KUBE_STALE.code}:
-                return False
+                return None
             raise
-        return True
+        return mine
 
     async def wait_gone(self, owned: Sequence[OwnedObject], seconds: float = GONE_SECONDS) -> None:
-        """Return when none of the objects exists any more; raises apply/deletion-pending."""
+        """Return when none of these very objects exists any more; raises apply/deletion-pending."""
         deadline = self._timer.monotonic() + seconds
         for one in owned:
             while await self._still_there(one):
@@ -164,7 +187,7 @@ class CellCluster:
 
     async def _still_there(self, owned: OwnedObject) -> bool:
         live = await self.look(owned.ref)
-        return live is not None and owned.uid in {"", live["metadata"]["uid"]}
+        return live is not None and owned.uid == live["metadata"]["uid"]
 
     async def _try(self, record: CellRecord, owned: OwnedObject) -> None:
         who = self.identity(record.namespace)
@@ -178,18 +201,16 @@ class CellCluster:
             raise _foreign(owned.ref, ", ".join(managers_of(live)))
         await self.kube.apply(owned.manifest, manager=manager, force=True, dry_run=True, as_user=user)
 
-    async def _with_patience(self, attempt: Callable[[], Awaitable[None]], deadline: float) -> None:
+    async def _with_patience(self, attempt: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Repeat while RBAC has not yet seen the binding made a moment ago."""
         while True:
             try:
-                await attempt()
+                return await attempt()
             except CellwardError as error:
                 fresh = error.code == KUBE_FORBIDDEN.code and error.details.get("by") == "rbac"
                 if not fresh or self._timer.monotonic() > deadline:
                     raise
                 await self._timer.sleep(_PAUSE)
-            else:
-                return
 
 
 def _foreign(ref: ObjectRef, managers: str) -> CellwardError:

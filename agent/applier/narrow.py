@@ -128,10 +128,8 @@ class Narrowing:
         await self._parts.save(cell, replace(cell.record, objects=()))
 
     async def _delete(self, cell: Cell, objects: tuple[OwnedObject, ...]) -> None:
-        for owned in objects:
-            if owned.uid:
-                await self._parts.cluster.delete(cell.record, owned)
-        await self._parts.cluster.wait_gone([owned for owned in objects if owned.uid])
+        going = [await self._parts.cluster.delete(cell.record, owned) for owned in objects]
+        await self._parts.cluster.wait_gone([owned for owned in going if owned is not None])
         record: CellRecord = cell.record
         for owned in objects:
             record = record.without(owned.ref)

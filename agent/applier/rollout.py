@@ -19,7 +19,7 @@ from agent.applier.order import waves
 from agent.applier.parts import Parts
 from agent.applier.plan import Prune, check_brake, plan_prune
 from agent.audit.interfaces import Entry, RefusalText
-from agent.kube.interfaces import JSONObject, ObjectRef
+from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from cellward.cells.render import RenderedCell, render
 from cellward.documents.fields import format_time
 from cellward.documents.floors import Floor
@@ -90,7 +90,6 @@ class Rollout:
         self._parts.intake.check_current(verified.policy)
         await self._accept(change)
         await self._apply(cell, change, anew)
-        await self._prune(cell, change)
         await self._settle(cell, change)
         self._parts.metrics.observe(AGENT_APPLY_SECONDS, self._parts.timer.monotonic() - begun)
         return ()
@@ -215,59 +214,85 @@ class Rollout:
         await self._parts.state.accepted.put(change.item)
 
     async def _apply(self, cell: Cell, change: Change, anew: frozenset[ObjectRef]) -> None:
-        """Write isolation, then the objects wave by wave; what goes is still in the record until it is gone."""
+        """Write isolation, then the objects wave by wave; what is no longer released goes after each of the two."""
         known = cell.record.by_ref()
         objects = [_carry_over(owned, known) for owned in change.objects]
-        release, deployment = change.verified.release, change.verified.deployment
+        release, deployment, old = change.verified.release, change.verified.deployment, cell.record
+        again = (old.deployment_digest, old.release_digest) == (deployment.digest, release.digest) and not old.settled
         record = replace(
-            cell.record,
+            old,
             deployment_digest=deployment.digest,
             release_digest=release.digest,
             version=release.document.version,
-            conditions=change.rendered.conditions,
             settled=False,
             ending="",
             fallback_active=change.fallback,
-            rollout_started=format_time(self._parts.timer.now()),
+            rollout_started=old.rollout_started if again else format_time(self._parts.timer.now()),
             deadline_seconds=deployment.document.rollout.get("deadlineSeconds", _DEFAULT_DEADLINE),
         )
         for owned in objects:
             record = record.with_object(owned)
-        before = cell.record
         await self._parts.save(cell, record)
-        by_ref = {owned.ref: owned for owned in objects}
-        for manifests in waves([o.manifest for o in objects if o.role in {Role.ISOLATION, Role.OBJECT}]):
-            for manifest in manifests:
-                ref = OwnedObject(manifest, Role.OBJECT).ref
-                await self._apply_one(cell, before, by_ref[ref], anew=ref in anew)
-            await self._parts.save(cell, cell.record)
+        for role in (Role.ISOLATION, Role.OBJECT):
+            by_ref = {owned.ref: owned for owned in objects if owned.role is role}
+            for manifests in waves(owned.manifest for owned in by_ref.values()):
+                for manifest in manifests:
+                    owned = by_ref[ref_of(manifest)]
+                    await self._apply_one(cell, old, owned, anew=owned.ref in anew)
+                await self._parts.save(cell, cell.record)
+            # What a policy of before still opens is closed before anything new runs behind it (V9, V10).
+            await self._prune(cell, change, role)
 
     async def _apply_one(self, cell: Cell, before: CellRecord, owned: OwnedObject, *, anew: bool) -> None:
         cluster = self._parts.cluster
         old = before.by_ref().get(owned.ref)
         if anew:
-            current = replace(owned, uid="")
-            await cluster.delete(cell.record, current)
-            await cluster.wait_gone([owned])
-            owned, old = current, None
-        if old is not None and old.uid and not owned.opened and not old.opened:
-            # Additions by others are taken back first, or they would become part of the new baseline.
-            repair = await self._parts.repairer.check(before, old)
-            if old.manifest == owned.manifest:
-                cell.record = cell.record.with_object(repair.owned if repair is not None else owned)
+            await self._remove(cell, owned)
+            owned, old = replace(owned, uid=""), None
+        elif old is not None and not owned.opened and not old.opened:
+            owned, done = await self._bring_up(cell, before, old, owned)
+            if done:
+                cell.record = cell.record.with_object(owned)
                 return
         live = await cluster.write(cell.record, owned, force=bool(owned.uid) or owned.role is not Role.OBJECT)
         cell.record = cell.record.with_object(live)
 
-    async def _prune(self, cell: Cell, change: Change) -> None:
+    async def _remove(self, cell: Cell, owned: OwnedObject) -> None:
+        going = await self._parts.cluster.delete(cell.record, owned)
+        await self._parts.cluster.wait_gone([going] if going is not None else [])
+
+    async def _bring_up(
+        self, cell: Cell, before: CellRecord, old: OwnedObject, owned: OwnedObject
+    ) -> tuple[OwnedObject, bool]:
+        """Bring what stands back to what the record says of it; return the object, and whether that is all there is.
+
+        Additions by others are taken back first, or they would become part of the new baseline. What is gone is not
+        made as it was, only to be changed then: the new form is written as something new.
+        """
+        same, done = old.manifest == owned.manifest, cell.is_done(old)
+        if same and done:
+            return owned, True
+        mine = await self._parts.cluster.ours(before, old)
+        if mine is None:
+            return replace(owned, uid=""), False
+        if done:
+            return replace(owned, uid=mine.uid), False
+        repair = await self._parts.repairer.check(before, mine)
+        if same:
+            return (repair.owned if repair is not None else replace(owned, uid=mine.uid)), True
+        return replace(owned, uid=repair.owned.uid if repair is not None else mine.uid), False
+
+    async def _prune(self, cell: Cell, change: Change, role: Role) -> None:
         for owned in change.prune.delete:
+            if owned.role is not role:
+                continue
             await self._record(
                 change, "object.delete", "allow", subject=str(owned.ref), reason="no longer part of the release"
             )
             await self._parts.cluster.delete(cell.record, owned)
             cell.record = cell.record.without(owned.ref)
             cell.forget(owned.ref)
-        for owned in change.prune.retain:
+        for owned in change.prune.retain if role is Role.OBJECT else ():
             cell.record = cell.record.with_object(replace(owned, retained=True))
 
     async def _settle(self, cell: Cell, change: Change) -> None:

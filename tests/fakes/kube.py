@@ -73,7 +73,7 @@ class FakeKube:
         new = self._created(obj) if old is None else copy.deepcopy(old)
         stated = _leaves(_body(obj))
         if old is not None:
-            self._refuse_conflicts(ref, old, stated, manager, force=force)
+            self._refuse_conflicts(ref, new, stated, manager, force=force)
         # The name of a list item goes last: the item is found by it.
         for leaf in sorted(_owned(old, manager) - set(stated), key=lambda leaf: leaf[-1] == "f:name"):
             if not any(leaf in _fields_of(entry) for entry in _entries(new) if not _is_apply(entry, manager)):
