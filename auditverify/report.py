@@ -27,8 +27,8 @@ class OriginReport:
     """What is known of one writer.
 
     Attributes:
-        signed: records of all epochs up to the last one that a valid statement of the writer's key covers.
-        verdict: who stands for the keys of all its epochs.
+        signed: records up to the last one that a valid statement of the writer's key covers.
+        verdict: who stands for that key.
     """
 
     origin: str
@@ -68,13 +68,6 @@ class Report:
         """True when all of it holds."""
         return not self.problem_count and self.root_matches and self.checkpoint_signed
 
-    @property
-    def verdict(self) -> str:
-        """The last line: anybody can make an export that is consistent with itself, so it says who vouches for it."""
-        if not self.verified:
-            return "NOT VERIFIED"
-        return "VERIFIED" if self.key_given else "VERIFIED, vouched by the key in the export only"
-
     def add(self, code: str, message: str, line: int = 0) -> None:
         """Note a problem."""
         self.problem_count += 1
@@ -98,7 +91,6 @@ class Report:
             "statements": self.statements,
             "viewsChecked": self.views_checked,
             "verified": self.verified,
-            "verdict": self.verdict,
             "origins": [
                 {
                     "origin": item.origin,
@@ -135,5 +127,5 @@ class Report:
         lines += [f"problem     {p.code}: {p.message}" + (f" (line {p.line})" if p.line else "") for p in self.problems]
         if self.problem_count > len(self.problems):
             lines.append(f"            and {self.problem_count - len(self.problems)} more")
-        lines.append(self.verdict)
+        lines.append("VERIFIED" if self.verified else "NOT VERIFIED")
         return "\n".join(lines)

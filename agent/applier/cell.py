@@ -14,6 +14,7 @@ from agent.link.interfaces import CellReport
 from cellward.wire.codec import DesiredItem
 
 _NOT_SEEN = Health("progressing", "it was not seen yet")
+_GONE = Health("progressing", "it is gone")
 
 
 class Cell:
@@ -24,6 +25,7 @@ class Cell:
         item: what the hub last asked for, None after a restart until it is read again.
         blocked: REFUSED, HELD or VERIFYING while the item cannot be carried out, else None.
         refusals: why.
+        trouble: why what is in force is not what was deployed: it became unhealthy, or an apply does not come through.
         repairs: repairs of drift since the agent started.
         answered: what the last receipt was about, so that a retry does not repeat it.
     """
@@ -33,11 +35,14 @@ class Cell:
         self.item: DesiredItem | None = None
         self.blocked: Phase | None = None
         self.refusals: tuple[RefusalText, ...] = ()
+        self.trouble: tuple[RefusalText, ...] = ()
         self.repairs = 0
         self.answered: tuple[object, ...] = ()
         self._health: dict[ObjectRef, Health] = {}
         self._version: dict[ObjectRef, tuple[str, int]] = {}
-        self._done: set[ObjectRef] = set()
+        self._gone: set[ObjectRef] = set()
+        #: Uid of the last completed Job of each name: another one of that name has yet to run.
+        self._done: dict[ObjectRef, str] = {}
 
     def observe(self, live: Mapping[str, Any]) -> bool:
         """Take note of an object as it is now; return whether its health changed. What is older is ignored.
@@ -51,25 +56,31 @@ class Cell:
         if uid == seen_uid and version < seen_version:
             return False
         self._version[ref] = (uid, version)
-        if is_done(live):
-            self._done.add(ref)
+        self._gone.discard(ref)
+        self._note_done(ref, live)
         health = health_of(live)
         changed = self._health.get(ref) != health
         self._health[ref] = health
         return changed
 
-    def forget(self, ref: ObjectRef) -> None:
-        """Take note that an object is gone."""
+    def forget(self, ref: ObjectRef, last: Mapping[str, Any] | None = None) -> None:
+        """Take note that an object is gone; ``last`` is how it was then, if that is known.
+
+        That it completed stays known: a Job that goes at once, by its time to live, must not run again.
+        """
+        if last is not None:
+            self._note_done(ref, last)
+        self._gone.add(ref)
         self._health.pop(ref, None)
         self._version.pop(ref, None)
 
     def is_done(self, owned: OwnedObject) -> bool:
         """Whether the object is a Job seen to complete: its end is no drift."""
-        return owned.done or owned.ref in self._done
+        return owned.done or (bool(owned.uid) and self._done.get(owned.ref) == owned.uid)
 
     def remember_done(self) -> bool:
         """Carry completed jobs into the record; return whether that changed it."""
-        changed = [o for o in self.record.objects if o.ref in self._done and not o.done]
+        changed = [owned for owned in self.record.objects if self.is_done(owned) and not owned.done]
         for owned in changed:
             self.record = self.record.with_object(replace(owned, done=True))
         return bool(changed)
@@ -86,6 +97,10 @@ class Cell:
     def unhealthy(self) -> tuple[str, ...]:
         """Return "Kind/namespace/name: reason" of everything that is not ready."""
         return tuple(f"{ref}: {health.reason}" for ref, health in self.health().items() if health.state != "ready")
+
+    def unseen(self) -> bool:
+        """Whether something that was applied was neither seen nor missed since the agent started."""
+        return any(owned.uid and self._health_of(owned) is _NOT_SEEN for owned in self.standing)
 
     def has_failed(self) -> bool:
         """Whether waiting for health is pointless."""
@@ -112,6 +127,11 @@ class Cell:
             return Phase.READY
         return Phase.PROGRESSING if self.record.rollout_started else Phase.DEGRADED
 
+    @property
+    def complaints(self) -> tuple[RefusalText, ...]:
+        """Everything there is to say against what was asked for and what runs."""
+        return (*self.refusals, *(one for one in self.trouble if one not in self.refusals))
+
     def report(self) -> CellReport:
         """Return the state as the hub gets it."""
         record, health = self.record, self.health()
@@ -125,10 +145,9 @@ class Cell:
             objects_ready=sum(1 for one in health.values() if one.state == "ready"),
             objects_total=len(health),
             isolation=record.isolation,
-            refusals=self.refusals,
+            refusals=self.complaints,
             drift_repairs=self.repairs,
             version=record.version,
-            conditions=record.conditions,
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:
@@ -136,7 +155,13 @@ class Cell:
             return Health("ready")
         if not owned.uid:
             return Health("progressing", "it is not applied yet")
+        if owned.ref in self._gone:
+            return _GONE
         return self._health.get(owned.ref, _NOT_SEEN)
+
+    def _note_done(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
+        if is_done(live):
+            self._done[ref] = str(live["metadata"].get("uid", ""))
 
 
 def _number(version: object) -> int:

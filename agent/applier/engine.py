@@ -107,9 +107,10 @@ class CellEngine:
             facts=given.facts,
             metrics=given.metrics,
             reindex=self._reindex,
+            view=lambda: self._watch.spell,
         )  # fmt: skip
         # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
-        self._watch = ClusterWatch(given.kube, given.health, self._on_event, self.reconsider)
+        self._watch = ClusterWatch(given.kube, given.health, self._on_event, self._on_synced)
         self._workers: dict[CellKey, CellWorker] = {}
         self._by_namespace: dict[str, CellWorker] = {}
         self._by_ref: dict[ObjectRef, CellWorker] = {}
@@ -250,6 +251,12 @@ class CellEngine:
         elif event.type in {WatchType.ADDED, WatchType.MODIFIED, WatchType.DELETED}:
             self._object(watched, event)
 
+    def _on_synced(self) -> None:
+        """Everything is in view again: what waited for that goes on, and rollouts are judged."""
+        self.reconsider()
+        for worker in self._workers.values():
+            worker.wake()
+
     def _missing(self, watched: Watched, seen: set[ObjectRef]) -> None:
         """After a whole list: what we own and did not see is gone."""
         for ref, worker in self._by_ref.items():
@@ -267,7 +274,7 @@ class CellEngine:
             self._stranger(event)
             return
         if event.type is WatchType.DELETED:
-            worker.cell.forget(ref)
+            worker.cell.forget(ref, event.object)
             worker.drift.mark(ref)
             worker.wake()
             return
@@ -290,9 +297,11 @@ class CellEngine:
 
     def _looks_drifted(self, cell: Cell, live: JSONObject) -> bool:
         """Cheap look at an event; whoever repairs reads the object again before believing it."""
-        owned = cell.record.by_ref()[ref_of(live)]
+        owned = cell.record.by_ref().get(ref_of(live))
+        if owned is None:
+            return False  # pruned between the event and now
         if not owned.uid:
-            return False
+            return True  # it was written a moment ago, and there is nothing to compare with yet
         flexible = flexible_paths([other.manifest for other in cell.record.objects], owned.manifest)
         manager = self._parts.cluster.identity(cell.record.namespace).manager_of(owned.role)
         return live["metadata"]["uid"] != owned.uid or bool(drift_of(live, owned.baseline, manager, flexible))
@@ -323,7 +332,7 @@ class CellEngine:
             return
         bad = [cell for cell in cells if cell.phase in {Phase.DEGRADED, Phase.REFUSED} or _stuck(cell)]
         first = f"{bad[0].record.namespace} is {bad[0].phase.value}" if bad else ""
-        code = next((one.code for cell in bad for one in cell.refusals), "cell/not-healthy") if bad else ""
+        code = next((one.code for cell in bad for one in cell.complaints), "cell/not-healthy") if bad else ""
         message = f"{len(bad)} of {len(cells)} cells need attention; {first}" if bad else ""
         self._given.health.set(CONDITION, ok=not bad, code=code, message=message)
         _count(self._given.metrics, cells)

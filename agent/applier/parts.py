@@ -22,7 +22,11 @@ from cellward.runtime.clock import Timer
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The engine's tools. ``reindex`` is told of a cell whose record changed, before the record is relied on."""
+    """The engine's tools.
+
+    ``reindex`` is told of a cell whose record changed, before the record is relied on. ``view`` returns the number of
+    the unbroken spell in which every watch sees the cluster, 0 while one of them does not.
+    """
 
     cluster: CellCluster
     intake: Intake
@@ -36,6 +40,7 @@ class Parts:
     facts: Callable[[], ClusterFacts]
     metrics: AgentMetrics
     reindex: Callable[[Cell], None]
+    view: Callable[[], int]
 
     async def save(self, cell: Cell, record: CellRecord) -> None:
         """Take a record into force and make it durable; raises spool/full, then it holds in memory only."""

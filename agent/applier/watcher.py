@@ -70,11 +70,17 @@ class ClusterWatch:
         self._on_synced = on_synced
         #: Kinds that are not watched now: the code and the reason of each.
         self._waiting = {watched.kind: (KUBE_UNAVAILABLE.code, "not connected yet") for watched in KINDS}
+        self._spells = 0
 
     @property
     def synced(self) -> bool:
         """Whether every kind was listed and is being watched."""
         return not self._waiting
+
+    @property
+    def spell(self) -> int:
+        """Number of the unbroken spell in which every kind is in view; 0 while one is not."""
+        return 0 if self._waiting else self._spells
 
     async def run(self) -> None:
         """Watch every kind."""
@@ -93,6 +99,7 @@ class ClusterWatch:
                 del self._waiting[watched.kind]
                 self._tell()
                 if not self._waiting:
+                    self._spells += 1
                     self._on_synced()
             try:
                 await self._on_event(watched, event)

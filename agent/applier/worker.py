@@ -12,7 +12,6 @@ import contextlib
 import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -22,6 +21,7 @@ from agent.applier.drift import DriftControl
 from agent.applier.errors import HELD, UNHEALTHY
 from agent.applier.intake import VerifiedCell, VerifiedEnd
 from agent.applier.interfaces import OnReceipt, OnStatus
+from agent.applier.judge import Judge
 from agent.applier.model import CellRecord, Phase
 from agent.applier.narrow import Narrowing
 from agent.applier.parts import Parts
@@ -29,7 +29,6 @@ from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, 
 from agent.applier.rollout import Rollout
 from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
-from cellward.documents.fields import parse_time
 from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.tasks import is_being_cancelled
@@ -75,9 +74,11 @@ class CellWorker:
         self._rollout = Rollout(parts)
         self._narrowing = Narrowing(parts)
         self._pending: DesiredItem | None = None
+        #: When the item is tried again, and when what was accepted before it.
         self._retry_at: float | None = None
-        #: Before this no return to the fallback is tried, after one that did not come through.
-        self._judge_at = 0.0
+        self._finish_at: float | None = None
+        self._judge = Judge(parts, cell)
+        self._called_failed = ("", "")
         self._backoff = FullJitter(0.5, 30.0)
         self._wake = asyncio.Event()
         self._reported: CellReport | None = None
@@ -103,6 +104,8 @@ class CellWorker:
 
     async def run(self) -> None:
         """Take turns for ever; ends only by cancellation."""
+        if self._unfinished:
+            self._finish_at = self._parts.timer.monotonic()
         while True:
             await self._wait()
             self._wake.clear()
@@ -116,11 +119,14 @@ class CellWorker:
                     raise
                 # What was waited for was cancelled, not this worker; passed on, its group would not notice the end.
                 _log.exception("turn-cancelled", cell=self.cell.record.namespace)
+                self._judge.postpone()
                 self._retry_later()
             except Exception as error:  # noqa: BLE001 - V16: one cell's fault must not end the process
                 _log.exception("turn-failed", cell=self.cell.record.namespace)
                 self._block(Phase.REFUSED, (refusal_of(unexpected(error), self._subject),))
+                self._judge.postpone()
                 await self._report()
+            self._plan_finish()
 
     @property
     def _subject(self) -> str:
@@ -128,18 +134,12 @@ class CellWorker:
 
     async def _wait(self) -> None:
         """Return when there is something to do, or when its time has come."""
-        times = [time for time in (self.drift.due_at(), self._retry_at, self._deadline_at()) if time is not None]
+        candidates = (self.drift.due_at(), self._retry_at, self._finish_at, self._judge.due_at())
+        times = [time for time in candidates if time is not None]
         delay = max(0.0, min(times) - self._parts.timer.monotonic()) if times else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wake.wait()
-
-    def _deadline_at(self) -> float | None:
-        record = self.cell.record
-        if not record.rollout_started or not record.settled or record.quarantined:
-            return None
-        left = parse_time(record.rollout_started) + timedelta(seconds=record.deadline_seconds) - self._parts.timer.now()
-        return max(self._judge_at, self._parts.timer.monotonic() + max(0.0, left.total_seconds()))
 
     async def _turn(self) -> None:
         await self._repair()
@@ -151,6 +151,7 @@ class CellWorker:
             self.cell.item = item
             self._retry_at = None
             await self._carry_out(item)
+        await self._finish()
         with contextlib.suppress(_SupersededError):
             await self._judge_health()
         await self._report()
@@ -197,38 +198,57 @@ class CellWorker:
     # -- items --------------------------------------------------------------------------------------------------------
 
     async def _carry_out(self, item: DesiredItem) -> None:
+        """Carry out the newest item, or go on with the accepted one; say what became of it."""
         correlation_id = secrets.token_hex(8)
+        if item.deployment_digest == self.cell.record.deployment_digest:
+            self._finish_at = None
         try:
             refusals = await self._converge(item, correlation_id)
         except _SupersededError:
             return
         except CellwardError as error:
-            refusal = refusal_of(error, item.deployment_digest)
+            refusals = (refusal_of(error, item.deployment_digest),)
             if is_passing(error):
-                self._block(Phase.VERIFYING, (refusal,))
-                self._retry_later()
+                self._obstructed(item, Phase.VERIFYING, refusals)
                 _log.info("item-waits", cell=self.cell.record.namespace, code=error.code, reason=error.message)
                 return
-            refusals = (refusal,)
         if self.cell.blocked is Phase.HELD:
             return
         if refusals:
-            self._block(Phase.REFUSED, refusals)
-            if refusals[0].code.startswith(_MAY_HEAL):
-                self._retry_at = self._parts.timer.monotonic() + _HEAL_SECONDS
+            self._obstructed(item, Phase.REFUSED, refusals)
         else:
-            self.cell.blocked = None
-            if self.cell.record.fallback_active:
-                # What was said when it fell back still holds; after an interruption it is said now.
-                refusals = self._why_fallback()
-            self.cell.refusals = refusals
+            refusals = self._came_through(item)
         await self._answer(item, refusals, correlation_id)
 
-    def _why_fallback(self) -> tuple[RefusalText, ...]:
-        if any(refusal.code == UNHEALTHY.code for refusal in self.cell.refusals):
-            return self.cell.refusals
-        error = UNHEALTHY("the release did not become healthy; its fallback runs", object=self._subject)
-        return (refusal_of(error, self._subject),)
+    def _is_newest(self, item: DesiredItem) -> bool:
+        return self.cell.item is None or self.cell.item.deployment_digest == item.deployment_digest
+
+    def _obstructed(self, item: DesiredItem, phase: Phase, refusals: tuple[RefusalText, ...]) -> None:
+        """Say what stands in the way, and plan the next try; what is accepted is finished in any case."""
+        if self._is_newest(item):
+            self._block(phase, refusals)
+        else:
+            self.cell.trouble = refusals
+        if self._unfinished and item.deployment_digest == self.cell.record.deployment_digest:
+            return
+        if phase is Phase.VERIFYING:
+            self._retry_later()
+        elif refusals[0].code.startswith(_MAY_HEAL):
+            self._retry_at = self._parts.timer.monotonic() + _HEAL_SECONDS
+
+    def _came_through(self, item: DesiredItem) -> tuple[RefusalText, ...]:
+        """Return what there is to say of it all the same: a fallback is not what was deployed."""
+        cell = self.cell
+        self._backoff.reset()
+        if self._is_newest(item):
+            cell.blocked, cell.refusals = None, ()
+        if not cell.record.fallback_active:
+            cell.trouble = ()
+        else:
+            error = UNHEALTHY("the release did not become healthy; its fallback runs", object=self._subject)
+            said = tuple(one for one in cell.trouble if one.code == UNHEALTHY.code)
+            cell.trouble = said or (refusal_of(error, self._subject),)
+        return cell.trouble
 
     async def _converge(self, item: DesiredItem, correlation_id: str) -> tuple[RefusalText, ...]:
         cell, record = self.cell, self.cell.record
@@ -316,24 +336,52 @@ class CellWorker:
     def _retry_later(self) -> None:
         self._retry_at = self._parts.timer.monotonic() + self._backoff.next()
 
-    # -- health -------------------------------------------------------------------------------------------------------
+    # -- what was accepted --------------------------------------------------------------------------------------------
+
+    @property
+    def _unfinished(self) -> bool:
+        """Whether something was accepted and is not wholly applied, and nobody withholds it."""
+        record = self.cell.record
+        withheld = self.cell.blocked is Phase.HELD or record.quarantined
+        return bool(record.deployment_digest) and not record.settled and not withheld
+
+    def _plan_finish(self) -> None:
+        if not self._unfinished:
+            self._finish_at = None
+        elif self._finish_at is None:
+            self._finish_at = self._parts.timer.monotonic() + self._backoff.next()
+
+    async def _finish(self) -> None:
+        """Go on with what was accepted, whatever became of a newer item: half a release is nothing to stay with."""
+        if self._finish_at is None or not self._unfinished or self._finish_at > self._parts.timer.monotonic():
+            return
+        self._finish_at = None
+        await self._carry_out(await self._accepted())
+
+    async def _accepted(self) -> DesiredItem:
+        """Return the item of what is in force; a newer one may have been refused since."""
+        record, item = self.cell.record, self.cell.item
+        if item is None or item.deployment_digest != record.deployment_digest:
+            item = await self._parts.state.accepted.get(*record.key)
+        if item is None or item.deployment_digest != record.deployment_digest:
+            item = DesiredItem(0, *record.key, record.deployment_digest)
+        return item
 
     async def _judge_health(self) -> None:
         """Settle a rollout that became healthy; return to the fallback from one that did not."""
-        cell, record = self.cell, self.cell.record
-        if cell.remember_done():
-            await self._parts.save(cell, cell.record)
-        # Under quarantine nothing becomes healthy; narrowing must not lead back to older content (§2).
-        if not record.settled or not record.rollout_started or record.ending or record.quarantined:
-            return
-        unhealthy = cell.unhealthy()
-        if not unhealthy:
-            await self._end_rollout("done", "")
-            return
-        deadline, now = self._deadline_at(), self._parts.timer.monotonic()
-        over = deadline is not None and deadline <= now
-        if over or (cell.has_failed() and self._judge_at <= now):
-            await self._fall_back("; ".join(unhealthy[:5]))
+        cell = self.cell
+        try:
+            if cell.remember_done():
+                await self._parts.save(cell, cell.record)
+            verdict = self._judge.verdict()
+            if verdict is not None and verdict.ready:
+                await self._end_rollout("done", "")
+            elif verdict is not None:
+                await self._fall_back(verdict.reason)
+        except CellwardError as error:
+            # Not at once again: a full disk stays full for a while.
+            self._judge.postpone()
+            _log.warning("rollout-stays-open", cell=cell.record.namespace, code=error.code, reason=error.message)
 
     async def _end_rollout(self, decision: str, reason: str) -> None:
         entry = self._health_entry(decision, reason)
@@ -352,34 +400,44 @@ class CellWorker:
 
     async def _fall_back(self, reason: str) -> None:
         """Go back to the release the Deployment names, once; without one stay degraded and say so."""
-        cell, item = self.cell, self.cell.item
-        error = UNHEALTHY(f"not healthy: {reason}", object=self._subject)
-        cell.refusals = (refusal_of(error, self._subject),)
-        ours = item is not None and item.deployment_digest == cell.record.deployment_digest
-        if item is None or not ours or cell.record.fallback_active:
-            await self._end_rollout("failed", error.message)
-            if item is not None and ours:
-                await self._answer(item, cell.refusals, secrets.token_hex(8))
-            return
-        correlation_id = secrets.token_hex(8)
-        try:
+        cell, item = self.cell, await self._accepted()
+        verified: VerifiedCell | None = None
+        if not cell.record.fallback_active:
             verified = await self._beside_repair(self._parts.intake.fallback(item.deployment_digest))
+            # A release is called failed only where its fallback may be applied; until then it may still get well.
+            self._parts.gate.check_fresh(known=True)
+            self._parts.fence.check()
+        error = UNHEALTHY(reason, object=self._subject)
+        cell.trouble = (refusal_of(error, self._subject),)
+        if verified is None:
+            await self._end_rollout("failed", error.message)
+        else:
             # The rollout ends by that of the fallback, not before: an interruption would leave the failed release.
-            await self._parts.recorder.record(self._health_entry("failed", error.message))
-            why: tuple[RefusalText, ...] = ()
-            if verified is not None:
-                why = await self._release(item, verified, correlation_id, fallback=True)
+            about = (cell.record.release_digest, cell.record.rollout_started)
+            if about != self._called_failed:
+                await self._parts.recorder.record(self._health_entry("failed", error.message))
+                self._called_failed = about
+            await self._apply_fallback(item, verified)
+        await self._answer(item, cell.trouble, secrets.token_hex(8))
+
+    async def _apply_fallback(self, item: DesiredItem, verified: VerifiedCell) -> None:
+        """Apply the fallback; what stands in the way of it is part of the trouble."""
+        cell = self.cell
+        try:
+            why = await self._release(item, verified, secrets.token_hex(8), fallback=True)
         except CellwardError as obstacle:
             if is_passing(obstacle):
-                self._judge_at = self._parts.timer.monotonic() + self._backoff.next()
-                if not cell.record.settled:
-                    self._retry_later()
-                return
+                raise
             why = (refusal_of(obstacle, self._subject),)
-        if not cell.record.fallback_active:
+        cell.trouble = (*cell.trouble, *why)
+        if self._is_newest(item) and not why:
+            cell.blocked, cell.refusals = None, ()
+        if cell.record.fallback_active:
+            return  # also when only a part of it is applied yet: it is finished like everything accepted
+        if why and why[0].code.startswith(_MAY_HEAL):
+            self._judge.postpone(_HEAL_SECONDS)
+        else:
             await self._parts.save(cell, _without_rollout(cell))
-        cell.refusals = (*cell.refusals, *why)
-        await self._answer(item, cell.refusals, correlation_id)
 
     # -- reports ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Protocol
 
 from agent.audit.interfaces import RefusalText
-from cellward.cells.conditions import CellCondition
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem
 
@@ -72,7 +71,6 @@ class CellReport:
     refusals: Sequence[RefusalText] = ()
     drift_repairs: int = 0
     version: str = ""
-    conditions: Sequence[CellCondition] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.applier.fence import load_guards
 from agent.applier.worker import CellWorker
 from agent.audit.interfaces import Entry
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import ReceiptFacts
-from agent.link.messages import report_to_wire
 from agent.spool.errors import FULL
 from agent.spool.state import open_state
-from cellward.wire.v1 import link_pb2
-from hub.fleet.rows import cell_body
 from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 WEB = ObjectRef("apps/v1", "Deployment", "shop--shop1--dev", "web")
 SERVICE = ObjectRef("v1", "Service", "shop--shop1--dev", "web")
+PLACE = ObjectRef("v1", "Namespace", "", "shop--shop1--dev")
 DENY = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", "shop--shop1--dev", "default-deny")
 CELL = "shop1"
-
-
-@pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    fake = FakeKube()
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
-    await fake.apply(place, manager="chart")
-    for guard in load_guards(CHART_FILES):
-        await fake.apply(guard, manager="chart")
-    return fake
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an engine on it; workloads become ready at once, as a controller would make them."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
-        yield running
 
 
 def _ready(kube: FakeKube, ref: ObjectRef) -> None:
@@ -100,38 +77,19 @@ async def test_v16_what_a_warming_up_api_server_refused_is_asked_again_when_it_i
     await world.until(lambda: world.report(CELL).version == "1.1.0")
 
 
-async def test_v11_interrupted_apply_is_finished_after_a_restart(world: World, kube: FakeKube) -> None:
-    """The agent dies between two objects; the next one finishes the very same deployment."""
-
-    def die(verb: str, ref: ObjectRef, user: str | None) -> None:
-        del user
-        if verb == "apply" and ref.kind == "Deployment":
-            raise KUBE_UNAVAILABLE("interrupted")
-
-    kube.on_request = die
-    digest = world.deployment(CELL, world.release(cell_yaml(CELL)))
-    item = world.item(CELL, digest)
-    await world.state.items.put(item)
-    await world.engine.submit(item)
-    await world.until(lambda: [r.code for r in world.report(CELL).refusals] == ["kube/unavailable"])
-    assert await kube.get(SERVICE)
-    await world._stop()
-    kube.on_request = None
-    await world._start()
-    await world.until(lambda: any(r.accepted for r in world.receipts))
-    assert await kube.get(WEB)
-
-
 async def test_v9_isolation_and_rights_come_before_any_workload(world: World, kube: FakeKube) -> None:
-    """In the order of requests, and workloads as the cell's own account."""
+    """All of them, in the order of requests, and workloads as the cell's own account."""
     await _deployed(world, kube)
-    writes = [(ref.kind, user) for verb, ref, user in kube.requests if verb == "apply"]
-    kinds = [kind for kind, _ in writes]
-    assert kinds.index("Namespace") < kinds.index("NetworkPolicy") < kinds.index("RoleBinding")
-    assert kinds.index("RoleBinding") < kinds.index("Deployment")
+    writes = [(ref.kind, user) for verb, ref, user in kube.requests if verb == "apply" and ref.namespace != ""]
+    places = {kind: [i for i, (one, _) in enumerate(writes) if one == kind] for kind, _ in writes}
+    assert len(places["NetworkPolicy"]) > 1
+    assert max(places["NetworkPolicy"]) < min(places["RoleBinding"])
+    ground = max(max(places[kind]) for kind in ("NetworkPolicy", "RoleBinding"))
+    assert ground < min(min(places[kind]) for kind in ("Deployment", "Service"))
+    assert kube.requests.index(("apply", PLACE, None)) < kube.requests.index(("apply", DENY, None))
     account = "system:serviceaccount:cellward-system:cell-shop--shop1--dev"
     assert {user for kind, user in writes if kind in {"Deployment", "Service"}} == {account}
-    assert {user for kind, user in writes if kind in {"Namespace", "NetworkPolicy", "RoleBinding"}} == {None}
+    assert {user for kind, user in writes if kind in {"NetworkPolicy", "RoleBinding"}} == {None}
 
 
 async def test_v16_refused_dry_run_leaves_what_ran(world: World, kube: FakeKube) -> None:
@@ -176,7 +134,7 @@ async def test_fights_are_bounded(world: World, kube: FakeKube) -> None:
     assert world.report(CELL).drift_repairs <= early + 1
 
 
-async def test_v14_missing_or_empty_desired_state_deletes_nothing(world: World, kube: FakeKube) -> None:
+async def test_v14_missing_desired_state_deletes_nothing(world: World, kube: FakeKube) -> None:
     """An agent that starts with no items keeps what runs."""
     await _deployed(world, kube)
     await world._stop()
@@ -188,6 +146,22 @@ async def test_v14_missing_or_empty_desired_state_deletes_nothing(world: World, 
     world.engine.resync()
     await world.phase(CELL, "ready")
     assert sum(verb == "delete" for verb, _, _ in kube.requests) == deletes
+
+
+async def test_v14_hub_that_names_no_cells_any_more_deletes_nothing(world: World, kube: FakeKube) -> None:
+    """Empty is no order to end anything: what was accepted stays until a tombstone."""
+    digest = world.deployment(CELL, world.release(cell_yaml(CELL)))
+    item = world.item(CELL, digest)
+    assert (await world.submit(item)).accepted
+    _ready(kube, WEB)
+    await world.phase(CELL, "ready")
+    deletes = sum(verb == "delete" for verb, _, _ in kube.requests)
+    assert not world.engine.withdraw(item)
+    world.engine.resync()
+    await kube.delete(SERVICE)
+    await world.until(lambda: SERVICE in kube._objects)
+    await world.phase(CELL, "ready")
+    assert sum(verb == "delete" for verb, _, _ in kube.requests) == deletes + 1
 
 
 async def test_cells_do_not_wait_for_each_other(world: World, kube: FakeKube) -> None:
@@ -222,14 +196,19 @@ async def test_completed_job_that_goes_is_not_run_again(world: World, kube: Fake
 
 
 async def test_lost_state_takes_its_own_cells_back(world: World, kube: FakeKube, tmp_path: Path) -> None:
-    """The state directory is gone: the namespace is known by guarded labels, and the same release takes hold again."""
-    await _deployed(world, kube)
+    """The state directory is gone: the namespace is known by guarded labels, and the same item takes hold again."""
+    digest = world.deployment(CELL, world.release(cell_yaml(CELL)))
+    assert (await world.submit(world.item(CELL, digest))).accepted
+    _ready(kube, WEB)
+    await world.phase(CELL, "ready")
+    uid = (await kube.get(WEB))["metadata"]["uid"]
     await world._stop()
     world.directory = tmp_path / "empty"
     await world._start()
-    world.sequence += 10
-    receipt = await world.deploy(cell_yaml(CELL), CELL)
+    receipt = await world.submit(world.item(CELL, digest))
     assert receipt.accepted, receipt.refusals
+    await world.phase(CELL, "ready")
+    assert (await kube.get(WEB))["metadata"]["uid"] == uid
 
 
 async def test_receipt_is_sent_once_and_after_its_record(world: World, kube: FakeKube) -> None:
@@ -447,23 +426,3 @@ async def test_v13_a_spool_that_fills_during_an_apply_loses_no_record_of_it(
     monkeypatch.undo()
     await world.until(lambda: any(r.accepted for r in world.receipts))
     assert await _recorded(world, "cell.apply") == ["done"]
-
-
-_OUTSIDE = """\
-  connections:
-    - external: {host: api.example.com, ports: [{port: 443}]}
-"""
-
-
-async def test_what_a_cluster_cannot_express_is_reported_and_survives_a_restart(world: World, kube: FakeKube) -> None:
-    """A host name stays closed with every network plugin that knows NetworkPolicies only; nobody has to guess why."""
-    receipt = await world.deploy(cell_yaml(CELL, "1.0.0", service_yaml() + _OUTSIDE), CELL)
-    assert receipt.accepted, receipt.refusals
-    (told,) = world.report(CELL).conditions
-    assert (told.code, told.subject) == ("cells/host-name-not-expressible", "spec.connections.0")
-    assert "api.example.com" in told.message
-    await world.restart_without_anything(lambda: None)
-    assert tuple(world.report(CELL).conditions) == (told,)
-    status = report_to_wire(world.report(CELL))
-    body = cell_body(link_pb2.CellStatus.FromString(status.SerializeToString()))
-    assert [found["code"] for found in body["conditions"]] == [told.code]

@@ -1,0 +1,104 @@
+"""Whether what was rolled out became what was wanted in its time, judged only on what was really seen.
+
+Time counts on the monotonic clock and only while the cluster is in view: neither an agent that was down, nor an API
+server that was, nor a step of the wall clock makes a release fail. The start of an agent gives it its time anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.applier.cell import Cell
+from agent.applier.model import CellRecord, Phase
+from agent.applier.parts import Parts
+from cellward.runtime.backoff import FullJitter
+
+#: How long to wait for what was not seen yet once everything else is decided, seconds.
+_LOOK_AGAIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``ready`` or, with the reason, failed."""
+
+    ready: bool
+    reason: str = ""
+
+
+class Judge:
+    """Judges the rollout of one cell."""
+
+    def __init__(self, parts: Parts, cell: Cell) -> None:
+        self._parts = parts
+        self._cell = cell
+        self._stopwatch = _Stopwatch()
+        self._not_before = 0.0
+        self._backoff = FullJitter(0.5, 30.0)
+
+    def due_at(self) -> float | None:
+        """Return the monotonic time at which there is something to judge, None while only an event can tell."""
+        spell = self._spell()
+        if not spell or not self._cell.record.rollout_started:
+            return None
+        now = self._parts.timer.monotonic()
+        if self._not_before > now:
+            return self._not_before
+        return now + max(0.0, self._cell.record.deadline_seconds - self._stopwatch.read(self._cell.record, now, spell))
+
+    def verdict(self) -> Verdict | None:
+        """Return the outcome of the rollout, None while it is open or nobody can tell."""
+        cell, now, spell = self._cell, self._parts.timer.monotonic(), self._spell()
+        watched = self._stopwatch.read(cell.record, now, spell)
+        if not spell or not cell.record.rollout_started or now < self._not_before:
+            return None
+        over = watched >= cell.record.deadline_seconds
+        if not cell.record.settled:
+            why = "; ".join(one.reason for one in cell.complaints[:3])
+            return Verdict(ready=False, reason=f"not applied in time: {why}") if over else None
+        unhealthy = cell.unhealthy()
+        if not unhealthy:
+            self._backoff.reset()
+            return Verdict(ready=True)
+        if not over and not cell.has_failed():
+            return None
+        if cell.unseen():
+            self._not_before = now + _LOOK_AGAIN
+            return None
+        return Verdict(ready=False, reason=f"not healthy: {'; '.join(unhealthy[:5])}")
+
+    def postpone(self, seconds: float | None = None) -> None:
+        """Judge again later: what the verdict asked for did not come through."""
+        delay = self._backoff.next() if seconds is None else seconds
+        self._not_before = self._parts.timer.monotonic() + delay
+
+    def _spell(self) -> int:
+        """Return the number of the unbroken spell in which the cluster is in view; 0 while nothing may be judged.
+
+        Under quarantine nothing becomes healthy, and narrowing must not lead back to older content (§2); what the hub
+        holds in the middle is not late.
+        """
+        record = self._cell.record
+        held = self._cell.blocked is Phase.HELD and not record.settled
+        if record.ending or record.quarantined or held:
+            return 0
+        return self._parts.view()
+
+
+class _Stopwatch:
+    """How long one rollout was in view. What is applied in the end has its whole time to become healthy."""
+
+    def __init__(self) -> None:
+        self._about: tuple[object, ...] = ()
+        self._spell = 0
+        self._last = 0.0
+        self._elapsed = 0.0
+
+    def read(self, record: CellRecord, now: float, spell: int) -> float:
+        """Count the time since the last reading if all of it was in view; return the sum."""
+        about = (record.deployment_digest, record.release_digest, record.rollout_started, record.settled)
+        if about != self._about:
+            self._about, self._elapsed = about, 0.0
+        elif spell and spell == self._spell:
+            self._elapsed += now - self._last
+        self._spell, self._last = spell, now
+        return self._elapsed
