@@ -15,7 +15,7 @@ from cellward.documents.facts import ClusterFacts
 from cellward.documents.fields import format_time
 from cellward.documents.keyring import KeyringEntry
 from cellward.policy.errors import ENGINE_UNAVAILABLE
-from cellward.policy.model import Decision, DecisionInput, Violation
+from cellward.policy.model import Decision, DecisionInput, VerifiedSet, Violation
 from cellward.runtime.clock import Clock
 
 #: Code of every refusal by a rule.
@@ -98,6 +98,25 @@ def refusals_of(decision: Decision) -> tuple[RefusalText, ...]:
     return tuple(_refusal(violation) for violation in decision.violations) or (
         RefusalText(DENIED, "the policy refuses the release without naming a rule", rule="policy/undefined"),
     )
+
+
+def details_of(decision: Decision, policy: VerifiedSet, isolation: str) -> dict[str, str]:
+    """Return what a record says of a decision: what decided, on what, and what would have been refused.
+
+    ``rules`` are the first of those that only warn or watch; snapshot and targets name the signed set.
+    """
+    advice = [f"{mode} {one.rule}" for mode in ("warnings", "shadow") for one in getattr(decision, mode)]
+    return {
+        "decisionId": decision.decision_id,
+        "isolation": isolation,
+        "violations": str(len(decision.violations)),
+        "warnings": str(len(decision.warnings)),
+        "shadow": str(len(decision.shadow)),
+        **({"rules": ", ".join(dict.fromkeys(advice))} if advice else {}),
+        "bundleDigest": ", ".join(f"{name}@{digest}" for name, digest in sorted(decision.bundles.items())),
+        "snapshot": str(policy.snapshot_version),
+        "targets": str(policy.targets_version),
+    }
 
 
 def _refusal(violation: Violation) -> RefusalText:

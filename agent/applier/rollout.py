@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.applier.cell import Cell
-from agent.applier.decide import refusals_of
+from agent.applier.decide import details_of, refusals_of
 from agent.applier.intake import VerifiedCell
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import waves
@@ -155,12 +155,7 @@ class Rollout:
         outcome = "allow" if decision.allowed else "deny"
         self._parts.metrics.increment(AGENT_DECISIONS, result=outcome)
         first = decision.violations[0] if decision.violations else None
-        details = {
-            "decisionId": decision.decision_id,
-            "isolation": isolation,
-            "violations": str(len(decision.violations)),
-            "warnings": str(len(decision.warnings)),
-        }
+        details = details_of(decision, change.verified.policy, isolation)
         entry = self._entry(
             change, "cell.decide", outcome, reason=first.reason if first else "", details=details
         )  # fmt: skip

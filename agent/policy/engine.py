@@ -1,10 +1,10 @@
-"""Engine: one activated set of bundles, kept answering: its OPA is restarted with back-off when it dies or hangs."""
+"""Engine: one activated group of bundles, kept answering: its OPA is restarted with back-off when it dies or hangs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,9 +19,10 @@ from cellward.runtime.backoff import FullJitter
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cellward.policy.model import Decision, DecisionInput
+    from cellward.policy.model import DecisionInput
     from cellward.runtime.health import HealthRegistry
 
+#: Condition of the engine that may refuse.
 CONDITION = "policy-engine"
 #: How often an idle engine is asked for its health, seconds.
 HEALTH_INTERVAL = 5.0
@@ -30,27 +31,46 @@ DRAIN = 3.0
 _log = structlog.get_logger()
 
 
-class Engine:
-    """OPA over a fixed set of bound bundles; a canary is asked before it first decides."""
+async def _nothing() -> None:
+    return
 
-    def __init__(
+
+class Engine:
+    """OPA over a fixed group of bound bundles; a canary is asked before it first decides.
+
+    It tells its condition only between :meth:`speak` and :meth:`hush`: of two engines during a switch, one speaks.
+
+    Args:
+        check: awaited before each start until it succeeded once.
+        nice: niceness of the child; what only advises gives way to what decides.
+    """
+
+    def __init__(  # noqa: PLR0913 - one composition, by keyword
         self,
         binary: Path,
         bound: Sequence[BoundBundle],
         canary: DecisionInput,
         health: HealthRegistry,
         *,
+        condition: str = CONDITION,
+        check: Callable[[], Awaitable[None]] = _nothing,
+        nice: int = 0,
         backoff: FullJitter | None = None,
-        health_interval: float = HEALTH_INTERVAL,
+        health_interval: float | None = None,
     ) -> None:
         self._binary = binary
         self.bound = tuple(bound)
         self._canary = canary
         self._health = health
+        self._condition = condition
+        self._check = check
+        self._nice = nice
         self._backoff = backoff or FullJitter(base=0.1, cap=10.0)
-        self._interval = health_interval
+        self._interval = HEALTH_INTERVAL if health_interval is None else health_interval
         self._process: OpaProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._failure: CellwardError | None = None
+        self._speaks = False
         self._suspect = asyncio.Event()
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -61,13 +81,35 @@ class Engine:
         """Process id of the present child."""
         return None if self._process is None else self._process.pid
 
+    def speak(self) -> None:
+        """Tell the condition from now on."""
+        self._speaks = True
+        self._tell()
+
+    def hush(self) -> None:
+        """Tell it no more: another engine does."""
+        self._speaks = False
+
+    def _tell(self) -> None:
+        if not self._speaks:
+            return
+        failure = self._failure
+        if failure is None:
+            self._health.set(self._condition, True)  # noqa: FBT003 - the condition's value
+        else:
+            self._health.set(self._condition, False, failure.code, failure.message)  # noqa: FBT003
+
     async def start(self) -> None:
         """Start, ask the canary, and watch from then on.
 
-        Raises policy/engine-unavailable, policy/canary-failed or policy/evaluation-failed; nothing is left running.
+        Raises policy/engine-unavailable, policy/does-not-compile, policy/canary-failed or policy/evaluation-failed;
+        nothing is left running.
         """
-        self._process = await self._spawn()
-        self._health.set(CONDITION, True)  # noqa: FBT003 - the condition's value
+        try:
+            self._process = await self._spawn()
+        except CellwardError as error:
+            self._failure = error
+            raise
         self.start_watching()
 
     def start_watching(self) -> None:
@@ -75,14 +117,16 @@ class Engine:
         self._watcher = asyncio.create_task(self._watch(), name="opa-watch")
 
     async def _spawn(self) -> OpaProcess:
-        bundles = {entry.bundle.digest: entry.bundle for entry in self.bound}
-        process = OpaProcess(self._binary, list(bundles.values()), gate.gate_module(self.bound))
+        await self._check()
+        self._check = _nothing
+        process = OpaProcess(self._binary, gate.distinct(self.bound), gate.gate_module(self.bound), nice=self._nice)
         await process.start()
         try:
             await self._ask_canary(process)
         except BaseException:
             await process.stop()
             raise
+        self._failure = None
         return process
 
     async def _ask_canary(self, process: OpaProcess) -> None:
@@ -94,21 +138,22 @@ class Engine:
                 name = f"{entry.bundle.name} {entry.bundle.version}"
                 raise CANARY_FAILED(f"entrypoint {entry.bundle.entrypoint} of bundle {name} gives no set of results")
 
-    async def decide(self, request: DecisionInput) -> Decision:
-        """Decide with the bindings that select the request's environment.
+    def selected(self, request: DecisionInput) -> tuple[BoundBundle, ...]:
+        """Return what of it holds for the request's environment."""
+        return tuple(entry for entry in self.bound if entry.binding.selects(request.facts, request.environment))
 
-        Raises policy/engine-unavailable or policy/evaluation-failed; both mean deny.
+    async def ask(self, request: DecisionInput, entries: Sequence[BoundBundle]) -> Mapping[str, object]:
+        """Return the answers of some of its bindings, by name; what gave none is missing.
+
+        Raises policy/engine-unavailable or policy/evaluation-failed, or why the engine cannot be started.
         """
-        bound = [entry for entry in self.bound if entry.binding.selects(request.facts, request.environment)]
-        if not bound:
-            return gate.no_binding(request)
         process = self._process
         if process is None:
-            raise ENGINE_UNAVAILABLE("the engine is being restarted")
+            raise self._failure or ENGINE_UNAVAILABLE("the engine is being restarted")
         self._in_flight += 1
         self._idle.clear()
         try:
-            results = await process.ask(gate.question(request, bound))
+            results = await process.ask(gate.question(request, entries))
         except CellwardError as error:
             if error.code == ENGINE_UNAVAILABLE.code:
                 self._suspect.set()
@@ -117,26 +162,39 @@ class Engine:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
-        return gate.decide(request, bound, results)
+        return results if isinstance(results, dict) else {}
 
     async def _watch(self) -> None:
         while True:
-            process = self._process
-            if process is not None:
-                await self._until_broken(process)
-                self._process = None
-                self._health.set(CONDITION, False, ENGINE_UNAVAILABLE.code, "the engine died or hung; restarting it")  # noqa: FBT003
-                _log.warning("policy-engine-lost")
-                await process.stop()
             try:
-                self._process = await self._spawn()
+                await self._keep()
             except CellwardError as error:
-                self._health.set(CONDITION, False, error.code, error.message)  # noqa: FBT003
-                await asyncio.sleep(self._backoff.next())
+                self._failure = error
+            except Exception as error:  # noqa: BLE001 - an engine that nobody restarts would be a denial for good (V16)
+                _log.exception("policy-engine-watch-failed")
+                self._failure = ENGINE_UNAVAILABLE(f"the engine cannot be kept: {type(error).__name__}")
+            else:
+                self._backoff.reset()
+                self._tell()
+                _log.info("policy-engine-ready", pid=self.pid)
                 continue
-            self._backoff.reset()
-            self._health.set(CONDITION, True)  # noqa: FBT003
-            _log.info("policy-engine-ready", pid=self.pid)
+            self._tell()
+            await asyncio.sleep(self._backoff.next())
+
+    async def _keep(self) -> None:
+        """Return when there is a new child in place of one that ended, hung or never was."""
+        process = self._process
+        if process is not None:
+            try:
+                await self._until_broken(process)
+            except Exception:  # noqa: BLE001 - what cannot be asked for its health has none
+                _log.exception("policy-engine-health-unknown")
+            self._process = None
+            self._failure = ENGINE_UNAVAILABLE("the engine died or hung; restarting it")
+            self._tell()
+            _log.warning("policy-engine-lost")
+            await process.stop()
+        self._process = await self._spawn()
 
     async def _until_broken(self, process: OpaProcess) -> None:
         """Return when the child has ended, or does not answer a health check."""
@@ -158,6 +216,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Let queries in flight end, then stop the child."""
+        self.hush()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), DRAIN)
         if self._watcher is not None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cellward.policy.bundle import Bundle
+from cellward.errors import CellwardError
+from cellward.policy.bundle import Bundle, check_disjoint
+from cellward.policy.errors import ROOTS_OVERLAP
 from cellward.policy.model import (
     FOREIGN_ENVIRONMENT_RULE,
     MALFORMED_RULE,
     NO_BINDING_RULE,
+    NOT_EVALUATED_RULE,
     UNDEFINED_RULE,
     Binding,
     Decision,
@@ -44,6 +47,47 @@ class BoundBundle:
 
     binding: Binding
     bundle: Bundle
+
+
+#: Most engines for what only warns or watches, beside the one that may refuse.
+MAX_ADVISORY = 2
+
+
+def divide(bound: Sequence[BoundBundle]) -> tuple[tuple[BoundBundle, ...], ...]:
+    """Return what each engine decides: first what may refuse, then what is only told.
+
+    They are apart so that a bundle in mode warn or shadow, whatever it does, refuses nothing; and so that one may stand
+    beside the version of it that is enforced. Raises policy/roots-overlap for more than MAX_ADVISORY can hold.
+    """
+    enforced = tuple(entry for entry in bound if entry.binding.mode == "enforce")
+    advisory: list[list[BoundBundle]] = []
+    for entry in bound:
+        if entry.binding.mode == "enforce":
+            continue
+        place = next((group for group in advisory if _fits(group, entry)), None)
+        if place is not None:
+            place.append(entry)
+        elif len(advisory) < MAX_ADVISORY:
+            advisory.append([entry])
+        else:
+            raise ROOTS_OVERLAP(
+                f"binding {entry.binding.name} is one version too many: at most {MAX_ADVISORY} versions of the same "
+                "roots can be bound in mode warn or shadow"
+            )
+    return (enforced, *map(tuple, advisory))
+
+
+def _fits(group: Sequence[BoundBundle], entry: BoundBundle) -> bool:
+    try:
+        check_disjoint(distinct([*group, entry]))
+    except CellwardError:
+        return False
+    return True
+
+
+def distinct(bound: Sequence[BoundBundle]) -> list[Bundle]:
+    """Return every bundle once, also when two bindings name it."""
+    return list({entry.bundle.digest: entry.bundle for entry in bound}.values())
 
 
 def gate_module(bound: Sequence[BoundBundle]) -> str:
@@ -87,19 +131,49 @@ def object_name(item: Mapping[str, object]) -> str:
     return "/".join(str(part) for part in parts if part)
 
 
-def decide(request: DecisionInput, bound: Sequence[BoundBundle], results: object) -> Decision:
-    """Make the decision out of the engine's answer; whatever is missing in it is a violation (deny by default)."""
+def decide(
+    request: DecisionInput,
+    bound: Sequence[BoundBundle],
+    results: object,
+    failed: Mapping[str, CellwardError] | None = None,
+) -> Decision:
+    """Make the decision out of the engines' answers; whatever is missing in them is a violation (deny by default).
+
+    ``failed`` says why there is no answer for the bindings it names.
+    """
     found: dict[str, list[Violation]] = {"enforce": [], "warn": [], "shadow": []}
     answers = results if isinstance(results, Mapping) else {}
     for entry in bound:
-        violations = found[entry.binding.mode]
+        violations, failure = found[entry.binding.mode], (failed or {}).get(entry.binding.name)
+        if failure is not None:
+            violations.append(_not_evaluated(request, entry, failure))
+            continue
         for violation in _violations(request, entry, answers.get(entry.binding.name)):
             if violation not in violations:
                 violations.append(violation)
-    bundles = {entry.bundle.name: entry.bundle.digest for entry in bound}
+    bundles = _evaluated(bound)
     denied = tuple(found["enforce"])
     identity = decision_id(question(request, bound), bundles)
     return Decision(not denied, denied, tuple(found["warn"]), bundles, identity, tuple(found["shadow"]))
+
+
+def _evaluated(bound: Sequence[BoundBundle]) -> dict[str, str]:
+    """Return digests by name; two versions of one name, by name and version."""
+    names = {entry.bundle.name: entry.bundle.digest for entry in reversed(bound)}
+    names |= {entry.bundle.name: entry.bundle.digest for entry in bound if entry.binding.mode == "enforce"}
+    others = {
+        f"{entry.bundle.name}-{entry.bundle.version}": entry.bundle.digest
+        for entry in bound
+        if names[entry.bundle.name] != entry.bundle.digest
+    }
+    return names | others
+
+
+def _not_evaluated(request: DecisionInput, entry: BoundBundle, failure: CellwardError) -> Violation:
+    broken = _broken(entry, NOT_EVALUATED_RULE, "was not evaluated", f"Cell/{request.project}/{request.cell}")
+    return replace(
+        broken, reason=f"{broken.reason}: {failure.message} [{failure.code}]"[:1000], remediation=failure.hint
+    )
 
 
 def refusal_without_bindings(request: DecisionInput) -> Decision | None:

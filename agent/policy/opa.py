@@ -25,12 +25,14 @@ from opa_client.opa_async import AsyncOpaClient
 
 from agent.policy.scratch import Scratch, sweep
 from cellward.policy.bundle import Bundle
-from cellward.policy.errors import ENGINE_UNAVAILABLE, EVALUATION_FAILED
+from cellward.policy.errors import DOES_NOT_COMPILE, ENGINE_UNAVAILABLE, EVALUATION_FAILED
 
 QUERY_DEADLINE = 2.0
 HEALTH_DEADLINE = 1.0
 READY_DEADLINE = 15.0
 _POLL = 0.02
+#: What OPA logs when a bundle that was read whole cannot be put in force; it tries again for ever.
+_NOT_ACTIVATED = "Bundle activation failed"
 _RESULTS = "data/cellward_gate/results"
 _log = structlog.get_logger()
 
@@ -39,7 +41,8 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     os._exit(1)
-os.execve(sys.argv[2], sys.argv[2:], {})
+os.nice(int(sys.argv[2]))
+os.execve(sys.argv[3], sys.argv[3:], {})
 """
 
 _AUTHZ = """package system.authz
@@ -114,8 +117,9 @@ def _message(body: object) -> str:
 class OpaProcess:
     """One child; started once, stopped once. See :class:`agent.policy.engine.Engine` for what restarts it."""
 
-    def __init__(self, binary: Path, bundles: Sequence[Bundle], gate: str) -> None:
+    def __init__(self, binary: Path, bundles: Sequence[Bundle], gate: str, *, nice: int = 0) -> None:
         self._binary = binary
+        self._nice = nice
         self._bundles = tuple(bundles)
         self._gate = gate
         self._scratch: Scratch | None = None
@@ -140,7 +144,10 @@ class OpaProcess:
         return self._process is None or self._process.returncode is not None
 
     async def start(self) -> None:
-        """Start and wait until bundles are active; raises policy/engine-unavailable, and leaves nothing behind then."""
+        """Start and wait until bundles are active.
+
+        Raises policy/engine-unavailable or policy/does-not-compile, and leaves nothing behind then.
+        """
         try:
             await self._start()
         except BaseException:
@@ -150,12 +157,13 @@ class OpaProcess:
     async def _start(self) -> None:
         token = secrets.token_urlsafe(32)
         await asyncio.to_thread(sweep)
-        self._scratch = Scratch()
-        directory = self._scratch.path
-        arguments = await asyncio.to_thread(self._prepare, directory, token)
         try:
+            self._scratch = Scratch()
+            directory = self._scratch.path
+            arguments = await asyncio.to_thread(self._prepare, directory, token)
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(self._binary), *arguments,
+                sys.executable, "-I", "-S", "-c", _LAUNCHER,
+                str(os.getpid()), str(self._nice), str(self._binary), *arguments,
                 cwd=directory, env={}, stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
@@ -192,18 +200,21 @@ class OpaProcess:
                 continue
             if not line:
                 return
-            self._lines.append(line.decode("utf-8", "replace").strip()[:500])
+            self._lines.append(line.decode("utf-8", "replace").strip()[:1500])
 
     async def _wait_ready(self, process: asyncio.subprocess.Process, client: _SocketClient) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_DEADLINE
         while loop.time() < deadline:
+            failure = next((line for line in self._lines if _NOT_ACTIVATED in line), None)
+            if failure is not None:
+                raise DOES_NOT_COMPILE(_said(failure))
             if process.returncode is not None:
                 break
             if await client.healthy():
                 return
             await asyncio.sleep(_POLL)
-        last = self._lines[-1] if self._lines else "it said nothing"
+        last = _said(self._lines[-1]) if self._lines else "it said nothing"
         raise ENGINE_UNAVAILABLE(f"the engine did not become ready: {last}")
 
     async def ask(self, document: Mapping[str, object]) -> object:
@@ -252,6 +263,15 @@ class OpaProcess:
         for line in self._lines:
             _log.debug("policy-engine-said", line=line)
         self._lines.clear()
+
+
+def _said(line: str) -> str:
+    """Return the text of a line of OPA's log, which may have been cut."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    return str(entry.get("msg", line)) if isinstance(entry, dict) else line
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -27,7 +27,11 @@ class Scratch:
     def __init__(self) -> None:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError:
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             if (self.path / _LOCK).exists():
                 return

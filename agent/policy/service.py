@@ -1,14 +1,15 @@
 """PolicyService: holds the last verified set and the engine that decides on it.
 
-Order of a refresh: verify in a staged copy, compile, start a new engine, canary, make the set durable, switch, stop
-the old engine after its queries ended. Whatever fails before the switch leaves the old set deciding (V8, V16).
+Order of a refresh: verify in a staged copy, compile, start new engines, canary, make the set durable, switch, stop
+the old engines after their queries ended. Whatever fails before the switch leaves the old set deciding (V8, V16).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,14 +18,15 @@ import structlog
 
 from agent.policy import gate
 from agent.policy.bridge import SourceFetch
-from agent.policy.engine import Engine
+from agent.policy.engine import CONDITION, Engine
+from agent.policy.engines import Engines
 from agent.policy.gate import BoundBundle
 from agent.policy.store import PolicyStore
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy.bundle import read_bundle
 from cellward.policy.capabilities import digest
 from cellward.policy.compile import Compiler
-from cellward.policy.errors import FOREIGN_REALM, NO_VERIFIED_SET
+from cellward.policy.errors import DOES_NOT_COMPILE, FOREIGN_REALM, NO_VERIFIED_SET, STATE_CORRUPT
 from cellward.policy.model import Binding, Decision, DecisionInput, Evaluator, Staleness, VerifiedSet, staleness_of
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 #: Condition: there is a verified set and the last refresh was not refused.
 SET_CONDITION = "policy-set"
+#: Conditions of the engines that only warn or watch; green where a set needs none.
+ADVISORY_CONDITIONS = tuple(f"{CONDITION}-advisory-{number + 1}" for number in range(gate.MAX_ADVISORY))
+_NICE = 10
 _log = structlog.get_logger()
 
 
@@ -52,7 +57,7 @@ class EngineFacts:
 @dataclass(frozen=True, slots=True)
 class _Active:
     verified: VerifiedSet
-    engine: Engine
+    engines: Engines
     shape: tuple[object, ...]
 
 
@@ -65,10 +70,10 @@ class _SwitchingEvaluator:
     async def decide(self, request: DecisionInput) -> Decision:
         active = self._service.active
         if active is None:
-            raise NO_VERIFIED_SET("no policy set was ever verified on this cluster")
+            raise self._service.missing
         if request.realm != active.verified.realm:
             raise FOREIGN_REALM(f"the request belongs to realm {request.realm}")
-        return gate.refusal_without_bindings(request) or await active.engine.decide(request)
+        return gate.refusal_without_bindings(request) or await active.engines.decide(request)
 
 
 class PolicyService:
@@ -99,6 +104,8 @@ class PolicyService:
         self._compiler = Compiler(opa_binary)
         self._lock = asyncio.Lock()
         self.active: _Active | None = None
+        #: Why there is no active set, while there is none.
+        self.missing = NO_VERIFIED_SET("no policy set was ever verified on this cluster")
         self._evaluator = _SwitchingEvaluator(self)
         self.findings: tuple[CellwardError, ...] = ()
         self.on_switch: list[Callable[[VerifiedSet], Awaitable[None]]] = []
@@ -116,7 +123,7 @@ class PolicyService:
     @property
     def engine_pid(self) -> int | None:
         """Process id of the deciding engine, for diagnosis."""
-        return None if self.active is None else self.active.engine.pid
+        return None if self.active is None else self.active.engines.deciding.pid
 
     def staleness(self, now: datetime) -> Staleness | None:
         """How stale the current set is; None without a set."""
@@ -132,29 +139,52 @@ class PolicyService:
         Never raises for what is on disk or for a missing engine: findings and conditions say so, and nothing is
         allowed until a set verifies; an engine that does not start is tried again.
         """
+        try:
+            await self._start()
+        except Exception as error:  # noqa: BLE001 - whatever is on disk, the agent starts, and allows nothing
+            _log.exception("policy-start-failed")
+            self._without(STATE_CORRUPT(f"the accepted policy cannot be used: {type(error).__name__}"))
+
+    async def _start(self) -> None:
         loaded = await asyncio.to_thread(self._store.load, self._wanted)
         self.findings = loaded.findings
         for finding in loaded.findings:
             _log.error("policy-state-finding", code=finding.code, reason=finding.message)
         if loaded.verified is None:
-            code = loaded.findings[0] if loaded.findings else NO_VERIFIED_SET("no policy set was verified yet")
-            self._health.set(SET_CONDITION, False, code.code, code.message)  # noqa: FBT003 - the condition's value
+            self._without(None)
             return
         try:
             bound = self._bind(loaded.verified)
+            engines = self._engines(loaded.verified, bound, checked=False)
         except CellwardError as error:
-            self.findings = (*self.findings, error)
-            self._health.set(SET_CONDITION, False, error.code, error.message)  # noqa: FBT003
+            self._without(error)
             return
-        engine = self._engine(loaded.verified, bound)
-        try:
-            await engine.start()
-        except CellwardError as error:
-            _log.error("policy-engine-start-failed", code=error.code, reason=error.message)
-            self._health.set("policy-engine", False, error.code, error.message)  # noqa: FBT003
-            engine.start_watching()
-        self.active = _Active(loaded.verified, engine, _shape(bound))
+        failure = await engines.start_what_starts()
+        if failure is not None and failure.code == DOES_NOT_COMPILE.code:
+            # It was accepted by an agent or an engine that allowed more; it does not decide here (V8).
+            await engines.stop()
+            self._without(failure)
+            return
+        self._switch(_Active(loaded.verified, engines, _shape(bound)))
         self._health.set(SET_CONDITION, True)  # noqa: FBT003
+
+    def _without(self, finding: CellwardError | None) -> None:
+        """Go on without a set: nothing is allowed until one verifies."""
+        if finding is not None:
+            self.findings = (*self.findings, finding)
+            if finding.code == DOES_NOT_COMPILE.code:
+                self.missing = finding
+        said = self.findings[-1] if self.findings else NO_VERIFIED_SET("no policy set was verified yet")
+        self._health.set(SET_CONDITION, False, said.code, said.message)  # noqa: FBT003 - the condition's value
+
+    def _switch(self, new: _Active) -> None:
+        """Let a set decide; one assignment. Its engines tell the conditions, those before it no more."""
+        old, self.active = self.active, new
+        if old is not None and old.engines is not new.engines:
+            old.engines.hush()
+        for condition in ADVISORY_CONDITIONS:
+            self._health.set(condition, True)  # noqa: FBT003
+        new.engines.speak()
 
     async def refresh(self, source: ContentSource) -> VerifiedSet | None:
         """Accept newer policy; return the new set, or None when nothing but the timestamp changed.
@@ -180,17 +210,18 @@ class PolicyService:
         shape = _shape(bound)
         if old is not None and old.shape == shape:
             await asyncio.to_thread(self._store.commit, candidate, self._clock.now())
-            self.active = _Active(new, old.engine, shape)
+            self._switch(_Active(new, old.engines, shape))
         else:
-            engine = await self._activate(new, bound)
+            engines = await self._activate(new, bound)
             try:
-                await asyncio.to_thread(self._store.commit, candidate, self._clock.now())
+                allowed = digest(await self._compiler.capabilities())
+                await asyncio.to_thread(self._store.commit, candidate, self._clock.now(), allowed)
             except BaseException:
-                await engine.stop()
+                await engines.stop()
                 raise
-            self.active = _Active(new, engine, shape)
+            self._switch(_Active(new, engines, shape))
             if old is not None:
-                await old.engine.stop()
+                await old.engines.stop()
         self._health.set(SET_CONDITION, True)  # noqa: FBT003
         _log.info("policy-accepted", snapshot=new.snapshot_version, targets=new.targets_version)
         if old is not None and _same_content(old.verified, new):
@@ -207,15 +238,37 @@ class PolicyService:
             fetch.cancel()
             raise
 
-    async def _activate(self, verified: VerifiedSet, bound: tuple[BoundBundle, ...]) -> Engine:
-        distinct = {entry.bundle.digest: entry.bundle for entry in bound}
-        await self._compiler.check(list(distinct.values()))
-        engine = self._engine(verified, bound)
-        await engine.start()
-        return engine
+    async def _activate(self, verified: VerifiedSet, bound: tuple[BoundBundle, ...]) -> Engines:
+        engines = self._engines(verified, bound, checked=True)
+        for engine in (engines.deciding, *engines.advisory):
+            await self._check(engine.bound)
+        await engines.start()
+        return engines
 
-    def _engine(self, verified: VerifiedSet, bound: tuple[BoundBundle, ...]) -> Engine:
-        return Engine(self._binary, bound, self._canary(verified), self._health)
+    async def _check(self, group: Sequence[BoundBundle]) -> None:
+        await self._compiler.check(gate.distinct(group), gate=gate.gate_module(group))
+
+    async def _check_again(self, group: Sequence[BoundBundle]) -> None:
+        """Compile what was accepted before, unless it was accepted under the very same capabilities."""
+        if digest(await self._compiler.capabilities()) != self._store.capabilities_digest:
+            await self._check(group)
+
+    def _engines(self, verified: VerifiedSet, bound: tuple[BoundBundle, ...], *, checked: bool) -> Engines:
+        """Return the engines of a set, not started; raises policy/roots-overlap."""
+        canary = self._canary(verified)
+        deciding, *advisory = [
+            Engine(
+                self._binary,
+                group,
+                canary,
+                self._health,
+                condition=condition,
+                check=_nothing if checked else functools.partial(self._check_again, group),
+                nice=0 if condition == CONDITION else _NICE,
+            )
+            for condition, group in zip((CONDITION, *ADVISORY_CONDITIONS), gate.divide(bound), strict=False)
+        ]
+        return Engines(deciding, advisory)
 
     def _wanted(self, binding: Binding) -> bool:
         return binding.selects(self._facts)
@@ -246,7 +299,11 @@ class PolicyService:
         active, self.active = self.active, None
         if active is not None:
             with contextlib.suppress(CellwardError):
-                await active.engine.stop()
+                await active.engines.stop()
+
+
+async def _nothing() -> None:
+    return
 
 
 def _shape(bound: tuple[BoundBundle, ...]) -> tuple[object, ...]:

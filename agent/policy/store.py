@@ -53,11 +53,17 @@ class PolicyStore:
         self._generation = 0
         self._files: dict[str, bytes] = {}
         self._floors = trust.PolicyFloors()
+        self._capabilities = ""
 
     @property
     def floors(self) -> trust.PolicyFloors:
         """Highest versions ever accepted; they outlive a corrupted set, root rotation and replaced keys."""
         return self._floors
+
+    @property
+    def capabilities_digest(self) -> str:
+        """Capabilities under which the accepted bundles were compiled, empty when that is not known."""
+        return self._capabilities
 
     def load(self, wanted: Callable[[Binding], bool]) -> Loaded:
         """Read the accepted set, re-hash every file, and verify all signatures again, offline.
@@ -120,6 +126,7 @@ class PolicyStore:
         parsed = trust.verify_set(client.metadata_of(files, self._root))
         verified = client.assemble(parsed, files, realm=self._realm, wanted=wanted)
         self._files = files
+        self._capabilities = str(current.get("capabilitiesDigest", ""))
         return verified
 
     def fetch(self, fetch: client.Fetch, wanted: Callable[[Binding], bool], now: datetime) -> client.Candidate:
@@ -151,13 +158,15 @@ class PolicyStore:
         """Whether a candidate differs from what is accepted in any byte."""
         return dict(candidate.files) != self._files
 
-    def commit(self, candidate: client.Candidate, now: datetime) -> None:
+    def commit(self, candidate: client.Candidate, now: datetime, capabilities_digest: str | None = None) -> None:
         """Make a candidate the accepted set: files, floors, then current.json, each durable before the next.
 
-        A crash in between leaves the old set, at most with higher floors.
+        ``capabilities_digest`` says what its bundles were compiled with; None when they are those accepted before. A
+        crash in between leaves the old set, at most with higher floors.
         Raises policy/state-unwritable; then the old set holds too.
         """
         generation = self._generation + 1
+        capabilities = self._capabilities if capabilities_digest is None else capabilities_digest
         accepted = self._directory / "accepted"
         place = accepted / str(generation)
         shutil.rmtree(place, ignore_errors=True)
@@ -170,18 +179,19 @@ class PolicyStore:
                 _sync(directory)
             floors = candidate.floors
             write_atomic(self._directory / "floors.json", _encode(floors.to_json()))
-            write_atomic(self._directory / "current.json", _encode(_record(candidate, generation, now)))
+            write_atomic(self._directory / "current.json", _encode(_record(candidate, generation, now, capabilities)))
         except OSError as error:
             shutil.rmtree(place, ignore_errors=True)
             raise STATE_UNWRITABLE(f"the accepted policy could not be written: {error.strerror}") from error
         self._generation, self._files, self._floors = generation, dict(candidate.files), floors
+        self._capabilities = capabilities
         for old in accepted.iterdir():
             if old.name != str(generation):
                 with contextlib.suppress(OSError):
                     shutil.rmtree(old)
 
 
-def _record(candidate: client.Candidate, generation: int, now: datetime) -> dict[str, object]:
+def _record(candidate: client.Candidate, generation: int, now: datetime, capabilities: str) -> dict[str, object]:
     verified = candidate.verified
     return {
         "schema": SCHEMA,
@@ -189,6 +199,7 @@ def _record(candidate: client.Candidate, generation: int, now: datetime) -> dict
         "realm": verified.realm,
         "acceptedAt": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "snapshotExpires": f"{verified.snapshot_expires:%Y-%m-%dT%H:%M:%SZ}",
+        "capabilitiesDigest": capabilities,
         "floors": candidate.floors.to_json(),
         "files": {path: trust.digest_of(data) for path, data in candidate.files.items()},
     }

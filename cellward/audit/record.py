@@ -191,6 +191,7 @@ ALLOWED_DETAILS: Final = frozenset(
         "seq",
         "sequence",
         "serial",
+        "shadow",
         "signers",
         "size",
         "snapshot",

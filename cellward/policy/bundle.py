@@ -68,7 +68,7 @@ class Bundle:
 
     def repacked(self) -> bytes:
         """Return an archive of exactly the files that were checked."""
-        return _pack(self.files)
+        return pack(self.files)
 
 
 def _refuse(message: str, path: str = "") -> NoReturn:
@@ -269,7 +269,8 @@ def _check_data(path: str, content: bytes, roots: tuple[str, ...]) -> None:
         pending.extend(([*place, key], inner) for key, inner in document.items())
 
 
-def _pack(files: Mapping[str, bytes]) -> bytes:
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Return an archive of files by path; the same files give the same bytes."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(files):
@@ -296,6 +297,6 @@ def build_bundle(directory: Path) -> bytes:
         if item.is_symlink() or not item.is_file():
             _refuse("is not a plain file", path)
         files[path] = item.read_bytes()
-    archive = _pack(files)
+    archive = pack(files)
     read_bundle(archive)
     return archive

@@ -9,15 +9,25 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cellward.policy import capabilities
-from cellward.policy.bundle import Bundle, check_disjoint
+from cellward.policy.bundle import Bundle, check_disjoint, pack
 from cellward.policy.errors import DOES_NOT_COMPILE, ENGINE_UNAVAILABLE
 
 _DEADLINE = 30.0
 _SHOWN = 1200
+
+
+def _written(directory: Path, allowed: Mapping[str, object], archives: Sequence[bytes]) -> list[str]:
+    """Write what is to be checked; return the arguments that name it."""
+    capabilities_file = directory / "capabilities.json"
+    capabilities_file.write_text(json.dumps(allowed), encoding="utf-8")
+    files = [directory / f"{index}.tar.gz" for index in range(len(archives))]
+    for file, archive in zip(files, archives, strict=True):
+        file.write_bytes(archive)
+    return ["--capabilities", str(capabilities_file), "--bundle", *map(str, files)]
 
 
 class Compiler:
@@ -47,26 +57,26 @@ class Compiler:
             self._capabilities = capabilities.restrict(current if isinstance(current, dict) else {})
         return self._capabilities
 
-    async def check(self, bundles: Sequence[Bundle], *, strict: bool = False) -> None:
-        """Compile bundles together.
+    async def check(self, bundles: Sequence[Bundle], *, strict: bool = False, gate: str = "") -> None:
+        """Compile bundles together, and with ``gate``, the module that will ask them.
 
-        Raises policy/does-not-compile, policy/roots-overlap, or policy/engine-unavailable when there is no engine.
+        Raises policy/does-not-compile, policy/roots-overlap, or policy/engine-unavailable when there is no engine or no
+        room to work in.
         """
         check_disjoint(bundles)
         allowed = await self.capabilities()
-        with tempfile.TemporaryDirectory(prefix="cellward-check-") as name:
-            directory = Path(name)
-            (directory / "capabilities.json").write_text(json.dumps(allowed), encoding="utf-8")
-            files = []
-            for index, bundle in enumerate(bundles):
-                file = directory / f"{index}.tar.gz"
-                file.write_bytes(bundle.repacked())
-                files.append(str(file))
-            if not files:
-                return
-            flags = ["--strict"] if strict else []
-            arguments = ("check", "--capabilities", str(directory / "capabilities.json"), *flags, "--bundle", *files)
-            code, out, err = await self._run(*arguments)
+        if not bundles:
+            return
+        archives = [bundle.repacked() for bundle in bundles]
+        if gate:
+            manifest = json.dumps({"roots": ["cellward_gate"], "rego_version": 1}).encode()
+            archives.append(pack({".manifest": manifest, "gate.rego": gate.encode()}))
+        try:
+            with tempfile.TemporaryDirectory(prefix="cellward-check-", ignore_cleanup_errors=True) as name:
+                arguments = _written(Path(name), allowed, archives)
+                code, out, err = await self._run("check", *(["--strict"] if strict else []), *arguments)
+        except OSError as error:
+            raise ENGINE_UNAVAILABLE(f"the policy cannot be compiled: {error.strerror}") from error
         if code != 0:
             text = (err or out).replace(name, "").strip()[:_SHOWN]
             names = ", ".join(f"{bundle.name} {bundle.version}" for bundle in bundles)

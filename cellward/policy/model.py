@@ -25,6 +25,7 @@ OnStale = Literal["keep", "refuse-new"]
 
 #: Rule ids the evaluator itself answers with, when a bundle could not.
 UNDEFINED_RULE = "policy/undefined"
+NOT_EVALUATED_RULE = "policy/not-evaluated"
 MALFORMED_RULE = "policy/malformed-result"
 NO_BINDING_RULE = "policy/no-binding"
 FOREIGN_ENVIRONMENT_RULE = "policy/environment-not-hosted"
@@ -46,7 +47,8 @@ class Decision:
     """What the bound bundles say about one release.
 
     ``violations`` come from bindings in mode enforce and make ``allowed`` false, ``warnings`` from mode warn,
-    ``shadow`` from mode shadow. ``bundles`` maps bundle name to digest of what was evaluated. ``decision_id`` is the
+    ``shadow`` from mode shadow. ``bundles`` maps bundle name to digest of what was evaluated; where two versions of one
+    name were, the other one is under name and version. ``decision_id`` is the
     digest of input and bundles: the same question to the same bundles has the same id.
     """
 

@@ -65,7 +65,7 @@ def archive(
         "metadata": {"cellward": {"name": name, "version": version, "entrypoint": entrypoint or f"{name}/deny"}},
     }
     files = {".manifest": json.dumps(manifest).encode(), f"{name}/main.rego": module(name, body), **(extra or {})}
-    return bundles._pack(files)
+    return bundles.pack(files)
 
 
 def denying(kind: str, rule: str = "base/no", name: str = "base", version: str = "1.0.0") -> bytes:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from agent.policy import gate
 from cellward.documents.facts import Selector
+from cellward.errors import CellwardError
 from cellward.policy.bundle import Bundle
+from cellward.policy.errors import ENGINE_UNAVAILABLE
 from cellward.policy.model import Binding, Decision, Mode
 from tests.fakes.policy import request, thing
 
@@ -95,11 +100,60 @@ def test_equal_denials_are_told_once() -> None:
     assert len(decide({"0": [rule()], "1": [rule()]}).violations) == 2
 
 
-def test_the_module_cannot_be_broken_out_of() -> None:
-    """Names are quoted, whatever the bundle's author chose."""
-    text = gate.gate_module([bound('x"]}; allow := true #'.replace('"', "'"))])
-    assert "allow := true #'" not in text.replace('"', "'").split("results[")[0]
-    assert text.count("results[") == 1
+@pytest.mark.parametrize("name", ['x"]}; allow := true #', "x\\", 'a"\n]', "${x}", "\u2028"])
+def test_the_module_cannot_be_broken_out_of(name: str) -> None:
+    """Names are quoted, whatever the bundle's author chose: each is one string literal on one line."""
+
+    def module(name: str) -> str:
+        entry = bound()
+        binding, bundle = replace(entry.binding, name=name), replace(entry.bundle, entrypoint=f"base/{name}")
+        return gate.gate_module([gate.BoundBundle(binding, bundle)])
+
+    literal = json.dumps(name)
+    assert literal.isascii()
+    assert "\n" not in literal
+    assert module(name) == module("innocent").replace('"innocent"', literal)
+    assert module(name).count(literal) == 3, "key of the rule, its binding, its entrypoint"
+
+
+def test_each_mode_has_engines_of_its_own() -> None:
+    """What warns or is watched is never asked together with what may refuse."""
+    entries = [bound("a"), bound("b", "warn"), bound("c", "shadow"), bound("d")]
+    enforced, advisory = gate.divide(entries)
+    assert [entry.binding.name for entry in enforced] == ["a", "d"]
+    assert [entry.binding.name for entry in advisory] == ["b", "c"]
+    assert gate.divide([]) == ((),)
+    assert gate.divide([bound("a", "shadow")])[0] == ()
+
+
+def test_versions_of_one_bundle_are_apart() -> None:
+    """One would silently replace the other's rules in one engine; two bindings of one version may share it."""
+
+    def version(number: int, mode: Mode, name: str) -> gate.BoundBundle:
+        entry = bound("base", mode)
+        return gate.BoundBundle(
+            replace(entry.binding, name=name),
+            replace(entry.bundle, version=f"1.0.{number}", digest="sha256:" + f"{number}" * 64),
+        )
+
+    groups = gate.divide(
+        [version(1, "enforce", "x"), version(1, "warn", "w"), version(2, "shadow", "y"), version(1, "shadow", "z")]
+    )
+    assert [[entry.binding.name for entry in group] for group in groups] == [["x"], ["w", "z"], ["y"]]
+    with pytest.raises(CellwardError) as caught:
+        gate.divide([version(number, "shadow", f"n{number}") for number in range(3)])
+    assert caught.value.code == "policy/roots-overlap"
+
+
+def test_what_was_not_evaluated_is_told_and_counts_by_its_mode() -> None:
+    """A failure is a violation of the binding it was asked for, with the reason."""
+    failed = {"a": ENGINE_UNAVAILABLE("it hangs")}
+    for mode, allowed in (("enforce", False), ("warn", True), ("shadow", True)):
+        decision = gate.decide(request(REALM, thing("One")), [bound("a", mode)], {}, failed)  # type: ignore[arg-type]
+        told = {"enforce": decision.violations, "warn": decision.warnings, "shadow": decision.shadow}[mode]
+        assert decision.allowed is allowed
+        assert [one.rule for one in told] == ["policy/not-evaluated"]
+        assert "it hangs [policy/engine-unavailable]" in told[0].reason
 
 
 def test_a_bundle_sees_every_field_of_the_decision_document() -> None:
