@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +34,9 @@ from cellward.wire.codec import DesiredItem
 
 _log = structlog.get_logger()
 
+#: Seconds between two records of refused policy.
+_REFUSALS_APART = 60.0
+
 
 def position_of(verified: VerifiedSet | None) -> PolicyPosition:
     """Versions for Hello and AgentStatus; zeros without a set."""
@@ -58,7 +63,9 @@ class PolicyRefresher:
     """Root task: refreshes policy on a notice, and on a timer in case a notice was lost; records what came of it.
 
     What failed is tried again with back-off: the hub tells of a version once, and neither a hub that was away in
-    between nor one that served something else under that version may keep policy from arriving.
+    between nor one that served something else under that version may keep policy from arriving. Nor may one that tells
+    all the time make the agent fetch, verify and record all the time: there is a gap after each refresh, and one record
+    of a refusal a minute, with the number of those left out.
     """
 
     policy: PolicyService
@@ -67,26 +74,34 @@ class PolicyRefresher:
     timer: Timer
     interval: float
     retry: FullJitter = field(default_factory=lambda: FullJitter(base=1.0, cap=30.0))
+    #: Least pause after a refresh, seconds; up to as much again is added by chance.
+    gap: float = 1.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _announced: int = 0
+    _tried: int = 0
     _last_refusal: str = ""
+    _recorded_at: float = -math.inf
+    _suppressed: int = 0
 
-    def notice(self) -> None:
-        """Hear that there is something newer."""
+    def notice(self, version: int = 0) -> None:
+        """Hear that there is something newer; any number of notices is one refresh."""
+        self._announced = max(self._announced, version)
         self._wake.set()
 
     async def run(self) -> None:
-        """Refresh until cancelled; a refusal is recorded once, the set in force goes on deciding (V8)."""
+        """Refresh until cancelled; the set in force goes on deciding when one is refused (V8)."""
         pause = self.interval
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
-            else:
-                self.retry.reset()
             self._wake.clear()
-            pause = self.interval if await self.once() else min(self.interval, self.retry.next())
+            if self._announced > self._tried:
+                self._tried = self._announced
+                self.retry.reset()
+            accepted = await self.once()
+            await self.timer.sleep(self.gap + FullJitter(self.gap, self.gap).next())
+            pause = self.interval if accepted else min(self.interval, self.retry.next())
 
     async def once(self) -> bool:
         """Refresh now; returns whether what the hub serves was accepted."""
@@ -95,10 +110,9 @@ class PolicyRefresher:
         except Unavailable as error:
             _log.info("policy-refresh-postponed", code=error.code, reason=error.message)
         except CellwardError as error:
-            if error.code + error.message != self._last_refusal:
-                self._last_refusal = error.code + error.message
-                entry = Entry("policy.refuse", "policy", "deny", code=error.code, reason=error.message)
-                await self.recorder.record_or_count(entry)
+            await self._record_refusal(error)
+        except Exception:  # noqa: BLE001 - what the hub serves, or a full disk, must not end the agent (V16)
+            _log.exception("policy-refresh-failed")
         else:
             self._last_refusal = ""
             if accepted is not None:
@@ -106,6 +120,17 @@ class PolicyRefresher:
                 await self.recorder.record_or_count(Entry("policy.accept", "policy", "allow", reason=reason))
             return True
         return False
+
+    async def _record_refusal(self, error: CellwardError) -> None:
+        """Record a refusal for another reason than the last one; by its code, since a message may name any version."""
+        now = self.timer.monotonic()
+        if error.code == self._last_refusal or now - self._recorded_at < _REFUSALS_APART:
+            self._suppressed += 1
+            return
+        details = {"suppressed": str(self._suppressed)} if self._suppressed else {}
+        self._last_refusal, self._recorded_at, self._suppressed = error.code, now, 0
+        entry = Entry("policy.refuse", "policy", "deny", code=error.code, reason=error.message, details=details)
+        await self.recorder.record_or_count(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +181,7 @@ class AgentPorts:
     async def on_policy_notice(self, version: int) -> None:
         """Refresh policy; the version itself is only a hint of the hub."""
         _log.debug("policy-notice", version=version)
-        self.refresher.notice()
+        self.refresher.notice(version)
 
     async def on_command(self, command: CommandRequest) -> CommandOutcome:
         """Carry out resync, probe or diagnose (V2)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.policy.engine import Engine
+from agent.policy.engines import Engines
 from agent.policy.gate import BoundBundle
 from bench.numbers import Row, percentile
 from bench.single.cell import rendered
@@ -42,7 +43,7 @@ async def measure(opa: Path) -> list[Row]:
             ("decision_20w", "decision, 20 Deployments", [workload] * 20, 10),
         )
         for key, text, objects, bar in cases:
-            times = await _times(engine, objects)
+            times = await _times(Engines(engine, ()), objects)
             rows += [
                 Row(f"{key}_p50", f"{text}, p50", percentile(times, 0.5), "ms"),
                 Row(f"{key}_p99", f"{text}, p99", percentile(times, 0.99), "ms", bar),
@@ -52,11 +53,11 @@ async def measure(opa: Path) -> list[Row]:
         await engine.stop()
 
 
-async def _times(engine: Engine, objects: Sequence[dict[str, Any]]) -> list[float]:
+async def _times(engines: Engines, objects: Sequence[dict[str, Any]]) -> list[float]:
     times: list[float] = []
     for number in range(_WARM_UP + _TIMES):
         began = time.perf_counter()
-        decision = await engine.decide(_question(objects))
+        decision = await engines.decide(_question(objects))
         if number >= _WARM_UP:
             times.append((time.perf_counter() - began) * 1000)
         if not decision.allowed:
