@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -36,58 +38,93 @@ _TYPES = frozenset({"counter", "gauge", "histogram"})
 _SUFFIXES = {"counter": ("_total", "_created"), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count", "_created")}
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One sample as it will be served."""
-
-    name: str
-    labels: Mapping[str, str]
-    value: float
+#: What a snapshot says apart from its values: per family name, type, help and, per sample, its name and labels.
+_Key = tuple[tuple[str, str, str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A family of one cluster."""
+    """A family as it will be served: each series by its name and labels."""
 
+    name: str
     type: str
     help: str
-    series: tuple[Series, ...]
+    series: tuple[tuple[str, Mapping[str, str]], ...]
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Shape:
+    """What a snapshot consists of apart from its values; clusters that push the same series share one.
+
+    Attributes:
+        families: accepted ones, with their accepted series.
+        positions: of the accepted series among all samples pushed.
+        refused: how many samples were not accepted.
+    """
+
+    families: tuple[Family, ...]
+    positions: tuple[int, ...]
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The newest snapshot of a cluster; ``taken`` is the hub's monotonic clock in seconds."""
+    """The newest snapshot of a cluster.
+
+    Attributes:
+        taken: the hub's monotonic clock, seconds.
+        values: one per accepted series of the shape, in order.
+        absurd: how many of them are not served because only a gauge may be not a number.
+    """
 
     taken: float
-    families: Mapping[str, Family]
+    shape: Shape
+    values: array[float]
+    absurd: int
 
 
 class FleetMetrics(Collector):
-    """Takes snapshots of agents (``MetricsPort``) and serves them as a Prometheus collector."""
+    """Takes snapshots of agents (``MetricsPort``) and serves them as a Prometheus collector.
+
+    A fleet pushes the same series again and again, so names and labels are checked and kept once per shape, and a
+    snapshot is little more than its values.
+    """
 
     def __init__(self, clock: Clock, *, series_limit: int = DEFAULT_SERIES) -> None:
         self._clock = clock
         self._limit = series_limit
+        self._shapes: WeakValueDictionary[_Key, Shape] = WeakValueDictionary()
         self._snapshots: dict[str, Snapshot] = {}
         self._refused: dict[str, int] = {}
 
     async def push(self, cluster: str, batch: telemetry_pb2.MetricsBatch) -> int:
         """Take a snapshot of a cluster, named by its certificate; returns how many samples were refused."""
-        families: dict[str, Family] = {}
-        room, refused = self._limit, 0
-        for position, message in enumerate(batch.families):
-            name = family_name(message.name, message.type)
-            if position >= MAX_FAMILIES or name is None or name in families:
-                refused += len(message.samples)
-                continue
-            accepted = [sample for sample in message.samples if _acceptable(name, message.type, sample)]
-            kept = tuple(Series(s.name, dict(s.labels), s.value) for s in accepted[:room])
-            refused += len(message.samples) - len(kept)
-            room -= len(kept)
-            families[name] = Family(message.type, message.help[:MAX_HELP], kept)
-        self._snapshots[cluster] = Snapshot(self._clock.monotonic(), families)
+        shape = self._shape_of(batch)
+        pushed = [sample.value for family in batch.families for sample in family.samples]
+        values = array("d", (pushed[position] for position in shape.positions))
+        absurd = _absurd(shape, values) if any(map(math.isnan, values)) else 0
+        refused = shape.refused + absurd
+        self._snapshots[cluster] = Snapshot(self._clock.monotonic(), shape, values, absurd)
         self._refused[cluster] = self._refused.get(cluster, 0) + refused
         return refused
+
+    def _shape_of(self, batch: telemetry_pb2.MetricsBatch) -> Shape:
+        key: _Key = tuple(
+            (
+                family.name,
+                family.type,
+                family.help[:MAX_HELP],
+                tuple((sample.name, tuple(sorted(sample.labels.items()))) for sample in family.samples),
+            )
+            for family in batch.families
+        )
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = _checked(key, self._limit)
+            if not shape.refused:
+                # Only then: what is refused must not stay in memory as part of a key.
+                self._shapes[key] = shape
+        return shape
 
     def forget(self, cluster: str) -> None:
         """Drop what a cluster pushed; for one that was removed."""
@@ -96,20 +133,21 @@ class FleetMetrics(Collector):
 
     def series_count(self) -> int:
         """How many series of agents are served now."""
-        return sum(len(family.series) for _, snapshot in self._fresh() for family in snapshot.families.values())
+        return sum(len(snapshot.values) - snapshot.absurd for _, snapshot in self._fresh())
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family per name over all clusters; a cluster that disagrees on the type is left out of it."""
         merged: dict[str, Metric] = {}
         for cluster, snapshot in self._fresh():
-            for name, family in snapshot.families.items():
-                metric = merged.get(name)
+            for family, values in _by_family(snapshot.shape, snapshot.values):
+                metric = merged.get(family.name)
                 if metric is None:
-                    metric = merged[name] = Metric(name, family.help, family.type)
+                    metric = merged[family.name] = Metric(family.name, family.help, family.type)
                 if metric.type != family.type:
                     continue
-                for series in family.series:
-                    metric.add_sample(series.name, {CLUSTER_LABEL: cluster, **series.labels}, series.value)
+                for (name, labels), value in zip(family.series, values, strict=True):
+                    if family.type == "gauge" or not math.isnan(value):
+                        metric.add_sample(name, {CLUSTER_LABEL: cluster, **labels}, value)
         yield from merged.values()
         yield self._own()
 
@@ -137,15 +175,43 @@ def family_name(name: str, kind: str) -> str | None:
     return name.removesuffix("_total") if kind == "counter" else name
 
 
-def _acceptable(family: str, kind: str, sample: telemetry_pb2.Sample) -> bool:
-    labels = cast("Mapping[str, str]", sample.labels)
-    if sample.name not in {family + suffix for suffix in _SUFFIXES[kind]}:
+def _by_family(shape: Shape, values: array[float]) -> Iterator[tuple[Family, array[float]]]:
+    """Yield each family with its part of the values."""
+    start = 0
+    for family in shape.families:
+        yield family, values[start : start + len(family.series)]
+        start += len(family.series)
+
+
+def _absurd(shape: Shape, values: array[float]) -> int:
+    """Count what is not a number where that means nothing."""
+    parts = ((family, part) for family, part in _by_family(shape, values) if family.type != "gauge")
+    return sum(math.isnan(value) for _, part in parts for value in part)
+
+
+def _checked(key: _Key, limit: int) -> Shape:
+    """Keep what is allowed, at most ``limit`` series."""
+    families: dict[str, Family] = {}
+    positions: list[int] = []
+    seen = 0
+    for place, (pushed, kind, text, samples) in enumerate(key):
+        name = family_name(pushed, kind)
+        if place < MAX_FAMILIES and name is not None and name not in families:
+            good = [index for index, sample in enumerate(samples) if _acceptable(name, kind, *sample)]
+            good = good[: limit - len(positions)]
+            series = tuple((samples[index][0], dict(samples[index][1])) for index in good)
+            families[name] = Family(name, kind, text, series)
+            positions += (seen + index for index in good)
+        seen += len(samples)
+    return Shape(tuple(families.values()), tuple(positions), seen - len(positions))
+
+
+def _acceptable(family: str, kind: str, name: str, labels: tuple[tuple[str, str], ...]) -> bool:
+    if name not in {family + suffix for suffix in _SUFFIXES[kind]}:
         return False
-    if CLUSTER_LABEL in labels or len(labels) > MAX_LABELS:
-        return False
-    if kind != "gauge" and math.isnan(sample.value):
+    if len(labels) > MAX_LABELS:
         return False
     return all(
-        _NAME.match(label) and not label.startswith("__") and len(value) <= MAX_LABEL_VALUE
-        for label, value in labels.items()
+        _NAME.match(label) and label != CLUSTER_LABEL and not label.startswith("__") and len(value) <= MAX_LABEL_VALUE
+        for label, value in labels
     )

@@ -105,3 +105,37 @@ async def test_a_cluster_that_disagrees_on_the_type_does_not_break_the_endpoint(
     text = await _scrape(metrics)
     assert 'cluster="a"' in text
     assert 'decisions{cluster="b"' not in text
+
+
+async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
+    """A thousand agents cost their values; what nobody pushes any more is forgotten, what is refused never kept."""
+    metrics = FleetMetrics(ManualClock())
+    for number in range(20):
+        await metrics.push(f"c{number}", _batch(value=number, decision="allow"))
+    assert len(metrics._shapes) == 1
+    assert len({id(snapshot.shape) for snapshot in metrics._snapshots.values()}) == 1
+    assert 'decisions_total{cluster="c7",decision="allow"} 7.0' in await _scrape(metrics)
+    await metrics.push("c0", _labelled({"cluster": "us-1"}))
+    assert len(metrics._shapes) == 1
+    for number in range(20):
+        metrics.forget(f"c{number}")
+    assert len(metrics._shapes) == 0
+
+
+async def test_values_stay_with_their_series_when_others_are_refused_or_not_a_number() -> None:
+    """What is refused takes no neighbour's value along; not a number is news of a gauge only."""
+    metrics = FleetMetrics(ManualClock())
+    gauge = telemetry_pb2.MetricFamily(name="cellward_agent_age", type="gauge", help="h")
+    gauge.samples.append(telemetry_pb2.Sample(name="cellward_agent_age", labels={"k": "x"}, value=float("nan")))
+    batch = _batch(value=1, n="1")
+    nan = float("nan")
+    for labels, value in (({"cluster": "no"}, 2.0), ({"n": "3"}, nan), ({"n": "4"}, 4.0)):
+        batch.families[0].samples.append(telemetry_pb2.Sample(name=GOOD + "_total", labels=labels, value=value))
+    batch.families.append(gauge)
+    assert await metrics.push("eu-1", batch) == 2
+    assert metrics.series_count() == 3
+    text = await _scrape(metrics)
+    assert 'decisions_total{cluster="eu-1",n="1"} 1.0' in text
+    assert 'decisions_total{cluster="eu-1",n="4"} 4.0' in text
+    assert 'n="3"' not in text
+    assert 'cellward_agent_age{cluster="eu-1",k="x"} NaN' in text
