@@ -26,6 +26,7 @@ from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.files import write_atomic
 from cellward.runtime.health import HealthRegistry
+from cellward.runtime.memory import collect_rarely
 from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 from hub.api.app import make_api_app
@@ -354,4 +355,5 @@ async def main(settings: HubSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_hub(settings) as hub:
+        collect_rarely()
         await hub.run(stop)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.fleet.agent import FleetFacts, SimulatedAgent
 from bench.fleet.events import Event, Kind, line_of, now
+from cellward.runtime.memory import collect_rarely
 from cellward.telemetry.logging import configure_logging
 
 #: Threads for python-tuf, which is synchronous; more than the default, because they mostly wait for the hub.
@@ -44,6 +45,8 @@ async def run(task: dict[str, str], common: FleetFacts) -> None:
     directory = Path(task["directory"])
     names = task["agents"].split(",")
     agents = [await SimulatedAgent.open(name, directory / name, common, _emit) for name in names]
+    # A process of one agent has little to collect; without this 500 of them would pay for each other's objects.
+    collect_rarely()
     _emit("ready", "", "")
     await asyncio.to_thread(sys.stdin.readline)
     running = [asyncio.create_task(_kept(name, agent)) for name, agent in zip(names, agents, strict=True)]
