@@ -11,7 +11,7 @@ from hub.policy.service import TufRepository
 from hub.store.changes import CLUSTERS, DOCUMENTS, POLICY, ChangeBus
 from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
 from hub.store.shared import Remembered, Together
-from hub.sync.interfaces import ClusterBinding
+from hub.sync.interfaces import ClusterBinding, Standing
 
 #: Content kept in memory, bytes; twice, once for documents and targets, once for metadata.
 CONTENT_BYTES = 16 * 1024**2
@@ -33,9 +33,14 @@ class Directory:
         """Binding of a cluster, None before somebody joined under the name."""
         return await self._bindings.get(cluster)
 
-    async def locked(self) -> frozenset[str]:
-        """Names of all locked clusters."""
-        return await self._clusters.locked()
+    async def used(self, cluster: str, spki_sha256: str) -> None:
+        """The newest certificate was used."""
+        await self._clusters.used(cluster, spki_sha256)
+
+    async def standing(self) -> Standing:
+        """Who may not speak."""
+        found = await self._clusters.standing()
+        return Standing(found.locked, found.floors)
 
     async def _read(self, cluster: str) -> ClusterBinding | None:
         row = (await self._rows.join(cluster)).get(cluster)
@@ -43,7 +48,15 @@ class Directory:
 
 
 def _binding(row: ClusterRow) -> ClusterBinding:
-    return ClusterBinding(row.name, row.uid, row.statement_spki, row.generation, row.locked)
+    return ClusterBinding(
+        row.name,
+        row.uid,
+        row.statement_spki,
+        row.generation,
+        row.locked,
+        spki_sha256=row.spki_sha256,
+        unused=bool(row.previous_spki_sha256),
+    )
 
 
 class Content:

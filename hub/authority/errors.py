@@ -68,6 +68,18 @@ BOUND_TO_ANOTHER = define(
     "Another installation is bound to this cluster name.",
     hint="If it was reinstalled on purpose, ask for a replacing line: cellward clusters invite <name> --replace.",
 )
+REPLACED = define(
+    "authority/replaced",
+    Denied,
+    "The certificate belongs to an installation that another one has replaced.",
+    hint="Stop this agent; if it is the right one, give it a line made with cellward clusters invite <name> --replace.",
+)
+STALE_KEY = define(
+    "authority/stale-key",
+    Denied,
+    "A newer certificate of this cluster is in use already, so this one is not renewed.",
+    hint="Look for a second copy of the agent or for state that was set back; join again with a new line.",
+)
 UID_TAKEN = define(
     "authority/uid-taken",
     Conflict,

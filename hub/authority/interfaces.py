@@ -76,8 +76,18 @@ class BoundCluster(Protocol):
         ...
 
     @property
+    def previous_spki_sha256(self) -> str:
+        """Digest of the key before it, until the newest one was used; else empty."""
+        ...
+
+    @property
     def generation(self) -> int:
         """Generation of the newest certificate."""
+        ...
+
+    @property
+    def generation_floor(self) -> int:
+        """Certificates of an earlier generation count for nothing."""
         ...
 
     @property
@@ -98,7 +108,15 @@ class Clusters(Protocol):
         ...
 
     async def bind(
-        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+        self,
+        name: str,
+        uid: str,
+        spki_sha256: str,
+        statement_spki: bytes,
+        generation: int,
+        serial: str,
+        previous_spki_sha256: str = "",
+        generation_floor: int = 0,
     ) -> object:
-        """Bind uid, keys and certificate to the name."""
+        """Bind uid, keys and certificate to the name; the floor never goes down."""
         ...

@@ -24,6 +24,8 @@ from hub.authority.errors import (
     BOUND_TO_ANOTHER,
     LOCKED,
     NOT_BOUND,
+    REPLACED,
+    STALE_KEY,
     TOO_MANY_ATTEMPTS,
     UID_TAKEN,
     WRONG_REALM,
@@ -117,7 +119,15 @@ class IdentityService:
         generation = max(1, bound.generation) if again else bound.generation + 1
         certificate = self._authority.issue_agent(grant.cluster, spki, generation)
         await self._clusters.bind(
-            grant.cluster, attempt.cluster_uid, digest, attempt.statement_spki_der, generation, certificate.serial
+            grant.cluster,
+            attempt.cluster_uid,
+            digest,
+            attempt.statement_spki_der,
+            generation,
+            certificate.serial,
+            bound.previous_spki_sha256 if again else "",
+            # Whoever held the name before is out, the first of all joins aside.
+            generation if bound.generation and not again else 0,
         )
         details = {
             "uid": attempt.cluster_uid,
@@ -129,8 +139,9 @@ class IdentityService:
     async def renew(self, peer: PeerIdentity, csr_der: bytes) -> AgentCertificate:
         """Certificate for a new key and the name the peer certificate proves (V3, V5): generation + 1.
 
-        Raises authority/locked, authority/not-bound, authority/too-many-attempts, identity/bad-request or
-        identity/bad-key.
+        Only the newest key bound to the name renews; until that one was used, the one before may ask again: the answer
+        may have been lost (V7). Raises authority/locked, authority/not-bound, authority/replaced, authority/stale-key,
+        authority/too-many-attempts, identity/bad-request or identity/bad-key.
         """
         if not self._renewals.take(peer.name):
             raise TOO_MANY_ATTEMPTS(f"cluster {peer.name} renews too often", cluster=peer.name)
@@ -141,15 +152,41 @@ class IdentityService:
                 raise NOT_BOUND(f"nobody joined as {peer.name}", cluster=peer.name)
             if bound.locked:
                 raise LOCKED(f"cluster {peer.name} is locked", cluster=peer.name)
+            await self._check_renewal(peer, bound)
             digest = keymod.spki_digest(spki)
-            # The same new key is answered again with the same generation: the first answer may have been lost (V7).
-            generation = bound.generation if bound.spki_sha256 == digest else max(bound.generation, peer.generation) + 1
+            # A generation that was never used is given again, to the same new key or to another one: whoever asks holds
+            # the last that was.
+            again = peer.spki_sha256 != bound.spki_sha256 or digest == bound.spki_sha256
+            generation = bound.generation if again else max(bound.generation, peer.generation) + 1
             certificate = self._authority.issue_agent(peer.name, spki, generation)
             await self._clusters.bind(
-                peer.name, bound.uid, digest, bound.statement_spki, generation, certificate.serial
+                peer.name,
+                bound.uid,
+                digest,
+                bound.statement_spki,
+                generation,
+                certificate.serial,
+                bound.previous_spki_sha256 if again else peer.spki_sha256,
             )
             await self._record("certificate.renew", peer.name, str(peer.id), certificate, digest, {})
         return certificate
+
+    async def _check_renewal(self, peer: PeerIdentity, bound: BoundCluster) -> None:
+        """Refuse a replaced installation, and a key that a newer one in use has followed: a copy may hold it (V7)."""
+        if peer.generation < bound.generation_floor:
+            raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
+        if peer.spki_sha256 in {bound.spki_sha256, bound.previous_spki_sha256}:
+            return
+        await self._audit.record(
+            "certificate.renew",
+            f"Cluster//{peer.name}",
+            "finding",
+            actor=str(peer.id),
+            code=STALE_KEY.code,
+            reason=f"generation {peer.generation} asks to be renewed while generation {bound.generation} is in use",
+            details={"generation": str(peer.generation), "spkiSha256": peer.spki_sha256},
+        )
+        raise STALE_KEY(f"generation {bound.generation} of {peer.name} is in use", cluster=peer.name)
 
     async def _record(
         self, action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]

@@ -37,6 +37,8 @@ class ClusterRow:
         generation: generation of the newest certificate, 0 for none.
         serial: its serial number, lower-case hex.
         report: what the agent last said of itself; top-level keys are merged by ``update_seen``.
+        previous_spki_sha256: digest of the key before the newest one, until the newest one was used; else empty.
+        generation_floor: certificates of an earlier generation count for nothing.
     """
 
     name: str
@@ -52,6 +54,16 @@ class ClusterRow:
     lock_reason: str = ""
     last_seen: datetime | None = None
     report: Json = field(default_factory=dict)
+    previous_spki_sha256: str = ""
+    generation_floor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who may not speak: locked clusters by name, and the least generation that counts where it is not 0."""
+
+    locked: frozenset[str] = frozenset()
+    floors: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +103,24 @@ class ClusterStore(Protocol):
         ...
 
     async def bind(
-        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+        self,
+        name: str,
+        uid: str,
+        spki_sha256: str,
+        statement_spki: bytes,
+        generation: int,
+        serial: str,
+        previous_spki_sha256: str = "",
+        generation_floor: int = 0,
     ) -> ClusterRow:
-        """Bind uid, keys and certificate to a name; raises store/unknown-cluster, store/uid-taken."""
+        """Bind uid, keys and certificate to a name; the floor never goes down.
+
+        Raises store/unknown-cluster, store/uid-taken.
+        """
+        ...
+
+    async def used(self, name: str, spki_sha256: str) -> None:
+        """Note that a certificate of this key was used: if it is the newest one, the one before is forgotten."""
         ...
 
     async def update_seen(self, name: str, at: datetime, report: Json | None = None) -> None:
@@ -108,8 +135,8 @@ class ClusterStore(Protocol):
         """Lock or unlock; raises store/unknown-cluster."""
         ...
 
-    async def locked(self) -> frozenset[str]:
-        """Return the names of all locked clusters."""
+    async def standing(self) -> Standing:
+        """Return who may not speak, of all clusters, as one read."""
         ...
 
 

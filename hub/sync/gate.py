@@ -2,7 +2,8 @@
 
 gRPC checks a client certificate in the handshake and never again; it accepts one that has expired since, and one that
 expired before on a resumed session. So every call is checked here against the clock, the authorities and the locks,
-and every open stream is visited by ``tick`` at least once a second.
+and every open stream is visited by ``tick`` at least once a second. Who may not speak is kept in memory and read again
+when something changed, at most twice a second however many calls begin.
 
 What the signature and the shape of a certificate prove cannot change as long as the authorities are the same. It is
 remembered while a call with exactly these bytes is open, no longer; everything that can change is looked at each time.
@@ -25,9 +26,9 @@ from cellward.errors import CellwardError
 from cellward.identity.errors import EXPIRED
 from cellward.identity.x509 import PeerIdentity, ProvenPeer, check_times, prove_peer
 from cellward.runtime.clock import Clock
-from hub.authority.errors import LOCKED
+from hub.authority.errors import LOCKED, REPLACED
 from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
-from hub.sync.interfaces import DirectoryPort
+from hub.sync.interfaces import DirectoryPort, Standing
 
 #: What gRPC says of a connection: lists of bytes by property name.
 AuthContext = Mapping[str, Iterable[bytes]]
@@ -63,7 +64,9 @@ class PeerGate:
         authorities: Callable[[], Sequence[x509.Certificate]],
         trust_domain: Callable[[], str],
         directory: DirectoryPort,
+        stamp: Callable[[], object],
         clock: Clock,
+        poll: float = 5.0,
         view_age: float = 0.5,
         calls_per_cluster: int = 24,
     ) -> None:
@@ -71,24 +74,26 @@ class PeerGate:
         self._trust_domain = trust_domain
         self._directory = directory
         self._clock = clock
+        self._stamp = stamp
+        self._poll = poll
         self._view_age = view_age
         self._calls_per_cluster = calls_per_cluster
-        self._locked: frozenset[str] = frozenset()
-        self._viewed: float | None = None
+        self._standing = Standing()
+        self._view: tuple[object, float] | None = None
         self._refreshing = asyncio.Lock()
         self._live: dict[str, set[Live]] = {}
         self._proofs = PeerProofs()
 
     async def admit(self, auth: AuthContext) -> Live:
-        """Check a new call whole. Raises link/*, identity/* and authority/locked errors."""
+        """Check a new call whole. Raises link/*, identity/*, authority/locked and authority/replaced errors."""
         _check_transport(auth)
         pem = _only(auth, "x509_pem_cert")
         authorities = self._authorities()
         proven = self._proofs.prove(pem, authorities, self._clock.now(), self._trust_domain())
         peer = proven.identity
-        if self._viewed is None or self._clock.monotonic() - self._viewed >= self._view_age:
-            await self._refresh()
-        self._check_lock(peer)
+        # The next tick sees what changed within the age of the view, and cuts what was let in by it.
+        await self._refresh(self._view_age)
+        self._check_standing(peer)
         if len(self._live.get(peer.name, ())) >= self._calls_per_cluster:
             raise TOO_MANY_CALLS(f"cluster {peer.name} has {self._calls_per_cluster} calls open", cluster=peer.name)
         return Live(proven, authorities, asyncio.get_running_loop().create_future())
@@ -112,10 +117,10 @@ class PeerGate:
         try:
             # A store that hangs must not keep expiry from being noticed.
             async with asyncio.timeout(self._view_age):
-                await self._refresh()
+                await self._refresh(0.0)
         except Exception as error:  # noqa: BLE001 - whatever the store did, the tick of V4 goes on
-            # New calls are refused meanwhile (admit asks again); what is open stays under its last known locks.
-            _log.warning("locks-unreadable", error=type(error).__name__)
+            # New calls are refused meanwhile (admit asks again); what is open stays under what was last known.
+            _log.warning("standing-unreadable", error=type(error).__name__)
         cut = 0
         for live in [live for calls in self._live.values() for live in calls]:
             try:
@@ -137,17 +142,30 @@ class PeerGate:
         for part in live.proven.times:
             if now > part.ends:
                 raise EXPIRED(f"the peer's {part.what} was valid until {part.ends.isoformat()}")
-        self._check_lock(live.peer)
+        self._check_standing(live.peer)
 
-    def _check_lock(self, peer: PeerIdentity) -> None:
-        if peer.name in self._locked:
+    def _check_standing(self, peer: PeerIdentity) -> None:
+        if peer.name in self._standing.locked:
             raise LOCKED(f"cluster {peer.name} is locked", cluster=peer.name)
+        if peer.generation < self._standing.floors.get(peer.name, 0):
+            raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, age: float) -> None:
+        """Read again what has changed, when the last read is so old; all who want that share one read."""
+        if not self._outdated(age):
+            return
         async with self._refreshing:
-            at = self._clock.monotonic()
-            self._locked = await self._directory.locked()
-            self._viewed = at
+            if self._outdated(age):
+                view = (self._stamp(), self._clock.monotonic())
+                self._standing = await self._directory.standing()
+                self._view = view
+
+    def _outdated(self, age: float) -> bool:
+        """A change is told by the stamp, also one of another process; the clock is for what nobody told."""
+        if self._view is None:
+            return True
+        stamp, at = self._view
+        return self._clock.monotonic() - at >= (self._poll if stamp == self._stamp() else age)
 
 
 class PeerProofs:

@@ -7,9 +7,9 @@ CellwardError: the stream is then closed with that code, and nothing of the fram
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cellward.wire.codec import DesiredItem
@@ -25,6 +25,17 @@ class ClusterBinding:
     statement_spki: bytes
     generation: int
     locked: bool
+    #: Digest of the newest TLS key certified, and whether the one before may still ask for it again.
+    spki_sha256: str = ""
+    unused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who may not speak: locked clusters by name, and the least generation that counts where it is not 0."""
+
+    locked: frozenset[str] = frozenset()
+    floors: Mapping[str, int] = field(default_factory=dict)
 
 
 class DirectoryPort(Protocol):
@@ -34,8 +45,12 @@ class DirectoryPort(Protocol):
         """Binding of a cluster, or None when nobody joined under this name."""
         ...
 
-    async def locked(self) -> frozenset[str]:
-        """Names of all locked clusters; asked once per tick for all streams together (V4)."""
+    async def used(self, cluster: str, spki_sha256: str) -> None:
+        """The newest certificate of a cluster was used for the first time: the one before renews no more (V7)."""
+        ...
+
+    async def standing(self) -> Standing:
+        """Who may not speak, of all clusters together (V4)."""
         ...
 
 
@@ -88,10 +103,14 @@ class Subscription(Protocol):
 
 
 class ChangesPort(Protocol):
-    """Wakes streams when something they send has changed. Topics: ``desired:<cluster>``, ``policy``."""
+    """Wakes streams when something they send has changed. Topics: ``desired:<cluster>``, ``policy``, ``clusters``."""
 
     def subscribe(self, *topics: str) -> AbstractAsyncContextManager[Subscription]:
         """Subscribe to topics until the context ends."""
+        ...
+
+    def stamp(self, *topics: str) -> tuple[int, ...]:
+        """Return a value that differs once any of the topics has changed."""
         ...
 
 

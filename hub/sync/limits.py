@@ -22,6 +22,8 @@ class SyncLimits:
     keepalive: float = 30.0
     #: How often every open stream's certificate and lock are looked at again (V4: at most one second).
     recheck: float = 0.5
+    #: How long changes of bindings and locks are gathered before the streams are looked at because of them.
+    settle: float = 0.1
     hello: float = 10.0
     heartbeat: float = 15.0
     silence: float = 90.0

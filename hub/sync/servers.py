@@ -29,7 +29,7 @@ from hub.authority.servicer import EnrolmentServicer
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, unobserved
-from hub.sync.interfaces import SyncPorts
+from hub.sync.interfaces import ChangesPort, Subscription, SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer
 from hub.sync.services import ContentServicer, IdentityServicer, TelemetryServicer
@@ -61,11 +61,19 @@ class LinkServer:
     """The mTLS listener, its streams, and the timer that looks at them again."""
 
     def __init__(
-        self, *, listener: Listener, link: LinkServicer, gate: PeerGate, leaf: RotatingLeaf, limits: SyncLimits
+        self,
+        *,
+        listener: Listener,
+        link: LinkServicer,
+        gate: PeerGate,
+        leaf: RotatingLeaf,
+        changes: ChangesPort,
+        limits: SyncLimits,
     ) -> None:
         self._listener = listener
         self._gate = gate
         self._leaf = leaf
+        self._changes = changes
         self._limits = limits
         self.link = link
 
@@ -79,10 +87,13 @@ class LinkServer:
         await self._listener.server.start()
         _log.info("link-listening", address=self.address)
         try:
-            while not stop.is_set():
-                await self._gate.tick()
-                self._leaf.rotate_if_due()
-                await _wait(stop, self._limits.recheck)
+            async with self._changes.subscribe("clusters") as changed:
+                while not stop.is_set():
+                    await self._gate.tick()
+                    self._leaf.rotate_if_due()
+                    if await _first_of(stop, changed, self._limits.recheck):
+                        # A fleet that joins or renews changes much at once: one look for all of it.
+                        await _wait(stop, self._limits.settle)
         finally:
             # No newcomers first: agents that were told to come back would otherwise come back here, and never be gone.
             closing = asyncio.ensure_future(self._listener.server.stop(grace=grace + _LAST_WORDS))
@@ -151,6 +162,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
         authorities=lambda: authority.agent_authorities,
         trust_domain=authority.trust_domain,
         directory=ports.directory,
+        stamp=lambda: ports.changes.stamp("clusters"),
         clock=clock,
         view_age=limits.recheck,
         calls_per_cluster=limits.calls_per_cluster,
@@ -166,7 +178,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(TelemetryServicer(ports.audit, ports.metrics), server)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity), server)
     listener = _bind(server, host, port, leaf.credentials(lambda: authority.agent_ca_pem))
-    return LinkServer(listener=listener, link=link, gate=gate, leaf=leaf, limits=limits)
+    return LinkServer(listener=listener, link=link, gate=gate, leaf=leaf, changes=ports.changes, limits=limits)
 
 
 def _methods(file: FileDescriptor) -> list[str]:
@@ -185,6 +197,18 @@ def _bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Serve
     if not bound:
         raise CANNOT_LISTEN(f"{shown}:{port} cannot be listened on", address=f"{shown}:{port}")
     return Listener(server, host, bound)
+
+
+async def _first_of(stop: asyncio.Event, changed: Subscription, seconds: float) -> bool:
+    """Wait for the stop, a change, or so many seconds; returns whether there was a change."""
+    waits = (asyncio.ensure_future(stop.wait()), asyncio.ensure_future(changed.wait()))
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return waits[1].done()
+    finally:
+        for each in waits:
+            each.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -96,6 +96,8 @@ class SyncSession:
         self._check_order(frame)
         binding = await self._ports.directory.binding(self.cluster)
         check_hello(self._peer, binding, frame.hello, self._facts.realm())
+        if binding is not None and binding.unused and binding.spki_sha256 == self._peer.spki_sha256:
+            await self._ports.directory.used(self.cluster, self._peer.spki_sha256)
         hello: link_pb2.Hello = frame.hello
         negotiate(hello.protocol_min, hello.protocol_max)
         self.boot_id = hello.boot_id

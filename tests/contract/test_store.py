@@ -25,6 +25,7 @@ from hub.store.interfaces import (
     DocumentRow,
     ReceiptRow,
     SeenRow,
+    Standing,
     StatusRow,
     Store,
     TileKey,
@@ -166,11 +167,34 @@ class TestClusters:
             await store.clusters.create(name, "alice")
         await store.clusters.set_locked("a", locked=True, reason="stolen")
         await store.clusters.set_locked("c", locked=True)
-        assert await store.clusters.locked() == {"a", "c"}
+        assert (await store.clusters.standing()).locked == {"a", "c"}
         assert (await store.clusters.get("a")).lock_reason == "stolen"  # type: ignore[union-attr]
         await store.clusters.set_locked("a", locked=False)
-        assert await store.clusters.locked() == {"c"}
+        assert await store.clusters.standing() == Standing(frozenset({"c"}), {})
         assert (await store.clusters.get("a")).lock_reason == ""  # type: ignore[union-attr]
+
+    async def test_v7_the_floor_only_rises_and_is_part_of_who_may_not_speak(self, store: Store) -> None:
+        """V7: a later binding without a floor leaves it; clusters without one are not listed."""
+        await store.clusters.create("a", "alice")
+        await store.clusters.create("b", "alice")
+        await store.clusters.bind("b", "uid-b", "k", b"s", 1, "1")
+        await store.clusters.bind("a", "uid-1", "k1", b"s", 2, "2", generation_floor=2)
+        row = await store.clusters.bind("a", "uid-1", "k2", b"s", 3, "3", "k1")
+        assert (row.generation_floor, row.previous_spki_sha256) == (2, "k1")
+        assert (await store.clusters.standing()) == Standing(frozenset(), {"a": 2})
+
+    async def test_v7_the_first_use_of_the_newest_key_forgets_the_one_before(self, store: Store) -> None:
+        """V7: another key's use changes nothing, and a second use tells nobody anything new."""
+        await store.clusters.create("a", "alice")
+        await store.clusters.bind("a", "uid-1", "k2", b"s", 2, "2", "k1")
+        await store.clusters.used("a", "k1")
+        await store.clusters.used("nobody", "k2")
+        assert (await store.clusters.get("a")).previous_spki_sha256 == "k1"  # type: ignore[union-attr]
+        await store.clusters.used("a", "k2")
+        assert (await store.clusters.get("a")).previous_spki_sha256 == ""  # type: ignore[union-attr]
+        stamp = store.changes.stamp("clusters")
+        await store.clusters.used("a", "k2")
+        assert store.changes.stamp("clusters") == stamp
 
 
 class TestTokens:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -79,7 +79,9 @@ class Bound:
     uid: str = ""
     statement_spki: bytes = b""
     spki_sha256: str = ""
+    previous_spki_sha256: str = ""
     generation: int = 0
+    generation_floor: int = 0
     serial: str = ""
     locked: bool = False
 
@@ -89,6 +91,8 @@ class FakeClusters:
     """Clusters by name."""
 
     rows: dict[str, Bound] = field(default_factory=dict)
+    #: Called after each change of a binding or lock.
+    on_change: list[Callable[[], None]] = field(default_factory=list)
 
     def create(self, name: str) -> None:
         """Add a cluster nobody has joined as."""
@@ -97,6 +101,7 @@ class FakeClusters:
     def lock(self, name: str) -> None:
         """Lock a cluster."""
         self.rows[name] = replace(self.rows[name], locked=True)
+        self._changed()
 
     async def get(self, name: str) -> Bound | None:
         """The cluster of this name."""
@@ -107,7 +112,15 @@ class FakeClusters:
         return next((row.name for row in self.rows.values() if row.uid == uid), None)
 
     async def bind(
-        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+        self,
+        name: str,
+        uid: str,
+        spki_sha256: str,
+        statement_spki: bytes,
+        generation: int,
+        serial: str,
+        previous_spki_sha256: str = "",
+        generation_floor: int = 0,
     ) -> None:
         """Bind all of it."""
         self.rows[name] = replace(
@@ -117,7 +130,20 @@ class FakeClusters:
             statement_spki=statement_spki,
             generation=generation,
             serial=serial,
+            previous_spki_sha256=previous_spki_sha256,
+            generation_floor=max(self.rows[name].generation_floor, generation_floor),
         )
+        self._changed()
+
+    async def used(self, name: str, spki_sha256: str) -> None:
+        """Forget the key before the newest one."""
+        if self.rows[name].spki_sha256 == spki_sha256:
+            self.rows[name] = replace(self.rows[name], previous_spki_sha256="")
+            self._changed()
+
+    def _changed(self) -> None:
+        for callback in self.on_change:
+            callback()
 
 
 def hub_keys(now: datetime) -> HubKeys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
-from hub.sync.interfaces import ClusterBinding, SyncPorts
+from hub.sync.interfaces import ClusterBinding, Standing, SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts
@@ -30,12 +31,30 @@ class FakeDirectory:
         """Binding of a cluster."""
         row = self.clusters.rows.get(cluster)
         return (
-            None if row is None else ClusterBinding(row.name, row.uid, row.statement_spki, row.generation, row.locked)
+            None
+            if row is None
+            else ClusterBinding(
+                row.name,
+                row.uid,
+                row.statement_spki,
+                row.generation,
+                row.locked,
+                spki_sha256=row.spki_sha256,
+                unused=bool(row.previous_spki_sha256),
+            )
         )
 
-    async def locked(self) -> frozenset[str]:
-        """Names of all locked clusters."""
-        return frozenset(row.name for row in self.clusters.rows.values() if row.locked)
+    async def used(self, cluster: str, spki_sha256: str) -> None:
+        """The newest certificate was used."""
+        await self.clusters.used(cluster, spki_sha256)
+
+    async def standing(self) -> Standing:
+        """Who may not speak."""
+        rows = self.clusters.rows.values()
+        return Standing(
+            frozenset(row.name for row in rows if row.locked),
+            {row.name: row.generation_floor for row in rows if row.generation_floor},
+        )
 
 
 @dataclass(eq=False)
@@ -59,6 +78,7 @@ class FakeChanges:
     """Change bus in this process."""
 
     subscriptions: set[FakeSubscription] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
 
     @asynccontextmanager
     async def subscribe(self, *topics: str) -> AsyncIterator[FakeSubscription]:
@@ -70,8 +90,13 @@ class FakeChanges:
         finally:
             self.subscriptions.discard(subscription)
 
+    def stamp(self, *topics: str) -> tuple[int, ...]:
+        """How often each topic changed."""
+        return tuple(self.counts[topic] for topic in topics)
+
     def notify(self, topic: str) -> None:
         """Wake who subscribed to the topic."""
+        self.counts[topic] += 1
         for subscription in self.subscriptions:
             if topic in subscription.topics:
                 subscription.changed.add(topic)
@@ -218,6 +243,7 @@ class FakeLinkHub:
     def __post_init__(self) -> None:
         self.hub = FakeHub(self.clock)
         self.changes = FakeChanges()
+        self.hub.clusters.on_change.append(lambda: self.changes.notify("clusters"))
         self.fleet = FakeFleet(self.changes)
         self.policy = FakePolicy()
         self.content = FakeContent()

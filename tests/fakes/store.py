@@ -42,6 +42,7 @@ from hub.store.interfaces import (
     Page,
     ReceiptRow,
     SeenRow,
+    Standing,
     StatusRow,
     TileKey,
     TokenGrant,
@@ -81,7 +82,15 @@ class MemoryClusters:
         return next((row.name for row in self.rows.values() if row.uid and row.uid == uid), None)
 
     async def bind(
-        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+        self,
+        name: str,
+        uid: str,
+        spki_sha256: str,
+        statement_spki: bytes,
+        generation: int,
+        serial: str,
+        previous_spki_sha256: str = "",
+        generation_floor: int = 0,
     ) -> ClusterRow:
         await asyncio.sleep(0)
         row = self.require(name)
@@ -95,6 +104,8 @@ class MemoryClusters:
             generation=generation,
             serial=serial,
             bound_at=self._clock.now(),
+            previous_spki_sha256=previous_spki_sha256,
+            generation_floor=max(row.generation_floor, generation_floor),
         )
         self._changes.notify([CLUSTERS])
         return self.rows[name]
@@ -114,8 +125,17 @@ class MemoryClusters:
         self.rows[name] = replace(row, locked=locked, lock_reason=reason if locked else "")
         self._changes.notify([CLUSTERS])
 
-    async def locked(self) -> frozenset[str]:
-        return frozenset(row.name for row in self.rows.values() if row.locked)
+    async def used(self, name: str, spki_sha256: str) -> None:
+        row = self.rows.get(name)
+        if row is not None and row.spki_sha256 == spki_sha256 and row.previous_spki_sha256:
+            self.rows[name] = replace(row, previous_spki_sha256="")
+            self._changes.notify([CLUSTERS])
+
+    async def standing(self) -> Standing:
+        return Standing(
+            frozenset(row.name for row in self.rows.values() if row.locked),
+            {row.name: row.generation_floor for row in self.rows.values() if row.generation_floor},
+        )
 
     def require(self, name: str) -> ClusterRow:
         if name not in self.rows:

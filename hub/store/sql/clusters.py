@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Update, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import CLUSTERS
@@ -19,7 +19,7 @@ from hub.store.errors import (
     UNKNOWN_CLUSTER,
     UNKNOWN_TOKEN,
 )
-from hub.store.interfaces import ClusterRow, Json, SeenRow, TokenGrant
+from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing, TokenGrant
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.tables import clusters, join_tokens
 
@@ -97,7 +97,15 @@ class SqlClusters:
             return (await connection.execute(select(clusters.c.name).where(clusters.c.uid == uid))).scalar_one_or_none()
 
     async def bind(
-        self, name: str, uid: str, spki_sha256: str, statement_spki: bytes, generation: int, serial: str
+        self,
+        name: str,
+        uid: str,
+        spki_sha256: str,
+        statement_spki: bytes,
+        generation: int,
+        serial: str,
+        previous_spki_sha256: str = "",
+        generation_floor: int = 0,
     ) -> ClusterRow:
         """Bind uid, keys and certificate to a name."""
 
@@ -112,6 +120,11 @@ class SqlClusters:
                     generation=generation,
                     serial=serial,
                     bound_at=self._db.clock.now(),
+                    previous_spki_sha256=previous_spki_sha256,
+                    generation_floor=case(
+                        (clusters.c.generation_floor < generation_floor, generation_floor),
+                        else_=clusters.c.generation_floor,
+                    ),
                 )
                 .returning(*clusters.c)
             )
@@ -169,11 +182,30 @@ class SqlClusters:
 
         await self._db.write(job)
 
-    async def locked(self) -> frozenset[str]:
-        """Return the names of all locked clusters."""
+    async def used(self, name: str, spki_sha256: str) -> None:
+        """Forget the key before the newest one, if this is the newest one."""
+        table = clusters.c
+
+        async def job(tx: Transaction) -> None:
+            first = update(clusters).where(
+                table.name == name, table.spki_sha256 == spki_sha256, table.previous_spki_sha256 != ""
+            )
+            if (await tx.connection.execute(first.values(previous_spki_sha256=""))).rowcount:
+                tx.notify(CLUSTERS)
+
+        await self._db.write(job)
+
+    async def standing(self) -> Standing:
+        """Return who may not speak."""
+        columns = clusters.c
+        query = select(columns.name, columns.locked, columns.generation_floor)
+        query = query.where(or_(columns.locked, columns.generation_floor > 0))
         async with self._db.read() as connection:
-            query = select(clusters.c.name).where(clusters.c.locked)
-            return frozenset((await connection.execute(query)).scalars())
+            rows = (await connection.execute(query)).all()
+        return Standing(
+            frozenset(row.name for row in rows if row.locked),
+            {row.name: row.generation_floor for row in rows if row.generation_floor},
+        )
 
 
 class SqlTokens:

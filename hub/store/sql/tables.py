@@ -69,6 +69,8 @@ clusters = Table(
     Column("lock_reason", String(1024), nullable=False, default=""),
     Column("last_seen", UtcTime),
     Column("report", JSON, nullable=False, default=dict),
+    Column("previous_spki_sha256", String(80), nullable=False, default="", server_default=""),
+    Column("generation_floor", BigInteger, nullable=False, default=0, server_default="0"),
 )
 
 join_tokens = Table(

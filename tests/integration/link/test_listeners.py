@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from grpc.experimental import session_cache
 
-from cellward.identity import keys
-from cellward.identity.names import SpiffeId
+from cellward.identity import contexts, keys
+from cellward.identity.names import HUB_DNS_NAME, SpiffeId
 from cellward.identity.x509 import issue_leaf, make_ca, make_csr, to_pem
 from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import (
@@ -27,6 +31,7 @@ from cellward.wire.v1 import (
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
+from hub.store.sql.store import open_store
 from hub.sync.limits import SyncLimits
 from tests.fakes.authority import REALM
 from tests.fakes.bare_agent import BareAgent, failure, stream, until
@@ -159,6 +164,49 @@ async def test_v4_a_lock_cuts_a_live_stream_and_keeps_it_out(here: FakeLinkHub) 
         assert await failure(fetch(channel)) == (grpc.StatusCode.PERMISSION_DENIED, "authority/locked")
 
 
+async def test_v7_a_replaced_installation_is_cut_and_can_neither_speak_nor_renew(here: FakeLinkHub) -> None:
+    """V7: a replacing join ends what the old installation has open; knowing the new uid helps it nothing."""
+    old = await joined(here)
+    async with old.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=old.hello())
+        await link.receive("welcome")
+        await link.receive("revision_mark")
+        new = BareAgent("eu-1")
+        await new.join(here, await here.invite("eu-1", replace_installation=True))
+        refused = (grpc.StatusCode.PERMISSION_DENIED, "authority/replaced")
+        assert await link.ended(5) == refused
+        renewal = identity_pb2.RenewRequest(csr_der=make_csr(keys.new_tls_key()))
+        assert await failure(identity_pb2_grpc.IdentityStub(channel).Renew(renewal)) == refused
+    old.uid, old.statement_key = new.uid, new.statement_key
+    async with old.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=old.hello())
+        assert await link.ended() == refused
+    async with new.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=new.hello())
+        await link.receive("welcome")
+
+
+async def test_v7_a_renewed_certificate_is_committed_by_its_first_hello(here: FakeLinkHub) -> None:
+    """V7: until then the old one may ask again; what is open on the old one goes on, but it renews no more."""
+    agent = await joined(here)
+    fresh = keys.new_tls_key()
+    renewal = identity_pb2.RenewRequest(csr_der=make_csr(fresh))
+    async with agent.channel(here) as channel, stream(channel) as link:
+        await link.send(hello=agent.hello())
+        await link.receive("welcome")
+        renew = identity_pb2_grpc.IdentityStub(channel).Renew
+        assert [(await renew(renewal)).generation for _ in range(2)] == [2, 2]
+        chain = (await renew(renewal)).certificate_chain_pem.encode()
+        new = BareAgent("eu-1", uid=agent.uid, chain_pem=chain)
+        new.key, new.statement_key = fresh, agent.statement_key
+        async with new.channel(here) as second, stream(second, "s-2") as other:
+            await other.send(hello=new.hello())
+            await other.receive("welcome")
+            assert (await fetch(channel))[0].absent
+            assert (await failure(renew(renewal)))[1] == "authority/stale-key"
+            assert (await identity_pb2_grpc.IdentityStub(second).Renew(renewal)).generation == 2
+
+
 async def test_v4_a_resumed_tls_session_is_refused(here: FakeLinkHub) -> None:
     """V4: a resumed session proves a certificate of the past; only a full handshake counts."""
     agent = await joined(here)
@@ -189,8 +237,10 @@ async def test_v2_an_unknown_method_is_denied(here: FakeLinkHub) -> None:
         assert await failure(call) == (grpc.StatusCode.PERMISSION_DENIED, "link/unknown-method")
 
 
-async def test_v6_of_parallel_joins_with_one_token_exactly_one_wins(here: FakeLinkHub) -> None:
-    """V6: twelve keys race over the real listener; one gets a certificate, the others a clear code."""
+async def test_v6_of_parallel_joins_with_one_token_exactly_one_wins(here: FakeLinkHub, tmp_path: Path) -> None:
+    """V6: twelve keys race over the real listener for a token of the real store; the others get a clear code."""
+    store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}")
+    here.hub.join_tokens._tokens = store.tokens
     token = await here.invite("eu-1")
     agents = [BareAgent("eu-1") for _ in range(12)]
     results = await asyncio.gather(*(agent.join(here, token) for agent in agents), return_exceptions=True)
@@ -201,7 +251,9 @@ async def test_v6_of_parallel_joins_with_one_token_exactly_one_wins(here: FakeLi
         if isinstance(each, grpc.aio.AioRpcError)
     }
     assert len(won) == 1
-    assert codes <= {"authority/bad-token", "authority/too-many-attempts"}
+    assert "store/token-spent" in codes
+    assert codes <= {"store/token-spent", "authority/too-many-attempts"}
+    await store.close()
     assert here.hub.clusters.rows["eu-1"].generation == 1
 
 
@@ -247,17 +299,37 @@ async def test_v4_open_calls_of_one_cluster_are_bounded() -> None:
             pushes[1].cancel()
 
 
+def served(address: str, agent: BareAgent, authority: bytes) -> bytes:
+    """Certificate a listener shows to a new connection, DER; blocking."""
+    host, _, port = address.rpartition(":")
+    context = contexts.client_context(authority)
+    context.set_alpn_protocols(["h2"])
+    contexts.load_leaf(context, agent.chain_pem, keys.private_to_pem(agent.key, None))
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=HUB_DNS_NAME) as secure,
+    ):
+        shown = secure.getpeercert(binary_form=True)
+    assert shown is not None
+    return shown
+
+
 async def test_v5_the_hubs_leaf_rotates_under_open_connections() -> None:
-    """V5: a stream opened under the old leaf goes on; new connections see the new one."""
+    """V5: a stream opened under the old leaf goes on; new connections are shown the new one, on both ports."""
     here = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1))
     async with here.running():
         agent = await joined(here)
         async with agent.channel(here) as channel, stream(channel) as link:
             await link.send(hello=agent.hello())
             await link.receive("welcome")
-            before = here.leaf.leaf
+            ports = (here.link.address, here.enrolment.address)
+            authority = here.hub.authority.hub_ca_pem
+            before = [await asyncio.to_thread(served, port, agent, authority) for port in ports]
             here.leaf.rotate_if_due(force=True)
-            assert here.leaf.leaf.chain_pem != before.chain_pem
+            after = [await asyncio.to_thread(served, port, agent, authority) for port in ports]
+            leaf = x509.load_pem_x509_certificates(here.leaf.leaf.chain_pem)[0].public_bytes(Encoding.DER)
+            assert set(before) != {leaf}
+            assert set(after) == {leaf}
             async with agent.channel(here) as second:
                 assert (await fetch(second))[0].absent
             await link.receive("revision_mark")

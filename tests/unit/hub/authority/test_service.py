@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
 from hub.authority.limits import JoinLimits, Rate
 from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
+from hub.store.sql.store import open_store
 from tests.fakes.authority import REALM, FakeHub
 from tests.fakes.clock import ManualClock
 
@@ -68,16 +70,19 @@ async def test_a_join_binds_uid_and_statement_key_and_is_recorded(hub: FakeHub) 
     assert [(entry.action, entry.decision) for entry in hub.audit.entries] == [("cluster.join", "allow")]
 
 
-async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: FakeHub) -> None:
-    """V6: fifty keys, one token, one certificate; the losers change nothing."""
+async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: FakeHub, tmp_path: Path) -> None:
+    """V6: fifty keys race for one token of the real store; one certificate, and the losers change nothing."""
+    store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", hub.clock)
+    hub.join_tokens._tokens = store.tokens
     token = await hub.join_tokens.mint("eu-1")
     attempts = [attempt(token, address=f"192.0.2.{n}") for n in range(50)]
     results = await asyncio.gather(*(hub.identity.join(each) for each in attempts), return_exceptions=True)
     won = [each for each in results if not isinstance(each, BaseException)]
     lost = [each for each in results if isinstance(each, CellwardError)]
     assert (len(won), len(lost)) == (1, 49)
-    assert {each.code for each in lost} == {"authority/bad-token"}
+    assert {each.code for each in lost} == {"store/token-spent"}
     assert hub.clusters.rows["eu-1"].generation == 1
+    await store.close()
 
 
 async def test_v6_the_same_key_may_ask_again_until_the_token_expires(hub: FakeHub, clock: ManualClock) -> None:
@@ -231,3 +236,67 @@ async def test_renewals_are_bounded(hub: FakeHub) -> None:
     with pytest.raises(CellwardError) as refusal:
         await hub.identity.renew(peer, make_csr(keys.new_tls_key()))
     assert refusal.value.code == "authority/too-many-attempts"
+
+
+async def test_v7_a_replaced_installation_renews_no_more(hub: FakeHub) -> None:
+    """V7: whoever held the name before is below the floor, with the certificate it has and with any it asks for."""
+    old = await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))
+    token = await hub.join_tokens.mint("eu-1", replace=True)
+    new = attempt(token, cluster_uid=OTHER_UID)
+    joined = await hub.identity.join(new)
+    assert hub.clusters.rows["eu-1"].generation_floor == joined.certificate.generation == 2
+    assert await _not_renewed(hub, old.certificate) == "authority/replaced"
+    assert hub.clusters.rows["eu-1"].uid == OTHER_UID
+    # A lost answer to the replacing join raises nothing, and the new installation renews.
+    assert (await hub.identity.join(new)).certificate.generation == 2
+    assert hub.clusters.rows["eu-1"].generation_floor == 2
+    renewed = await hub.identity.renew(peer_of(hub, joined.certificate), make_csr(keys.new_tls_key()))
+    assert renewed.generation == 3
+    assert hub.clusters.rows["eu-1"].generation_floor == 2
+
+
+async def test_the_first_installation_has_no_floor(hub: FakeHub) -> None:
+    """Joining, asking again and renewing leave nothing to be compared at every call."""
+    given = attempt(await hub.join_tokens.mint("eu-1"))
+    joined = await hub.identity.join(given)
+    await hub.identity.join(given)
+    await hub.identity.renew(peer_of(hub, joined.certificate), make_csr(keys.new_tls_key()))
+    assert hub.clusters.rows["eu-1"].generation_floor == 0
+
+
+async def test_v7_until_the_new_certificate_is_used_the_old_one_is_answered_again(hub: FakeHub) -> None:
+    """V7: any number of lost answers, also across a lost pending key; the generation does not run away."""
+    first = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    csr = make_csr(keys.new_tls_key())
+    for _ in range(3):
+        assert (await hub.identity.renew(peer_of(hub, first), csr)).generation == 2
+    other = make_csr(keys.new_tls_key())
+    second = await hub.identity.renew(peer_of(hub, first), other)
+    assert second.generation == 2
+    third = await hub.identity.renew(peer_of(hub, second), make_csr(keys.new_tls_key()))
+    assert third.generation == 3
+    # The lost answer to that one: asked for again with the second.
+    assert (await hub.identity.renew(peer_of(hub, second), make_csr(keys.new_tls_key()))).generation == 3
+
+
+@pytest.mark.parametrize("used", [True, False], ids=["said hello", "renewed"])
+async def test_v7_a_key_that_a_used_one_has_followed_is_not_renewed_and_is_a_finding(hub: FakeHub, used: bool) -> None:
+    """V7: a copy of the agent that renews later than the original is found, and changes nothing."""
+    first = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    second = await hub.identity.renew(peer_of(hub, first), make_csr(keys.new_tls_key()))
+    if used:
+        await hub.clusters.used("eu-1", peer_of(hub, second).spki_sha256)
+    else:
+        await hub.identity.renew(peer_of(hub, second), make_csr(keys.new_tls_key()))
+    before = hub.clusters.rows["eu-1"]
+    assert await _not_renewed(hub, first) == "authority/stale-key"
+    assert hub.clusters.rows["eu-1"] == before
+    finding = hub.audit.entries[-1]
+    assert (finding.action, finding.decision, finding.object) == ("certificate.renew", "finding", "Cluster//eu-1")
+
+
+async def _not_renewed(hub: FakeHub, certificate: AgentCertificate) -> str:
+    """Code with which a renewal is refused."""
+    with pytest.raises(CellwardError) as refusal:
+        await hub.identity.renew(peer_of(hub, certificate), make_csr(keys.new_tls_key()))
+    return refusal.value.code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
 from cellward.identity.x509 import ProvenPeer, Validity, prove_peer
 from hub.sync.gate import PeerGate, current_peer
+from hub.sync.interfaces import Standing
 from tests.fakes.authority import FakeHub
 from tests.fakes.clock import ManualClock
 from tests.fakes.ports import FakeDirectory
@@ -26,11 +28,14 @@ class Here:
         self.clock = ManualClock(NOW)
         self.hub = FakeHub(self.clock)
         self.hub.clusters.create("eu-1")
+        self.changes = 0
+        self.hub.clusters.on_change.append(self._changed)
         self.authorities = self.hub.authority.agent_authorities
         self.gate = PeerGate(
             authorities=lambda: self.authorities,
             trust_domain=self.hub.authority.trust_domain,
             directory=FakeDirectory(self.hub.clusters),
+            stamp=lambda: self.changes,
             clock=self.clock,
             calls_per_cluster=2,
         )
@@ -43,6 +48,22 @@ class Here:
             "x509_common_name": [b"us-1"],
             "peer_spiffe_id": [b"spiffe://x/agent/us-1"],
         }
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def count_reads(self) -> list[str]:
+        """Count how often the gate asks who may not speak, from now on."""
+        reads: list[str] = []
+        standing = self.gate._directory.standing
+
+        async def counted() -> Standing:
+            reads.append("read")
+            await asyncio.sleep(0)
+            return await standing()
+
+        self.gate._directory.standing = counted  # type: ignore[method-assign]
+        return reads
 
 
 async def test_v3_the_identity_is_the_certificate_and_nothing_else_grpc_says() -> None:
@@ -79,10 +100,10 @@ async def test_v16_the_tick_goes_on_whatever_the_store_did() -> None:
     here = Here()
     live = await here.gate.admit(here.auth)
 
-    async def broken() -> frozenset[str]:
+    async def broken() -> Standing:
         raise RuntimeError("a mistake")
 
-    here.gate._directory.locked = broken  # type: ignore[method-assign]
+    here.gate._directory.standing = broken  # type: ignore[method-assign]
     with here.gate.open(live):
         here.clock.advance(2 * 3600)
         assert await here.gate.tick() == 1
@@ -129,21 +150,55 @@ async def test_v4_a_lock_cuts_open_calls_and_refuses_new_ones_within_the_age_of_
         assert live.cut.result().code == "authority/locked"
 
 
+async def test_v7_a_generation_below_the_floor_is_cut_and_refused() -> None:
+    """V7: the certificate of a replaced installation ends with the replacement, not with its hour."""
+    here = Here()
+    live = await here.gate.admit(here.auth)
+    with here.gate.open(live):
+        await here.hub.clusters.bind("eu-1", "uid", "k", b"", 2, "1", generation_floor=1)
+        assert await here.gate.tick() == 0
+        await here.hub.clusters.bind("eu-1", "uid", "k", b"", 2, "1", generation_floor=2)
+        assert await here.gate.tick() == 1
+        assert live.cut.result().code == "authority/replaced"
+    assert await _refusal(here) == "authority/replaced"
+
+
+async def test_who_may_not_speak_is_read_when_it_changed_and_once_for_all_who_ask() -> None:
+    """V4: a thousand calls at once cost one read, a quiet second none; what nobody told is found by a slow poll."""
+    here = Here()
+    reads = here.count_reads()
+    await asyncio.gather(*(here.gate.admit(here.auth) for _ in range(20)))
+    assert len(reads) == 1
+    for _ in range(5):
+        here.clock.advance(0.5)
+        await here.gate.tick()
+        await here.gate.admit(here.auth)
+    assert len(reads) == 1
+    here.hub.clusters.create("us-1")
+    here.changes += 1
+    here.clock.advance(0.5)
+    await asyncio.gather(*(here.gate.admit(here.auth) for _ in range(20)))
+    assert len(reads) == 2
+    here.clock.advance(5)
+    await here.gate.tick()
+    assert len(reads) == 3
+
+
 async def test_v4_locks_that_cannot_be_read_refuse_new_calls_and_do_not_hide_expiry() -> None:
     """V4: a store that fails does not open a door, and does not stop the clock."""
     here = Here()
     live = await here.gate.admit(here.auth)
 
-    async def broken() -> frozenset[str]:
+    async def broken() -> Standing:
         raise Unavailable("store/unavailable", "", "no disk", "", {})
 
-    here.gate._directory.locked = broken  # type: ignore[method-assign]
+    here.gate._directory.standing = broken  # type: ignore[method-assign]
     here.clock.advance(3601)
     with here.gate.open(live):
         assert await here.gate.tick() == 1
         assert live.cut.result().code == "identity/expired"
     fresh = Here()
-    fresh.gate._directory.locked = broken  # type: ignore[method-assign]
+    fresh.gate._directory.standing = broken  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await fresh.gate.admit(fresh.auth)
 
