@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from agent.applier.errors import (
     DATA_NOT_REPLACED,
@@ -31,6 +31,7 @@ from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 
+Propagation = Literal["Background", "Foreground"]
 #: How long new rights may take to be seen by every part of the API server, seconds.
 RIGHTS_SECONDS: Final = 5.0
 #: How long a deletion may take before the cell waits for it outside its turn, seconds.
@@ -159,17 +160,20 @@ class CellCluster:
             return None
         return replace(owned, uid=uid)
 
-    async def delete(self, record: CellRecord, owned: OwnedObject) -> OwnedObject | None:
+    async def delete(
+        self, record: CellRecord, owned: OwnedObject, propagation: Propagation = "Background"
+    ) -> OwnedObject | None:
         """Ask for the deletion of our object and return it with its uid; None when it was gone already.
 
-        An object made by somebody else under the same name has another uid and is left alone.
+        An object made by somebody else under the same name has another uid and is left alone. With ``Foreground`` it
+        stays until what it made is gone too, for a workload its last pod.
         """
         mine = await self.ours(record, owned)
         if mine is None:
             return None
         try:
             user = self.identity(record.namespace).user_of(mine.role)
-            await self.kube.delete(mine.ref, uid=mine.uid, as_user=user)
+            await self.kube.delete(mine.ref, propagation=propagation, uid=mine.uid, as_user=user)
         except CellwardError as error:
             if error.code in {KUBE_NOT_FOUND.code, KUBE_STALE.code}:
                 return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.applier.cell import Cell
+from agent.applier.cluster import Propagation
 from agent.applier.intake import VerifiedEnd
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload, removal
@@ -113,7 +114,8 @@ class Narrowing:
         workloads = removal(owned for owned in objects if is_workload(owned))
         rest = removal(owned for owned in objects if not is_workload(owned) and owned.ref.kind not in DATA)
         data = [owned for owned in objects if owned.ref.kind in DATA]
-        await self._delete(cell, workloads)
+        # To the last pod: while one still ends, its isolation must stand.
+        await self._delete(cell, workloads, "Foreground")
         await self._delete(cell, rest)
         if not with_data:
             for owned in data:
@@ -127,8 +129,10 @@ class Narrowing:
                 await self._parts.cluster.delete(cell.record, owned)
         await self._parts.save(cell, replace(cell.record, objects=()))
 
-    async def _delete(self, cell: Cell, objects: tuple[OwnedObject, ...]) -> None:
-        going = [await self._parts.cluster.delete(cell.record, owned) for owned in objects]
+    async def _delete(
+        self, cell: Cell, objects: tuple[OwnedObject, ...], propagation: Propagation = "Background"
+    ) -> None:
+        going = [await self._parts.cluster.delete(cell.record, owned, propagation) for owned in objects]
         await self._parts.cluster.wait_gone([owned for owned in going if owned is not None])
         record: CellRecord = cell.record
         for owned in objects:

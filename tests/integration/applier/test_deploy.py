@@ -131,3 +131,25 @@ async def test_tombstone_removes_workloads_and_keeps_the_namespace(world: World,
     assert receipt.accepted, receipt.refusals
     assert not admin.request("GET", f"/api/v1/namespaces/shop--{cell}--dev").ok
     assert not admin.request("GET", f"/api/v1/namespaces/cellward-system/serviceaccounts/cell-shop--{cell}--dev").ok
+
+
+async def test_v9_isolation_stands_until_the_last_pod_is_gone(world: World, admin: ApiClient, cell: str) -> None:
+    """A pod may take a day to end, and its Deployment is gone at once: a tombstone waits for pods, not for objects."""
+    assert (await world.deploy(cell_yaml(cell, "1.0.0", service_yaml(replicas=1)), cell)).accepted
+    namespace = f"shop--{cell}--dev"
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    await world.until(lambda: admin.request("GET", pods).body["items"])
+    (pod,) = admin.request("GET", pods).body["items"]
+    name = pod["metadata"]["name"]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"{cell}-node"}}
+    admin.must(admin.create(node), "a node without a kubelet: its pods end when somebody says so")
+    target = {"apiVersion": "v1", "kind": "Node", "name": f"{cell}-node"}
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+    admin.must(admin.request("POST", f"{pods}/{name}/binding", binding), "the pod on it")
+    await world.engine.submit(world.item(cell, world.tombstone(cell, delete_data=True)))
+    await world.until(lambda: "deletionTimestamp" in admin.request("GET", f"{pods}/{name}").body["metadata"])
+    assert _get(admin, cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1") is not None
+    assert "deletionTimestamp" not in admin.request("GET", f"/api/v1/namespaces/{namespace}").body["metadata"]
+    admin.must(admin.request("DELETE", f"{pods}/{name}?gracePeriodSeconds=0"), "the end of the pod")
+    await world.phase(cell, "removed")
+    admin.delete(node)
