@@ -290,6 +290,7 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         channels=base.channels,
         db=base.db,
         ports=ports,
+        recorder=recorder,
         timer=base.clock,
         health=base.health,
         streams=Streams((audit.run, push.run, gauges.run), audit.on_log_origin),

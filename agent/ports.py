@@ -174,6 +174,10 @@ class AgentPorts:
         """Hand a desired item to the engine."""
         await self.engine.submit(item)
 
+    async def on_refused(self, receipt: ReceiptFacts) -> None:
+        """Send it on the way of every receipt, so that it is signed."""
+        await self.engine.on_receipt(receipt)
+
     async def on_withdrawn(self, item: DesiredItem) -> bool:
         """Let the engine forget an item that was never accepted."""
         return self.engine.withdraw(item)

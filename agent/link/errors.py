@@ -58,6 +58,12 @@ ITEMS_DIFFER = define(
     "Hub and agent do not agree on the desired items.",
     hint="The agent changes nothing for what the hub no longer names; was the hub restored from a backup?",
 )
+ITEM_UNUSABLE = define(
+    "link/item-unusable",
+    Refused,
+    "The hub names something to run that this agent cannot use.",
+    hint="Deploy it again under names the agent takes, or end it; everything else goes on, and what ran before stays.",
+)
 CONTENT_TOO_LARGE = define(
     "link/content-too-large",
     Exhausted,

@@ -92,6 +92,10 @@ class LinkPorts(Protocol):
         """Take a desired item; it is already durable in ``StateDb.items`` and nothing of it is verified."""
         ...
 
+    async def on_refused(self, receipt: ReceiptFacts) -> None:
+        """Sign and send the refusal of an item nobody could use; it is durable when this returns."""
+        ...
+
     async def on_withdrawn(self, item: DesiredItem) -> bool:
         """Hear that a full listing no longer names an item; return True when it may be forgotten.
 

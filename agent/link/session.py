@@ -3,7 +3,8 @@
 Invariants (V13): frames are numbered from 1 without gaps in both directions, and a hub frame that breaks the order ends
 the stream before it is acted on; a receipt is forgotten only when the hub acknowledged the frame that carried it; the
 revision moves only after every item up to it is durable here. A session that ends in any way is resumed by the next
-one from the durable revision, so no frame needs to survive in memory.
+one from the durable revision, so no frame needs to survive in memory. A stream that the hub drains, or we give up, is
+half-closed: the hub acknowledges what was under way, so that the next stream does not carry it a second time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ _log = structlog.get_logger()
 WELCOME_TIMEOUT = 20.0
 #: Hub frames handled without an acknowledgement of ours before one is sent at once.
 ACK_EVERY = 16
+#: Seconds within which a hub ends a stream that we have half-closed; it lingers for less.
+CLOSING = 10.0
+#: Seconds after which an unchanged status is sent again; the hub writes an unchanged one as seldom.
+STATUS_AT_LEAST = 60.0
 #: Seconds without any frame from the hub after which the stream counts as dead; the hub beats every 15.
 SILENCE = 50.0
 
@@ -83,7 +88,7 @@ class Session:
         outgoing: what waits to go up.
         timer: for heartbeats.
         heartbeat: seconds between heartbeats.
-        status_interval: seconds between statuses of the agent.
+        status_interval: seconds between looks at the agent's status.
 
     Attributes:
         welcomed: set once the hub answered Hello.
@@ -115,6 +120,10 @@ class Session:
         self._heard_at = timer.monotonic()
         self._ack_due = False
         self._quiet = False
+        self._drain: DrainRequest | None = None
+        self._status: link_pb2.AgentStatus | None = None
+        # When the status is looked at again, and when it is sent although nothing changed.
+        self._status_at = self._status_due = 0.0
         self._flight = _Flight()
         self._finishing = asyncio.Event()
         self._control = asyncio.Event()
@@ -159,13 +168,14 @@ class Session:
             if sender.done() and not reader.done() and sender.exception() is None:
                 # Half-closed in good order: the hub still acknowledges, then ends the stream.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._heartbeat):
-                        return await reader
-                return None
+                    async with asyncio.timeout(CLOSING):
+                        await reader
+                return self._drain
             if reader.done():
-                return reader.result()
-            sender.result()
-            return None
+                reader.result()
+            else:
+                sender.result()
+            return self._drain
         finally:
             for task in (reader, sender):
                 task.cancel()
@@ -204,23 +214,21 @@ class Session:
         async for frame in frames:
             if frame.WhichOneof("body") != "welcome":
                 raise PROTOCOL(f"the first frame is a {frame.WhichOneof('body')}, not a welcome")
+            # Set first: once the client listens to this session, nobody may take it for one that never was welcomed.
+            self.welcomed.set()
             await self._hooks.welcome(frame.welcome)
             self._received = frame.seq
-            self.welcomed.set()
             return
         raise PROTOCOL("the hub closed the stream instead of welcoming")
 
-    async def _read(self, frames: AsyncIterator[link_pb2.HubFrame]) -> DrainRequest | None:
+    async def _read(self, frames: AsyncIterator[link_pb2.HubFrame]) -> None:
         async for frame in frames:
-            drain = await self._handle(frame)
+            await self._handle(frame)
             self._received = frame.seq
-            if drain is not None:
-                return drain
             if self._ack_due or frame.seq - self._acked_to_hub >= ACK_EVERY:
                 self._outgoing.wake.set()
-        return None
 
-    async def _handle(self, frame: link_pb2.HubFrame) -> DrainRequest | None:
+    async def _handle(self, frame: link_pb2.HubFrame) -> None:
         match frame.WhichOneof("body"):
             case "desired_item":
                 await self._hooks.item(frame.desired_item)
@@ -233,20 +241,20 @@ class Session:
                 self._hooks.command(frame.command)
             case "drain":
                 low = min(frame.drain.after_ms_min, 300_000) / 1000
-                return DrainRequest(low, max(low, min(frame.drain.after_ms_max, 300_000) / 1000))
+                self._drain = DrainRequest(low, max(low, min(frame.drain.after_ms_max, 300_000) / 1000))
+                # Nothing more is sent, and what is under way is waited for: ended at once, it would come twice (V13).
+                self.finish()
             case "welcome":
                 raise PROTOCOL("the hub welcomed twice")
             case _:
                 # A heartbeat, or a body this version does not know: messages may grow (design §2).
                 pass
-        return None
 
     async def _send_all(self) -> None:
         """Send whatever waits, and heartbeats, until asked to finish."""
         for report in self._hooks.all_reports():
             await self._send(cell_status=report)
-        await self._send(agent_status=await self._hooks.agent_status())
-        status_at = self._timer.monotonic() + self._status_interval
+        await self._send_status()
         while True:
             if self._finishing.is_set():
                 await self._call.done_writing()
@@ -259,15 +267,22 @@ class Session:
                 continue
             self._outgoing.wake.clear()
             await self._flush()
-            now = self._timer.monotonic()
-            if self._outgoing.take_status() or now >= status_at:
-                await self._send(agent_status=await self._hooks.agent_status())
-                status_at = now + self._status_interval
+            if self._outgoing.take_status() or self._timer.monotonic() >= self._status_at:
+                await self._send_status()
             if self._ack_due or self._received - self._acked_to_hub >= ACK_EVERY:
                 self._ack_due = False
                 await self._send(heartbeat=link_pb2.Heartbeat())
             elif not await self._woken(self._outgoing.wake):
                 await self._beat()
+
+    async def _send_status(self) -> None:
+        """Send the agent's status when it changed, or for long was not sent: each one costs the hub two frames."""
+        now = self._timer.monotonic()
+        status = await self._hooks.agent_status()
+        self._status_at = now + self._status_interval
+        if self._status is None or now >= self._status_due or not _is_same(status, self._status):
+            self._status, self._status_due = status, now + STATUS_AT_LEAST
+            await self._send(agent_status=status)
 
     async def _flush(self) -> None:
         """Send what this stream has not carried yet; each stays in ``outgoing`` until its frame is acknowledged."""
@@ -327,6 +342,17 @@ class Session:
             self._outgoing.report_done(*flight.reports.pop(seq))
         for seq in [seq for seq in flight.results if seq <= ack]:
             self._outgoing.result_done(flight.results.pop(seq))
+
+
+def _is_same(one: link_pb2.AgentStatus, other: link_pb2.AgentStatus) -> bool:
+    """Whether both say the same; how many records wait moves all the time, only whether any do counts."""
+    copies = []
+    for each in (one, other):
+        copy = link_pb2.AgentStatus()
+        copy.CopyFrom(each)
+        copy.spool_depth = min(copy.spool_depth, 1)
+        copies.append(copy)
+    return bool(copies[0] == copies[1])
 
 
 async def _failure(call: Any) -> Exception:

@@ -137,6 +137,7 @@ class SimulatedAgent:
             channels=self._channels,
             db=self._state,
             ports=self._engine,
+            recorder=self._recorder,
             timer=self._clock,
             health=self._health,
             streams=Streams(tuple(runs), audit.on_log_origin),

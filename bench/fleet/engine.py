@@ -48,6 +48,11 @@ class SimulatedEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def on_refused(self, receipt: ReceiptFacts) -> None:
+        """Send it on."""
+        if self.sender is not None:
+            await self.sender.send_receipt(receipt)
+
     async def on_withdrawn(self, item: DesiredItem) -> bool:
         """Forget an item that nothing came of."""
         return CellKey(*item.key) not in self._reports

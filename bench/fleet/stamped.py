@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from agent.link.client import HUB_EPOCH, REVISION
+from agent.link.desired import HUB_EPOCH, REVISION
 from agent.spool.interfaces import CellKey
 from agent.spool.state import SqliteStateDb
 from agent.spool.stores import SqliteMeta, SqliteOutbox

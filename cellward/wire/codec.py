@@ -81,16 +81,20 @@ def item_to_wire(item: DesiredItem) -> link_pb2.DesiredItem:
 
 def item_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
     """Item of a message; raises wire/bad-message. An unknown hub state is read as hold: narrower is always safe."""
-    for name, limit in zip((message.project, message.cell, message.environment), _NAME_LIMITS, strict=True):
-        if not names.is_name(name, limit):
-            raise BAD_MESSAGE(f"the desired item names {name[:80]!r}, which is no name of at most {limit} characters")
-    if message.revision > canonical.MAX_INT:
+    item = row_from_wire(message)
+    check_key(item.key)
+    if item.revision > canonical.MAX_INT:
         # It goes into audit records: one that cannot be written would be a narrowing without a record.
-        raise BAD_MESSAGE(f"the desired item has revision {message.revision}, beyond 2^53")
-    if len(message.evidence) > MAX_EVIDENCE:
-        raise BAD_MESSAGE(f"the desired item has {len(message.evidence)} pieces of evidence")
-    for digest in (message.deployment_digest, *message.evidence):
+        raise BAD_MESSAGE(f"the desired item has revision {item.revision}, beyond 2^53")
+    if len(item.evidence) > MAX_EVIDENCE:
+        raise BAD_MESSAGE(f"the desired item has {len(item.evidence)} pieces of evidence")
+    for digest in (item.deployment_digest, *item.evidence):
         check_digest(digest)
+    return item
+
+
+def row_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
+    """What a message says, unbounded and unchecked: only for comparison with what the other end says, never to use."""
     return DesiredItem(
         revision=message.revision,
         project=message.project,
@@ -100,6 +104,13 @@ def item_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
         evidence=tuple(message.evidence),
         hub_state=_TO_STATE.get(message.hub_state, "hold"),
     )
+
+
+def check_key(key: tuple[str, str, str]) -> None:
+    """Check project, cell and environment; raises wire/bad-message."""
+    for name, limit in zip(key, _NAME_LIMITS, strict=True):
+        if not names.is_name(name, limit):
+            raise BAD_MESSAGE(f"the desired item names {name[:80]!r}, which is no name of at most {limit} characters")
 
 
 def items_digest(items: Iterable[DesiredItem]) -> str:

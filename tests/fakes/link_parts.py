@@ -113,6 +113,7 @@ def build_link(
         channels=channels,
         db=db,
         ports=ports,
+        recorder=recorder,
         timer=timer,
         health=health,
         streams=Streams((audit.run, metrics.run), audit.on_log_origin),

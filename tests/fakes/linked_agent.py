@@ -11,7 +11,14 @@ from pathlib import Path
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
 from agent.link.channels import ChannelHolder
-from agent.link.interfaces import AgentDescription, CellReport, CommandOutcome, CommandRequest, PolicyPosition
+from agent.link.interfaces import (
+    AgentDescription,
+    CellReport,
+    CommandOutcome,
+    CommandRequest,
+    PolicyPosition,
+    ReceiptFacts,
+)
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.settings import AgentSettings, FactSettings, IntervalSettings
@@ -32,11 +39,16 @@ class FakePorts:
     commands: list[CommandRequest] = field(default_factory=list)
     cells: list[CellReport] = field(default_factory=list)
     withdrawn: list[DesiredItem] = field(default_factory=list)
+    refused: list[ReceiptFacts] = field(default_factory=list)
     accepted: bool = True
 
     async def on_item(self, item: DesiredItem) -> None:
         """Write it down."""
         self.items.append(item)
+
+    async def on_refused(self, receipt: ReceiptFacts) -> None:
+        """Write it down."""
+        self.refused.append(receipt)
 
     async def on_withdrawn(self, item: DesiredItem) -> bool:
         """Write it down; True when the test says that nothing was accepted."""

@@ -347,7 +347,7 @@ async def test_v16_a_flood_of_items_has_an_end(
     hub: FakeLinkHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hub must not fill disk and memory with cells nobody signed; those known before go on."""
-    monkeypatch.setattr("agent.link.client.MAX_ITEMS", 2)
+    monkeypatch.setattr("agent.link.desired.MAX_ITEMS", 2)
     agent = await an_agent(hub, tmp_path)
     async with agent.boot():
         await until(agent.is_ok("hub-link"), "the link is up")
@@ -357,3 +357,17 @@ async def test_v16_a_flood_of_items_has_an_end(
         hub.fleet.put("eu-1", item("a", D3))
         await until(lambda: (agent.ports.items[-1].cell, agent.ports.items[-1].deployment_digest) == ("a", D3), "known")
         assert {one.cell for one in await agent.db.items.list()} == {"a", "b"}
+
+
+async def test_v16_an_item_nobody_can_use_does_not_take_the_link_down(hub: FakeLinkHub, tmp_path: Path) -> None:
+    """One document under names no agent takes: the link stays, others are served, and a restart is no loop either."""
+    agent = await an_agent(hub, tmp_path)
+    for boot in (1, 2):
+        async with agent.boot():
+            hub.fleet.put("eu-1", item("a-cell-name-of-more-than-twenty-four"))
+            revision = hub.fleet.put("eu-1", item(f"b{boot}"))
+            await _revision(agent, revision)
+            assert agent.ports.items[-1].cell == f"b{boot}"
+            await until(agent.has_code("desired-items", "link/item-unusable"), "somebody hears of it")
+            assert agent.is_ok("hub-link")()
+            assert (agent.parts.client.sessions_welcomed, agent.parts.client.sessions_failed) == (1, 0)

@@ -11,8 +11,8 @@ import pytest
 
 from agent.audit.interfaces import Entry
 from agent.link import channels
-from agent.link.client import HANDOVER_TIMEOUT
 from agent.link.content import FETCH_TIMEOUT
+from agent.link.succession import HANDOVER_TIMEOUT
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import DesiredItem

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.link.client import HUB_EPOCH, REVISION
+from agent.link.desired import HUB_EPOCH, REVISION
 from agent.spool.interfaces import CellKey
 from agent.spool.state import open_state
 from bench.fleet.events import Event, event_of, line_of

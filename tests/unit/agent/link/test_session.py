@@ -11,6 +11,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from agent.link import session
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.link.outgoing import Outgoing
 from agent.link.session import DrainRequest, Session, SessionHooks
@@ -71,6 +72,7 @@ class Agent:
 
     def __init__(self, channel: grpc.aio.Channel, outgoing: Outgoing) -> None:
         self.items: list[str] = []
+        self.status = link_pb2.AgentStatus(authority="authors")
         self.outgoing = outgoing
         hooks = SessionHooks(
             hello=self._hello,
@@ -82,13 +84,15 @@ class Agent:
             agent_status=self._status,
             all_reports=list,
         )
-        self.session = Session(channel, hooks, outgoing, SystemClock(), heartbeat=0.1, status_interval=60)
+        self.session = Session(channel, hooks, outgoing, SystemClock(), heartbeat=0.1, status_interval=0.05)
 
     async def _hello(self) -> link_pb2.Hello:
         return link_pb2.Hello(realm="r")
 
     async def _status(self) -> link_pb2.AgentStatus:
-        return link_pb2.AgentStatus(authority="authors")
+        status = link_pb2.AgentStatus()
+        status.CopyFrom(self.status)
+        return status
 
     async def _item(self, item: link_pb2.DesiredItem) -> None:
         self.items.append(item.cell)
@@ -237,5 +241,36 @@ async def test_v13_a_receipt_stays_until_its_frame_is_acknowledged(tmp_path: Pat
         assert "cell_status" not in {frame.WhichOneof("body") for frame in hub.frames}
         agent.session.quiet(on=False)
         await hub.got("cell_status")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_an_unchanged_status_is_not_repeated_and_a_change_is_told_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand idle agents must not cost the hub a frame and an answer each, every few seconds."""
+
+    async def script(hub: ScriptedHub) -> AsyncIterator[link_pb2.HubFrame]:
+        yield hub.welcome()
+        await asyncio.Event().wait()
+
+    def bodies(hub: ScriptedHub, kind: str) -> int:
+        return sum(frame.WhichOneof("body") == kind for frame in hub.frames)
+
+    async with scene(tmp_path, script) as (hub, agent):
+        running = asyncio.ensure_future(agent.session.run())
+        while bodies(hub, "heartbeat") < 4:
+            agent.status.spool_depth = bodies(hub, "heartbeat") + 1
+            await asyncio.sleep(0.01)
+        first = bodies(hub, "agent_status")
+        assert first <= 2, "the first one, and that there are records at all"
+        agent.status.authority = "authors+hub"
+        while bodies(hub, "agent_status") == first:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(session, "STATUS_AT_LEAST", 0.0)
+        agent.status.authority = "authors"
+        before = bodies(hub, "agent_status")
+        while bodies(hub, "agent_status") < before + 3:
+            await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
