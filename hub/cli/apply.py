@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,23 +12,32 @@ import typer
 from pydantic import BaseModel
 
 from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
+from hub.cli.context import (
+    DEFAULT_HOME,
+    DEFAULT_TIMEOUT,
+    DryRunOption,
+    HomeOption,
+    OutputOption,
+    PassphraseOption,
+    TimeoutOption,
+    WaitOption,
+    command,
+    local,
+    now,
+)
 from hub.cli.home import Home, Trust, read_file
 from hub.cli.output import Format, say, short, show_list
 from hub.cli.signing import Key, known_documents, next_sequence, remember_sequences, sign, upload
+from hub.cli.waiting import wait_cells
 
 if TYPE_CHECKING:
     from cellward.cells.load import CellManifest, PlacementManifest
     from cellward.documents.dsse import Ed25519Signer, Envelope
     from cellward.documents.facts import Selector
-    from hub.api import schemas
-    from hub.cli.client import Client
     from hub.cli.known import KnownDocuments, Placed
 
 #: Files taken from a directory, and the most of them.
 SUFFIXES, MAX_FILES = (".yaml", ".yml"), 256
-#: Seconds between two looks of --wait.
-WAIT_STEP = 0.5
 _MAX_MANIFEST = 1024 * 1024
 
 
@@ -65,9 +73,9 @@ def apply(  # noqa: PLR0913 - options of a command
     valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = 365,
     confirm_prune: Annotated[int, typer.Option(min=0, help="How many objects may be deleted past the limit.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Allow changes that make objects anew.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, keep nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until every cluster meant has it ready.")] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds --wait waits.")] = 300.0,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
@@ -94,7 +102,7 @@ def apply(  # noqa: PLR0913 - options of a command
         say(f"{'would change' if dry_run else 'changed'} on: {', '.join(result.clusters) or 'no cluster matches yet'}")
     _show(batch.lines, output, dry_run=dry_run)
     if wait and not dry_run:
-        wait_ready(client, batch.wanted, timeout)
+        wait_cells(client, batch.wanted, "ready", timeout)
 
 
 class _Batch:
@@ -194,42 +202,6 @@ class _Batch:
                 change=change,
             )
         )
-
-
-def wait_ready(client: Client, wanted: Mapping[Key, str], timeout: float) -> None:
-    """Wait until every cluster meant has each Deployment ready; raises cli/cell-refused, cli/not-ready."""
-    from hub.cli.cells import show_refusals
-
-    deadline = time.monotonic() + timeout
-    while True:
-        states = {key: _states(client, key, digest) for key, digest in wanted.items()}
-        refused = [state for found in states.values() for state in found if state.acknowledged is False]
-        if refused:
-            show_refusals(refused)
-            first = refused[0]
-            raise errors.CELL_REFUSED(f"{first.cluster} refused {first.project}/{first.cell} in {first.environment}")
-        waiting = [key for key, found in states.items() if not found or not all(map(_ready, found))]
-        if not waiting:
-            return
-        if time.monotonic() > deadline:
-            names = ", ".join("/".join(key) for key in waiting)
-            raise errors.NOT_READY(f"not ready after {timeout:.0f} s: {names}")
-        time.sleep(WAIT_STEP)
-
-
-def _states(client: Client, key: Key, digest: str) -> list[schemas.CellState]:
-    from cellward.errors import NotFound
-    from hub.api import schemas
-
-    try:
-        found = client.get(f"/cells/{key[0]}/{key[1]}", schemas.Cell).states
-    except NotFound:
-        return []
-    return [state for state in found if state.desired_digest == digest]
-
-
-def _ready(state: schemas.CellState) -> bool:
-    return state.phase == "ready" and state.deployment_digest == state.desired_digest
 
 
 def _load(paths: Sequence[Path]) -> tuple[dict[Key, CellManifest], list[PlacementManifest]]:

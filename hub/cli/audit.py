@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, printable, say, show_data, show_list
+from hub.cli.output import Column, Format, printable, say, show_data, show_lines, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from hub.api import schemas
+    from hub.cli.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="The audit log.")
 
 #: Seconds between two looks of --follow.
 FOLLOW_SECONDS = 1.0
+_PAGE = 1000
 _KEY_HINT = (
     "Give --hub-key and --endorsed as base64 of SubjectPublicKeyInfo, or as a PEM file; see treeHeadKey of trust.yaml."
 )
+
+
+_COLUMNS: tuple[Column, ...] = (
+    ("index", lambda item: str(item.index)),
+    ("time", lambda item: f"{item.time:%Y-%m-%d %H:%M:%S}" if item.time else "-"),
+    ("cluster", lambda item: item.cluster or "(hub)"),
+    ("action", lambda item: item.action),
+    ("decision", lambda item: item.decision or "-"),
+    ("object", lambda item: item.object),
+    ("rule or code", lambda item: item.rule or item.code),
+    ("actor", lambda item: item.actor),
+)
+
+
+def _name(item: schemas.AuditRecord) -> str:
+    return f"record/{item.index}"
+
+
+class Exported(BaseModel):
+    """What an export wrote."""
+
+    file: str
+    bytes: int
+    lines: int
 
 
 @app.command()
 @command
 def tail(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the newest records.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing what is new until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing what is new until Ctrl-C; JSON one object per line.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
 ) -> None:
@@ -39,12 +70,15 @@ def tail(
 
     client = local(home).client()
     page = client.get("/audit/records", schemas.AuditPage, limit=lines, newest=True)
-    _show(page.items, output)
+    show = show_list if output is Format.table or not follow else show_lines
+    show(page.items, output, _COLUMNS, _name)
     while follow:
-        time.sleep(FOLLOW_SECONDS)
-        page = client.get("/audit/records", schemas.AuditPage, cursor=page.next_cursor, limit=1000)
+        sys.stdout.flush()
+        if len(page.items) < _PAGE:
+            time.sleep(FOLLOW_SECONDS)
+        page = client.get("/audit/records", schemas.AuditPage, cursor=page.next_cursor, limit=_PAGE)
         if page.items:
-            _show(page.items, output)
+            show_lines(page.items, output, _COLUMNS, _name)
 
 
 @app.command()
@@ -52,6 +86,7 @@ def tail(
 def export(
     file: Annotated[Path, typer.Argument(help='Where to write the export, NDJSON; "-" is standard output.')],
     home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
 ) -> None:
     """Export the whole log for offline verification."""
     client = local(home).client()
@@ -59,19 +94,33 @@ def export(
         for piece in client.stream("/audit/export"):
             sys.stdout.buffer.write(piece)
         return
+    done = _export(client, file)
+    rows = [[done.file, str(done.lines), str(done.bytes)]]
+    show_one(done, output, lambda: show_table(("file", "lines", "bytes"), rows), done.file)
+    say(f"next: cellward audit verify {shlex.quote(done.file)}")
+
+
+def _export(client: Client, file: Path) -> Exported:
+    """Write the file, all or nothing; raises cli/bad-file."""
+    if file.is_dir():
+        raise errors.BAD_FILE(f"{file} is a directory")
     partial = file.with_name(f".{file.name}.part")
+    size = lines = 0
     try:
         with partial.open("wb") as out:
             for piece in client.stream("/audit/export"):
                 out.write(piece)
+                size += len(piece)
+                lines += piece.count(b"\n")
             out.flush()
             os.fsync(out.fileno())
         partial.replace(file)
     except OSError as error:
         raise errors.BAD_FILE(f"{file} cannot be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
-    say(f"wrote {file}; next: cellward audit verify {file}")
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return Exported(file=str(file), bytes=size, lines=lines)
 
 
 @app.command()
@@ -110,21 +159,3 @@ def verify(
         show_data(report.to_json(), output)
     if not report.verified:
         raise errors.NOT_VERIFIED(f"{file} does not hold: {report.problem_count} problems")
-
-
-def _show(items: list[schemas.AuditRecord], output: Format) -> None:
-    show_list(
-        items,
-        output,
-        (
-            ("index", lambda item: str(item.index)),
-            ("time", lambda item: f"{item.time:%Y-%m-%d %H:%M:%S}" if item.time else "-"),
-            ("cluster", lambda item: item.cluster or "(hub)"),
-            ("action", lambda item: item.action),
-            ("decision", lambda item: item.decision or "-"),
-            ("object", lambda item: item.object),
-            ("rule or code", lambda item: item.rule or item.code),
-            ("actor", lambda item: item.actor),
-        ),
-        lambda item: f"record/{item.index}",
-    )

@@ -8,10 +8,10 @@ import typer
 
 from hub.cli import errors
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, say, short, show_list, show_one, show_table
+from hub.cli.output import Format, printable, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from hub.api import schemas
 
@@ -89,14 +89,15 @@ def _table(states: Iterable[schemas.CellState]) -> None:
             for state in states
         ],
     )
-    show_refusals(states)
+    show_refusals(states, print)
 
 
-def show_refusals(states: Iterable[schemas.CellState]) -> None:
-    """Every refusal with rule, object, reason and next step (V15), on stderr."""
+def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], None] = say) -> None:
+    """Every refusal with rule, object, reason and next step (V15): data where asked for, or why a command failed."""
     for state in states:
         for refusal in state.refusals:
-            say(f"{state.cluster} refused {state.project}/{state.cell} in {state.environment} [{refusal.code}]")
+            told = f"{state.cluster} refused {state.project}/{state.cell} in {state.environment} [{refusal.code}]"
+            show(printable(told))
             for heading, text in (
                 ("rule", refusal.rule),
                 ("object", refusal.object),
@@ -104,4 +105,4 @@ def show_refusals(states: Iterable[schemas.CellState]) -> None:
                 ("next", refusal.next),
             ):
                 if text:
-                    say(f"  {heading}: {text}")
+                    show(printable(f"  {heading}: {text}"))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cellward.checks import errors as codes
 from cellward.checks.model import Check, Result
+from cellward.errors import CellwardError, ErrorCode
 from hub.cli import errors
 from hub.cli.clusters import all_clusters
 from hub.cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, local, now
@@ -52,6 +54,8 @@ class _Checks:
     client: Client | None = None
     trust: schemas.Trust | None = None
     clusters: list[schemas.Cluster] = field(default_factory=list)
+    #: Why the hub could not be asked.
+    why: str = ""
 
     def all(self) -> tuple[Check, ...]:
         """Every check in order."""
@@ -66,8 +70,12 @@ class _Checks:
         """The hub answers, knows the token, and its parts are well."""
         from hub.api import schemas
 
-        client = self.place.client()
-        who = client.get("/whoami", schemas.WhoAmI)
+        try:
+            client = self.place.client()
+            who = client.get("/whoami", schemas.WhoAmI)
+        except CellwardError as error:
+            self.why = error.title.rstrip(".")
+            raise
         self.client = client
         yield Result("hub", "hub/reachable", True, f"answers; this is {who.subject} ({who.role})")
         for component in client.get("/status", schemas.Status).components:
@@ -87,16 +95,15 @@ class _Checks:
 
         trust = self.place.home.trust()
         if self.client is None:
-            yield _skipped("trust", "trust/realm")
+            yield self._skipped("trust", "trust/realm")
             return
         served = self.trust = self.client.get("/trust", schemas.Trust)
         if served.realm != trust.realm:
             raise errors.FOREIGN_HUB(f"the hub serves realm {served.realm or '(none)'}, trust.yaml names {trust.realm}")
         yield Result("trust", "trust/realm", True, f"realm {trust.realm.removeprefix('sha256:')[:16]}")
         same = served.tree_head_spki == trust.tree_head_spki
-        hint = "" if same else "Find out why: the hub's keys were replaced, or this is another hub."
         message = "as in trust.yaml" if same else "the hub shows another key than trust.yaml"
-        yield Result("trust", "trust/audit-key", same, message, hint)
+        yield _line("trust", "trust/audit-key", same, message, codes.OTHER_AUDIT_KEY)
         kind = "evaluation: keys unencrypted, one person" if trust.evaluation else "keys are encrypted"
         yield Result("trust", "trust/keys", True, kind)
 
@@ -105,28 +112,26 @@ class _Checks:
         from hub.api import schemas
 
         if self.client is None:
-            yield _skipped("policy", "policy/published")
+            yield self._skipped("policy", "policy/published")
             return
         policy = self.client.get("/policy", schemas.Policy)
         if policy.published is None:
-            hint = "Run `cellward policy publish DIR`."
-            yield Result("policy", "policy/published", False, "no policy was published yet", hint)
+            yield _line("policy", "policy/published", False, "no policy was published yet", codes.NO_POLICY)
             return
         count = f"{len(policy.bundles)} bundles, {len(policy.bindings)} bindings"
         yield Result("policy", "policy/published", True, f"snapshot {policy.published.snapshot_version}: {count}")
         left = policy.published.snapshot_expires - now()
         message = f"expires {policy.published.snapshot_expires:%Y-%m-%d %H:%M} UTC"
-        yield Result("policy", "policy/snapshot", left > SOON, message, "Run `cellward policy refresh`.")
+        yield _line("policy", "policy/snapshot", left > SOON, message, codes.SNAPSHOT_ENDS)
         if policy.timestamp_expires is not None:
             alive = policy.timestamp_expires > now()
             message = f"expires {policy.timestamp_expires:%Y-%m-%d %H:%M} UTC"
-            hint = "The hub renews it by itself; look at its log."
-            yield Result("policy", "policy/timestamp", alive, message, hint)
+            yield _line("policy", "policy/timestamp", alive, message, codes.TIMESTAMP_ENDED)
 
     def every_cluster(self) -> Iterator[Result]:
         """Each cluster, as its agent reported it last."""
         if self.client is None:
-            yield _skipped("clusters", "clusters/list")
+            yield self._skipped("clusters", "clusters/list")
             return
         clusters = all_clusters(self.client)
         if not clusters:
@@ -134,17 +139,26 @@ class _Checks:
         for cluster in clusters:
             yield from _cluster(cluster)
 
+    def _skipped(self, category: str, name: str) -> Result:
+        return Result(category, name, None, f"not looked at: {self.why[:1].lower()}{self.why[1:]}")
+
+
+def _line(category: str, name: str, ok: bool, message: str, code: ErrorCode) -> Result:
+    """A line that is green, or red with the code's own next step."""
+    return Result(category, name, ok, message, "" if ok else code.hint, "" if ok else code.code)
+
 
 def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
     def result(name: str, ok: bool | None, message: str, hint: str = "", code: str = "") -> Result:
+        hint, code = (hint, code) if ok is False else ("", "")
         return Result("clusters", f"clusters/{name}", ok, message, hint, code, cluster.name)
 
     if not cluster.joined:
         yield result("connected", None, "invited, nobody joined yet")
         return
     seen = f"last seen {cluster.last_seen:%Y-%m-%d %H:%M:%S} UTC" if cluster.last_seen else "never seen"
-    hint = "Look at the agent's log; it keeps enforcing what it verified while it is away."
-    yield result("connected", cluster.connected, "link is open" if cluster.connected else seen, hint)
+    message = "link is open" if cluster.connected else seen
+    yield result("connected", cluster.connected, message, codes.AGENT_AWAY.hint, codes.AGENT_AWAY.code)
     # What an agent said before it went away says nothing about now.
     known = None if not cluster.connected else True
     for condition in cluster.conditions:
@@ -153,18 +167,14 @@ def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
         yield result(condition.name, ok, message if ok is not None else seen, condition.hint, condition.code)
     expires = cluster.policy.snapshot_expires
     if expires is None:
-        yield result("policy-fresh", False, "no verified policy set yet", "Run `cellward policy publish DIR`.")
+        yield result("policy-fresh", False, "no verified policy set yet", codes.NO_POLICY.hint, codes.NO_POLICY.code)
     else:
         message = f"snapshot {cluster.policy.snapshot}, expires {expires:%Y-%m-%d %H:%M} UTC"
         yield result("policy-fresh", expires > now(), message, "Run `cellward policy refresh`.", "policy/expired")
     if cluster.certificate_expires is not None:
         message = f"expires {cluster.certificate_expires:%Y-%m-%d %H:%M:%S} UTC"
-        hint = "It renews itself at half its life; look at the agent's log."
-        yield result("certificate", known and cluster.certificate_expires > now(), message, hint)
+        alive = known and cluster.certificate_expires > now()
+        yield result("certificate", alive, message, codes.CERTIFICATE_ENDED.hint, codes.CERTIFICATE_ENDED.code)
     message = f"{cluster.spool_depth} audit records wait"
-    hint = "Look at condition audit of this cluster and at the hub's log."
-    yield result("spool", known and cluster.spool_depth < SPOOL_LIMIT, message, hint)
-
-
-def _skipped(category: str, name: str) -> Result:
-    return Result(category, name, None, "not looked at: the hub does not answer")
+    few = known and cluster.spool_depth < SPOOL_LIMIT
+    yield result("spool", few, message, codes.RECORDS_WAIT.hint, codes.RECORDS_WAIT.code)

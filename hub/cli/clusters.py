@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.home import ClusterProfile, Home, Trust, read_file
-from hub.cli.output import Format, say, show_data, show_list
+from hub.cli.home import ClusterProfile, Home, Trust, parse_yaml, read_file
+from hub.cli.output import Format, say, show_data, show_list, show_one
 
 if TYPE_CHECKING:
     from hub.api import schemas
@@ -22,6 +25,16 @@ app = typer.Typer(no_args_is_help=True, help="Clusters and their join lines.")
 
 #: Namespace of the agent, and the Secret its chart reads the join token from.
 NAMESPACE, SECRET, RELEASE = "cellward-system", "cellward-join", "cellward-agent"
+_RENDER = ("--dry-run=client", "-o", "yaml")
+_IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
+
+
+class Invited(BaseModel):
+    """An agent's configuration that an invitation wrote."""
+
+    cluster: str
+    config: str
+    expires_at: datetime
 
 
 @app.command()
@@ -46,21 +59,43 @@ def invite(  # noqa: PLR0913 - options of a command
     place = local(home)
     trust = place.home.trust()
     profile = _profile(trust.clusters.get(name), environment, production, region, label, project)
+    if agent_config is not None:
+        _settings_found(agent_config)
+    else:
+        _check_image(trust, place.home, needed=output is Format.table)
     client = place.trusted_client(trust)
     token = _mint(client, name, replace=replace_agent)
     place.home.write_trust(replace(trust, clusters={**trust.clusters, name: profile}))
     if agent_config is not None:
         path = write_agent_config(agent_config, name, trust, profile, token)
-        print(path)
+        made = Invited(cluster=name, config=str(path), expires_at=token.expires_at)
+        show_one(made, output, lambda: print(path), f"cluster/{name}")
         say(f"start it with: cellward-agent run --config {shlex.quote(str(path))}")
-    elif output is Format.table:
-        print(join_line(place.home, name, trust, profile, token))
-    elif output is Format.name:
-        print(f"cluster/{name}")
     else:
-        show_data(chart_values(name, trust, profile, token), output)
-        say(f"the token goes into Secret {SECRET}, key token; ask for it with -o table")
+        file = place.home.write(f"join-{name}-token", token.token.encode())
+        if output is Format.table:
+            print(join_line(place.home, name, trust, profile, token))
+            say(f"the line reads the token from {file}, which only you can read")
+        elif output is Format.name:
+            print(f"cluster/{name}")
+        else:
+            show_data(chart_values(name, trust, profile, token), output)
+        if output is not Format.table:
+            say(f"the token is in {file}; it goes into Secret {SECRET} of namespace {NAMESPACE}, key token")
+        if not trust.image:
+            say("trust.yaml has no image: the chart wants image.repository and image.digest besides")
     say(f"the token is bound to {name} and expires at {token.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _check_image(trust: Trust, home: Home, *, needed: bool) -> None:
+    """Before a token is minted: the chart takes an image by digest and has none by itself."""
+    if not trust.image and needed:
+        raise errors.NO_IMAGE(f"{home.file('trust.yaml')} names no image of the agent")
+    if trust.image and not _IMAGE.fullmatch(trust.image):
+        raise errors.BAD_FILE(
+            f"{home.file('trust.yaml')}: image {trust.image!r} is not REPOSITORY@sha256:DIGEST",
+            hint="Name the image of the agent by its digest.",
+        )
 
 
 @app.command("list")
@@ -176,8 +211,12 @@ def chart_values(name: str, trust: Trust, profile: ClusterProfile, token: schema
 
 
 def join_line(home: Home, name: str, trust: Trust, profile: ClusterProfile, token: schemas.JoinToken) -> str:
-    """One line for a shell with the new cluster's kubeconfig: a namespace, the token as a Secret, the chart."""
+    """One line for a shell with the new cluster's kubeconfig: a namespace, the token as a Secret, the chart.
+
+    The token itself is not in it: what is typed is kept in histories, and shown to everybody by ps.
+    """
     ca = home.write(f"join-{name}-ca.pem", token.hub_ca_pem.encode(), 0o644)
+    secret_file = home.file(f"join-{name}-token")
     repository, _, digest = trust.image.partition("@")
     settings = {
         "realm": trust.realm,
@@ -191,17 +230,20 @@ def join_line(home: Home, name: str, trust: Trust, profile: ClusterProfile, toke
         "facts.projects": "{" + ",".join(profile.projects) + "}",
         **{f"facts.labels.{_escape(key, '.,=[]')}": value for key, value in profile.labels.items()},
     }
-    helm = ["helm", "install", RELEASE, trust.chart, "--namespace", NAMESPACE]
+    helm = ["helm", "upgrade", "--install", RELEASE, trust.chart, "--namespace", NAMESPACE]
     helm += ["--version", trust.chart_version] if trust.chart_version else []
     for key, value in settings.items():
         text = value if value.startswith("{") else _escape(value, ",{}")
         # Numbers and booleans would change their type on the way; only production is meant to be one.
         helm += ["--set" if key == "facts.production" or value.startswith("{") else "--set-string", f"{key}={text}"]
-    helm += ["--set-file", f"root={trust.root_file}", "--set-file", f"hub.ca={ca}"]
-    secret = ["kubectl", "--namespace", NAMESPACE, "create", "secret", "generic", SECRET]
-    secret.append(f"--from-literal=token={token.token}")
+    for key, file in (("root", trust.root_file), ("hub.ca", ca)):
+        helm += ["--set-file", f"{key}={_escape(str(file), ',{}')}"]
+    secret = ["kubectl", "create", "secret", "generic", SECRET, "--namespace", NAMESPACE]
+    secret.append(f"--from-file=token={secret_file}")
     namespace = ["kubectl", "create", "namespace", NAMESPACE]
-    return " && ".join(shlex.join(words) for words in (namespace, secret, helm))
+    # Made or replaced: the line may be run again, and so may one of a later invitation.
+    made = [f"{shlex.join([*words, *_RENDER])} | kubectl apply -f -" for words in (namespace, secret)]
+    return " && ".join([*made, shlex.join(helm)])
 
 
 def _escape(text: str, special: str) -> str:
@@ -217,6 +259,7 @@ def write_agent_config(
 
     from cellward.runtime.files import write_atomic
 
+    before = _settings_found(directory)
     directory = directory.resolve()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = {
@@ -227,9 +270,8 @@ def write_agent_config(
     for file_name, data in files.items():
         write_atomic(directory / file_name, data)
     path = directory / "agent.yaml"
-    before = yaml.safe_load(path.read_bytes()) if path.exists() else {}
     settings = {
-        **(before if isinstance(before, dict) else {}),
+        **before,
         "realm": trust.realm,
         "display_name": name,
         "state_dir": str(directory / "state"),
@@ -241,6 +283,13 @@ def write_agent_config(
     }
     write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())
     return path
+
+
+def _settings_found(directory: Path) -> dict[str, Any]:
+    """Settings that are there and stay; raises cli/bad-file before anything is made or written."""
+    path = directory / "agent.yaml"
+    data = read_file(path) if path.exists() else b""
+    return parse_yaml(data, path) if data.strip() else {}
 
 
 def _facts(name: str, profile: ClusterProfile) -> dict[str, Any]:

@@ -30,6 +30,12 @@ INTERNAL = define(
     "The command made a mistake.",
     hint="Set CELLWARD_DEBUG=1 to see where, and report it with what you typed.",
 )
+NO_ENGINE = define(
+    "cli/no-engine",
+    InvalidInput,
+    "There is no OPA here to compile bundles with, so nothing was signed.",
+    hint="Give --opa or set CELLWARD_OPA; --skip-compile signs what nobody compiled, and agents may refuse it.",
+)
 MISSING_KEY = define(
     "cli/missing-key",
     NotFound,
@@ -90,6 +96,18 @@ NOT_READY = define(
     Conflict,
     "What was waited for did not happen in time.",
     hint="Look at `cellward cells show PROJECT/CELL` for the reason.",
+)
+NO_IMAGE = define(
+    "cli/no-image",
+    InvalidInput,
+    "There is no image of the agent to install, so no line was made and no token minted.",
+    hint="Set image: REPOSITORY@sha256:DIGEST in trust.yaml, or give --agent-config DIR to run the agent as a process.",
+)
+NO_CLUSTER = define(
+    "cli/no-cluster",
+    NotFound,
+    "There is no cluster to wait for.",
+    hint="Compare environments and selector with `cellward clusters list`; a cluster that joins later takes it then.",
 )
 CELL_REFUSED = define(
     "cli/cell-refused",

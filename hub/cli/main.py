@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from hub.cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status
-from hub.cli.context import show_error
-from hub.cli.output import say
+from hub.cli.context import OutputOption, command, show_error
+from hub.cli.output import Format, say, show_data
 
 
 class _Group(TyperGroup):
@@ -69,11 +69,15 @@ app.add_typer(audit.app, name="audit")
 
 
 @app.command()
-def version() -> None:
+@command
+def version(output: OutputOption = Format.table) -> None:
     """Show the version of this program."""
     from cellward.version import VERSION
 
-    print(VERSION)
+    if output in {Format.json, Format.yaml}:
+        show_data({"version": VERSION}, output)
+    else:
+        print(VERSION if output is Format.table else f"version/{VERSION}")
 
 
 def main() -> None:

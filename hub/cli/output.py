@@ -56,20 +56,40 @@ def show_data(value: object, form: Format) -> None:
         print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; where no person looks, without colour and with whole lines. rich itself honours NO_COLOR."""
+def show_lines(items: Sequence[BaseModel], form: Format, columns: Sequence[Column], name: Callable[[Any], str]) -> None:
+    """Print items of a list that goes on: no headings again, and each item whole by itself."""
+    if form is Format.table:
+        show_table(
+            [heading for heading, _ in columns], [[get(item) for _, get in columns] for item in items], more=True
+        )
+    elif form is Format.json:
+        for item in items:
+            print(json.dumps(item.model_dump(mode="json", by_alias=True), ensure_ascii=False))
+    elif form is Format.yaml:
+        for item in items:
+            print("---")
+            show_data(item.model_dump(mode="json", by_alias=True), form)
+    else:
+        show_list(items, form, columns, name)
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, more: bool = False) -> None:
+    """Print a table; where no person looks, without colour and with whole lines. rich itself honours NO_COLOR.
+
+    With ``more`` the headings were printed before.
+    """
     cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
     titles = [heading.upper() for heading in headings]
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-        for line in (titles, *cells):
+        for line in cells if more else (titles, *cells):
             print("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0), show_header=not more)
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in cells:

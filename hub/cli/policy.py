@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
+from cellward.errors import CellwardError
 from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, PassphraseOption, command, local, now
+from hub.cli.context import (
+    DEFAULT_HOME,
+    DEFAULT_TIMEOUT,
+    DryRunOption,
+    HomeOption,
+    Local,
+    OutputOption,
+    PassphraseOption,
+    TimeoutOption,
+    WaitOption,
+    command,
+    local,
+    now,
+)
 from hub.cli.home import Home, Trust, parse_yaml, read_file
 from hub.cli.output import Format, say, short, show_list, show_one, show_table
+from hub.cli.waiting import wait_policy
 
 if TYPE_CHECKING:
     from cellward.documents.keyring import Keyring
     from cellward.policy.bundle import Bundle
+    from cellward.policy.compile import Compiler
     from cellward.policy.model import Binding, BindingSet
     from cellward.policy.publisher import Publication, RepositoryState
     from cellward.policy.trust import PolicyFloors
@@ -30,21 +49,32 @@ app = typer.Typer(no_args_is_help=True, help="Policy bundles and their bindings.
 DEFAULT_BINDINGS = "bindings.yaml"
 #: Names the policy engine where it is not on PATH.
 OPA_VARIABLE = "CELLWARD_OPA"
+#: The version that the tools of this tree build; a test compares the two.
+OPA_VERSION = "1.22.2"
 _TOP = {"bindings", "pruneLimit", "thresholds", "hubAttestation"}
 _FIELDS = {"name", "bundle", "selector", "mode", "stalenessSeconds", "onStale", "parameters"}
 
 
 @app.command()
 @command
-def publish(
+def publish(  # noqa: PLR0913 - options of a command
     directory: Annotated[Path, typer.Argument(help="A bundle (with .manifest), or a directory of bundles.")],
     bindings: Annotated[
         Path | None, typer.Option(help="YAML with the bindings; default: bindings.yaml beside the bundles, or all.")
     ] = None,
     opa: Annotated[
         Path | None,
-        typer.Option(help="OPA, which compiles the bundles first; default: from PATH.", envvar=OPA_VARIABLE),
+        typer.Option(
+            help="OPA, which compiles the bundles first; default: from PATH, else the one built by this tree.",
+            envvar=OPA_VARIABLE,
+        ),
     ] = None,
+    skip_compile: Annotated[
+        bool, typer.Option("--skip-compile", help="Sign bundles that nobody compiled; agents compile them anyway.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
@@ -56,7 +86,7 @@ def publish(
     place = local(home)
     trust = place.home.trust()
     archives, bundles = _build(directory)
-    _compile(bundles, opa)
+    _compile(bundles, opa, skip=skip_compile)
     chosen = bindings or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
     binding_set = _bindings(trust.realm, chosen, bundles)
     keyring = _keyring(place.home)
@@ -73,7 +103,7 @@ def publish(
         now=now(),
         known=_floors(place.home),
     )
-    _upload(place, client, publication, output)
+    _finish(place, client, publication, output, dry_run=dry_run, wait=timeout if wait else None)
 
 
 @app.command()
@@ -83,6 +113,9 @@ def refresh(
         bool,
         typer.Option(help="Take what the hub shows as the newest, where floors.json of the last publication is lost."),
     ] = False,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
@@ -98,7 +131,7 @@ def refresh(
     publication = publisher.refresh(
         _state(client, trust), keys=keys, now=now(), known=_floors(place.home), first_use=first_use
     )
-    _upload(place, client, publication, output)
+    _finish(place, client, publication, output, dry_run=dry_run, wait=timeout if wait else None)
 
 
 @app.command("list")
@@ -150,20 +183,49 @@ def _build(directory: Path) -> tuple[list[bytes], list[Bundle]]:
     return archives, [read_bundle(archive) for archive in archives]
 
 
-def _compile(bundles: Sequence[Bundle], opa: Path | None) -> None:
-    """Compile as agents will; raises policy/does-not-compile, policy/roots-overlap, cli/bad-option.
+def _compile(bundles: Sequence[Bundle], opa: Path | None, *, skip: bool) -> None:
+    """Compile as agents will; raises policy/does-not-compile, policy/roots-overlap, cli/bad-option, cli/no-engine.
 
     Agents refuse what does not compile and go on with the set before it. Here it is known before anything is signed.
     """
     from cellward.policy.compile import Compiler
 
+    if skip:
+        say("not compiled here: agents refuse what does not compile, and keep the set they have")
+        return
+    asyncio.run(_check(Compiler(_engine(opa)), bundles))
+
+
+async def _check(compiler: Compiler, bundles: Sequence[Bundle]) -> None:
+    from cellward.policy.errors import ENGINE_UNAVAILABLE
+
+    try:
+        version = await compiler.version()
+    except CellwardError as error:
+        if error.code != ENGINE_UNAVAILABLE.code:
+            raise
+        version = ""
+    if not re.match(r"\d+\.\d+\.\d+", version):
+        raise errors.BAD_OPTION("what should be OPA does not say its version", hint="Give --opa the path of OPA.")
+    await compiler.check(bundles, strict=True)
+
+
+def _engine(opa: Path | None) -> Path:
+    """The OPA to compile with: the one named, one from PATH, or the one built by this tree's tools."""
     found = shutil.which(str(opa) if opa is not None else "opa")
     if found is None and opa is not None:
         raise errors.BAD_OPTION(f"{opa} is not a program", hint="Give --opa the path of the OPA binary.")
+    built = _cache() / "tools" / "opa" / OPA_VERSION / "opa"
+    if found is None and os.access(built, os.X_OK):
+        found = str(built)
     if found is None:
-        say(f"opa is not on PATH: the bundles were not compiled here (--opa or {OPA_VARIABLE} names it); agents will")
-        return
-    asyncio.run(Compiler(Path(found).resolve()).check(bundles, strict=True))
+        raise errors.NO_ENGINE(f"opa is neither on PATH nor at {built}")
+    return Path(found).resolve()
+
+
+def _cache() -> Path:
+    given = os.environ.get("CELLWARD_CACHE", "")
+    return Path(given) if given else Path.home() / ".cache" / "cellward"
 
 
 def _bindings(realm: str, file: Path | None, bundles: Iterable[Bundle]) -> BindingSet:
@@ -250,9 +312,27 @@ def _state(client: Client, trust: Trust) -> RepositoryState:
     return RepositoryState((own, *served.roots[1:]), served.targets, served.keyring, served.snapshot)
 
 
-def _upload(place: Local, client: Client, publication: Publication, output: Format) -> None:
+class Made(BaseModel):
+    """What a dry run would publish."""
+
+    dry_run: bool
+    versions: dict[str, int]
+    targets: list[str]
+
+
+def _finish(
+    place: Local, client: Client, publication: Publication, output: Format, *, dry_run: bool, wait: float | None
+) -> None:
+    """Hand it to the hub and show what is served then; or show what would be."""
     from hub.api import schemas
 
+    if dry_run:
+        versions = {file.role: file.version for file in publication.metadata}
+        made = Made(dry_run=True, versions=versions, targets=sorted(_by_digest(publication)))
+        rows = [[role, str(version)] for role, version in versions.items()]
+        show_one(made, output, lambda: show_table(("role", "version"), rows), f"policy/{versions['snapshot']}")
+        say("dry run: signed here, and kept nowhere")
+        return
     body = schemas.Publication(
         metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
         targets=[schemas.TargetFile(digest=digest, data=data) for digest, data in _by_digest(publication).items()],
@@ -260,6 +340,8 @@ def _upload(place: Local, client: Client, publication: Publication, output: Form
     result = client.post("/policy/publications", body, schemas.PublicationResult)
     place.home.write_json("floors.json", publication.floors.to_json())
     show_one(result, output, lambda: _show_versions(result), f"policy/{result.snapshot_version}")
+    if wait is not None:
+        wait_policy(client, result.snapshot_version, wait)
 
 
 def _by_digest(publication: Publication) -> dict[str, bytes]:

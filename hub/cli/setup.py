@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
-from hub.cli.context import DEFAULT_HOME, HomeOption, PassphraseOption, command, local, now
+from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from hub.cli.home import KEY_NAMES, Home, Trust, read_file
-from hub.cli.output import say
+from hub.cli.output import Format, say, show_one, show_table
 
 if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer
@@ -28,12 +29,30 @@ AUTHOR_LIFE = timedelta(days=365)
 AUTHOR_KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 
 
+class LoggedIn(BaseModel):
+    """Whom this machine is for the hub."""
+
+    server: str
+    subject: str
+    role: str
+
+
+class Initialised(BaseModel):
+    """The installation, and where its keys are."""
+
+    realm: str
+    owner: str
+    evaluation: bool
+    home: str
+
+
 @command
 def login(
     server: Annotated[str, typer.Option(help="https://HOST:PORT of the hub's API.")],
     ca_file: Annotated[Path, typer.Option(help="PEM of the CA that the hub's certificate is from.")],
     token_file: Annotated[Path, typer.Option(help='File with the API token; "-" reads standard input.')],
     home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
 ) -> None:
     """Remember a hub, after proving that it answers and knows the token."""
     from hub.api import schemas
@@ -49,7 +68,10 @@ def login(
     place.write("hub-ca.pem", ca_pem, 0o644)
     place.write("token", token.encode() + b"\n")
     place.write("config.yaml", f"server: {server}\n".encode())
-    say(f"logged in to {server} as {who.subject} ({who.role})")
+    done = LoggedIn(server=server, subject=who.subject, role=who.role)
+    rows = [[done.server, done.subject, done.role]]
+    show_one(done, output, lambda: show_table(("server", "subject", "role"), rows), f"hub/{server}")
+    say("logged in")
 
 
 @command
@@ -60,6 +82,7 @@ def init(
         bool, typer.Option("--no-passphrase", help="Keep the keys unencrypted; marks the installation as evaluation.")
     ] = False,
     owner: Annotated[str, typer.Option(help="Whose keys these are, as in the keyring.")] = "",
+    output: OutputOption = Format.table,
 ) -> None:
     """Make the keys of this installation here, and give the hub its root of trust. No key leaves this machine."""
     from hub.api import schemas
@@ -76,7 +99,8 @@ def init(
     adopted = client.post("/trust/root", schemas.RootAdoption(root=root), schemas.Trust)
     if adopted.realm != trust.realm:
         raise errors.FOREIGN_HUB(f"the hub serves realm {adopted.realm}, trust.yaml names {trust.realm}")
-    print(trust.realm)
+    done = Initialised(realm=trust.realm, owner=trust.owner, evaluation=trust.evaluation, home=str(place.home.path))
+    show_one(done, output, lambda: print(done.realm), f"realm/{done.realm}")
     say(f"keys and trust.yaml are in {home}; keep a copy where the hub's administrators cannot change it")
     if trust.evaluation:
         say("evaluation: the keys are not encrypted, and one person holds all of them")

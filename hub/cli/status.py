@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hub.cli.clusters import all_clusters
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, say, show_one, show_table
+from hub.cli.output import Format, printable, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,12 +44,15 @@ def _table(found: schemas.Status, clusters: Sequence[schemas.Cluster]) -> None:
             ("cluster", "connected", "environments", "production", "policy", "conditions", "spool", "authority"),
             [_row(cluster) for cluster in clusters],
         )
-    for component in found.components:
-        if not component.ok:
-            where = f"{component.cluster}: " if component.cluster else ""
-            say(f"✗ {where}{component.name}: {component.message or component.code}")
-            if component.hint:
-                say(f"    next: {component.hint}")
+    red = [component for component in found.components if not component.ok]
+    if red:
+        print()
+    for component in red:
+        where = f"{component.cluster}: " if component.cluster else ""
+        print(printable(f"✗ {where}{component.name}: {component.message or component.code}"))
+        for heading, text in (("code", component.code), ("next", component.hint)):
+            if text:
+                print(printable(f"    {heading}: {text}"))
 
 
 def _row(cluster: schemas.Cluster) -> list[str]:

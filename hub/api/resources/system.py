@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cellward.checks import errors as codes
 from hub.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
+from hub.fleet.errors import NO_REALM
 
 if TYPE_CHECKING:
+    from cellward.errors import ErrorCode
     from hub.fleet.model import ClusterView
 
 routes = RouteTable("system")
@@ -100,9 +103,9 @@ async def _policy(call: Call) -> list[schemas.Component]:
     realm = await call.services.realm.current()
     result = await call.services.policy.status() if realm is not None else None
     if result is None:
-        hint = "Run `cellward policy publish`." if realm is not None else "Run `cellward init`."
+        found = codes.NO_POLICY if realm is not None else NO_REALM
         message = "no policy was published yet" if realm is not None else "no root of trust was adopted yet"
-        return [schemas.Component(category="policy", name="published", ok=False, message=message, hint=hint)]
+        return [_red("policy", "published", message, found)]
     left = result.snapshot_expires - call.services.clock.now()
     fresh = left.total_seconds() > 0
     return [
@@ -119,12 +122,14 @@ async def _policy(call: Call) -> list[schemas.Component]:
 
 
 def _cluster(view: ClusterView) -> list[schemas.Component]:
+    away = codes.AGENT_AWAY if view.joined else codes.NOT_JOINED
     link = schemas.Component(
         category="clusters",
         name="connected",
         ok=view.connected,
+        code="" if view.connected else away.code,
         message="link is open" if view.connected else _silence(view),
-        hint="" if view.connected else _remedy(view),
+        hint="" if view.connected else away.hint.replace("NAME", view.name),
         cluster=view.name,
         since=view.last_seen,
     )
@@ -138,7 +143,5 @@ def _silence(view: ClusterView) -> str:
     return f"no link; last seen {seen}"
 
 
-def _remedy(view: ClusterView) -> str:
-    if not view.joined:
-        return f"Run the line that `cellward clusters invite {view.name}` prints."
-    return "Look at the agent's log; it keeps enforcing what it verified while it is away."
+def _red(category: str, name: str, message: str, code: ErrorCode) -> schemas.Component:
+    return schemas.Component(category=category, name=name, ok=False, code=code.code, message=message, hint=code.hint)

@@ -87,10 +87,28 @@ def test_join_line_survives_a_shell(tmp_path: Path, trust: Trust) -> None:
     words = shlex.split(line)
     assert "\n" not in line
     assert words.count("&&") == 2
+    assert words.count("|") == 2
     assert "facts.region=eu\\, west" in words
     assert "facts.labels.app\\.kubernetes\\.io/x=a\\,b" in words
     assert "facts.environments={dev,test}" in words
-    assert f"--from-literal=token={TOKEN.token}" in words
+    assert f"image.digest=sha256:{'c' * 64}" in words
+
+
+def test_v6_the_token_is_not_in_the_join_line(tmp_path: Path, trust: Trust) -> None:
+    """V6: what is typed is kept in histories and shown by ps, so the token is read from a file of the user's own."""
+    line = join_line(Home(tmp_path), "eu-1", trust, FACTS, TOKEN)
+    assert TOKEN.token not in line
+    assert f"--from-file=token={tmp_path / 'join-eu-1-token'}" in shlex.split(line)
+    assert "literal" not in line
+
+
+def test_places_with_commas_reach_helm_whole(tmp_path: Path, trust: Trust) -> None:
+    """Helm takes a comma in --set-file for the next key."""
+    home = Home(tmp_path / "a, b")
+    home.create()
+    line = join_line(home, "eu-1", replace(trust, root_file=home.file("root.json")), FACTS, TOKEN)
+    for key, file in (("root", "root.json"), ("hub.ca", "join-eu-1-ca.pem")):
+        assert f"{key}={tmp_path}/a\\, b/{file}" in shlex.split(line)
 
 
 @pytest.mark.parametrize("server", ["http://hub:1", "hub:1", "https://", "https://hub:x", "https://hub:1/path"])

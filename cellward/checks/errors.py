@@ -1,0 +1,54 @@
+"""Codes of red lines: what ``cellward check`` and ``cellward status`` find, told the same by both."""
+
+from __future__ import annotations
+
+from cellward.errors import Conflict, Refused, Unavailable, define
+
+AGENT_AWAY = define(
+    "check/agent-away",
+    Unavailable,
+    "The agent of a cluster has no link to the hub.",
+    hint="Look at the agent's log and at its way to the hub; it keeps enforcing what it verified while it is away.",
+)
+NOT_JOINED = define(
+    "check/not-joined",
+    Unavailable,
+    "A cluster was invited and nobody joined under its name.",
+    hint="Run the line that `cellward clusters invite NAME` prints.",
+)
+NO_POLICY = define(
+    "check/no-policy",
+    Conflict,
+    "No policy is published, or a cluster has verified none.",
+    hint="Run `cellward policy publish DIR`.",
+)
+SNAPSHOT_ENDS = define(
+    "check/snapshot-ends",
+    Unavailable,
+    "The signed snapshot of the policy has run out, or will within a day.",
+    hint="Run `cellward policy refresh`, and let a schedule do it.",
+)
+TIMESTAMP_ENDED = define(
+    "check/timestamp-ended",
+    Unavailable,
+    "The hub's timestamp over the policy has run out.",
+    hint="The hub renews it by itself; look at its log.",
+)
+OTHER_AUDIT_KEY = define(
+    "check/other-audit-key",
+    Refused,
+    "The hub signs its audit log with another key than the one trusted here.",
+    hint="Find out why: the hub's keys were replaced, or this is another hub.",
+)
+CERTIFICATE_ENDED = define(
+    "check/certificate-ended",
+    Unavailable,
+    "The certificate of an agent has run out.",
+    hint="It renews itself at half its life; look at the agent's log.",
+)
+RECORDS_WAIT = define(
+    "check/records-wait",
+    Unavailable,
+    "Many audit records wait on an agent for the hub to take them.",
+    hint="Look at condition audit of this cluster and at the hub's log.",
+)

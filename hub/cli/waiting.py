@@ -1,0 +1,78 @@
+"""``--wait``: looks until every cluster meant has done what was asked, refused it, or time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from hub.cli import errors
+from hub.cli.cells import show_refusals
+from hub.cli.clusters import all_clusters
+
+if TYPE_CHECKING:
+    from hub.api import schemas
+    from hub.cli.client import Client
+    from hub.cli.signing import Key
+
+#: Seconds between two looks.
+STEP = 0.5
+
+
+def wait_cells(client: Client, wanted: Mapping[Key, str], phase: str, timeout: float) -> None:
+    """Wait until every cluster meant has each Deployment or tombstone, by digest, in a phase.
+
+    Raises cli/cell-refused, cli/not-ready; cli/no-cluster at once when no cluster is meant to take one of them.
+    """
+    nowhere = [key for key, digest in wanted.items() if not _states(client, key, digest)]
+    if nowhere:
+        raise errors.NO_CLUSTER(f"no cluster matches yet: {_names(nowhere)}")
+
+    def missing() -> str:
+        states = {key: _states(client, key, digest) for key, digest in wanted.items()}
+        refused = [state for found in states.values() for state in found if state.acknowledged is False]
+        if refused:
+            show_refusals(refused)
+            first = refused[0]
+            raise errors.CELL_REFUSED(f"{first.cluster} refused {first.project}/{first.cell} in {first.environment}")
+        return _names([key for key, found in states.items() if not all(_done(state, phase) for state in found)])
+
+    _until(missing, phase, timeout)
+
+
+def wait_policy(client: Client, snapshot: int, timeout: float) -> None:
+    """Wait until every cluster that joined decides on this snapshot or a newer one; raises as ``wait_cells``."""
+    if not any(cluster.joined for cluster in all_clusters(client)):
+        raise errors.NO_CLUSTER("no cluster has joined yet", hint="Invite one with `cellward clusters invite NAME`.")
+
+    def missing() -> str:
+        return ", ".join(one.name for one in all_clusters(client) if one.joined and one.policy.snapshot < snapshot)
+
+    _until(missing, f"on snapshot {snapshot}", timeout)
+
+
+def _until(missing: Callable[[], str], what: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while left := missing():
+        if time.monotonic() > deadline:
+            raise errors.NOT_READY(f"not {what} after {timeout:.0f} s: {left}")
+        time.sleep(STEP)
+
+
+def _states(client: Client, key: Key, digest: str) -> list[schemas.CellState]:
+    from cellward.errors import NotFound
+    from hub.api import schemas
+
+    try:
+        found = client.get(f"/cells/{key[0]}/{key[1]}", schemas.Cell).states
+    except NotFound:
+        return []
+    return [state for state in found if state.desired_digest == digest]
+
+
+def _done(state: schemas.CellState, phase: str) -> bool:
+    return state.phase == phase and state.deployment_digest == state.desired_digest
+
+
+def _names(keys: list[Key]) -> str:
+    return ", ".join("/".join(key) for key in keys)
