@@ -148,6 +148,8 @@ async def test_v9_isolation_stands_until_the_last_pod_is_gone(world: World, admi
     admin.must(admin.request("POST", f"{pods}/{name}/binding", binding), "the pod on it")
     await world.engine.submit(world.item(cell, world.tombstone(cell, delete_data=True)))
     await world.until(lambda: "deletionTimestamp" in admin.request("GET", f"{pods}/{name}").body["metadata"])
+    # Nothing after the workloads is begun before they are gone, and they are not while a pod is there.
+    assert _get(admin, cell, "Deployment", "web", "apps/v1") is not None
     assert _get(admin, cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1") is not None
     assert "deletionTimestamp" not in admin.request("GET", f"/api/v1/namespaces/{namespace}").body["metadata"]
     admin.must(admin.request("DELETE", f"{pods}/{name}?gracePeriodSeconds=0"), "the end of the pod")
