@@ -27,8 +27,8 @@ class OriginReport:
     """What is known of one writer.
 
     Attributes:
-        signed: records up to the last one that a valid statement of the writer's key covers.
-        verdict: who stands for that key.
+        signed: records of all epochs up to the last one that a valid statement of the writer's key covers.
+        verdict: who stands for the keys of all its epochs.
     """
 
     origin: str
@@ -68,6 +68,13 @@ class Report:
         """True when all of it holds."""
         return not self.problem_count and self.root_matches and self.checkpoint_signed
 
+    @property
+    def verdict(self) -> str:
+        """The last line: anybody can make an export that is consistent with itself, so it says who vouches for it."""
+        if not self.verified:
+            return "NOT VERIFIED"
+        return "VERIFIED" if self.key_given else "VERIFIED, vouched by the key in the export only"
+
     def add(self, code: str, message: str, line: int = 0) -> None:
         """Note a problem."""
         self.problem_count += 1
@@ -91,6 +98,7 @@ class Report:
             "statements": self.statements,
             "viewsChecked": self.views_checked,
             "verified": self.verified,
+            "verdict": self.verdict,
             "origins": [
                 {
                     "origin": item.origin,
@@ -127,5 +135,5 @@ class Report:
         lines += [f"problem     {p.code}: {p.message}" + (f" (line {p.line})" if p.line else "") for p in self.problems]
         if self.problem_count > len(self.problems):
             lines.append(f"            and {self.problem_count - len(self.problems)} more")
-        lines.append("VERIFIED" if self.verified else "NOT VERIFIED")
+        lines.append(self.verdict)
         return "\n".join(lines)

@@ -133,7 +133,8 @@ def _statement(payload: bytes) -> Statement:
         statement = Statement(body["realm"], body["uid"], body["epoch"], body["seq"], body["head"])
     except (ValueError, KeyError, TypeError) as error:
         raise Malformed("the statement has not the fields it must have") from error
-    numbers = (statement.epoch, statement.seq)
-    if body.get("schema") != STATEMENT_SCHEMA or any(type(number) is not int for number in numbers):
+    numbers, texts = (statement.epoch, statement.seq), (statement.realm, statement.uid, statement.head)
+    whole = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+    if body.get("schema") != STATEMENT_SCHEMA or not whole:
         raise Malformed("the statement has not the form it must have")
     return statement

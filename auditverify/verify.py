@@ -1,8 +1,9 @@
 """Verifies an export: every chain, the tree over all records, the hub's checkpoint, and the writers' statements.
 
-What it proves: the records are exactly those the signed tree head covers, each writer's chain is unbroken, and what a
-writer signed about its own chain is true of these records. What it cannot prove: that the hub showed everybody the same
-log (compare tree heads), or that a statement key is the cluster's own (``endorsed`` keys come from you, out of band).
+What it proves: the records are exactly those the signed tree head covers, each writer's chain is unbroken, and each
+agent's key has signed every epoch of its chain up to the last record that is here. What it cannot prove: that the hub
+showed everybody the same log (compare tree heads), or that a statement key is the cluster's own (``endorsed`` keys come
+from you, out of band).
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class _Run:
         self._keys: dict[str, list[Ed25519PublicKey]] = {}
         self._uids: dict[str, set[str]] = {}
         self._clusters: dict[str, set[str]] = {}
-        self._endorsed_seen: set[bytes] = set()
+        # What each writer signed of each of its epochs: up to which record, and with which key.
+        self._signed: dict[tuple[str, int], tuple[int, bytes]] = {}
         self._chains: dict[tuple[str, int], _Chain] = {}
         self._epochs: dict[str, int] = {}
         self._leaves: list[bytes] = []
@@ -97,10 +99,38 @@ class _Run:
             names = self._clusters.get(origin, set()) - {""}
             if not state.records or (origin != HUB and names and state.cluster not in names):
                 report.add("header", f"the header says of {origin} what its records do not", 1)
-        for _ in self._endorsed - self._endorsed_seen:
+            if origin != HUB:
+                self._judge(origin, state)
+        for _ in self._endorsed - {key for _, key in self._signed.values()}:
             report.add("endorsed", "nothing in the export is signed by a key you endorse")
         self._compare_views()
         return report
+
+    def _judge(self, origin: str, state: OriginReport) -> None:
+        """Say who stands for a writer: every one of its epochs must be signed to its very last record.
+
+        A hub can add records behind what a writer signed, or an epoch of its own making under a key of its own; and
+        whoever holds the file can take statements away.
+        """
+        epochs = {epoch: chain.last for (name, epoch), chain in self._chains.items() if name == origin}
+        used: set[bytes] = set()
+        whole = bool(epochs)
+        for epoch, last in sorted(epochs.items()):
+            signed, key = self._signed.get((origin, epoch), (0, b""))
+            used.add(key)
+            state.signed += signed
+            if signed != last:
+                whole = False
+                text = f"{origin} signed {signed} of {last} records of epoch {epoch}; the rest may be anybody's"
+                self.report.add("unsigned", text)
+        listed = {spki(key) for key in self._keys.get(origin, [])}
+        if len(listed) > 1 and not listed <= self._endorsed:
+            text = (
+                f"{origin} has {len(listed)} statement keys, {len(listed - self._endorsed)} of them not endorsed by you"
+            )
+            self.report.add("second-key", text, 1)
+        if whole and used <= self._endorsed:
+            state.verdict = ENDORSED
 
     def _header(self, value: dict[str, Any]) -> None:
         report = self.report
@@ -133,8 +163,9 @@ class _Run:
     def _record(self, number: int, value: dict[str, Any]) -> None:
         report = self.report
         data = unbase64(value["record"])
-        if value["index"] != len(self._leaves):
-            report.add("index", f"index {value['index']} stands where {len(self._leaves)} is expected", number)
+        index = len(self._leaves)
+        if type(value["index"]) is not int or value["index"] != index:
+            report.add("index", f"index {str(value['index'])[:40]} stands where {index} is expected", number)
         self._leaves.append(leaf(data))
         report.records += 1
         record = json.loads(data)
@@ -151,7 +182,7 @@ class _Run:
         self._chain(number, record, "sha256:" + hashlib.sha256(data).hexdigest(), state)
         if record["logSize"]:
             self._views.setdefault(record["logSize"], {}).setdefault(record["logRoot"], number)
-            if record["logSize"] > value["index"]:
+            if record["logSize"] > index:
                 report.add("view", "the record has seen a log that did not exist before it", number)
 
     def _realm(self, number: int, record: dict[str, Any]) -> None:
@@ -198,12 +229,12 @@ class _Run:
             text = f"{origin} signed another record {statement.seq} of epoch {statement.epoch} than is here"
             self.report.add("statement", text, number)
             return
+        if (origin, statement.epoch) in self._signed:
+            text = f"there is more than one statement of {origin} about epoch {statement.epoch}"
+            self.report.add("statement-twice", text, number)
+            return
         self.report.statements += 1
-        state = self.report.origins[origin]
-        state.signed += statement.seq
-        if spki(key) in self._endorsed:
-            state.verdict = ENDORSED
-            self._endorsed_seen.add(spki(key))
+        self._signed[origin, statement.epoch] = (statement.seq, spki(key))
 
     def _checkpoint(self, number: int, value: dict[str, Any]) -> None:
         self._ended = number

@@ -44,7 +44,6 @@ class Batch:
     leaves: tuple[Leaf, ...]
     envelope: bytes
     statement: ChainState | None
-    known_size: int
 
     @property
     def last_seq(self) -> int:
@@ -83,6 +82,9 @@ async def check_batch(cluster: str, uid: str, realm: str, spki: bytes, batch: Au
     if batch.checkpoint:
         statement = verify_statement(batch.checkpoint, realm, uid, spki)
         _check_statement(statement, batch, leaves)
+    elif leaves:
+        # An auditor takes no record for the agent's that its key did not sign, so neither does the log.
+        raise BAD_CHECKPOINT("records came without a statement about the last of them")
     return Batch(
         origin=origin,
         uid=uid,
@@ -93,7 +95,6 @@ async def check_batch(cluster: str, uid: str, realm: str, spki: bytes, batch: Au
         leaves=tuple(leaves),
         envelope=batch.checkpoint,
         statement=statement,
-        known_size=batch.known_tree_size,
     )
 
 

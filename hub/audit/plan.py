@@ -226,7 +226,8 @@ class Plan:
         new = replace(chain, cluster=batch.cluster)
         if fresh:
             new = replace(new, seq=batch.last_seq, head=fresh[-1].digest)
-        if batch.leaves and batch.statement is not None and batch.statement.seq >= new.checkpoint_seq:
+        ours = batch.statement_spki == chain.statement_spki  # repeats of an ended epoch may come under a newer key
+        if ours and batch.leaves and batch.statement is not None and batch.statement.seq >= new.checkpoint_seq:
             new = replace(new, checkpoint=batch.envelope, checkpoint_seq=batch.statement.seq)
         if new != chain:
             self.chains[chain.origin, chain.epoch] = new

@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 #: Records of one transaction, as far as requests allow.
 GROUP_RECORDS: Final = 4096
 #: How often a group is planned anew because another process wrote first.
-TRIES: Final = 5
+TRIES: Final = 20
 #: Most records of one page of ``tail``.
 MAX_PAGE: Final = 1000
 
@@ -286,6 +286,9 @@ class AuditLog:
                 if plan.entries or plan.chains:
                     batch = AuditAppend(edge.size, plan.entries, tuple(plan.chains.values()), tiles)
                     await self._store.append(batch)
+                elif await self._store.size() != edge.size:
+                    # Nothing to write, so no append has noticed that all of this was decided on an older log.
+                    raise MOVED("another process has written")
             except CellwardError as error:
                 if error.code != MOVED.code:
                     raise

@@ -392,9 +392,7 @@ class AuditEntry:
     seq: int
     time: datetime
     cluster: str = ""
-    actor: str = ""
     action: str = ""
-    object: str = ""
     decision: str = ""
     project: str = ""
     cell: str = ""
@@ -439,6 +437,11 @@ class AuditAppend:
     tiles: Mapping[TileKey, bytes] = field(default_factory=dict)
 
 
+def is_dense(batch: AuditAppend) -> bool:
+    """Whether the entries of an append stand one behind the other from its expected size on."""
+    return all(entry.index == batch.expected_size + at for at, entry in enumerate(batch.entries))
+
+
 @dataclass(frozen=True, slots=True)
 class AuditRow:
     """Exact bytes of a record and its index in the log."""
@@ -470,7 +473,10 @@ class AuditStore(Protocol):
     """The audit log at rest. An append notifies ``audit``."""
 
     async def append(self, batch: AuditAppend) -> None:
-        """Write all of it in one durable transaction; raises store/moved when the log has another size."""
+        """Write all of it in one durable transaction.
+
+        Raises store/moved when the log has another size, or an entry is not where the log goes on or is there already.
+        """
         ...
 
     async def size(self) -> int:
@@ -487,10 +493,6 @@ class AuditStore(Protocol):
 
     async def tiles(self, keys: Sequence[TileKey]) -> Mapping[TileKey, bytes]:
         """Return tiles, as far as they exist; a tile is 32 bytes per hash."""
-        ...
-
-    async def leaves(self, start: int, end: int) -> tuple[bytes, ...]:
-        """Return leaf hashes by index."""
         ...
 
     async def records(

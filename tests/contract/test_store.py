@@ -550,8 +550,6 @@ class TestAudit:
         assert await store.audit.origin_state("agent:u", 2) is None
         assert await store.audit.origin_state("agent:") is None
         assert await store.audit.tiles([TileKey(0, 0), TileKey(1, 0)]) == tiles
-        assert await store.audit.leaves(1, 3) == (b"b" * 32, b"c" * 32)
-        assert await store.audit.leaves(2, 2) == ()
         assert (await store.audit.snapshot()).chains == (chain,)
 
     async def test_append_to_another_size_is_refused_whole(self, store: Store) -> None:
@@ -572,9 +570,22 @@ class TestAudit:
     async def test_one_record_per_place_in_a_chain(self, store: Store) -> None:
         """V13: a record enters the log once, whatever a caller believes."""
         await store.audit.append(AuditAppend(0, [entry(0, 1)]))
-        with pytest.raises(CellwardError):
-            await store.audit.append(AuditAppend(1, [entry(1, 1)]))
+        for again in ([entry(1, 1)], [entry(1, 2), entry(2, 2)], [entry(1, 2), entry(2, 1)]):
+            with pytest.raises(CellwardError) as caught:
+                await store.audit.append(AuditAppend(1, again))
+            assert caught.value.code == "store/moved"
         assert await store.audit.size() == 1
+        assert [row.index for row in await store.audit.chain_records("agent:u", 1, 1, 9)] == [0]
+
+    @pytest.mark.parametrize("indexes", [(2, 3), (1, 3), (1, 1), (2, 1), (0, 1)])
+    async def test_entries_stand_where_the_log_ends(self, store: Store, indexes: tuple[int, int]) -> None:
+        """The index of an entry is its place: one that says otherwise is refused, and the log has no hole."""
+        await store.audit.append(AuditAppend(0, [entry(0, 1)]))
+        with pytest.raises(CellwardError) as caught:
+            await store.audit.append(AuditAppend(1, [entry(at, n) for n, at in enumerate(indexes, start=2)]))
+        assert caught.value.code == "store/moved"
+        assert await store.audit.size() == 1
+        assert [row.index for row in await store.audit.records(0, 10)] == [0]
 
     async def test_newest_epoch_and_each_epoch(self, store: Store) -> None:
         """The newest epoch is the highest one; older ones stay readable."""

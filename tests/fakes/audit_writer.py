@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from cellward.audit.chain import ChainState, extend
-from cellward.audit.record import Record, encode_record
+from cellward.audit.record import Record, encode_record, record_digest
 from cellward.audit.statement import sign_statement
 from cellward.documents.dsse import Ed25519Signer
 from hub.audit.model import AuditBatchIn
@@ -69,12 +69,16 @@ class AuditWriter:
             self.state = extend(self.state, data)
         return written
 
-    def batch(self, count: int, *, known: int = 0, signed: bool = True, reason: str = "") -> AuditBatchIn:
+    def batch(self, count: int, *, known: int = 0, reason: str = "") -> AuditBatchIn:
         """Return a batch of the next records."""
         first = self.state.seq + 1
         records = tuple(self.write(count, reason=reason))
-        statement = sign_statement(REALM, self.uid, self.state, self.signer) if signed else b""
+        statement = sign_statement(REALM, self.uid, self.state, self.signer)
         return AuditBatchIn(self.state.epoch, first, records, statement, known)
+
+    def statement(self, seq: int, record: bytes) -> bytes:
+        """Return a statement that this epoch's record ``seq`` has these bytes."""
+        return sign_statement(REALM, self.uid, ChainState(self.state.epoch, seq, record_digest(record)), self.signer)
 
     def new_epoch(self) -> None:
         """Lose the state, as an agent with an empty directory does."""

@@ -47,6 +47,7 @@ from hub.store.interfaces import (
     TileKey,
     TokenGrant,
     TufMetadata,
+    is_dense,
 )
 
 
@@ -378,6 +379,8 @@ class MemoryAudit:
         places = [(entry.origin, entry.epoch, entry.seq) for entry in batch.entries]
         if batch.expected_size != len(self._entries) or any(place in self._places for place in places):
             raise MOVED("the log has moved")
+        if len(set(places)) < len(places) or not is_dense(batch):
+            raise MOVED("the log has moved")
         self._places |= {place: entry.index for place, entry in zip(places, batch.entries, strict=True)}
         self._entries += batch.entries
         self._chains |= {(chain.origin, chain.epoch): chain for chain in batch.chains}
@@ -398,10 +401,6 @@ class MemoryAudit:
 
     async def tiles(self, keys: Sequence[TileKey]) -> Mapping[TileKey, bytes]:
         return {key: self._tiles[key] for key in keys if key in self._tiles}
-
-    async def leaves(self, start: int, end: int) -> tuple[bytes, ...]:
-        data = b"".join(self._tiles[key] for key in sorted(self._tiles) if key.level == 0)
-        return tuple(data[at * 32 : at * 32 + 32] for at in range(start, min(end, len(data) // 32)))
 
     async def records(
         self, cursor: int, limit: int, filters: AuditFilter | None = None, end: int | None = None

@@ -11,14 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store.changes import AUDIT
 from hub.store.errors import MOVED
-from hub.store.interfaces import AuditAppend, AuditChain, AuditEntry, AuditFilter, AuditRow, AuditSnapshot, TileKey
+from hub.store.interfaces import (
+    AuditAppend,
+    AuditChain,
+    AuditEntry,
+    AuditFilter,
+    AuditRow,
+    AuditSnapshot,
+    TileKey,
+    is_dense,
+)
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.dialect import insert_many, upsert
 from hub.store.sql.tables import audit_chains, audit_log, audit_records, audit_tiles, microseconds
 
-#: Hashes of a full tile, and bytes of a hash.
-TILE: Final = 256
-HASH: Final = 32
 _RECORD: Final = (
     "idx", "record", "origin", "epoch", "seq", "time", "cluster", "action", "decision", "project", "cell",
 )  # fmt: skip
@@ -36,6 +42,8 @@ class SqlAudit:
 
         async def job(tx: Transaction) -> None:
             size = batch.expected_size
+            if not is_dense(batch):
+                raise MOVED(f"the entries do not follow record {size} one by one")
             moved = update(audit_log).where(audit_log.c.id == 1, audit_log.c.size == size)
             grown = await tx.connection.execute(moved.values(size=size + len(batch.entries)))
             if grown.rowcount != 1:
@@ -85,16 +93,6 @@ class SqlAudit:
         query = select(audit_tiles).where(tuple_(audit_tiles.c.level, audit_tiles.c.idx).in_([tuple(k) for k in keys]))
         async with self._db.read() as connection:
             return {TileKey(row.level, row.idx): row.hashes for row in (await connection.execute(query)).all()}
-
-    async def leaves(self, start: int, end: int) -> tuple[bytes, ...]:
-        """Return leaf hashes by index."""
-        if start >= end:
-            return ()
-        first, last = start // TILE, (end - 1) // TILE
-        tiles = await self.tiles([TileKey(0, index) for index in range(first, last + 1)])
-        data = b"".join(tiles.get(TileKey(0, index), b"") for index in range(first, last + 1))
-        low, high = (start - first * TILE) * HASH, (end - first * TILE) * HASH
-        return tuple(data[at : at + HASH] for at in range(low, min(high, len(data)), HASH))
 
     async def records(
         self, cursor: int, limit: int, filters: AuditFilter | None = None, end: int | None = None

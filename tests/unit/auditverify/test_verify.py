@@ -16,11 +16,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auditverify.cli import main
-from auditverify.report import Report
+from auditverify.report import HUB_ONLY, Report
 from auditverify.signatures import Malformed
 from auditverify.verify import verify_export, verify_lines
+from cellward.audit.chain import ChainState, extend
 from cellward.audit.checkpoint import Checkpoint, log_origin, parse_checkpoint, sign_checkpoint
+from cellward.audit.statement import STATEMENT_TYPE, sign_statement
 from cellward.audit.tree import leaf_hash, root_of
+from cellward.documents import canonical
+from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
+from hub.audit.model import AuditBatchIn
 from hub.audit.service import AuditLog
 from hub.store.sql.store import open_store
 from tests.fakes.audit_writer import REALM, AuditWriter
@@ -415,13 +420,139 @@ def test_what_is_no_export_is_not_verified(data: bytes) -> None:
     assert not check(data).verified
 
 
-@pytest.mark.parametrize("value", [None, 7, [], "AAAA", "!", {"a": 1}])
+WRONG = [None, 7, -1, True, [], ["a"], "AAAA", "!", {"a": 1}]
+
+
+@pytest.mark.parametrize("value", WRONG)
 @pytest.mark.parametrize("name", ["record", "envelope", "checkpoint", "index", "origin"])
 def test_wrong_types_are_reported(exported: Exported, name: str, value: object) -> None:
-    """V16: any value in any place is an answer, never a traceback."""
-    lines = exported.lines()
-    next(line for line in lines if name in line)[name] = value
-    assert not check(lines).verified
+    """V16: any value in any line is an answer, never a traceback."""
+    places = [number for number, line in enumerate(exported.lines()) if name in line]
+    assert places
+    for number in places:
+        lines = exported.lines()
+        if lines[number][name] is not value and (lines[number][name], type(value)) != (value, int):
+            lines[number][name] = value
+            assert not check(lines).verified, number
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_wrong_types_in_signed_places_are_reported(exported: Exported, value: object) -> None:
+    """V16: the keys are stolen, too: what a record, a statement or the header holds is checked all the same."""
+    name: str
+    for name in body(exported.lines()[records(exported.lines())[-1]]):
+        lines = exported.lines()
+        line = lines[records(lines)[-1]]
+        if body(line)[name] == value:
+            continue
+        put(line, {**body(line), name: value})
+        resign(lines)
+        assert not check(lines).verified, name
+    writer = exported.writers[1]
+    for name in ("schema", "realm", "uid", "epoch", "seq", "head"):
+        lines = exported.lines()
+        statement = lines[statement_of(lines, writer)]
+        payload = json.loads(base64.b64decode(json.loads(base64.b64decode(statement["envelope"]))["payload"]))
+        if payload[name] == value and type(payload[name]) is type(value):
+            continue
+        envelope = sign_document(canonical.encode({**payload, name: value}), STATEMENT_TYPE, [writer.signer])
+        statement["envelope"] = base64.b64encode(dump_envelope(envelope)).decode()
+        assert not check(lines).verified, name
+    for name in ("origin", "uid", "cluster", "statementSpki"):
+        lines = exported.lines()
+        lines[0]["origins"][0][name] = value
+        assert not check(lines).verified, name
+
+
+# -- what the writer itself did not sign ------------------------------------------------------------------------------
+
+
+def statement_of(lines: Lines, writer: AuditWriter) -> int:
+    """Return where the last statement of a writer is."""
+    return max(n for n, line in enumerate(lines) if line.get("origin") == writer.origin and "envelope" in line)
+
+
+def add_records(lines: Lines, written: list[bytes]) -> None:
+    """Put records at the end of the log and sign it anew: the hub's key is stolen."""
+    at = records(lines)[-1] + 1
+    lines[at:at] = [{"index": 0, "record": base64.b64encode(data).decode()} for data in written]
+    renumber(lines)
+    resign(lines)
+
+
+def add_statement(lines: Lines, batch: AuditBatchIn, writer: AuditWriter) -> None:
+    """Put a statement before the end."""
+    lines.insert(-1, {"origin": writer.origin, "envelope": base64.b64encode(batch.checkpoint).decode()})
+
+
+def codes(report: Report) -> set[str]:
+    """Return the codes of the problems."""
+    return {problem.code for problem in report.problems}
+
+
+def test_records_added_behind_the_statement_are_not_the_writers(exported: Exported) -> None:
+    """A thief with the hub's key invents records of an agent: they follow its chain, but its key never saw them."""
+    lines, writer = exported.lines(), exported.writers[1].clone()
+    add_records(lines, writer.write(3, reason="invented"))
+    report = check(lines, endorsed=[writer.spki])
+    assert report.root_matches
+    assert (codes(report), report.verified) == ({"unsigned"}, False)
+    assert report.origins[writer.origin].verdict != "endorsed"
+    assert report.origins[writer.origin].signed == 12
+
+
+def test_a_statement_counts_once(exported: Exported) -> None:
+    """The same line twice says nothing more than once."""
+    lines, writer = exported.lines(), exported.writers[1]
+    lines.insert(-1, dict(lines[statement_of(lines, writer)]))
+    report = check(lines)
+    assert codes(report) == {"statement-twice"}
+    assert report.origins[writer.origin].signed == 12
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_epoch_under_a_key_of_the_hubs_own_is_not_the_writers(exported: Exported, signed: bool) -> None:
+    """A stolen hub key invents a new epoch under a key of its own, beside the key you know to be the cluster's."""
+    lines, writer = exported.lines(), exported.writers[1]
+    thief = writer.clone()
+    thief.signer = Ed25519Signer.generate()
+    thief.new_epoch()
+    batch = thief.batch(2, reason="invented")
+    add_records(lines, list(batch.records))
+    if signed:
+        known = next(item for item in lines[0]["origins"] if item["origin"] == writer.origin)
+        lines[0]["origins"].append({**known, "statementSpki": base64.b64encode(thief.spki).decode()})
+        add_statement(lines, batch, thief)
+    report = check(lines, endorsed=[writer.spki])
+    assert codes(report) == ({"second-key"} if signed else {"unsigned"})
+    assert report.origins[writer.origin].verdict != "endorsed"
+    if signed:
+        both = check(lines, endorsed=[writer.spki, thief.spki])
+        assert (both.verified, both.origins[writer.origin].verdict) == (True, "endorsed")
+        assert codes(check(lines)) == {"second-key"}
+
+
+def test_an_export_without_statements_is_not_verified(exported: Exported) -> None:
+    """No key is needed to take lines away: what nobody signed is told."""
+    lines = [line for line in exported.lines() if "envelope" not in line]
+    report = check(lines)
+    assert codes(report) == {"unsigned"}
+    assert len(report.problems) == 3, "one for each epoch"
+    assert {item.signed for item in report.origins.values()} == {0}
+
+
+def test_an_older_statement_is_not_enough(exported: Exported) -> None:
+    """What a writer signed of its first records says nothing of those after them."""
+    lines, writer = exported.lines(), exported.writers[1]
+    mine = [data for data in (base64.b64decode(lines[n]["record"]) for n in records(lines)) if writer.uid in str(data)]
+    state = ChainState(1)
+    for data in mine[:3]:
+        state = extend(state, data)
+    older = sign_statement(REALM, writer.uid, state, writer.signer)
+    lines[statement_of(lines, writer)]["envelope"] = base64.b64encode(older).decode()
+    report = check(lines, endorsed=[writer.spki])
+    assert codes(report) == {"unsigned"}
+    assert (report.origins[writer.origin].signed, report.origins[writer.origin].verdict) == (3, HUB_ONLY)
 
 
 def test_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -433,7 +564,9 @@ def test_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixtu
     bad.write_bytes(dump(lines))
     pem.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     assert main([str(good)]) == 0
-    assert capsys.readouterr().out.endswith("VERIFIED\n")
+    assert capsys.readouterr().out.endswith("\nVERIFIED, vouched by the key in the export only\n")
+    assert main([str(good), "--hub-key", str(pem)]) == 0
+    assert capsys.readouterr().out.endswith("\nVERIFIED\n")
     assert main([str(good), "--hub-key", str(pem), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["records"], result["gaps"], result["duplicates"], result["verified"], result["problems"]) == (
@@ -501,7 +634,9 @@ def test_stands_alone(exported: Exported, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "auditverify", "export.ndjson"], cwd=tmp_path, capture_output=True, check=False, env={}
     )
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, b"VERIFIED")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0, b"VERIFIED, vouched by the key in the export only",
+    )  # fmt: skip
 
 
 def test_root_mismatch_is_a_problem_of_its_own(exported: Exported) -> None:
