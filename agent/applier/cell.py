@@ -148,6 +148,7 @@ class Cell:
             refusals=self.complaints,
             drift_repairs=self.repairs,
             version=record.version,
+            conditions=record.conditions,
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
+from cellward.cells.conditions import CellCondition
 
 #: Version of the durable shape.
 RECORD_SCHEMA = 1
@@ -84,6 +85,7 @@ class CellRecord:
         isolation: last measured state of isolation.
         rollout_started: RFC 3339 time at which the present rollout began, empty when it settled.
         deadline_seconds: how long the rollout may take.
+        conditions: what the release that runs asks for and this cluster cannot do.
     """
 
     project: str
@@ -102,6 +104,7 @@ class CellRecord:
     rollout_started: str = ""
     deadline_seconds: int = 600
     objects: tuple[OwnedObject, ...] = ()
+    conditions: tuple[CellCondition, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -135,5 +138,7 @@ def record_from_json(value: Mapping[str, Any]) -> CellRecord:
     if value.get("schema") != RECORD_SCHEMA:
         raise ValueError(f"inventory has schema {value.get('schema')!r}")
     objects = tuple(OwnedObject(**{**owned, "role": Role(owned["role"])}) for owned in value["objects"])
-    fields = {name: value[name] for name in CellRecord.__dataclass_fields__ if name in value and name != "objects"}
-    return CellRecord(**fields, objects=objects)
+    conditions = tuple(CellCondition(**found) for found in value.get("conditions") or ())
+    composed = {"objects", "conditions"}
+    fields = {name: value[name] for name in CellRecord.__dataclass_fields__.keys() - composed if name in value}
+    return CellRecord(**fields, objects=objects, conditions=conditions)

@@ -219,6 +219,7 @@ class Rollout:
             deployment_digest=deployment.digest,
             release_digest=release.digest,
             version=release.document.version,
+            conditions=change.rendered.conditions,
             settled=False,
             ending="",
             fallback_active=change.fallback,

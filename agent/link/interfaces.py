@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from agent.audit.interfaces import RefusalText
+from cellward.cells.conditions import CellCondition
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem
 
@@ -71,6 +72,7 @@ class CellReport:
     refusals: Sequence[RefusalText] = ()
     drift_repairs: int = 0
     version: str = ""
+    conditions: Sequence[CellCondition] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ def report_to_wire(report: CellReport) -> link_pb2.CellStatus:
         refusals=_refusals(report.refusals),
         drift_repairs=report.drift_repairs,
         version=report.version,
+        conditions=[
+            types_pb2.CellCondition(code=found.code, subject=sendable(found.subject), message=sendable(found.message))
+            for found in report.conditions
+        ],
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellward.cells import labels, workloads
+from cellward.cells.conditions import CellCondition, conditions_of
 from cellward.cells.errors import BAD_SPEC, NOT_HOSTED, PROJECT_NOT_ALLOWED
 from cellward.cells.manifests import prepare_manifest
 from cellward.cells.model import CellSpec, Component
@@ -42,12 +43,13 @@ _POD_SECURITY = "pod-security.kubernetes.io/"
 
 @dataclass(frozen=True, slots=True)
 class RenderedCell:
-    """A cell's objects: the namespace, its isolation, and the rest in apply order."""
+    """A cell's objects: the namespace, its isolation, and the rest in apply order; and what they cannot express."""
 
     namespace: str
     namespace_object: dict[str, Any]
     isolation: tuple[dict[str, Any], ...]
     objects: tuple[dict[str, Any], ...]
+    conditions: tuple[CellCondition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def render(release: Release, facts: ClusterFacts, environment: str) -> RenderedC
     objects.sort(key=_apply_key)
     isolation = to_network_policies(intent_of(spec, release.project, release.cell, environment))
     _check_unique([*isolation, *objects])
-    return RenderedCell(target.namespace, _namespace(target), isolation, tuple(objects))
+    return RenderedCell(target.namespace, _namespace(target), isolation, tuple(objects), conditions_of(spec))
 
 
 def _check_unique(objects: Sequence[Mapping[str, Any]]) -> None:

@@ -325,6 +325,14 @@ class Refusal(Response):
     next: str = ""
 
 
+class CellCondition(Response):
+    """What a release asks for and a cluster cannot do as asked; it runs all the same."""
+
+    code: str
+    subject: str = Field(default="", description="Field of the cell.")
+    message: str = Field(default="", description="What holds instead.")
+
+
 class CellState(Response):
     """One cell in one environment on one cluster: what is desired, and what the agent reports."""
 
@@ -345,6 +353,7 @@ class CellState(Response):
     drift_repairs: int = 0
     acknowledged: bool | None = Field(default=None, description="Last receipt for the desired digest; null for none.")
     refusals: list[Refusal] = Field(default_factory=list)
+    conditions: list[CellCondition] = Field(default_factory=list)
     reported_at: datetime | None = None
 
 

@@ -93,6 +93,7 @@ def apply(  # noqa: PLR0913 - options of a command
     specs = _resolve(cells, known, before)
     author = load_key(place.home, "author", passphrase_file)
     batch = _Batch(place.home, trust, author, known, timedelta(days=valid_days), replace=replace)
+    _tell_conditions(specs)
     for key, target in targets.items():
         batch.add(key, specs[key], target, before[key])
     if batch.envelopes:
@@ -103,6 +104,16 @@ def apply(  # noqa: PLR0913 - options of a command
     _show(batch.lines, output, dry_run=dry_run)
     if wait and not dry_run:
         wait_cells(client, batch.wanted, "ready", timeout)
+
+
+def _tell_conditions(specs: Mapping[Key, Mapping[str, Any]]) -> None:
+    """Say what clusters will not do as the cells ask; nothing of it keeps anybody from signing."""
+    from cellward.cells.conditions import conditions_of
+    from cellward.cells.spec import parse_spec
+
+    for key, spec in specs.items():
+        for found in conditions_of(parse_spec(spec, "/".join(key))):
+            say(f"note: {'/'.join(key)} {found.subject}: {found.message} [{found.code}]")
 
 
 class _Batch:

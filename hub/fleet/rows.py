@@ -133,6 +133,10 @@ def cell_body(status: link_pb2.CellStatus) -> Mapping[str, Any]:
         "refusals": refusals_json(status.refusals),
         "drift_repairs": min(status.drift_repairs, 2**53),
         "version": status.version[:MAX_TEXT],
+        "conditions": [
+            {name: getattr(found, name)[:MAX_TEXT] for name in ("code", "subject", "message")}
+            for found in list(status.conditions)[:MAX_CONDITIONS]
+        ],
     }
 
 

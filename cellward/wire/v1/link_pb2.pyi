@@ -817,6 +817,7 @@ class CellStatus(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     DRIFT_REPAIRS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Project name."""
     cell: _builtins.str
@@ -843,6 +844,10 @@ class CellStatus(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Refusal]:
         """Refusals that hold now."""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CellCondition]:
+        """What this cluster cannot do as the release asks."""
+
     def __init__(
         self,
         *,
@@ -858,10 +863,11 @@ class CellStatus(_message.Message):
         refusals: _abc.Iterable[_types_pb2.Refusal] | None = ...,
         drift_repairs: _builtins.int = ...,
         version: _builtins.str = ...,
+        conditions: _abc.Iterable[_types_pb2.CellCondition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "deployment_digest", b"deployment_digest", "drift_repairs", b"drift_repairs", "environment", b"environment", "isolation", b"isolation", "objects_ready", b"objects_ready", "objects_total", b"objects_total", "phase", b"phase", "project", b"project", "refusals", b"refusals", "release_digest", b"release_digest", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "conditions", b"conditions", "deployment_digest", b"deployment_digest", "drift_repairs", b"drift_repairs", "environment", b"environment", "isolation", b"isolation", "objects_ready", b"objects_ready", "objects_total", b"objects_total", "phase", b"phase", "project", b"project", "refusals", b"refusals", "release_digest", b"release_digest", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,8 +145,13 @@ def cell_state(row: CellRow) -> schemas.CellState:
         acknowledged=about.accepted if about is not None else None,
         refusals=refusals(status.get("refusals"))
         or (refusals(about.body.get("refusals")) if about is not None else []),
+        conditions=_conditions(status.get("conditions")),
         reported_at=row.status.reported_at if row.status is not None else None,
     )
+
+
+def _conditions(value: object) -> list[schemas.CellCondition]:
+    return [schemas.CellCondition(**found) for found in value] if isinstance(value, list) else []
 
 
 def published(result: PublishResult) -> schemas.PublicationResult:

@@ -13,8 +13,11 @@ from agent.audit.interfaces import Entry
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import ReceiptFacts
+from agent.link.messages import report_to_wire
 from agent.spool.errors import FULL
 from agent.spool.state import open_state
+from cellward.wire.v1 import link_pb2
+from hub.fleet.rows import cell_body
 from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
@@ -426,3 +429,23 @@ async def test_v13_a_spool_that_fills_during_an_apply_loses_no_record_of_it(
     monkeypatch.undo()
     await world.until(lambda: any(r.accepted for r in world.receipts))
     assert await _recorded(world, "cell.apply") == ["done"]
+
+
+_OUTSIDE = """\
+  connections:
+    - external: {host: api.example.com, ports: [{port: 443}]}
+"""
+
+
+async def test_what_a_cluster_cannot_express_is_reported_and_survives_a_restart(world: World, kube: FakeKube) -> None:
+    """A host name stays closed with every network plugin that knows NetworkPolicies only; nobody has to guess why."""
+    receipt = await world.deploy(cell_yaml(CELL, "1.0.0", service_yaml() + _OUTSIDE), CELL)
+    assert receipt.accepted, receipt.refusals
+    (told,) = world.report(CELL).conditions
+    assert (told.code, told.subject) == ("cells/host-name-not-expressible", "spec.connections.0")
+    assert "api.example.com" in told.message
+    await world.restart_without_anything(lambda: None)
+    assert tuple(world.report(CELL).conditions) == (told,)
+    status = report_to_wire(world.report(CELL))
+    body = cell_body(link_pb2.CellStatus.FromString(status.SerializeToString()))
+    assert [found["code"] for found in body["conditions"]] == [told.code]
