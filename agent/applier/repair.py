@@ -87,6 +87,9 @@ class Repairer:
         if not cause or (ending and other):
             return None  # the end of an object comes as an event of its own
         await before(cause)
+        if other and owned.uid and owned.role is not Role.NAMESPACE and owned.ref.kind not in DATA:
+            # Somebody's object may say what cannot be changed back, or what nobody owns any more; ours is known.
+            return await self._replace(record, owned, live, cause)
         try:
             return await self._take_back(record, owned, live, flexible, cause, anew=anew)
         except CellwardError as error:

@@ -210,3 +210,22 @@ async def test_an_autoscaled_workload_keeps_its_size(world: World, admin: ApiCli
     live = admin.get(target).body["spec"]
     assert live["template"]["spec"]["containers"][0]["image"] == "registry.example/web:2"
     assert live["replicas"] == 7
+
+
+async def test_v1_a_service_made_anew_in_another_shape_is_the_released_one_again(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """A headless Service cannot be changed into ours in place, and taking it over would keep it headless for good."""
+    await world.deploy(cell_yaml(cell), cell)
+    target = _manifest(cell, "Service", "web")
+    before = admin.get(target).body
+    assert before["spec"]["clusterIP"] != "None"
+    ports = [{key: port[key] for key in ("name", "port", "protocol")} for port in before["spec"]["ports"]]
+    theirs = {**target, "spec": {"clusterIP": "None", "selector": {"evil": "yes"}, "ports": ports}}
+
+    def tamper() -> None:
+        assert admin.delete(target).ok
+        assert admin.create(theirs).ok
+
+    await _undone(world, admin, target, tamper)
+    assert admin.get(target).body["spec"]["clusterIP"] != "None"
