@@ -90,6 +90,15 @@ def _table(states: Iterable[schemas.CellState]) -> None:
         ],
     )
     show_refusals(states, print)
+    show_conditions(states)
+
+
+def show_conditions(states: Iterable[schemas.CellState]) -> None:
+    """What a cluster cannot do as the cell asks."""
+    for state in states:
+        for found in state.conditions:
+            print(printable(f"{state.cluster} cannot do all that {state.project}/{state.cell} asks [{found.code}]"))
+            print(printable(f"  {found.subject}: {found.message}"))
 
 
 def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], None] = say) -> None:

@@ -15,8 +15,10 @@ import yaml
 from typer.testing import CliRunner
 
 from cellward.errors import CellwardError
+from hub.api import schemas
 from hub.api.schemas import JoinToken
 from hub.cli import output
+from hub.cli.cells import show_conditions
 from hub.cli.client import Client, Profile, error_of, parse_server
 from hub.cli.clusters import chart_values, join_line
 from hub.cli.home import ClusterProfile, Home, Trust
@@ -181,3 +183,15 @@ def test_chart_version_goes_into_the_line(tmp_path: Path, trust: Trust) -> None:
     """A pinned chart stays pinned."""
     line = join_line(Home(tmp_path), "eu-1", replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
     assert "--version 1.2.3" in line
+
+
+def test_what_a_cluster_cannot_do_is_shown_with_its_field(capsys: pytest.CaptureFixture[str]) -> None:
+    """Design §7: a reported condition, never silently dropped; it is data, so it is on standard output."""
+    condition = schemas.CellCondition(
+        code="cells/host-name-not-expressible", subject="spec.connections.0", message="api.example.com stays closed"
+    )
+    state = schemas.CellState(project="shop", cell="cart", environment="dev", cluster="eu-1", conditions=[condition])
+    show_conditions([state])
+    shown = capsys.readouterr().out
+    assert "eu-1 cannot do all that shop/cart asks [cells/host-name-not-expressible]" in shown
+    assert "spec.connections.0: api.example.com stays closed" in shown
