@@ -55,8 +55,8 @@ UNEXPECTED_FRAME = define(
 SILENT = define(
     "link/silent",
     Unavailable,
-    "The agent has sent nothing for too long.",
-    hint="The agent reconnects by itself; look at its network when this repeats.",
+    "The other end has sent nothing for too long.",
+    hint="The agent comes again by itself; look at its network when this repeats.",
 )
 SLOW_READER = define(
     "link/slow-reader",

@@ -8,6 +8,7 @@ a handler.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
@@ -17,7 +18,10 @@ import structlog
 
 from cellward.errors import CellwardError
 from cellward.wire import status
-from hub.sync.errors import UNEXPECTED, UNKNOWN_METHOD
+from cellward.wire.errors import BAD_MESSAGE
+from hub.authority.errors import TOO_MANY_ATTEMPTS
+from hub.authority.limits import address_of
+from hub.sync.errors import SILENT, UNEXPECTED, UNKNOWN_METHOD
 from hub.sync.gate import Live, PeerGate
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,12 +38,47 @@ def unobserved(_: str, __: str) -> None:
     """Count nothing."""
 
 
-class Guard(grpc.aio.ServerInterceptor):
-    """Lets listed methods through; with a gate, only for peers the gate admits."""
+class Strangers:
+    """Reads the one message of calls whose peers nobody knows: soon, or the call ends.
 
-    def __init__(self, methods: Iterable[str], gate: PeerGate | None, observe: Observe = unobserved) -> None:
+    gRPC begins a call with its headers and then waits for the message for ever; calls that only begin would take every
+    place there is.
+    """
+
+    def __init__(self, seconds: float, per_address: int) -> None:
+        self._seconds = seconds
+        self._per_address = per_address
+        self._silent: Counter[str] = Counter()
+
+    async def first(self, context: _Context) -> Any:
+        """Return the message. Raises link/silent, wire/bad-message, authority/too-many-attempts."""
+        address = address_of(context.peer())
+        if self._silent[address] >= self._per_address:
+            raise TOO_MANY_ATTEMPTS(f"{self._per_address} calls from {address} have begun and said nothing")
+        self._silent[address] += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                message = await context.read()
+        except TimeoutError:
+            raise SILENT(f"the call brought no message within {self._seconds:g} seconds") from None
+        except Exception:  # noqa: BLE001 - a stranger's bytes that do not parse; no trace of them in the log
+            raise BAD_MESSAGE("the message of the call cannot be read") from None
+        finally:
+            self._silent[address] -= 1
+            if not self._silent[address]:
+                del self._silent[address]
+        if message is grpc.aio.EOF:
+            raise BAD_MESSAGE("the call ended without a message")
+        return message
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Lets listed methods through: for peers the gate admits, or for strangers, who get single calls only."""
+
+    def __init__(self, methods: Iterable[str], who: PeerGate | Strangers, observe: Observe = unobserved) -> None:
         self._methods = frozenset(methods)
-        self._gate = gate
+        self._gate = who if isinstance(who, PeerGate) else None
+        self._strangers = who if isinstance(who, Strangers) else None
         self._observe = observe
 
     async def intercept_service(
@@ -52,6 +91,14 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details) if method in self._methods else None
         if handler is None:
             return grpc.stream_stream_rpc_method_handler(_deny)
+        if self._strangers is not None:
+            if handler.request_streaming or handler.response_streaming:
+                return grpc.stream_stream_rpc_method_handler(_deny)
+            return grpc.stream_stream_rpc_method_handler(
+                self._first_word(method, handler.unary_unary, self._strangers),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         if not handler.request_streaming and not handler.response_streaming:
             return grpc.unary_unary_rpc_method_handler(
                 self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
@@ -77,6 +124,17 @@ class Guard(grpc.aio.ServerInterceptor):
 
             await self._run(method, work, context)
             return answers[0]
+
+        return guarded
+
+    def _first_word(self, method: str, behaviour: Any, strangers: Strangers) -> Any:
+        # On the wire a call with one message looks the same, whichever shape its handler has.
+        async def guarded(_: Any, context: _Context) -> None:
+            async def work() -> None:
+                request = await strangers.first(context)
+                await context.write(await behaviour(request, context))
+
+            await self._run(method, work, context)
 
         return guarded
 

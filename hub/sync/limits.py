@@ -14,8 +14,19 @@ class SyncLimits:
     metadata: int = 8 * 1024
     streams_per_connection: int = 16
     calls_per_cluster: int = 24
-    enrolment_calls: int = 4096
     handshake: float = 10.0
+    link_connections: int = 16_384
+    #: Enrolment is for strangers: nobody may sit there. A join is one call, made at once on a connection of its own.
+    enrolment_calls: int = 4096
+    enrolment_streams: int = 4
+    enrolment_connections: int = 2048
+    enrolment_handshake: float = 5.0
+    enrolment_idle: float = 10.0
+    enrolment_age: float = 30.0
+    enrolment_grace: float = 5.0
+    #: How long a stranger's call may wait for its message, and how many calls of one address may do so at a time.
+    first_message: float = 5.0
+    silent_per_address: int = 1024
     #: Shorter than a leaf lives, longer than its half: an agent that renews never meets it.
     connection_age: float = 45 * 60.0
     connection_grace: float = 30.0
@@ -34,17 +45,35 @@ class SyncLimits:
     drain_min_ms: int = 500
     drain_max_ms: int = 5000
 
-    def options(self, message: int) -> list[tuple[str, int]]:
-        """Arguments of a gRPC server with these bounds."""
+    def link_options(self) -> list[tuple[str, int]]:
+        """Arguments of the link's gRPC server."""
+        return [
+            *self._options(self.link_message),
+            ("grpc.max_concurrent_streams", self.streams_per_connection),
+            ("grpc.max_allowed_incoming_connections", self.link_connections),
+            ("grpc.server_handshake_timeout_ms", int(self.handshake * 1000)),
+            ("grpc.max_connection_age_ms", int(self.connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(self.connection_grace * 1000)),
+        ]
+
+    def enrolment_options(self) -> list[tuple[str, int]]:
+        """Arguments of the enrolment's gRPC server."""
+        return [
+            *self._options(self.enrolment_message),
+            ("grpc.max_concurrent_streams", self.enrolment_streams),
+            ("grpc.max_allowed_incoming_connections", self.enrolment_connections),
+            ("grpc.server_handshake_timeout_ms", int(self.enrolment_handshake * 1000)),
+            ("grpc.max_connection_idle_ms", int(self.enrolment_idle * 1000)),
+            ("grpc.max_connection_age_ms", int(self.enrolment_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(self.enrolment_grace * 1000)),
+        ]
+
+    def _options(self, message: int) -> list[tuple[str, int]]:
         return [
             ("grpc.max_receive_message_length", message),
             ("grpc.max_send_message_length", self.link_message),
             ("grpc.max_metadata_size", self.metadata),
             ("grpc.absolute_max_metadata_size", self.metadata * 2),
-            ("grpc.max_concurrent_streams", self.streams_per_connection),
-            ("grpc.server_handshake_timeout_ms", int(self.handshake * 1000)),
-            ("grpc.max_connection_age_ms", int(self.connection_age * 1000)),
-            ("grpc.max_connection_age_grace_ms", int(self.connection_grace * 1000)),
             ("grpc.keepalive_time_ms", int(self.keepalive * 1000)),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),

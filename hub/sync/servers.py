@@ -28,7 +28,7 @@ from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
-from hub.sync.guard import Guard, Observe, unobserved
+from hub.sync.guard import Guard, Observe, Strangers, unobserved
 from hub.sync.interfaces import ChangesPort, Subscription, SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer
@@ -134,9 +134,10 @@ def build_enrolment_server(
     observe: Observe = unobserved,
 ) -> EnrolmentServer:
     """Enrolment over server-authenticated TLS. ``link_address`` is what a Join answers as the address of the link."""
+    strangers = Strangers(limits.first_message, limits.silent_per_address)
     server = grpc.aio.server(
-        interceptors=(Guard(_methods(enrolment_pb2.DESCRIPTOR), None, observe),),
-        options=limits.options(limits.enrolment_message),
+        interceptors=(Guard(_methods(enrolment_pb2.DESCRIPTOR), strangers, observe),),
+        options=limits.enrolment_options(),
         maximum_concurrent_rpcs=limits.enrolment_calls,
     )
     enrolment_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentServicer(identity, link_address), server)
@@ -170,7 +171,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
     server = grpc.aio.server(
         interceptors=(Guard([method for file in services for method in _methods(file)], gate, observe),),
-        options=limits.options(limits.link_message),
+        options=limits.link_options(),
     )
     link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, audit=audit)
     link_pb2_grpc.add_LinkServicer_to_server(link, server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,9 @@ async def test_v7_a_replaced_installation_is_cut_and_can_neither_speak_nor_renew
         assert await failure(identity_pb2_grpc.IdentityStub(channel).Renew(renewal)) == refused
     old.uid, old.statement_key = new.uid, new.statement_key
     async with old.channel(here) as channel, stream(channel) as link:
-        await link.send(hello=old.hello())
+        # It may be turned away before it could say so.
+        with suppress(grpc.aio.AioRpcError):
+            await link.send(hello=old.hello())
         assert await link.ended() == refused
     async with new.channel(here) as channel, stream(channel) as link:
         await link.send(hello=new.hello())
@@ -266,10 +269,73 @@ async def test_v16_oversized_and_malformed_joins_are_refused_and_the_port_lives(
     options = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
     async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
         raw = raw_call(channel, "/cellward.wire.v1.Enrolment/Join", b"\xff\xff\xff")
-        assert (await failure(raw))[0] in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+        assert await failure(raw) == (grpc.StatusCode.INVALID_ARGUMENT, "wire/bad-message")
         recover = enrolment_pb2_grpc.EnrolmentStub(channel).Recover(enrolment_pb2.RecoverRequest())
         assert (await failure(recover))[1] == "identity/recover-not-offered"
     assert (await agent.join(here, token)).cluster_name == "eu-1"
+
+
+async def persistent(here: FakeLinkHub, agent: BareAgent, token: str, seconds: float = 10.0) -> None:
+    """Join as an agent does that is turned away: again and again, until the deadline."""
+    async with asyncio.timeout(seconds):
+        while not agent.chain_pem:
+            with suppress(grpc.aio.AioRpcError):
+                await agent.join(here, token)
+            await asyncio.sleep(0.05)
+
+
+async def test_v16_calls_that_begin_and_say_nothing_do_not_keep_others_from_joining() -> None:
+    """V16: silent joins take every place there is, and lose it again after the bound on the first message."""
+    limits = SyncLimits(recheck=0.1, first_message=0.5, enrolment_calls=16, enrolment_streams=16)
+    async with FakeLinkHub(SystemClock(), limits).running() as here, AsyncExitStack() as stack:
+        credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
+        options = [("grpc.ssl_target_name_override", HUB_DNS_NAME), ("grpc.use_local_subchannel_pool", 1)]
+        silent: list[Any] = []
+        for _ in range(2):
+            channel = grpc.aio.secure_channel(here.enrolment.address, credentials, options)
+            await stack.enter_async_context(channel)
+            for _ in range(8):
+                silent.append(channel.stream_unary("/cellward.wire.v1.Enrolment/Join")())
+                await silent[-1].wait_for_connection()
+        agent, token = BareAgent("eu-1"), await here.invite("eu-1")
+        await persistent(here, agent, token)
+        codes = [(await failure(call))[1] for call in silent]
+        assert codes == ["link/silent"] * 16
+
+
+async def test_v16_silent_calls_of_one_address_are_bounded() -> None:
+    """V16: one address cannot fill the places of all; what it has too much is refused before it said anything."""
+    limits = SyncLimits(recheck=0.1, first_message=30.0, silent_per_address=2)
+    async with FakeLinkHub(SystemClock(), limits).running() as here:
+        credentials = grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
+        options = [("grpc.ssl_target_name_override", HUB_DNS_NAME)]
+        async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
+            silent: list[Any] = [channel.stream_unary("/cellward.wire.v1.Enrolment/Join")() for _ in range(3)]
+            done, _ = await asyncio.wait([asyncio.ensure_future(failure(call)) for call in silent], timeout=5)
+            assert [task.result()[1] for task in done] == ["authority/too-many-attempts"]
+            for call in silent:
+                call.cancel()
+            await persistent(here, BareAgent("eu-1"), await here.invite("eu-1"))
+
+
+async def test_v16_connections_that_say_nothing_end_soon_and_are_bounded() -> None:
+    """V16: neither without a handshake nor idle after it does anybody keep a place at the enrolment port."""
+    limits = SyncLimits(recheck=0.1, enrolment_connections=4, enrolment_handshake=1.0, enrolment_idle=1.0)
+    async with FakeLinkHub(SystemClock(), limits).running() as here, AsyncExitStack() as stack:
+        host, _, port = here.enrolment.address.rpartition(":")
+        context = contexts.client_context(here.hub.authority.hub_ca_pem)
+        context.set_alpn_protocols(["h2"])
+        writers = []
+        for secure in (None, None, context, context):
+            names = {"ssl": secure, "server_hostname": HUB_DNS_NAME} if secure else {}
+            _, writer = await asyncio.open_connection(host, int(port), **names)
+            stack.callback(writer.close)
+            if secure:
+                writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            writers.append(writer)
+        agent, token = BareAgent("eu-1"), await here.invite("eu-1")
+        assert (await failure(agent.join(here, token)))[0] is grpc.StatusCode.UNAVAILABLE
+        await persistent(here, agent, token)
 
 
 async def test_join_answers_what_the_agent_needs(here: FakeLinkHub) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from hub.sync.guard import Guard, _deny
+from hub.sync.guard import Guard, Strangers, _deny
 
 
 class Details(NamedTuple):
@@ -27,7 +27,7 @@ async def resolve(guard: Guard, method: str) -> Any:
 
 async def test_v2_a_registered_method_that_is_not_listed_is_denied() -> None:
     """V2: adding a service to the server is not enough; near misses of a listed name are other names."""
-    guard = Guard(["/cellward.wire.v1.Link/Sync"], None)
+    guard = Guard(["/cellward.wire.v1.Link/Sync"], Strangers(1.0, 1))
     assert (await resolve(guard, "/cellward.wire.v1.Link/Sync")).stream_stream is not _deny
     for method in (
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -45,5 +45,5 @@ async def test_v16_a_shape_of_call_that_no_service_has_is_denied() -> None:
     async def registered(_: Any) -> Any:
         return grpc.stream_unary_rpc_method_handler(lambda request, context: request)
 
-    handler: Any = await Guard(["/a/b"], None).intercept_service(registered, Details("/a/b"))  # type: ignore[arg-type]
+    handler: Any = await Guard(["/a/b"], Strangers(1.0, 1)).intercept_service(registered, Details("/a/b"))  # type: ignore[arg-type]
     assert handler.stream_stream is _deny
