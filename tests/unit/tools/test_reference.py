@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from cellward.cells.load import load_manifests
+from cellward.policy import model as policy_model
 from hub.cli.main import app
 from tools.generate import api, audit, cli, errors, metrics, settings
 from tools.generate.page import ROOT
@@ -28,7 +29,7 @@ GUIDES = sorted(
 )
 PAGES = sorted({*GUIDES, *(ROOT / "docs").rglob("*.md")})
 #: Rule ids the evaluator answers with itself share the room's name with codes.
-_RULES = {"policy/undefined", "policy/malformed-result", "policy/no-binding", "policy/environment-not-hosted"}
+_RULES = {value for name, value in vars(policy_model).items() if name.endswith("_RULE")}
 _CODE = re.compile(r"[`\[]([a-z][a-z0-9-]*/[a-z0-9]+(?:-[a-z0-9]+)*)[`\]]")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
