@@ -55,8 +55,7 @@ def test_forged_targets_are_wrong_in_one_thing(by_publisher: bool, about: str, n
     with pytest.raises(CellwardError) as caught:
         trust.verify_set(_forged(world, Ed25519Signer.generate(), publisher))
     assert caught.value.code == "policy/unverified"
-    record = {"action": "policy.refuse", "decision": "deny", "code": caught.value.code, "reason": caught.value.message}
-    both = [{**record, "cluster": name} for name in ("eu-1", "us-1")]
+    both = [{"cluster": name, "code": caught.value.code, "message": caught.value.message} for name in ("eu-1", "us-1")]
     assert Refused("policy/unverified", about).by_all(both)
     assert not Refused("policy/unverified", not_about).by_all(both)
 
@@ -72,12 +71,11 @@ def test_forged_targets_by_the_right_key_would_be_accepted() -> None:
 
 def test_a_refusal_with_another_code_or_of_one_cluster_is_not_the_one_meant() -> None:
     """Code, role and both clusters: each is asked for."""
-    record = {"action": "policy.refuse", "decision": "deny", "code": "policy/rollback", "reason": "snapshot is older"}
-    good = [{**record, "cluster": name} for name in ("eu-1", "us-1")]
+    good = [{"cluster": name, "code": "policy/rollback", "message": "snapshot is older"} for name in ("eu-1", "us-1")]
     refused = Refused("policy/rollback", "snapshot")
     assert refused.by_all(good)
     assert not refused.by_all(good[:1])
-    for change in ({"code": "policy/expired"}, {"decision": "allow"}, {"reason": "targets"}, {"action": "x"}):
+    for change in ({"code": "policy/expired"}, {"message": "targets"}, {"cluster": "eu-1"}):
         assert not refused.by_all([good[0], good[1] | change])
 
 

@@ -28,18 +28,17 @@ _LONGER = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Refused:
-    """With which code, and with which word in the reason, every agent must refuse something planted."""
+    """With which code, and with which word in the message, every agent must refuse something planted."""
 
     code: str
     about: str
 
-    def by_all(self, records: Iterable[Mapping[str, str]]) -> bool:
-        """Whether every cluster has a record of a refusal that says exactly that."""
-        return {record["cluster"] for record in records if self._meant(record)} == set(CLUSTERS)
+    def by_all(self, found: Iterable[Mapping[str, str]]) -> bool:
+        """Whether every cluster says exactly that; ``found``: cluster, code and message of each refusal."""
+        return {one["cluster"] for one in found if self._meant(one)} == set(CLUSTERS)
 
-    def _meant(self, record: Mapping[str, str]) -> bool:
-        refused = (record["action"], record["decision"], record["code"]) == ("policy.refuse", "deny", self.code)
-        return refused and re.search(rf"\b{self.about}\b", record["reason"]) is not None
+    def _meant(self, one: Mapping[str, str]) -> bool:
+        return one["code"] == self.code and re.search(rf"\b{self.about}\b", one["message"]) is not None
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,7 @@ class Forger:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._loot = Loot(stage.hub_data, (stage.directory / "hub-passphrase").read_bytes().strip())
+        self._cursor = stage.api.records()[1]
 
     def forged(self) -> Planted:
         """The newest targets with another expiry by a wrong key; snapshot and timestamp over them are truly signed.
@@ -106,25 +106,36 @@ class Forger:
         return self._under_new_timestamp(MetadataFile("snapshot", 1, row[0]), refused=refused)
 
     def refused(self, planted: Planted) -> bool:
-        """Plant it, wait until both agents refuse and record it, take it out again; whether all is as it was."""
-        before = self._versions()
-        _, cursor = self._stage.api.records()
-        refused = planted.refused
-
-        def all_refuse() -> bool:
-            return refused.by_all(self._stage.api.records(cursor)[0])
-
+        """Plant it, wait until both agents say that they refuse it, take it out again; whether all is as it was."""
+        before, refused = self._versions(), planted.refused
         with self._planted(planted):
             what = f"both agents to refuse with {refused.code} for the {refused.about}"
             try:
-                wait_for(what, all_refuse, 60, self._stage.narrator)
+                wait_for(what, lambda: refused.by_all(self._conditions()), 60, self._stage.narrator)
                 held = True
             except StepFailedError:
                 held = False
-        records = self._stage.api.records(cursor)[0]
-        for text in sorted({f"{r['code']}: {r['reason']}" for r in records if r["action"] == "policy.refuse"}):
-            self._stage.narrator.step(f"agents refuse with {text}")
+            for text in sorted({f"{one['code']}: {one['message']}" for one in self._conditions()}):
+                self._stage.narrator.step(f"agents refuse with {text}")
         return held and self._versions() == before
+
+    def recorded(self, refused: Refused) -> bool:
+        """Whether both agents put it on record since this began; they record one refusal a minute and count more."""
+
+        def found() -> bool:
+            records = self._stage.api.records(self._cursor)[0]
+            denied = [one for one in records if (one["action"], one["decision"]) == ("policy.refuse", "deny")]
+            return refused.by_all({**one, "message": one["reason"]} for one in denied)
+
+        try:
+            return wait_for(f"both agents to record {refused.code}", found, 30, self._stage.narrator)
+        except StepFailedError:
+            return False
+
+    def _conditions(self) -> list[dict[str, str]]:
+        """What each agent says is wrong with its policy now: the last refresh was refused, and why."""
+        found = [one for cluster in self._stage.api.get("/clusters")["items"] for one in cluster["conditions"]]
+        return [one for one in found if one["name"] == "policy-set" and not one["ok"]]
 
     def _versions(self) -> dict[str, tuple[int, int]]:
         clusters = self._stage.api.get("/clusters")["items"]
@@ -165,24 +176,23 @@ def forged_policy(stage: Stage, summary: Summary) -> None:
     """Try all three; after each key the good set still decides, and a later good one is accepted and decides."""
     narrator = stage.narrator
     forger = Forger(stage)
-    for key, what, attempts in (
-        (
-            "forged_bundle_refused",
-            "targets signed by a wrong key",
-            (forger.forged, forger.forged_with_snapshot),
-        ),
-        ("replayed_bundle_refused", "older targets under a newer timestamp by the hub's real key", (forger.replayed,)),
-    ):
-        with narrator.guarded(what):
-            held = True
-            for make in attempts:
-                held = forger.refused(make()) and held
-            held = _still_denies(stage) and held
-            held = _later_one_decides(stage) and held
-            summary.put(key, held)
-            narrator.verdict(
-                held, f"{what}: refused; a later good set is accepted", f"{what}: not refused as it must be"
-            )
+    with narrator.guarded("targets signed by a wrong key"):
+        planted = forger.forged()
+        held = forger.refused(planted)
+        held = forger.recorded(planted.refused) and held
+        held = forger.refused(forger.forged_with_snapshot()) and held
+        _conclude(stage, summary, "forged_bundle_refused", "targets signed by a wrong key", held)
+    what = "older targets under a newer timestamp by the hub's real key"
+    with narrator.guarded(what):
+        _conclude(stage, summary, "replayed_bundle_refused", what, forger.refused(forger.replayed()))
+
+
+def _conclude(stage: Stage, summary: Summary, key: str, what: str, held: bool) -> None:
+    """See that the good set still decides, and that a later good one is accepted; fill in the key."""
+    held = _still_denies(stage) and held
+    held = _later_one_decides(stage) and held
+    summary.put(key, held)
+    stage.narrator.verdict(held, f"{what}: refused; a later good set is accepted", f"{what}: not refused as it must be")
 
 
 def _still_denies(stage: Stage) -> bool:
