@@ -3,7 +3,7 @@
 The order of ``tasks`` is the order of dependence: what others need comes first (stores, the engine), the edge comes
 last (link, listeners, readiness). Going down runs backwards: for each task, last one first, its ``drain`` is awaited
 (readiness false, no new streams, tell peers), then the task is cancelled and awaited (it flushes in ``finally``). All
-of it shares one grace period; after that everything left is cancelled at once.
+of it shares one grace period; after that everything left is cancelled at once, also what waits in a ``finally``.
 
 Invariants: the first failure takes the rest down in the same order and surfaces as it was raised; a root task that
 returns before ``stop`` is an error; no task outlives ``supervise`` unless it ignores cancellation, which is an error.
@@ -31,7 +31,8 @@ class Task:
 
     Attributes:
         name: for logs and errors.
-        run: runs until cancelled; it may also watch ``stop`` itself and return once it is set.
+        run: runs until cancelled; it may also watch ``stop`` itself and return once it is set. What it does then is
+            cut off when its turn to be cancelled comes: what takes time belongs into ``drain``.
         drain: awaited before the task is cancelled, may be absent.
     """
 
@@ -97,6 +98,9 @@ async def _take_down(running: Sequence[tuple[Task, asyncio.Future[None]]], grace
             first = first or error
     left = [(task, future) for task, future in running if not future.done()]
     if left:
+        # Again: what still waits in its ``finally``, for a peer that is gone, say, has had its time.
+        for _, future in left:
+            future.cancel()
         await asyncio.wait([future for _, future in left], timeout=LAST_CALL_SECONDS)
     stuck = [task.name for task, future in left if not future.done()]
     if stuck:

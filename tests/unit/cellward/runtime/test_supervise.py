@@ -80,6 +80,50 @@ async def test_a_task_that_watches_stop_may_return() -> None:
     await running
 
 
+async def test_what_takes_time_on_the_way_out_is_finished_in_drain() -> None:
+    """A task that watches stop and then waits is let finish by its drain, while others are still there."""
+    stop, finished = asyncio.Event(), asyncio.Event()
+    journal = Journal()
+
+    async def serve() -> None:
+        await stop.wait()
+        journal.lines.append("last words")
+        await asyncio.sleep(0.05)
+        journal.lines.append("said")
+        finished.set()
+
+    edge = Task("edge", serve, lambda: _wait_for(finished))
+    running = asyncio.ensure_future(supervise([journal.task("store"), edge], stop))
+    while not journal.lines:
+        await asyncio.sleep(0)
+    stop.set()
+    await running
+    assert journal.lines == ["start store", "last words", "said", "drain store", "end store"]
+
+
+async def test_who_waits_for_ever_on_the_way_out_is_cut_off_after_the_grace() -> None:
+    """A finally that waits for a peer which is gone ends with the grace period: in good order, and nobody is stuck."""
+    journal, stop = Journal(), asyncio.Event()
+
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            journal.lines.append("saying goodbye")
+            await asyncio.Event().wait()
+
+    running = asyncio.ensure_future(supervise([journal.task("store"), Task("edge", run)], stop, grace=0.05))
+    while not journal.lines:
+        await asyncio.sleep(0)
+    stop.set()
+    await running
+    assert journal.lines[1:] == ["saying goodbye", "drain store", "end store"]
+
+
+async def _wait_for(event: asyncio.Event) -> None:
+    await event.wait()
+
+
 async def test_a_failed_drain_does_not_keep_the_rest_from_stopping() -> None:
     """The failure surfaces, after everything was taken down."""
     journal, stop = Journal(), asyncio.Event()
