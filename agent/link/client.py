@@ -183,7 +183,8 @@ class LinkClient:
         self._streams.on_log_origin(welcome.log_origin)
         self.sessions_welcomed += 1
         self._health.set(CONDITION, ok=True)
-        if welcome.timestamp_version:
+        if welcome.timestamp_version not in {0, self._ports.policy().timestamp}:
+            # What is held already needs no look: a fleet that comes back would fetch it all at once.
             self._on_notice(welcome.timestamp_version)
 
     async def _on_mark(self, listing: Listing, mark: link_pb2.RevisionMark) -> None:

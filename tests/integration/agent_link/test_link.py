@@ -244,6 +244,18 @@ async def test_policy_notices_reach_the_policy_room(hub: FakeLinkHub, tmp_path: 
         await until(lambda: agent.ports.notices == [3, 4], "the next one came as a notice")
 
 
+async def test_a_fleet_that_comes_back_does_not_fetch_what_it_has(hub: FakeLinkHub, tmp_path: Path) -> None:
+    """The timestamp that the agent's policy set is of is no news at a connect; another one is, also a lower one."""
+    hub.policy.version = 2
+    agent = await an_agent(hub, tmp_path)
+    assert agent.ports.policy().timestamp == 2
+    async with agent.boot():
+        await until(lambda: agent.parts.client.sessions_welcomed == 1, "welcomed")
+        hub.policy.version = 1
+        hub.link.link.send_command("eu-1", "reconnect")
+        await until(lambda: agent.ports.notices == [1], "only the other one was news")
+
+
 async def test_content_is_fetched_in_full_absent_is_none_and_limits_hold(hub: FakeLinkHub, tmp_path: Path) -> None:
     """Several chunks make one piece; nothing larger than the limit is kept."""
     data = bytes(range(256)) * 1024
