@@ -81,7 +81,10 @@ class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):
         async for batch in request_iterator:
             if len(batch.records) > MAX_BATCH:
                 raise BAD_MESSAGE(f"a batch of {len(batch.records)} records, at most {MAX_BATCH} are taken")
-            yield await self._audit.ingest(cluster, batch)
+            ack = await self._audit.ingest(cluster, batch)
+            # A stream mostly waits, for days; what it was sent last must not wait with it.
+            del batch
+            yield ack
 
     async def PushMetrics(  # noqa: N802 - the generated name
         self,
@@ -91,8 +94,9 @@ class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):
         """Take snapshots; the newest one wins."""
         cluster = current_peer().name
         async for batch in request_iterator:
-            refused = await self._metrics.push(cluster, batch)
-            yield telemetry_pb2.MetricsAck(seq=batch.seq, refused=refused)
+            ack = telemetry_pb2.MetricsAck(seq=batch.seq, refused=await self._metrics.push(cluster, batch))
+            del batch
+            yield ack
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServicer):
