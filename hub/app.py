@@ -110,15 +110,16 @@ class Hub:
         async with AsyncExitStack() as stack:
             certificate = ApiCertificate(lambda: self.leaf.leaf, self.health)
             await stack.enter_async_context(_serving(self, certificate))
+            grace = self.settings.drain_seconds
             tasks = [
                 Task("store-watch", self.store.watch),
                 Task("timestamp", lambda: self.policy.run(stop)),
                 Task("housekeeping", lambda: _housekeeping(self, stop)),
                 Task("api-certificate", lambda: certificate.follow(stop)),
                 Task("enrolment", lambda: self.enrolment_server.serve(stop)),
-                Task("link", lambda: self.link_server.serve(stop, grace=self.settings.drain_seconds)),
+                self.link_server.task(stop, grace=grace),
             ]
-            await supervise(tasks, stop, grace=self.settings.drain_seconds + 5)
+            await supervise(tasks, stop, grace=grace + 5)
 
 
 @asynccontextmanager

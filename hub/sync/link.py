@@ -65,13 +65,13 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             clock=self._clock,
         )
         try:
-            hello = await session.introduce()
+            await session.introduce()
             await self._note_another_boot(session, context.peer())
             # Nothing is awaited between here and the try: what is registered is released.
             self._take_over(session)
             try:
                 await self._ports.fleet.connected(session.cluster, session.stream_id)
-                await session.run(hello)
+                await session.run()
             finally:
                 await self._release(session)
         except CellwardError as error:

@@ -11,6 +11,7 @@ import structlog
 from google.protobuf.descriptor import FileDescriptor
 
 from cellward.runtime.clock import Clock
+from cellward.runtime.supervise import Task
 from cellward.wire.v1 import (
     content_pb2,
     content_pb2_grpc,
@@ -75,12 +76,17 @@ class LinkServer:
         self._leaf = leaf
         self._changes = changes
         self._limits = limits
+        self._closing: asyncio.Future[None] | None = None
         self.link = link
 
     @property
     def address(self) -> str:
         """Host and port of the link."""
         return self._listener.address
+
+    def task(self, stop: asyncio.Event, *, grace: float = 5.0) -> Task:
+        """The listener as a root task; its drain is named, or going down would begin with cutting streams off."""
+        return Task("link", lambda: self.serve(stop, grace=grace), lambda: self.close(grace))
 
     async def serve(self, stop: asyncio.Event, *, grace: float = 5.0) -> None:
         """Serve until ``stop`` is set, with the recheck of V4 on its timer; then drain the streams and close."""
@@ -95,11 +101,20 @@ class LinkServer:
                         # A fleet that joins or renews changes much at once: one look for all of it.
                         await _wait(stop, self._limits.settle)
         finally:
-            # No newcomers first: agents that were told to come back would otherwise come back here, and never be gone.
-            closing = asyncio.ensure_future(self._listener.server.stop(grace=grace + _LAST_WORDS))
-            await self.link.drain(grace)
-            await self._listener.server.stop(grace=_LAST_WORDS)
-            await closing
+            await self.close(grace)
+
+    async def close(self, grace: float) -> None:
+        """Drain the streams and close; whoever asks waits for the same end, and nobody's cancellation cuts it short."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close(grace))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, grace: float) -> None:
+        # No newcomers first: agents that were told to come back would otherwise come back here, and never be gone.
+        closing = asyncio.ensure_future(self._listener.server.stop(grace=grace + _LAST_WORDS))
+        await self.link.drain(grace)
+        await self._listener.server.stop(grace=_LAST_WORDS)
+        await closing
 
 
 class EnrolmentServer:

@@ -73,6 +73,7 @@ class SyncSession:
         self._ack_due = False
         self._revision = 0
         self._timestamp = 0
+        self._hello: link_pb2.Hello | None = None
         self.stream_id = ""
         self.boot_id = ""
 
@@ -81,7 +82,7 @@ class SyncSession:
         """Name from the peer certificate."""
         return self._peer.name
 
-    async def introduce(self) -> link_pb2.Hello:
+    async def introduce(self) -> None:
         """Read and check Hello. Raises link/hello-expected, link/hello-refused, wire/no-common-version."""
         try:
             async with asyncio.timeout(self._limits.hello):
@@ -103,13 +104,18 @@ class SyncSession:
         self.boot_id = hello.boot_id
         await self._ports.fleet.hello(self.cluster, hello)
         self._received = 1
-        return hello
+        self._hello = hello
 
-    async def run(self, hello: link_pb2.Hello) -> None:
-        """Serve the stream until it ends, is drained or refused."""
+    async def run(self) -> None:
+        """Serve the stream until it ends, is drained or refused; ``introduce`` must have returned before."""
+        hello, self._hello = self._hello, None
+        if hello is None:
+            raise RuntimeError("a session is introduced before it runs, and runs once")
         async with self._ports.changes.subscribe(f"desired:{self.cluster}", "policy") as changes:
             # Subscribed before anything is read, so that no change falls between.
             await self._welcome(hello)
+            # From here on a stream mostly waits, for days; what it needs no more must not wait with it.
+            del hello
             await _first_of(self._read_loop(), self._write_loop(), self._listen(changes))
 
     def drain(self) -> None:
@@ -248,6 +254,7 @@ class SyncSession:
             if frame.WhichOneof("body") != "heartbeat":
                 self._ack_due = True
                 self._wake.set()
+            del frame
 
     def _check_order(self, frame: link_pb2.AgentFrame) -> None:
         if frame.stream_id != self.stream_id:

@@ -384,6 +384,25 @@ async def test_shutdown_drains_the_streams() -> None:
     await channel.close()
 
 
+async def test_v13_a_stream_that_is_drained_is_not_cut_off_by_who_waits_for_it() -> None:
+    """V13: whoever asked for the end may go away; what agents had on the way is still taken."""
+    here = FakeLinkHub(SystemClock(), LIMITS)
+    async with here.running():
+        agent = await joined(here)
+        async with agent.channel(here) as channel, stream(channel) as link:
+            await welcomed(link, agent)
+            impatient = asyncio.create_task(here.link.close(2.0))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            await link.receive("drain")
+            await link.send(receipt=link_pb2.Receipt(accepted=True))
+            await link.call.done_writing()
+            while (frame := await link.call.read()) is not grpc.aio.EOF:
+                acknowledged = frame.ack
+            assert acknowledged == link.seq
+    assert len(here.fleet.receipts) == 1
+
+
 async def test_a_hub_that_goes_away_takes_no_newcomers() -> None:
     """An agent that comes back while others still linger is turned away, or a fleet would keep a hub from ending."""
     here = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, linger=1.5))
