@@ -93,7 +93,7 @@ class ChannelHolder:
 
     @property
     def channel(self) -> grpc.aio.Channel | None:
-        """The current channel; None before the first join."""
+        """The current channel; None before the first join and while the certificate is expired."""
         return self._channel
 
     @property
@@ -103,7 +103,15 @@ class ChannelHolder:
 
     def install(self, identity: LinkIdentity) -> None:
         """Make a channel for ``identity`` the current one; the one before is closed after a grace period."""
-        old, self._channel = self._channel, self._open(identity)
+        self._replace(identity, self._open(identity))
+
+    def suspend(self, identity: LinkIdentity) -> None:
+        """Have no channel: the certificate has expired, and each dial with it would cost the hub a handshake."""
+        if self._channel is not None or self._identity is None:
+            self._replace(identity, None)
+
+    def _replace(self, identity: LinkIdentity, channel: grpc.aio.Channel | None) -> None:
+        old, self._channel = self._channel, channel
         self._identity = identity
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -67,7 +67,7 @@ class HubContent:
         """Append what one stream brings; return the total size, None when absent."""
         channel = self._channels.channel
         if channel is None:
-            raise HUB_UNAVAILABLE("the agent has not joined yet")
+            raise HUB_UNAVAILABLE("the agent has no certificate to call the hub with")
         try:
             with hub_call(f"the fetch of {what}"):
                 return await self._read(channel, request, what, limit, received)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
 from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, NO_TOKEN
 from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
-from cellward.errors import CellwardError, Unavailable
+from cellward.errors import CellwardError, Exhausted, Unavailable
 from cellward.identity import keys, x509
 from cellward.identity.names import trust_domain_of
 from cellward.runtime.backoff import FullJitter
@@ -28,7 +29,11 @@ from cellward.wire.v1 import enrolment_pb2, enrolment_pb2_grpc, identity_pb2, id
 CONDITION = "certificate"
 #: Seconds one call may take.
 CALL_TIMEOUT = 20.0
+#: Seconds between looks at the token file while a refusal stands.
+LOOK = 1.0
 _MAX_TOKEN = 256
+#: What a hub says of a token that will never be good again.
+_SPENT = "authority/bad-token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class IdentityKeeper:
         health: gets the condition ``certificate``.
         rng: chance for the time of renewal.
         backoff: delays between failed tries.
+        patience: delays after a refusal that only a person can change.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class IdentityKeeper:
         *,
         rng: random.Random | None = None,
         backoff: FullJitter | None = None,
+        patience: FullJitter | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -83,12 +90,17 @@ class IdentityKeeper:
         self._health = health
         self._rng: random.Random = rng if rng is not None else random.SystemRandom()
         self._backoff = backoff if backoff is not None else FullJitter()
+        # Every refusal counts against all agents behind one address: a fleet that asks on and on keeps newcomers out.
+        self._patience = patience if patience is not None else FullJitter(base=120.0, cap=600.0)
+        #: Digest of the token of the last try, and what the hub said of it when it will never take it.
+        self._tried = ""
+        self._refused: CellwardError | None = None
         self._trust_domain = trust_domain_of(settings.realm)
         #: Called after each renewal, for the audit record and metrics.
         self.on_identity: list[Callable[[LinkIdentity], None]] = []
 
     async def obtain(self) -> LinkIdentity:
-        """Return the stored identity, or join until it works; the channel is installed when this returns.
+        """Return the stored identity, or join until it works; the channel of one that lives is then there.
 
         With a stored identity this never waits for the hub, not even with one that has expired: the rest of the agent
         begins to enforce (V1), and ``keep`` finds the way back.
@@ -100,13 +112,13 @@ class IdentityKeeper:
                     identity = await self.join()
             except CellwardError as error:
                 self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
-                await self._timer.sleep(self._backoff.next())
+                await self._pause(error)
                 continue
             except OSError as error:
                 self._health.set(CONDITION, ok=False, code="link/identity-unreadable", message=str(error))
                 await self._timer.sleep(self._backoff.next())
                 continue
-            self._backoff.reset()
+            self._forget_failures()
             self._install(identity)
             return identity
 
@@ -127,9 +139,13 @@ class IdentityKeeper:
     async def join(self, name: str | None = None) -> LinkIdentity:
         """Spend the join token once; raises what the hub refused, or ``link/no-join-token``.
 
-        ``name``: the name held so far, which selectors match and no hub may change (design §2).
+        A token that the hub will never take is not shown to it again. ``name``: the name held so far, which selectors
+        match and no hub may change (design §2).
         """
         token = self._token()
+        if self._refused is not None and self._tried == _digest(token):
+            raise self._refused
+        self._tried, self._refused = _digest(token), None
         key = self._store.pending_key()
         request = enrolment_pb2.JoinRequest(
             token=token,
@@ -142,7 +158,10 @@ class IdentityKeeper:
             try:
                 answer = await enrolment_pb2_grpc.EnrolmentStub(channel).Join(request, timeout=CALL_TIMEOUT)
             except grpc.aio.AioRpcError as error:
-                raise status.error_of(error) from error
+                failure = status.error_of(error)
+                if _SPENT in {failure.code, failure.details.get("remote_code")}:
+                    self._refused = failure
+                raise failure from error
         return self._accept(key, answer, name=name)
 
     async def renew(self) -> LinkIdentity:
@@ -211,15 +230,40 @@ class IdentityKeeper:
         while True:
             try:
                 if identity.not_after <= self._timer.now():
+                    self._channels.suspend(identity)
                     self._install(await self._revive(identity))
                 else:
                     await self.renew()
             except (CellwardError, OSError) as error:
                 self._report(identity, error)
-                await self._timer.sleep(self._backoff.next())
+                if identity.not_after <= self._timer.now():
+                    await self._pause(error)
+                else:
+                    # A lock may be lifted while the certificate still lives: that is not missed by minutes.
+                    await self._timer.sleep(self._backoff.next())
                 continue
-            self._backoff.reset()
+            self._forget_failures()
             return
+
+    async def _pause(self, error: Exception) -> None:
+        """Wait before the next try: not long for what may pass, for minutes or a new token after a refusal."""
+        if not _needs_a_person(error):
+            await self._timer.sleep(self._backoff.next())
+            return
+        left = self._patience.next()
+        while left > 0 and not self._has_new_token():
+            await self._timer.sleep(min(LOOK, left))
+            left -= LOOK
+
+    def _has_new_token(self) -> bool:
+        try:
+            return _digest(self._token()) != self._tried
+        except CellwardError:
+            return False
+
+    def _forget_failures(self) -> None:
+        self._backoff.reset()
+        self._patience.reset()
 
     def _report(self, identity: LinkIdentity, error: Exception) -> None:
         expired = identity.not_after <= self._timer.now()
@@ -245,10 +289,11 @@ class IdentityKeeper:
         return identity
 
     def _install(self, identity: LinkIdentity) -> None:
-        self._channels.install(identity)
         if identity.not_after > self._timer.now():
+            self._channels.install(identity)
             self._health.set(CONDITION, ok=True)
         else:
+            self._channels.suspend(identity)
             expired = CERTIFICATE_EXPIRED(f"the certificate expired at {identity.not_after.isoformat()}")
             self._health.set(CONDITION, ok=False, code=expired.code, message=expired.message)
         for callback in self.on_identity:
@@ -265,3 +310,14 @@ class IdentityKeeper:
         if not 0 < len(token) <= _MAX_TOKEN:
             raise NO_TOKEN(f"{path} holds no token of 1 to {_MAX_TOKEN} characters")
         return token
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _needs_a_person(error: Exception) -> bool:
+    """Whether asking again would bring the same answer until somebody does something about joining."""
+    if isinstance(error, CellwardError) and error.code == CERTIFICATE_EXPIRED.code:
+        return _needs_a_person(error.__cause__) if isinstance(error.__cause__, CellwardError) else True
+    return isinstance(error, CellwardError) and not isinstance(error, Unavailable | Exhausted)

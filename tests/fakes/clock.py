@@ -55,6 +55,19 @@ class ManualClock:
         await future
 
 
+class ImpatientClock(ManualClock):
+    """A clock on which every wait is over at once; ``waits`` says how long each would have been."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Be done."""
+        self.waits.append(seconds)
+        await asyncio.sleep(0)
+
+
 class ShiftedClock:
     """The machine's clock moved forward by the test: for real parts that must run while hours pass for one side.
 

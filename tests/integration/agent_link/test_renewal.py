@@ -6,6 +6,8 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from agent.audit.interfaces import Entry
 from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
 from cellward.identity import keys
@@ -13,6 +15,7 @@ from cellward.identity.names import SpiffeId
 from cellward.identity.x509 import issue_leaf, make_ca, to_pem
 from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import DesiredItem
+from hub.authority.model import Attempt, Joined
 from hub.sync.limits import SyncLimits
 from tests.fakes.authority import REALM
 from tests.fakes.clock import ShiftedClock
@@ -102,3 +105,37 @@ async def test_v3_a_hub_cannot_rename_a_cluster_by_letting_it_join_again(tmp_pat
         found = IdentityStore(tmp_path / "state").load()
         assert found is not None
         assert found.name == "eu-1"
+
+
+async def test_v6_a_fleet_that_expired_in_an_outage_does_not_keep_newcomers_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spent token is shown once, not every few seconds: refusals count against everybody behind one address."""
+    hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2))
+    async with hub.running():
+        join, joins = hub.hub.identity.join, list[str]()
+
+        async def counted(attempt: Attempt) -> Joined:
+            joins.append(attempt.token)
+            return await join(attempt)
+
+        monkeypatch.setattr(hub.hub.identity, "join", counted)
+        _store_expired(hub, tmp_path / "state", hub.link.address)
+        clock, spent = ShiftedClock(), "cwj_" + "0" * 64
+        agent = LinkedAgent(tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, spent, timer=clock)
+        async with agent.boot():
+            await until(agent.has_code("certificate", "link/certificate-expired"), "the expiry is visible")
+            for _ in range(100):
+                clock.advance(15)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.5)
+            assert joins == [spent]
+            condition = agent.condition("certificate")
+            assert condition is not None
+            assert "unknown, expired or spent" in condition.message
+            assert agent.parts.channels.channel is None, "nobody dials with an expired certificate"
+            (tmp_path / "token").write_text(await hub.invite("eu-1"))
+            clock.advance(2)
+            await until(agent.is_ok("hub-link"), "the link is up")
+        assert len(joins) == 2

@@ -8,20 +8,7 @@ import pytest
 
 from agent.link import client
 from cellward.errors import CellwardError
-from tests.fakes.clock import ManualClock
-
-
-class Impatient(ManualClock):
-    """A clock on which every wait is over at once; it writes down how long it would have been."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        """Be done."""
-        self.waits.append(seconds)
-        await asyncio.sleep(0)
+from tests.fakes.clock import ImpatientClock
 
 
 class EnoughError(BaseException):
@@ -42,7 +29,7 @@ async def test_v16_a_part_that_ends_is_begun_again(failure: BaseException) -> No
         reached.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(client._endless(part, Impatient()))
+    task = asyncio.create_task(client._endless(part, ImpatientClock()))
     async with asyncio.timeout(5):
         await reached.wait()
     task.cancel()
@@ -52,7 +39,7 @@ async def test_v16_a_part_that_ends_is_begun_again(failure: BaseException) -> No
 
 async def test_a_part_that_ran_well_for_long_begins_again_soon() -> None:
     """Failures of last week do not make the next one wait for half a minute."""
-    clock = Impatient()
+    clock = ImpatientClock()
     runs = 0
 
     async def part() -> None:

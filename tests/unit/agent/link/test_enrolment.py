@@ -1,0 +1,83 @@
+"""How long the agent waits after a join that failed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from agent.link.channels import ChannelHolder
+from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
+from agent.link.errors import CERTIFICATE_EXPIRED, HUB_UNAVAILABLE
+from agent.link.identity import IdentityStore
+from cellward.errors import CellwardError
+from cellward.runtime.backoff import FullJitter
+from cellward.runtime.health import HealthRegistry
+from cellward.wire.errors import REMOTE_DENIED, REMOTE_UNAVAILABLE
+from tests.fakes.clock import ImpatientClock
+
+REALM = "sha256:" + "a" * 64
+
+
+class Highest(random.Random):
+    """Draws the longest delay."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """The upper end."""
+        del a
+        return b
+
+
+def keeper_of(directory: Path, clock: ImpatientClock) -> IdentityKeeper:
+    """A keeper whose token file is in the directory."""
+    settings = EnrolmentSettings(REALM, "u-1", b"", "127.0.0.1:9", b"", directory / "token")
+    return IdentityKeeper(
+        settings,
+        IdentityStore(directory),
+        ChannelHolder(),
+        clock,
+        HealthRegistry(clock),
+        backoff=FullJitter(0.5, 30.0, Highest()),
+        patience=FullJitter(120.0, 600.0, Highest()),
+    )
+
+
+def expired(cause: CellwardError) -> CellwardError:
+    """What an expired agent is told when recovery and joining both failed."""
+    error = CERTIFICATE_EXPIRED("recovery: no; join: no")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["join", "expired"])
+@pytest.mark.parametrize(
+    ("cause", "waits"),
+    [
+        (HUB_UNAVAILABLE("away"), [0.5, 1.0, 2.0]),
+        (REMOTE_UNAVAILABLE("too many attempts"), [0.5, 1.0, 2.0]),
+        (REMOTE_DENIED("the cluster is locked"), [120.0, 240.0, 480.0]),
+    ],
+    ids=["away", "busy", "refused"],
+)
+async def test_v6_what_may_pass_is_asked_again_soon_and_a_refusal_after_minutes(
+    tmp_path: Path, cause: CellwardError, waits: list[float], wrapped: bool
+) -> None:
+    """Refusals count against all agents behind one address, so a fleet that asks on and on keeps newcomers out."""
+    clock = ImpatientClock()
+    keeper = keeper_of(tmp_path, clock)
+    waited = []
+    for _ in waits:
+        clock.waits.clear()
+        await keeper._pause(expired(cause) if wrapped else cause)
+        waited.append(sum(clock.waits))
+    assert waited == waits
+
+
+async def test_v6_a_new_token_ends_the_wait(tmp_path: Path) -> None:
+    """Whoever invited the cluster again does not wait for minutes, nor restarts anything."""
+    clock = ImpatientClock()
+    keeper = keeper_of(tmp_path, clock)
+    (tmp_path / "token").write_text("cwj_new")
+    await keeper._pause(REMOTE_DENIED("no"))
+    assert sum(clock.waits) == 0
