@@ -98,7 +98,7 @@ class IdentityService:
     async def _join(self, attempt: Attempt) -> Joined:
         check_bounds(attempt)
         if attempt.realm != self._authority.realm():
-            raise WRONG_REALM(f"the agent belongs to {attempt.realm}, this hub serves {self._authority.realm()}")
+            raise WRONG_REALM(f"the agent belongs to {attempt.realm}, this hub to another")
         spki = keymod.spki_of(public_key_of_csr(attempt.csr_der))
         keymod.load_signing_spki(attempt.statement_spki_der)
         grant = await self._tokens.spend(attempt.token, keymod.spki_digest(spki))
@@ -223,6 +223,6 @@ def _check_binding(bound: BoundCluster, attempt: Attempt, *, replace: bool) -> N
     if not bound.uid or replace:
         return
     if bound.uid != attempt.cluster_uid:
-        raise BOUND_TO_ANOTHER(f"cluster {bound.name} is bound to uid {bound.uid}", cluster=bound.name)
+        raise BOUND_TO_ANOTHER(f"cluster {bound.name} is bound to another installation", cluster=bound.name)
     if bound.statement_spki != attempt.statement_spki_der:
         raise BOUND_TO_ANOTHER(f"cluster {bound.name} is bound to another statement key", cluster=bound.name)

@@ -126,11 +126,6 @@ class FleetMetrics(Collector):
                 self._shapes[key] = shape
         return shape
 
-    def forget(self, cluster: str) -> None:
-        """Drop what a cluster pushed; for one that was removed."""
-        self._snapshots.pop(cluster, None)
-        self._refused.pop(cluster, None)
-
     def series_count(self) -> int:
         """How many series of agents are served now."""
         return sum(len(snapshot.values) - snapshot.absurd for _, snapshot in self._fresh())
@@ -157,6 +152,9 @@ class FleetMetrics(Collector):
             snapshot = self._snapshots[cluster]
             if snapshot.taken >= oldest:
                 yield cluster, snapshot
+            else:
+                # An agent that comes back brings all of it again.
+                del self._snapshots[cluster]
 
     def _own(self) -> Metric:
         name = RESERVED_PREFIX + "refused_samples"

@@ -23,6 +23,7 @@ from hub.authority.errors import TOO_MANY_ATTEMPTS
 from hub.authority.limits import address_of
 from hub.sync.errors import SILENT, UNEXPECTED, UNKNOWN_METHOD
 from hub.sync.gate import Live, PeerGate
+from hub.sync.refusals import Refusals
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _log = structlog.get_logger()
@@ -75,11 +76,18 @@ class Strangers:
 class Guard(grpc.aio.ServerInterceptor):
     """Lets listed methods through: for peers the gate admits, or for strangers, who get single calls only."""
 
-    def __init__(self, methods: Iterable[str], who: PeerGate | Strangers, observe: Observe = unobserved) -> None:
+    def __init__(
+        self,
+        methods: Iterable[str],
+        who: PeerGate | Strangers,
+        observe: Observe = unobserved,
+        refusals: Refusals | None = None,
+    ) -> None:
         self._methods = frozenset(methods)
         self._gate = who if isinstance(who, PeerGate) else None
         self._strangers = who if isinstance(who, Strangers) else None
         self._observe = observe
+        self._refusals = refusals
 
     async def intercept_service(
         self,
@@ -155,6 +163,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def _run(self, method: str, work: Callable[[], Coroutine[Any, Any, None]], context: _Context) -> None:
         outcome = "aborted"
+        live: Live | None = None
         try:
             if self._gate is None:
                 await work()
@@ -167,6 +176,9 @@ class Guard(grpc.aio.ServerInterceptor):
             raise
         except CellwardError as error:
             outcome = error.code
+            if self._refusals is not None:
+                cluster = live.peer.name if live is not None else error.details.get("cluster", "")
+                await self._refusals.note(cluster, address_of(context.peer()), error)
             await _end(context, error)
         except Exception:  # noqa: BLE001 - the bottom of every call: logged whole, told to nobody
             # V16: whatever a message made a handler do, the process lives, and a stranger learns nothing of it.

@@ -33,6 +33,7 @@ from hub.sync.guard import Guard, Observe, Strangers, unobserved
 from hub.sync.interfaces import ChangesPort, Subscription, SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer
+from hub.sync.refusals import Refusals
 from hub.sync.services import ContentServicer, IdentityServicer, TelemetryServicer
 from hub.sync.session import HubFacts
 from hub.sync.tls import RotatingLeaf
@@ -184,8 +185,9 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
         calls_per_cluster=limits.calls_per_cluster,
     )
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
+    methods = [method for file in services for method in _methods(file)]
     server = grpc.aio.server(
-        interceptors=(Guard([method for file in services for method in _methods(file)], gate, observe),),
+        interceptors=(Guard(methods, gate, observe, Refusals(audit, clock)),),
         options=limits.link_options(),
     )
     link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, audit=audit)

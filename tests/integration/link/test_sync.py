@@ -200,6 +200,25 @@ async def test_v3_a_hello_that_does_not_fit_is_refused(here: FakeLinkHub, change
     assert here.link.link.connected() == frozenset()
 
 
+async def test_v15_refusals_at_the_link_are_on_record_within_bounds(here: FakeLinkHub) -> None:
+    """V15: a foreign uid and a lock are findings with cluster, code and address; coming again does not fill the log."""
+    agent = await joined(here)
+    stranger = types_pb2.ClusterFacts(uid="7f9619ff-8b86-4011-b42d-00c04fc964ff")
+    for _ in range(6):
+        async with opened(here, agent) as link:
+            await link.send(hello=agent.hello(facts=stranger))
+            assert (await link.ended())[1] == "link/hello-refused"
+    here.hub.clusters.lock("eu-1")
+    async with opened(here, agent) as link:
+        assert (await link.ended())[1] == "authority/locked"
+    findings = [each for each in here.hub.audit.entries if each.action == "link.refuse"]
+    assert [each.code for each in findings] == ["link/hello-refused"] * 3 + ["authority/locked"]
+    assert {(each.decision, each.object, each.actor) for each in findings} == {
+        ("finding", "Cluster//eu-1", "address:127.0.0.1")
+    }
+    assert findings[-1].details == {"cluster": "eu-1", "suppressed": "3"}
+
+
 async def test_v16_a_first_frame_that_is_no_hello_is_refused(here: FakeLinkHub) -> None:
     """V16: nothing before Hello."""
     agent = await joined(here)

@@ -125,6 +125,19 @@ async def test_a_second_installation_is_refused_without_a_replacing_token(hub: F
     assert (hub.clusters.rows["eu-1"].uid, joined.certificate.generation) == (OTHER_UID, 2)
 
 
+async def test_a_refused_join_tells_nothing_of_the_hub_or_of_another_installation(hub: FakeHub) -> None:
+    """Neither the hub's realm, before anything was proven, nor the uid of who holds the name."""
+    await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))
+    token = await hub.join_tokens.mint("eu-1")
+    for given, secret in (
+        (attempt(token, realm="sha256:" + "cd" * 32), REALM),
+        (attempt(token, cluster_uid=OTHER_UID), UID),
+    ):
+        with pytest.raises(CellwardError) as refusal:
+            await hub.identity.join(given)
+        assert secret not in f"{refusal.value.message} {refusal.value.details}"
+
+
 async def test_a_token_cannot_be_turned_into_a_replacing_one(hub: FakeHub) -> None:
     """The kind of a token is part of what is hashed."""
     token = await hub.join_tokens.mint("eu-1")

@@ -109,7 +109,8 @@ async def test_a_cluster_that_disagrees_on_the_type_does_not_break_the_endpoint(
 
 async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
     """A thousand agents cost their values; what nobody pushes any more is forgotten, what is refused never kept."""
-    metrics = FleetMetrics(ManualClock())
+    clock = ManualClock()
+    metrics = FleetMetrics(clock)
     for number in range(20):
         await metrics.push(f"c{number}", _batch(value=number, decision="allow"))
     assert len(metrics._shapes) == 1
@@ -117,9 +118,9 @@ async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
     assert 'decisions_total{cluster="c7",decision="allow"} 7.0' in await _scrape(metrics)
     await metrics.push("c0", _labelled({"cluster": "us-1"}))
     assert len(metrics._shapes) == 1
-    for number in range(20):
-        metrics.forget(f"c{number}")
-    assert len(metrics._shapes) == 0
+    clock.advance(301)
+    assert metrics.series_count() == 0
+    assert (len(metrics._shapes), metrics._snapshots) == (0, {})
 
 
 async def test_values_stay_with_their_series_when_others_are_refused_or_not_a_number() -> None:
