@@ -29,6 +29,7 @@ from agent.spool.stores import (
     SqliteItems,
     SqliteMeta,
     SqliteOutbox,
+    SqlitePolicyFloors,
     SqliteTimeFloor,
     floors_digest,
 )
@@ -54,6 +55,7 @@ class SqliteStateDb:
         self._lock: int | None = lock
         self._identity = identity
         self.floors = SqliteFloors(writer)
+        self.policy_floors = SqlitePolicyFloors(writer)
         self.time_floor = SqliteTimeFloor(writer)
         self.items = SqliteItems(writer, "received")
         self.accepted = SqliteItems(writer, "accepted")
@@ -76,6 +78,19 @@ class SqliteStateDb:
     async def position(self) -> AnchorState:
         """Return what the anchor should hold now."""
         return await self._writer.run(_position)
+
+    async def begin_epoch(self, findings: Sequence[Finding]) -> None:
+        """Begin a new epoch for findings made after opening, unless this one has no record yet (V1).
+
+        Raises spool/full or spool/unwritable; then it is the same epoch, and nothing was kept.
+        """
+
+        def job(connection: sqlite3.Connection) -> AnchorState:
+            connection.execute("UPDATE agent SET epoch=epoch+1, seq=0, head=? WHERE seq>0", (NO_RECORD,))
+            _keep_findings(connection, findings)
+            return _position(connection)
+
+        self._identity = await self._writer.run(job)
 
     async def mark_anchored(self) -> None:
         """Remember that an anchor exists, so that its absence is a finding from now on."""
