@@ -35,3 +35,8 @@ def cell_labels(project: str, cell: str, environment: str) -> dict[str, str]:
 def component_labels(base: Mapping[str, str], component: str, version: str) -> dict[str, str]:
     """Return what objects and pods of a component carry."""
     return {**base, NAME: component, PART_OF: base[CELL], VERSION: version, COMPONENT: component}
+
+
+def without_version(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels for where a change of the version alone must change nothing."""
+    return {name: value for name, value in labels.items() if name != VERSION}

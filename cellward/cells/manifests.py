@@ -87,7 +87,9 @@ def prepare_manifest(
     for template in _templates(result):
         inner = template.setdefault("metadata", {}) or {}
         template["metadata"] = inner
-        inner["labels"] = {**(inner.get("labels") or {}), **own}
+        # The template of a Job cannot change, and a new version alone is to change nothing that cannot.
+        once = labels.without_version(own) if result.get("kind") == "Job" else own
+        inner["labels"] = {**(inner.get("labels") or {}), **once}
     return result
 
 

@@ -141,7 +141,9 @@ def _component(target: _Target, name: str, component: Component) -> list[dict[st
     if component.serves:
         objects.append(target.object("v1", "Service", name, name, spec=_service(name, component)))
     job = component.type in ("job", "cronjob")
-    template = workloads.pod_template(name, component, own, _addresses(target, name), job=job)
+    # The template of a Job cannot change: a new version alone must not call for a release that replaces things.
+    once = labels.without_version(own) if component.type == "job" else own
+    template = workloads.pod_template(name, component, once, _addresses(target, name), job=job)
     api_version, kind, workload = workloads.workload_spec(name, component, template)
     objects.append(target.object(api_version, kind, name, name, spec=workload))
     return objects

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cellward.cells import labels
 from cellward.cells.manifests import ALLOWED
 from cellward.cells.render import APPLY_ORDER, namespace_of, render
 from cellward.errors import CellwardError, InvalidInput
@@ -198,6 +199,26 @@ def test_types_of_components() -> None:
     assert found(out, "Deployment", "b")["spec"]["replicas"] == 1
     assert found(out, "Job", "c")["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
     assert found(out, "CronJob", "d")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+
+
+def test_template_of_a_job_does_not_change_with_the_version() -> None:
+    """It cannot be changed; everything else says which version it is of."""
+    raw = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "raw"}, "spec": {"template": {"spec": {}}}}
+    out = rendered(
+        cell(
+            components={
+                "a": component(),
+                "c": {"type": "job", "image": "registry.test/web:1"},
+                "m": {"type": "manifests", "manifests": [raw]},
+            }
+        )
+    )
+    for name in ("c", "raw"):
+        job = found(out, "Job", name)
+        assert job["metadata"]["labels"][labels.VERSION]
+        assert labels.VERSION not in job["spec"]["template"]["metadata"]["labels"]
+        assert job["spec"]["template"]["metadata"]["labels"][labels.COMPONENT]
+    assert found(out, "Deployment", "a")["spec"]["template"]["metadata"]["labels"][labels.VERSION]
 
 
 def test_probes_and_resources() -> None:
