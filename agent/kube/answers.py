@@ -29,6 +29,7 @@ from cellward.errors import CellwardError
 
 _MANAGER = re.compile(r'conflicts? with "([^"]+)"')
 _DENIED_BY = re.compile(r"(?:ValidatingAdmissionPolicy|admission webhook) ['\"]([^'\"]+)['\"]")
+_QUOTA = re.compile(r"exceeded quota: ([^,\s]+)")
 _IMMUTABLE = re.compile(
     r"immutable|may not change once set|updates to \S+ spec for fields other than"
     r"|may not be changed|cannot change roleRef"
@@ -37,7 +38,17 @@ _MAX_MESSAGE = 600
 
 
 def error_of(status: int, body: Mapping[str, Any], what: str) -> CellwardError:
-    """Return the error of a failed request; ``what`` is "apply Deployment/ns/name" and ends up in the message."""
+    """Return the error of a failed request; ``what`` is "apply Deployment/ns/name" and ends up in the message.
+
+    Its details name as rule whatever refused: a policy, a webhook, the rights, a quota (V15).
+    """
+    error = _error_of(status, body, what)
+    if "by" in error.details:
+        error.details["rule"] = error.details["by"]
+    return error
+
+
+def _error_of(status: int, body: Mapping[str, Any], what: str) -> CellwardError:
     text = " ".join(str(body.get("message", "")).split())[:_MAX_MESSAGE]
     message = f"{what}: {text or f'HTTP {status}'}"
     details = body.get("details") or {}
@@ -72,7 +83,7 @@ def _conflict(message: str, reason: str, causes: list[Mapping[str, Any]]) -> Cel
 
 def _forbidden(message: str, text: str) -> CellwardError:
     if "exceeded quota" in text:
-        return KUBE_QUOTA(message)
+        return KUBE_QUOTA(message, rule=_first(_QUOTA, text) or "quota")
     denied = _DENIED_BY.search(text)
     return KUBE_FORBIDDEN(message, by=denied.group(1) if denied else "rbac")
 
@@ -84,3 +95,8 @@ def _invalid(message: str, text: str, causes: list[Mapping[str, Any]]) -> Cellwa
     fields = ", ".join(str(cause.get("field", "")) for cause in causes)
     said = " ".join([text, *(str(cause.get("message", "")) for cause in causes)])
     return (KUBE_IMMUTABLE if _IMMUTABLE.search(said) else KUBE_INVALID)(message, fields=fields)
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found.group(1) if found else ""

@@ -22,6 +22,7 @@ from agent.kube.errors import KUBE_UNAVAILABLE, KUBE_UNEXPECTED
 from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
 from agent.kube.kinds import KindInfo, collection_path, kind_of, object_path
 from agent.kube.watch import WatchLoop
+from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock, Timer
 
 _APPLY: Final = "application/apply-patch+yaml"
@@ -82,7 +83,9 @@ class KubeClient:
         if dry_run:
             query["dryRun"] = "All"
         path = f"{object_path(ref)}?{urlencode(query)}"
-        return await self._call("PATCH", path, f"apply {ref}", body=dict(obj), content_type=_APPLY, as_user=as_user)
+        return await self._call(
+            "PATCH", path, f"apply {ref}", ref=ref, body=dict(obj), content_type=_APPLY, as_user=as_user
+        )
 
     async def create_dry_run(self, obj: Mapping[str, Any], *, manager: str, as_user: str | None = None) -> JSONObject:
         """POST with dryRun and strict validation."""
@@ -90,11 +93,11 @@ class KubeClient:
         object_path(ref)  # checks the namespace, which a POST to a collection would not
         query = {"fieldManager": manager, "fieldValidation": "Strict", "dryRun": "All"}
         path = f"{collection_path(kind_of(ref.api_version, ref.kind), ref.namespace)}?{urlencode(query)}"
-        return await self._call("POST", path, f"create {ref} (dry run)", body=dict(obj), as_user=as_user)
+        return await self._call("POST", path, f"create {ref} (dry run)", ref=ref, body=dict(obj), as_user=as_user)
 
     async def get(self, ref: ObjectRef, *, as_user: str | None = None) -> JSONObject:
         """GET one object."""
-        return await self._call("GET", object_path(ref), f"get {ref}", as_user=as_user)
+        return await self._call("GET", object_path(ref), f"get {ref}", ref=ref, as_user=as_user)
 
     async def list(
         self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = ""
@@ -130,7 +133,7 @@ class KubeClient:
             "propagationPolicy": propagation,
             "preconditions": {key: value for key, value in conditions.items() if value},
         }
-        await self._call("DELETE", object_path(ref), f"delete {ref}", body=body, as_user=as_user)
+        await self._call("DELETE", object_path(ref), f"delete {ref}", ref=ref, body=body, as_user=as_user)
 
     async def patch_json(
         self,
@@ -143,7 +146,9 @@ class KubeClient:
         """JSON patch."""
         path = f"{object_path(ref)}?{urlencode({'fieldManager': manager, 'fieldValidation': 'Strict'})}"
         body = [dict(operation) for operation in operations]
-        return await self._call("PATCH", path, f"patch {ref}", body=body, content_type=_JSON_PATCH, as_user=as_user)
+        return await self._call(
+            "PATCH", path, f"patch {ref}", ref=ref, body=body, content_type=_JSON_PATCH, as_user=as_user
+        )
 
     def watch(self, api_version: str, kind: str, *, label_selector: str = "") -> AsyncIterator[WatchEvent]:
         """Watch for ever."""
@@ -168,14 +173,20 @@ class KubeClient:
         path: str,
         what: str,
         *,
+        ref: ObjectRef | None = None,
         body: object = None,
         content_type: str = "application/json",
         as_user: str | None = None,
     ) -> JSONObject:
         limits = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
-        response = await self._send(
-            method, path, what, limits=limits, body=body, content_type=content_type, as_user=as_user
-        )
+        try:
+            response = await self._send(
+                method, path, what, limits=limits, body=body, content_type=content_type, as_user=as_user
+            )
+        except CellwardError as error:
+            if ref is not None:
+                error.details["object"] = str(ref)
+            raise
         try:
             value = json.loads(await response.read())
         except _NETWORK_ERRORS as error:

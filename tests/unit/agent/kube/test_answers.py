@@ -66,6 +66,15 @@ def test_refusal_names_the_policy() -> None:
     assert error_of(403, _status("cannot patch"), "apply x").details["by"] == "rbac"
 
 
+def test_v15_what_refused_is_named_as_the_rule() -> None:
+    """A policy, the rights, a quota by its name."""
+    text = "ValidatingAdmissionPolicy 'cellward-agent-fence' with binding 'cellward-agent-fence' denied request: no"
+    assert error_of(422, _status(text), "apply x").details["rule"] == "cellward-agent-fence"
+    assert error_of(403, _status("cannot patch"), "apply x").details["rule"] == "rbac"
+    text = "services zoo2 is forbidden: exceeded quota: few-services, requested: count/services=1"
+    assert error_of(403, _status(text), "apply x").details["rule"] == "few-services"
+
+
 def test_long_messages_are_cut() -> None:
     """An answer of a megabyte does not become a record of a megabyte."""
     assert len(error_of(500, _status("x" * 1_000_000), "apply x").message) < 1000
