@@ -128,15 +128,21 @@ class CellCluster:
         return replace(owned, uid=live["metadata"]["uid"], baseline=strip(live, flexible))
 
     async def preflight(
-        self, record: CellRecord, objects: Sequence[OwnedObject], *, replace_allowed: bool
+        self,
+        record: CellRecord,
+        objects: Sequence[OwnedObject],
+        breathe: Callable[[], Awaitable[None]],
+        *,
+        replace_allowed: bool,
     ) -> frozenset[ObjectRef]:
-        """Try all objects without effect; return those that must be made anew.
+        """Try all objects without effect, and breathe between them; return those that must be made anew.
 
         Raises cell/object-not-ours, apply/needs-replace, apply/data-not-replaced and kube/*; nothing was changed then.
         """
         anew: set[ObjectRef] = set()
         deadline = self._timer.monotonic() + RIGHTS_SECONDS
         for owned in objects:
+            await breathe()
             try:
                 await self._with_patience(partial(self._try, record, owned), deadline)
             except CellwardError as error:
@@ -180,14 +186,21 @@ class CellCluster:
             raise
         return mine
 
-    async def wait_gone(self, owned: Sequence[OwnedObject], seconds: float = GONE_SECONDS) -> None:
-        """Return when none of these very objects exists any more; raises apply/deletion-pending."""
-        deadline = self._timer.monotonic() + seconds
+    async def wait_gone(
+        self, owned: Sequence[OwnedObject], breathe: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Return when none of these very objects exists any more; raises apply/deletion-pending.
+
+        ``breathe`` is awaited again and again meanwhile.
+        """
+        deadline = self._timer.monotonic() + GONE_SECONDS
         for one in owned:
             while await self._still_there(one):
                 if self._timer.monotonic() > deadline:
                     raise NOT_GONE(f"{one.ref} was deleted and is not gone yet", object=str(one.ref))
                 await self._timer.sleep(_PAUSE)
+                if breathe is not None:
+                    await breathe()
 
     async def _still_there(self, owned: OwnedObject) -> bool:
         live = await self.look(owned.ref)

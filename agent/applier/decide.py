@@ -1,19 +1,21 @@
-"""Asks the policy of this cluster about one release, and turns its answer into refusals."""
+"""Asks the policy of this cluster about one release, or the end of a cell, and turns its answer into refusals."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from agent.applier.errors import POLICY_STALE
-from agent.applier.intake import VerifiedCell
+from agent.applier.intake import VerifiedCell, VerifiedEnd
 from agent.applier.interfaces import PolicyView
-from agent.audit.interfaces import RefusalText
+from agent.audit.interfaces import Entry, RefusalText
 from cellward.cells.render import RenderedCell
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.fields import format_time
-from cellward.documents.keyring import KeyringEntry
+from cellward.documents.keyring import KeyringEntry, Verified
+from cellward.documents.model import Approval
 from cellward.policy.errors import ENGINE_UNAVAILABLE
 from cellward.policy.model import Decision, DecisionInput, VerifiedSet, Violation
 from cellward.runtime.clock import Clock
@@ -50,53 +52,83 @@ class Gate:
         self, cell: VerifiedCell, rendered: RenderedCell, environment: str, isolation: str, hub: Mapping[str, object]
     ) -> Decision:
         """Ask once, about all objects. Raises policy/no-verified-set, policy/engine-unavailable."""
-        request = self._request(cell, rendered, environment, isolation, hub)
+        release, deployment = cell.release.document, cell.deployment.document
+        return await self._ask(
+            DecisionInput(
+                time=self._clock.now(),
+                realm=self._realm,
+                facts=self._facts(),
+                environment=environment,
+                project=release.project,
+                cell=release.cell,
+                release={"digest": cell.release.digest, "version": release.version, "owner": release.owner},
+                deployment={
+                    "digest": cell.deployment.digest,
+                    "sequence": deployment.sequence,
+                    "environments": list(deployment.environments),
+                    "approvals": _approvals(cell.approvals),
+                },
+                signers=(
+                    *_signers("deployment", cell.deployment.signers),
+                    *_signers("release", cell.release.signers),
+                ),
+                isolation=isolation,
+                objects=(rendered.namespace_object, *rendered.isolation, *rendered.objects),
+                hub=hub,
+            )
+        )
+
+    async def decide_end(
+        self, end: VerifiedEnd, environment: str, isolation: str, hub: Mapping[str, object]
+    ) -> Decision:
+        """Ask once whether a cell may end: operation ``remove``, without objects. Raises as ``decide`` does."""
+        tombstone = end.tombstone.document
+        return await self._ask(
+            DecisionInput(
+                time=self._clock.now(),
+                realm=self._realm,
+                facts=self._facts(),
+                environment=environment,
+                project=tombstone.project,
+                cell=tombstone.cell,
+                release={},
+                deployment={
+                    "digest": end.tombstone.digest,
+                    "sequence": tombstone.sequence,
+                    "environments": list(tombstone.environments),
+                    "deleteData": tombstone.delete_data,
+                    "approvals": _approvals(end.approvals),
+                },
+                signers=_signers("tombstone", end.tombstone.signers),
+                isolation=isolation,
+                objects=(),
+                hub=hub,
+                operation="remove",
+            )
+        )
+
+    async def _ask(self, request: DecisionInput) -> Decision:
         try:
             async with asyncio.timeout(_LIMIT_SECONDS):
                 return await self._policy.evaluator.decide(request)
         except TimeoutError as error:
             raise ENGINE_UNAVAILABLE(f"no decision within {_LIMIT_SECONDS:.0f} s") from error
 
-    def _request(
-        self, cell: VerifiedCell, rendered: RenderedCell, environment: str, isolation: str, hub: Mapping[str, object]
-    ) -> DecisionInput:
-        release, deployment = cell.release.document, cell.deployment.document
-        return DecisionInput(
-            time=self._clock.now(),
-            realm=self._realm,
-            facts=self._facts(),
-            environment=environment,
-            project=release.project,
-            cell=release.cell,
-            release={"digest": cell.release.digest, "version": release.version, "owner": release.owner},
-            deployment={
-                "digest": cell.deployment.digest,
-                "sequence": deployment.sequence,
-                "environments": list(deployment.environments),
-                "approvals": [
-                    {
-                        "digest": approval.digest,
-                        "owners": [entry.owner for entry in approval.signers],
-                        "notAfter": format_time(approval.document.not_after),
-                    }
-                    for approval in cell.approvals
-                ],
-            },
-            signers=tuple(
-                {**_signer(entry), "signed": signed}
-                for signed, entries in (("deployment", cell.deployment.signers), ("release", cell.release.signers))
-                for entry in entries
-            ),
-            isolation=isolation,
-            objects=(rendered.namespace_object, *rendered.isolation, *rendered.objects),
-            hub=hub,
-        )
-
 
 def refusals_of(decision: Decision) -> tuple[RefusalText, ...]:
     """Return one refusal per violation (V15)."""
     return tuple(_refusal(violation) for violation in decision.violations) or (
         RefusalText(DENIED, "the policy refuses the release without naming a rule", rule="policy/undefined"),
+    )
+
+
+def decided(entry: Entry, decision: Decision) -> Entry:
+    """Return the record of a decision: its outcome, and the first rule that refused."""
+    if decision.allowed:
+        return replace(entry, decision="allow")
+    first = decision.violations[0] if decision.violations else None
+    return replace(
+        entry, decision="deny", code=DENIED, rule=first.rule if first else "", reason=first.reason if first else ""
     )
 
 
@@ -129,5 +161,18 @@ def _refusal(violation: Violation) -> RefusalText:
     )
 
 
-def _signer(entry: KeyringEntry) -> dict[str, object]:
-    return {"keyid": entry.keyid, "owner": entry.owner, "kinds": list(entry.kinds)}
+def _signers(signed: str, entries: Sequence[KeyringEntry]) -> tuple[dict[str, object], ...]:
+    return tuple(
+        {"keyid": entry.keyid, "owner": entry.owner, "kinds": list(entry.kinds), "signed": signed} for entry in entries
+    )
+
+
+def _approvals(approvals: Sequence[Verified[Approval]]) -> list[dict[str, object]]:
+    return [
+        {
+            "digest": approval.digest,
+            "owners": [entry.owner for entry in approval.signers],
+            "notAfter": format_time(approval.document.not_after),
+        }
+        for approval in approvals
+    ]

@@ -23,10 +23,11 @@ from agent.applier.intake import Intake
 from agent.applier.interfaces import DocumentSource, OnReceipt, OnStatus, PolicyView
 from agent.applier.model import CellRecord, Phase, record_from_json
 from agent.applier.ownership import drift_of, flexible_paths
+from agent.applier.pace import Slots
 from agent.applier.parts import Parts
 from agent.applier.repair import Repairer, is_foreign_policy
 from agent.applier.watcher import ClusterWatch, Watched
-from agent.applier.worker import CellWorker, Slots
+from agent.applier.worker import CellWorker
 from agent.audit.interfaces import RecorderPort
 from agent.isolation.interfaces import IsolationDriver, Prober
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchEvent, WatchType, ref_of
@@ -131,7 +132,7 @@ class CellEngine:
                 self._take(item)
             except CellwardError as error:
                 # What a hub once sent must not keep the agent from starting (V16).
-                _log.error("desired-item-unusable", cell="/".join(item.key), code=error.code, reason=error.message)
+                _log.error("desired-item-unusable", item="/".join(item.key), code=error.code, reason=error.message)
         self._judge()
         try:
             async with asyncio.TaskGroup() as group:

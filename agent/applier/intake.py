@@ -47,7 +47,15 @@ D = TypeVar("D", bound=Document)
 class VerifiedCell:
     """A Deployment that may run here, with its release; approvals are those that hold.
 
-    ``envelopes`` are the verified bytes by digest, to be kept once the Deployment is accepted.
+    Attributes:
+        deployment: the placement.
+        release: what is to run: the Deployment's own release, or its fallback's turn.
+        approvals: those that hold.
+        policy: what all of it was verified with.
+        envelopes: the verified bytes by digest, to be kept once the Deployment is accepted: also those of the
+            fallback and of the approvals, because the way back is needed when nothing else can be had.
+        fallback: the release to go back to, None when there is none to be had.
+        replace: whether a signed release allows to make anew what cannot be changed.
     """
 
     deployment: Verified[Deployment]
@@ -55,14 +63,28 @@ class VerifiedCell:
     approvals: tuple[Verified[Approval], ...]
     policy: VerifiedSet
     envelopes: Mapping[str, bytes]
+    fallback: Verified[Release] | None = None
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEnd:
-    """A Tombstone that holds here, and its verified bytes."""
+    """A Tombstone that holds here, the approvals that hold, and their verified bytes by digest."""
 
     tombstone: Verified[Tombstone]
-    envelope: bytes
+    approvals: tuple[Verified[Approval], ...]
+    policy: VerifiedSet
+    envelopes: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What one verification goes by; ``accepted`` are the digests of what was accepted before."""
+
+    policy: VerifiedSet
+    verifier: Verifier
+    now: datetime
+    accepted: frozenset[str]
 
 
 class Intake:
@@ -89,37 +111,36 @@ class Intake:
         self._facts = facts
         self._realm = realm
 
-    async def verify(self, item: DesiredItem) -> VerifiedCell | VerifiedEnd:
-        """Return the verified documents of an item.
+    async def verify(self, item: DesiredItem, running: str = "") -> VerifiedCell | VerifiedEnd:
+        """Return the verified documents of an item; ``running`` is the release that was accepted before and runs.
 
         Raises policy/no-verified-set, document/*, cell/*; cell/document-missing and unavailable sources are worth
         another try.
         """
-        current = self._policy.current
-        if current is None:
-            raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
         now = await self._state.time_floor.advance(self._clock.now())
-        floor = await self._state.floors.get(*item.key)
-        accepted = floor is not None and floor.digest == item.deployment_digest
+        basis = await self._basis(item, now, running)
+        accepted = item.deployment_digest in basis.accepted
         data = await self._fetch(item.deployment_digest, kept=accepted)
-        verifier = self._verifier(current)
         if _type_of(data) == payload_type_of(Tombstone.kind):
-            end = verifier.verify(data, Tombstone, now=now, accepted=accepted)
+            end = basis.verifier.verify(data, Tombstone, now=now, accepted=accepted)
             await self._check(item, end)
-            return VerifiedEnd(end, data)
-        deployment = verifier.verify(data, Deployment, now=now, accepted=accepted)
+            approvals, envelopes = await self._approvals(item, end, basis)
+            return VerifiedEnd(end, approvals, basis.policy, {end.digest: data, **envelopes})
+        deployment = basis.verifier.verify(data, Deployment, now=now, accepted=accepted)
         await self._check(item, deployment)
         if not deployment.document.cluster_selector.matches(self._facts()):
             raise SELECTOR_DOES_NOT_MATCH(
                 f"the clusterSelector of {item.deployment_digest} does not match the facts of {self._facts().name}",
                 object=item.deployment_digest,
             )
-        release, release_data = await self._release(
-            deployment.document, deployment.document.release_digest, now, accepted=accepted
+        digest = deployment.document.release_digest
+        release, kept = await self._release(deployment.document, digest, basis, accepted=accepted)
+        fallback, spare = await self._spare(deployment, basis)
+        approvals, others = await self._approvals(item, deployment, basis)
+        envelopes = {deployment.digest: data, release.digest: kept, **spare, **others}
+        return VerifiedCell(
+            deployment, release, approvals, basis.policy, envelopes, fallback, replace=release.document.replace
         )
-        approvals = await self._approvals(item, deployment, verifier, now)
-        envelopes = {deployment.digest: data, release.digest: release_data}
-        return VerifiedCell(deployment, release, approvals, current, envelopes)
 
     def check_current(self, policy: VerifiedSet) -> None:
         """Raise apply/policy-changed unless what was verified and decided on is still the policy of this cluster."""
@@ -127,20 +148,80 @@ class Intake:
         if current is None or _content(current) != _content(policy):
             raise POLICY_CHANGED("policy changed while the release was being decided")
 
-    async def fallback(self, deployment_digest: str) -> VerifiedCell | None:
-        """Return the accepted Deployment with its fallback release in place of its own; None when it names none."""
+    async def fallback(self, item: DesiredItem) -> VerifiedCell | None:
+        """Return the accepted Deployment with its fallback release in place of its own; None when it names none.
+
+        All of it was verified and kept when the Deployment was accepted; a full disk does not stand in the way.
+        """
+        basis = await self._basis(item, await self._now())
+        data = await self._fetch(item.deployment_digest, kept=True)
+        deployment = basis.verifier.verify(data, Deployment, now=basis.now, accepted=True)
+        if deployment.digest != item.deployment_digest:
+            raise DIGEST_MISMATCH(
+                f"asked for {item.deployment_digest}, got {deployment.digest}", object=item.deployment_digest
+            )
+        digest = deployment.document.fallback
+        if digest is None:
+            return None
+        known = digest in basis.accepted
+        release, kept = await self._release(deployment.document, digest, basis, accepted=known)
+        approvals, envelopes = await self._approvals(item, deployment, basis)
+        return VerifiedCell(
+            deployment, release, approvals, basis.policy, {release.digest: kept, **envelopes},
+            replace=release.document.replace or await self._allowed_replace(deployment.document, basis),
+        )  # fmt: skip
+
+    async def _basis(self, item: DesiredItem, now: datetime, running: str = "") -> _Basis:
+        """Take the policy of now, and what of the item was accepted before."""
         current = self._policy.current
         if current is None:
             raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
-        now = await self._state.time_floor.advance(self._clock.now())
-        data = await self._fetch(deployment_digest, kept=True)
-        deployment = self._verifier(current).verify(data, Deployment, now=now, accepted=True)
-        if deployment.digest != deployment_digest:
-            raise DIGEST_MISMATCH(f"asked for {deployment_digest}, got {deployment.digest}", object=deployment_digest)
-        if deployment.document.fallback is None:
-            return None
-        release, kept = await self._release(deployment.document, deployment.document.fallback, now, accepted=False)
-        return VerifiedCell(deployment, release, (), current, {release.digest: kept})
+        accepted = {running} - {""}
+        floor = await self._state.floors.get(*item.key)
+        if floor is not None and floor.digest == item.deployment_digest:
+            accepted.add(floor.digest)
+            held = await self._state.accepted.get(*item.key)
+            if held is not None and held.deployment_digest == floor.digest:
+                accepted.update(held.evidence)
+        return _Basis(current, self._verifier(current), now, frozenset(accepted))
+
+    async def _now(self) -> datetime:
+        """Return the time that may be relied on, also when it cannot be written down."""
+        try:
+            return await self._state.time_floor.advance(self._clock.now())
+        except CellwardError as error:
+            if not error.code.startswith("spool/"):
+                raise
+            return self._clock.now()
+
+    async def _spare(
+        self, deployment: Verified[Deployment], basis: _Basis
+    ) -> tuple[Verified[Release] | None, dict[str, bytes]]:
+        """Return the release to go back to.
+
+        A new Deployment whose fallback is not to be had or does not hold is not accepted: afterwards it would be too
+        late. One that was accepted is finished all the same.
+        """
+        digest = deployment.document.fallback
+        if digest is None:
+            return None, {}
+        try:
+            release, data = await self._release(deployment.document, digest, basis, accepted=digest in basis.accepted)
+        except CellwardError as error:
+            if deployment.digest not in basis.accepted:
+                raise
+            _log.warning("fallback-does-not-hold", digest=digest, code=error.code, reason=error.message)
+            return None, {}
+        return release, {release.digest: data}
+
+    async def _allowed_replace(self, deployment: Deployment, basis: _Basis) -> bool:
+        """Whether the release that failed may replace objects: what it replaced is replaced back."""
+        try:
+            failed, _ = await self._release(deployment, deployment.release_digest, basis, accepted=True)
+        except CellwardError as error:
+            _log.warning("failed-release-not-read", code=error.code, reason=error.message)
+            return False
+        return failed.document.replace
 
     def _verifier(self, current: VerifiedSet) -> Verifier:
         signed = current.binding_set
@@ -184,13 +265,10 @@ class Intake:
         check_floor(await self._state.floors.get(*item.key), document.sequence, found.digest)
 
     async def _release(
-        self, deployment: Deployment, digest: str, now: datetime, *, accepted: bool
+        self, deployment: Deployment, digest: str, basis: _Basis, *, accepted: bool
     ) -> tuple[Verified[Release], bytes]:
-        current = self._policy.current
-        if current is None:
-            raise NO_VERIFIED_SET("the verified policy is gone")
         data = await self._fetch(digest, kept=accepted)
-        release = self._verifier(current).verify(data, Release, now=now, accepted=accepted)
+        release = basis.verifier.verify(data, Release, now=basis.now, accepted=accepted)
         if release.digest != digest:
             raise DIGEST_MISMATCH(f"asked for {digest}, got {release.digest}", object=digest)
         document = release.document
@@ -203,27 +281,53 @@ class Intake:
         return release, data
 
     async def _approvals(
-        self, item: DesiredItem, deployment: Verified[Deployment], verifier: Verifier, now: datetime
-    ) -> tuple[Verified[Approval], ...]:
-        """Return the approvals among the evidence that hold; one that does not hold is as good as none."""
-        known = {deployment.document.release_digest, deployment.document.fallback, deployment.digest}
+        self, item: DesiredItem, subject: Verified[Deployment] | Verified[Tombstone], basis: _Basis
+    ) -> tuple[tuple[Verified[Approval], ...], dict[str, bytes]]:
+        """Return the approvals among the evidence that hold, and their bytes; one that does not hold counts for none.
+
+        What was accepted with the document still counts after it expired: half a release is finished, and undone, by
+        what it was begun with.
+        """
         found: list[Verified[Approval]] = []
-        for digest in item.evidence:
-            if digest in known:
-                continue
-            data = await self._fetch(digest, kept=False)
-            if _type_of(data) != payload_type_of(Approval.kind):
+        envelopes: dict[str, bytes] = {}
+        begun = subject.digest in basis.accepted
+        known = basis.accepted if begun else frozenset()
+        for digest in dict.fromkeys((*item.evidence, *sorted(known))):
+            if digest in _named_by(subject):
                 continue
             try:
-                approval = verifier.verify(data, Approval, now=now)
-            except CellwardError as error:
-                _log.info("approval-does-not-hold", digest=digest, code=error.code, reason=error.message)
+                data = await self._fetch(digest, kept=digest in known)
+            except CellwardError:
+                if not begun:
+                    raise
                 continue
-            document = approval.document
-            subject = (document.project, document.deployment_digest, document.environment)
-            if approval.digest == digest and subject == (item.project, deployment.digest, item.environment):
+            approval = self._approval(item, subject.digest, data, basis, accepted=digest in known)
+            if approval is not None and approval.digest == digest:
                 found.append(approval)
-        return tuple(found)
+                envelopes[digest] = data
+        return tuple(found), envelopes
+
+    def _approval(
+        self, item: DesiredItem, deployment_digest: str, data: bytes, basis: _Basis, *, accepted: bool
+    ) -> Verified[Approval] | None:
+        try:
+            if _type_of(data) != payload_type_of(Approval.kind):
+                return None
+            approval = basis.verifier.verify(data, Approval, now=basis.now, accepted=accepted)
+        except CellwardError as error:
+            _log.info("approval-does-not-hold", code=error.code, reason=error.message)
+            return None
+        document = approval.document
+        about = (document.project, document.deployment_digest, document.environment)
+        return approval if about == (item.project, deployment_digest, item.environment) else None
+
+
+def _named_by(subject: Verified[Deployment] | Verified[Tombstone]) -> frozenset[str | None]:
+    """Return the digests of documents that are no approvals of it: its own, and those it names."""
+    document = subject.document
+    if isinstance(document, Tombstone):
+        return frozenset({subject.digest})
+    return frozenset({subject.digest, document.release_digest, document.fallback})
 
 
 def _content(policy: VerifiedSet) -> tuple[object, ...]:

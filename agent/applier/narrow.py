@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.applier.apply import Breathe
 from agent.applier.cell import Cell
 from agent.applier.cluster import Propagation
+from agent.applier.decide import decided, details_of, refusals_of
 from agent.applier.intake import VerifiedEnd
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload, removal
 from agent.applier.parts import Parts
-from agent.audit.interfaces import Entry
+from agent.audit.interfaces import Entry, RefusalText
 from agent.isolation.driver import closed
 from cellward.documents.fields import format_time
 from cellward.documents.floors import Floor
+from cellward.telemetry.metrics import AGENT_DECISIONS
 from cellward.wire.codec import DesiredItem
 
 
@@ -60,10 +63,12 @@ class Narrowing:
         await self._rewrite(cell, quarantined=False)
         await self._parts.save(cell, cell.record)
 
-    async def end(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str) -> None:
-        """Carry out a Tombstone; may be called again after an interruption.
+    async def end(
+        self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str, breathe: Breathe
+    ) -> tuple[RefusalText, ...]:
+        """Carry out a Tombstone; may be called again after an interruption. Return why the policy refused it.
 
-        Raises apply/deletion-pending while something is not gone yet.
+        Raises apply/deletion-pending while something is not gone yet, and what ``breathe`` raises meanwhile.
         """
         tombstone = end.tombstone.document
         kind = "all" if tombstone.delete_data else "cell"
@@ -73,19 +78,39 @@ class Narrowing:
             revision=item.revision, details=details,
         )  # fmt: skip
         if cell.record.deployment_digest != end.tombstone.digest or cell.record.ending != kind:
-            # Nothing new on stale policy, least of all what cannot be undone: the signer may be revoked since (V8).
-            self._parts.gate.check_fresh(known=False)
-            await self._parts.recorder.record(entry)
-            await self._parts.state.blobs.put(end.tombstone.digest, end.envelope)
-            await self._parts.state.floors.set(*item.key, Floor(tombstone.sequence, end.tombstone.digest))
-            await self._parts.state.accepted.put(item)
+            refusals = await self._decide(cell, item, end, entry)
+            if refusals:
+                return refusals
+            await self._accept(item, end, entry)
             ending = replace(
                 cell.record, deployment_digest=end.tombstone.digest, release_digest="", version="", ending=kind,
                 settled=False, rollout_started="", fallback_active=False,
             )  # fmt: skip
             await self._parts.save(cell, ending)
-        await self._remove(cell, with_data=tombstone.delete_data)
+        await self._remove(cell, breathe, with_data=tombstone.delete_data)
         await self._parts.save_recorded(cell, replace(cell.record, settled=True), replace(entry, decision="done"))
+        return ()
+
+    async def _decide(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, entry: Entry) -> tuple[RefusalText, ...]:
+        """Ask the policy; nothing new on a stale one, least of all what cannot be undone: keys may be revoked (V8)."""
+        floor = await self._parts.state.floors.get(*item.key)
+        self._parts.gate.check_fresh(known=floor is not None and floor.digest == end.tombstone.digest)
+        hub = {"state": item.hub_state, "revision": item.revision}
+        decision = await self._parts.gate.decide_end(end, item.environment, cell.record.isolation, hub)
+        self._parts.metrics.increment(AGENT_DECISIONS, result="allow" if decision.allowed else "deny")
+        details = {**entry.details, **details_of(decision, end.policy, cell.record.isolation)}
+        await self._parts.recorder.record(decided(replace(entry, action="cell.decide", details=details), decision))
+        self._parts.intake.check_current(end.policy)
+        return () if decision.allowed else refusals_of(decision)
+
+    async def _accept(self, item: DesiredItem, end: VerifiedEnd, entry: Entry) -> None:
+        """The point of no return: durable before anything of the cell goes."""
+        await self._parts.recorder.record(entry)
+        for digest, envelope in end.envelopes.items():
+            await self._parts.state.blobs.put(digest, envelope)
+        floor = Floor(end.tombstone.document.sequence, end.tombstone.digest)
+        await self._parts.state.floors.set(*item.key, floor)
+        await self._parts.state.accepted.put(replace(item, evidence=tuple(end.envelopes)))
 
     async def _rewrite(self, cell: Cell, *, quarantined: bool) -> None:
         """Write the closed or the released form of every isolation object; saving it is the caller's."""
@@ -109,20 +134,21 @@ class Narrowing:
         for owned in changed:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
 
-    async def _remove(self, cell: Cell, *, with_data: bool) -> None:
+    async def _remove(self, cell: Cell, breathe: Breathe, *, with_data: bool) -> None:
         objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]
         workloads = removal(owned for owned in objects if is_workload(owned))
         rest = removal(owned for owned in objects if not is_workload(owned) and owned.ref.kind not in DATA)
         data = [owned for owned in objects if owned.ref.kind in DATA]
         # To the last pod: while one still ends, its isolation must stand.
-        await self._delete(cell, workloads, "Foreground")
-        await self._delete(cell, rest)
+        await self._delete(cell, workloads, breathe, "Foreground")
+        await self._delete(cell, rest, breathe)
         if not with_data:
             for owned in data:
                 cell.record = cell.record.with_object(replace(owned, retained=True))
             return
-        await self._delete(cell, tuple(data))
-        await self._delete(cell, tuple(owned for owned in cell.record.objects if owned.role is Role.NAMESPACE))
+        await self._delete(cell, tuple(data), breathe)
+        namespaces = tuple(owned for owned in cell.record.objects if owned.role is Role.NAMESPACE)
+        await self._delete(cell, namespaces, breathe)
         # Isolation and rights inside went with the namespace; the account lives elsewhere.
         for owned in cell.record.objects:
             if owned.role is Role.RIGHTS and owned.ref.namespace != cell.record.namespace:
@@ -130,10 +156,14 @@ class Narrowing:
         await self._parts.save(cell, replace(cell.record, objects=()))
 
     async def _delete(
-        self, cell: Cell, objects: tuple[OwnedObject, ...], propagation: Propagation = "Background"
+        self,
+        cell: Cell,
+        objects: tuple[OwnedObject, ...],
+        breathe: Breathe,
+        propagation: Propagation = "Background",
     ) -> None:
         going = [await self._parts.cluster.delete(cell.record, owned, propagation) for owned in objects]
-        await self._parts.cluster.wait_gone([owned for owned in going if owned is not None])
+        await self._parts.cluster.wait_gone([owned for owned in going if owned is not None], breathe)
         record: CellRecord = cell.record
         for owned in objects:
             record = record.without(owned.ref)

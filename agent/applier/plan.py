@@ -35,7 +35,9 @@ def plan_prune(record: CellRecord, released: Iterable[ObjectRef]) -> Prune:
     )
 
 
-def check_brake(record: CellRecord, prune: Prune, *, signed_limit: int, confirmed: int) -> None:
+def check_brake(
+    record: CellRecord, prune: Prune, *, signed_limit: int, confirmed: int, what: str = "the release"
+) -> None:
     """Raise apply/prune-needs-confirmation when too much would go at once.
 
     Args:
@@ -43,6 +45,7 @@ def check_brake(record: CellRecord, prune: Prune, *, signed_limit: int, confirme
         prune: what would go.
         signed_limit: the limit of the signed bindings; the smaller of the two limits holds.
         confirmed: ``confirm_prune`` of the signed Deployment.
+        what: would delete it.
     """
     total = sum(1 for owned in record.objects if owned.role in {Role.OBJECT, Role.ISOLATION})
     limit = min(max(PRUNE_FLOOR, total * PRUNE_PERCENT // 100), signed_limit)
@@ -50,7 +53,7 @@ def check_brake(record: CellRecord, prune: Prune, *, signed_limit: int, confirme
     if count > max(limit, confirmed):
         names = ", ".join(str(owned.ref) for owned in prune.delete[:5])
         raise PRUNE_BRAKE(
-            f"the release deletes {count} of {total} objects ({names}…), {limit} may go without confirmation",
+            f"{what} deletes {count} of {total} objects ({names}…), {limit} may go without confirmation",
             hint=f"Sign a Deployment with confirmPrune: {count} if that is meant.",
             object=record.namespace,
             count=count,

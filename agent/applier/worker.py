@@ -1,8 +1,8 @@
 """One worker per cell: everything that changes a cell happens in its turn, one thing at a time.
 
 A newer desired item replaces one that was not taken up yet, also while its documents are still being fetched. Drift is
-repaired first, then the item is carried out, then health is judged. Repairs wait for nothing but other repairs: neither
-a hub that answers slowly nor the release of another cell stands in their way. Narrowing waits for nothing.
+repaired first, then the item is carried out, then what was accepted before it, then health is judged. Neither repairs
+nor narrowing wait for a release, their own or another cell's: see ``pace``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
 
 import structlog
 
@@ -24,6 +22,7 @@ from agent.applier.interfaces import OnReceipt, OnStatus
 from agent.applier.judge import Judge
 from agent.applier.model import CellRecord, Phase
 from agent.applier.narrow import Narrowing
+from agent.applier.pace import Pace, Slots, SupersededError
 from agent.applier.parts import Parts
 from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, unexpected
 from agent.applier.rollout import Rollout
@@ -40,26 +39,6 @@ _log = structlog.get_logger()
 _MAY_HEAL = ("kube/", "cell/namespace-not-ours", "cell/object-not-ours")
 _HEAL_SECONDS = 60.0
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How many cells may do the same kind of thing at once: fetch and verify, release or end, repair."""
-
-    fetch: asyncio.Semaphore
-    work: asyncio.Semaphore
-    repair: asyncio.Semaphore
-
-    @classmethod
-    def of(cls, number: int) -> Slots:
-        """Return slots for so many cells of each kind."""
-        return cls(asyncio.Semaphore(number), asyncio.Semaphore(number), asyncio.Semaphore(number))
-
-
-class _SupersededError(Exception):
-    """A newer item came while the documents of this one were being fetched."""
-
 
 class CellWorker:
     """Mailbox and turn of one cell."""
@@ -68,30 +47,29 @@ class CellWorker:
         self.cell = cell
         self.drift = DriftControl(parts, cell)
         self._parts = parts
-        self._slots = slots
         self._on_receipt = on_receipt
         self._on_status = on_status
         self._rollout = Rollout(parts)
         self._narrowing = Narrowing(parts)
-        self._pending: DesiredItem | None = None
+        self._pace = Pace(parts.timer, slots, self.drift)
         #: When the item is tried again, and when what was accepted before it.
         self._retry_at: float | None = None
         self._finish_at: float | None = None
         self._judge = Judge(parts, cell)
         self._called_failed = ("", "")
+        self._untold: DesiredItem | None = None
         self._backoff = FullJitter(0.5, 30.0)
-        self._wake = asyncio.Event()
         self._reported: CellReport | None = None
 
     def offer(self, item: DesiredItem) -> None:
         """Take the newest item; one that was not taken up yet is replaced."""
-        self._pending = item
+        self._pace.pending = item
         self._backoff.reset()
         self.wake()
 
     def wake(self) -> None:
         """Ask for a turn."""
-        self._wake.set()
+        self._pace.wake()
 
     def reconsider(self) -> None:
         """Try again what was refused or is waiting, repairs too; what is held stays held."""
@@ -99,7 +77,7 @@ class CellWorker:
         if self.drift.due_at() is not None:
             self.wake()
         if self.cell.item is not None and self.cell.blocked in {Phase.REFUSED, Phase.VERIFYING}:
-            self._pending = self._pending or self.cell.item
+            self._pace.pending = self._pace.pending or self.cell.item
             self.wake()
 
     async def run(self) -> None:
@@ -107,8 +85,7 @@ class CellWorker:
         if self._unfinished:
             self._finish_at = self._parts.timer.monotonic()
         while True:
-            await self._wait()
-            self._wake.clear()
+            await self._pace.sleep((self.drift.due_at(), self._retry_at, self._finish_at, self._judge.due_at()))
             try:
                 await self._turn()
             except CellwardError as error:
@@ -132,68 +109,20 @@ class CellWorker:
     def _subject(self) -> str:
         return f"Cell/{self.cell.record.namespace}"
 
-    async def _wait(self) -> None:
-        """Return when there is something to do, or when its time has come."""
-        candidates = (self.drift.due_at(), self._retry_at, self._finish_at, self._judge.due_at())
-        times = [time for time in candidates if time is not None]
-        delay = max(0.0, min(times) - self._parts.timer.monotonic()) if times else None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                await self._wake.wait()
-
     async def _turn(self) -> None:
-        await self._repair()
+        await self._pace.repair()
         if self._retry_at is not None and self._retry_at <= self._parts.timer.monotonic():
             self._retry_at = None
-            self._pending = self._pending or self.cell.item
-        item, self._pending = self._pending, None
+            self._pace.pending = self._pace.pending or self.cell.item
+        item, self._pace.pending = self._pace.pending, None
         if item is not None:
             self.cell.item = item
             self._retry_at = None
             await self._carry_out(item)
         await self._finish()
-        with contextlib.suppress(_SupersededError):
+        with contextlib.suppress(SupersededError):
             await self._judge_health()
         await self._report()
-
-    async def _repair(self) -> None:
-        if self.drift.due_at() is not None:
-            async with self._slots.repair:
-                await self.drift.repair_due()
-
-    async def _beside_repair(self, fetching: Coroutine[Any, Any, T]) -> T:
-        """Await what depends on the hub, and repair drift meanwhile: a hub that stalls must not stop that.
-
-        Nothing of the cell may be changed by what is awaited. Raises _SupersededError when a newer item comes.
-        """
-        task = asyncio.ensure_future(self._fetch(fetching))
-        try:
-            while True:
-                self._wake.clear()
-                await self._repair()
-                if self._pending is not None:
-                    self.wake()
-                    raise _SupersededError
-                if task.done():
-                    return task.result()
-                await self._wait_beside(task)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            fetching.close()
-
-    async def _fetch(self, fetching: Coroutine[Any, Any, T]) -> T:
-        async with self._slots.fetch:
-            return await fetching
-
-    async def _wait_beside(self, task: asyncio.Future[Any]) -> None:
-        due = self.drift.due_at()
-        woken: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
-        try:
-            delay = None if due is None else max(0.0, due - self._parts.timer.monotonic())
-            await asyncio.wait({task, woken}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
 
     # -- items --------------------------------------------------------------------------------------------------------
 
@@ -204,7 +133,7 @@ class CellWorker:
             self._finish_at = None
         try:
             refusals = await self._converge(item, correlation_id)
-        except _SupersededError:
+        except SupersededError:
             return
         except CellwardError as error:
             refusals = (refusal_of(error, item.deployment_digest),)
@@ -262,21 +191,22 @@ class CellWorker:
             return ()
         await self._report_progress()
         if running and record.fallback_active:
-            back = await self._beside_repair(self._parts.intake.fallback(item.deployment_digest))
+            back = await self._pace.fetch(self._parts.intake.fallback(item))
             if back is not None:
                 return await self._release(item, back, correlation_id, fallback=True)
-        verified = await self._beside_repair(self._parts.intake.verify(item))
+        verified = await self._pace.fetch(self._parts.intake.verify(item, record.release_digest))
         if isinstance(verified, VerifiedEnd):
-            async with self._slots.work:
-                await self._narrowing.end(cell, item, verified, correlation_id)
-            return ()
+            async with self._pace.working():
+                return await self._narrowing.end(cell, item, verified, correlation_id, self._pace.breathe)
         return await self._release(item, verified, correlation_id)
 
     async def _release(
         self, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool = False
     ) -> tuple[RefusalText, ...]:
-        async with self._slots.work:
-            return await self._rollout.run(self.cell, item, verified, correlation_id, fallback=fallback)
+        async with self._pace.working():
+            return await self._rollout.run(
+                self.cell, item, verified, correlation_id, self._pace.breathe, fallback=fallback
+            )
 
     async def _hold(self, item: DesiredItem, correlation_id: str, *, running: bool) -> None:
         """Withhold; what runs goes on running, under quarantine without any connection."""
@@ -373,6 +303,7 @@ class CellWorker:
         try:
             if cell.remember_done():
                 await self._parts.save(cell, cell.record)
+            await self._tell()
             verdict = self._judge.verdict()
             if verdict is not None and verdict.ready:
                 await self._end_rollout("done", "")
@@ -381,6 +312,8 @@ class CellWorker:
         except CellwardError as error:
             # Not at once again: a full disk stays full for a while.
             self._judge.postpone()
+            if self._untold is not None:
+                self._retry_later()
             _log.warning("rollout-stays-open", cell=cell.record.namespace, code=error.code, reason=error.message)
 
     async def _end_rollout(self, decision: str, reason: str) -> None:
@@ -403,7 +336,7 @@ class CellWorker:
         cell, item = self.cell, await self._accepted()
         verified: VerifiedCell | None = None
         if not cell.record.fallback_active:
-            verified = await self._beside_repair(self._parts.intake.fallback(item.deployment_digest))
+            verified = await self._pace.fetch(self._parts.intake.fallback(item))
             # A release is called failed only where its fallback may be applied; until then it may still get well.
             self._parts.gate.check_fresh(known=True)
             self._parts.fence.check()
@@ -415,10 +348,17 @@ class CellWorker:
             # The rollout ends by that of the fallback, not before: an interruption would leave the failed release.
             about = (cell.record.release_digest, cell.record.rollout_started)
             if about != self._called_failed:
-                await self._parts.recorder.record(self._health_entry("failed", error.message))
+                await self._parts.recorder.record_or_count(self._health_entry("failed", error.message))
                 self._called_failed = about
             await self._apply_fallback(item, verified)
-        await self._answer(item, cell.trouble, secrets.token_hex(8))
+        self._untold = item
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Answer for what was accepted and went wrong; until that is on record it is owed."""
+        if self._untold is not None:
+            await self._answer(self._untold, self.cell.trouble, secrets.token_hex(8))
+            self._untold = None
 
     async def _apply_fallback(self, item: DesiredItem, verified: VerifiedCell) -> None:
         """Apply the fallback; what stands in the way of it is part of the trouble."""

@@ -60,12 +60,6 @@ ANCHOR_MISSING = define(
     "The anchor of the agent's state is gone.",
     hint="Keep the anchor Secret in the agent's namespace; without it lost state cannot be noticed.",
 )
-ANCHOR_DAMAGED = define(
-    "spool/anchor-damaged",
-    Refused,
-    "The anchor of the agent's state cannot be read and was made anew.",
-    hint="Find out who changed Secret cellward-agent-anchor; state lost before that moment would not be noticed.",
-)
 STATE_CORRUPT = define(
     "spool/state-corrupt",
     Refused,

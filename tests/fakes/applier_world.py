@@ -176,9 +176,9 @@ class World:
             )
         )  # fmt: skip
 
-    def approval(self, deployment: str, environment: str = "dev") -> str:
+    def approval(self, deployment: str, environment: str = "dev", seconds: int = 3600) -> str:
         """Sign an approval."""
-        later = self._now() + timedelta(hours=1)
+        later = self._now() + timedelta(seconds=seconds)
         return self.sign(Approval(
             realm=REALM, project="shop", deployment_digest=deployment, environment=environment,
             issued_at=self._now(), not_after=later,

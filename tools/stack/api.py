@@ -29,6 +29,7 @@ _KINDS: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("v1", "ServiceAccount"): ("serviceaccounts", True),
     ("v1", "ConfigMap"): ("configmaps", True),
     ("v1", "Secret"): ("secrets", True),
+    ("v1", "ResourceQuota"): ("resourcequotas", True),
     ("v1", "Service"): ("services", True),
     ("v1", "Pod"): ("pods", True),
     ("apps/v1", "Deployment"): ("deployments", True),

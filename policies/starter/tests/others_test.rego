@@ -176,6 +176,18 @@ test_isolation_proof[name] if {
 	fixtures.ids(data.starter.deny) == case.want with input as {"verified": verified, "object": fixtures.service}
 }
 
+# A cell whose isolation broke, or was never proved, may still be ended.
+test_removal_needs_no_proof if {
+	verified := object.union(fixtures.verified, {"isolation": "not-enforced", "cluster": {"production": true}})
+	asked := {"schema": "cellward.decision/v1", "verified": verified, "object": {}, "objects": []}
+	found := data.starter.deny with input as object.union(asked, {"operation": "remove"})
+	count(found) == 0
+	deploying := data.starter.deny with input as object.union(asked, {"operation": "deploy"})
+	fixtures.ids(deploying) == {proof}
+	other := data.starter.deny with input as object.union(asked, {"operation": "removed"})
+	fixtures.ids(other) == {proof}
+}
+
 # Nothing measured and no facts at all is refused.
 test_isolation_proof_without_facts if {
 	found := data.starter.isolation.deny with input as {"verified": {"project": "p", "cell": "c"}, "object": {}}

@@ -268,3 +268,49 @@ async def test_tampering_past_the_guard_needs_the_agents_name(world: World, admi
     policy = _manifest(cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1")
     assert admin.delete(policy).status == 403
     assert admin.delete(policy, user=AGENT_USER).ok
+
+
+async def test_v11_v15_quota_that_no_dry_run_sees_leads_back_to_the_fallback(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """Each new Service alone would fit, so every dry run is fine; the refusal names quota and object."""
+    good = world.release(cell_yaml(cell))
+    assert (await world.submit(world.item(cell, world.deployment(cell, good)))).accepted
+    await world.phase(cell, "ready")
+    quota = {**_manifest(cell, "ResourceQuota", "few-services"), "spec": {"hard": {"count/services": "2"}}}
+    assert admin.apply(quota, manager="somebody").ok
+    await world.until(lambda: admin.get(quota).body.get("status", {}).get("used", {}).get("count/services") == "1")
+    more = service_yaml() + service_yaml("zoo1") + service_yaml("zoo2")
+    bad = world.release(cell_yaml(cell, "1.1.0", more))
+    digest = world.deployment(cell, bad, fallback=good, rollout={"deadlineSeconds": 3})
+    receipt = await world.submit(world.item(cell, digest))
+    (refusal,) = receipt.refusals
+    assert (refusal.code, refusal.rule, refusal.object) == (
+        "kube/quota", "few-services", f"Service/shop--{cell}--dev/zoo2",
+    )  # fmt: skip
+    assert admin.get(_manifest(cell, "Service", "zoo1")).ok
+    await world.until(lambda: world.report(cell).release_digest == good and world.report(cell).phase == "degraded")
+    assert not admin.get(_manifest(cell, "Service", "zoo1")).ok
+    assert world.report(cell).refusals[0].code == "cell/not-healthy"
+
+
+async def test_v11_new_version_alone_replaces_no_job(world: World, admin: ApiClient, cell: str) -> None:
+    """The template of a Job cannot change; a release of something else must not need permission to replace things."""
+    parts = service_yaml() + "    once:\n      type: job\n      image: registry.example/once:1\n"
+    assert (await world.deploy(cell_yaml(cell, "1.0.0", parts), cell)).accepted
+    target = _manifest(cell, "Job", "once", "batch/v1")
+    uid = admin.get(target).body["metadata"]["uid"]
+    receipt = await world.deploy(cell_yaml(cell, "1.1.0", parts.replace("web:1", "web:2")), cell)
+    assert receipt.accepted, receipt.refusals
+    assert admin.get(target).body["metadata"]["uid"] == uid
+
+
+async def test_v11_v15_refusal_by_the_cluster_says_what_it_leaves(world: World, admin: ApiClient, cell: str) -> None:
+    """A new cell whose objects the API server refuses: which object, and that its namespace is there, empty."""
+    bad = "    raw:\n      type: manifests\n      manifests:\n        - apiVersion: v1\n          kind: Service\n"
+    bad += "          metadata: {name: raw}\n          spec: {ports: [{port: 99999}]}\n"
+    receipt = await world.deploy(cell_yaml(cell, "1.0.0", bad), cell)
+    (refusal,) = receipt.refusals
+    assert (refusal.code, refusal.object) == ("kube/invalid", f"Service/shop--{cell}--dev/raw")
+    assert f"shop--{cell}--dev is left as an empty, isolated namespace" in refusal.next
+    assert admin.get(_manifest(cell, "NetworkPolicy", "default-deny", "networking.k8s.io/v1")).ok

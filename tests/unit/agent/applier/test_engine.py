@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.applier.worker import CellWorker
+from agent.applier.pace import Pace
+from agent.applier.watcher import Watched
 from agent.audit.interfaces import Entry
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_UNAVAILABLE
-from agent.kube.interfaces import ObjectRef, ref_of
+from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType, ref_of
 from agent.link.interfaces import ReceiptFacts
 from agent.link.messages import report_to_wire
 from agent.spool.errors import FULL
@@ -270,10 +271,11 @@ async def test_a_cell_nobody_works_on_any_more_is_an_alarm(
     await _deployed(world, kube)
     assert _condition(world, "cells")
 
-    async def wait(_: CellWorker) -> None:
+    async def wait(_: Pace, times: object) -> None:
+        del times
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(CellWorker, "_wait", wait)
+    monkeypatch.setattr(Pace, "sleep", wait)
     world.engine.reconsider()
     world.engine.resync()
     await world.until(lambda: not _condition(world, "cells"))
@@ -449,3 +451,34 @@ async def test_what_a_cluster_cannot_express_is_reported_and_survives_a_restart(
     status = report_to_wire(world.report(CELL))
     body = cell_body(link_pb2.CellStatus.FromString(status.SerializeToString()))
     assert [found["code"] for found in body["conditions"]] == [told.code]
+
+
+async def test_v1_change_to_an_object_that_was_written_a_moment_ago_is_not_missed(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event comes before the answer to our own write: there is nothing to compare with yet, so it is looked at."""
+    apply, changed = kube.apply, asyncio.Event()
+
+    async def slow_answer(obj: Any, **options: Any) -> Any:
+        answer = await apply(obj, **options)
+        if ref_of(obj) == SERVICE and not options.get("dry_run") and not changed.is_set():
+            changed.set()
+            evil = [{"op": "replace", "path": "/spec/selector", "value": {"somebody": "else"}}]
+            await kube.patch_json(SERVICE, evil, manager="them")
+            await asyncio.sleep(0.05)
+        return answer
+
+    monkeypatch.setattr(kube, "apply", slow_answer)
+    await _deployed(world, kube)
+    assert changed.is_set()
+    await world.until(lambda: kube._objects[SERVICE]["spec"]["selector"] != {"somebody": "else"}, seconds=5)
+
+
+async def test_v16_late_event_of_an_object_that_was_pruned_is_no_fault(world: World, kube: FakeKube) -> None:
+    """Between its deletion and the new index the object is known, and is no longer the cell's."""
+    await _deployed(world, kube)
+    cell = world.engine._by_ref[WEB].cell
+    cell.record = cell.record.without(WEB)
+    live = await kube.get(WEB)
+    live["metadata"]["resourceVersion"] = "99999"
+    world.engine._object(Watched("apps/v1", "Deployment"), WatchEvent(WatchType.MODIFIED, live))
