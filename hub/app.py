@@ -30,7 +30,7 @@ from cellward.runtime.memory import collect_rarely
 from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 from hub.api.app import make_api_app
-from hub.api.auth import hash_token, new_token
+from hub.api.auth import BOOTSTRAP, hash_token, new_token
 from hub.api.certificate import ApiCertificate
 from hub.api.interfaces import HubFacts as ApiFacts
 from hub.api.interfaces import Services
@@ -318,7 +318,7 @@ async def _first_admin(hub: Hub) -> None:
         write_atomic(path, f"{new_token()}\n".encode())
         _log.info("admin-token-made", file=str(path))
     # The file is the whole truth: whoever replaces or removes it takes the old token out of force.
-    await hub.store.api_tokens.put_only(hash_token(path.read_text().strip()), "bootstrap-admin", "admin")
+    await hub.store.api_tokens.put_only(hash_token(path.read_text().strip()), BOOTSTRAP, "admin")
 
 
 def _passphrase(settings: HubSettings) -> bytes:

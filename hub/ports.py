@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
 from hub.store.changes import CLUSTERS, DOCUMENTS, POLICY, ChangeBus
-from hub.store.interfaces import ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
+from hub.store.interfaces import ApiTokenRow, ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
 from hub.store.shared import Remembered, Together
 from hub.sync.interfaces import ClusterBinding, Standing
 
@@ -129,11 +129,26 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class BearerTokens:
-    """``hub.api`` looks up who a bearer token stands for."""
+    """``hub.api`` looks up who a bearer token stands for, and keeps new ones."""
 
     tokens: ApiTokenStore
 
     async def lookup(self, token_hash: str) -> ApiToken | None:
         """The token of this hash, expired or not."""
-        row = await self.tokens.get(token_hash)
-        return None if row is None else ApiToken(row.token_hash, row.subject, row.role, row.expires_at)
+        return _token(await self.tokens.get(token_hash))
+
+    async def add(self, token: ApiToken) -> None:
+        """Keep the token of a new subject."""
+        await self.tokens.add(ApiTokenRow(**asdict(token)))
+
+    async def list(self) -> tuple[ApiToken, ...]:
+        """All tokens by subject."""
+        return tuple(ApiToken(**asdict(row)) for row in await self.tokens.list())
+
+    async def remove(self, subject: str) -> ApiToken | None:
+        """Forget a subject's token and return it."""
+        return _token(await self.tokens.remove(subject))
+
+
+def _token(row: ApiTokenRow | None) -> ApiToken | None:
+    return None if row is None else ApiToken(**asdict(row))

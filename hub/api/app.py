@@ -20,7 +20,7 @@ from hub.api.errors import BUSY, INTERNAL
 from hub.api.interfaces import Services
 from hub.api.openapi import build_document
 from hub.api.problems import error_of, problem_response
-from hub.api.resources import audit, cells, clusters, documents, policy, system
+from hub.api.resources import audit, cells, clusters, documents, policy, system, tokens
 from hub.api.routing import PREFIX, Answer, Call, Route, read_body, read_query
 
 REQUEST_ID = "X-Request-Id"
@@ -34,7 +34,15 @@ _log = structlog.get_logger()
 
 def all_routes() -> tuple[Route, ...]:
     """Every route of the API."""
-    tables = (system.routes, clusters.routes, documents.routes, policy.routes, cells.routes, audit.routes)
+    tables = (
+        system.routes,
+        tokens.routes,
+        clusters.routes,
+        documents.routes,
+        policy.routes,
+        cells.routes,
+        audit.routes,
+    )
     return tuple(chain.from_iterable(tables))
 
 

@@ -33,6 +33,8 @@ class Principal:
     role: Role
 
 
+#: The first admin, whose token is in a file of the hub's.
+BOOTSTRAP = "bootstrap-admin"
 #: Who is recorded where nobody had to prove anything.
 ANONYMOUS = Principal("anonymous", "viewer")
 

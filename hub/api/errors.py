@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Denied, Exhausted, Internal, InvalidInput, NotFound, Unauthenticated, define
+from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, NotFound, Unauthenticated, define
 
 NO_TOKEN = define(
     "api/no-token",
@@ -21,6 +21,18 @@ ROLE_TOO_LOW = define(
     Denied,
     "The role of this token does not allow that.",
     hint="Ask for a token with the role named; roles are viewer, deployer, admin.",
+)
+RESERVED_NAME = define(
+    "api/reserved-name",
+    Conflict,
+    "An API token of this name is made by the hub alone.",
+    hint="Choose another name; to replace the first admin's token, put another one into admin_token_file and restart.",
+)
+UNKNOWN_API_TOKEN = define(
+    "api/unknown-token-name",
+    NotFound,
+    "There is no API token of this name.",
+    hint="`cellward tokens list` shows them.",
 )
 BAD_REQUEST = define(
     "api/bad-request",

@@ -89,6 +89,8 @@ class ApiToken:
     subject: str
     role: str
     expires_at: datetime | None
+    created_at: datetime | None = None
+    created_by: str = ""
 
 
 class ApiTokens(Protocol):
@@ -96,6 +98,18 @@ class ApiTokens(Protocol):
 
     async def lookup(self, token_hash: str) -> ApiToken | None:
         """The token of this hash, expired or not."""
+        ...
+
+    async def add(self, token: ApiToken) -> None:
+        """Keep the token of a new subject; raises store/subject-has-token."""
+        ...
+
+    async def list(self) -> Sequence[ApiToken]:
+        """All tokens by subject, expired or not."""
+        ...
+
+    async def remove(self, subject: str) -> ApiToken | None:
+        """Forget a subject's token and return it; None when there is none."""
         ...
 
 

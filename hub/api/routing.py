@@ -151,6 +151,16 @@ class RouteTable:
 
         return declare
 
+    def delete(self, path: str, *, role: Role, response: type[BaseModel], action: str) -> Callable[[_H], _H]:
+        """Declare a handler that takes something away; it is audited under ``action``."""
+
+        def declare(handler: _H) -> _H:
+            row = Route("DELETE", path, handler, role, self._tag, None, response, None, 200, action, "application/json")
+            self._rows.append(row)
+            return handler
+
+        return declare
+
 
 async def read_body(request: web.Request, model: type[BaseModel], limit: int) -> BaseModel:
     """Read and check the body; raises api/too-large before it was read whole, api/bad-request naming each field."""

@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 Role = Literal["viewer", "deployer", "admin"]
 HubState = Literal["run", "hold", "quarantine"]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+TokenName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
 ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
@@ -41,6 +42,8 @@ Blob = Annotated[
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 
+#: Longest life of an API token, seconds.
+MAX_TOKEN_LIFE = 366 * 24 * 3600
 #: Most envelopes of one upload.
 MAX_ENVELOPES = 256
 #: Largest envelope, bytes.
@@ -201,6 +204,40 @@ class JoinToken(Response):
     expires_at: datetime
     enrolment_address: str
     hub_ca_pem: str
+
+
+class ApiTokenCreate(Request):
+    """A bearer token of the admin API for a person or a machine; it expires."""
+
+    name: TokenName = Field(description="Whom it stands for: the actor of audit records.")
+    role: Role
+    lifetime_seconds: int = Field(default=30 * 24 * 3600, ge=60, le=MAX_TOKEN_LIFE)
+
+
+class ApiToken(Response):
+    """A bearer token as the hub keeps it: without the token."""
+
+    name: str
+    role: str
+    expires_at: datetime | None = Field(
+        default=None, description="Null for the first admin's, which comes from a file."
+    )
+    expired: bool = False
+    created_at: datetime | None = None
+    created_by: str = ""
+
+
+class ApiTokenCreated(ApiToken):
+    """The only answer that holds the token."""
+
+    token: str = Field(description="Shown once; the hub keeps a hash.")
+
+
+class ApiTokenList(Response):
+    """A page of tokens."""
+
+    items: list[ApiToken]
+    next_cursor: str = ""
 
 
 class DocumentUpload(Request):

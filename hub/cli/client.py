@@ -105,6 +105,10 @@ class Client:
         """POST a body to a resource below /v1."""
         return self._parse(self._ask("POST", path, body.model_dump_json(by_alias=True).encode(), {}), model)
 
+    def delete(self, path: str, model: type[_M]) -> _M:
+        """DELETE a resource below /v1; returns what it was."""
+        return self._parse(self._ask("DELETE", path, None, {}), model)
+
     def stream(self, path: str) -> Iterator[bytes]:
         """GET a long answer in pieces."""
         connection, response = self._open("GET", path, None, {})

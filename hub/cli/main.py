@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from hub.cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status
+from hub.cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens
 from hub.cli.context import OutputOption, command, show_error
 from hub.cli.output import Format, say, show_data
 
@@ -66,6 +66,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(cells.app, name="cells")
 app.add_typer(audit.app, name="audit")
+app.add_typer(tokens.app, name="tokens")
 
 
 @app.command()

@@ -40,6 +40,12 @@ TOKEN_SPENT = define(
     "The join token was spent by another key.",
     hint="Find out who joined with it, then ask for a new join line: cellward clusters invite <name>.",
 )
+SUBJECT_HAS_TOKEN = define(
+    "store/subject-has-token",
+    Conflict,
+    "There is an API token of this name already.",
+    hint="Revoke it with `cellward tokens revoke NAME`, or choose another name.",
+)
 IMMUTABLE = define(
     "store/immutable",
     Conflict,

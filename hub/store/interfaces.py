@@ -508,19 +508,21 @@ class AuditStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiTokenRow:
-    """Who a bearer token stands for; only its hash is kept."""
+    """Who a bearer token stands for; only its hash is kept. A subject has one token."""
 
     token_hash: str
     subject: str
     role: str
     expires_at: datetime | None = None
+    created_at: datetime | None = None
+    created_by: str = ""
 
 
 class ApiTokenStore(Protocol):
     """Bearer tokens of the admin API."""
 
-    async def put(self, token_hash: str, subject: str, role: str, expires_at: datetime | None = None) -> None:
-        """Keep or replace a token."""
+    async def add(self, token: ApiTokenRow) -> None:
+        """Keep the token of a new subject; raises store/subject-has-token, and then nothing changed."""
         ...
 
     async def put_only(self, token_hash: str, subject: str, role: str) -> None:
@@ -529,6 +531,14 @@ class ApiTokenStore(Protocol):
 
     async def get(self, token_hash: str) -> ApiTokenRow | None:
         """Return a token, expired or not."""
+        ...
+
+    async def list(self) -> tuple[ApiTokenRow, ...]:
+        """Return all tokens by subject, expired or not."""
+        ...
+
+    async def remove(self, subject: str) -> ApiTokenRow | None:
+        """Forget a subject's token and return it; None when there is none."""
         ...
 
 

@@ -629,16 +629,40 @@ class TestSmall:
 
     async def test_api_tokens(self, store: Store) -> None:
         """A token is found by its hash, whether it has expired or not."""
-        await store.api_tokens.put("h", "alice", "admin", NOW)
-        assert await store.api_tokens.get("h") == ApiTokenRow("h", "alice", "admin", NOW)
-        await store.api_tokens.put("h", "alice", "viewer")
-        assert await store.api_tokens.get("h") == ApiTokenRow("h", "alice", "viewer", None)
+        row = ApiTokenRow("h", "alice", "admin", NOW, NOW, "root")
+        await store.api_tokens.add(row)
+        assert await store.api_tokens.get("h") == row
         assert await store.api_tokens.get("") is None
+
+    async def test_a_subject_has_one_api_token(self, store: Store) -> None:
+        """A second token of a subject, or of the same hash, is refused and changes nothing; of many one wins."""
+        first = ApiTokenRow("h", "alice", "viewer", NOW, NOW, "root")
+        await store.api_tokens.add(first)
+        for second in (ApiTokenRow("h2", "alice", "admin"), ApiTokenRow("h", "bob", "admin")):
+            with pytest.raises(CellwardError) as caught:
+                await store.api_tokens.add(second)
+            assert caught.value.code == "store/subject-has-token"
+        assert await store.api_tokens.list() == (first,)
+        tries = [store.api_tokens.add(ApiTokenRow(f"t{number}", "carol", "viewer")) for number in range(8)]
+        ended = await asyncio.gather(*tries, return_exceptions=True)
+        assert sum(result is None for result in ended) == 1
+
+    async def test_removed_api_tokens_are_gone(self, store: Store) -> None:
+        """A token is listed by subject until it is removed; its subject may then have another one."""
+        rows = [ApiTokenRow("2", "bob", "viewer"), ApiTokenRow("1", "alice", "admin", NOW)]
+        for row in rows:
+            await store.api_tokens.add(row)
+        assert await store.api_tokens.list() == (rows[1], rows[0])
+        assert await store.api_tokens.remove("bob") == rows[0]
+        assert await store.api_tokens.remove("bob") is None
+        assert await store.api_tokens.get("2") is None
+        assert await store.api_tokens.list() == (rows[1],)
+        await store.api_tokens.add(rows[0])
 
     async def test_the_only_token_of_a_subject(self, store: Store) -> None:
         """The others of the subject go in the same transaction; other subjects keep theirs."""
-        await store.api_tokens.put("old", "root", "admin", NOW)
-        await store.api_tokens.put("h", "alice", "admin")
+        await store.api_tokens.add(ApiTokenRow("old", "root", "admin", NOW))
+        await store.api_tokens.add(ApiTokenRow("h", "alice", "admin"))
         await store.api_tokens.put_only("new", "root", "admin")
         await store.api_tokens.put_only("new", "root", "admin")
         assert await store.api_tokens.get("old") is None

@@ -29,6 +29,7 @@ from hub.authority.tokens import JoinTokens
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from hub.policy.service import TufRepository
+from hub.ports import BearerTokens
 from hub.store.interfaces import Store
 from hub.store.sql.store import SqlStore, open_store
 
@@ -37,14 +38,14 @@ TOKENS = {"viewer": "viewer-token", "deployer": "deployer-token", "admin": "admi
 
 
 @dataclass(frozen=True)
-class Bearers:
-    """Tokens in memory."""
+class Bearers(BearerTokens):
+    """The tokens of the store, and known ones beside them."""
 
     by_hash: Mapping[str, ApiToken]
 
     async def lookup(self, token_hash: str) -> ApiToken | None:
         """The token of this hash."""
-        return self.by_hash.get(token_hash)
+        return self.by_hash.get(token_hash) or await BearerTokens.lookup(self, token_hash)
 
 
 @dataclass
@@ -109,7 +110,7 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry) -> Servic
 
     return Services(
         clock=clock,
-        tokens=Bearers(bearers),
+        tokens=Bearers(store.api_tokens, bearers),
         audit_sink=audit,
         audit=audit,
         fleet=FleetService(store, realm, clock),

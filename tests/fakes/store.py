@@ -18,6 +18,7 @@ from hub.store.errors import (
     CLUSTER_EXISTS,
     IMMUTABLE,
     MOVED,
+    SUBJECT_HAS_TOKEN,
     TOKEN_EXPIRED,
     TOKEN_SPENT,
     UID_TAKEN,
@@ -430,8 +431,11 @@ class MemoryApiTokens:
     def __init__(self) -> None:
         self._rows: dict[str, ApiTokenRow] = {}
 
-    async def put(self, token_hash: str, subject: str, role: str, expires_at: datetime | None = None) -> None:
-        self._rows[token_hash] = ApiTokenRow(token_hash, subject, role, expires_at)
+    async def add(self, token: ApiTokenRow) -> None:
+        await asyncio.sleep(0)
+        if token.token_hash in self._rows or any(row.subject == token.subject for row in self._rows.values()):
+            raise SUBJECT_HAS_TOKEN(f"{token.subject} has a token already")
+        self._rows[token.token_hash] = token
 
     async def put_only(self, token_hash: str, subject: str, role: str) -> None:
         self._rows = {key: row for key, row in self._rows.items() if row.subject != subject}
@@ -439,6 +443,15 @@ class MemoryApiTokens:
 
     async def get(self, token_hash: str) -> ApiTokenRow | None:
         return self._rows.get(token_hash)
+
+    async def list(self) -> tuple[ApiTokenRow, ...]:
+        return tuple(sorted(self._rows.values(), key=lambda row: row.subject))
+
+    async def remove(self, subject: str) -> ApiTokenRow | None:
+        for key, row in self._rows.items():
+            if row.subject == subject:
+                return self._rows.pop(key)
+        return None
 
 
 class MemoryMeta:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
+from hub.store.errors import SUBJECT_HAS_TOKEN
 from hub.store.interfaces import ApiTokenRow
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.dialect import upsert
@@ -18,15 +20,16 @@ class SqlApiTokens:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def put(self, token_hash: str, subject: str, role: str, expires_at: datetime | None = None) -> None:
-        """Keep or replace a token."""
-        values = {"token_hash": token_hash, "subject": subject, "role": role, "expires_at": expires_at}
-        fields = ("subject", "role", "expires_at")
+    async def add(self, token: ApiTokenRow) -> None:
+        """Keep the token of a new subject."""
 
         async def job(tx: Transaction) -> None:
-            await tx.connection.execute(upsert(self._db.dialect, api_tokens, ("token_hash",), update=fields), values)
+            await tx.connection.execute(insert(api_tokens).values(asdict(token)))
 
-        await self._db.write(job)
+        try:
+            await self._db.write(job)
+        except IntegrityError as error:
+            raise SUBJECT_HAS_TOKEN(f"{token.subject} has a token already") from error
 
     async def put_only(self, token_hash: str, subject: str, role: str) -> None:
         """Keep a token and drop the others of its subject."""
@@ -46,6 +49,23 @@ class SqlApiTokens:
             query = select(api_tokens).where(api_tokens.c.token_hash == token_hash)
             row = (await connection.execute(query)).one_or_none()
         return ApiTokenRow(**row._asdict()) if row is not None else None
+
+    async def list(self) -> tuple[ApiTokenRow, ...]:
+        """Return all tokens by subject."""
+        async with self._db.read() as connection:
+            rows = (await connection.execute(select(api_tokens).order_by(api_tokens.c.subject))).all()
+        return tuple(ApiTokenRow(**row._asdict()) for row in rows)
+
+    async def remove(self, subject: str) -> ApiTokenRow | None:
+        """Forget a subject's token and return it."""
+        mine = api_tokens.c.subject == subject
+
+        async def job(tx: Transaction) -> ApiTokenRow | None:
+            row = (await tx.connection.execute(select(api_tokens).where(mine))).one_or_none()
+            await tx.connection.execute(delete(api_tokens).where(mine))
+            return ApiTokenRow(**row._asdict()) if row is not None else None
+
+        return await self._db.write(job)
 
 
 class SqlMeta:

@@ -236,6 +236,9 @@ api_tokens = Table(
     Column("subject", String(256), nullable=False),
     Column("role", String(64), nullable=False),
     Column("expires_at", UtcTime),
+    Column("created_at", UtcTime),
+    Column("created_by", String(256), nullable=False, default="", server_default=""),
+    Index("api_tokens_by_subject", "subject", unique=True),
 )
 
 meta = Table(

@@ -578,6 +578,72 @@ async def test_check_is_green_and_turns_red_with_a_hint(installed: Cli) -> None:
     assert [item["subject"] for item in parsed["checks"] if item["status"] == "failed"] == ["us-1"]
 
 
+async def test_a_token_of_a_role_is_made_used_and_revoked(installed: Cli, tmp_path: Path) -> None:
+    """An admin makes a viewer; the viewer reads, exports, and changes nothing; once revoked it is nobody."""
+    made = await installed("tokens", "create", "--name", "vera", "--role", "viewer", "--expires", "12h")
+    token = made.stdout.strip()
+    assert token.startswith("cwapi_")
+    assert token not in made.stderr
+    (tmp_path / "vera.token").write_text(made.stdout)
+    vera = Cli(tmp_path / "vera", installed.api)
+    done = await vera(
+        "login", "--server", installed.api.server, "--ca-file", str(tmp_path / "ca.pem"),
+        "--token-file", str(tmp_path / "vera.token"), "-o", "json",
+    )  # fmt: skip
+    assert json.loads(done.stdout)["role"] == "viewer"
+    await vera("audit", "export", str(tmp_path / "export.ndjson"))
+    denied = await vera("tokens", "create", "--name", "more", "--role", "viewer", code=4)
+    assert "[api/role-too-low]" in denied.stderr
+    listed = json.loads((await installed("tokens", "list", "-o", "json")).stdout)
+    assert [(item["name"], item["role"], item["createdBy"]) for item in listed] == [("vera", "viewer", "admin")]
+    assert token not in json.dumps(listed)
+    assert "vera" in (await installed("tokens", "list")).stdout
+    await installed("tokens", "revoke", "vera")
+    refused = await vera("status", code=4)
+    assert "[api/bad-token]" in refused.stderr
+    again = await installed("tokens", "revoke", "vera", code=1)
+    assert "[api/unknown-token-name]" in again.stderr
+    records = json.loads((await installed("audit", "tail", "-o", "json")).stdout)
+    told = [(item["action"], item["decision"], item["actor"]) for item in records if "token." in item["action"]]
+    assert told[-4:] == [
+        ("api-token.create", "done", "admin"), ("api-token.create", "deny", "vera"),
+        ("api-token.revoke", "done", "admin"), ("api-token.revoke", "failed", "admin"),
+    ]  # fmt: skip
+
+
+async def test_a_token_can_go_into_a_file_and_nowhere_else(installed: Cli, tmp_path: Path) -> None:
+    """--file keeps it off the screen; the file is the user's own and is never written over."""
+    file = tmp_path / "ci.token"
+    for form in ("table", "json", "yaml", "name"):
+        file.unlink(missing_ok=True)
+        create = ("tokens", "create", "--name", f"ci-{form}", "--role", "deployer", "--file", str(file), "-o", form)
+        done = await installed(*create)
+        assert file.read_text().startswith("cwapi_")
+        assert file.stat().st_mode & 0o077 == 0
+        assert "cwapi_" not in done.stdout + done.stderr
+    taken = await installed("tokens", "create", "--name", "x", "--role", "viewer", "--file", str(file), code=1)
+    assert "[cli/exists]" in taken.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--name", "Ada L", "--role", "viewer"),
+        ("--name", "ada", "--role", "root"),
+        ("--name", "ada", "--role", "viewer", "--expires", "soon"),
+        ("--name", "ada", "--role", "viewer", "--expires", "367d"),
+        ("--name", "ada", "--role", "viewer", "--expires", "0d"),
+        ("--name", "ada", "--role", "viewer", "-o", "name"),
+    ],
+    ids=" ".join,
+)
+async def test_tokens_that_cannot_be_are_usage_errors(cli: Cli, words: tuple[str, ...]) -> None:
+    """A name, role or life that none can have is told before the hub is asked."""
+    refused = await cli("tokens", "create", *words, code=2)
+    assert "[cli/bad-option]\n  next: " in refused.stderr
+    assert (await cli("tokens", "list", "-o", "name")).stdout == ""
+
+
 async def test_every_red_line_has_a_code_and_a_next_step(installed: Cli) -> None:
     """V15: an agent that is away is told with the same code by check and by status, in the table and as data."""
     await installed.api.fleet.disconnected("us-1", "s1")
@@ -625,6 +691,8 @@ async def test_every_command_prints_in_every_format(installed: Cli, tmp_path: Pa
         ("cells", "list"), ("cells", "show", "shop/cart"), ("delete", "shop/cart", "-e", "dev"),
         ("clusters", "list"), ("clusters", "invite", "eu-1", "--agent-config", str(tmp_path / "agent")),
         ("policy", "list"), ("policy", "refresh"), ("policy", "publish", str(STARTER), "--skip-compile"),
+        ("tokens", "create", "--name", "ci", "--role", "viewer", "--file", str(tmp_path / "ci.token")),
+        ("tokens", "list"), ("tokens", "revoke", "ci"),
         ("audit", "tail"), ("audit", "export", str(tmp_path / "out")), ("audit", "verify", str(tmp_path / "out")),
     ]  # fmt: skip
     for words in commands:

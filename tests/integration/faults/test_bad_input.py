@@ -7,7 +7,6 @@ is compared before and after.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import shutil
 import sqlite3
@@ -185,11 +184,9 @@ def test_wrong_tokens_and_roles_are_denied(hub: Installation, untouched: None, t
     """An unknown token is 401, a viewer who writes is 403; the CLI ends with 4 and says which role is needed."""
     assert _post(hub, "/clusters", b'{"name": "eu-9"}', token="cwapi_wrong") == (401, "api/bad-token")
     viewer = tmp_path / "viewer.token"
-    viewer.write_text("cwapi_viewer-of-this-test")
-    with sqlite3.connect(hub.stage.hub_data / "hub.db", timeout=20) as database:
-        row = (hashlib.sha256(viewer.read_bytes()).hexdigest(), "vera", "viewer")
-        database.execute("INSERT INTO api_tokens (token_hash, subject, role) VALUES (?, ?, ?)", row)
-    assert _post(hub, "/clusters", b'{"name": "eu-9"}', token=viewer.read_text()) == (403, "api/role-too-low")
+    hub.stage.cli.run("tokens", "create", "--name", "vera", "--role", "viewer", "--file", str(viewer))
+    token = viewer.read_text().strip()
+    assert _post(hub, "/clusters", b'{"name": "eu-9"}', token=token) == (403, "api/role-too-low")
     home = tmp_path / "home"
     shutil.copytree(hub.stage.home, home, ignore=shutil.ignore_patterns("tmp"))
     server, ca = f"https://{hub.stage.api_address}", str(hub.directory / "hub-ca.pem")

@@ -12,6 +12,7 @@ from cellward.errors import CellwardError
 from hub.api.auth import hash_token
 from hub.app import open_hub
 from hub.settings import HubSettings
+from hub.store.interfaces import ApiTokenRow
 
 ANY = {"enrolment": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
 
@@ -26,7 +27,7 @@ async def test_the_admin_token_in_the_file_is_the_only_one_in_force(tmp_path: Pa
     file = tmp_path / "data" / "admin.token"
     async with open_hub(settings(tmp_path)) as hub:
         first = file.read_text().strip()
-        await hub.store.api_tokens.put(hash_token("of-a-machine"), "ci", "deployer")
+        await hub.store.api_tokens.add(ApiTokenRow(hash_token("of-a-machine"), "ci", "deployer"))
     file.unlink()
     async with open_hub(settings(tmp_path)) as hub:
         second = file.read_text().strip()

@@ -11,22 +11,26 @@ from typing import Any
 
 import pytest
 import structlog
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from openapi_spec_validator import validate
 
 from cellward.audit.record import ACTIONS
+from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
 from hub.api.__main__ import render
 from hub.api.app import all_routes, make_api_app, openapi_document
-from hub.api.auth import ROLES, hash_token, new_token
+from hub.api.auth import ROLES, Principal, hash_token, new_token
 from hub.api.interfaces import Services
+from hub.api.resources.tokens import create_api_token
+from hub.api.routing import Call
+from hub.api.schemas import ApiTokenCreate
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, new_root
 from tests.fakes.store import MemoryStore
 
 OPENAPI = Path("docs/reference/openapi.json")
-MUTATIONS = [route for route in all_routes() if route.method == "POST"]
+MUTATIONS = [route for route in all_routes() if route.method != "GET"]
 READS = [route for route in all_routes() if route.method == "GET"]
 
 
@@ -73,7 +77,7 @@ async def api() -> AsyncIterator[Api]:
 
 
 def _path(path: str) -> str:
-    return path.format(cluster="eu-1", project="shop", cell="cart", digest="sha256:" + "0" * 64)
+    return path.format(cluster="eu-1", project="shop", cell="cart", digest="sha256:" + "0" * 64, name="ci")
 
 
 def test_openapi_document_is_the_committed_one_and_valid() -> None:
@@ -117,7 +121,7 @@ async def test_roles_below_are_denied_and_recorded(api: Api, route: Any) -> None
         assert record["code"] == "api/role-too-low"
 
 
-@pytest.mark.parametrize("route", READS, ids=lambda r: r.path)
+@pytest.mark.parametrize("route", [row for row in READS if row.role == "viewer"], ids=lambda r: r.path)
 async def test_reads_work_for_viewers_before_and_after_a_root(api: Api, route: Any) -> None:
     """No read of a fresh hub is an internal error."""
     status, body = await api.ask("GET", _path(route.path), role="viewer")
@@ -154,6 +158,13 @@ async def test_problem_has_code_hint_and_request_id(api: Api) -> None:
         ("POST", "/documents", b'{"envelopes": ["e30="]}', 409, "fleet/no-realm"),
         ("POST", "/clusters/eu-1/join-tokens", b"{}", 409, "fleet/no-realm"),
         ("POST", "/trust/root", b'{"root": "e30="}', 422, "policy/unverified"),
+        ("POST", "/tokens", b'{"name": "Ada L", "role": "viewer"}', 400, "api/bad-request"),
+        ("POST", "/tokens", b'{"name": "ada", "role": "root"}', 400, "api/bad-request"),
+        ("POST", "/tokens", b'{"name": "ada", "role": "viewer", "lifetimeSeconds": 0}', 400, "api/bad-request"),
+        ("POST", "/tokens", b'{"name": "ada", "role": "viewer", "lifetimeSeconds": 31622401}', 400, "api/bad-request"),
+        ("POST", "/tokens", b'{"name": "ada", "role": "viewer", "token": "mine"}', 400, "api/bad-request"),
+        ("DELETE", "/tokens/..%2f..", None, 400, "api/bad-request"),
+        ("DELETE", "/tokens/nobody", None, 404, "api/unknown-token-name"),
         ("GET", "/clusters?limit=0", None, 400, "api/bad-request"),
         ("GET", "/clusters?limt=1", None, 400, "api/bad-request"),
         ("GET", "/clusters?limit=1&limit=2", None, 400, "api/bad-request"),
@@ -215,6 +226,88 @@ async def test_join_token_is_shown_once_and_kept_as_a_hash(api: Api) -> None:
     grant = await api.services.enrolment.spend(body["token"], "a" * 64)  # type: ignore[attr-defined]
     assert grant.cluster == "eu-1"
     assert (await api.ask("POST", "/clusters/nobody/join-tokens", {}))[1]["code"] == "fleet/unknown-cluster"
+
+
+CI = {"name": "ci", "role": "deployer", "lifetimeSeconds": 3600}
+
+
+async def test_api_token_is_shown_once_and_kept_as_a_hash(api: Api) -> None:
+    """A token is in the answer to its making and nowhere else: not in the store, the list, or the record."""
+    status, made = await api.ask("POST", "/tokens", CI)
+    assert status == 201
+    token = made.pop("token")
+    assert (await api.ask("GET", "/whoami", role=token))[1] == {"subject": "ci", "role": "deployer"}
+    status, listed = await api.ask("GET", "/tokens")
+    assert listed["items"] == [made]
+    assert (made["createdBy"], made["expired"]) == ("admin", False)
+    for kept in (await api.records(), [repr(row) for row in await api.store.api_tokens.list()], listed):
+        assert token not in json.dumps(kept)
+    record = (await api.records())[-1]
+    assert (record["action"], record["decision"], record["object"]) == ("api-token.create", "done", "ApiToken//ci")
+    assert record["details"] == {"role": "deployer", "expiresAt": made["expiresAt"]}
+
+
+async def test_api_token_expires(api: Api) -> None:
+    """A token that lived its time is no proof any more; the list says so and it can be replaced after it is revoked."""
+    _, made = await api.ask("POST", "/tokens", CI)
+    row = await api.store.api_tokens.remove("ci")
+    assert row is not None
+    await api.store.api_tokens.add(replace(row, expires_at=api.services.clock.now()))
+    status, body = await api.ask("GET", "/whoami", role=made["token"])
+    assert (status, body["code"]) == (401, "api/bad-token")
+    assert (await api.ask("GET", "/tokens"))[1]["items"][0]["expired"] is True
+    assert (await api.ask("POST", "/tokens", CI))[1]["code"] == "store/subject-has-token"
+
+
+async def test_revoked_api_token_is_refused_at_once(api: Api) -> None:
+    """The next request with it is refused, who revoked it is in the record, and its name is free again."""
+    _, made = await api.ask("POST", "/tokens", CI)
+    status, gone = await api.ask("DELETE", "/tokens/ci")
+    assert (status, gone["name"], "token" in gone) == (200, "ci", False)
+    assert (await api.ask("GET", "/whoami", role=made["token"]))[0] == 401
+    record = (await api.records())[-1]
+    assert (record["action"], record["actor"], record["object"]) == ("api-token.revoke", "admin", "ApiToken//ci")
+    assert (await api.ask("DELETE", "/tokens/ci"))[1]["code"] == "api/unknown-token-name"
+    assert (await api.records())[-1]["decision"] == "failed"
+    assert (await api.ask("POST", "/tokens", CI))[0] == 201
+
+
+async def test_tokens_do_what_their_role_may(api: Api) -> None:
+    """A token made for a role is that role: no viewer or deployer makes, lists or revokes tokens, an admin does."""
+    for role in ROLES:
+        _, made = await api.ask("POST", "/tokens", {"name": f"a-{role}", "role": role})
+        status, body = await api.ask("POST", "/tokens", {"name": "more", "role": role}, role=made["token"])
+        assert (status == 201) is (role == "admin"), body
+        assert ((await api.ask("GET", "/tokens", role=made["token"]))[0] == 200) is (role == "admin")
+        assert ((await api.ask("DELETE", "/tokens/more", role=made["token"]))[0] == 200) is (role == "admin")
+
+
+@pytest.mark.parametrize("caller", ROLES)
+@pytest.mark.parametrize("role", ROLES)
+async def test_role_of_the_caller_is_never_exceeded(api: Api, caller: str, role: str) -> None:
+    """Even where the route let a weaker role in, it could not make a stronger token than its own."""
+    call = Call(
+        make_mocked_request("POST", "/v1/tokens"),
+        api.services,
+        Principal("ada", caller),  # type: ignore[arg-type]
+        "id",
+        payload=ApiTokenCreate(name="x", role=role),  # type: ignore[arg-type]
+    )
+    if ROLES.index(role) <= ROLES.index(caller):  # type: ignore[arg-type]
+        assert (await create_api_token(call)).role == role
+    else:
+        with pytest.raises(CellwardError) as caught:
+            await create_api_token(call)
+        assert caught.value.code == "api/role-too-low"
+        assert await api.store.api_tokens.list() == ()
+
+
+@pytest.mark.parametrize("name", ["hub", "anonymous", "bootstrap-admin"])
+async def test_names_of_the_hub_itself_are_not_given_away(api: Api, name: str) -> None:
+    """Nobody acts under a name that means somebody else in the record, and the first admin cannot be locked out."""
+    for method, path in (("POST", "/tokens"), ("DELETE", f"/tokens/{name}")):
+        status, body = await api.ask(method, path, {**CI, "name": name} if method == "POST" else None)
+        assert (status, body["code"]) == (409, "api/reserved-name")
 
 
 async def test_mutations_are_recorded_with_who_what_and_how_it_ended(api: Api) -> None:
