@@ -89,6 +89,10 @@ EQUAL_SEQUENCE = define(
     "document/equal-sequence-other-digest", Refused, "Another Deployment with the same sequence was accepted already.",
     hint="Sign with the next sequence, and find out who signed the other one.",
 )  # fmt: skip
+SEQUENCE_AHEAD = define(
+    "document/sequence-ahead", InvalidInput, "The sequence is higher than anybody could have counted to by that time.",
+    hint="Count sequences by one. If somebody used up those before, revoke their key; the next is free minutes later.",
+)  # fmt: skip
 CLOCK_BACK = define(
     "document/clock-stepped-back", Refused, "The clock is more than five minutes behind what it was.",
     hint="Correct the clock of the machine.",

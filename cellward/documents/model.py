@@ -24,6 +24,7 @@ from cellward.documents.errors import (
 )
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.fields import DIGEST, KEYID, Fields, format_time
+from cellward.documents.floors import check_sequence
 
 #: Features a document may require; a document that requires another one is too new.
 SUPPORTED_FEATURES: frozenset[str] = frozenset({"rollout/deadline", "prune/confirm"})
@@ -179,7 +180,7 @@ def parse_document(payload_type: str, payload: bytes) -> Document:
     """Read a payload as the kind its type names.
 
     Raises document/unknown-type, document/unknown-schema, document/unmet-requirement and document/unknown-field (all
-    too new), document/malformed, document/too-large, and what :func:`canonical.decode` raises.
+    too new), document/malformed, document/sequence-ahead, document/too-large, and what :func:`canonical.decode` raises.
     """
     parser = _PARSERS.get(payload_type)
     if parser is None:
@@ -199,7 +200,10 @@ def parse_document(payload_type: str, payload: bytes) -> Document:
     unmet = sorted(set(requires) - SUPPORTED_FEATURES)
     if unmet:
         raise UNMET_REQUIREMENT(f"the {kind} requires {', '.join(unmet)[:200]}", feature=unmet[0][:80])
-    return read(body, requires)
+    document = read(body, requires)
+    if isinstance(document, Deployment | Tombstone):
+        check_sequence(document.sequence, document.issued_at)
+    return document
 
 
 def build_document(document: Document) -> tuple[str, bytes]:

@@ -13,7 +13,7 @@ from typing import cast
 from cellward.documents import canonical
 from cellward.documents.facts import Selector
 from cellward.documents.model import KINDS
-from cellward.errors import CellwardError
+from cellward.errors import CellwardError, TooNew
 from cellward.policy.errors import BAD_BINDINGS, BINDINGS_TOO_NEW
 from cellward.policy.model import BINDINGS_SCHEMA, Binding, BindingSet, Mode, OnStale
 
@@ -90,6 +90,8 @@ def _binding(entry: Mapping[str, object]) -> Binding:
     try:
         selector = Selector.from_json(cast("canonical.JSON", entry.get("selector")))
     except CellwardError as error:
+        if isinstance(error, TooNew):
+            raise BINDINGS_TOO_NEW(f"a selector is newer than this version: {error.message}") from error
         raise BAD_BINDINGS(f"the selector of a binding is malformed: {error.message}") from error
     return Binding(
         name=_text(entry, "name", _NAME),

@@ -19,7 +19,7 @@ from tuf.api.metadata import Root, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from cellward.documents import canonical
-from cellward.documents.keyring import Keyring
+from cellward.documents.keyring import HUB_OWNER, Keyring
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.bindings import parse_bindings
@@ -236,6 +236,7 @@ def assemble(
     for what, found in (("bindings", bindings.realm), ("keyring", keyring.realm)):
         if found != realm:
             raise FOREIGN_REALM(f"the {what} belong to realm {found}")
+    _check_authors(keyring, trust.hub_keys(parsed.roots))
     bundles: dict[str, bytes] = {}
     for binding in bindings.bindings:
         info = parsed.targets.targets.get(binding.bundle)
@@ -259,6 +260,13 @@ def assemble(
         bundles=bundles,
         digests={path: f"sha256:{_hex(info)}" for path, info in everything.items()},
     )
+
+
+def _check_authors(keyring: Keyring, hub_keys: frozenset[bytes]) -> None:
+    """Refuse a key of the hub's among the authors', under whatever owner: the hub would be one of them (design §2)."""
+    for entry in keyring.entries:
+        if entry.owner != HUB_OWNER and trust.point_of(entry.spki_der) in hub_keys:
+            raise UNVERIFIED(f"the keyring gives the hub's timestamp key to {entry.owner!r}", keyid=entry.keyid)
 
 
 def _target(targets: Mapping[str, TargetFile], path: str, files: Mapping[str, bytes]) -> bytes:

@@ -171,6 +171,28 @@ def _check_keys(role: str, keys: Sequence[SSlibKey]) -> None:
         seen.add(public)
 
 
+def hub_keys(roots: Sequence[Root]) -> frozenset[bytes]:
+    """Return every key that signs or signed timestamps, as :func:`point_of` gives it."""
+    roles = [(root, root.roles[Timestamp.type]) for root in roots]
+    return frozenset(
+        _point_of(Timestamp.type, cast("SSlibKey", root.keys[keyid]))
+        for root, role in roles
+        for keyid in role.keyids
+        if keyid in root.keys
+    )
+
+
+def point_of(spki_der: bytes) -> bytes:
+    """Return the key itself, to compare it with the keys of a root; what cannot be read is itself."""
+    try:
+        found = serialization.load_der_public_key(spki_der)
+    except (ValueError, UnsupportedAlgorithm):
+        return spki_der
+    if isinstance(found, ed25519.Ed25519PublicKey):
+        return found.public_bytes_raw()
+    return found.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def _point_of(role: str, key: SSlibKey) -> bytes:
     """Return the key itself, whatever its encoding: letter case, line breaks and compression make other texts."""
     text = str(key.keyval.get("public", ""))

@@ -141,6 +141,7 @@ def test_a_body_of_another_kind_is_refused(kind: str) -> None:
         ({"environments": ["*"]}, "document/malformed"),
         ({"sequence": 0}, "document/malformed"),
         ({"sequence": True}, "document/malformed"),
+        ({"sequence": 2**53 - 1}, "document/sequence-ahead"),
         ({"issuedAt": "2026-01-02T03:04:05+00:00"}, "document/malformed"),
         ({"issuedAt": "2026-13-02T03:04:05Z"}, "document/malformed"),
         ({"issuedAt": "٢٠٢٦-01-02T03:04:05Z"}, "document/malformed"),

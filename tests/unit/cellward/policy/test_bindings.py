@@ -66,6 +66,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda top: top["bindings"][0].update(stalenessSeconds="1"), "policy/bad-bindings"),
         (lambda top: top["bindings"][0].update(selector={}), "policy/bad-bindings"),
         (lambda top: top["bindings"][0].update(selector=None), "policy/bad-bindings"),
+        (lambda top: top["bindings"][0].update(selector={"all": True, "newer": 1}), "policy/bindings-too-new"),
         (lambda top: top["bindings"][0].update(bundle="bundles/../x.tar.gz"), "policy/bad-bindings"),
         (lambda top: top["bindings"][0].update(bundleDigest="sha256:1"), "policy/bad-bindings"),
         (lambda top: top["bindings"][0].update(name='x"]'), "policy/bad-bindings"),

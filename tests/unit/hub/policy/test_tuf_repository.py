@@ -11,6 +11,7 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Timestamp
 
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.errors import CellwardError
 from cellward.policy import client
 from cellward.policy.bundle import read_bundle
@@ -229,6 +230,26 @@ async def test_a_root_that_names_another_timestamp_key_is_refused(
     await repository.publish(take(world, world.make([denying("Bad")])))
     world.rotate(timestamp=keys_of(Ed25519Signer.generate()))
     assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
+
+
+async def test_hubs_own_key_is_no_authors(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """§2: under an author's name the key that signs timestamps would make the hub one, also after a rotation."""
+    entry = KeyringEntry(
+        world.hub_key.keyid, "ed25519", world.hub_key.public_spki_der, "alice", ("deployment",), ("*",), ("*",),
+        now(), now() + timedelta(days=1),
+    )  # fmt: skip
+    monkeypatch.setattr(PolicyWorld, "keyring", Keyring(world.realm, 1, (entry,)))
+    assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
+    world.hub_key = Ed25519Signer.generate()
+    world.rotate(timestamp=keys_of(world.hub_key))
+    repository = TufRepository(store, world.hub_key, ManualClock(now()), realm=lambda: world.realm)
+    assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
+    honest = Ed25519Signer.generate()
+    entry = replace(entry, keyid=honest.keyid, spki_der=honest.public_spki_der)
+    monkeypatch.setattr(PolicyWorld, "keyring", Keyring(world.realm, 1, (entry,)))
+    await repository.publish(world.make([denying("Bad")]))
 
 
 async def test_root_rotation(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
