@@ -85,7 +85,8 @@ class HubSettings(FileSettings):
         default=None, description="Passphrase of the hub's keys; absent: data_dir/passphrase, made at first start."
     )
     admin_token_file: Path | None = Field(
-        default=None, description="File with the first admin token; made with a random one (0600) when missing."
+        default=None,
+        description="File with the first admin token, the only one of its kind in force; made (0600) when missing.",
     )
     api_ca_file: Path | None = Field(default=None, description="Where the CA of the API's certificate is written, PEM.")
     timestamp_life_seconds: int = Field(

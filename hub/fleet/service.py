@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from cellward.documents.dsse import merge_envelopes
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
 from hub.fleet import rows
@@ -62,6 +63,7 @@ class FleetService:
         self._placing = asyncio.Lock()
         self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
         self._unusable: set[tuple[CellKey, str]] = set()
+        self._facts: dict[str, tuple[object, ClusterFacts | None]] = {}
 
     async def start(self) -> None:
         """Place everything once: an upload may have been kept just before the process ended."""
@@ -119,12 +121,13 @@ class FleetService:
             together = DocumentSet([*(e for d, e in kept.items() if d not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
             clusters = await self._store.clusters.list()
+            grown = await self._grown(given, kept)
             if not dry_run:
                 await self._store.documents.put_many(
                     [rows.document_row(fresh[entry.digest], data) for entry, data in given]
                 )
                 self._index = None
-            changed = await self._place(together, keys, clusters, dry_run=dry_run)
+            changed = await self._place(together, keys, clusters, grown, dry_run=dry_run)
         return Accepted(tuple(fresh.values()), changed)
 
     async def document(self, digest: str) -> DocumentRow:
@@ -291,20 +294,41 @@ class FleetService:
             self._index = (now, tuple(found))
         return self._index[1]
 
+    async def _grown(self, given: Sequence[tuple[IndexEntry, bytes]], kept: Mapping[str, IndexEntry]) -> frozenset[str]:
+        """Digests of kept documents that these envelopes add a signature to; raises what merging raises."""
+        grown: set[str] = set()
+        for entry, data in given:
+            row = await self._store.documents.get(entry.digest) if entry.digest in kept else None
+            if row is not None and merge_envelopes(row.envelope, data) != row.envelope:
+                grown.add(entry.digest)
+        return frozenset(grown)
+
+    def _facts_of(self, row: ClusterRow) -> ClusterFacts | None:
+        """Facts of a cluster, read strictly once as long as it reports the same."""
+        said = row.report.get("facts")
+        known = self._facts.get(row.name)
+        if known is None or known[0] != said:
+            known = self._facts[row.name] = (said, rows.facts_of(row))
+        return known[1]
+
     async def _place(
         self,
         documents: DocumentSet,
         keys: frozenset[CellKey] | None,
         clusters: Iterable[ClusterRow],
+        grown: frozenset[str] = frozenset(),
         *,
         dry_run: bool = False,
     ) -> tuple[str, ...]:
-        """Write what changed for these clusters and return their names; ``keys`` None means every key."""
+        """Write what changed for these clusters and return their names; ``keys`` None means every key.
+
+        Items that name a document of ``grown`` are told again: what was refused may be enough now.
+        """
         clusters = tuple(clusters)
         placed = [
             (row.name, key, placement)
             for row in clusters
-            if (facts := rows.facts_of(row)) is not None
+            if (facts := self._facts_of(row)) is not None
             for key, placement in documents.place(facts, keys).items()
         ]
         if not placed:
@@ -314,9 +338,10 @@ class FleetService:
         for name, key, placement in placed:
             before = present.get((name, key))
             after = (placement.deployment_digest, placement.evidence)
-            if before is None or before[:2] != after:
+            again = not grown.isdisjoint((placement.deployment_digest, *placement.evidence))
+            if before is None or before[:2] != after or again:
                 state = before[2] if before is not None else "run"
-                changes.append(DesiredChange(name, key, *after, hub_state=state))
+                changes.append(DesiredChange(name, key, *after, hub_state=state, again=again))
         if changes and not dry_run:
             await self._store.desired.upsert_many(changes)
             _log.info("desired-changed", count=len(changes))

@@ -223,13 +223,14 @@ class CellKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DesiredChange:
-    """A desired item to be written."""
+    """A desired item to be written; with ``again`` it gets a new revision even where nothing of it changed."""
 
     cluster: str
     key: CellKey
     deployment_digest: str
     evidence: tuple[str, ...] = ()
     hub_state: str = "run"
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -465,6 +465,17 @@ class TestDesired:
         assert found["c"] == ()
         assert await store.desired.count() == 3
 
+    async def test_an_item_can_be_told_again(self, store: Store) -> None:
+        """A change that says so is a new revision of the same content, and wakes who waits."""
+        await store.clusters.create("eu-1", "alice")
+        change = DesiredChange("eu-1", KEY, "sha256:a")
+        assert await store.desired.upsert_many([change]) == {"eu-1": 1}
+        assert await store.desired.upsert_many([change]) == {}
+        async with store.changes.subscribe(desired_topic("eu-1")) as subscription:
+            assert await store.desired.upsert_many([replace(change, again=True)]) == {"eu-1": 2}
+            assert await subscription.wait() == {desired_topic("eu-1")}
+        assert [(row.revision, row.deployment_digest) for row in await store.desired.items("eu-1")] == [(2, "sha256:a")]
+
 
 class TestTuf:
     """Policy metadata and targets."""

@@ -258,7 +258,8 @@ class MemoryDesired:
         for change in changes:
             held = self._rows.get((change.key, change.cluster))
             content = (change.deployment_digest, tuple(change.evidence), change.hub_state)
-            if held is not None and (held.deployment_digest, held.evidence, held.hub_state) == content:
+            same = held is not None and (held.deployment_digest, held.evidence, held.hub_state) == content
+            if same and not change.again:
                 continue
             revision = self._revisions.get(change.cluster, 0) + 1
             changed[change.cluster] = self._revisions[change.cluster] = revision

@@ -189,7 +189,7 @@ class SqlDesired:
         changed: dict[str, int] = {}
         for change in changes:
             content = (change.deployment_digest, tuple(change.evidence), change.hub_state)
-            if held.get((change.cluster, change.key)) == content:
+            if held.get((change.cluster, change.key)) == content and not change.again:
                 continue
             revision = changed[change.cluster] = revisions[change.cluster] = revisions.get(change.cluster, 0) + 1
             held[change.cluster, change.key] = content

@@ -118,6 +118,28 @@ async def test_same_upload_twice_changes_no_revision(world: World) -> None:
     assert await world.fleet.revision("eu-1") == before
 
 
+async def test_a_document_that_gains_a_signature_is_told_again(world: World) -> None:
+    """What an agent refused for want of a second owner reaches it with the second signature, narrowed as before."""
+    await world.join("eu-1")
+    await world.join("us-1", "prod")
+    release = world.author.release()
+    deployment = world.author.deployment(release)
+    await world.fleet.accept([release, deployment])
+    await world.fleet.narrow("eu-1", CART, "hold")
+    before = await world.fleet.revision("eu-1")
+    parsed = parse_envelope(deployment)
+    second = sign_document(parsed.payload, parsed.payload_type, (Author(world.author.realm).signer,))
+    assert (await world.fleet.accept([dump_envelope(second)], dry_run=True)).clusters == ("eu-1",)
+    assert await world.fleet.revision("eu-1") == before
+    assert (await world.fleet.accept([dump_envelope(second)])).clusters == ("eu-1",)
+    item = (await world.fleet.items("eu-1", before))[0]
+    assert (item.deployment_digest, item.hub_state) == (digest(deployment), "hold")
+    kept = parse_envelope((await world.fleet.document(digest(deployment))).envelope)
+    assert kept.signatures == parsed.signatures + second.signatures
+    # Known signatures again, and nobody is woken.
+    assert (await world.fleet.accept([deployment, dump_envelope(second)])).clusters == ()
+
+
 async def test_changed_facts_place_again_and_take_nothing_away(world: World) -> None:
     """V14: a cluster that stops matching keeps its item; one that starts to match gets one."""
     await world.join("eu-1", "prod")
