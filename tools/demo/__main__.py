@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -104,7 +105,7 @@ def _stay(stage: Stage) -> None:
     """Tell what to type in a second terminal, and wait for Ctrl-C, which is how this is meant to end."""
     sys.stderr.write(
         "\nEverything stays up until Ctrl-C. In a second terminal:\n"
-        f"  export CELLWARD_HOME={stage.home} CELLWARD_OPA={path_of('opa')}\n"
+        f"  export CELLWARD_HOME={stage.home} CELLWARD_OPA={shlex.quote(str(path_of('opa')))}\n"
         "  .venv/bin/cellward status\n"
         "  .venv/bin/cellward cells show boutique/cart\n"
         "  .venv/bin/cellward check\n"
