@@ -115,10 +115,12 @@ class Theft:
         before = self._running()
         with self._wished(attack):
             refusals = wait_for("us-1 to refuse", lambda: self._refusals(attack), 30, self._stage.narrator)
+            for refusal in refusals:
+                self._stage.narrator.step(f"us-1 says: {refusal['reason']} [{refusal['code']}]")
+            if not attack.answered_by(refusals):
+                return False
             recorded = wait_for("the refusal to be recorded", lambda: self._recorded(attack), 30, self._stage.narrator)
-        for refusal in refusals:
-            self._stage.narrator.step(f"us-1 says: {refusal['reason']} [{refusal['code']}]")
-        return attack.answered_by(refusals) and recorded and self._running() == before
+        return recorded and self._running() == before
 
     @contextmanager
     def _wished(self, attack: Attack) -> Iterator[None]:
