@@ -86,10 +86,11 @@ class Database:
         while True:
             try:
                 version = await self._version()
-            except CellwardError as error:
-                # A store that does not answer now may answer later; whatever was committed meanwhile was not seen.
+            except Exception as error:  # noqa: BLE001 - a store that does not answer now may answer later
+                # Whatever was committed meanwhile was not seen.
                 if not missed:
-                    _log.warning("store-watch-failed", code=error.code, reason=error.message)
+                    code = error.code if isinstance(error, CellwardError) else type(error).__name__
+                    _log.warning("store-watch-failed", code=code, reason=str(error))
                 missed = True
             else:
                 if missed or (seen is not None and version != seen):
