@@ -172,6 +172,7 @@ async def _open_base(settings: AgentSettings) -> AsyncIterator[Base]:
         )
         try:
             statement = StatementKey.load_or_create(settings.state_dir)
+            await opened.db.bind_statement_key(statement.keyid)
             channels = ChannelHolder()
             enrolment = EnrolmentSettings(
                 realm=settings.realm,

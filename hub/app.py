@@ -207,7 +207,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         changes=hub.store.changes,
         policy=PolicyPosition(hub.policy, hub.store.changes),
         content=Content(hub.store.documents, hub.policy, hub.store.changes),
-        audit=AuditIngest(hub.audit, directory.binding),
+        audit=AuditIngest(hub.audit, directory.binding, hub.store),
         metrics=hub.fleet_metrics,
     )
     link = build_link_server(
@@ -217,7 +217,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         # With the log's key, so that agents can pin it at first contact.
         facts=LinkFacts(
             hub.current_realm.text,
-            hub.store.hub_epoch,
+            lambda: hub.store.hub_epoch,
             lambda: format_vkey(hub.audit.origin, spki_of(hub.keys.tree_head)),
         ),
         audit=hub.audit,

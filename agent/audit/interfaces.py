@@ -65,6 +65,14 @@ class RecorderPort(Protocol):
         """
         ...
 
+    async def begin_epoch(self, entry: Entry, *, after: int = 0, forget_log: str | None = None) -> int:
+        """End the present epoch because the hub's log takes no more of it; return the new one.
+
+        It begins with ``entry``, to which is added where the old epoch and the log stood; what waits follows it. See
+        ``SqliteAuditSpool.begin_epoch`` for the rest.
+        """
+        ...
+
     async def owe(self, key: str, entry: Entry) -> None:
         """Note before an act which record is owed for it; never in the way. Another under the same key replaces it.
 

@@ -135,6 +135,20 @@ class Recorder:
                 raise
             _log.error("audit-debt-not-noted", action=entry.action, object=entry.object, code=error.code)
 
+    async def begin_epoch(self, entry: Entry, *, after: int = 0, forget_log: str | None = None) -> int:
+        """Begin a new epoch with ``entry``, completed by where the old one and the log stood; return its number."""
+
+        def build(old: ChainHead, seen: LogView, head: ChainHead, view: LogView) -> tuple[bytes, str]:
+            stood = {
+                "oldEpoch": str(old.epoch), "oldSeq": str(old.seq), "oldHead": old.head, "size": str(seen.size),
+                "root": seen.root,
+            }  # fmt: skip
+            return self._build(head, view, replace(entry, details={**entry.details, **stood}))
+
+        epoch = await self._spool.begin_epoch(build, after=after, forget_log=forget_log)
+        _log.error("audit-epoch-begun", epoch=epoch, code=entry.code, reason=entry.reason)
+        return epoch
+
     def _both(self, also: Also | None, owed: str) -> Also | None:
         """Return the work that goes with a record: the caller's, and the end of a debt."""
         if not owed:

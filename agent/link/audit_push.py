@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -13,7 +14,8 @@ from agent.audit.statement import StatementKey
 from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
 from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED
-from agent.link.logproof import Proof, accept
+from agent.link.logproof import OTHER, Proof, accept
+from agent.link.patience import Patience
 from agent.spool.audit import SqliteAuditSpool
 from agent.spool.interfaces import ChainHead, LogView, StoredRecord
 from cellward.audit.checkpoint import log_origin
@@ -34,6 +36,10 @@ BATCH_RECORDS = 1000
 BATCH_BYTES = 1024 * 1024
 #: Seconds an acknowledgement may take.
 ACK_TIMEOUT = 30.0
+#: Refusals after which the log will never take the epoch they are about; what waits is chained anew.
+_ENDED = frozenset({"audit/gap", "audit/fork", "audit/old-epoch", "audit/key-changed"})
+#: The hub's log is shorter than what this agent has seen of it.
+_BEHIND = "audit/log-behind"
 #: What the hub's log may do that belongs into the record; a hub that is merely away does not.
 _FINDINGS = frozenset({LOG_REFUSED.code, LOG_KEY_CHANGED.code, AUDIT_NOT_TAKEN.code})
 
@@ -80,11 +86,13 @@ class AuditPush:
         self._interval = interval
         self._backoff = backoff if backoff is not None else FullJitter()
         self._announced = ""
+        self._hub_epoch = ""
+        self._patience = Patience(timer)
         self._reported: set[str] = set()
 
-    def on_log_origin(self, vkey: str) -> None:
-        """Hear which key the hub says its log has; compared with the pinned one before the next batch."""
-        self._announced = vkey
+    def on_log_origin(self, vkey: str, hub_epoch: str) -> None:
+        """Hear which key the hub says its log has, and which history; compared with what is known when that matters."""
+        self._announced, self._hub_epoch = vkey, hub_epoch
 
     async def run(self) -> None:
         """Push until cancelled; whatever fails is a condition, and the records stay where they are."""
@@ -95,6 +103,8 @@ class AuditPush:
                     with hub_call("the audit stream"):
                         await self._stream(channel)
             except CellwardError as error:
+                if await self._began_anew(error):
+                    continue
                 await self._failed(error)
                 await self._timer.sleep(self._backoff.next())
             else:
@@ -136,6 +146,8 @@ class AuditPush:
                 f"the hub refused records {first.seq} to {last.seq} of epoch {first.epoch} ({ack.refused_code});"
                 f" it expects {ack.expected_seq}",
                 remote_code=ack.refused_code,
+                expected=ack.expected_seq,
+                epoch=ack.epoch,
             )
         if ack.epoch != first.epoch or not first.seq <= ack.seq <= last.seq:
             raise LOG_REFUSED(
@@ -146,7 +158,7 @@ class AuditPush:
         if ack.proved != len(freed):
             raise LOG_REFUSED(f"the hub acknowledged {len(freed)} records and proves {ack.proved}")
         proof = Proof(ack.checkpoint, ack.leaf_index, list(ack.range_proof), list(ack.consistency))
-        new = accept(view, self._origin, freed, proof)
+        new = replace(accept(view, self._origin, freed, proof), hub_epoch=self._hub_epoch)
         await self._spool.free(ack.epoch, ack.seq, new)
         return new
 
@@ -174,6 +186,32 @@ class AuditPush:
             checkpoint=self._statement.checkpoint(self._realm, self._uid, head),
             known_tree_size=view.size,
         )
+
+    async def _began_anew(self, error: CellwardError) -> bool:
+        """Begin a new epoch when the log will never take the present one, so that nothing is stuck or lost.
+
+        The log is forgotten only when it cannot prove what was seen *and* the hub names another history of its own; who
+        only claims that leaves a finding in this chain that holds the size and root it denies.
+        """
+        remote = error.details.get("remote_code", "")
+        seen = (await self._spool.log_view()).hub_epoch
+        restored = bool(seen) and bool(self._hub_epoch) and seen != self._hub_epoch
+        differs = remote == _BEHIND or error.details.get("history") == OTHER
+        if not (remote in _ENDED or (restored and differs)) or not self._patience.allows():
+            return False
+        details = {"expected": error.details.get("expected", ""), "hubEpoch": self._hub_epoch}
+        entry = Entry(
+            "audit.rollback", "AuditLog//hub", "finding", code=remote or error.code, reason=error.message,
+            details=details,
+        )  # fmt: skip
+        try:
+            await self._recorder.begin_epoch(
+                entry, after=int(error.details.get("epoch", 0)), forget_log=self._hub_epoch if restored else None
+            )
+        except CellwardError as obstacle:
+            _log.error("audit-epoch-not-begun", code=obstacle.code, reason=obstacle.message)
+            return False
+        return True
 
     async def _failed(self, error: CellwardError) -> None:
         self._health.set(CONDITION, ok=False, code=error.code, message=error.message)

@@ -54,7 +54,7 @@ class Streams:
     """Long-lived parts run beside the session, each handling its own failures (audit push, metrics push)."""
 
     runs: Sequence[Callable[[], Awaitable[None]]] = ()
-    on_log_origin: Callable[[str], None] = field(default=lambda _: None)
+    on_log_origin: Callable[[str, str], None] = field(default=lambda _vkey, _hub_epoch: None)
 
 
 class LinkClient:
@@ -180,7 +180,7 @@ class LinkClient:
 
     async def _on_welcome(self, listing: Listing, welcome: link_pb2.Welcome) -> None:
         await self._desired.welcomed(listing, welcome.hub_epoch)
-        self._streams.on_log_origin(welcome.log_origin)
+        self._streams.on_log_origin(welcome.log_origin, welcome.hub_epoch)
         self.sessions_welcomed += 1
         self._health.set(CONDITION, ok=True)
         if welcome.timestamp_version not in {0, self._ports.policy().timestamp}:

@@ -16,6 +16,8 @@ from cellward.errors import CellwardError
 
 #: Hashes in one proof at most: a log of 2^64 leaves needs no more.
 MAX_PROOF = 64
+#: Detail ``history`` of a refusal: this is not the log that was seen before.
+OTHER = "other"
 _PREFIX = "sha256:"
 
 
@@ -46,15 +48,24 @@ def accept(view: LogView, origin: str, records: Sequence[bytes], proof: Proof) -
     try:
         head = checkpoint.verify_checkpoint(proof.note, origin, view.key_spki)
         if head.size < view.size:
-            raise LOG_REFUSED(f"the log shrank from {view.size} to {head.size} records")
+            raise LOG_REFUSED(f"the log shrank from {view.size} to {head.size} records", history=OTHER)
         first = proof.leaf_index - len(records) + 1
         leaves = [tree.leaf_hash(record) for record in records]
         tree.verify_range(leaves, first, head.size, proof.range_proof, head.root)
-        if view.size:
-            old_root = bytes.fromhex(view.root.removeprefix(_PREFIX))
-            tree.verify_consistency(view.size, head.size, old_root, head.root, proof.consistency)
+        _check_history(view, head, proof)
     except CellwardError as error:
         if error.code == LOG_REFUSED.code:
             raise
         raise LOG_REFUSED(error.message, cause=error.code) from error
-    return LogView(head.size, _PREFIX + head.root.hex(), view.key_spki, proof.note)
+    return LogView(head.size, _PREFIX + head.root.hex(), view.key_spki, proof.note, view.hub_epoch)
+
+
+def _check_history(view: LogView, head: checkpoint.Checkpoint, proof: Proof) -> None:
+    if not view.size:
+        return
+    old_root = bytes.fromhex(view.root.removeprefix(_PREFIX))
+    try:
+        tree.verify_consistency(view.size, head.size, old_root, head.root, proof.consistency)
+    except CellwardError as error:
+        text = f"the log of {head.size} records does not go on from the {view.size} that were seen: {error.message}"
+        raise LOG_REFUSED(text, history=OTHER) from error

@@ -12,6 +12,8 @@ import structlog
 from agent.spool.errors import FULL
 from agent.spool.interfaces import Also, ChainHead, Finding, LogView, StoredRecord
 from agent.spool.writer import Writer
+from cellward.audit.rechain import rechain
+from cellward.audit.record import NO_RECORD, record_digest
 from cellward.errors import CellwardError
 
 _log = structlog.get_logger()
@@ -25,6 +27,13 @@ BuildLoss = Callable[[ChainHead, LogView, int], tuple[bytes, str]]
 BuildFinding = Callable[[ChainHead, LogView, Finding], tuple[bytes, str]]
 #: Makes the record that is owed, from what was noted of it.
 BuildOwed = Callable[[ChainHead, LogView, str], tuple[bytes, str]]
+#: Makes the first record of an epoch that is begun because the log takes no more of the last one, from the old head
+#: and checkpoint and those now.
+BuildRollback = Callable[[ChainHead, LogView, ChainHead, LogView], tuple[bytes, str]]
+#: So many epochs at most are skipped on a hub's word: numbers must not be used up by one that lies.
+MAX_JUMP = 1000
+#: Records chained anew at once.
+CHUNK = 500
 
 
 class SqliteAuditSpool:
@@ -39,6 +48,8 @@ class SqliteAuditSpool:
     def __init__(self, writer: Writer, max_bytes: int) -> None:
         self._writer = writer
         self._max_bytes = max_bytes
+        #: The epoch of the chain when it was begun here, 0 for the one the state was opened with.
+        self.epoch = 0
         # Losses that even the durable counter could not take; added to it as soon as it can.
         self._unwritten_losses = 0
         self._losses_lock = asyncio.Lock()
@@ -149,8 +160,9 @@ class SqliteAuditSpool:
             ).fetchone()[0]
             connection.execute("DELETE FROM audit WHERE epoch=? AND seq <= ?", (epoch, seq))
             connection.execute(
-                "UPDATE agent SET log_size=?, log_root=?, log_key=?, log_note=?, audit_bytes=max(0, audit_bytes-?)",
-                (view.size, view.root, view.key_spki, view.note, freed),
+                "UPDATE agent SET log_size=?, log_root=?, log_key=?, log_note=?, log_epoch=?,"
+                " audit_bytes=max(0, audit_bytes-?)",
+                (view.size, view.root, view.key_spki, view.note, view.hub_epoch, freed),
             )
 
         await self._writer.run(job)
@@ -179,10 +191,38 @@ class SqliteAuditSpool:
         """Return the losses not yet counted in the chain."""
         return await self._writer.run(_lost) + self._unwritten_losses
 
-    def _insert(self, connection: sqlite3.Connection, head: ChainHead, built: tuple[bytes, str]) -> int:
+    async def begin_epoch(self, build: BuildRollback, *, after: int = 0, forget_log: str | None = None) -> int:
+        """End the present epoch because the log takes no more of it; return the new one, in one transaction.
+
+        The new epoch begins with the record ``build`` makes of the old head and checkpoint; everything that waits is
+        chained anew behind it. A full spool does not stand in the way: this is how it gets emptied.
+
+        Args:
+            build: makes the first record.
+            after: an epoch that the log has already; the new one is later, within a bound.
+            forget_log: forget the log's last checkpoint, never its key, for a history of this name.
+        """
+
+        def job(connection: sqlite3.Connection) -> int:
+            old, seen = _head(connection), _view(connection)
+            epoch = max(old.epoch, min(after, old.epoch + MAX_JUMP)) + 1
+            if forget_log is not None:
+                connection.execute("UPDATE agent SET log_size=0, log_root='', log_note=x'', log_epoch=?", (forget_log,))
+            connection.execute("UPDATE agent SET epoch=?, seq=0, head=?", (epoch, NO_RECORD))
+            head, view = _head(connection), _view(connection)
+            self._insert(connection, head, build(old, seen, head, view), bounded=False)
+            _rechain_all(connection, epoch)
+            return epoch
+
+        self.epoch = await self._writer.run(job)
+        return self.epoch
+
+    def _insert(
+        self, connection: sqlite3.Connection, head: ChainHead, built: tuple[bytes, str], *, bounded: bool = True
+    ) -> int:
         data, digest = built
         used = int(connection.execute("SELECT audit_bytes FROM agent").fetchone()[0])
-        if used + len(data) > self._max_bytes:
+        if bounded and used + len(data) > self._max_bytes:
             raise FULL(f"the audit spool holds {used} of {self._max_bytes} bytes", used=used, limit=self._max_bytes)
         seq = head.seq + 1
         connection.execute("INSERT INTO audit VALUES (?,?,?)", (head.epoch, seq, data))
@@ -195,13 +235,44 @@ def settle(connection: sqlite3.Connection, key: str) -> None:
     connection.execute("DELETE FROM owed WHERE key=?", (key,))
 
 
+def _rechain_all(connection: sqlite3.Connection, epoch: int) -> None:
+    """Move every record of an earlier epoch to the end of ``epoch``, in order; what cannot be moved is counted lost."""
+    view = _view(connection)
+    while True:
+        rows = connection.execute(
+            "SELECT epoch, seq, data FROM audit WHERE epoch<? ORDER BY epoch, seq LIMIT ?", (epoch, CHUNK)
+        ).fetchall()
+        if not rows:
+            return
+        head = _head(connection)
+        seq, digest = head.seq, head.head
+        moved: list[tuple[int, int, bytes]] = []
+        for _, _, data in rows:
+            try:
+                new = rechain(
+                    bytes(data), epoch=epoch, seq=seq + 1, prev=digest, log_size=view.size, log_root=view.root
+                )
+            except CellwardError as error:
+                _log.error("audit-record-not-rechained", code=error.code, reason=error.message)
+                continue
+            seq, digest = seq + 1, record_digest(new)
+            moved.append((epoch, seq, new))
+        connection.executemany("DELETE FROM audit WHERE epoch=? AND seq=?", [row[:2] for row in rows])
+        connection.executemany("INSERT INTO audit VALUES (?,?,?)", moved)
+        grown = sum(len(row[2]) for row in moved) - sum(len(row[2]) for row in rows)
+        connection.execute(
+            "UPDATE agent SET seq=?, head=?, lost=lost+?, audit_bytes=max(0, audit_bytes+?)",
+            (seq, digest, len(rows) - len(moved), grown),
+        )
+
+
 def _head(connection: sqlite3.Connection) -> ChainHead:
     return ChainHead(*connection.execute("SELECT epoch, seq, head FROM agent").fetchone())
 
 
 def _view(connection: sqlite3.Connection) -> LogView:
-    row = connection.execute("SELECT log_size, log_root, log_key, log_note FROM agent").fetchone()
-    return LogView(row[0], row[1], bytes(row[2]), bytes(row[3]))
+    row = connection.execute("SELECT log_size, log_root, log_key, log_note, log_epoch FROM agent").fetchone()
+    return LogView(row[0], row[1], bytes(row[2]), bytes(row[3]), row[4])
 
 
 def _depth(connection: sqlite3.Connection) -> int:

@@ -60,6 +60,12 @@ ANCHOR_MISSING = define(
     "The anchor of the agent's state is gone.",
     hint="Keep the anchor Secret in the agent's namespace; without it lost state cannot be noticed.",
 )
+STATEMENT_KEY_CHANGED = define(
+    "spool/statement-key-changed",
+    Refused,
+    "The agent's statement key is another one than before.",
+    hint="Keep the agent's volume whole; invite the cluster again with --replace, and endorse the new key.",
+)
 STATE_CORRUPT = define(
     "spool/state-corrupt",
     Refused,

@@ -171,12 +171,16 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class LogView:
-    """The last checkpoint of the hub's log that the agent accepted; size 0 when none."""
+    """The last checkpoint of the hub's log that the agent accepted; size 0 when none.
+
+    ``hub_epoch`` is what the hub named its history then.
+    """
 
     size: int = 0
     root: str = ""
     key_spki: bytes = b""
     note: bytes = b""
+    hub_epoch: str = ""
 
 
 class AuditSpool(Protocol):

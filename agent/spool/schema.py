@@ -7,7 +7,7 @@ import sqlite3
 from agent.spool.errors import TOO_NEW
 
 #: ``PRAGMA user_version`` of the file this code writes.
-VERSION = 2
+VERSION = 3
 
 _V1 = """
 CREATE TABLE agent (
@@ -45,7 +45,9 @@ _V2 = """
 CREATE TABLE owed (key TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
 ALTER TABLE agent ADD COLUMN statement_keyid TEXT NOT NULL DEFAULT '';
 """
-_STEPS = (_V1, _V2)
+#: The hub epoch under which the last checkpoint was accepted.
+_V3 = "ALTER TABLE agent ADD COLUMN log_epoch TEXT NOT NULL DEFAULT ''"
+_STEPS = (_V1, _V2, _V3)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -71,7 +71,28 @@ class SqliteStateDb:
     @property
     def epoch(self) -> int:
         """The epoch of the audit chain."""
-        return self._identity.epoch
+        return self.audit.epoch or self._identity.epoch
+
+    async def bind_statement_key(self, keyid: str) -> Finding | None:
+        """Remember which key signs this epoch; another one than before is a finding and a new epoch (V1)."""
+
+        def job(connection: sqlite3.Connection) -> tuple[Finding | None, int]:
+            known, epoch = connection.execute("SELECT statement_keyid, epoch FROM agent").fetchone()
+            if known == keyid:
+                return None, epoch
+            connection.execute("UPDATE agent SET statement_keyid=?", (keyid,))
+            if not known:
+                return None, epoch
+            reason = f"the chain was signed by {known}; that key is gone, and {keyid} was made instead"
+            finding = Finding(errors.STATEMENT_KEY_CHANGED.code, reason, {"keyid": keyid, "before": known})
+            connection.execute("UPDATE agent SET epoch=?, seq=0, head=?", (epoch + 1, NO_RECORD))
+            _keep_findings(connection, [finding])
+            return finding, epoch + 1
+
+        finding, self.audit.epoch = await self._writer.run(job)
+        if finding is not None:
+            _log.error("state-finding", code=finding.code, reason=finding.reason)
+        return finding
 
     async def position(self) -> AnchorState:
         """Return what the anchor should hold now."""

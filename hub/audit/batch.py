@@ -44,6 +44,7 @@ class Batch:
     leaves: tuple[Leaf, ...]
     envelope: bytes
     statement: ChainState | None
+    known_size: int
 
     @property
     def last_seq(self) -> int:
@@ -95,6 +96,7 @@ async def check_batch(cluster: str, uid: str, realm: str, spki: bytes, batch: Au
         leaves=tuple(leaves),
         envelope=batch.checkpoint,
         statement=statement,
+        known_size=batch.known_tree_size,
     )
 
 

@@ -28,6 +28,12 @@ OLD_EPOCH = define(
     "An audit chain goes on in an epoch that a later one has ended.",
     hint="Two copies of one agent are running, or its state was set back; start it with a new epoch.",
 )
+LOG_BEHIND = define(
+    "audit/log-behind",
+    Refused,
+    "The agent has seen more of this log than there is of it now.",
+    hint="The hub's store was set back; agents begin a new epoch when they reconnect, and the log says so.",
+)
 KEY_CHANGED = define(
     "audit/key-changed",
     Refused,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cellward.audit.checkpoint import log_origin
-from hub.store.interfaces import AuditSnapshot, AuditStore
+from hub.store.log import AuditSnapshot, AuditStore
 
 FORMAT: Final = "cellward.audit-export/v1"
 #: Records read and written at once.

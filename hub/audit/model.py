@@ -26,6 +26,8 @@ class AuditBatchIn:
 class AuditAckOut:
     """What is durable, and the proof. With ``refused_code`` nothing of the batch was taken.
 
+    After audit/old-epoch ``epoch`` is the newest one the log has of this writer.
+
     ``range_proof`` covers the last ``proved`` records up to ``seq``; a batch whose repeated records lie apart in the
     log is acknowledged piece by piece.
     """

@@ -16,8 +16,8 @@ from cellward.audit.errors import FORK, GAP
 from cellward.audit.record import HUB_ORIGIN, NO_RECORD, Record, cell_of, encode_record
 from cellward.errors import CellwardError
 from hub.audit.batch import Batch, Leaf, make_leaf
-from hub.audit.errors import KEY_CHANGED, OLD_EPOCH
-from hub.store.interfaces import AuditChain, AuditEntry, AuditStore
+from hub.audit.errors import KEY_CHANGED, LOG_BEHIND, OLD_EPOCH
+from hub.store.log import AuditChain, AuditEntry, AuditStore
 
 #: Epoch of the hub's chain before any restore.
 FIRST_EPOCH: Final = 1
@@ -55,13 +55,20 @@ class Placed:
 
 
 class Refusal(Exception):
-    """A batch is refused; ``expected`` is the sequence number the log wants next, ``finding`` whether to record it."""
+    """A batch is refused.
 
-    def __init__(self, cause: CellwardError, expected: int, *, finding: bool) -> None:
+    Attributes:
+        expected: the sequence number the log wants next.
+        finding: whether it is to be recorded.
+        epoch: the newest epoch the log has of this writer, 0 for none.
+    """
+
+    def __init__(self, cause: CellwardError, expected: int, *, finding: bool, epoch: int = 0) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.expected = expected
         self.finding = finding
+        self.epoch = epoch
 
 
 class Chains:
@@ -146,6 +153,9 @@ class Plan:
     async def add_batch(self, batch: Batch) -> Placed:
         """Put what is new of a batch into the log; raises Refusal. At most one batch per writer and plan."""
         chain = await self._known.newest(batch.origin)
+        if batch.known_size > self.size:
+            cause = LOG_BEHIND(f"the agent has seen {batch.known_size} records of this log, which has {self.size}")
+            raise Refusal(cause, chain.seq + 1 if chain is not None else 1, finding=False)
         if chain is None or batch.epoch > chain.epoch:
             return await self._add_epoch(batch, chain)
         if batch.epoch < chain.epoch:
@@ -154,7 +164,7 @@ class Plan:
             raise Refusal(
                 KEY_CHANGED("the batch is of another statement key than its epoch began with"),
                 chain.seq + 1,
-                finding=not chain.forked,
+                finding=True,
             )
         return await self._extend(batch, chain)
 
@@ -180,7 +190,7 @@ class Plan:
                 },
             )
         )
-        if not gap and chain is not None:
+        if refusal.cause.code == FORK.code and chain is not None:
             self.chains[chain.origin, chain.epoch] = replace(chain, forked=True)
 
     async def _add_epoch(self, batch: Batch, old: AuditChain | None) -> Placed:
@@ -207,7 +217,7 @@ class Plan:
         chain = await self._store.origin_state(batch.origin, batch.epoch)
         if chain is None or batch.last_seq > chain.seq:
             cause = OLD_EPOCH(f"epoch {batch.epoch} ended when epoch {newest.epoch} began")
-            raise Refusal(cause, newest.seq + 1, finding=not newest.forked)
+            raise Refusal(cause, newest.seq + 1, finding=True, epoch=newest.epoch)
         return await self._extend(batch, chain)
 
     async def _extend(self, batch: Batch, chain: AuditChain) -> Placed:

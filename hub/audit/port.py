@@ -8,6 +8,7 @@ from typing import Protocol
 from cellward.errors import CellwardError
 from cellward.wire.v1 import telemetry_pb2
 from hub.audit.model import AuditBatchIn
+from hub.audit.restore import History, RestoreWatch
 from hub.audit.service import AuditLog
 from hub.store.errors import UNKNOWN_CLUSTER
 
@@ -32,11 +33,17 @@ class AuditIngest:
     Args:
         log: the audit log.
         binding: returns what is bound to a cluster name (``ClusterStore.get``).
+        history: names the hub's history (the store).
     """
 
-    def __init__(self, log: AuditLog, binding: Callable[[str], Awaitable[Binding | None]]) -> None:
+    def __init__(self, log: AuditLog, binding: Callable[[str], Awaitable[Binding | None]], history: History) -> None:
         self._log = log
         self._binding = binding
+        self._restore = RestoreWatch(log, history)
+
+    async def hello(self, cluster: str, hub_epoch: str, last_checkpoint: bytes) -> None:
+        """Hear which tree head an agent accepted last, before it is welcomed."""
+        await self._restore.saw(cluster, hub_epoch, last_checkpoint)
 
     async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
         """Make a batch durable and prove it is in the log."""

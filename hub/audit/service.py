@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cellward.audit.checkpoint import Checkpoint, log_origin, sign_checkpoint
-from cellward.audit.errors import GAP
+from cellward.audit.checkpoint import Checkpoint, log_origin, sign_checkpoint, verify_checkpoint
 from cellward.errors import CellwardError
+from cellward.identity.keys import spki_of
 from cellward.runtime.clock import Clock
 from hub.audit.batch import Batch, check_batch
 from hub.audit.errors import NO_REALM
@@ -26,7 +26,7 @@ from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
 from hub.audit.plan import Chains, HubEvent, Placed, Plan, Refusal
 from hub.audit.tree import Edge, LogTree
 from hub.store.errors import MOVED, UNAVAILABLE
-from hub.store.interfaces import AuditAppend, AuditFilter, AuditStore, TileKey
+from hub.store.log import AuditAppend, AuditFilter, AuditStore, TileKey
 
 _log = structlog.get_logger()
 
@@ -75,8 +75,8 @@ class AuditLog:
         self._head: _Head | None = None
         self._pending: list[_Request] = []
         self._worker: asyncio.Task[None] | None = None
-        # Last gap recorded per writer: an agent that repeats itself must not fill the log with findings.
-        self._gaps: dict[str, tuple[int, int]] = {}
+        # Last place told per writer and code: an agent that repeats itself must not fill the log with findings.
+        self._told: dict[tuple[str, str], tuple[int, int]] = {}
         #: Counters since the start, for metrics: records taken, batches refused by code, transactions.
         self.records_taken = 0
         self.refused: dict[str, int] = {}
@@ -101,21 +101,18 @@ class AuditLog:
             checked = await check_batch(cluster_name, uid, realm, statement_spki, batch)
             placed, head = await self._submit(checked)
         except Refusal as refusal:
-            return self._refuse(cluster_name, batch, refusal.cause, refusal.expected)
+            return self._refuse(cluster_name, batch, refusal.cause, refusal.expected, refusal.epoch)
         except CellwardError as error:
             if not error.code.startswith("audit/"):
                 raise
             chain = await self._store.origin_state(f"agent:{uid}")
             return self._refuse(cluster_name, batch, error, chain.seq + 1 if chain is not None else 1)
-        known = batch.known_tree_size
-        if known > head.edge.size:
-            _log.error("audit-log-behind-agent", cluster=cluster_name, known=known, size=head.edge.size)
         return AuditAckOut(
             epoch=placed.epoch,
             seq=placed.seq,
             checkpoint=head.note,
             leaf_index=placed.index or 0,
-            consistency=await self._tree.consistency(known, head.edge) if known <= head.edge.size else (),
+            consistency=await self._tree.consistency(batch.known_tree_size, head.edge),
             proved=placed.count if placed.index is not None else 0,
             range_proof=await self._range(placed, head.edge),
         )
@@ -185,9 +182,24 @@ class AuditLog:
             correlation_id=correlation_id,
         )
 
-    async def begin_epoch(self, actor: str, reason: str) -> None:
+    async def begin_epoch(self, actor: str, reason: str, details: Mapping[str, str] | None = None) -> None:
         """Begin a new epoch of the hub's own chain, as a finding that names the old head; after a restore."""
-        await self._submit(HubEvent(actor, "hub.restore", "Hub", "finding", reason=reason, new_epoch=True))
+        event = HubEvent(actor, "hub.restore", "Hub", "finding", reason=reason, details=details or {}, new_epoch=True)
+        await self._submit(event)
+
+    async def denied(self, note: bytes) -> Checkpoint | None:
+        """Return the tree head of a note that this log's key signed and this log does not have; None for any other."""
+        origin = self.origin
+        try:
+            head = verify_checkpoint(note, origin, spki_of(self._signer)) if origin else None
+        except CellwardError:
+            return None
+        if head is None or not head.size:
+            return None
+        edge = self._head.edge if self._head is not None and self._head.edge.size >= head.size else await self._load()
+        if edge.size >= head.size and await self._tree.root(await self._tree.edge_at(head.size, edge)) == head.root:
+            return None
+        return head
 
     async def export(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Write the whole log as NDJSON, in pieces; raises audit/no-realm."""
@@ -280,7 +292,8 @@ class AuditLog:
             plan = Plan(
                 self._store, self._chains, size=edge.size, realm=self._realm(), now=self._clock.now()
             )  # fmt: skip
-            outcomes = [await self._plan(plan, request.work) for request in group]
+            told: dict[tuple[str, str], tuple[int, int]] = {}
+            outcomes = [await self._plan(plan, request.work, told) for request in group]
             grown, tiles = edge.grow(plan.hashes)
             try:
                 if plan.entries or plan.chains:
@@ -295,6 +308,7 @@ class AuditLog:
                 self._forget()
                 continue
             head = await self._committed(plan, grown, tiles)
+            self._told |= told
             for request, outcome in zip(group, outcomes, strict=True):
                 if request.done.done():
                     continue
@@ -305,14 +319,20 @@ class AuditLog:
             return
         raise MOVED("another process writes to the audit log all the time")
 
-    async def _plan(self, plan: Plan, work: Batch | HubEvent) -> Placed | BaseException:
+    async def _plan(
+        self, plan: Plan, work: Batch | HubEvent, told: dict[tuple[str, str], tuple[int, int]]
+    ) -> Placed | BaseException:
         try:
             if isinstance(work, HubEvent):
                 return await plan.add_event(work)
             return await plan.add_batch(work)
         except Refusal as refusal:
-            if isinstance(work, Batch) and refusal.finding and self._is_news(work, refusal):
+            what = (work.origin, refusal.cause.code) if isinstance(work, Batch) else ("", "")
+            place = (work.epoch, refusal.expected) if isinstance(work, Batch) else (0, 0)
+            if isinstance(work, Batch) and refusal.finding and self._told.get(what) != place:
                 await plan.add_finding(work, refusal)
+                # Told once it is durable: a finding whose transaction fails is told with the next try.
+                told[what] = place
             return refusal
         except CellwardError as error:
             if error.code.startswith("audit/"):
@@ -343,19 +363,12 @@ class AuditLog:
         origin = self.origin
         return sign_checkpoint(Checkpoint(origin, size, root), self._signer) if origin else b""
 
-    def _is_news(self, batch: Batch, refusal: Refusal) -> bool:
-        if refusal.cause.code != GAP.code:
-            return True
-        place = (batch.epoch, refusal.expected)
-        if self._gaps.get(batch.origin) == place:
-            return False
-        self._gaps[batch.origin] = place
-        return True
-
-    def _refuse(self, cluster: str, batch: AuditBatchIn, cause: CellwardError, expected: int) -> AuditAckOut:
+    def _refuse(
+        self, cluster: str, batch: AuditBatchIn, cause: CellwardError, expected: int, epoch: int = 0
+    ) -> AuditAckOut:
         self.refused[cause.code] = self.refused.get(cause.code, 0) + 1
         _log.warning("audit-batch-refused", cluster=cluster, code=cause.code, reason=cause.message, expected=expected)
-        return AuditAckOut(epoch=batch.epoch, seq=0, refused_code=cause.code, expected_seq=expected)
+        return AuditAckOut(epoch=epoch or batch.epoch, seq=0, refused_code=cause.code, expected_seq=expected)
 
 
 def _settle(group: list[_Request], error: BaseException) -> None:

@@ -21,7 +21,7 @@ from cellward.audit.tree import (
     range_spans,
     span_hash,
 )
-from hub.store.interfaces import AuditStore, TileKey
+from hub.store.log import AuditStore, TileKey
 
 #: Height of a tile in tree levels, and hashes in a full one.
 HEIGHT: Final = 8
@@ -109,6 +109,15 @@ class LogTree:
         partials = [b""] * levels
         for key in keys:
             # The stored tile may have grown since; a tile only ever grows at its end.
+            partials[key.level] = tiles[key][: ((size >> HEIGHT * key.level) % WIDTH) * HASH_SIZE]
+        return Edge(size, partials)
+
+    async def edge_at(self, size: int, edge: Edge) -> Edge:
+        """Return the right edge of an earlier size of the tree that ends at ``edge``."""
+        keys = edge_keys(size)
+        tiles = await self._tiles(set(keys), edge)
+        partials = [b""] * (1 + max((key.level for key in keys), default=-1))
+        for key in keys:
             partials[key.level] = tiles[key][: ((size >> HEIGHT * key.level) % WIDTH) * HASH_SIZE]
         return Edge(size, partials)
 

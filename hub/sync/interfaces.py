@@ -137,6 +137,10 @@ class ContentPort(Protocol):
 class AuditPort(Protocol):
     """Takes audit records of agents."""
 
+    async def hello(self, cluster: str, hub_epoch: str, last_checkpoint: bytes) -> None:
+        """An agent that knows this history has accepted this tree head; the hub may have a new history after it."""
+        ...
+
     async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
         """Make a batch durable and prove it is in the log; a gap or fork is answered in the ack, not raised."""
         ...

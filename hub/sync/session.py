@@ -34,7 +34,7 @@ class HubFacts:
     """What the hub says of itself in Welcome. ``hub_epoch`` is new after a restore from backup."""
 
     realm: Callable[[], str]
-    hub_epoch: str
+    hub_epoch: Callable[[], str]
     log_origin: Callable[[], str]
 
 
@@ -102,6 +102,7 @@ class SyncSession:
         hello: link_pb2.Hello = frame.hello
         negotiate(hello.protocol_min, hello.protocol_max)
         self.boot_id = hello.boot_id
+        await self._ports.audit.hello(self.cluster, hello.hub_epoch, hello.last_checkpoint)
         await self._ports.fleet.hello(self.cluster, hello)
         self._received = 1
         self._hello = hello
@@ -144,14 +145,14 @@ class SyncSession:
         await self._write(
             welcome=link_pb2.Welcome(
                 protocol=negotiate(hello.protocol_min, hello.protocol_max),
-                hub_epoch=self._facts.hub_epoch,
+                hub_epoch=self._facts.hub_epoch(),
                 revision=current,
                 log_origin=self._facts.log_origin(),
                 timestamp_version=self._timestamp,
                 cluster_name=self.cluster,
             )
         )
-        same_epoch = hello.hub_epoch == self._facts.hub_epoch
+        same_epoch = hello.hub_epoch == self._facts.hub_epoch()
         if same_epoch and hello.revision == current and hello.items_digest == items_digest(items):
             self._revision = current
         elif same_epoch and hello.revision < current:

@@ -104,6 +104,7 @@ class LinkedAgent:
         self.health = HealthRegistry(self.timer)
         self.metrics = AgentMetrics()
         statement = StatementKey.load_or_create(settings.state_dir)
+        await self.db.bind_statement_key(statement.keyid)
         channels = ChannelHolder()
         self.recorder = Recorder(
             self.db.audit,

@@ -208,6 +208,9 @@ class FakeAuditPort:
 
     records: dict[str, list[bytes]] = field(default_factory=dict)
 
+    async def hello(self, cluster: str, hub_epoch: str, last_checkpoint: bytes) -> None:
+        """Take no notice."""
+
     async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
         """Take a batch in order."""
         kept = self.records.setdefault(cluster, [])
@@ -263,6 +266,11 @@ class FakeLinkHub:
         self.link: LinkServer
         self.enrolment: EnrolmentServer
 
+    async def new_epoch(self) -> str:
+        """Begin a new history, as the store of a real hub does."""
+        self.hub_epoch = f"{self.hub_epoch}'"
+        return self.hub_epoch
+
     async def invite(self, cluster: str, *, replace_installation: bool = False) -> str:
         """A join token for a cluster, which is created when it is not there yet."""
         if cluster not in self.hub.clusters.rows:
@@ -272,7 +280,7 @@ class FakeLinkHub:
     @asynccontextmanager
     async def running(self, *, link_port: int = 0, enrolment_port: int = 0) -> AsyncIterator[FakeLinkHub]:
         """Serve on 127.0.0.1 until the context ends; given ports let a test stop and start a hub at one address."""
-        facts = HubFacts(self.hub.authority.realm, self.hub_epoch, lambda: self.log_origin)
+        facts = HubFacts(self.hub.authority.realm, lambda: self.hub_epoch, lambda: self.log_origin)
         self.link = build_link_server(
             ports=self.ports,
             identity=self.hub.identity,

@@ -27,12 +27,6 @@ from hub.store.errors import (
 )
 from hub.store.interfaces import (
     ApiTokenRow,
-    AuditAppend,
-    AuditChain,
-    AuditEntry,
-    AuditFilter,
-    AuditRow,
-    AuditSnapshot,
     CellKey,
     CellRow,
     ClusterRow,
@@ -45,9 +39,17 @@ from hub.store.interfaces import (
     SeenRow,
     Standing,
     StatusRow,
-    TileKey,
     TokenGrant,
     TufMetadata,
+)
+from hub.store.log import (
+    AuditAppend,
+    AuditChain,
+    AuditEntry,
+    AuditFilter,
+    AuditRow,
+    AuditSnapshot,
+    TileKey,
     is_dense,
 )
 

@@ -74,7 +74,7 @@ class AuditAck(_message.Message):
     PROVED_FIELD_NUMBER: _builtins.int
     RANGE_PROOF_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """Epoch."""
+    """Epoch of the batch; with refused_code audit/old-epoch the newest one the log has of this agent."""
     seq: _builtins.int
     """Highest sequence number that is durable and covered by range_proof."""
     checkpoint: _builtins.bytes

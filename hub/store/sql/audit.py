@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store.changes import AUDIT
 from hub.store.errors import MOVED
-from hub.store.interfaces import (
+from hub.store.log import (
     AuditAppend,
     AuditChain,
     AuditEntry,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.errors import SUBJECT_HAS_TOKEN
@@ -87,6 +87,17 @@ class SqlMeta:
             await tx.connection.execute(statement, {"key": key, "value": value})
 
         await self._db.write(job)
+
+    async def replace(self, key: str, old: str, new: str) -> str:
+        """Set a value that is still ``old``; return the one that is there now."""
+
+        async def job(tx: Transaction) -> str:
+            changed = update(meta).where(meta.c.key == key, meta.c.value == old.encode()).values(value=new.encode())
+            await tx.connection.execute(changed)
+            found: bytes = (await tx.connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar_one()
+            return found.decode()
+
+        return await self._db.write(job)
 
     async def put_if_absent(self, key: str, value: bytes) -> bytes:
         """Set a value unless there is one; return the one that is there now."""

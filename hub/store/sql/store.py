@@ -48,9 +48,8 @@ class SqlStore:
         return self._hub_epoch
 
     async def new_epoch(self) -> str:
-        """Begin a new history after a restore."""
-        self._hub_epoch = secrets.token_hex(16)
-        await self.meta.put(EPOCH_KEY, self._hub_epoch.encode())
+        """Begin a new history after a restore, or take the one that another process has begun."""
+        self._hub_epoch = await self.meta.replace(EPOCH_KEY, self._hub_epoch, secrets.token_hex(16))
         return self._hub_epoch
 
     async def watch(self) -> None:

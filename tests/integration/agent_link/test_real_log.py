@@ -35,7 +35,7 @@ async def test_v13_the_agent_accepts_the_proofs_of_the_hubs_log_across_restarts_
     clock = SystemClock()
     hub = FakeLinkHub(clock, SyncLimits(recheck=0.1, heartbeat=0.2))
     log = AuditLog(MemoryStore(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
-    hub.ports = replace(hub.ports, audit=AuditIngest(log, hub.hub.clusters.get))
+    hub.ports = replace(hub.ports, audit=AuditIngest(log, hub.hub.clusters.get, hub))
     hub.log_origin = format_vkey(log.origin, spki_of(hub.hub.keys.tree_head))
     async with hub.running():
         token = await hub.invite("eu-1")

@@ -21,9 +21,11 @@ from cellward.errors import CellwardError
 from cellward.wire.v1 import telemetry_pb2
 from hub.audit.model import AuditAckOut, AuditBatchIn
 from hub.audit.port import AuditIngest
+from hub.audit.restore import RestoreWatch
 from hub.audit.service import AuditLog
 from hub.store.errors import FULL
-from hub.store.interfaces import AuditAppend, AuditFilter, AuditStore, Store
+from hub.store.interfaces import Store
+from hub.store.log import AuditAppend, AuditFilter, AuditStore
 from hub.store.sql.store import open_store
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.clock import ManualClock
@@ -272,12 +274,44 @@ class TestIngest:
         assert (ack.seq, ack.leaf_index) == (3, 2)
         check_proofs(ack, batch)
 
-    async def test_agent_that_knows_a_longer_log_gets_no_proof(self, log: AuditLog) -> None:
-        """A log that was set back cannot prove otherwise: the agent is left with a smaller tree to refuse."""
+    async def test_an_agent_that_knows_a_longer_log_is_refused_and_nothing_taken(self, log: AuditLog) -> None:
+        """A log that was set back cannot prove what it takes, so it takes nothing until the agent begins anew."""
         writer = AuditWriter(1)
         ack = await send(log, writer, writer.batch(1, known=500))
-        assert (ack.refused_code, ack.consistency) == ("", ())
-        assert verify_checkpoint(ack.checkpoint, log.origin, SPKI).size == 1
+        assert (ack.refused_code, ack.expected_seq) == ("audit/log-behind", 1)
+        assert await log.size() == 0
+
+    async def test_refused_by_an_ended_epoch_an_agent_is_told_the_newest(self, log: AuditLog) -> None:
+        """Two epochs behind: the next one it begins must come after what the log has."""
+        writer = AuditWriter(1)
+        stale = writer.clone()
+        writer.state = ChainState(5)
+        await send(log, writer, writer.batch(1))
+        ack = await send(log, stale, stale.batch(1))
+        assert (ack.refused_code, ack.epoch) == ("audit/old-epoch", 5)
+
+    async def test_a_fork_after_another_refusal_is_recorded(self, log: AuditLog) -> None:
+        """A changed key and an old epoch are findings of their own, and hide no fork that comes later."""
+        writer = AuditWriter(1)
+        await send(log, writer, writer.batch(2))
+        stale, other_key, forked = writer.clone(), writer.clone(), writer.clone()
+        other_key.signer = AuditWriter(1).signer
+        for _ in range(2):
+            again = other_key.clone()
+            assert (await send(log, again, again.batch(1))).refused_code == "audit/key-changed"
+        assert (await send(log, writer, writer.batch(2))).seq == 4
+        assert (await send(log, forked, forked.batch(1, reason="other"))).refused_code == "audit/fork"
+        writer.new_epoch()
+        await send(log, writer, writer.batch(1))
+        stale.write(2)
+        for _ in range(2):
+            again = stale.clone()
+            assert (await send(log, again, again.batch(1))).refused_code == "audit/old-epoch"
+        forked = writer.clone()
+        await send(log, writer, writer.batch(1))
+        assert (await send(log, forked, forked.batch(1, reason="other"))).refused_code == "audit/fork"
+        codes = [r.code for r in await all_records(log, origin="hub") if r.action == "audit.fork"]
+        assert codes == ["audit/key-changed", "audit/fork", "audit/old-epoch", "audit/fork"]
 
     async def test_no_realm_no_records(self, store: Store) -> None:
         """Before a root is adopted no agent can have a chain here."""
@@ -419,6 +453,20 @@ class TestProcess:
         check_proofs(await send(log, writer, batch), batch)
         assert await log.size() == 2
 
+    async def test_v13_a_finding_whose_transaction_fails_is_recorded_with_the_next_try(self, store: Store) -> None:
+        """V13: what could not be told is not told yet."""
+        failing = FailingStore(store.audit)
+        log = make_log(cast("AuditStore", failing))
+        writer = AuditWriter(1)
+        writer.write(2)
+        late = writer.batch(1)
+        failing.fail = True
+        with pytest.raises(CellwardError):
+            await send(log, writer, late)
+        failing.fail = False
+        assert (await send(log, writer, late)).refused_code == "audit/gap"
+        assert [r.action for r in await all_records(log)] == ["audit.gap"]
+
     async def test_v16_a_mistake_costs_one_group_and_the_next_gets_its_turn(self, store: Store) -> None:
         """V16: an error nobody foresaw reaches those it happened to; who waits behind them is answered as well."""
         failing = FailingStore(store.audit)
@@ -486,7 +534,7 @@ class TestPort:
         """Messages become batches of the bound uid and key, and acks become messages."""
         writer = AuditWriter(1)
         await store.clusters.create("c1", "alice")
-        port = AuditIngest(log, store.clusters.get)
+        port = AuditIngest(log, store.clusters.get, store)
         batch = writer.batch(3)
         message = telemetry_pb2.AuditBatch(
             epoch=1, first_seq=1, records=batch.records, checkpoint=batch.checkpoint, known_tree_size=0
@@ -499,6 +547,48 @@ class TestPort:
         head = verify_checkpoint(ack.checkpoint, log.origin, SPKI)
         check_range(ack, batch, head)
         assert (ack.epoch, ack.seq, ack.refused_code) == (1, 3, "")
+
+
+class TestRestore:
+    """The store was set back: agents bring tree heads that this log signed and has not."""
+
+    async def _seen(self, writer: AuditWriter, count: int) -> bytes:
+        log = make_log(cast("AuditStore", MemoryStore(ManualClock()).audit))
+        await log.append_hub("hub", "hub.start", "Hub", "done")
+        return (await send(log, writer, writer.batch(count))).checkpoint
+
+    async def test_own_heads_are_denied_only_when_they_are_not_of_this_log(self, log: AuditLog) -> None:
+        """A longer log, and another one of the same length; never a head of this one, nor one of another key."""
+        writer = AuditWriter(1)
+        heads = [(await send(log, writer, writer.batch(count))).checkpoint for count in (1, 2, 300, 5)]
+        for note in heads:
+            assert await log.denied(note) is None
+        assert await log.denied(await self._seen(AuditWriter(1), 399)) is not None
+        assert await log.denied(await self._seen(AuditWriter(1), 2)) is not None
+        foreign = AuditLog(
+            cast("AuditStore", MemoryStore(ManualClock()).audit), Ed25519PrivateKey.generate(), lambda: REALM,
+            ManualClock(),
+        )  # fmt: skip
+        await foreign.append_hub("hub", "hub.start", "Hub", "done")
+        for note in ((await foreign.head()).note, b"", b"no note"):
+            assert await log.denied(note) is None
+
+    async def test_v1_a_hub_that_was_set_back_begins_a_history_once_and_says_so(
+        self, log: AuditLog, store: Store
+    ) -> None:
+        """Two agents say so at once, a third still speaks of the old history: one finding, one new hub epoch."""
+        note = await self._seen(AuditWriter(1), 9)
+        watch, before = RestoreWatch(log, store), store.hub_epoch
+        await watch.saw("c1", "another", note)
+        await watch.saw("c1", before, b"")
+        assert store.hub_epoch == before
+        await asyncio.gather(watch.saw("c1", before, note), watch.saw("c2", before, note))
+        after = store.hub_epoch
+        assert after != before
+        await watch.saw("c3", before, note)
+        assert store.hub_epoch == after
+        (finding,) = await all_records(log)
+        assert (finding.action, finding.epoch, finding.details["size"]) == ("hub.restore", 2, "10")
 
 
 class FailingStore:

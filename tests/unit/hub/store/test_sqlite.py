@@ -16,7 +16,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine
 
 from cellward.errors import CellwardError
-from hub.store.interfaces import AuditAppend, AuditEntry, CellKey
+from hub.store.interfaces import CellKey
+from hub.store.log import AuditAppend, AuditEntry
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.clock import ManualClock
@@ -218,3 +219,18 @@ async def test_locked_by_another_writer_is_unavailable(store: SqlStore, file: Pa
         other.execute("ROLLBACK")
     await store.meta.put("k", b"v")
     assert await store.meta.get("k") == b"v"
+
+
+async def test_v1_a_new_epoch_outlives_the_process_and_is_one_for_all(tmp_path: Path) -> None:
+    """It is in the database: a process that opens it later, and one that had it open, name the same history."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
+    first, second = await open_store(url), await open_store(url)
+    before = first.hub_epoch
+    assert second.hub_epoch == before
+    after = await first.new_epoch()
+    assert await second.new_epoch() == after, "who comes second takes what the first began"
+    await first.close()
+    await second.close()
+    again = await open_store(url)
+    assert again.hub_epoch == after != before
+    await again.close()
