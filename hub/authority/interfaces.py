@@ -91,6 +91,11 @@ class BoundCluster(Protocol):
         ...
 
     @property
+    def serial(self) -> str:
+        """Serial number of the newest certificate."""
+        ...
+
+    @property
     def locked(self) -> bool:
         """True when the cluster may not speak."""
         ...
@@ -107,7 +112,7 @@ class Clusters(Protocol):
         """Name a uid is bound to, or None; a uid belongs to one name only."""
         ...
 
-    async def bind(
+    async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
         self,
         name: str,
         uid: str,
@@ -117,6 +122,10 @@ class Clusters(Protocol):
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
+        expected_serial: str | None = None,
     ) -> object:
-        """Bind uid, keys and certificate to the name; the floor never goes down."""
+        """Bind uid, keys and certificate to the name; the floor never goes down.
+
+        Raises an error of the store when another certificate than ``expected_serial`` is bound by now.
+        """
         ...

@@ -128,6 +128,8 @@ class IdentityService:
             bound.previous_spki_sha256 if again else "",
             # Whoever held the name before is out, the first of all joins aside.
             generation if bound.generation and not again else 0,
+            # The lock is this process's; another one may have bound the name meanwhile, and then this is asked again.
+            bound.serial,
         )
         details = {
             "uid": attempt.cluster_uid,
@@ -167,6 +169,7 @@ class IdentityService:
                 generation,
                 certificate.serial,
                 bound.previous_spki_sha256 if again else peer.spki_sha256,
+                expected_serial=bound.serial,
             )
             await self._record("certificate.renew", peer.name, str(peer.id), certificate, digest, {})
         return certificate

@@ -103,7 +103,7 @@ class ClusterStore(Protocol):
         """Return the name a uid is bound to."""
         ...
 
-    async def bind(
+    async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
         self,
         name: str,
         uid: str,
@@ -113,10 +113,12 @@ class ClusterStore(Protocol):
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
+        expected_serial: str | None = None,
     ) -> ClusterRow:
         """Bind uid, keys and certificate to a name; the floor never goes down.
 
-        Raises store/unknown-cluster, store/uid-taken.
+        With ``expected_serial`` only where that certificate is bound still: another one is store/moved. Raises
+        store/unknown-cluster, store/uid-taken.
         """
         ...
 

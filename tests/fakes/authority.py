@@ -14,6 +14,7 @@ from hub.authority.errors import BAD_TOKEN
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import Grant, JoinTokens
+from hub.store.errors import MOVED
 
 REALM = "sha256:" + "ab" * 32
 
@@ -121,8 +122,11 @@ class FakeClusters:
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
+        expected_serial: str | None = None,
     ) -> None:
         """Bind all of it."""
+        if expected_serial not in {None, self.rows[name].serial}:
+            raise MOVED(f"cluster {name} was bound to another certificate meanwhile", cluster=name)
         self.rows[name] = replace(
             self.rows[name],
             uid=uid,

@@ -95,9 +95,12 @@ class MemoryClusters:
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
+        expected_serial: str | None = None,
     ) -> ClusterRow:
         await asyncio.sleep(0)
         row = self.require(name)
+        if expected_serial not in {None, row.serial}:
+            raise MOVED(f"cluster {name} was bound to another certificate meanwhile", cluster=name)
         if await self.name_of_uid(uid) not in {None, name}:
             raise UID_TAKEN(f"uid {uid} is bound to another name", cluster=name)
         self.rows[name] = replace(

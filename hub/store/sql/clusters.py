@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import CLUSTERS
 from hub.store.errors import (
     CLUSTER_EXISTS,
     IMMUTABLE,
+    MOVED,
     TOKEN_EXPIRED,
     TOKEN_SPENT,
     UID_TAKEN,
@@ -96,7 +97,7 @@ class SqlClusters:
         async with self._db.read() as connection:
             return (await connection.execute(select(clusters.c.name).where(clusters.c.uid == uid))).scalar_one_or_none()
 
-    async def bind(
+    async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
         self,
         name: str,
         uid: str,
@@ -106,6 +107,7 @@ class SqlClusters:
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
+        expected_serial: str | None = None,
     ) -> ClusterRow:
         """Bind uid, keys and certificate to a name."""
 
@@ -113,6 +115,7 @@ class SqlClusters:
             statement = (
                 update(clusters)
                 .where(clusters.c.name == name)
+                .where(true() if expected_serial is None else clusters.c.serial == expected_serial)
                 .values(
                     uid=uid,
                     spki_sha256=spki_sha256,
@@ -130,7 +133,10 @@ class SqlClusters:
             )
             row = (await tx.connection.execute(statement)).one_or_none()
             if row is None:
-                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+                known = select(clusters.c.name).where(clusters.c.name == name)
+                if (await tx.connection.execute(known)).one_or_none() is None:
+                    raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+                raise MOVED(f"cluster {name} was bound to another certificate meanwhile", cluster=name)
             tx.notify(CLUSTERS)
             return _cluster(row)
 

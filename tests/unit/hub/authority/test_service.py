@@ -16,7 +16,7 @@ from hub.authority.limits import JoinLimits, Rate
 from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
 from hub.store.sql.store import open_store
-from tests.fakes.authority import REALM, FakeHub
+from tests.fakes.authority import REALM, Bound, FakeHub
 from tests.fakes.clock import ManualClock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -313,3 +313,23 @@ async def _not_renewed(hub: FakeHub, certificate: AgentCertificate) -> str:
     with pytest.raises(CellwardError) as refusal:
         await hub.identity.renew(peer_of(hub, certificate), make_csr(keys.new_tls_key()))
     return refusal.value.code
+
+
+async def test_v7_a_renewal_under_way_does_not_undo_a_replacement_by_another_process(hub: FakeHub) -> None:
+    """V7: what was decided on the old binding is refused when the new one has come in between."""
+    old = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    other = IdentityService(
+        authority=hub.authority, tokens=hub.join_tokens, clusters=hub.clusters, audit=hub.audit, clock=hub.clock
+    )
+    token = await hub.join_tokens.mint("eu-1", replace=True)
+    read = hub.clusters.get
+
+    async def overtaken(name: str) -> Bound | None:
+        found = await read(name)
+        hub.clusters.get = read  # type: ignore[method-assign]
+        await other.join(attempt(token, cluster_uid=OTHER_UID))
+        return found
+
+    hub.clusters.get = overtaken  # type: ignore[method-assign]
+    assert await _not_renewed(hub, old) == "store/moved"
+    assert hub.clusters.rows["eu-1"].uid == OTHER_UID
