@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -36,7 +36,22 @@ class Applying:
         record = _begun(before, change, format_time(self._parts.timer.now()))
         for owned in objects:
             record = record.with_object(owned)
-        await self._journal.save(cell, change, record)
+        cell.applying = True
+        try:
+            await self._journal.save(cell, change, record)
+            await self._write(cell, change, before, objects, anew, breathe)
+        finally:
+            cell.applying = False
+
+    async def _write(
+        self,
+        cell: Cell,
+        change: Change,
+        before: CellRecord,
+        objects: Sequence[OwnedObject],
+        anew: frozenset[ObjectRef],
+        breathe: Breathe,
+    ) -> None:
         for role in (Role.ISOLATION, Role.OBJECT):
             by_ref = {owned.ref: owned for owned in objects if owned.role is role}
             for manifests in waves(owned.manifest for owned in by_ref.values()):

@@ -27,7 +27,8 @@ class Cell:
         refusals: why.
         trouble: why what is in force is not what was deployed: it became unhealthy, or an apply does not come through.
         repairs: repairs of drift since the agent started.
-        answered: what the last receipt was about, so that a retry does not repeat it.
+        answered: what the last receipt about a deployment said, so that a retry does not repeat it.
+        applying: whether a release is being written: what it changes is its business, not that of drift repair.
     """
 
     def __init__(self, record: CellRecord) -> None:
@@ -37,12 +38,19 @@ class Cell:
         self.refusals: tuple[RefusalText, ...] = ()
         self.trouble: tuple[RefusalText, ...] = ()
         self.repairs = 0
-        self.answered: tuple[object, ...] = ()
+        self.answered: dict[str, tuple[object, ...]] = {}
+        self.applying = False
         self._health: dict[ObjectRef, Health] = {}
         self._version: dict[ObjectRef, tuple[str, int]] = {}
         self._gone: set[ObjectRef] = set()
         #: Uid of the last completed Job of each name: another one of that name has yet to run.
         self._done: dict[ObjectRef, str] = {}
+
+    def take(self, item: DesiredItem) -> None:
+        """Take up the newest item; answers about others than it and what is in force are forgotten."""
+        self.item = item
+        wanted = {item.deployment_digest, self.record.deployment_digest}
+        self.answered = {digest: about for digest, about in self.answered.items() if digest in wanted}
 
     def observe(self, live: Mapping[str, Any]) -> bool:
         """Take note of an object as it is now; return whether its health changed. What is older is ignored.

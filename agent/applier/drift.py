@@ -137,7 +137,7 @@ class DriftControl:
             return False
         if self._cell.record.ending and owned.role is Role.OBJECT:
             return False
-        if not owned.baseline and owned.role is Role.OBJECT and not self._cell.record.settled:
+        if self._cell.applying and not owned.baseline and owned.role is Role.OBJECT:
             return False  # its turn comes: what it needs is written before it
         return not self._cell.is_done(owned)
 

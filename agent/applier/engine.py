@@ -92,6 +92,8 @@ class CellEngine:
         self._given = given
         cluster = CellCluster(given.kube, given.driver, given.timer, given.agent_namespace, self._seen)
         self._fence = Fence(given.guards, given.recorder, given.health)
+        # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
+        self._watch = ClusterWatch(given.kube, given.health, given.timer, self._on_event, self._on_synced)
         self._parts = Parts(
             cluster=cluster,
             intake=Intake(
@@ -108,10 +110,8 @@ class CellEngine:
             facts=given.facts,
             metrics=given.metrics,
             reindex=self._reindex,
-            view=lambda: self._watch.spell,
+            view=self._watch.in_view,
         )  # fmt: skip
-        # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
-        self._watch = ClusterWatch(given.kube, given.health, self._on_event, self._on_synced)
         self._workers: dict[CellKey, CellWorker] = {}
         self._by_namespace: dict[str, CellWorker] = {}
         self._by_ref: dict[ObjectRef, CellWorker] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.applier.cell import Cell
-from agent.applier.model import CellRecord, Phase
+from agent.applier.model import Phase
 from agent.applier.parts import Parts
 from cellward.runtime.backoff import FullJitter
 
@@ -31,25 +31,26 @@ class Judge:
     def __init__(self, parts: Parts, cell: Cell) -> None:
         self._parts = parts
         self._cell = cell
-        self._stopwatch = _Stopwatch()
+        #: Which rollout is timed, and the time in view at which that began.
+        self._about: tuple[object, ...] = ()
+        self._since = 0.0
         self._not_before = 0.0
         self._backoff = FullJitter(0.5, 30.0)
 
     def due_at(self) -> float | None:
         """Return the monotonic time at which there is something to judge, None while only an event can tell."""
-        spell = self._spell()
-        if not spell or not self._cell.record.rollout_started:
+        watched = self._watched()
+        if watched is None:
             return None
         now = self._parts.timer.monotonic()
         if self._not_before > now:
             return self._not_before
-        return now + max(0.0, self._cell.record.deadline_seconds - self._stopwatch.read(self._cell.record, now, spell))
+        return now + max(0.0, self._cell.record.deadline_seconds - watched)
 
     def verdict(self) -> Verdict | None:
         """Return the outcome of the rollout, None while it is open or nobody can tell."""
-        cell, now, spell = self._cell, self._parts.timer.monotonic(), self._spell()
-        watched = self._stopwatch.read(cell.record, now, spell)
-        if not spell or not cell.record.rollout_started or now < self._not_before:
+        cell, now, watched = self._cell, self._parts.timer.monotonic(), self._watched()
+        if watched is None or now < self._not_before:
             return None
         over = watched >= cell.record.deadline_seconds
         if not cell.record.settled:
@@ -71,34 +72,19 @@ class Judge:
         delay = self._backoff.next() if seconds is None else seconds
         self._not_before = self._parts.timer.monotonic() + delay
 
-    def _spell(self) -> int:
-        """Return the number of the unbroken spell in which the cluster is in view; 0 while nothing may be judged.
+    def _watched(self) -> float | None:
+        """Return for how many seconds this rollout was in view, None while nothing may be judged.
 
-        Under quarantine nothing becomes healthy, and narrowing must not lead back to older content (§2); what the hub
-        holds in the middle is not late.
+        What is applied in the end has its whole time to become healthy. Under quarantine nothing becomes healthy, and
+        narrowing must not lead back to older content (§2); what the hub holds in the middle is not late.
         """
         record = self._cell.record
-        held = self._cell.blocked is Phase.HELD and not record.settled
-        if record.ending or record.quarantined or held:
-            return 0
-        return self._parts.view()
-
-
-class _Stopwatch:
-    """How long one rollout was in view. What is applied in the end has its whole time to become healthy."""
-
-    def __init__(self) -> None:
-        self._about: tuple[object, ...] = ()
-        self._spell = 0
-        self._last = 0.0
-        self._elapsed = 0.0
-
-    def read(self, record: CellRecord, now: float, spell: int) -> float:
-        """Count the time since the last reading if all of it was in view; return the sum."""
-        about = (record.deployment_digest, record.release_digest, record.rollout_started, record.settled)
+        withheld = record.quarantined or (self._cell.blocked is Phase.HELD and not record.settled)
+        about = (record.deployment_digest, record.release_digest, record.rollout_started, record.settled, withheld)
+        view = self._parts.view()
+        if view is None or withheld or record.ending or not record.rollout_started:
+            self._about = about if about == self._about else ()
+            return None
         if about != self._about:
-            self._about, self._elapsed = about, 0.0
-        elif spell and spell == self._spell:
-            self._elapsed += now - self._last
-        self._spell, self._last = spell, now
-        return self._elapsed
+            self._about, self._since = about, view
+        return view - self._since

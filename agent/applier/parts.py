@@ -24,8 +24,8 @@ from cellward.runtime.clock import Timer
 class Parts:
     """The engine's tools.
 
-    ``reindex`` is told of a cell whose record changed, before the record is relied on. ``view`` returns the number of
-    the unbroken spell in which every watch sees the cluster, 0 while one of them does not.
+    ``reindex`` is told of a cell whose record changed, before the record is relied on. ``view`` returns for how many
+    seconds every watch has seen the cluster since the start, None while one of them does not.
     """
 
     cluster: CellCluster
@@ -40,7 +40,7 @@ class Parts:
     facts: Callable[[], ClusterFacts]
     metrics: AgentMetrics
     reindex: Callable[[Cell], None]
-    view: Callable[[], int]
+    view: Callable[[], float | None]
 
     async def save(self, cell: Cell, record: CellRecord) -> None:
         """Take a record into force and make it durable; raises spool/full, then it holds in memory only."""

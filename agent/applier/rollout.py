@@ -69,7 +69,7 @@ class Rollout:
         anew = await self._preflight(cell, change, breathe)
         # Namespace, probe and dry run took their time: a key revoked meanwhile must not come through any more.
         self._parts.intake.check_current(verified.policy)
-        await self._accept(change)
+        await self._accept(change, known=known)
         await self._applying.run(cell, change, anew, breathe)
         await self._settle(cell, change)
         self._parts.metrics.observe(AGENT_APPLY_SECONDS, self._parts.timer.monotonic() - begun)
@@ -155,13 +155,13 @@ class Rollout:
 
     # -- accept and settle --------------------------------------------------------------------------------------------
 
-    async def _accept(self, change: Change) -> None:
+    async def _accept(self, change: Change, *, known: bool) -> None:
         """The point of no return: the floor is durable before the first object of the release is written.
 
         With it goes what the Deployment needs to be finished or undone, whatever becomes of hub and signatures.
         """
         deployment = change.verified.deployment
-        if not change.fallback:
+        if not known:
             details = {"sequence": str(deployment.document.sequence)}
             await self._journal.note(change, change.entry("document.accept", "allow", details=details))
         await self._journal.keep(change)

@@ -12,6 +12,7 @@ import structlog
 from agent.applier import fence
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import KubeApi, WatchEvent, WatchType
+from cellward.runtime.clock import Clock
 from cellward.runtime.health import HealthRegistry
 
 _log = structlog.get_logger()
@@ -57,30 +58,33 @@ class ClusterWatch:
     Args:
         kube: the cluster.
         health: gets the condition ``api-server``.
+        clock: measures how long the cluster is in view.
         on_event: awaited with every event.
         on_synced: called whenever the last waiting watch has come through.
     """
 
     def __init__(
-        self, kube: KubeApi, health: HealthRegistry, on_event: OnEvent, on_synced: Callable[[], None] = lambda: None
+        self, kube: KubeApi, health: HealthRegistry, clock: Clock, on_event: OnEvent, on_synced: Callable[[], None]
     ) -> None:
         self._kube = kube
         self._health = health
+        self._clock = clock
         self._on_event = on_event
         self._on_synced = on_synced
         #: Kinds that are not watched now: the code and the reason of each.
         self._waiting = {watched.kind: (KUBE_UNAVAILABLE.code, "not connected yet") for watched in KINDS}
-        self._spells = 0
+        #: Seconds for which everything was in view until it was lost last, and since when it is in view again.
+        self._viewed = 0.0
+        self._since: float | None = None
 
     @property
     def synced(self) -> bool:
         """Whether every kind was listed and is being watched."""
         return not self._waiting
 
-    @property
-    def spell(self) -> int:
-        """Number of the unbroken spell in which every kind is in view; 0 while one is not."""
-        return 0 if self._waiting else self._spells
+    def in_view(self) -> float | None:
+        """Return for how many seconds every kind was in view since the start; None while one is not."""
+        return None if self._since is None else self._viewed + self._clock.monotonic() - self._since
 
     async def run(self) -> None:
         """Watch every kind."""
@@ -92,6 +96,7 @@ class ClusterWatch:
     async def _watch(self, watched: Watched) -> None:
         async for event in self._kube.watch(watched.api_version, watched.kind, label_selector=watched.selector):
             if event.type is WatchType.INTERRUPTED:
+                self._viewed, self._since = self.in_view() or self._viewed, None
                 self._waiting[watched.kind] = (event.code or KUBE_UNAVAILABLE.code, event.reason)
                 self._tell()
                 continue
@@ -99,7 +104,7 @@ class ClusterWatch:
                 del self._waiting[watched.kind]
                 self._tell()
                 if not self._waiting:
-                    self._spells += 1
+                    self._since = self._clock.monotonic()
                     self._on_synced()
             try:
                 await self._on_event(watched, event)

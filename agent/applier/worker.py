@@ -116,7 +116,7 @@ class CellWorker:
             self._pace.pending = self._pace.pending or self.cell.item
         item, self._pace.pending = self._pace.pending, None
         if item is not None:
-            self.cell.item = item
+            self.cell.take(item)
             self._retry_at = None
             await self._carry_out(item)
         await self._finish()
@@ -224,7 +224,7 @@ class CellWorker:
     async def _answer(self, item: DesiredItem, refusals: tuple[RefusalText, ...], correlation_id: str) -> None:
         """Record a refusal, then send the receipt; never twice about the same (V13: durable first)."""
         about = (item.revision, item.deployment_digest, refusals)
-        if about == self.cell.answered:
+        if about == self.cell.answered.get(item.deployment_digest):
             return
         for refusal in refusals:
             action = action_of(refusal.code)
@@ -244,7 +244,7 @@ class CellWorker:
             await self._parts.recorder.record(entry)
         await self._send(item, refusals, correlation_id)
         # Only now: what could not be made durable is said again at the next try.
-        self.cell.answered = about
+        self.cell.answered[item.deployment_digest] = about
 
     async def _send(self, item: DesiredItem, refusals: tuple[RefusalText, ...], correlation_id: str) -> None:
         await self._on_receipt(
@@ -334,14 +334,9 @@ class CellWorker:
     async def _fall_back(self, reason: str) -> None:
         """Go back to the release the Deployment names, once; without one stay degraded and say so."""
         cell, item = self.cell, await self._accepted()
-        verified: VerifiedCell | None = None
-        if not cell.record.fallback_active:
-            verified = await self._pace.fetch(self._parts.intake.fallback(item))
-            # A release is called failed only where its fallback may be applied; until then it may still get well.
-            self._parts.gate.check_fresh(known=True)
-            self._parts.fence.check()
+        verified, why = (None, ()) if cell.record.fallback_active else await self._way_back(item)
         error = UNHEALTHY(reason, object=self._subject)
-        cell.trouble = (refusal_of(error, self._subject),)
+        cell.trouble = (refusal_of(error, self._subject), *why)
         if verified is None:
             await self._end_rollout("failed", error.message)
         else:
@@ -353,6 +348,19 @@ class CellWorker:
             await self._apply_fallback(item, verified)
         self._untold = item
         await self._tell()
+
+    async def _way_back(self, item: DesiredItem) -> tuple[VerifiedCell | None, tuple[RefusalText, ...]]:
+        """Return the fallback, or why what the Deployment names does not hold."""
+        try:
+            verified = await self._pace.fetch(self._parts.intake.fallback(item))
+        except CellwardError as obstacle:
+            if is_passing(obstacle):
+                raise
+            return None, (refusal_of(obstacle, self._subject),)
+        # A release is called failed only where its fallback may be applied; until then it may still get well.
+        self._parts.gate.check_fresh(known=True)
+        self._parts.fence.check()
+        return verified, ()
 
     async def _tell(self) -> None:
         """Answer for what was accepted and went wrong; until that is on record it is owed."""
