@@ -10,20 +10,18 @@ import json
 from typing import Final
 
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
+from agent.spool.errors import ANCHOR_DAMAGED
 from agent.spool.interfaces import AnchorState
-from cellward.errors import CellwardError, Internal, define
+from cellward.errors import CellwardError
 
 #: Name of the Secret, as the chart grants it.
 ANCHOR_NAME: Final = "cellward-agent-anchor"
 _MANAGER: Final = "cellward-agent"
 _FIELD: Final = "anchor.json"
 
-DAMAGED = define(
-    "agent/anchor-damaged",
-    Internal,
-    "The anchor of the agent's state cannot be read.",
-    hint="Find out who changed Secret cellward-agent-anchor; delete it only when the state directory is the true one.",
-)
+#: Largest epoch and sequence number believed; above them records could not be numbered any more.
+_MAX_EPOCH: Final = 2**31
+_MAX_SEQ: Final = 2**53 - 1
 
 
 class SecretAnchor:
@@ -34,7 +32,7 @@ class SecretAnchor:
         self._namespace = namespace
 
     async def load(self) -> AnchorState | None:
-        """Return the anchor, None when there is no Secret; raises kube/* and agent/anchor-damaged."""
+        """Return the anchor, None when there is no Secret; raises kube/* and ``spool/anchor-damaged``."""
         try:
             found = await self._kube.get(ObjectRef("v1", "Secret", self._namespace, ANCHOR_NAME))
         except CellwardError as error:
@@ -42,10 +40,9 @@ class SecretAnchor:
                 return None
             raise
         try:
-            body = json.loads(base64.b64decode(found["data"][_FIELD], validate=True))
-            return AnchorState(str(body["uid"]), int(body["epoch"]), int(body["seq"]), str(body["floorsDigest"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DAMAGED(f"Secret {self._namespace}/{ANCHOR_NAME} does not hold an anchor") from error
+            return _parsed(base64.b64decode(found["data"][_FIELD], validate=True))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ANCHOR_DAMAGED(f"Secret {self._namespace}/{ANCHOR_NAME} does not hold an anchor") from error
 
     async def save(self, state: AnchorState) -> None:
         """Replace the anchor; durable in etcd when it returns."""
@@ -58,3 +55,11 @@ class SecretAnchor:
             "data": {_FIELD: base64.b64encode(json.dumps(body, sort_keys=True).encode()).decode()},
         }
         await self._kube.apply(manifest, manager=_MANAGER, force=True)
+
+
+def _parsed(data: bytes) -> AnchorState:
+    body = json.loads(data)
+    state = AnchorState(str(body["uid"]), int(body["epoch"]), int(body["seq"]), str(body["floorsDigest"]))
+    if not 0 <= state.epoch <= _MAX_EPOCH or not 0 <= state.seq <= _MAX_SEQ:
+        raise ValueError("a number out of its bounds")
+    return state

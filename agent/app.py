@@ -42,6 +42,7 @@ from agent.policy.service import EngineFacts, PolicyService
 from agent.ports import AgentPorts, PolicyRefresher, SignedReceipts
 from agent.settings import AgentSettings
 from agent.spool.errors import FULL, UNWRITABLE
+from agent.spool.interfaces import Finding
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Approval, ClusterEndorsement, Deployment, Release, Tombstone, schema_of
@@ -211,8 +212,11 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         opa_binary=settings.opa_binary,
         clock=base.clock,
         health=base.health,
+        floors=base.db.policy_floors,
     )
     await policy.start()
+    if policy.lost:
+        await _begin_epoch(base, policy)
     content = HubContent(base.channels)
     refresher = PolicyRefresher(policy, content, recorder, base.clock, settings.intervals.policy_refresh)
     metrics = AgentMetrics()
@@ -228,6 +232,17 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     engine.on_status = link.send_report
     engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
     return Agent(base, recorder, policy, engine, refresher, link, metrics)
+
+
+async def _begin_epoch(base: Base, policy: PolicyService) -> None:
+    """Older, damaged or lost policy is a finding and a new epoch, as with the rest of the state (V1)."""
+    try:
+        await base.db.begin_epoch([Finding(error.code, error.message) for error in policy.findings])
+    except CellwardError as error:
+        # The finding is recorded, or counted, in the present epoch.
+        _log.error("epoch-not-begun", code=error.code, reason=error.message)
+    else:
+        policy.findings = ()
 
 
 def _engine(

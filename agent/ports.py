@@ -90,7 +90,7 @@ class PolicyRefresher:
 
     async def run(self) -> None:
         """Refresh until cancelled; the set in force goes on deciding when one is refused (V8)."""
-        pause = self.interval
+        pause = self._pause()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -101,7 +101,14 @@ class PolicyRefresher:
                 self.retry.reset()
             accepted = await self.once()
             await self.timer.sleep(self.gap + FullJitter(self.gap, self.gap).next())
-            pause = self.interval if accepted else min(self.interval, self.retry.next())
+            pause = self._pause() if accepted else min(self.interval, self.retry.next())
+
+    def _pause(self) -> float:
+        """Draw the time of the next look: agents that began together do not come together for ever.
+
+        Never beyond the interval: it bounds for how long other content under a version in force goes unnoticed.
+        """
+        return self.interval - FullJitter(self.interval / 5, self.interval / 5).next()
 
     async def once(self) -> bool:
         """Refresh now; returns whether what the hub serves was accepted."""

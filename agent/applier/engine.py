@@ -132,7 +132,7 @@ class CellEngine:
                 self._take(item)
             except CellwardError as error:
                 # What a hub once sent must not keep the agent from starting (V16).
-                _log.error("desired-item-unusable", item="/".join(item.key), code=error.code, reason=error.message)
+                _log.error("desired-item-unusable", cell="/".join(item.key), code=error.code, reason=error.message)
         self._judge()
         try:
             async with asyncio.TaskGroup() as group:

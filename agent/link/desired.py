@@ -142,7 +142,7 @@ class DesiredItems:
             self._unusable.pop(item.key, None)
             if listing.revision and item.revision < self._taken.get(item.key, 0):
                 # A full listing is believed whatever its numbers: it is what puts right what differs.
-                _log.warning("desired-item-older", item="/".join(item.key), revision=item.revision)
+                _log.warning("desired-item-older", cell="/".join(item.key), revision=item.revision)
             elif await self._has_room(item) and await self._keep(item):
                 self._taken[item.key] = item.revision
 
@@ -188,7 +188,7 @@ class DesiredItems:
         try:
             await self._ports.on_item(item)
         except Exception as error:  # noqa: BLE001 - V16: one item that fails in any way must not cost the link
-            _log.exception("desired-item-failed", item="/".join(item.key))
+            _log.exception("desired-item-failed", cell="/".join(item.key))
             reason = error.message if isinstance(error, CellwardError) else type(error).__name__
             self._say_unusable(item.key, reason)
 
@@ -241,7 +241,7 @@ class DesiredItems:
 
     def _say_unusable(self, key: Key, reason: str) -> None:
         self._why_unusable = f"{sendable('/'.join(key), 200)}: {reason}"
-        _log.warning("desired-item-unusable", why=self._why_unusable)
+        _log.warning("desired-item-unusable", reason=self._why_unusable)
         self._health.set(CONDITION, ok=False, code=ITEM_UNUSABLE.code, message=self._why_unusable)
 
     def _not_kept(self, error: CellwardError) -> None:

@@ -219,11 +219,11 @@ class Engine:
         self.hush()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), DRAIN)
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-            self._watcher = None
+        watcher, self._watcher = self._watcher, None
+        while watcher is not None and not watcher.done():
+            # More than once: a wait_for inside that ends at the same moment swallows the first one (Python 3.11).
+            watcher.cancel()
+            await asyncio.wait({watcher}, timeout=1)
         process, self._process = self._process, None
         if process is not None:
             await process.stop()

@@ -1,8 +1,9 @@
-"""What the policy room needs from others: a source of bytes, which it verifies itself."""
+"""What the policy room needs from others: a source of bytes, which it verifies, and another place for floors."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 
 class ContentSource(Protocol):
@@ -17,4 +18,16 @@ class ContentSource(Protocol):
 
     async def fetch_tuf(self, role: str, version: int | None, limit: int) -> bytes | None:
         """Return TUF metadata of a role, the newest when ``version`` is None, or None when absent."""
+        ...
+
+
+class FloorKeeper(Protocol):
+    """Keeps a copy of the floors outside the policy directory (V1); ``agent/spool`` has one."""
+
+    async def get(self) -> Any:
+        """Return what was set last, None before the first time."""
+        ...
+
+    async def set(self, value: Mapping[str, object]) -> None:
+        """Replace it; durable when it returns."""
         ...

@@ -28,11 +28,12 @@ from cellward.policy.capabilities import digest
 from cellward.policy.compile import Compiler
 from cellward.policy.errors import DOES_NOT_COMPILE, FOREIGN_REALM, NO_VERIFIED_SET, STATE_CORRUPT
 from cellward.policy.model import Binding, Decision, DecisionInput, Evaluator, Staleness, VerifiedSet, staleness_of
+from cellward.policy.trust import PolicyFloors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.policy.interfaces import ContentSource
+    from agent.policy.interfaces import ContentSource, FloorKeeper
     from cellward.documents.facts import ClusterFacts
     from cellward.policy.client import Candidate
     from cellward.runtime.clock import Clock
@@ -81,6 +82,7 @@ class PolicyService:
 
     Attributes:
         findings: what was wrong with the state at start; for the audit record.
+        lost: whether the set on disk was damaged, older or gone; a new epoch then (V1).
         on_switch: called with the new set after each switch; awaited one by one, must not raise.
     """
 
@@ -94,6 +96,7 @@ class PolicyService:
         opa_binary: Path,
         clock: Clock,
         health: HealthRegistry,
+        floors: FloorKeeper | None = None,
     ) -> None:
         self._store = PolicyStore(state_dir / "policy", root=root, realm=realm)
         self._realm = realm
@@ -101,6 +104,7 @@ class PolicyService:
         self._binary = opa_binary
         self._clock = clock
         self._health = health
+        self._kept_floors = floors
         self._compiler = Compiler(opa_binary)
         self._lock = asyncio.Lock()
         self.active: _Active | None = None
@@ -108,6 +112,7 @@ class PolicyService:
         self.missing = NO_VERIFIED_SET("no policy set was ever verified on this cluster")
         self._evaluator = _SwitchingEvaluator(self)
         self.findings: tuple[CellwardError, ...] = ()
+        self.lost = False
         self.on_switch: list[Callable[[VerifiedSet], Awaitable[None]]] = []
 
     @property
@@ -146,12 +151,11 @@ class PolicyService:
             self._without(STATE_CORRUPT(f"the accepted policy cannot be used: {type(error).__name__}"))
 
     async def _start(self) -> None:
-        loaded = await asyncio.to_thread(self._store.load, self._wanted)
-        self.findings = loaded.findings
-        for finding in loaded.findings:
-            _log.error("policy-state-finding", code=finding.code, reason=finding.message)
+        loaded = await asyncio.to_thread(self._store.load, self._wanted, await self._floors_elsewhere())
+        await self._keep_floors()
         if loaded.verified is None:
-            self._without(None)
+            self.lost = loaded.finding is not None
+            self._without(loaded.finding)
             return
         try:
             bound = self._bind(loaded.verified)
@@ -171,11 +175,25 @@ class PolicyService:
     def _without(self, finding: CellwardError | None) -> None:
         """Go on without a set: nothing is allowed until one verifies."""
         if finding is not None:
+            _log.error("policy-state-finding", code=finding.code, reason=finding.message)
             self.findings = (*self.findings, finding)
             if finding.code == DOES_NOT_COMPILE.code:
                 self.missing = finding
         said = self.findings[-1] if self.findings else NO_VERIFIED_SET("no policy set was verified yet")
         self._health.set(SET_CONDITION, False, said.code, said.message)  # noqa: FBT003 - the condition's value
+
+    async def _floors_elsewhere(self) -> PolicyFloors | None:
+        kept = None if self._kept_floors is None else await self._kept_floors.get()
+        return None if kept is None else PolicyFloors.from_json(kept)
+
+    async def _keep_floors(self) -> None:
+        """Keep a copy of the floors elsewhere; without room for it the set is accepted all the same (V13)."""
+        if self._kept_floors is None or not self._store.floors.roles:
+            return
+        try:
+            await self._kept_floors.set(self._store.floors.to_json())
+        except CellwardError as error:
+            _log.error("policy-floors-not-kept", code=error.code, reason=error.message)
 
     def _switch(self, new: _Active) -> None:
         """Let a set decide; one assignment. Its engines tell the conditions, those before it no more."""
@@ -210,6 +228,7 @@ class PolicyService:
         shape = _shape(bound)
         if old is not None and old.shape == shape:
             await asyncio.to_thread(self._store.commit, candidate, self._clock.now())
+            await self._keep_floors()
             self._switch(_Active(new, old.engines, shape))
         else:
             engines = await self._activate(new, bound)
@@ -219,6 +238,7 @@ class PolicyService:
             except BaseException:
                 await engines.stop()
                 raise
+            await self._keep_floors()
             self._switch(_Active(new, engines, shape))
             if old is not None:
                 await old.engines.stop()

@@ -1,13 +1,14 @@
-"""PolicyStore: the accepted set on disk, the floors, and the staged directory each refresh works in.
+"""PolicyStore: the accepted set on disk with its floors, and the staged directory each refresh works in.
 
 Layout below the given directory, which is private to the agent::
 
-    current.json        which generation holds, with the digest of every file, versions and expiries
-    floors.json         highest versions ever accepted; a copy is in current.json
+    current.json        which generation holds, the digest of every file, and the highest versions ever accepted
     accepted/<n>/       metadata/ (python-tuf's own layout) and targets/<sha256 hex>
     staged/<random>/    a copy that one refresh works on; thrown away unless everything succeeded
 
-All methods are synchronous and run in a worker thread, one at a time.
+A copy of the floors is kept elsewhere by whoever uses the store, and given back at start: so a directory that was
+emptied or set back is noticed, and the floors outlive it. All methods are synchronous and run in a worker thread, one
+at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from cellward.errors import CellwardError
 from cellward.policy import client, trust
-from cellward.policy.errors import STATE_CORRUPT, STATE_UNWRITABLE
+from cellward.policy.errors import STATE_CORRUPT, STATE_OLDER, STATE_UNWRITABLE
 from cellward.runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ SCHEMA = "cellward.policy-state/v1"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was found at start: the set accepted before, or none; and what was wrong, if anything."""
+    """What was found at start: the set accepted before, or none; and what was wrong with the files, if anything."""
 
     verified: VerifiedSet | None
-    findings: tuple[CellwardError, ...]
+    finding: CellwardError | None = None
 
 
 class PolicyStore:
@@ -65,52 +66,34 @@ class PolicyStore:
         """Capabilities under which the accepted bundles were compiled, empty when that is not known."""
         return self._capabilities
 
-    def load(self, wanted: Callable[[Binding], bool]) -> Loaded:
+    def load(self, wanted: Callable[[Binding], bool], kept: trust.PolicyFloors | None = None) -> Loaded:
         """Read the accepted set, re-hash every file, and verify all signatures again, offline.
 
-        Never raises for what is on disk: a set that is not what was recorded is a finding, and then there is none.
+        ``kept`` is the copy of the floors from elsewhere. Never raises for what is on disk: a set that is not what was
+        recorded, or below its floors, is a finding, and then there is none.
         """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.rmtree(self._directory / "staged", ignore_errors=True)
-        findings: list[CellwardError] = []
-        kept = self._read_floors(findings)
-        current = self._read_current(findings)
-        if current is None:
-            self._floors = kept
-            return Loaded(None, tuple(findings))
+        self._floors = kept or trust.PolicyFloors()
         try:
-            self._floors = kept.merged(trust.PolicyFloors.from_json(current.get("floors")))
-            verified = self._verify(current, wanted)
-        except (CellwardError, ValueError, TypeError, OSError) as error:
-            self._floors = kept.merged(self._floors)
-            findings.append(STATE_CORRUPT(f"the accepted policy cannot be used: {error}"))
-            return Loaded(None, tuple(findings))
-        return Loaded(verified, tuple(findings))
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(self._directory / "staged", ignore_errors=True)
+            current = self._read_current()
+            if current is None:
+                return Loaded(None, STATE_OLDER("the accepted policy is gone") if self._floors.roles else None)
+            self._floors = self._floors.merged(trust.PolicyFloors.from_json(current.get("floors")))
+            return Loaded(self._verify(current, wanted))
+        except CellwardError as error:
+            finding = error if error.code == STATE_OLDER.code else STATE_CORRUPT(f"the policy cannot be used: {error}")
+        except (ValueError, TypeError, OSError) as error:
+            finding = STATE_CORRUPT(f"the accepted policy cannot be read: {type(error).__name__}")
+        return Loaded(None, finding)
 
-    def _read_floors(self, findings: list[CellwardError]) -> trust.PolicyFloors:
-        file = self._directory / "floors.json"
-        try:
-            return trust.PolicyFloors.from_json(json.loads(file.read_bytes()))
-        except FileNotFoundError:
-            if (self._directory / "current.json").exists():
-                findings.append(STATE_CORRUPT("floors.json is missing beside an accepted set"))
-        except (OSError, ValueError) as error:
-            findings.append(STATE_CORRUPT(f"floors.json cannot be read: {type(error).__name__}"))
-        return trust.PolicyFloors()
-
-    def _read_current(self, findings: list[CellwardError]) -> Mapping[str, object] | None:
+    def _read_current(self) -> Mapping[str, object] | None:
         try:
             current = json.loads((self._directory / "current.json").read_bytes())
         except FileNotFoundError:
-            if (self._directory / "floors.json").exists():
-                findings.append(STATE_CORRUPT("there are floors, but no accepted set"))
-            return None
-        except (OSError, ValueError) as error:
-            findings.append(STATE_CORRUPT(f"current.json cannot be read: {type(error).__name__}"))
             return None
         if not isinstance(current, dict) or current.get("schema") != SCHEMA:
-            findings.append(STATE_CORRUPT("current.json is not of a known schema"))
-            return None
+            raise STATE_CORRUPT("current.json is not of a known schema")
         return current
 
     def _verify(self, current: Mapping[str, object], wanted: Callable[[Binding], bool]) -> VerifiedSet:
@@ -124,6 +107,9 @@ class PolicyStore:
             wrong = sorted(path for path in {*found, *recorded} if found.get(path) != recorded.get(path))
             raise STATE_CORRUPT(f"{wrong[0]} is not the file that was accepted", file=wrong[0])
         parsed = trust.verify_set(client.metadata_of(files, self._root))
+        older = self._floors.undercut_by(trust.floors_of(parsed))
+        if older:
+            raise STATE_OLDER(f"the {older} on disk is not the newest that was accepted", role=older)
         verified = client.assemble(parsed, files, realm=self._realm, wanted=wanted)
         self._files = files
         self._capabilities = str(current.get("capabilitiesDigest", ""))
@@ -159,36 +145,43 @@ class PolicyStore:
         return dict(candidate.files) != self._files
 
     def commit(self, candidate: client.Candidate, now: datetime, capabilities_digest: str | None = None) -> None:
-        """Make a candidate the accepted set: files, floors, then current.json, each durable before the next.
+        """Make a candidate the accepted set: files, then current.json, each durable before the next.
 
-        ``capabilities_digest`` says what its bundles were compiled with; None when they are those accepted before. A
-        crash in between leaves the old set, at most with higher floors.
-        Raises policy/state-unwritable; then the old set holds too.
+        ``capabilities_digest`` says what its bundles were compiled with; None when they are those accepted before.
+        A crash in between leaves the old set. Raises policy/state-unwritable; then the old set decides on, and after a
+        restart one of the two, whole.
         """
-        generation = self._generation + 1
         capabilities = self._capabilities if capabilities_digest is None else capabilities_digest
-        accepted = self._directory / "accepted"
-        place = accepted / str(generation)
-        shutil.rmtree(place, ignore_errors=True)
+        accepted, generation = self._directory / "accepted", self._generation + 1
+        begun = False
         try:
+            place = _fresh(accepted / str(generation))
             for path, data in candidate.files.items():
                 target = place / path
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_atomic(target, data)
             for directory in (place, accepted, self._directory):
                 _sync(directory)
-            floors = candidate.floors
-            write_atomic(self._directory / "floors.json", _encode(floors.to_json()))
-            write_atomic(self._directory / "current.json", _encode(_record(candidate, generation, now, capabilities)))
+            begun = True
+            # From here on the files may be what current.json names, also when this raises.
+            self._generation = generation
+            record = _record(candidate, generation, now, capabilities)
+            write_atomic(self._directory / "current.json", _encode(record))
         except OSError as error:
-            shutil.rmtree(place, ignore_errors=True)
+            if not begun:
+                shutil.rmtree(accepted / str(generation), ignore_errors=True)
             raise STATE_UNWRITABLE(f"the accepted policy could not be written: {error.strerror}") from error
-        self._generation, self._files, self._floors = generation, dict(candidate.files), floors
-        self._capabilities = capabilities
+        self._files, self._floors, self._capabilities = dict(candidate.files), candidate.floors, capabilities
         for old in accepted.iterdir():
             if old.name != str(generation):
                 with contextlib.suppress(OSError):
                     shutil.rmtree(old)
+
+
+def _fresh(place: Path) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, mode=0o700)
+    return place
 
 
 def _record(candidate: client.Candidate, generation: int, now: datetime, capabilities: str) -> dict[str, object]:

@@ -66,6 +66,12 @@ STATEMENT_KEY_CHANGED = define(
     "The agent's statement key is another one than before.",
     hint="Keep the agent's volume whole; invite the cluster again with --replace, and endorse the new key.",
 )
+ANCHOR_DAMAGED = define(
+    "spool/anchor-damaged",
+    Refused,
+    "The anchor of the agent's state cannot be read and was made anew.",
+    hint="Find out who changed Secret cellward-agent-anchor; state lost before that moment would not be noticed.",
+)
 STATE_CORRUPT = define(
     "spool/state-corrupt",
     Refused,

@@ -288,7 +288,10 @@ class Anchor(Protocol):
     """A small record in another place (a Secret in the agent's namespace)."""
 
     async def load(self) -> AnchorState | None:
-        """Return the record, None when there is none; raises when the place does not answer."""
+        """Return the record, None when there is none; raises when the place does not answer.
+
+        One that is there and cannot be read is ``spool/anchor-damaged``.
+        """
         ...
 
     async def save(self, state: AnchorState) -> None:

@@ -29,6 +29,7 @@ from agent.spool.stores import (
     SqliteItems,
     SqliteMeta,
     SqliteOutbox,
+    SqlitePolicyFloors,
     SqliteTimeFloor,
     floors_digest,
 )
@@ -54,6 +55,7 @@ class SqliteStateDb:
         self._lock: int | None = lock
         self._identity = identity
         self.floors = SqliteFloors(writer)
+        self.policy_floors = SqlitePolicyFloors(writer)
         self.time_floor = SqliteTimeFloor(writer)
         self.items = SqliteItems(writer, "received")
         self.accepted = SqliteItems(writer, "accepted")
@@ -97,6 +99,19 @@ class SqliteStateDb:
     async def position(self) -> AnchorState:
         """Return what the anchor should hold now."""
         return await self._writer.run(_position)
+
+    async def begin_epoch(self, findings: Sequence[Finding]) -> None:
+        """Begin a new epoch for findings made after opening, unless this one has no record yet (V1).
+
+        Raises spool/full or spool/unwritable; then it is the same epoch, and nothing was kept.
+        """
+
+        def job(connection: sqlite3.Connection) -> AnchorState:
+            connection.execute("UPDATE agent SET epoch=epoch+1, seq=0, head=? WHERE seq>0", (NO_RECORD,))
+            _keep_findings(connection, findings)
+            return _position(connection)
+
+        self._identity = await self._writer.run(job)
 
     async def mark_anchored(self) -> None:
         """Remember that an anchor exists, so that its absence is a finding from now on."""
@@ -142,14 +157,14 @@ async def open_state(
         Exception: what the anchor raises when its place does not answer; nothing was changed then.
     """
     await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
-    anchored = await anchor.load() if anchor is not None else None
+    anchored, unreadable = await _load(anchor)
     lock = _take_lock(directory)
     writer: Writer | None = None
     try:
         writer, damage = await _start(directory, clock, max_bytes)
-        identity, findings = await writer.run(
-            lambda connection: _settle(connection, anchored, damage, compare=anchor is not None)
-        )
+        found = [finding for finding in (damage, unreadable) if finding is not None]
+        compare = anchor is not None and unreadable is None
+        identity, findings = await writer.run(lambda connection: _settle(connection, anchored, found, compare=compare))
         db = SqliteStateDb(writer, lock, min(audit_max_bytes, max_bytes * 3 // 4), identity)
         if anchor is not None:
             await anchor.save(identity)
@@ -200,6 +215,16 @@ class AnchorKeeper:
             self._health.set(ANCHOR_CONDITION, ok=True)
 
 
+async def _load(anchor: Anchor | None) -> tuple[AnchorState | None, Finding | None]:
+    """Read the anchor; one that cannot be read is a finding and made anew, because a dead agent enforces nothing."""
+    try:
+        return (await anchor.load() if anchor is not None else None), None
+    except CellwardError as error:
+        if error.code != errors.ANCHOR_DAMAGED.code:
+            raise
+        return None, Finding(error.code, error.message)
+
+
 def _take_lock(directory: Path) -> int:
     lock = os.open(directory / "state.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -241,13 +266,13 @@ async def _open_file(path: Path, max_bytes: int) -> Writer:
 
 
 def _settle(
-    connection: sqlite3.Connection, anchored: AnchorState | None, damage: Finding | None, *, compare: bool
+    connection: sqlite3.Connection, anchored: AnchorState | None, damage: Sequence[Finding], *, compare: bool
 ) -> tuple[AnchorState, tuple[Finding, ...]]:
     """Decide uid and epoch, and make findings durable together with the new epoch."""
     row = connection.execute("SELECT uid, epoch, seq, anchored FROM agent").fetchone()
     if row is not None and anchored is not None and row[0] != anchored.uid:
         raise errors.FOREIGN(f"the state is of uid {row[0]}, the anchor of uid {anchored.uid}")
-    found = [damage] if damage is not None else []
+    found = list(damage)
     if compare:
         found += _compare(connection, row, anchored)
     known_epochs = [0, *([row[1]] if row is not None else []), *([anchored.epoch] if anchored is not None else [])]

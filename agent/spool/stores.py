@@ -17,6 +17,8 @@ from cellward.wire.codec import DesiredItem
 
 #: How many past floor digests are kept, to recognise an anchor that lags behind.
 FLOOR_HISTORY = 4096
+#: Key in the meta table.
+_POLICY_FLOORS = "policy-floors"
 #: The time floor is written when it moved this far; losing less than this at a crash is far below the 5 min tolerance.
 TIME_FLOOR_STEP = timedelta(seconds=10)
 
@@ -53,10 +55,7 @@ class SqliteFloors:
                 " digest=excluded.digest",
                 (*key, floor.sequence, floor.digest),
             )
-            number = connection.execute(
-                "INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),)
-            ).lastrowid
-            connection.execute("DELETE FROM floor_digests WHERE number <= ?", ((number or 0) - FLOOR_HISTORY,))
+            _remember_digest(connection)
 
         await self._writer.run(job)
 
@@ -70,10 +69,45 @@ class SqliteFloors:
 
 
 def floors_digest(connection: sqlite3.Connection) -> str:
-    """Digest over the canonical list of all floors, in key order."""
+    """Digest over the canonical list of all sequence floors, in key order, and the policy's floors if there are any."""
     rows: list[Any] = [[*key, floor.sequence, floor.digest] for key, floor in sorted(_floors(connection).items())]
     # Row by row: a document has a bound, the number of floors has not, and floors never go away.
-    return canonical.digest(b"[" + b",".join(canonical.encode(row) for row in rows) + b"]")
+    data = b"[" + b",".join(canonical.encode(row) for row in rows) + b"]"
+    policy = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
+    return canonical.digest(data if policy is None else data + str(policy[0]).encode())
+
+
+def _remember_digest(connection: sqlite3.Connection) -> None:
+    number = connection.execute("INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),)).lastrowid
+    connection.execute("DELETE FROM floor_digests WHERE number <= ?", ((number or 0) - FLOOR_HISTORY,))
+
+
+class SqlitePolicyFloors:
+    """A copy of the floors of the accepted policy, part of the digest of all floors."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def get(self) -> Any:
+        """Return what was set last, or None."""
+
+        def job(connection: sqlite3.Connection) -> Any:
+            row = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
+            return None if row is None else json.loads(row[0])
+
+        return await self._writer.run(job)
+
+    async def set(self, value: Mapping[str, object]) -> None:
+        """Replace it."""
+        text = canonical.encode(value).decode()
+
+        def job(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
+            if row is None or row[0] != text:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (_POLICY_FLOORS, text))
+                _remember_digest(connection)
+
+        await self._writer.run(job)
 
 
 def _floors(connection: sqlite3.Connection) -> dict[CellKey, Floor]:

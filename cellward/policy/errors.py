@@ -130,6 +130,12 @@ STATE_CORRUPT = define(
     "The accepted policy on disk is not what was recorded.",
     hint="Nothing is allowed until a set verifies again; find out who changed the agent's state.",
 )
+STATE_OLDER = define(
+    "policy/state-older",
+    Refused,
+    "The accepted policy on disk is older than what was accepted here, or gone.",
+    hint="Nothing is allowed until a set verifies again; find out who emptied or restored the agent's state.",
+)
 NOTHING_PUBLISHED = define(
     "policy/nothing-published",
     Conflict,

@@ -82,12 +82,29 @@ class PolicyFloors:
         return cls(roles)
 
     def merged(self, other: PolicyFloors) -> PolicyFloors:
-        """Return the higher floor of each role; how two copies of the same floors are read."""
+        """Return the higher floor of each role; how two copies of the same floors are read.
+
+        The timestamp's is that of the copy with the newer root, which may have reset it.
+        """
         roles = dict(self.roles)
         for role, floor in other.roles.items():
             if role not in roles or floor.version > roles[role].version:
                 roles[role] = floor
+        ours, theirs = (floors.roles.get(Root.type, RoleFloor(0, "")).version for floors in (self, other))
+        newer = other if theirs > ours else self
+        if ours != theirs and Timestamp.type in newer.roles:
+            roles[Timestamp.type] = newer.roles[Timestamp.type]
         return PolicyFloors(roles)
+
+    def undercut_by(self, found: Mapping[str, RoleFloor]) -> str:
+        """Return the first role that is missing, older, or other than the floor of the same version; empty for none."""
+        for role, floor in sorted(self.roles.items()):
+            here = found.get(role)
+            if here is None or here.version < floor.version:
+                return role
+            if here.version == floor.version and here.digest != floor.digest:
+                return role
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

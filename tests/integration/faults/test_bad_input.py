@@ -195,7 +195,7 @@ def test_wrong_tokens_and_roles_are_denied(hub: Installation, untouched: None, t
     # A viewer reads what an administrator reads, whatever other tests have left there.
     known = [cluster["name"] for cluster in hub.stage.cli.json("clusters", "list")]
     assert [cluster["name"] for cluster in cli.json("clusters", "list")] == known
-    options = ("--environment", "development", "--no-production")
+    options = ("--environment", "development", "--no-production", "--agent-config", str(tmp_path / "agent"))
     denied = cli.run("clusters", "invite", "eu-9", *options, accept=(4,))
     assert "[api/role-too-low]" in denied.stderr
     assert [cluster["name"] for cluster in hub.stage.cli.json("clusters", "list")] == known

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from agent.policy.opa import OpaProcess
 from agent.policy.service import PolicyService
+from agent.spool.errors import FULL
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.facts import Selector
 from cellward.errors import CellwardError
@@ -26,6 +29,7 @@ from cellward.policy.bundle import read_bundle
 from cellward.policy.compile import Compiler
 from cellward.policy.model import Mode, Violation
 from cellward.policy.publisher import SigningKeys
+from cellward.runtime.files import write_atomic
 from cellward.runtime.health import HealthRegistry
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import (
@@ -46,12 +50,31 @@ from tests.fakes.policy import (
 pytestmark = pytest.mark.real
 
 
+class MemoryFloors:
+    """A second place for floors, which outlives the policy directory."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.error: Exception | None = None
+
+    async def get(self) -> Any:
+        """Return what was set."""
+        return self.value
+
+    async def set(self, value: Mapping[str, object]) -> None:
+        """Keep it."""
+        if self.error is not None:
+            raise self.error
+        self.value = json.loads(json.dumps(value))
+
+
 class Agent:
     """One agent's policy on a state directory that survives restarts."""
 
     def __init__(self, world: PolicyWorld, state: Path, opa: Path) -> None:
         self.world, self.state, self.opa = world, state, opa
         self.health = HealthRegistry()
+        self.floors = MemoryFloors()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[PolicyService]:
@@ -63,6 +86,7 @@ class Agent:
             opa_binary=self.opa,
             clock=ManualClock(now()),
             health=self.health,
+            floors=self.floors,
         )
         await service.start()
         try:
@@ -350,11 +374,11 @@ async def test_the_old_set_decides_until_the_new_one_is_warm(world: PolicyWorld,
     world.publish(denying("Bad", rule="base/old"))
     async with agent.running() as service:
         await service.refresh(world.source)
-        stop = asyncio.Event()
+        enough = asyncio.Event()
         seen: list[str] = []
 
         async def ask() -> None:
-            while not stop.is_set():
+            while not enough.is_set():
                 decision = await service.evaluator.decide(request(world.realm, thing("Bad")))
                 assert len(decision.violations) == 1
                 seen.append(decision.violations[0].rule)
@@ -366,11 +390,20 @@ async def test_the_old_set_decides_until_the_new_one_is_warm(world: PolicyWorld,
             await service.refresh(world.source)
             marker = len(seen)
             await eventually(lambda: _true(len(seen) > marker + 20))
-            stop.set()
+            enough.set()
         assert seen[0] == "base/old"
         assert seen[-1] == "base/new"
         first_new = seen.index("base/new")
         assert seen[first_new + 8 :].count("base/old") == 0, "an old answer long after the switch"
+
+
+async def stop(pid: int) -> None:
+    """Stop a process and wait until it is: its threads may still answer for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    await eventually(
+        lambda: _true(all((one / "stat").read_text().rpartition(")")[2].split()[0] == "T" for one in tasks.iterdir()))
+    )
 
 
 async def _true(value: bool) -> bool:
@@ -394,22 +427,92 @@ async def test_corrupted_state_is_a_finding_and_allows_nothing_v8(world: PolicyW
         assert await denied(service, world, "Bad")
 
 
-async def test_older_accepted_files_put_back_are_a_finding_v1(world: PolicyWorld, agent: Agent) -> None:
-    """V1: an older set, validly signed, put in place of the accepted one is not what was recorded."""
+@pytest.mark.parametrize(
+    ("put_back", "code"),
+    [("accepted", "policy/state-corrupt"), ("current.json", "policy/state-corrupt"), ("", "policy/state-older")],
+)
+async def test_older_policy_put_back_is_a_finding_v1(
+    world: PolicyWorld, agent: Agent, put_back: str, code: str
+) -> None:
+    """V1: an older set in place of the accepted one, a part of it or the whole directory, validly signed, is found."""
     world.publish(denying("Old"))
-    accepted = agent.state / "policy" / "accepted"
+    place, kept = agent.state / "policy", agent.state / "kept"
     async with agent.running() as service:
         await service.refresh(world.source)
-        shutil.copytree(accepted / "1", agent.state / "kept")
+        older = world.source.copy()
+        shutil.copytree(place, kept)
         world.publish(denying("Bad", version="1.0.1"))
         await service.refresh(world.source)
-    shutil.rmtree(accepted / "2")
-    shutil.copytree(agent.state / "kept", accepted / "2")
+    if put_back == "accepted":
+        shutil.copytree(kept / "accepted" / "1", place / "accepted" / "2", dirs_exist_ok=True)
+    elif put_back:
+        shutil.copy(kept / put_back, place / put_back)
+    else:
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
     async with agent.running() as service:
-        assert [finding.code for finding in service.findings] == ["policy/state-corrupt"]
+        assert [finding.code for finding in service.findings] == [code]
+        assert service.lost
         assert service.current is None
+        world.timestamp(older)
+        assert await refused(service, older) == "policy/rollback", "the floors outlive the set"
+        world.timestamp()
         await service.refresh(world.source)
         assert await denied(service, world, "Bad")
+    async with agent.running() as service:
+        assert not service.lost
+
+
+async def test_emptied_policy_is_a_finding_and_floors_survive_it_v1(world: PolicyWorld, agent: Agent) -> None:
+    """V1: without the directory nothing is decided, and a hub cannot begin again with an older set."""
+    async with agent.running() as service:
+        assert not service.lost, "a first start is no finding"
+        world.publish(denying("Old"))
+        older = world.source.copy()
+        world.publish(denying("Bad", version="1.0.1"))
+        await service.refresh(world.source)
+    shutil.rmtree(agent.state / "policy")
+    async with agent.running() as service:
+        assert [finding.code for finding in service.findings] == ["policy/state-older"]
+        assert service.lost
+        assert agent.condition("policy-set") == "policy/state-older"
+        world.timestamp(older)
+        assert await refused(service, older) == "policy/rollback"
+
+
+async def test_floors_that_cannot_be_kept_elsewhere_do_not_keep_policy_back(world: PolicyWorld, agent: Agent) -> None:
+    """V13: a full spool must not keep a revocation away; what could not be kept is kept at the next start."""
+    world.publish(denying("Old"))
+    async with agent.running() as service:
+        agent.floors.error = FULL("the state file is full")
+        await service.refresh(world.source)
+        assert await denied(service, world, "Old")
+        assert agent.floors.value is None
+    agent.floors.error = None
+    async with agent.running() as service:
+        assert service.findings == ()
+    assert agent.floors.value["targets"]["version"] == 1
+
+
+async def test_power_cut_while_a_root_replaces_the_timestamp_key_v1(world: PolicyWorld, agent: Agent) -> None:
+    """V1: of two copies of the floors the newer root's timestamp counts, or the agent would refuse its hub for good."""
+    world.publish(denying("Bad"))
+    world.timestamp(version=900)
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        before = agent.floors.value
+        world.hub_key = Ed25519Signer.generate()
+        world.rotate(timestamp=keys_of(world.hub_key))
+        world.timestamp(version=3)
+        await service.refresh(world.source)
+    agent.floors.value = before
+    async with agent.running() as service:
+        assert service.findings == ()
+        assert agent.floors.value["timestamp"]["version"] == 3
+        world.timestamp(version=4)
+        await service.refresh(world.source)
+        assert service.current is not None
+        assert service.current.timestamp_version == 4
 
 
 async def test_no_engine_is_left_behind(world: PolicyWorld, agent: Agent) -> None:
@@ -515,7 +618,7 @@ async def test_hung_engine_is_replaced(world: PolicyWorld, agent: Agent, monkeyp
         await service.refresh(world.source)
         pid = service.engine_pid
         assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
+        await stop(pid)
         with pytest.raises(CellwardError) as caught:
             await service.evaluator.decide(request(world.realm, thing("Good")))
         assert caught.value.code == "policy/engine-unavailable"
@@ -643,7 +746,7 @@ async def test_what_only_advises_cannot_refuse(world: PolicyWorld, agent: Agent,
         pid = service.active.engines.advisory[0].pid
         assert pid is not None
         assert pid != service.engine_pid
-        os.kill(pid, signal.SIGSTOP)
+        await stop(pid)
         begun = asyncio.get_running_loop().time()
         assert [one.rule for one in await advice("Fine")] == ["policy/not-evaluated"]
         assert asyncio.get_running_loop().time() - begun < 1.5
@@ -681,13 +784,15 @@ async def test_condition_of_an_engine_that_was_replaced_is_not_told(world: Polic
         old = service.active.engines.deciding
         world.publish(denying("Worse", version="1.0.1"))
         stopped = asyncio.Event()
-        stop = old.stop
+        end = old.stop
 
         async def late() -> None:
-            os.kill(old.pid or 0, signal.SIGKILL)
-            await eventually(lambda: _true(old.pid is None or old._failure is not None))
+            pid = old.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: _true(old.pid != pid))
             stopped.set()
-            await stop()
+            await end()
 
         old.stop = late  # type: ignore[method-assign]
         await service.refresh(world.source)
@@ -733,20 +838,45 @@ async def test_bundle_that_the_engine_cannot_activate_is_named(opa_binary: Path)
     assert asyncio.get_running_loop().time() - begun < 10
 
 
-async def test_full_disk_leaves_the_old_set(world: PolicyWorld, agent: Agent) -> None:
-    """V16: when the new set cannot be made durable it is not used."""
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_full_disk_leaves_the_old_set(
+    world: PolicyWorld, agent: Agent, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """V16: whichever file of the new set cannot be made durable, it is not used, and after a restart one set is whole.
+
+    ``replaced``: the write fails after it took place, as when only the directory cannot be synced any more.
+    """
+    written: list[Path] = []
+    fails_at = 0
+
+    def write(path: Path, data: bytes) -> None:
+        written.append(path)
+        if len(written) == fails_at:
+            if replaced:
+                write_atomic(path, data)
+            raise OSError(28, "No space left on device")
+        write_atomic(path, data)
+
+    monkeypatch.setattr("agent.policy.store.write_atomic", write)
     world.publish(denying("Bad"))
     async with agent.running() as service:
         await service.refresh(world.source)
-        world.publish(denying("Worse", version="1.0.1"))
-        accepted = agent.state / "policy" / "accepted"
-        blocked = accepted / "2"
-        blocked.write_bytes(b"in the way")
-        assert await refused(service, world.source) == "policy/state-unwritable"
-        assert await denied(service, world, "Bad")
-        blocked.unlink()
+        total = len(written)
+        assert total > 6
+        for turn in (1, total // 2, total - 1, total):
+            world.publish(denying(f"Worse{turn}", version=f"1.0.{turn}"))
+            written.clear()
+            fails_at = turn
+            assert await refused(service, world.source) == "policy/state-unwritable"
+            assert (written[-1].name == "current.json") is (turn == total)
+            assert await denied(service, world, "Bad")
+            assert not await denied(service, world, f"Worse{turn}")
+    fails_at = 0
+    async with agent.running() as service:
+        assert service.findings == ()
+        assert await denied(service, world, f"Worse{total}") is replaced
         await service.refresh(world.source)
-        assert await denied(service, world, "Worse")
+        assert await denied(service, world, f"Worse{total}")
 
 
 async def test_starter_bundle_decides_on_the_real_engine(world: PolicyWorld, agent: Agent) -> None:

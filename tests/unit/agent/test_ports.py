@@ -162,3 +162,11 @@ async def test_v13_refusals_are_recorded_once_a_minute_and_the_rest_is_counted()
     await refuse(UNVERIFIED("again after it was well"))
     assert recorder.codes[2:] == ["policy/unverified"]
     assert recorder.suppressed[2:] == ["1"]
+
+
+def test_the_timer_is_drawn_so_that_a_fleet_does_not_come_in_step() -> None:
+    """Never later than the interval: it bounds for how long a lie about versions lasts."""
+    subject = refresher(Policy(), Recorder())
+    pauses = [subject._pause() for _ in range(200)]
+    assert max(pauses) <= subject.interval
+    assert max(pauses) - min(pauses) > 0.1 * subject.interval

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool.interfaces import AnchorState
+from agent.spool.interfaces import AnchorState, Finding
 from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper, OpenedState, open_state
 from cellward.documents.floors import Floor
 from cellward.errors import CellwardError
@@ -185,3 +185,35 @@ async def test_older_state_is_a_finding_by_records_alone(tmp_path: Path) -> None
     restored = await reopen(tmp_path, anchor)
     assert [finding.code for finding in restored.findings] == ["spool/state-older"]
     await restored.db.close()
+
+
+async def test_v1_state_from_before_a_policy_update_is_older(tmp_path: Path) -> None:
+    """V1: policy floors are folded into what the anchor knows."""
+    anchor = FakeAnchor()
+    opened = await reopen(tmp_path / "a", anchor)
+    await opened.db.policy_floors.set({"targets": {"version": 1, "digest": "x"}})
+    await opened.db.close()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    opened = await reopen(tmp_path / "a", anchor)
+    await opened.db.policy_floors.set({"targets": {"version": 2, "digest": "y"}})
+    anchor.state = await opened.db.position()
+    await opened.db.close()
+    opened = await reopen(tmp_path / "b", anchor)
+    assert [finding.code for finding in opened.findings] == ["spool/state-older"]
+    await opened.db.close()
+
+
+async def test_v1_finding_made_after_opening_begins_an_epoch(tmp_path: Path) -> None:
+    """V1: once; an epoch without a record is new enough."""
+    opened = await reopen(tmp_path, FakeAnchor())
+    await opened.db.begin_epoch([Finding("policy/state-older", "gone")])
+    assert opened.db.epoch == 1
+    await opened.db._writer.run(lambda connection: connection.execute("UPDATE agent SET seq=3").rowcount)
+    await opened.db.begin_epoch([Finding("policy/state-older", "gone again")])
+    assert opened.db.epoch == 2
+    head = await opened.db.audit.head()
+    assert (head.epoch, head.seq) == (2, 0)
+    await opened.db.close()
+    again = await reopen(tmp_path, None)
+    assert [finding.reason for finding in again.findings] == ["gone", "gone again"], "kept until they are chained"
+    await again.db.close()

@@ -172,3 +172,14 @@ async def test_v13_freeing_records_costs_what_goes_not_what_stays(db: SqliteStat
     await db.audit.free(1, records, LogView())
     await db.audit.free(3, 5, LogView())
     assert await db._writer.run(audit_bytes) == await db.audit.depth() == 0
+
+
+async def test_policy_floors_are_durable_and_part_of_the_digest(db: SqliteStateDb, tmp_path: Path) -> None:
+    """V1: the anchor knows them too, so a state file from before a policy update is not taken for the newest."""
+    empty = await db.floors.digest()
+    assert await db.policy_floors.get() is None
+    await db.policy_floors.set({"targets": {"version": 1, "digest": "sha256:a"}})
+    first = await db.floors.digest()
+    await db.policy_floors.set({"targets": {"version": 2, "digest": "sha256:b"}})
+    assert len({empty, first, await db.floors.digest()}) == 3
+    assert await db.policy_floors.get() == {"targets": {"version": 2, "digest": "sha256:b"}}

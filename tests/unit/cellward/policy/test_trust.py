@@ -252,3 +252,27 @@ def test_a_timestamp_by_another_key_does_not_verify() -> None:
         9, MetadataFile("snapshot", 1, good.snapshot), Ed25519Signer.generate(), now=now(), life=timedelta(hours=1)
     )
     assert code_of(replace(good, timestamp=forged)) == "policy/unverified"
+
+
+def floors(**versions: int) -> PolicyFloors:
+    """Floors by role."""
+    return PolicyFloors({role: RoleFloor(version, f"{role}-{version}") for role, version in versions.items()})
+
+
+def test_timestamp_floor_of_two_copies_is_that_of_the_newer_root() -> None:
+    """A newer root may have reset it; the older copy's, from before a power cut, would refuse the new hub for good."""
+    old, new = floors(root=1, timestamp=900, targets=5), floors(root=2, timestamp=3, targets=4)
+    for merged in (old.merged(new), new.merged(old)):
+        assert merged == floors(root=2, timestamp=3, targets=5)
+    assert old.merged(floors(root=1, timestamp=901)) == floors(root=1, timestamp=901, targets=5)
+    assert old.merged(floors(root=2)) == floors(root=2, timestamp=900, targets=5)
+    assert floors(timestamp=4).merged(floors(timestamp=5)) == floors(timestamp=5)
+
+
+def test_what_is_below_its_floors_is_found() -> None:
+    """Missing, older, or other content under the same version; newer is fine."""
+    here = floors(root=2, targets=5).roles
+    assert floors(root=2, targets=4).undercut_by(here) == ""
+    assert floors(targets=6).undercut_by(here) == "targets"
+    assert floors(snapshot=1).undercut_by(here) == "snapshot"
+    assert PolicyFloors({"root": RoleFloor(2, "other")}).undercut_by(here) == "root"
