@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from agent.__main__ import main as agent_main
 from agent.link.errors import STREAM_REFUSED
 from cellward.runtime.command import Program
 from hub.__main__ import main as hub_main
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A process sets up logging for good; the tests after this one must not write to its standard error."""
+    yield
+    structlog.reset_defaults()
 
 
 @dataclass
