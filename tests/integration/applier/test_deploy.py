@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cellward.policy.model import Decision, DecisionInput
@@ -155,3 +157,32 @@ async def test_v9_isolation_stands_until_the_last_pod_is_gone(world: World, admi
     admin.must(admin.request("DELETE", f"{pods}/{name}?gracePeriodSeconds=0"), "the end of the pod")
     await world.phase(cell, "removed")
     admin.delete(node)
+
+
+async def test_v11_killed_between_a_write_and_its_record_the_agent_knows_its_own(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """Half of a release is written and nothing of that saved: the next agent ends all of it, and nothing else."""
+    put, hung = world.state.inventory.put, asyncio.Event()
+
+    async def put_or_die(namespace: str, value: object) -> None:
+        if _get(admin, cell, "Deployment", "web", "apps/v1") is not None:
+            hung.set()
+            await asyncio.Event().wait()
+        await put(namespace, value)
+
+    world.state.inventory.put = put_or_die  # type: ignore[method-assign]
+    item = world.item(cell, world.deployment(cell, world.release(cell_yaml(cell))))
+    await world.engine.submit(item)
+    await asyncio.wait_for(hung.wait(), 20)
+    await world.state.items.put(world.item(cell, world.tombstone(cell)))
+    await world._stop()
+    theirs = {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "namespace": f"shop--{cell}--dev"},
+    }  # fmt: skip
+    assert admin.apply(theirs, manager="somebody").ok
+    await world._start()
+    await world.phase(cell, "removed")
+    assert _get(admin, cell, "Deployment", "web", "apps/v1") is None
+    assert _get(admin, cell, "Service", "web") is None
+    assert _get(admin, cell, "ConfigMap", "theirs") is not None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from agent.applier.cell import Cell
-from agent.applier.model import CellRecord
+from agent.applier.model import CellRecord, OwnedObject, Role
 
 
 def _deployment(version: str, available: int, uid: str = "u-1") -> dict[str, Any]:
@@ -58,3 +59,26 @@ def test_versions_that_are_no_numbers_count_as_new() -> None:
     cell = _cell()
     assert cell.observe(_deployment("abc", available=1))
     assert cell.observe(_deployment("abd", available=0))
+
+
+def _job(uid: str, *, done: bool) -> dict[str, Any]:
+    conditions = [{"type": "Complete", "status": "True"}] if done else []
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "spec": {}, "status": {"conditions": conditions},
+        "metadata": {"name": "once", "namespace": "shop--front--dev", "uid": uid, "resourceVersion": "7"},
+    }  # fmt: skip
+
+
+def test_completion_is_of_one_job_and_not_of_its_name() -> None:
+    """Also when it goes in the very moment it completes; another one of that name has yet to run."""
+    cell = _cell()
+    owned = OwnedObject(_job("", done=False), Role.OBJECT, "u-1")
+    cell.record = cell.record.with_object(owned)
+    cell.observe(_job("u-1", done=False))
+    assert not cell.is_done(owned)
+    cell.forget(owned.ref, _job("u-1", done=True))
+    assert cell.is_done(owned)
+    assert not cell.is_done(dataclasses.replace(owned, uid="u-2"))
+    assert not cell.is_done(dataclasses.replace(owned, uid=""))
+    assert cell.remember_done()
+    assert cell.record.objects[0].done

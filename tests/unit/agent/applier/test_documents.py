@@ -108,6 +108,24 @@ async def test_v11_deployment_whose_fallback_does_not_hold_is_not_accepted(world
     assert world.report(CELL).version == "1.0.0"
 
 
+async def test_v11_fallback_that_no_longer_holds_is_said(world: World, kube: FakeKube) -> None:
+    """Its signer was found to be compromised since: the cell stays where it is, and nobody has to guess why."""
+    bob = Ed25519Signer.generate()
+    current = world.policy.current
+    assert current is not None
+    (ada,) = current.keyring.entries
+    entry = dataclasses.replace(ada, keyid=bob.keyid, spki_der=bob.public_spki_der, owner="bob")
+    world.policy.current = dataclasses.replace(current, keyring=Keyring(REALM, 1, (ada, entry)))
+    digest = failing(world, await first(world, kube, bob))
+    assert (await world.submit(world.item(CELL, digest))).accepted
+    lost = dataclasses.replace(entry, state="compromised")
+    world.policy.current = dataclasses.replace(current, keyring=Keyring(REALM, 2, (ada, lost)))
+    await world.until(lambda: not world.receipts[-1].accepted)
+    assert [one.code for one in world.receipts[-1].refusals] == ["cell/not-healthy", "document/no-valid-signature"]
+    assert world.report(CELL).phase == "degraded"
+    assert world.report(CELL).version == "1.1.0"
+
+
 async def test_v11_what_the_failed_release_replaced_is_replaced_back(world: World, kube: FakeKube) -> None:
     """``replace: true`` allowed the way there, so it allows the way back."""
     good = world.release(cell_yaml(CELL))
