@@ -107,6 +107,8 @@ class DesiredItems:
         self._taken: dict[Key, int] = {}
         #: Items the hub names and nobody can use, as named: part of what both sides compare, or they would differ.
         self._unusable: dict[Key, DesiredItem] = {}
+        #: Items that are held and that the engine failed to take.
+        self._failing: set[Key] = set()
         self._why_unusable = ""
         #: Keys of unusable items that are on record, once in the life of this process.
         self._recorded: set[Key] = set()
@@ -189,8 +191,10 @@ class DesiredItems:
             await self._ports.on_item(item)
         except Exception as error:  # noqa: BLE001 - V16: one item that fails in any way must not cost the link
             _log.exception("desired-item-failed", cell="/".join(item.key))
-            reason = error.message if isinstance(error, CellwardError) else type(error).__name__
-            self._say_unusable(item.key, reason)
+            self._failing.add(item.key)
+            self._say_unusable(item.key, error.message if isinstance(error, CellwardError) else type(error).__name__)
+        else:
+            self._failing.discard(item.key)
 
     async def _has_room(self, item: DesiredItem) -> bool:
         """Whether the item may be kept; one of a cell known before always may."""
@@ -281,8 +285,8 @@ class DesiredItems:
 
     def _agree(self) -> None:
         """Both sides know of the same items; that leaves those nobody can use."""
-        if self._unusable:
-            message = f"{len(self._unusable)} items cannot be used; {self._why_unusable}"
+        if self._unusable or self._failing:
+            message = f"{len(self._unusable) + len(self._failing)} items cannot be used; {self._why_unusable}"
             self._health.set(CONDITION, ok=False, code=ITEM_UNUSABLE.code, message=message)
         else:
             self._health.set(CONDITION, ok=True)
@@ -294,5 +298,6 @@ class DesiredItems:
             if item.key not in listing.listed and await self._ports.on_withdrawn(item):
                 _log.info("desired-item-withdrawn", project=item.project, cell=item.cell, environment=item.environment)
                 await self._db.items.remove(*item.key)
+                self._failing.discard(item.key)
                 self._held = None
         return await self._digest()

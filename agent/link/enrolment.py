@@ -144,7 +144,8 @@ class IdentityKeeper:
         """
         token = self._token()
         if self._refused is not None and self._tried == _digest(token):
-            raise self._refused
+            # Raised again and again: it must not gather the traceback of each time.
+            raise self._refused.with_traceback(None)
         self._tried, self._refused = _digest(token), None
         key = self._store.pending_key()
         request = enrolment_pb2.JoinRequest(
@@ -159,7 +160,7 @@ class IdentityKeeper:
                 answer = await enrolment_pb2_grpc.EnrolmentStub(channel).Join(request, timeout=CALL_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 failure = status.error_of(error)
-                if _SPENT in {failure.code, failure.details.get("remote_code")}:
+                if _is_spent(failure):
                     self._refused = failure
                 raise failure from error
         return self._accept(key, answer, name=name)
@@ -314,6 +315,11 @@ class IdentityKeeper:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _is_spent(failure: CellwardError) -> bool:
+    """Whether the hub will never take the token; an agent need not know the hub's codes, then one travels beside."""
+    return _SPENT in {failure.code, failure.details.get("remote_code")}
 
 
 def _needs_a_person(error: Exception) -> bool:

@@ -204,8 +204,15 @@ async def test_v16_an_engine_that_fails_for_one_item_does_not_cost_the_link(
         raise KeyError("cart")
 
     monkeypatch.setattr(scene.ports, "on_item", fail)
-    await scene.named(await scene.session(), item("cart", 1))
+    listing, one = await scene.session(), item("cart", 1)
+    await scene.named(listing, one)
+    assert await scene.marked(listing, 1, one)
     assert scene.code() == "link/item-unusable"
+    monkeypatch.undo()
+    other = item("cart", 2)
+    await scene.named(listing, other)
+    assert await scene.marked(listing, 2, other)
+    assert scene.code() == ""
 
 
 async def test_v13_once_a_newer_session_is_welcomed_the_old_one_is_not_listened_to(scene: Scene) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from agent.link.channels import ChannelHolder
-from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
+from agent.link.enrolment import EnrolmentSettings, IdentityKeeper, _is_spent
 from agent.link.errors import CERTIFICATE_EXPIRED, HUB_UNAVAILABLE
 from agent.link.identity import IdentityStore
 from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.errors import REMOTE_DENIED, REMOTE_UNAVAILABLE
+from hub.authority.errors import BAD_TOKEN
 from tests.fakes.clock import ImpatientClock
 
 REALM = "sha256:" + "a" * 64
@@ -72,6 +73,21 @@ async def test_v6_what_may_pass_is_asked_again_soon_and_a_refusal_after_minutes(
         await keeper._pause(expired(cause) if wrapped else cause)
         waited.append(sum(clock.waits))
     assert waited == waits
+
+
+@pytest.mark.parametrize(
+    ("failure", "spent"),
+    [
+        (REMOTE_DENIED("no", remote_code="authority/bad-token"), True),
+        (BAD_TOKEN("no"), True),
+        (REMOTE_DENIED("no", remote_code="authority/locked"), False),
+        (REMOTE_UNAVAILABLE("away"), False),
+    ],
+    ids=["unknown-code", "known-code", "locked", "away"],
+)
+def test_v6_only_a_token_that_is_no_good_any_more_is_put_away(failure: CellwardError, spent: bool) -> None:
+    """A real agent knows none of the hub's codes: what it has is the code that travelled beside the refusal."""
+    assert _is_spent(failure) is spent
 
 
 async def test_v6_a_new_token_ends_the_wait(tmp_path: Path) -> None:
