@@ -231,6 +231,8 @@ BOUNDS: Final[Mapping[str, int]] = {
 #: Most characters of the value of a detail, and most details.
 MAX_DETAIL: Final = 256
 MAX_DETAILS: Final = 32
+#: Most characters of a project's or cell's name that a record can be found by.
+MAX_NAME: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +293,7 @@ _SHAPES: Final[Mapping[str, re.Pattern[str]]] = {
 _TEXTS: Final = tuple((name, bound, _SHAPES.get(name)) for name, bound in BOUNDS.items())
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})\.(\d{3})Z\Z", re.ASCII)
 _CONTROLS: Final = dict.fromkeys([*range(32), *range(127, 160)], " ")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INTEGERS: Final = ("epoch", "seq", "revision", "logSize")
 _FIELDS: Final = frozenset({"schema", "time", "details", *BOUNDS, *_INTEGERS})
 # RFC 8785 for what a record can hold: ASCII keys (their UTF-16 and code point order agree), strings and integers up to
@@ -362,6 +365,8 @@ def parse_record(data: bytes) -> Record:
         # Also how duplicate keys, floats, white space and escapes other than the canonical ones are refused.
         raise BAD_RECORD("the record is not a canonical JSON object")
     _check(body)
+    if b"\\" in data or b"\x7f" in data or not data.isascii():
+        _check_controls(body)
     details: dict[str, str] = body["details"]
     return Record(
         realm=body["realm"],
@@ -394,15 +399,15 @@ def record_digest(data: bytes) -> str:
 def cell_of(record: Record) -> tuple[str, str]:
     """Return project and cell a record is about, from its details or its object's namespace; empty for none.
 
-    For searching only: nothing is decided by it.
+    For searching only: nothing is decided by it. Cut to what a store keeps of a name.
     """
-    project, cell = record.details.get("project", ""), record.details.get("cell", "")
+    project, cell = record.details.get("project", "")[:MAX_NAME], record.details.get("cell", "")[:MAX_NAME]
     if cell:
         return project, cell
     for part in record.object.split("/"):
         names = part.split("--")
         if len(names) == 3 and all(names):
-            return names[0], names[1]
+            return names[0][:MAX_NAME], names[1][:MAX_NAME]
     return project, cell
 
 
@@ -454,6 +459,16 @@ def _check(body: Mapping[str, Any]) -> None:
     _check_details(body["details"])
     if not body["realm"] and body["origin"] != HUB_ORIGIN:
         raise BAD_RECORD("only the hub's own records may have no realm", field="realm")
+
+
+def _check_controls(body: Mapping[str, Any]) -> None:
+    """Refuse control characters: our writers cut them, and no reader's terminal or database should have to bear them.
+
+    Asked for only when the bytes of the record could hold one: below U+0020 they are always escaped in JSON.
+    """
+    for name, text in (*((name, body[name]) for name in BOUNDS), *body["details"].items()):
+        if _CONTROL.search(text) or _CONTROL.search(name):
+            raise BAD_RECORD(f"field {name[:64]!r} holds a control character", field=name[:64])
 
 
 def _check_numbers(body: Mapping[str, Any]) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from cellward.audit.record import MAX_INT
 from cellward.documents.dsse import merge_envelopes
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
+from cellward.wire.errors import BAD_MESSAGE
 from hub.fleet import rows
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
@@ -219,7 +221,12 @@ class FleetService:
         ]
 
     async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
-        """Keep the outcome of an item; one about an item that this cluster never had is dropped."""
+        """Keep the outcome of an item; one about an item that this cluster never had is dropped.
+
+        Raises wire/bad-message for a revision that no hub gives: it would spoil the transaction it shares with others.
+        """
+        if receipt.revision > MAX_INT:
+            raise BAD_MESSAGE("the revision of a receipt is beyond any that is given")
         key = CellKey(receipt.project, receipt.cell, receipt.environment)
         if not await self._reports.is_item(cluster, key):
             _log.warning("receipt-for-nothing", cluster=cluster, key="/".join(key)[:200])

@@ -76,6 +76,18 @@ UNAVAILABLE = define(
     "The hub's database does not answer.",
     hint="Check that the volume is mounted, writable, and used by this hub alone.",
 )
+UNSUPPORTED = define(
+    "store/unsupported",
+    InvalidInput,
+    "The hub does not support this database.",
+    hint="Use SQLite: leave database_url empty, or set sqlite+aiosqlite:////path/hub.db.",
+)
+OUT_OF_RANGE = define(
+    "store/out-of-range",
+    InvalidInput,
+    "A number is larger than the database can hold.",
+    hint="Whoever sent it is damaged or hostile; nothing of this change was kept.",
+)
 DAMAGED = define(
     "store/damaged",
     Internal,

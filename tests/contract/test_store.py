@@ -607,6 +607,27 @@ class TestAudit:
         assert await store.audit.size() == 1
         assert [row.index for row in await store.audit.records(0, 10)] == [0]
 
+    async def test_numbers_beyond_the_columns_are_refused_whole(self, store: Store) -> None:
+        """V16: what no column can hold is an answer with a code, and nothing of it is kept."""
+        for entries, chains in (
+            ([entry(0, 2**63)], []),
+            ([entry(0, 1)], [AuditChain("agent:u", 2**63, 1, "sha256:a")]),
+            ([], [AuditChain("agent:u", 1, 2**64, "sha256:a")]),
+        ):
+            with pytest.raises(CellwardError) as caught:
+                await store.audit.append(AuditAppend(0, entries, chains))
+            assert caught.value.code == "store/out-of-range"
+        await store.audit.append(AuditAppend(0, [entry(0, 2**63 - 1)]))
+        assert await store.audit.size() == 1
+        await store.clusters.create("eu-1", "alice")
+        await store.desired.upsert("eu-1", KEY, "sha256:a")
+        good, bad = (ReceiptRow("eu-1", KEY, revision, "sha256:a", accepted=True) for revision in (1, 2**63))
+        for rows in ([bad], [good, bad]):
+            with pytest.raises(CellwardError) as caught:
+                await store.desired.put_receipts(rows)
+            assert caught.value.code == "store/out-of-range"
+        assert (await store.desired.statuses()).items[0].receipt is None
+
     async def test_newest_epoch_and_each_epoch(self, store: Store) -> None:
         """The newest epoch is the highest one; older ones stay readable."""
         chains = [AuditChain("agent:u", epoch, epoch, f"sha256:{epoch}") for epoch in (2, 10, 3)]

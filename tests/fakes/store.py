@@ -18,6 +18,7 @@ from hub.store.errors import (
     CLUSTER_EXISTS,
     IMMUTABLE,
     MOVED,
+    OUT_OF_RANGE,
     SUBJECT_HAS_TOKEN,
     TOKEN_EXPIRED,
     TOKEN_SPENT,
@@ -52,6 +53,12 @@ from hub.store.log import (
     TileKey,
     is_dense,
 )
+
+
+def in_range(*numbers: int) -> None:
+    """Refuse what a column of 64 bits cannot hold."""
+    if any(not -(2**63) <= number < 2**63 for number in numbers):
+        raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign")
 
 
 class MemoryClusters:
@@ -291,6 +298,7 @@ class MemoryDesired:
 
     async def put_receipt(self, receipt: ReceiptRow) -> None:
         self._clusters.require(receipt.cluster)
+        in_range(receipt.revision)
         kept = self._receipts.get((receipt.key, receipt.cluster))
         if kept is None or kept.revision <= receipt.revision:
             received = receipt.received_at or self._clock.now()
@@ -299,6 +307,7 @@ class MemoryDesired:
     async def put_receipts(self, rows: Sequence[ReceiptRow]) -> None:
         for row in rows:
             self._clusters.require(row.cluster)
+            in_range(row.revision)
         for row in rows:
             await self.put_receipt(row)
 
@@ -388,6 +397,8 @@ class MemoryAudit:
             raise MOVED("the log has moved")
         if len(set(places)) < len(places) or not is_dense(batch):
             raise MOVED("the log has moved")
+        in_range(*(number for entry in batch.entries for number in (entry.epoch, entry.seq)))
+        in_range(*(number for chain in batch.chains for number in (chain.epoch, chain.seq, chain.checkpoint_seq)))
         self._places |= {place: entry.index for place, entry in zip(places, batch.entries, strict=True)}
         self._entries += batch.entries
         self._chains |= {(chain.origin, chain.epoch): chain for chain in batch.chains}

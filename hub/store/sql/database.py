@@ -14,20 +14,22 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from hub.store.changes import ChangeBus
-from hub.store.errors import UNAVAILABLE
+from hub.store.errors import OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
 
 T = TypeVar("T")
 _log = structlog.get_logger()
 #: Readers at once; SQLite readers never wait for the writer.
 READERS = 4
+#: The driver; a URL may leave it out.
+DRIVER = "sqlite+aiosqlite"
 
 
 class Transaction:
@@ -122,6 +124,8 @@ class Database:
                 raise dialect.translate(error) from error
             except PoolTimeoutError as error:
                 raise UNAVAILABLE("every connection of the database is in use") from error
+            except OverflowError as error:
+                raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
         self.changes.notify(transaction.topics)
         return result
 
@@ -146,14 +150,20 @@ class Database:
 
 
 def connect(url: str, clock: Clock) -> Database:
-    """Return the engines for a URL; nothing is opened before it is used. Raises store/unavailable.
+    """Return the engines for a URL; nothing is opened before it is used. Raises store/unsupported, store/unavailable.
 
     SQLite needs a file: a database in memory would be another one for every connection.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # Not chained, not quoted: a URL may hold a password.
+        raise UNSUPPORTED("the database URL cannot be read") from None
     if parsed.get_backend_name() != dialect.SQLITE:
-        engine = create_async_engine(parsed, pool_size=READERS, pool_pre_ping=True)
-        return Database(engine, engine, clock)
+        raise UNSUPPORTED(f"{parsed.get_backend_name()} is not supported yet, SQLite is")
+    if parsed.drivername not in {dialect.SQLITE, DRIVER}:
+        raise UNSUPPORTED(f"the driver {parsed.drivername} is not supported, {DRIVER} is")
+    parsed = parsed.set(drivername=DRIVER)
     if parsed.database in (None, "", ":memory:"):
         raise UNAVAILABLE("a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db.")
     dialect.check_place(Path(str(parsed.database)))

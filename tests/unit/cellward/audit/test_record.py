@@ -259,3 +259,31 @@ def test_our_writers_use_only_listed_actions() -> None:
                 used[action.value] = str(file.relative_to(ROOT))
     assert {"cell.quarantine", "cluster.join", "drift.repair"} <= used.keys(), "the search finds what is there"
     assert {action: file for action, file in used.items() if action not in ACTIONS} == {}
+
+
+@pytest.mark.parametrize("control", ["\x00", "\n", "\x1b", "\x7f", "\x9b"])
+@pytest.mark.parametrize("place", ["object", "reason", "cluster", "details"])
+def test_control_characters_are_cut_by_writers_and_refused_by_readers(control: str, place: str) -> None:
+    """They have no business on a terminal nor in a column; a record that holds one is none of ours."""
+    text = f"a{control}b"
+    written = encode_record(replace(GOOD, **{place: {"cell": text} if place == "details" else text}))  # type: ignore[arg-type]
+    read = parse_record(written)
+    assert (read.details["cell"] if place == "details" else getattr(read, place)) == "a b"
+    body = json.loads(written)
+    body[place] = {"cell": text} if place == "details" else text
+    with pytest.raises(CellwardError) as caught:
+        parse_record(rfc8785.dumps(body))
+    assert caught.value.code == "audit/bad-record"
+
+
+def test_text_that_only_looks_like_an_escape_is_text() -> None:
+    """Backslashes, quotes and other scripts are nobody's control characters."""
+    for text in ("C:\\new", 'say "no"', "größer…", "\\u0000", "日本"):
+        assert parse_record(encode_record(replace(GOOD, reason=text))).reason == text
+
+
+def test_what_a_record_is_found_by_fits_a_column() -> None:
+    """A detail may be longer than any name: what is kept of it for searching is not."""
+    long = "x" * 200
+    assert cell_of(replace(GOOD, details={"project": long, "cell": long})) == (long[:64], long[:64])
+    assert cell_of(replace(GOOD, details={}, object=f"Cell/{long}--{long}--dev")) == (long[:64], long[:64])

@@ -234,3 +234,25 @@ async def test_v1_a_new_epoch_outlives_the_process_and_is_one_for_all(tmp_path: 
     again = await open_store(url)
     assert again.hub_epoch == after != before
     await again.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://hub:secret@db/hub", "postgresql+asyncpg://hub:secret@db/hub", "mysql://hub:secret@db/hub",
+        "nonsense", "", "://", "sqlite+pysqlite:////tmp/hub.db", "nodb+nodriver://hub:secret@db/hub",
+    ],
+)  # fmt: skip
+async def test_what_is_no_sqlite_is_refused_with_a_code_and_without_its_password(url: str) -> None:
+    """PostgreSQL is on the roadmap: until then a URL of it is told apart from a database that does not answer."""
+    with pytest.raises(CellwardError) as caught:
+        await open_store(url)
+    assert caught.value.code == "store/unsupported"
+    assert "secret" not in f"{caught.value} {caught.value.__cause__} {caught.value.hint}"
+
+
+async def test_a_url_may_leave_the_driver_out(tmp_path: Path) -> None:
+    """There is one."""
+    store = await open_store(f"sqlite:///{tmp_path / 'hub.db'}")
+    assert len(store.hub_epoch) == 32
+    await store.close()
