@@ -116,7 +116,7 @@ class Hub:
                 Task("timestamp", lambda: self.policy.run(stop)),
                 Task("housekeeping", lambda: _housekeeping(self, stop)),
                 Task("api-certificate", lambda: certificate.follow(stop)),
-                Task("enrolment", lambda: self.enrolment_server.serve(stop)),
+                self.enrolment_server.task(stop),
                 self.link_server.task(stop, grace=grace),
             ]
             await supervise(tasks, stop, grace=grace + 5)

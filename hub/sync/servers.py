@@ -123,11 +123,16 @@ class EnrolmentServer:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._closing: asyncio.Future[None] | None = None
 
     @property
     def address(self) -> str:
         """Host and port of enrolment."""
         return self._listener.address
+
+    def task(self, stop: asyncio.Event, *, grace: float = 2.0) -> Task:
+        """The listener as a root task; joins under way are finished in its drain."""
+        return Task("enrolment", lambda: self.serve(stop, grace=grace), lambda: self.close(grace))
 
     async def serve(self, stop: asyncio.Event, *, grace: float = 2.0) -> None:
         """Serve until ``stop`` is set."""
@@ -136,7 +141,13 @@ class EnrolmentServer:
         try:
             await stop.wait()
         finally:
-            await self._listener.server.stop(grace=grace)
+            await self.close(grace)
+
+    async def close(self, grace: float) -> None:
+        """Take no newcomers, let joins under way finish, and close; nobody's cancellation cuts it short."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._listener.server.stop(grace=grace))
+        await asyncio.shield(self._closing)
 
 
 def build_enrolment_server(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
-from cellward.runtime.supervise import Task, supervise
+from cellward.runtime.supervise import supervise
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
 from hub.sync.interfaces import ClusterBinding, Standing, SyncPorts
@@ -302,7 +302,7 @@ class FakeLinkHub:
         )
         stop = asyncio.Event()
         # Supervised as in a hub: what going down cuts off there is cut off here.
-        tasks = [Task("enrolment", lambda: self.enrolment.serve(stop, grace=0.2)), self.link.task(stop, grace=2.0)]
+        tasks = [self.enrolment.task(stop), self.link.task(stop, grace=2.0)]
         served = asyncio.create_task(supervise(tasks, stop, grace=7.0))
         try:
             yield self

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from cellward.wire.v1 import (
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
+from hub.authority.tokens import Grant
 from hub.store.sql.store import open_store
 from hub.sync.limits import SyncLimits
 from tests.fakes.authority import REALM
@@ -336,6 +337,30 @@ async def test_v16_connections_that_say_nothing_end_soon_and_are_bounded() -> No
         agent, token = BareAgent("eu-1"), await here.invite("eu-1")
         assert (await failure(agent.join(here, token)))[0] is grpc.StatusCode.UNAVAILABLE
         await persistent(here, agent, token)
+
+
+async def test_a_join_under_way_is_finished_by_a_hub_that_goes_away() -> None:
+    """A token is spent and a certificate made: the answer is not cut off, though it can be asked for again."""
+    here = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1))
+    running = here.running()
+    await running.__aenter__()
+    started, go, spend = asyncio.Event(), asyncio.Event(), here.hub.tokens.spend
+
+    async def slow(token_hash: str, spki_sha256: str, now: datetime) -> Grant:
+        started.set()
+        await go.wait()
+        return await spend(token_hash, spki_sha256, now)
+
+    here.hub.tokens.spend = slow  # type: ignore[method-assign]
+    joining = asyncio.create_task(BareAgent("eu-1").join(here, await here.invite("eu-1")))
+    await started.wait()
+    leaving = asyncio.create_task(running.__aexit__(None, None, None))
+    await until(lambda: here.link._closing is not None and here.link._closing.done(), "the link is closed")
+    # Now it is the enrolment's turn to go, and nothing it needs may be taken away before it has.
+    assert not (await asyncio.wait({leaving}, timeout=0.3))[0]
+    go.set()
+    assert (await joining).cluster_name == "eu-1"
+    await leaving
 
 
 async def test_join_answers_what_the_agent_needs(here: FakeLinkHub) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
 from cellward.identity.x509 import ProvenPeer, Validity, prove_peer
+from hub.ports import Directory
+from hub.store.sql.store import open_store
 from hub.sync.gate import PeerGate, current_peer
 from hub.sync.interfaces import Standing
 from tests.fakes.authority import FakeHub
@@ -182,6 +185,31 @@ async def test_who_may_not_speak_is_read_when_it_changed_and_once_for_all_who_as
     here.clock.advance(5)
     await here.gate.tick()
     assert len(reads) == 3
+
+
+async def test_v4_a_lock_by_another_process_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    """V4: the slow poll is only a backstop, its clock stands still here: the store tells what others wrote."""
+    here = Here()
+    url = f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
+    ours, theirs = await open_store(url, here.clock), await open_store(url, here.clock)
+    await ours.clusters.create("eu-1", "alice")
+    here.gate._directory = Directory(ours.clusters, ours.changes)
+    here.gate._stamp = lambda: ours.changes.stamp("clusters")
+    watch = asyncio.create_task(ours._db.watch(0.01))
+    live = await here.gate.admit(here.auth)
+    with here.gate.open(live):
+        await theirs.clusters.set_locked("eu-1", locked=True)
+        async with asyncio.timeout(10):
+            while not await here.gate.tick():
+                # The watch's first look may come after a commit, so there are more.
+                await theirs.meta.put("more", b"")
+                await asyncio.sleep(0.01)
+    assert live.cut.result().code == "authority/locked"
+    assert await _refusal(here) == "authority/locked"
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    await ours.close()
+    await theirs.close()
 
 
 async def test_v4_locks_that_cannot_be_read_refuse_new_calls_and_do_not_hide_expiry() -> None:
