@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 
 #: Objects added before the young are looked at; lookings before the next older ones are.
-THRESHOLDS = (50_000, 20, 50)
+THRESHOLDS = (20_000, 20, 50)
 
 
 def collect_rarely() -> None:
