@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
+from cellward.wire.v1 import content_pb2
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
@@ -13,7 +14,7 @@ from hub.store.interfaces import ApiTokenRow, ApiTokenStore, ClusterRow, Cluster
 from hub.store.shared import Remembered, Together
 from hub.sync.interfaces import ClusterBinding, Standing
 
-#: Content kept in memory, bytes; twice, once for documents and targets, once for metadata.
+#: Content kept in memory, bytes: for documents and targets, for metadata, and for whole sets of it, each.
 CONTENT_BYTES = 16 * 1024**2
 #: Bindings of clusters kept in memory.
 BINDINGS = 10_000
@@ -74,6 +75,7 @@ class Content:
         self._policy = policy
         self._digests = Remembered(self._digest, changes, DOCUMENTS, POLICY, bound=bound, weigh=_size)
         self._metadata = Remembered(self._role, changes, POLICY, bound=bound, weigh=_size_or_absent)
+        self._sets = Remembered(self._set, changes, POLICY, bound=bound, weigh=_size_or_absent)
 
     async def by_digest(self, digest: str) -> bytes | None:
         """Document envelope or target."""
@@ -82,6 +84,20 @@ class Content:
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """TUF metadata, the newest when ``version`` is None."""
         return await self._metadata.get((role, version))
+
+    async def policy_set(self, root_version: int, snapshot_version: int) -> bytes | None:
+        """Serialised ``PolicyFiles`` for an agent that holds these versions."""
+        return await self._sets.get((root_version, snapshot_version))
+
+    async def _set(self, held: tuple[int, int]) -> bytes | None:
+        newer = await self._policy.newer(*held)
+        if newer is None:
+            return None
+        message = content_pb2.PolicyFiles(targets=newer.targets)
+        for file in newer.metadata:
+            name = content_pb2.TufMetadata(role=file.role, version=file.version)
+            message.metadata.add(name=name, data=file.data)
+        return message.SerializeToString()
 
     async def _digest(self, digest: str) -> bytes | None:
         row = await self._documents.get(digest)

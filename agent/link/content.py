@@ -6,14 +6,18 @@ What arrives is not verified here; only its size is bounded, and an answer that 
 from __future__ import annotations
 
 import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
 
 from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
 from agent.link.errors import CONTENT_BROKEN, CONTENT_TOO_LARGE, HUB_UNAVAILABLE
-from cellward.errors import Unavailable
+from agent.policy.interfaces import FetchedSet
+from cellward.errors import CellwardError, Unavailable
 from cellward.wire.codec import check_digest
 from cellward.wire.v1 import content_pb2, content_pb2_grpc
 
+_log = structlog.get_logger()
 #: Seconds one stream may take.
 FETCH_TIMEOUT = 30.0
 #: Streams tried for one piece of content as long as each brought it further.
@@ -42,6 +46,25 @@ class HubContent:
         """Return TUF metadata; None as version is the newest; raises as ``fetch_digest`` does."""
         request = content_pb2.FetchRequest(tuf=content_pb2.TufMetadata(role=role, version=version or 0))
         return await self._fetch(request, f"{role} {version or 'newest'}", limit)
+
+    async def fetch_set(self, root_version: int, snapshot_version: int, limit: int) -> FetchedSet | None:
+        """Return what an agent with these versions lacks of the newest policy set; None when it comes singly only.
+
+        Raises ``link/hub-unavailable``. A hub that does not know the question, or answers nonsense, is asked singly.
+        """
+        wanted = content_pb2.PolicySet(root_version=root_version, snapshot_version=snapshot_version)
+        try:
+            data = await self._fetch(content_pb2.FetchRequest(policy_set=wanted), "the policy set", limit)
+            files = content_pb2.PolicyFiles.FromString(data) if data is not None else None
+        except Unavailable:
+            raise
+        except (CellwardError, DecodeError) as error:
+            _log.info("policy-set-not-taken", reason=str(error))
+            return None
+        if files is None:
+            return None
+        metadata = {(file.name.role, file.name.version): file.data for file in files.metadata}
+        return FetchedSet(metadata, tuple(files.targets))
 
     async def _fetch(self, request: content_pb2.FetchRequest, what: str, limit: int) -> bytes | None:
         received = bytearray()

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedSet:
+    """Metadata by role and version, every root above one asked about among them, and the contents of small targets."""
+
+    metadata: Mapping[tuple[str, int], bytes]
+    targets: tuple[bytes, ...]
 
 
 class ContentSource(Protocol):
@@ -18,6 +27,10 @@ class ContentSource(Protocol):
 
     async def fetch_tuf(self, role: str, version: int | None, limit: int) -> bytes | None:
         """Return TUF metadata of a role, the newest when ``version`` is None, or None when absent."""
+        ...
+
+    async def fetch_set(self, root_version: int, snapshot_version: int, limit: int) -> FetchedSet | None:
+        """Return what somebody with these versions lacks of the newest set, or None when it must be fetched singly."""
         ...
 
 

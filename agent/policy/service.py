@@ -251,7 +251,7 @@ class PolicyService:
         return new
 
     async def _fetch(self, source: ContentSource) -> Candidate:
-        fetch = SourceFetch(source)
+        fetch = SourceFetch(source, 0 if self.current is None else self.current.snapshot_version)
         try:
             return await asyncio.to_thread(self._store.fetch, fetch, self._wanted, self._clock.now())
         except asyncio.CancelledError:

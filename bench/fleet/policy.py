@@ -63,7 +63,7 @@ class AcceptedPolicy:
                 await asyncio.sleep(self._backoff.next())
 
     async def _refresh(self) -> None:
-        fetch = SourceFetch(self._source)
+        fetch = SourceFetch(self._source, 0 if self.current is None else self.current.snapshot_version)
         candidate = await asyncio.to_thread(self._store.fetch, fetch, self._wanted, self._clock.now())
         if self._store.changed(candidate):
             await asyncio.to_thread(self._store.commit, candidate, self._clock.now())

@@ -22,7 +22,7 @@ from cellward.errors import CellwardError
 from cellward.policy import client, trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
 from cellward.policy.errors import FOREIGN_REALM, INCOMPLETE, NOTHING_PUBLISHED, UNVERIFIED
-from cellward.policy.model import KEYRING_ROLE
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET
 from cellward.policy.publisher import MetadataFile, Publication, RepositoryState, sign_timestamp
 from hub.store.interfaces import TufMetadata
 
@@ -40,6 +40,8 @@ RENEW_BELOW = 0.75
 RENEW_INTERVAL = 600.0
 ROLES = ("root", "targets", KEYRING_ROLE, "snapshot", "timestamp")
 _MAX_UPLOAD = 128
+#: Most roots sent at once; agents follow as many rotations in one go.
+_MAX_ROOTS = 64
 _log = structlog.get_logger()
 
 
@@ -54,6 +56,14 @@ class PublishResult:
     snapshot_version: int
     timestamp_version: int
     snapshot_expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewerFiles:
+    """Part of the newest set: metadata files, and the contents of small targets."""
+
+    metadata: tuple[MetadataFile, ...]
+    targets: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +273,31 @@ class TufRepository:
         if role not in ROLES or (version is not None and version < 1):
             return None
         return await self._store.get_metadata(role, version)
+
+    async def newer(self, root_version: int, snapshot_version: int) -> NewerFiles | None:
+        """Return what an agent with these versions lacks of the newest set, bundles apart; None before there is one.
+
+        Read without a transaction: what a publish makes of it in between, an agent finds not to fit and fetches singly.
+        """
+        found = {role: await self._newest(role) for role in ("timestamp", "snapshot", "targets", KEYRING_ROLE)}
+        files = [file for file in found.values() if file is not None]
+        if len(files) < len(found):
+            return None
+        roots: list[MetadataFile] = []
+        while len(roots) < _MAX_ROOTS:
+            version = root_version + len(roots) + 1
+            data = await self._store.get_metadata("root", version)
+            if data is None:
+                break
+            roots.append(MetadataFile("root", version, data))
+        if files[1].version == snapshot_version:
+            return NewerFiles((*roots, files[0]), ())
+        targets = [await self._small(files[2], BINDINGS_TARGET), await self._small(files[3], KEYRING_TARGET)]
+        return NewerFiles((*roots, *files), tuple(data for data in targets if data is not None))
+
+    async def _small(self, file: MetadataFile, path: str) -> bytes | None:
+        info = trust.parse(Targets, file.data).signed.targets.get(path)
+        return None if info is None else await self._store.get_target(f"sha256:{info.hashes.get('sha256', '')}")
 
     async def fetch_target(self, digest: str) -> bytes | None:
         """Return a stored target."""

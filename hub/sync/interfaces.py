@@ -133,6 +133,10 @@ class ContentPort(Protocol):
         """TUF metadata; None as version is the newest. None when there is none."""
         ...
 
+    async def policy_set(self, root_version: int, snapshot_version: int) -> bytes | None:
+        """Serialised ``PolicyFiles`` for an agent that holds these versions; None when nothing was published."""
+        ...
+
 
 class AuditPort(Protocol):
     """Takes audit records of agents."""

@@ -58,6 +58,8 @@ class ContentServicer(content_pb2_grpc.ContentServicer):
             if not _ROLE.match(request.tuf.role):
                 raise BAD_MESSAGE(f"{request.tuf.role[:80]!r} is not the name of a TUF role")
             return await self._content.tuf(request.tuf.role, request.tuf.version or None)
+        if what == "policy_set":
+            return await self._content.policy_set(request.policy_set.root_version, request.policy_set.snapshot_version)
         if what != "digest":
             raise BAD_MESSAGE("the request names no content")
         # Nothing is kept here: the digest is that of a payload, and its envelope may gain a signature.

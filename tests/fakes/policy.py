@@ -13,11 +13,12 @@ from pathlib import Path
 
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets
 
+from agent.policy.interfaces import FetchedSet
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.keyring import Keyring
 from cellward.policy import bundle as bundles
-from cellward.policy.model import Binding, BindingSet, DecisionInput
+from cellward.policy.model import KEYRING_ROLE, Binding, BindingSet, DecisionInput
 from cellward.policy.publisher import (
     MetadataFile,
     Publication,
@@ -115,6 +116,7 @@ class MemorySource:
     targets: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
     asked: list[str] = field(default_factory=list)
+    whole: bool = False
 
     async def fetch_digest(self, digest: str, limit: int) -> bytes | None:
         """Return a target."""
@@ -128,6 +130,21 @@ class MemorySource:
             version = max((number for name, number in self.metadata if name == role), default=0)
         return self.metadata.get((role, version))
 
+    async def fetch_set(self, root_version: int, snapshot_version: int, limit: int) -> FetchedSet | None:
+        """Return the set in one piece when ``whole``; a hub of before knows no such thing."""
+        if not self.whole:
+            return None
+        self._ask(f"set/{root_version}/{snapshot_version}")
+        newest = {role: max(n for name, n in self.metadata if name == role) for role, _ in self.metadata}
+        held = newest.get("snapshot") == snapshot_version
+        wanted = {"timestamp"} if held else {"timestamp", "snapshot", "targets", KEYRING_ROLE}
+        metadata = {
+            (role, number): data
+            for (role, number), data in self.metadata.items()
+            if (role == "root" and number > root_version) or (role in wanted and number == newest[role])
+        }
+        return FetchedSet(metadata, () if held else tuple(self.targets.values()))
+
     def _ask(self, what: str) -> None:
         self.asked.append(what)
         if self.down:
@@ -135,7 +152,7 @@ class MemorySource:
 
     def copy(self) -> MemorySource:
         """Return a copy to tamper with."""
-        return MemorySource(dict(self.metadata), dict(self.targets))
+        return MemorySource(dict(self.metadata), dict(self.targets), whole=self.whole)
 
 
 class PolicyWorld:

@@ -195,6 +195,10 @@ class FakeContent:
         """Bytes or None."""
         return self.blobs.get(digest)
 
+    async def policy_set(self, root_version: int, snapshot_version: int) -> bytes | None:
+        """What a test put under ``set``, or None."""
+        return self.blobs.get("set")
+
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """Metadata or None; the newest without a version."""
         versions = [known for name, known in self.metadata if name == role]

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x65llward/wire/v1/content.proto\x12\x10\x63\x65llward.wire.v1\",\n\x0bTufMetadata\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"f\n\x0c\x46\x65tchRequest\x12\x10\n\x06\x64igest\x18\x01 \x01(\tH\x00\x12,\n\x03tuf\x18\x02 \x01(\x0b\x32\x1d.cellward.wire.v1.TufMetadataH\x00\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x42\x06\n\x04what\"4\n\x05\x43hunk\x12\x0e\n\x06\x61\x62sent\x18\x01 \x01(\x08\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x32M\n\x07\x43ontent\x12\x42\n\x05\x46\x65tch\x12\x1e.cellward.wire.v1.FetchRequest\x1a\x17.cellward.wire.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x65llward/wire/v1/content.proto\x12\x10\x63\x65llward.wire.v1\",\n\x0bTufMetadata\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\";\n\tPolicySet\x12\x14\n\x0croot_version\x18\x01 \x01(\x04\x12\x18\n\x10snapshot_version\x18\x02 \x01(\x04\"G\n\nPolicyFile\x12+\n\x04name\x18\x01 \x01(\x0b\x32\x1d.cellward.wire.v1.TufMetadata\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"N\n\x0bPolicyFiles\x12.\n\x08metadata\x18\x01 \x03(\x0b\x32\x1c.cellward.wire.v1.PolicyFile\x12\x0f\n\x07targets\x18\x02 \x03(\x0c\"\x99\x01\n\x0c\x46\x65tchRequest\x12\x10\n\x06\x64igest\x18\x01 \x01(\tH\x00\x12,\n\x03tuf\x18\x02 \x01(\x0b\x32\x1d.cellward.wire.v1.TufMetadataH\x00\x12\x31\n\npolicy_set\x18\x04 \x01(\x0b\x32\x1b.cellward.wire.v1.PolicySetH\x00\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x42\x06\n\x04what\"4\n\x05\x43hunk\x12\x0e\n\x06\x61\x62sent\x18\x01 \x01(\x08\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x32M\n\x07\x43ontent\x12\x42\n\x05\x46\x65tch\x12\x1e.cellward.wire.v1.FetchRequest\x1a\x17.cellward.wire.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TUFMETADATA']._serialized_start=52
   _globals['_TUFMETADATA']._serialized_end=96
-  _globals['_FETCHREQUEST']._serialized_start=98
-  _globals['_FETCHREQUEST']._serialized_end=200
-  _globals['_CHUNK']._serialized_start=202
-  _globals['_CHUNK']._serialized_end=254
-  _globals['_CONTENT']._serialized_start=256
-  _globals['_CONTENT']._serialized_end=333
+  _globals['_POLICYSET']._serialized_start=98
+  _globals['_POLICYSET']._serialized_end=157
+  _globals['_POLICYFILE']._serialized_start=159
+  _globals['_POLICYFILE']._serialized_end=230
+  _globals['_POLICYFILES']._serialized_start=232
+  _globals['_POLICYFILES']._serialized_end=310
+  _globals['_FETCHREQUEST']._serialized_start=313
+  _globals['_FETCHREQUEST']._serialized_end=466
+  _globals['_CHUNK']._serialized_start=468
+  _globals['_CHUNK']._serialized_end=520
+  _globals['_CONTENT']._serialized_start=522
+  _globals['_CONTENT']._serialized_end=599
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 Content: opaque bytes by digest, and TUF metadata by role and version."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -43,6 +45,90 @@ class TufMetadata(_message.Message):
 Global___TufMetadata: _TypeAlias = TufMetadata  # noqa: Y015
 
 @_typing.final
+class PolicySet(_message.Message):
+    """What an agent lacks of the newest policy set, bundles apart, in one piece; it verifies all of it as if fetched singly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_VERSION_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
+    root_version: _builtins.int
+    """Version of the newest root the agent holds; those above it are sent."""
+    snapshot_version: _builtins.int
+    """Version of the snapshot it holds, 0 for none; when it is the newest, only roots and timestamp are sent."""
+    def __init__(
+        self,
+        *,
+        root_version: _builtins.int = ...,
+        snapshot_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["root_version", b"root_version", "snapshot_version", b"snapshot_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySet: _TypeAlias = PolicySet  # noqa: Y015
+
+@_typing.final
+class PolicyFile(_message.Message):
+    """One metadata file of a policy set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Its bytes."""
+    @_builtins.property
+    def name(self) -> Global___TufMetadata:
+        """Role and version, never 0."""
+
+    def __init__(
+        self,
+        *,
+        name: Global___TufMetadata | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyFile: _TypeAlias = PolicyFile  # noqa: Y015
+
+@_typing.final
+class PolicyFiles(_message.Message):
+    """The content of a PolicySet: what its chunks are, put together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyFile]:
+        """Metadata: every root above the agent's, the newest timestamp, and what else it lacks."""
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Small targets, named by their own digest."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _abc.Iterable[Global___PolicyFile] | None = ...,
+        targets: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyFiles: _TypeAlias = PolicyFiles  # noqa: Y015
+
+@_typing.final
 class FetchRequest(_message.Message):
     """What to fetch and from where on."""
 
@@ -50,6 +136,7 @@ class FetchRequest(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     TUF_FIELD_NUMBER: _builtins.int
+    POLICY_SET_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """"sha256:" and hex."""
@@ -59,18 +146,23 @@ class FetchRequest(_message.Message):
     def tuf(self) -> Global___TufMetadata:
         """TUF metadata."""
 
+    @_builtins.property
+    def policy_set(self) -> Global___PolicySet:
+        """A policy set; a hub that does not know it yet refuses, and one that has none says absent."""
+
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         tuf: Global___TufMetadata | None = ...,
+        policy_set: Global___PolicySet | None = ...,
         offset: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "tuf", b"tuf", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "policy_set", b"policy_set", "tuf", b"tuf", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "tuf", b"tuf", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "policy_set", b"policy_set", "tuf", b"tuf", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["digest", "tuf"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["digest", "tuf", "policy_set"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 

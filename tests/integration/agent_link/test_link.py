@@ -11,9 +11,12 @@ import pytest
 
 from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, CommandKind, ReceiptFacts
+from agent.policy.interfaces import FetchedSet
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import DesiredItem
+from cellward.wire.errors import BAD_MESSAGE
+from cellward.wire.v1 import content_pb2
 from hub.authority.errors import LOCKED
 from hub.sync.limits import SyncLimits
 from tests.fakes.authority import REALM
@@ -276,6 +279,28 @@ async def test_content_is_fetched_in_full_absent_is_none_and_limits_hold(hub: Fa
         with pytest.raises(CellwardError) as caught:
             await content.fetch_digest(digest, len(data) - 1)
         assert caught.value.code == "link/content-too-large"
+
+
+async def test_a_policy_set_comes_in_one_piece_or_singly(hub: FakeLinkHub, tmp_path: Path) -> None:
+    """V16: a hub that has none, sends nonsense or does not know the question is asked singly; too much is not kept."""
+    agent = await an_agent(hub, tmp_path)
+    files = content_pb2.PolicyFiles(targets=[b"small"])
+    files.metadata.add(name=content_pb2.TufMetadata(role="root", version=2), data=b"two")
+    async with agent.boot():
+        await until(agent.is_ok("hub-link"), "the link is up")
+        content = agent.parts.content
+        assert await content.fetch_set(1, 0, 1000) is None
+        hub.content.blobs["set"] = files.SerializeToString()
+        assert await content.fetch_set(1, 0, 1000) == FetchedSet({("root", 2): b"two"}, (b"small",))
+        assert await content.fetch_set(1, 0, 10) is None
+        hub.content.blobs["set"] = b"\xff" * 20
+        assert await content.fetch_set(1, 0, 1000) is None
+
+        async def unknown(root_version: int, snapshot_version: int) -> bytes | None:
+            raise BAD_MESSAGE("the request names no content")
+
+        hub.content.policy_set = unknown  # type: ignore[method-assign]
+        assert await content.fetch_set(1, 0, 1000) is None
 
 
 async def test_content_without_a_hub_is_unavailable(tmp_path: Path) -> None:

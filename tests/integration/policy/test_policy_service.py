@@ -103,8 +103,10 @@ class Agent:
 
 @pytest.fixture
 def world() -> PolicyWorld:
-    """Return an authority."""
-    return PolicyWorld()
+    """Return an authority; its hub serves whole sets, as hubs do; singly is in ``tests/unit/agent/policy``."""
+    made = PolicyWorld()
+    made.source.whole = True
+    return made
 
 
 @pytest.fixture

@@ -366,3 +366,24 @@ async def test_hostile_bundle_with_good_signatures_is_refused(
 def test_limits_of_one_fetch() -> None:
     """The client never asks for more than a role may have."""
     assert max(client._LIMITS.values()) <= 2_000_000
+
+
+async def test_an_agent_is_sent_what_it_lacks(
+    repository: TufRepository, world: PolicyWorld, store: TinyTufStore, clock: ManualClock
+) -> None:
+    """Roots above its own and the timestamp always; the rest unless it holds the newest snapshot; bundles never."""
+    assert await repository.newer(1, 0) is None
+    upload = world.make([denying("Pod")])
+    await repository.publish(upload)
+    world.take(upload)
+    newest = {file.role: file for file in upload.metadata}
+    found = await repository.newer(1, 0)
+    assert found is not None
+    assert [file.role for file in found.metadata] == ["timestamp", "snapshot", "targets", "keyring"]
+    assert all(file.data == store.metadata[file.role, file.version] for file in found.metadata)
+    assert {digest_of(data) for data in found.targets} < set(upload.targets)
+    assert len(found.targets) == 2
+    held = await repository.newer(0, newest["snapshot"].version)
+    assert held is not None
+    assert [file.role for file in held.metadata] == ["root", "timestamp"]
+    assert held.targets == ()
