@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -58,6 +59,8 @@ from hub.sync.session import HubFacts as LinkFacts
 from hub.sync.tls import RotatingLeaf
 
 _log = structlog.get_logger()
+#: Open files wanted: more than both listeners of the agents take connections.
+OPEN_FILES = 65_536
 #: Seconds between two refreshes of the hub's own gauges.
 _HOUSEKEEPING = 5.0
 
@@ -349,8 +352,17 @@ def _split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def room_for_connections() -> None:
+    """Raise the soft limit of open files as far as allowed: of the usual 1,024 strangers could take every one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def main(settings: HubSettings) -> None:
     """Run a hub until SIGTERM or SIGINT."""
+    room_for_connections()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

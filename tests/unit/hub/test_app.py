@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 
 from cellward.errors import CellwardError
 from hub.api.auth import hash_token
-from hub.app import open_hub
+from hub.app import OPEN_FILES, open_hub, room_for_connections
 from hub.settings import HubSettings
 from hub.store.interfaces import ApiTokenRow
+from hub.sync.limits import SyncLimits
 
 ANY = {"enrolment": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
 
@@ -20,6 +22,19 @@ ANY = {"enrolment": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0", 
 def settings(directory: Path, **listen: str) -> HubSettings:
     """A hub of its own that listens where there is room."""
     return HubSettings.model_validate({"data_dir": directory / "data", "listen": {**ANY, **listen}})
+
+
+def test_open_files_are_raised_as_far_as_allowed() -> None:
+    """The bounds on connections mean nothing where descriptors run out before; what is higher already stays."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = SyncLimits()
+    assert limits.link_connections + limits.enrolment_connections < OPEN_FILES
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        room_for_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(before[1], OPEN_FILES), before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_the_admin_token_in_the_file_is_the_only_one_in_force(tmp_path: Path) -> None:
