@@ -213,6 +213,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         clock=base.clock,
         health=base.health,
         floors=base.db.policy_floors,
+        time_floor=base.db.time_floor,
     )
     await policy.start()
     if policy.lost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 
@@ -31,6 +32,24 @@ class ContentSource(Protocol):
 
     async def fetch_set(self, root_version: int, snapshot_version: int, limit: int) -> FetchedSet | None:
         """Return what somebody with these versions lacks of the newest set, or None when it must be fetched singly."""
+        ...
+
+
+class TimeKeeper(Protocol):
+    """The floor of the agent's clock; ``agent/spool`` has it."""
+
+    @property
+    def latest(self) -> datetime | None:
+        """The floor, None before it was read."""
+        ...
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the clock is further ahead than the floor may follow."""
+        ...
+
+    async def advance(self, now: datetime) -> datetime:
+        """Move it towards ``now``; return the time to decide by. Raises ``document/clock-stepped-back``."""
         ...
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from agent.policy.engine import CONDITION, Engine
 from agent.policy.engines import Engines
 from agent.policy.gate import BoundBundle
 from agent.policy.store import PolicyStore
+from cellward.documents.errors import CLOCK_AHEAD
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy.bundle import read_bundle
 from cellward.policy.capabilities import digest
@@ -33,7 +34,7 @@ from cellward.policy.trust import PolicyFloors
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.policy.interfaces import ContentSource, FloorKeeper
+    from agent.policy.interfaces import ContentSource, FloorKeeper, TimeKeeper
     from cellward.documents.facts import ClusterFacts
     from cellward.policy.client import Candidate
     from cellward.runtime.clock import Clock
@@ -44,6 +45,8 @@ SET_CONDITION = "policy-set"
 #: Conditions of the engines that only warn or watch; green where a set needs none.
 ADVISORY_CONDITIONS = tuple(f"{CONDITION}-advisory-{number + 1}" for number in range(gate.MAX_ADVISORY))
 _NICE = 10
+#: Condition: the clock has not jumped ahead.
+CLOCK_CONDITION = "clock"
 _log = structlog.get_logger()
 
 
@@ -74,6 +77,7 @@ class _SwitchingEvaluator:
             raise self._service.missing
         if request.realm != active.verified.realm:
             raise FOREIGN_REALM(f"the request belongs to realm {request.realm}")
+        request = replace(request, time=self._service.not_before(request.time))
         return gate.refusal_without_bindings(request) or await active.engines.decide(request)
 
 
@@ -86,7 +90,7 @@ class PolicyService:
         on_switch: called with the new set after each switch; awaited one by one, must not raise.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one composition, by keyword
         self,
         *,
         state_dir: Path,
@@ -97,6 +101,7 @@ class PolicyService:
         clock: Clock,
         health: HealthRegistry,
         floors: FloorKeeper | None = None,
+        time_floor: TimeKeeper | None = None,
     ) -> None:
         self._store = PolicyStore(state_dir / "policy", root=root, realm=realm)
         self._realm = realm
@@ -105,6 +110,7 @@ class PolicyService:
         self._clock = clock
         self._health = health
         self._kept_floors = floors
+        self._time_floor = time_floor
         self._compiler = Compiler(opa_binary)
         self._lock = asyncio.Lock()
         self.active: _Active | None = None
@@ -131,8 +137,33 @@ class PolicyService:
         return None if self.active is None else self.active.engines.deciding.pid
 
     def staleness(self, now: datetime) -> Staleness | None:
-        """How stale the current set is; None without a set."""
-        return None if self.current is None else staleness_of(self.current, self._facts, now)
+        """How stale the current set is; None without a set. A clock that stepped back makes nothing fresher."""
+        return None if self.current is None else staleness_of(self.current, self._facts, self.not_before(now))
+
+    def not_before(self, now: datetime) -> datetime:
+        """Return a time, or the floor of the clock when that is later."""
+        floor = None if self._time_floor is None else self._time_floor.latest
+        return now if floor is None else max(now, floor)
+
+    async def _moment(self) -> datetime:
+        """Return the time to accept by; raises document/clock-stepped-back.
+
+        A full disk does not keep policy back: then the floor is the one from before (V13).
+        """
+        now = self._clock.now()
+        if self._time_floor is None:
+            return now
+        try:
+            moment = await self._time_floor.advance(now)
+        except CellwardError as error:
+            if not error.code.startswith("spool/"):
+                raise
+            moment = self.not_before(now)
+        doubted = self._time_floor.doubted
+        self._health.set(
+            CLOCK_CONDITION, not doubted, CLOCK_AHEAD.code if doubted else "", CLOCK_AHEAD.title if doubted else ""
+        )
+        return moment
 
     async def engine_facts(self) -> EngineFacts:
         """Return version and capabilities digest of the engine; raises policy/engine-unavailable without one."""
@@ -151,6 +182,8 @@ class PolicyService:
             self._without(STATE_CORRUPT(f"the accepted policy cannot be used: {type(error).__name__}"))
 
     async def _start(self) -> None:
+        with contextlib.suppress(CellwardError):
+            await self._moment()  # reads the floor, for the decisions before the first refresh
         loaded = await asyncio.to_thread(self._store.load, self._wanted, await self._floors_elsewhere())
         await self._keep_floors()
         if loaded.verified is None:
@@ -219,7 +252,8 @@ class PolicyService:
                 raise
 
     async def _refresh(self, source: ContentSource) -> VerifiedSet | None:
-        candidate = await self._fetch(source)
+        now = await self._moment()
+        candidate = await self._fetch(source, now)
         old, new = self.active, candidate.verified
         if old is not None and not self._store.changed(candidate):
             self._health.set(SET_CONDITION, True)  # noqa: FBT003
@@ -227,14 +261,14 @@ class PolicyService:
         bound = self._bind(new)
         shape = _shape(bound)
         if old is not None and old.shape == shape:
-            await asyncio.to_thread(self._store.commit, candidate, self._clock.now())
+            await asyncio.to_thread(self._store.commit, candidate, now)
             await self._keep_floors()
             self._switch(_Active(new, old.engines, shape))
         else:
             engines = await self._activate(new, bound)
             try:
                 allowed = digest(await self._compiler.capabilities())
-                await asyncio.to_thread(self._store.commit, candidate, self._clock.now(), allowed)
+                await asyncio.to_thread(self._store.commit, candidate, now, allowed)
             except BaseException:
                 await engines.stop()
                 raise
@@ -250,10 +284,10 @@ class PolicyService:
             await callback(new)
         return new
 
-    async def _fetch(self, source: ContentSource) -> Candidate:
+    async def _fetch(self, source: ContentSource, now: datetime) -> Candidate:
         fetch = SourceFetch(source, 0 if self.current is None else self.current.snapshot_version)
         try:
-            return await asyncio.to_thread(self._store.fetch, fetch, self._wanted, self._clock.now())
+            return await asyncio.to_thread(self._store.fetch, fetch, self._wanted, now)
         except asyncio.CancelledError:
             fetch.cancel()
             raise
@@ -301,7 +335,7 @@ class PolicyService:
 
     def _canary(self, verified: VerifiedSet) -> DecisionInput:
         return DecisionInput(
-            time=self._clock.now(),
+            time=self.not_before(self._clock.now()),
             realm=verified.realm,
             facts=self._facts,
             environment=self._facts.environments[0] if self._facts.environments else "canary",

@@ -56,7 +56,10 @@ class TimeFloorStore(Protocol):
         ...
 
     async def advance(self, now: datetime) -> datetime:
-        """Move the floor to ``now`` and return it; raises ``document/clock-stepped-back``."""
+        """Move the floor towards ``now``; return the later of the two, which is the time to decide by.
+
+        Raises ``document/clock-stepped-back``.
+        """
         ...
 
 

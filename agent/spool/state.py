@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,15 @@ ANCHOR_CONDITION = "state-anchor"
 class SqliteStateDb:
     """The real StateDb; made by ``open_state`` only."""
 
-    def __init__(self, writer: Writer, lock: int, audit_max_bytes: int, identity: AnchorState) -> None:
+    def __init__(
+        self, writer: Writer, lock: int, audit_max_bytes: int, identity: AnchorState, monotonic: Callable[[], float]
+    ) -> None:
         self._writer = writer
         self._lock: int | None = lock
         self._identity = identity
         self.floors = SqliteFloors(writer)
         self.policy_floors = SqlitePolicyFloors(writer)
-        self.time_floor = SqliteTimeFloor(writer)
+        self.time_floor = SqliteTimeFloor(writer, monotonic)
         self.items = SqliteItems(writer, "received")
         self.accepted = SqliteItems(writer, "accepted")
         self.blobs = SqliteBlobs(writer)
@@ -147,7 +149,7 @@ async def open_state(
 
     Args:
         directory: persistent, mode 0700, made if absent.
-        clock: for the name of a damaged file that is set aside.
+        clock: for the name of a damaged file that is set aside; its monotonic side holds jumps out of the time floor.
         anchor: None compares nothing (tests, tools).
         max_bytes: bound of the file.
         audit_max_bytes: bound of the spooled records; at most three quarters of ``max_bytes`` is used.
@@ -165,7 +167,7 @@ async def open_state(
         found = [finding for finding in (damage, unreadable) if finding is not None]
         compare = anchor is not None and unreadable is None
         identity, findings = await writer.run(lambda connection: _settle(connection, anchored, found, compare=compare))
-        db = SqliteStateDb(writer, lock, min(audit_max_bytes, max_bytes * 3 // 4), identity)
+        db = SqliteStateDb(writer, lock, min(audit_max_bytes, max_bytes * 3 // 4), identity, clock.monotonic)
         if anchor is not None:
             await anchor.save(identity)
             await db.mark_anchored()

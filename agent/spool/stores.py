@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from agent.spool.errors import FLOOR_WOULD_FALL
 from agent.spool.interfaces import Also, CellKey
 from agent.spool.writer import Writer
 from cellward.documents import canonical
-from cellward.documents.floors import Floor, TimeFloor
+from cellward.documents.floors import Floor, TimeFloor, Trusted
 from cellward.wire.codec import DesiredItem
 
 #: How many past floor digests are kept, to recognise an anchor that lags behind.
@@ -123,12 +123,25 @@ def _floor(connection: sqlite3.Connection, key: CellKey) -> Floor | None:
 
 
 class SqliteTimeFloor:
-    """The time floor."""
+    """The time floor; a clock that jumps ahead enters it only when it has stayed there."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, monotonic: Callable[[], float]) -> None:
         self._writer = writer
+        self._monotonic = monotonic
         self._latest: datetime | None = None
         self._stored: datetime | None = None
+        self._trusted: Trusted | None = None
+        self._was_away = False
+
+    @property
+    def latest(self) -> datetime | None:
+        """The floor as it was read or moved last, without asking; None before that."""
+        return self._latest
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the clock jumped ahead while the agent ran, and the floor does not follow yet."""
+        return self._trusted is not None and self._trusted.doubted_since is not None and not self._was_away
 
     async def get(self) -> datetime | None:
         """Return the floor."""
@@ -138,7 +151,13 @@ class SqliteTimeFloor:
 
     async def advance(self, now: datetime) -> datetime:
         """Move the floor; raises ``document/clock-stepped-back``."""
-        floor = TimeFloor.advance(await self.get(), now)
+        old, monotonic = await self.get(), self._monotonic()
+        time = TimeFloor.advance(old, now)
+        # After a start nobody knows how long the agent was away: what was stored is where belief begins.
+        before = self._trusted
+        self._trusted = TimeFloor.believe(before or Trusted(old or now, monotonic), now, monotonic)
+        self._was_away = self._trusted.doubted_since is not None and (before is None or self._was_away)
+        floor = max(old or now, min(time, self._trusted.time))
         self._latest = floor
         if self._stored is None or floor - self._stored >= TIME_FLOOR_STEP:
             text = floor.isoformat()
@@ -146,7 +165,7 @@ class SqliteTimeFloor:
                 lambda connection: connection.execute("UPDATE agent SET time_floor=?", (text,)).rowcount
             )
             self._stored = floor
-        return floor
+        return time
 
 
 def _read_time_floor(connection: sqlite3.Connection) -> datetime | None:

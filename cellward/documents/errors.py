@@ -93,6 +93,10 @@ SEQUENCE_AHEAD = define(
     "document/sequence-ahead", InvalidInput, "The sequence is higher than anybody could have counted to by that time.",
     hint="Count sequences by one. If somebody used up those before, revoke their key; the next is free minutes later.",
 )  # fmt: skip
+CLOCK_AHEAD = define(
+    "document/clock-jumped-ahead", Refused, "The clock jumped ahead, against the time that has passed here.",
+    hint="Correct the clock of the machine. If it is right, nothing is to be done: it is believed after an hour.",
+)  # fmt: skip
 CLOCK_BACK = define(
     "document/clock-stepped-back", Refused, "The clock is more than five minutes behind what it was.",
     hint="Correct the clock of the machine.",

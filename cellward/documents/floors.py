@@ -10,6 +10,10 @@ from cellward.documents.errors import CLOCK_BACK, EQUAL_SEQUENCE, NO_FLOOR_VALUE
 
 #: A step back of the clock up to this is taken as correction, beyond it is a finding.
 MAX_STEP_BACK = timedelta(minutes=5)
+#: A step ahead up to this, against the monotonic clock, enters the floor at once.
+MAX_STEP_AHEAD = timedelta(minutes=10)
+#: A longer one does when it has lasted this long.
+CONFIRMED_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,36 @@ def check_floor(current: Floor | None, sequence: int, digest: str) -> FloorDecis
     return FloorDecision.ACCEPT_SAME
 
 
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """How far the clock is believed: ``time`` at the monotonic reading ``at``.
+
+    ``doubted_since`` is the monotonic reading when the clock was first seen further ahead than that, None while it is
+    not.
+    """
+
+    time: datetime
+    at: float
+    doubted_since: float | None = None
+
+
 class TimeFloor:
     """The durable floor of the agent's clock."""
+
+    @staticmethod
+    def believe(before: Trusted, now: datetime, monotonic: float) -> Trusted:
+        """Return how far a reading of the clock is believed, by the machine's monotonic clock.
+
+        A floor never falls, so a clock that jumped ahead would refuse everything after it was set right, until real
+        time has caught up. A jump beyond MAX_STEP_AHEAD is therefore believed only when it has lasted CONFIRMED_AFTER.
+        """
+        expected = before.time + timedelta(seconds=max(0.0, monotonic - before.at))
+        if now - expected <= MAX_STEP_AHEAD:
+            return Trusted(now, monotonic)
+        since = monotonic if before.doubted_since is None else before.doubted_since
+        if monotonic - since >= CONFIRMED_AFTER.total_seconds():
+            return Trusted(now, monotonic)
+        return Trusted(expected, monotonic, since)
 
     @staticmethod
     def advance(floor: datetime | None, now: datetime) -> datetime:

@@ -18,9 +18,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.policy.interfaces import TimeKeeper
 from agent.policy.opa import OpaProcess
 from agent.policy.service import PolicyService
 from agent.spool.errors import FULL
+from agent.spool.state import open_state
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.facts import Selector
 from cellward.errors import CellwardError
@@ -75,6 +77,8 @@ class Agent:
         self.world, self.state, self.opa = world, state, opa
         self.health = HealthRegistry()
         self.floors = MemoryFloors()
+        self.clock = ManualClock(now())
+        self.time_floor: TimeKeeper | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[PolicyService]:
@@ -84,9 +88,10 @@ class Agent:
             realm=self.world.realm,
             facts=FACTS,
             opa_binary=self.opa,
-            clock=ManualClock(now()),
+            clock=self.clock,
             health=self.health,
             floors=self.floors,
+            time_floor=self.time_floor,
         )
         await service.start()
         try:
@@ -316,6 +321,40 @@ async def test_expired_metadata_is_refused_and_the_old_set_decides(world: Policy
         early = service.staleness(expires + timedelta(hours=23))
         assert early is not None
         assert early.verdict == "fresh"
+
+
+async def test_v8_clock_that_was_set_back_makes_no_policy_fresher(
+    world: PolicyWorld, agent: Agent, tmp_path: Path
+) -> None:
+    """V8: staleness, decisions and acceptance go by the floor of the clock, and a step back is refused and told."""
+    at = now()
+    world.publish(archive("base", "1.0.0", 'deny contains input.time if input.object.kind == "Bad"'))
+    opened = await open_state(tmp_path / "spool", clock=agent.clock)
+    agent.time_floor = opened.db.time_floor
+    try:
+        async with agent.running() as service:
+            await service.refresh(world.source)
+            assert service.current is not None
+            expires = service.current.snapshot_expires
+            agent.clock.advance(9 * 86_400)
+            world.refresh(at + timedelta(days=9))
+            with pytest.raises(CellwardError):
+                await service.refresh(world.source)
+            stale = service.staleness(expires - timedelta(days=1))
+            assert stale is not None
+            assert stale.verdict == "refuse-new"
+            decision = await service.evaluator.decide(request(world.realm, thing("Bad")))
+            assert decision.violations[0].reason == (at + timedelta(days=9)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            agent.clock._now -= timedelta(days=1)
+            assert await refused(service, world.source) == "document/clock-stepped-back"
+            assert agent.condition("policy-set") == "document/clock-stepped-back"
+            assert agent.condition("clock") == ""
+            agent.clock._now += timedelta(days=40)
+            with pytest.raises(CellwardError):
+                await service.refresh(world.source)
+            assert agent.condition("clock") == "document/clock-jumped-ahead"
+    finally:
+        await opened.db.close()
 
 
 async def test_renewed_timestamp_and_snapshot_keep_the_engine(world: PolicyWorld, agent: Agent) -> None:

@@ -53,8 +53,10 @@ async def test_the_floors_digest_follows_content_not_history(db: SqliteStateDb, 
 async def test_the_time_floor_is_durable_and_refuses_a_step_back(tmp_path: Path) -> None:
     """A restart does not make the agent believe a clock that was set back."""
     start = datetime(2026, 5, 1, tzinfo=UTC)
-    first = (await open_state(tmp_path, clock=ManualClock())).db
+    clock = ManualClock()
+    first = (await open_state(tmp_path, clock=clock)).db
     await first.time_floor.advance(start)
+    clock.advance(3600)
     await first.time_floor.advance(start + timedelta(hours=1))
     await first.close()
     again = (await open_state(tmp_path, clock=ManualClock())).db
@@ -63,6 +65,30 @@ async def test_the_time_floor_is_durable_and_refuses_a_step_back(tmp_path: Path)
         await again.time_floor.advance(start)
     assert caught.value.code == "document/clock-stepped-back"
     assert await again.time_floor.advance(start + timedelta(minutes=58)) == start + timedelta(hours=1)
+    await again.close()
+
+
+async def test_a_clock_that_jumped_ahead_decides_but_does_not_raise_the_floor(tmp_path: Path) -> None:
+    """A floor never falls: raised by a clock wrong for a moment it would refuse all deployments afterwards."""
+    start, clock = datetime(2026, 5, 1, tzinfo=UTC), ManualClock()
+    db = (await open_state(tmp_path, clock=clock)).db
+    await db.time_floor.advance(start)
+    clock.advance(60)
+    ahead = start + timedelta(days=3650)
+    assert await db.time_floor.advance(ahead) == ahead
+    assert (db.time_floor.latest, db.time_floor.doubted) == (start + timedelta(seconds=60), True)
+    await db.close()
+    again = (await open_state(tmp_path, clock=clock)).db
+    assert await again.time_floor.get() == start + timedelta(seconds=60)
+    assert await again.time_floor.advance(ahead) == ahead, "nor after a restart meanwhile"
+    assert not again.time_floor.doubted, "the agent may have been away, which is no fault of the clock"
+    clock.advance(60)
+    assert await again.time_floor.advance(start + timedelta(seconds=120)) == start + timedelta(seconds=120)
+    assert not again.time_floor.doubted
+    await again.time_floor.advance(ahead)
+    clock.advance(3600)
+    await again.time_floor.advance(ahead)
+    assert await again.time_floor.get() == ahead, "what lasts is true"
     await again.close()
 
 

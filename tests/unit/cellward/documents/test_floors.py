@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellward.documents.floors import Floor, FloorDecision, TimeFloor, check_floor, check_sequence
+from cellward.documents.floors import Floor, FloorDecision, TimeFloor, Trusted, check_floor, check_sequence
 from cellward.errors import CellwardError, Refused
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -78,6 +78,37 @@ def test_the_time_floor_never_goes_down(steps: list[int]) -> None:
         assert advanced >= clock
         assert floor is None or advanced >= floor
         floor = advanced
+
+
+def trust(*readings: tuple[float, float]) -> list[tuple[float, bool]]:
+    """Believe readings (seconds on the clock, seconds that passed); return how far, and whether it is doubted."""
+    believed, found = Trusted(NOW, 0.0), []
+    for clock, passed in readings:
+        believed = TimeFloor.believe(believed, NOW + timedelta(seconds=clock), passed)
+        found.append(((believed.time - NOW).total_seconds(), believed.doubted_since is not None))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("readings", "believed"),
+    [
+        ([(60, 60), (700, 700)], [(60, False), (700, False)]),
+        # Up to ten minutes ahead of what passed is a correction.
+        ([(660, 60), (661, 61)], [(660, False), (661, False)]),
+        # Beyond, the floor follows what passed, until the clock is right again.
+        ([(661, 60), (900, 299), (400, 400)], [(60, True), (299, True), (400, False)]),
+        ([(10**8, 60), (10**8, 3659), (10**8, 3660)], [(60, True), (3659, True), (10**8, False)]),
+        # Right for a moment in between: the hour begins anew.
+        ([(10**6, 60), (120, 120), (10**6, 180), (10**6, 3700)], [(60, True), (120, False), (180, True), (3700, True)]),
+        # Backwards is the business of the floor itself.
+        ([(-1000, 60), (120, 1180)], [(-1000, False), (120, False)]),
+    ],
+)
+def test_a_jump_ahead_is_believed_when_it_lasts(
+    readings: list[tuple[float, float]], believed: list[tuple[float, bool]]
+) -> None:
+    """The floor never falls: a clock that was ahead for a moment must not refuse everything afterwards."""
+    assert trust(*readings) == believed
 
 
 def test_time_needs_a_zone() -> None:
