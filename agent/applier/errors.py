@@ -142,3 +142,9 @@ UNEXPECTED = define(
     "Something failed in a way nobody expected; nothing further was changed.",
     hint="This is a fault of Cellward; report it with the agent's log.",
 )
+ADOPTED = define(
+    "cell/adopted",
+    Conflict,
+    "Objects of the cell were in the cluster and in no record of the agent; it has taken them back.",
+    hint="The agent lost its state, or it was set back. Deploy the cell again, so that it is what was signed.",
+)

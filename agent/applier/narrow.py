@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.applier.adopt import Adoption
 from agent.applier.apply import Breathe
 from agent.applier.cell import Cell
 from agent.applier.cluster import Propagation
@@ -29,9 +30,14 @@ class Narrowing:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._adoption = Adoption(parts)
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
+        if await self._adoption.run(cell, correlation_id):
+            # What was open on a cluster that nobody watched is no released form to go back to.
+            objects = tuple(_shut(owned) for owned in cell.record.objects)
+            cell.record = replace(cell.record, objects=objects)
         begun = cell.record.unrecorded or _half_written(cell.record)
         if not cell.record.objects or (cell.record.quarantined and not begun):
             return
@@ -70,6 +76,7 @@ class Narrowing:
 
         Raises apply/deletion-pending while something is not gone yet, and what ``breathe`` raises meanwhile.
         """
+        await self._adoption.run(cell, correlation_id)
         tombstone = end.tombstone.document
         kind = "all" if tombstone.delete_data else "cell"
         details = {"deploymentDigest": end.tombstone.digest, "sequence": str(tombstone.sequence), "mode": kind}
@@ -170,6 +177,10 @@ class Narrowing:
             cell.forget(owned.ref)
         if objects:
             await self._parts.save(cell, record)
+
+
+def _shut(owned: OwnedObject) -> OwnedObject:
+    return replace(owned, manifest=closed(owned.manifest)) if owned.role is Role.ISOLATION else owned
 
 
 def _half_written(record: CellRecord) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from agent.applier.adopt import Adoption
 from agent.applier.apply import Applying, Breathe
 from agent.applier.cell import Cell
 from agent.applier.change import Change, plan
@@ -37,6 +38,7 @@ class Rollout:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._journal = Journal(parts)
+        self._adoption = Adoption(parts)
         self._applying = Applying(parts, self._journal)
 
     async def run(
@@ -59,11 +61,12 @@ class Rollout:
         known = floor is not None and floor.digest == verified.deployment.digest
         self._parts.gate.check_fresh(known=known)
         self._parts.fence.check()
+        adopted = await self._adoption.run(cell, correlation_id)
         change = plan(self._parts, cell, item, verified, correlation_id, fallback=fallback)
         refusals, provisional = await self._decide(cell, change)
         if refusals:
             return refusals
-        refusals = await self._prepare(cell, change, provisional=provisional)
+        refusals = await self._prepare(cell, change, provisional=provisional, adopted=adopted)
         if refusals:
             return refusals
         anew = await self._preflight(cell, change, breathe)
@@ -114,11 +117,13 @@ class Rollout:
 
     # -- namespace, isolation, rights ---------------------------------------------------------------------------------
 
-    async def _prepare(self, cell: Cell, change: Change, *, provisional: bool) -> tuple[RefusalText, ...]:
+    async def _prepare(
+        self, cell: Cell, change: Change, *, provisional: bool, adopted: bool
+    ) -> tuple[RefusalText, ...]:
         """Make the namespace real, with isolation before anything else when it is new, and measure it (V9)."""
         cluster, decided_on = self._parts.cluster, cell.record.isolation
         exists = await cluster.claim_namespace(cell.record, change.rendered.namespace_object)
-        first = not any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
+        first = adopted or not any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
         wanted = {Role.NAMESPACE, Role.RIGHTS, *([Role.ISOLATION] if first or not exists else [])}
         ground = [owned for owned in change.objects if owned.role in wanted]
         if not exists:

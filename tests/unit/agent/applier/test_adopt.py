@@ -1,0 +1,125 @@
+"""An agent that lost its state takes back what is its own in a cell, and nothing else (V1, V10, V14)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.applier.fence import load_guards
+from agent.kube.interfaces import ObjectRef
+from agent.spool.errors import FULL
+from tests.fakes.applier_world import World, cell_yaml, service_yaml
+from tests.fakes.kube import FakeKube
+from tools.stack.chart import CHART_FILES
+
+CELL = "shop1"
+PLACE = f"shop--{CELL}--dev"
+POLICY = "networking.k8s.io/v1"
+ENDPOINT = "  endpoints:\n    web: {component: web, port: http, visibility: project}\n"
+OLD = ObjectRef("apps/v1", "Deployment", PLACE, "old")
+WEB = ObjectRef("apps/v1", "Deployment", PLACE, "web")
+OPENED = ObjectRef(POLICY, "NetworkPolicy", PLACE, "endpoint.web")
+DENY = ObjectRef(POLICY, "NetworkPolicy", PLACE, "default-deny")
+FOREIGN = ObjectRef(POLICY, "NetworkPolicy", PLACE, "open-sesame")
+
+
+@pytest.fixture
+async def kube() -> FakeKube:
+    """Return a cluster with the chart's fence."""
+    fake = FakeKube()
+    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
+    await fake.apply(place, manager="chart")
+    for guard in load_guards(CHART_FILES):
+        await fake.apply(guard, manager="chart")
+    return fake
+
+
+@pytest.fixture
+async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
+    """Run an agent that once released two services and an endpoint, and has forgotten it since."""
+    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+        two = service_yaml(image="registry.example/web:1") + service_yaml("old") + ENDPOINT
+        assert (await running.deploy(cell_yaml(CELL, "1.0.0", two), CELL)).accepted
+        await running._stop()
+        spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
+        metadata = {"name": FOREIGN.name, "namespace": PLACE}
+        await kube.apply(
+            {"apiVersion": POLICY, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}, manager="them"
+        )
+        running.directory = tmp_path / "empty"
+        running.receipts.clear()
+        await running._start()
+        yield running
+
+
+def _there(kube: FakeKube, ref: ObjectRef) -> bool:
+    return ref in kube._objects
+
+
+async def test_what_is_no_longer_released_goes_with_the_next_release(world: World, kube: FakeKube) -> None:
+    """Edges and workloads of the forgotten release, and a policy somebody added meanwhile; the rest stays the same."""
+    uid = kube._objects[WEB]["metadata"]["uid"]
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0"), CELL, confirm_prune=9)
+    assert receipt.accepted, receipt.refusals
+    assert not [ref for ref in (OLD, OPENED, FOREIGN) if _there(kube, ref)]
+    assert kube._objects[WEB]["metadata"]["uid"] == uid
+    found = [record for record in await world.records() if record["code"] == "cell/adopted"]
+    assert [record["decision"] for record in found] == ["finding"]
+
+
+async def test_v14_the_brake_holds_for_what_was_forgotten(world: World, kube: FakeKube) -> None:
+    """More than may go at once needs an author, whether the agent remembers having made it or not."""
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0"), CELL)
+    assert [refusal.code for refusal in receipt.refusals] == ["apply/prune-needs-confirmation"]
+    assert _there(kube, OLD)
+
+
+async def test_a_tombstone_ends_what_was_forgotten(world: World, kube: FakeKube) -> None:
+    """Nothing on record is no reason to say that a cell is gone."""
+    receipt = await world.submit(world.item(CELL, world.tombstone(CELL, delete_data=True)))
+    assert receipt.accepted, receipt.refusals
+    assert not [ref for ref in kube._objects if PLACE in {ref.namespace, ref.name}]
+    assert not _there(kube, ObjectRef("v1", "ServiceAccount", "cellward-system", f"cell-{PLACE}"))
+
+
+async def test_v13_quarantine_closes_what_was_forgotten_on_a_full_disk(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what the open policies were widened to meanwhile, so lifting opens nothing before a release does."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise FULL("no room")
+
+    widened = copy.deepcopy(kube._objects[OPENED])
+    digest = world.deployment(CELL, world.release(cell_yaml(CELL, "1.1.0")))
+    with monkeypatch.context() as patch:
+        patch.setattr(world.state.audit, "append", full)
+        await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
+        await world.until(lambda: not kube._objects[OPENED]["spec"]["ingress"])
+    assert widened["spec"]["ingress"]
+    assert not kube._objects[DENY]["spec"]["ingress"]
+    await world.engine.submit(world.item(CELL, digest, hub_state="hold"))
+    await world.until(lambda: not world.report(CELL).refusals or world.report(CELL).phase == "held")
+    assert not kube._objects[OPENED]["spec"]["ingress"]
+    receipt = await world.deploy(cell_yaml(CELL, "1.2.0", service_yaml() + ENDPOINT), CELL, confirm_prune=9)
+    assert receipt.accepted, receipt.refusals
+    assert kube._objects[OPENED]["spec"]["ingress"]
+
+
+async def test_a_namespace_of_somebody_else_is_left_alone(world: World, kube: FakeKube) -> None:
+    """Its labels say the cell, its manager does not: nothing in it is taken, and the release is refused."""
+    place = "shop--theirs--dev"
+    labels = {
+        "app.kubernetes.io/managed-by": "cellward", "cellward.dev/project": "shop", "cellward.dev/cell": "theirs",
+        "cellward.dev/environment": "dev",
+    }  # fmt: skip
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place, "labels": labels}}
+    await kube.apply(namespace, manager="them")
+    kept = {"name": "data", "namespace": place, "labels": labels}
+    await kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": {"a": "b"}}, manager="them")
+    receipt = await world.deploy(cell_yaml("theirs"), "theirs")
+    assert [refusal.code for refusal in receipt.refusals] == ["cell/namespace-not-ours"]
+    assert _there(kube, ObjectRef("v1", "ConfigMap", place, "data"))
