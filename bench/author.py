@@ -17,7 +17,7 @@ from cellward.documents.dsse import Envelope, dump_envelope
 from cellward.documents.facts import Selector
 from cellward.documents.keyring import Keyring
 from cellward.documents.model import Deployment, Release
-from cellward.policy import publisher
+from cellward.policy import published, publisher
 from cellward.policy.bundle import build_bundle, read_bundle
 from cellward.policy.model import Binding, BindingSet
 from cellward.policy.trust import digest_of
@@ -94,7 +94,7 @@ class Author:
         bundle = read_bundle(archive)
         binding = Binding("bench", bundle.target_path, bundle.digest, Selector(environments=(self._environment,)))
         served = schemas.PolicyMetadata.model_validate(api.get("/policy/metadata"))
-        state = publisher.RepositoryState(
+        state = published.RepositoryState(
             (self.root_file.read_bytes(), *served.roots[1:]), served.targets, served.keyring, served.snapshot
         )
         policy, keyring, publishing = (load_key(self._home, name, None) for name in ("policy", "keyring", "publisher"))

@@ -97,6 +97,10 @@ async def _start_or_watch(engine: Engine) -> CellwardError | None:
         _log.error("policy-engine-start-failed", code=error.code, reason=error.message)
         engine.start_watching()
         return error
+    except Exception as error:  # noqa: BLE001 - an engine that nobody starts again would be a denial for good (V16)
+        _log.exception("policy-engine-start-failed")
+        engine.start_watching()
+        return ENGINE_UNAVAILABLE(f"the engine cannot be started: {type(error).__name__}")
     return None
 
 

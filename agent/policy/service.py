@@ -216,8 +216,12 @@ class PolicyService:
         self._health.set(SET_CONDITION, False, said.code, said.message)  # noqa: FBT003 - the condition's value
 
     async def _floors_elsewhere(self) -> PolicyFloors | None:
-        kept = None if self._kept_floors is None else await self._kept_floors.get()
-        return None if kept is None else PolicyFloors.from_json(kept)
+        try:
+            kept = None if self._kept_floors is None else await self._kept_floors.get()
+            return None if kept is None else PolicyFloors.from_json(kept)
+        except (CellwardError, ValueError) as error:
+            _log.error("policy-floors-not-read", reason=str(error))  # those beside the set still hold
+            return None
 
     async def _keep_floors(self) -> None:
         """Keep a copy of the floors elsewhere; without room for it the set is accepted all the same (V13)."""
@@ -233,7 +237,7 @@ class PolicyService:
         old, self.active = self.active, new
         if old is not None and old.engines is not new.engines:
             old.engines.hush()
-        for condition in ADVISORY_CONDITIONS:
+        for condition in ADVISORY_CONDITIONS[len(new.engines.advisory) :]:
             self._health.set(condition, True)  # noqa: FBT003
         new.engines.speak()
 

@@ -8,12 +8,12 @@ the floors the publisher kept (``known``), so that a hub cannot have an older se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError, UnsignedMetadataError
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -31,8 +31,9 @@ from cellward.documents import canonical
 from cellward.policy import trust
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.bundle import Bundle, read_bundle
-from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, NO_FLOORS, ROLLBACK, UNVERIFIED
+from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, NO_FLOORS, UNVERIFIED
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, BindingSet
+from cellward.policy.published import Present, RepositoryState, verified_roots
 from cellward.policy.signing import expiry, sign_metadata, tuf_key
 from cellward.policy.trust import PolicyFloors
 
@@ -60,16 +61,6 @@ class MetadataFile:
     role: str
     version: int
     data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryState:
-    """What is published now: all roots from version 1 on, and the newest of each other role (None before the first)."""
-
-    roots: tuple[bytes, ...]
-    targets: bytes | None = None
-    keyring: bytes | None = None
-    snapshot: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +118,10 @@ def rotate_root(
     _set_roles(signed, changes)
     data = sign_metadata(signed, signers)
     try:
-        _verified_roots((*roots, data))
+        verified_roots((*roots, data))
     except RepositoryError as error:
         raise BAD_ROOT("the signers do not reach the thresholds of the old and the new root") from error
     return data
-
-
-def _verified_roots(roots: Sequence[bytes]) -> Root:
-    previous: Root | None = None
-    for data in roots:
-        metadata = trust.parse(Root, data)
-        (previous or metadata.signed).verify_delegate("root", metadata.signed_bytes, metadata.signatures)
-        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
-        trust.check_root(metadata.signed)
-        previous = metadata.signed
-    if previous is None:
-        raise INCOMPLETE("there is no root")
-    return previous
 
 
 def _set_roles(root: Root, roles: Mapping[str, RoleKeys]) -> None:
@@ -180,7 +158,7 @@ def publish(
 
     Raises policy/foreign-realm, policy/incomplete-set, policy/unverified, policy/rollback or what a bundle raises.
     """
-    present = _Present.of(state, known, anew=True)
+    present = Present.of(state, known, anew=True)
     _check_realm(state, bindings, keyring)
     content = _content(bundles, bindings)
     keyring_data = canonical.encode(keyring.to_json())
@@ -257,112 +235,14 @@ def refresh(
 
 def _to_sign_again(
     state: RepositoryState, known: PolicyFloors | None, *, first_use: bool
-) -> tuple[_Present, bytes, bytes]:
+) -> tuple[Present, bytes, bytes]:
     """Return what is there and may be put under a new snapshot: the targets and the keyring of one set."""
-    present = _Present.of(state, known)
+    present = Present.of(state, known)
     if state.targets is None or state.keyring is None or state.snapshot is None:
         raise INCOMPLETE("there is no policy yet; publish it first")
     if known is None and not first_use:
         raise NO_FLOORS("the hub shows a policy, and nothing here says which one was published last")
     return present, state.targets, state.keyring
-
-
-@dataclass(frozen=True, slots=True)
-class _Present:
-    """Versions of the present state, after its signatures were checked from the first root on."""
-
-    root: Root
-    shown: Mapping[str, int]
-    known: PolicyFloors
-
-    def next(self, role: str) -> int:
-        floor = self.known.get(role)
-        return max(self.shown[role], floor.version if floor else 0) + 1
-
-    @classmethod
-    def of(cls, state: RepositoryState, known: PolicyFloors | None, *, anew: bool = False) -> _Present:
-        """Verify a state; ``anew`` when nothing of it is signed again, so that older versions of it do no harm."""
-        floors = known or PolicyFloors()
-        try:
-            root = _verified_roots(state.roots)
-            versions = dict.fromkeys(("targets", KEYRING_ROLE, "snapshot"), 0)
-            found = {"root": trust.RoleFloor(root.version, trust.digest_of(state.roots[-1]))}
-            for role, data in _given(state):
-                metadata: Metadata[Targets] | Metadata[Snapshot] = (
-                    trust.parse(Snapshot, data) if role == "snapshot" else trust.parse(Targets, data)
-                )
-                if role == KEYRING_ROLE:
-                    _delegator(state).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-                else:
-                    _by_any_root(state.roots, role, metadata)
-                versions[role] = metadata.signed.version
-                found[role] = trust.RoleFloor(metadata.signed.version, trust.digest_of(data))
-        except RepositoryError as error:
-            raise UNVERIFIED(f"what the hub says is published does not verify: {error}") from error
-        _check_one_set(state, versions)
-        _check_not_older(found, floors, ("root",) if anew else tuple(floors.roles))
-        return cls(root, versions, floors)
-
-
-def _check_one_set(state: RepositoryState, shown: Mapping[str, int]) -> None:
-    """Refuse targets or a keyring that the shown snapshot does not name: the newest snapshot over older parts."""
-    if state.snapshot is None:
-        return
-    named = trust.parse(Snapshot, state.snapshot).signed.meta
-    for role, data in (("targets", state.targets), (KEYRING_ROLE, state.keyring)):
-        if not _is_named(named.get(f"{role}.json"), data, shown[role]):
-            raise ROLLBACK(f"the hub shows a {role} that is not the one its snapshot names", role=role)
-
-
-def _is_named(meta: MetaFile | None, data: bytes | None, version: int) -> bool:
-    if data is None or meta is None or meta.version != version:
-        return False
-    try:
-        meta.verify_length_and_hashes(data)
-    except LengthOrHashMismatchError:
-        return False
-    return True
-
-
-def _check_not_older(found: Mapping[str, trust.RoleFloor], floors: PolicyFloors, roles: Sequence[str]) -> None:
-    for role in roles:
-        here, floor = found.get(role), floors.get(role)
-        if role == "timestamp" or floor is None:
-            continue
-        forked = here is not None and here.version == floor.version and here.digest != floor.digest
-        if here is None or here.version < floor.version or forked:
-            raise ROLLBACK(f"the hub shows an older or other {role} than was published before", role=role)
-
-
-def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:
-    for role, data in (("targets", state.targets), (KEYRING_ROLE, state.keyring), ("snapshot", state.snapshot)):
-        if data is not None:
-            yield role, data
-
-
-def _delegator(state: RepositoryState) -> Targets:
-    if state.targets is None:
-        raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
-    metadata = trust.parse(Targets, state.targets)
-    _by_any_root(state.roots, "targets", metadata)
-    return metadata.signed
-
-
-def _by_any_root(roots: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> None:
-    """Verify by the newest root, else by an older one of the verified chain.
-
-    After a rotation that replaces a role's keys the present set is still the old keys'; it only gives the versions
-    to go on from. What is signed now is held to the newest root (:func:`_check_signatures`).
-    """
-    failure = UnsignedMetadataError(f"no root signs for {role}")
-    for data in reversed(roots):
-        try:
-            trust.parse(Root, data).signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-        except UnsignedMetadataError as error:
-            failure = error
-        else:
-            return
-    raise failure
 
 
 def _check_realm(state: RepositoryState, bindings: BindingSet, keyring: Keyring) -> None:
@@ -394,7 +274,7 @@ def _files(content: Mapping[str, bytes]) -> dict[str, TargetFile]:
 
 def _finish(
     state: RepositoryState,
-    present: _Present,
+    present: Present,
     files: tuple[MetadataFile, ...],
     content: Mapping[str, bytes],
     keys: SigningKeys,

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from cellward.policy.bundle import Bundle
     from cellward.policy.compile import Compiler
     from cellward.policy.model import Binding, BindingSet
-    from cellward.policy.publisher import Publication, RepositoryState
+    from cellward.policy.published import RepositoryState
+    from cellward.policy.publisher import Publication
     from cellward.policy.trust import PolicyFloors
     from hub.api import schemas
     from hub.cli.client import Client
@@ -304,7 +305,7 @@ def _floors(home: Home) -> PolicyFloors | None:
 
 def _state(client: Client, trust: Trust) -> RepositoryState:
     """What is published now. The first root comes from here, never from the hub."""
-    from cellward.policy.publisher import RepositoryState
+    from cellward.policy.published import RepositoryState
     from hub.api import schemas
 
     served = client.get("/policy/metadata", schemas.PolicyMetadata)

@@ -23,7 +23,8 @@ from cellward.policy import client, trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
 from cellward.policy.errors import FOREIGN_REALM, INCOMPLETE, NOTHING_PUBLISHED, UNVERIFIED
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET
-from cellward.policy.publisher import MetadataFile, Publication, RepositoryState, sign_timestamp
+from cellward.policy.published import RepositoryState
+from cellward.policy.publisher import MetadataFile, Publication, sign_timestamp
 from hub.store.interfaces import TufMetadata
 
 if TYPE_CHECKING:

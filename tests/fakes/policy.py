@@ -19,10 +19,10 @@ from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.keyring import Keyring
 from cellward.policy import bundle as bundles
 from cellward.policy.model import KEYRING_ROLE, Binding, BindingSet, DecisionInput
+from cellward.policy.published import RepositoryState
 from cellward.policy.publisher import (
     MetadataFile,
     Publication,
-    RepositoryState,
     RoleKeys,
     SigningKeys,
     create_root,

@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tuf.api.metadata import Metadata, MetaFile, Snapshot
 
 from agent.policy.interfaces import TimeKeeper
 from agent.policy.opa import OpaProcess
@@ -30,7 +31,7 @@ from cellward.policy import capabilities
 from cellward.policy.bundle import read_bundle
 from cellward.policy.compile import Compiler
 from cellward.policy.model import Mode, Violation
-from cellward.policy.publisher import SigningKeys
+from cellward.policy.signing import TufSigner
 from cellward.runtime.files import write_atomic
 from cellward.runtime.health import HealthRegistry
 from tests.fakes.clock import ManualClock
@@ -101,6 +102,11 @@ class Agent:
 
     def condition(self, name: str) -> str:
         return next(item.code for item in self.health.get() if item.name == name)
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the policy on disk."""
+        found = sorted(path for path in (self.state / "policy").rglob("*") if path.is_file())
+        return {str(path): path.read_bytes() for path in found}
 
     def message(self, name: str) -> str:
         return next((item.message for item in self.health.get() if item.name == name), "")
@@ -399,8 +405,10 @@ async def test_what_cannot_decide_never_replaces_what_does_v16(
     async with agent.running() as service:
         await service.refresh(world.source)
         pid = service.engine_pid
+        before = (agent.floors.value, agent.files())
         world.publish(data)
         assert await refused(service, world.source) == code, name
+        assert before == (agent.floors.value, agent.files())
         assert await denied(service, world, "Bad")
         assert service.engine_pid == pid
         assert agent.condition("policy-set") == code
@@ -617,7 +625,7 @@ async def test_a_cluster_no_binding_selects_is_refused(world: PolicyWorld, agent
 
 
 async def test_guard_and_permissions(opa_binary: Path) -> None:
-    """The socket is private, the environment empty, and without the token nothing is answered."""
+    """The socket is private, the environment empty; without the token nothing is answered, with it one question."""
     process = OpaProcess(opa_binary, [read_bundle(denying("Bad"))], "package cellward_gate\n\nresults := 1\n")
     await process.start()
     try:
@@ -634,6 +642,20 @@ async def test_guard_and_permissions(opa_binary: Path) -> None:
             ):  # fmt: skip
                 async with session.request(method, f"http://localhost{path}", data=b"{}") as response:
                     assert response.status == 401, path
+            assert process._client is not None
+            bearer = {"Authorization": f"Bearer {process._client._token}"}
+            for method, path, status in (
+                ("POST", "/v1/data/cellward_gate/results", 200), ("GET", "/health", 200),
+                ("GET", "/v1/data/cellward_gate/results", 401), ("POST", "/v1/data", 401), ("GET", "/v1/data", 401),
+                ("POST", "/v1/data/base/deny", 401), ("POST", "/v0/data/cellward_gate/results", 401),
+                ("POST", "/v1/data/cellward_gate/results/x", 401), ("PUT", "/v1/data/x", 401),
+                ("PATCH", "/v1/data/x", 401),
+                ("PUT", "/v1/policies/x", 401), ("GET", "/v1/policies", 401), ("DELETE", "/v1/policies/gate.rego", 401),
+                ("GET", "/v1/config", 401), ("POST", "/v1/query", 401), ("POST", "/v1/compile", 401),
+                ("POST", "/", 401), ("GET", "/metrics", 401),
+            ):  # fmt: skip
+                async with session.request(method, f"http://localhost{path}", data=b"{}", headers=bearer) as response:
+                    assert response.status == status, (method, path)
     finally:
         await process.stop()
 
@@ -748,6 +770,15 @@ async def test_v16_engine_whose_keeper_fails_in_an_unforeseen_way_is_kept(
             os.kill(pid, signal.SIGKILL)
             await eventually(lambda: _true(agent.message("policy-engine") == "the engine cannot be kept: TypeError"))
         await _refused_until_recovered(service, world, pid)
+    with monkeypatch.context() as broken:
+        broken.setattr("agent.policy.opa.Scratch", None)
+        running = agent.running()
+        service = await running.__aenter__()
+    try:
+        await _refused_until_recovered(service, world, 0)
+        assert service.findings == ()
+    finally:
+        await running.__aexit__(None, None, None)
 
 
 async def test_v16_start_never_raises(world: PolicyWorld, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -951,14 +982,31 @@ async def test_foreign_realm_and_foreign_root(world: PolicyWorld, agent: Agent) 
         assert caught.value.code == "policy/foreign-realm"
 
 
-async def test_thresholds_count_keys_not_ids(world: PolicyWorld) -> None:
-    """M of n: one of two required policy signatures is refused at the publisher already."""
+async def test_thresholds_count_keys_not_signatures(world: PolicyWorld, agent: Agent) -> None:
+    """M of n: one of two, also twice, is refused by the publisher, and by an agent whom such a set reaches anyhow."""
     second = Ed25519Signer.generate()
-    world.rotate(targets=keys_of(world.policy_key, second, threshold=2))
-    with pytest.raises(CellwardError) as caught:
-        world.make([denying("Bad")])
-    assert caught.value.code == "policy/unverified"
-    both = SigningKeys(
-        policy=(world.policy_key, second), keyring=(world.keyring_key,), publisher=(world.publisher_key,)
-    )
-    assert world.make([denying("Bad")], keys=both).metadata
+    world.publish(denying("Bad"))
+    async with agent.running() as service:
+        await service.refresh(world.source)
+        world.rotate(targets=keys_of(world.policy_key, second, threshold=2))
+        for signers in ((world.policy_key,), (world.policy_key, world.policy_key), (second, Ed25519Signer.generate())):
+            with pytest.raises(CellwardError) as caught:
+                world.make([denying("Worse", version="1.0.1")], keys=replace(world.keys, policy=signers))
+            assert caught.value.code == "policy/unverified"
+        both = replace(world.keys, policy=(world.policy_key, second))
+        world.publish(denying("Worse", version="1.0.1"), keys=both)
+        for kept in (0, 1):
+            lacking = world.source.copy()
+            targets = json.loads(lacking.metadata["targets", 2])
+            targets["signatures"] = [targets["signatures"][kept]] * 2
+            lacking.metadata["targets", 2] = json.dumps(targets).encode()
+            snapshot = Metadata[Snapshot].from_bytes(lacking.metadata["snapshot", 2])
+            snapshot.signed.meta["targets.json"] = MetaFile.from_data(2, lacking.metadata["targets", 2], ["sha256"])
+            snapshot.sign(TufSigner(world.publisher_key))
+            lacking.metadata["snapshot", 2] = snapshot.to_bytes()
+            world.timestamp(lacking)
+            assert await refused(service, lacking) == "policy/unverified"
+        assert await denied(service, world, "Bad")
+        world.timestamp()
+        await service.refresh(world.source)
+        assert await denied(service, world, "Worse")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cellward.errors import CellwardError
-from cellward.policy.publisher import Publication, RepositoryState, publish_keyring, refresh
+from cellward.policy.published import RepositoryState
+from cellward.policy.publisher import Publication, publish_keyring, refresh
 from cellward.policy.trust import PolicyFloors
 from tests.fakes.policy import PolicyWorld, denying, keys_of, now
 

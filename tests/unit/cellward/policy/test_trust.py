@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -203,13 +203,29 @@ def test_versions_of_timestamps_grow_and_are_always_acceptable(served: int, late
     assert version > served or served >= trust.highest_timestamp(moment)
 
 
-def test_lifetimes_are_those_of_the_given_clock() -> None:
-    """The agent's clock with its floor decides, beside python-tuf's own."""
-    parsed = trust.verify_set(metadata_set(WORLD))
-    for later, code in ((timedelta(hours=13), "policy/expired"), (timedelta(days=-2), "policy/timestamp-too-long")):
-        with pytest.raises(CellwardError) as caught:
-            trust.accept(parsed, PolicyFloors(), now() + later)
-        assert caught.value.code == code
+@pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "keyring"])
+def test_lifetimes_are_those_of_the_given_clock(role: str) -> None:
+    """The agent's clock with its floor decides, beside python-tuf's own; each role is asked, to the second."""
+    moment = now() + timedelta(hours=1)
+    second = timedelta(seconds=1)
+
+    def accept(expires: datetime) -> None:
+        parsed = trust.verify_set(metadata_set(WORLD))
+        getattr(parsed, role).expires = expires
+        trust.accept(parsed, PolicyFloors(), moment)
+
+    accept(moment + second)
+    with pytest.raises(CellwardError) as caught:
+        accept(moment)
+    assert (caught.value.code, caught.value.details["role"]) == ("policy/expired", role)
+    longest = moment + timedelta(hours=24, minutes=5)
+    accept(longest)
+    if role != "timestamp":
+        accept(moment + timedelta(days=3650))
+        return
+    with pytest.raises(CellwardError) as caught:
+        accept(longest + second)
+    assert caught.value.code == "policy/timestamp-too-long"
 
 
 def test_floors_are_read_strictly() -> None:

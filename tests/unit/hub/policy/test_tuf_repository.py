@@ -13,7 +13,6 @@ from tuf.api.metadata import Metadata, Root, Timestamp
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.errors import CellwardError
-from cellward.policy import client
 from cellward.policy.bundle import read_bundle
 from cellward.policy.publisher import MetadataFile, Publication, publish_keyring, refresh, sign_timestamp
 from cellward.policy.trust import digest_of
@@ -361,11 +360,6 @@ async def test_hostile_bundle_with_good_signatures_is_refused(
     chosen = replace(binding(denying("Bad", version="1.0.1")), bundle_digest=digest_of(evil))
     upload = world.make([evil], [chosen])
     assert await refused(repository, store, upload) == "policy/bad-roots"
-
-
-def test_limits_of_one_fetch() -> None:
-    """The client never asks for more than a role may have."""
-    assert max(client._LIMITS.values()) <= 2_000_000
 
 
 async def test_an_agent_is_sent_what_it_lacks(
