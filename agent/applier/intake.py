@@ -79,12 +79,17 @@ class VerifiedEnd:
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What one verification goes by; ``accepted`` are the digests of what was accepted before."""
+    """What one verification goes by.
+
+    ``accepted`` are the digests of what was accepted before; ``begun`` when that is this very document, with all it
+    needs: then the hub is asked for nothing, and can hold up neither its end nor the way back.
+    """
 
     policy: VerifiedSet
     verifier: Verifier
     now: datetime
     accepted: frozenset[str]
+    begun: bool
 
 
 class Intake:
@@ -176,14 +181,15 @@ class Intake:
         current = self._policy.current
         if current is None:
             raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
-        accepted = {running} - {""}
+        accepted, begun = {running} - {""}, False
         floor = await self._state.floors.get(*item.key)
         if floor is not None and floor.digest == item.deployment_digest:
             accepted.add(floor.digest)
             held = await self._state.accepted.get(*item.key)
             if held is not None and held.deployment_digest == floor.digest:
                 accepted.update(held.evidence)
-        return _Basis(current, self._verifier(current), now, frozenset(accepted))
+                begun = True
+        return _Basis(current, self._verifier(current), now, frozenset(accepted), begun)
 
     async def _now(self) -> datetime:
         """Return the time that may be relied on, also when it cannot be written down."""
@@ -203,7 +209,7 @@ class Intake:
         late. One that was accepted is finished all the same.
         """
         digest = deployment.document.fallback
-        if digest is None:
+        if digest is None or (basis.begun and digest not in basis.accepted):
             return None, {}
         try:
             release, data = await self._release(deployment.document, digest, basis, accepted=digest in basis.accepted)
@@ -290,30 +296,29 @@ class Intake:
         """
         found: list[Verified[Approval]] = []
         envelopes: dict[str, bytes] = {}
-        begun = subject.digest in basis.accepted
-        known = basis.accepted if begun else frozenset()
-        for digest in dict.fromkeys((*item.evidence, *sorted(known))):
+        for digest in sorted(basis.accepted) if basis.begun else dict.fromkeys(item.evidence):
             if digest in _named_by(subject):
                 continue
             try:
-                data = await self._fetch(digest, kept=digest in known)
-            except CellwardError:
-                if not begun:
+                data = await self._fetch(digest, kept=basis.begun)
+            except CellwardError as error:
+                if not basis.begun:
                     raise
+                _log.warning("approval-not-kept", digest=digest, code=error.code)
                 continue
-            approval = self._approval(item, subject.digest, data, basis, accepted=digest in known)
+            approval = self._approval(item, subject.digest, data, basis)
             if approval is not None and approval.digest == digest:
                 found.append(approval)
                 envelopes[digest] = data
         return tuple(found), envelopes
 
     def _approval(
-        self, item: DesiredItem, deployment_digest: str, data: bytes, basis: _Basis, *, accepted: bool
+        self, item: DesiredItem, deployment_digest: str, data: bytes, basis: _Basis
     ) -> Verified[Approval] | None:
         try:
             if _type_of(data) != payload_type_of(Approval.kind):
                 return None
-            approval = basis.verifier.verify(data, Approval, now=basis.now, accepted=accepted)
+            approval = basis.verifier.verify(data, Approval, now=basis.now, accepted=basis.begun)
         except CellwardError as error:
             _log.info("approval-does-not-hold", code=error.code, reason=error.message)
             return None

@@ -73,15 +73,18 @@ class Pace:
         if self.pending is not None and self.pending.hub_state != "run":
             raise SupersededError
 
-    async def fetch(self, fetching: Coroutine[Any, Any, T]) -> T:
-        """Await what depends on the hub. Raises SupersededError when a newer item comes."""
+    async def fetch(self, fetching: Coroutine[Any, Any, T], *, accepted: bool) -> T:
+        """Await what depends on the hub. Raises SupersededError when a newer item comes.
+
+        What is ``accepted`` is kept here and waits for no turn: all turns may be taken by what a hub does not deliver.
+        """
 
         async def in_turn() -> T:
             async with self._slots.fetch:
                 return await fetching
 
         try:
-            return await self._beside(in_turn())
+            return await self._beside(fetching if accepted else in_turn())
         finally:
             fetching.close()
 

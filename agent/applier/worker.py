@@ -191,10 +191,10 @@ class CellWorker:
             return ()
         await self._report_progress()
         if running and record.fallback_active:
-            back = await self._pace.fetch(self._parts.intake.fallback(item))
+            back = await self._pace.fetch(self._parts.intake.fallback(item), accepted=True)
             if back is not None:
                 return await self._release(item, back, correlation_id, fallback=True)
-        verified = await self._pace.fetch(self._parts.intake.verify(item, record.release_digest))
+        verified = await self._pace.fetch(self._parts.intake.verify(item, record.release_digest), accepted=running)
         if isinstance(verified, VerifiedEnd):
             async with self._pace.working():
                 return await self._narrowing.end(cell, item, verified, correlation_id, self._pace.breathe)
@@ -352,7 +352,7 @@ class CellWorker:
     async def _way_back(self, item: DesiredItem) -> tuple[VerifiedCell | None, tuple[RefusalText, ...]]:
         """Return the fallback, or why what the Deployment names does not hold."""
         try:
-            verified = await self._pace.fetch(self._parts.intake.fallback(item))
+            verified = await self._pace.fetch(self._parts.intake.fallback(item), accepted=True)
         except CellwardError as obstacle:
             if is_passing(obstacle):
                 raise

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent.applier.engine import CONCURRENCY
 from agent.kube.errors import KUBE_QUOTA
 from agent.kube.interfaces import ObjectRef
 from agent.spool.errors import FULL
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.policy.model import Decision, DecisionInput, Staleness, Violation
+from cellward.wire.codec import DesiredItem
 from tests.fakes.applier_world import REALM, Hub, World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
@@ -78,6 +81,25 @@ async def test_v1_fallback_needs_no_hub(world: World, kube: FakeKube) -> None:
     await world._stop()
     world.hub = Hub()
     await world._start()
+    await back(world)
+
+
+async def test_v1_hub_that_stalls_holds_up_neither_the_way_back_nor_half_a_release(
+    world: World, kube: FakeKube
+) -> None:
+    """It names evidence it never delivers, and takes every turn with cells that are not there."""
+    digest = failing(world, await first(world, kube), seconds=2)
+    assert (await world.submit(world.item(CELL, digest))).accepted
+    delivered = world.hub.fetch_digest
+
+    async def stall(digest: str, limit: int) -> bytes | None:
+        await asyncio.sleep(600)
+        return await delivered(digest, limit)
+
+    world.hub.fetch_digest = stall  # type: ignore[method-assign]
+    for number in range(2 * CONCURRENCY):
+        await world.engine.submit(DesiredItem(100, "shop", f"ghost{number}", "dev", "sha256:" + "1" * 64))
+    await world.engine.submit(world.item(CELL, digest, evidence=("sha256:" + "3" * 64,)))
     await back(world)
 
 
