@@ -305,3 +305,25 @@ async def test_a_hub_that_refuses_every_epoch_costs_one_now_and_then(scene: Scen
         del scene.ingest
         await scene.drained()
         assert [record.object for record in await scene.records("agent:")][:2] == ["AuditLog//hub", "a"]
+
+
+async def test_v13_a_record_damaged_on_disk_does_not_keep_the_others(scene: Scene) -> None:
+    """No log takes it: the others go on in a new epoch, and that one is missing is on record."""
+
+    async def away(cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
+        raise ConnectionError("not now")
+
+    async with running(scene):
+        scene.ingest = away  # type: ignore[method-assign]
+        await scene.record("a", "b", "c")
+        await scene.agent.db.audit._writer.run(
+            lambda connection: connection.execute("UPDATE audit SET data=x'7b7d' WHERE seq=2").rowcount
+        )
+        del scene.ingest
+        await scene.drained()
+        await scene.record("d")
+        await scene.drained()
+        mine = await scene.records("agent:")
+        assert [record.object for record in mine] == ["AuditLog//hub", "a", "c", "audit", "d"]
+        assert (mine[3].action, mine[3].details["count"]) == ("audit.lost", "1")
+        assert (await scene.exported()).problems == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 import signal
 import threading
@@ -63,7 +65,7 @@ def test_agent_killed_at_any_moment_of_an_apply_v13_v16(installation: Installati
         deployments.append(digest)
     installation.wait_spool_empty()
     applied = [
-        record["details"]["deploymentDigest"]
+        json.loads(base64.b64decode(record["record"]))["details"]["deploymentDigest"]
         for record in installation.records("cell.apply")
         if record["decision"] == "done"
     ]
