@@ -440,6 +440,7 @@ class AuditRecord(Response):
     reason: str = ""
     rule: str = ""
     correlation_id: str = ""
+    details: dict[str, str] = Field(default_factory=dict)
 
 
 class AuditPage(Response):

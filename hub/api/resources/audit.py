@@ -89,4 +89,5 @@ _SHOWN = (
     "code",
     "reason",
     "rule",
+    "details",
 )
