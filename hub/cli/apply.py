@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.context import (
@@ -26,7 +25,7 @@ from hub.cli.context import (
     now,
 )
 from hub.cli.home import Home, Trust, read_file
-from hub.cli.output import Format, say, short, show_list
+from hub.cli.output import Format, Shown, say, short, show_list
 from hub.cli.signing import Key, known_documents, next_sequence, remember_sequences, sign, upload
 from hub.cli.waiting import wait_cells
 
@@ -51,7 +50,7 @@ class Target:
     confirm_prune: int
 
 
-class Applied(BaseModel):
+class Applied(Shown):
     """One line of what was done; ``change`` is deployed, would-deploy or unchanged."""
 
     project: str

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Column, Format, printable, say, show_data, show_lines, show_list, show_one, show_table
+from hub.cli.output import Column, Format, Shown, printable, say, show_data, show_lines, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from hub.api import schemas
@@ -47,7 +46,7 @@ def _name(item: schemas.AuditRecord) -> str:
     return f"record/{item.index}"
 
 
-class Exported(BaseModel):
+class Exported(Shown):
     """What an export wrote."""
 
     file: str

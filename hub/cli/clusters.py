@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
 from hub.cli.home import ClusterProfile, Home, Trust, parse_yaml, read_file
-from hub.cli.output import Format, say, show_data, show_list, show_one
+from hub.cli.output import Format, Shown, say, show_data, show_list, show_one
 
 if TYPE_CHECKING:
     from hub.api import schemas
@@ -29,7 +28,7 @@ _RENDER = ("--dry-run=client", "-o", "yaml")
 _IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 
-class Invited(BaseModel):
+class Invited(Shown):
     """An agent's configuration that an invitation wrote."""
 
     cluster: str

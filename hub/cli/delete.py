@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
 from hub.cli.cells import split
 from hub.cli.context import (
@@ -22,12 +21,12 @@ from hub.cli.context import (
     local,
     now,
 )
-from hub.cli.output import Format, say, short, show_one, show_table
+from hub.cli.output import Format, Shown, say, short, show_one, show_table
 from hub.cli.signing import known_documents, next_sequence, remember_sequences, sign, upload
 from hub.cli.waiting import wait_cells
 
 
-class Deleted(BaseModel):
+class Deleted(Shown):
     """What was done; ``change`` is ended or would-end."""
 
     project: str

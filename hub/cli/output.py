@@ -6,10 +6,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 
 class Format(StrEnum):
@@ -19,6 +19,12 @@ class Format(StrEnum):
     json = "json"
     yaml = "yaml"
     name = "name"
+
+
+class Shown(BaseModel):
+    """Base of what a command prints of its own: in JSON and YAML named as the API names things."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
 #: Heading and how to get its text out of an item.

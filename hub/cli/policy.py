@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from cellward.errors import CellwardError
 from hub.cli import errors
@@ -30,7 +29,7 @@ from hub.cli.context import (
     now,
 )
 from hub.cli.home import Home, Trust, parse_yaml, read_file
-from hub.cli.output import Format, say, short, show_list, show_one, show_table
+from hub.cli.output import Format, Shown, say, short, show_list, show_one, show_table
 from hub.cli.waiting import wait_policy
 
 if TYPE_CHECKING:
@@ -313,7 +312,7 @@ def _state(client: Client, trust: Trust) -> RepositoryState:
     return RepositoryState((own, *served.roots[1:]), served.targets, served.keyring, served.snapshot)
 
 
-class Made(BaseModel):
+class Made(Shown):
     """What a dry run would publish."""
 
     dry_run: bool

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel
 
 from hub.cli import errors
 from hub.cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from hub.cli.home import KEY_NAMES, Home, Trust, read_file
-from hub.cli.output import Format, say, show_one, show_table
+from hub.cli.output import Format, Shown, say, show_one, show_table
 
 if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer
@@ -29,7 +28,7 @@ AUTHOR_LIFE = timedelta(days=365)
 AUTHOR_KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 
 
-class LoggedIn(BaseModel):
+class LoggedIn(Shown):
     """Whom this machine is for the hub."""
 
     server: str
@@ -37,7 +36,7 @@ class LoggedIn(BaseModel):
     role: str
 
 
-class Initialised(BaseModel):
+class Initialised(Shown):
     """The installation, and where its keys are."""
 
     realm: str

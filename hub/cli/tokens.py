@@ -43,6 +43,8 @@ def create(
         raise errors.BAD_OPTION("-o name does not show the token", hint="Give --file, or another format.")
     if file is not None and file.exists():
         raise errors.EXISTS(f"{file} exists already", hint="Name a file that does not exist.")
+    if file is not None and not file.parent.is_dir():
+        raise errors.BAD_FILE(f"{file.parent} is not a directory", hint="Name a file in a directory that exists.")
     try:
         body = schemas.ApiTokenCreate(name=name, role=role, lifetime_seconds=_seconds(expires))  # type: ignore[arg-type]
     except ValueError as error:

@@ -220,7 +220,7 @@ async def test_tombstone_ends_a_cell(installed: Cli, tmp_path: Path) -> None:
     items = await installed.api.fleet.items("eu-1", 0)
     assert items[-1].deployment_digest == done["tombstone"]
     assert items[-1].evidence == ()
-    assert (done["change"], done["sequence"], done["delete_data"]) == ("ended", 2, False)
+    assert (done["change"], done["sequence"], done["deleteData"]) == ("ended", 2, False)
 
 
 async def test_policy_refresh_renews_the_snapshot_alone(installed: Cli) -> None:

@@ -133,7 +133,7 @@ async def test_dry_run_of_a_publication_keeps_nothing(installed: Cli) -> None:
     served = json.loads(before)["published"]
     for words in (("publish", str(STARTER), "--skip-compile"), ("refresh",)):
         made = json.loads((await installed("policy", *words, "--dry-run", "-o", "json")).stdout)
-        assert made["dry_run"] is True
+        assert made["dryRun"] is True
         assert made["versions"]["snapshot"] == served["snapshotVersion"] + 1
     assert (await installed("policy", "list", "-o", "json")).stdout == before
     assert (installed.home / "floors.json").read_bytes() == floors

@@ -53,3 +53,7 @@ async def test_a_token_can_go_into_a_file_and_nowhere_else(installed: Cli, tmp_p
         assert "cwapi_" not in done.stdout + done.stderr
     taken = await installed("tokens", "create", "--name", "x", "--role", "viewer", "--file", str(file), code=1)
     assert "[cli/exists]" in taken.stderr
+    lost = str(tmp_path / "none" / "ci.token")
+    nowhere = await installed("tokens", "create", "--name", "x", "--role", "viewer", "--file", lost, code=2)
+    assert "[cli/bad-file]" in nowhere.stderr
+    assert "token/x" not in (await installed("tokens", "list", "-o", "name")).stdout.splitlines()

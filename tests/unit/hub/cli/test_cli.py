@@ -179,6 +179,17 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_v16_a_terminal_without_the_letters_does_not_end_a_command(tmp_path: Path) -> None:
+    """V16: where nothing but ASCII can be shown, a red line is shown in other letters."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hub.cli", "check", "--home", str(tmp_path)],
+        capture_output=True, text=True, check=False, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": "."},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "[cli/not-initialised]" in done.stdout or "cli/not-logged-in" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_chart_version_goes_into_the_line(tmp_path: Path, trust: Trust) -> None:
     """A pinned chart stays pinned."""
     line = join_line(Home(tmp_path), "eu-1", replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
