@@ -95,7 +95,7 @@ def test_dead_agent_is_the_one_red_line(installation: Installation) -> None:
     becomes_green(installation)
     installation.stop_agent(kill=True)
     try:
-        stays_red(installation, ("clusters/connected", ""))
+        stays_red(installation, ("clusters/connected", "check/agent-away"))
     finally:
         installation.agent.start()
     becomes_green(installation)
