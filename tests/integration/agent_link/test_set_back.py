@@ -240,6 +240,8 @@ async def test_v1_an_agent_restored_between_two_looks_at_its_anchor_goes_on(scen
         assert [record.object for record in mine if record.object != "state"] == [
             "a", "b", "c", "AuditLog//hub", "d", "e",
         ]  # fmt: skip
+        finding = next(record for record in mine if record.action == "audit.rollback")
+        assert finding.log_size == int(finding.details["size"]) > 0, "what was seen of the log is not forgotten"
         assert [record.code for record in await scene.records("hub") if record.code] == ["audit/fork"]
         assert (await scene.exported()).problems == []
 
