@@ -113,7 +113,13 @@ def test_places_with_commas_reach_helm_whole(tmp_path: Path, trust: Trust) -> No
         assert f"{key}={tmp_path}/a\\, b/{file}" in shlex.split(line)
 
 
-@pytest.mark.parametrize("server", ["http://hub:1", "hub:1", "https://", "https://hub:x", "https://hub:1/path"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "http://hub:1", "hub:1", "https://", "https://hub:x", "https://hub:1/path", "https://hub:0", "https://hub:1?x",
+        "https://hub:1#x", "https://ada:secret@hub:1", "https://[::1", "https://exämple..:1", "https://hub\n:1",
+    ],
+)  # fmt: skip
 def test_only_https_servers_are_taken(server: str) -> None:
     """A token never goes over a connection that is not TLS."""
     with pytest.raises(CellwardError) as caught:
