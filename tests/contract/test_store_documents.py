@@ -1,0 +1,154 @@
+"""What every store promises of documents, and of policy metadata and targets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cellward.documents.dsse import Ed25519Signer, Signature, dump_envelope, parse_envelope, sign_document
+from cellward.errors import CellwardError
+from hub.store.interfaces import Store, TufMetadata
+from tests.contract.store_rows import NOW, deployment
+
+
+class TestDocuments:
+    """Opaque envelopes and their index."""
+
+    async def test_put_is_idempotent_and_get_returns_it(self, store: Store) -> None:
+        """The same document twice is one document, whose index stays as first kept."""
+        document = deployment("a", 1, "dev", "prod")
+        assert await store.documents.put(document) is True
+        assert await store.documents.put(replace(document, sequence=9)) is False
+        assert await store.documents.get("sha256:a") == replace(document, received_at=NOW)
+        assert await store.documents.get("sha256:b") is None
+
+    async def test_an_envelope_gains_signatures_and_never_loses_one(self, store: Store) -> None:
+        """A second signer's envelope adds to the first; junk under the same digest pushes nothing out."""
+        one, two, junk = (sign_document(b"{}", "type", [Ed25519Signer.generate()]) for _ in range(3))
+        junk = replace(junk, signatures=(Signature(one.signatures[0].keyid, b"junk"),))
+        document = replace(deployment("a", 1, "dev"), envelope=dump_envelope(one))
+        for envelope in (one, two, junk, one):
+            await store.documents.put(replace(document, envelope=dump_envelope(envelope)))
+        kept = await store.documents.get("sha256:a")
+        assert kept is not None
+        assert parse_envelope(kept.envelope).signatures == one.signatures + two.signatures + junk.signatures
+
+    async def test_envelopes_that_do_not_fit_together_change_nothing(self, store: Store) -> None:
+        """Another type over the same payload, or more signatures than one carries, and the whole upload is refused."""
+        one = sign_document(b"{}", "type", [Ed25519Signer.generate()])
+        document = replace(deployment("a", 1, "dev"), envelope=dump_envelope(one))
+        await store.documents.put(document)
+        many = tuple(Signature(f"{number:064x}", b"junk") for number in range(16))
+        for other, code in (
+            (replace(one, payload_type="other"), "document/bad-envelope"),
+            (replace(one, signatures=many), "document/too-many-signatures"),
+        ):
+            batch = [deployment("b", 1, "dev"), replace(document, envelope=dump_envelope(other))]
+            with pytest.raises(CellwardError) as caught:
+                await store.documents.put_many(batch)
+            assert caught.value.code == code
+        assert await store.documents.get("sha256:a") == replace(document, received_at=NOW)
+        assert await store.documents.get("sha256:b") is None
+
+    async def test_put_many_says_which_are_new(self, store: Store) -> None:
+        """One answer per document, also for one that comes twice in a batch."""
+        a, b = deployment("a", 1, "dev"), deployment("b", 2, "dev")
+        assert await store.documents.put_many([a, b, a]) == (True, True, False)
+
+    async def test_latest_deployment_per_environment(self, store: Store) -> None:
+        """The highest sequence wins in each environment by itself; a tombstone is a deployment too."""
+        await store.documents.put_many(
+            [
+                deployment("a", 5, "dev", "prod"),
+                deployment("b", 7, "dev"),
+                deployment("older", 6, "dev"),
+                deployment("release", 9, "dev", kind="release"),
+                deployment("other", 1, "dev", cell="web"),
+                deployment("end", 2, "dev", cell="web", kind="tombstone"),
+                deployment("same", 7, "dev"),
+            ]
+        )
+        assert [row.digest for row in await store.documents.latest_deployments()] == [
+            "sha256:a", "sha256:b", "sha256:end",
+        ]  # fmt: skip
+        assert await store.documents.latest_deployments("nobody") == ()
+        assert len(await store.documents.latest_deployments("shop")) == 3
+
+    async def test_list_pages_through_everything_once(self, store: Store) -> None:
+        """Pages have no gap and no overlap, and the last one says so."""
+        for number in range(7):
+            await store.documents.put(deployment(f"d{number}", number, "dev", cell="web" if number % 2 else "cart"))
+        seen, cursor = [], ""
+        while True:
+            page = await store.documents.list(cursor=cursor, limit=3)
+            seen += [row.digest for row in page.items]
+            cursor = page.cursor
+            if not cursor:
+                break
+        assert seen == [f"sha256:d{number}" for number in range(7)]
+        assert len((await store.documents.list(cell="web")).items) == 3
+        assert (await store.documents.list(kind="release")).items == ()
+
+    @pytest.mark.parametrize(
+        "cursor", ["!", "bm90IGpzb24=", "WyJhIl0=", "WzEsMl0=", "Wy0xXQ==", "W3RydWVd", "A" * 2000]
+    )
+    async def test_bad_cursor_is_refused(self, store: Store, cursor: str) -> None:
+        """V16: what is not a cursor of this list has a code of its own."""
+        with pytest.raises(CellwardError) as caught:
+            await store.documents.list(cursor=cursor)
+        assert caught.value.code == "store/bad-cursor"
+
+
+class TestTuf:
+    """Policy metadata and targets."""
+
+    async def test_metadata_by_version_and_newest(self, store: Store) -> None:
+        """None asks for the highest version, not for the last one stored."""
+        await store.tuf.put_metadata("root", 2, b"two")
+        await store.tuf.put_metadata("root", 10, b"ten")
+        await store.tuf.put_metadata("root", 1, b"one")
+        assert await store.tuf.get_metadata("root") == b"ten"
+        assert await store.tuf.get_metadata("root", 2) == b"two"
+        assert await store.tuf.get_metadata("root", 3) is None
+        assert await store.tuf.get_metadata("snapshot") is None
+
+    async def test_version_is_immutable(self, store: Store) -> None:
+        """The same bytes again are fine, other bytes under one version never."""
+        await store.tuf.put_metadata("root", 1, b"one")
+        await store.tuf.put_metadata("root", 1, b"one")
+        with pytest.raises(CellwardError) as caught:
+            await store.tuf.put_metadata("root", 1, b"other")
+        assert caught.value.code == "store/immutable"
+        assert await store.tuf.get_metadata("root", 1) == b"one"
+
+    async def test_publish_is_all_or_nothing(self, store: Store) -> None:
+        """V16: a publication that fails at its last file leaves neither metadata nor targets."""
+        await store.tuf.put_metadata("timestamp", 1, b"t1")
+        batch = [TufMetadata("targets", 1, b"x"), TufMetadata("timestamp", 1, b"other")]
+        with pytest.raises(CellwardError):
+            await store.tuf.publish(batch, {"sha256:a": b"a"})
+        assert await store.tuf.get_metadata("targets") is None
+        assert await store.tuf.get_target("sha256:a") is None
+        await store.tuf.publish([TufMetadata("targets", 1, b"x")], {"sha256:a": b"a"}, {"timestamp": 1, "targets": 0})
+        assert await store.tuf.get_target("sha256:a") == b"a"
+
+    async def test_timestamp_replaces_those_ahead_of_it(self, store: Store) -> None:
+        """A hub whose clock was ahead once serves what it signs now; other roles never go back."""
+        for version in (5, 900):
+            await store.tuf.publish([TufMetadata("timestamp", version, b"t%d" % version)], {})
+        await store.tuf.publish(
+            [TufMetadata("timestamp", 7, b"t7"), TufMetadata("targets", 1, b"x")], {}, {"timestamp": 900}
+        )
+        assert await store.tuf.get_metadata("timestamp") == b"t7"
+        assert await store.tuf.get_metadata("timestamp", 5) == b"t5"
+        await store.tuf.put_metadata("targets", 2, b"y")
+        await store.tuf.put_metadata("targets", 1, b"x")
+        assert await store.tuf.get_metadata("targets") == b"y"
+
+    async def test_publish_refuses_when_versions_moved(self, store: Store) -> None:
+        """Two publishers from one base: the second one is told to read again."""
+        await store.tuf.publish([TufMetadata("targets", 1, b"x")], {}, {"targets": 0})
+        with pytest.raises(CellwardError) as caught:
+            await store.tuf.publish([TufMetadata("targets", 2, b"y")], {}, {"targets": 0})
+        assert caught.value.code == "store/moved"
