@@ -16,6 +16,12 @@ from tools.parts.model import ROOT
 
 _MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _PYPROJECT = '[project]\nname = "tree"\n[project.scripts]\nhello = "hello:main"\n'
+#: A shell that runs the tests in the background has its children ignore what a terminal sends.
+_HEEDING_CTRL_C = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def tree(tmp_path: Path) -> Path:
 
 def _start(tree: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(tree / "tools" / "devenv.py")],
+        [sys.executable, "-c", _HEEDING_CTRL_C, str(tree / "tools" / "devenv.py")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
