@@ -297,4 +297,6 @@ def verify_export(path: str | Path, *, hub_key: bytes | None = None, endorsed: S
     Raises OSError when the file cannot be read, Malformed when a key given is not one.
     """
     with Path(path).open("rb") as file:
-        return verify_lines(file, hub_key=hub_key, endorsed=endorsed)
+        # A line without an end must not be read into memory whole.
+        lines = iter(lambda: file.readline(MAX_LINE + 2), b"")
+        return verify_lines(lines, hub_key=hub_key, endorsed=endorsed)

@@ -80,6 +80,12 @@ STALE_KEY = define(
     "A newer certificate of this cluster is in use already, so this one is not renewed.",
     hint="Look for a second copy of the agent or for state that was set back; join again with a new line.",
 )
+SET_BACK = define(
+    "authority/set-back",
+    Conflict,
+    "The hub certified a newer generation of this cluster than its store knows.",
+    hint="The store was restored from a backup: the agent goes on, look for what else was lost.",
+)
 UID_TAKEN = define(
     "authority/uid-taken",
     Conflict,

@@ -25,6 +25,7 @@ from hub.authority.errors import (
     LOCKED,
     NOT_BOUND,
     REPLACED,
+    SET_BACK,
     STALE_KEY,
     TOO_MANY_ATTEMPTS,
     UID_TAKEN,
@@ -40,6 +41,9 @@ _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
 #: Renewals of one cluster: a burst for restarts, then one in ten seconds.
 RENEWALS = Rate(10, 0.1)
 #: Length of an Ed25519 SubjectPublicKeyInfo, DER.
+#: Generations left free when somebody takes a name over: a store that was restored may have forgotten renewals, each at
+#: least a quarter of an hour apart, and none of them may come out above the new floor.
+_TAKE_OVER = 4096
 _STATEMENT_SPKI = 44
 _log = structlog.get_logger()
 
@@ -116,7 +120,7 @@ class IdentityService:
             raise UID_TAKEN(f"uid {attempt.cluster_uid} is bound to another name", cluster=grant.cluster)
         digest = keymod.spki_digest(spki)
         again = bound.spki_sha256 == digest and bound.uid == attempt.cluster_uid
-        generation = max(1, bound.generation) if again else bound.generation + 1
+        generation = max(1, bound.generation) if again else _after(bound.generation)
         certificate = self._authority.issue_agent(grant.cluster, spki, generation)
         await self._clusters.bind(
             grant.cluster,
@@ -157,8 +161,9 @@ class IdentityService:
             await self._check_renewal(peer, bound)
             digest = keymod.spki_digest(spki)
             # A generation that was never used is given again, to the same new key or to another one: whoever asks holds
-            # the last that was.
-            again = peer.spki_sha256 != bound.spki_sha256 or digest == bound.spki_sha256
+            # the last that was. One that the store does not know was used before it was set back.
+            known = peer.generation <= bound.generation
+            again = known and (peer.spki_sha256 != bound.spki_sha256 or digest == bound.spki_sha256)
             generation = bound.generation if again else max(bound.generation, peer.generation) + 1
             certificate = self._authority.issue_agent(peer.name, spki, generation)
             await self._clusters.bind(
@@ -180,16 +185,26 @@ class IdentityService:
             raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
         if peer.spki_sha256 in {bound.spki_sha256, bound.previous_spki_sha256}:
             return
+        if peer.generation > bound.generation:
+            # Only our own key can have certified it, and what is certified is durable before the answer leaves: the
+            # store was set back. Whoever was replaced meanwhile is below the floor, which leaves room for that.
+            reason = f"generation {peer.generation} was certified, the store knows {bound.generation}"
+            await self._finding(peer, SET_BACK.code, reason)
+            return
+        reason = f"generation {peer.generation} asks to be renewed while generation {bound.generation} is in use"
+        await self._finding(peer, STALE_KEY.code, reason)
+        raise STALE_KEY(f"generation {bound.generation} of {peer.name} is in use", cluster=peer.name)
+
+    async def _finding(self, peer: PeerIdentity, code: str, reason: str) -> None:
         await self._audit.record(
             "certificate.renew",
             f"Cluster//{peer.name}",
             "finding",
             actor=str(peer.id),
-            code=STALE_KEY.code,
-            reason=f"generation {peer.generation} asks to be renewed while generation {bound.generation} is in use",
+            code=code,
+            reason=reason,
             details={"generation": str(peer.generation), "spkiSha256": peer.spki_sha256},
         )
-        raise STALE_KEY(f"generation {bound.generation} of {peer.name} is in use", cluster=peer.name)
 
     async def _record(
         self, action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]
@@ -202,6 +217,11 @@ class IdentityService:
         if lock is None:
             lock = self._names[cluster] = asyncio.Lock()
         return lock
+
+
+def _after(generation: int) -> int:
+    """Generation of whoever takes a name over: beyond all that one before it can hold, after a restore as well."""
+    return generation + _TAKE_OVER if generation else 1
 
 
 def check_bounds(attempt: Attempt) -> None:

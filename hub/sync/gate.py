@@ -81,6 +81,7 @@ class PeerGate:
         self._standing = Standing()
         self._view: tuple[object, float] | None = None
         self._refreshing = asyncio.Lock()
+        self._looking: asyncio.Future[None] | None = None
         self._live: dict[str, set[Live]] = {}
         self._proofs = PeerProofs()
 
@@ -117,7 +118,7 @@ class PeerGate:
         try:
             # A store that hangs must not keep expiry from being noticed.
             async with asyncio.timeout(self._view_age):
-                await self._refresh(0.0)
+                await asyncio.shield(self._look())
         except Exception as error:  # noqa: BLE001 - whatever the store did, the tick of V4 goes on
             # New calls are refused meanwhile (admit asks again); what is open stays under what was last known.
             _log.warning("standing-unreadable", error=type(error).__name__)
@@ -160,12 +161,25 @@ class PeerGate:
                 self._standing = await self._directory.standing()
                 self._view = view
 
+    def _look(self) -> asyncio.Future[None]:
+        """A refresh that goes on when nobody waits for it: in a busy store one begun at each tick would never end."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._refresh(0.0))
+            self._looking.add_done_callback(_heard)
+        return self._looking
+
     def _outdated(self, age: float) -> bool:
         """A change is told by the stamp, also one of another process; the clock is for what nobody told."""
         if self._view is None:
             return True
         stamp, at = self._view
         return self._clock.monotonic() - at >= (self._poll if stamp == self._stamp() else age)
+
+
+def _heard(look: asyncio.Future[None]) -> None:
+    """Whoever waited may be gone; a failure must not be reported as forgotten."""
+    if not look.cancelled():
+        look.exception()
 
 
 class PeerProofs:

@@ -107,23 +107,35 @@ class TestDesired:
     async def test_older_receipt_does_not_replace_a_newer_one(self, store: Store) -> None:
         """Receipts repeated after a reconnect cannot turn time back."""
         await store.clusters.create("eu-1", "alice")
-        await store.desired.upsert("eu-1", KEY, "sha256:a")
-        await store.desired.put_receipt(ReceiptRow("eu-1", KEY, 5, "sha256:new", accepted=True))
-        await store.desired.put_receipt(ReceiptRow("eu-1", KEY, 4, "sha256:old", accepted=False))
+        for digest in ("sha256:old", "sha256:new"):
+            await store.desired.upsert("eu-1", KEY, digest)
+        await store.desired.put_receipt(ReceiptRow("eu-1", KEY, 2, "sha256:new", accepted=True))
+        await store.desired.put_receipt(ReceiptRow("eu-1", KEY, 1, "sha256:old", accepted=False))
         receipt = (await store.desired.statuses()).items[0].receipt
         assert receipt is not None
-        assert (receipt.revision, receipt.deployment_digest) == (5, "sha256:new")
+        assert (receipt.revision, receipt.deployment_digest) == (2, "sha256:new")
+
+    async def test_receipt_of_a_revision_never_given_does_not_stand_in_the_way(self, store: Store) -> None:
+        """V13: of a history that a restore lost, or of nowhere; what is acknowledged afterwards is kept."""
+        await store.clusters.create("eu-1", "alice")
+        await store.desired.upsert("eu-1", KEY, "sha256:a")
+        await store.desired.put_receipt(ReceiptRow("eu-1", KEY, 60, "sha256:lost", accepted=True))
+        await store.desired.put_receipts([ReceiptRow("eu-1", KEY, 1, "sha256:a", accepted=False)])
+        receipt = (await store.desired.statuses()).items[0].receipt
+        assert receipt is not None
+        assert (receipt.revision, receipt.deployment_digest) == (1, "sha256:a")
 
     async def test_many_receipts_at_once(self, store: Store) -> None:
         """In one transaction too an older receipt replaces nothing, and an unknown name takes all along (V16)."""
         for name in ("eu-1", "us-1"):
             await store.clusters.create(name, "alice")
-            await store.desired.upsert(name, KEY, "sha256:a")
+            for digest in ("sha256:a", "sha256:b"):
+                await store.desired.upsert(name, KEY, digest)
         await store.desired.put_receipts(
             [
-                ReceiptRow("eu-1", KEY, 5, "sha256:five", accepted=True, statement=b"5"),
+                ReceiptRow("eu-1", KEY, 2, "sha256:two", accepted=True, statement=b"2"),
                 ReceiptRow("us-1", KEY, 1, "sha256:one", accepted=True),
-                ReceiptRow("eu-1", KEY, 4, "sha256:four", accepted=False),
+                ReceiptRow("eu-1", KEY, 1, "sha256:first", accepted=False),
                 ReceiptRow("us-1", KEY, 1, "sha256:again", accepted=True),
             ]
         )
@@ -133,7 +145,7 @@ class TestDesired:
                 [ReceiptRow("us-1", KEY, 9, "sha256:x", accepted=True), ReceiptRow("no", KEY, 9, "x", accepted=True)]
             )
         found = {row.desired.cluster: row.receipt for row in (await store.desired.statuses()).items}
-        assert found["eu-1"] == ReceiptRow("eu-1", KEY, 5, "sha256:five", True, {}, b"5", NOW)  # noqa: FBT003
+        assert found["eu-1"] == ReceiptRow("eu-1", KEY, 2, "sha256:two", True, {}, b"2", NOW)  # noqa: FBT003
         assert found["us-1"] is not None
         assert found["us-1"].deployment_digest == "sha256:again"
 

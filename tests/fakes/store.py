@@ -300,7 +300,9 @@ class MemoryDesired:
         self._clusters.require(receipt.cluster)
         in_range(receipt.revision)
         kept = self._receipts.get((receipt.key, receipt.cluster))
-        if kept is None or kept.revision <= receipt.revision:
+        given = self._revisions.get(receipt.cluster)
+        unknown = kept is not None and given is not None and kept.revision > given
+        if kept is None or kept.revision <= receipt.revision or unknown:
             received = receipt.received_at or self._clock.now()
             self._receipts[receipt.key, receipt.cluster] = replace(receipt, received_at=received)
 

@@ -113,11 +113,12 @@ class Database:
         await self._writer.dispose()
 
     async def _write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        transaction: Transaction | None = None
         async with self._turn:
             try:
                 async with self._writer.begin() as connection:
                     transaction = Transaction(connection)
-                    result = await job(transaction)
+                    return await job(transaction)
             except IntegrityError:
                 raise
             except DBAPIError as error:
@@ -126,8 +127,10 @@ class Database:
                 raise UNAVAILABLE("every connection of the database is in use") from error
             except OverflowError as error:
                 raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
-        self.changes.notify(transaction.topics)
-        return result
+            finally:
+                # Also when it failed: a commit may be durable and its answer lost; a wake for nothing costs a look.
+                if transaction is not None:
+                    self.changes.notify(transaction.topics)
 
     async def _version(self) -> int:
         if self.dialect != dialect.SQLITE:

@@ -125,7 +125,11 @@ class SqlDesired:
             }
             for row in rows
         ]
-        add = upsert(self._db.dialect, receipts, _KEY, update=_RECEIPT, not_older="revision")
+        # A restored store gives numbers again that it gave before: a receipt of one it does not know is not newer.
+        given = select(desired_revisions.c.revision).where(desired_revisions.c.cluster == receipts.c.cluster)
+        add = upsert(
+            self._db.dialect, receipts, _KEY, update=_RECEIPT, not_older="revision", at_most=given.scalar_subquery()
+        )
 
         async def job(tx: Transaction) -> None:
             await tx.connection.execute(add, values)

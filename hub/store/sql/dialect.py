@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, event, insert
+from sqlalchemy import Connection, Engine, Table, event, insert, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -89,17 +89,26 @@ async def data_version(connection: AsyncConnection) -> int:
 
 
 def upsert(
-    dialect: str, table: Table, key: Sequence[str], *, update: Sequence[str] = (), not_older: str = ""
+    dialect: str,
+    table: Table,
+    key: Sequence[str],
+    *,
+    update: Sequence[str] = (),
+    not_older: str = "",
+    at_most: Any = None,
 ) -> sqlite.Insert | postgresql.Insert:
     """Return an INSERT that sets ``update`` where ``key`` exists; with nothing to set it leaves the row alone.
 
-    With ``not_older`` a row whose value there is greater than the new one stays as it is.
+    With ``not_older`` a row whose value there is greater than the new one stays as it is, unless it is greater than
+    ``at_most``, an expression, as well: then it is not believed.
     """
     add: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
     if not update:
         return add.on_conflict_do_nothing(index_elements=list(key))
     values = {name: add.excluded[name] for name in update}
     where = table.c[not_older] <= add.excluded[not_older] if not_older else None
+    if where is not None and at_most is not None:
+        where = or_(where, table.c[not_older] > at_most)
     return add.on_conflict_do_update(index_elements=list(key), set_=values, where=where)
 
 

@@ -122,7 +122,7 @@ async def test_a_second_installation_is_refused_without_a_replacing_token(hub: F
     assert hub.clusters.rows["eu-1"] == before
     token = await hub.join_tokens.mint("eu-1", replace=True)
     joined = await hub.identity.join(attempt(token, cluster_uid=OTHER_UID))
-    assert (hub.clusters.rows["eu-1"].uid, joined.certificate.generation) == (OTHER_UID, 2)
+    assert (hub.clusters.rows["eu-1"].uid, joined.certificate.generation) == (OTHER_UID, 4097)
 
 
 async def test_a_refused_join_tells_nothing_of_the_hub_or_of_another_installation(hub: FakeHub) -> None:
@@ -150,7 +150,7 @@ async def test_the_same_installation_may_join_again_with_a_new_key(hub: FakeHub)
     first = attempt(await hub.join_tokens.mint("eu-1"))
     await hub.identity.join(first)
     again = replace(first, token=await hub.join_tokens.mint("eu-1"), csr_der=make_csr(keys.new_tls_key()))
-    assert (await hub.identity.join(again)).certificate.generation == 2
+    assert (await hub.identity.join(again)).certificate.generation == 4097
 
 
 async def test_a_uid_belongs_to_one_name(hub: FakeHub) -> None:
@@ -257,15 +257,46 @@ async def test_v7_a_replaced_installation_renews_no_more(hub: FakeHub) -> None:
     token = await hub.join_tokens.mint("eu-1", replace=True)
     new = attempt(token, cluster_uid=OTHER_UID)
     joined = await hub.identity.join(new)
-    assert hub.clusters.rows["eu-1"].generation_floor == joined.certificate.generation == 2
+    assert hub.clusters.rows["eu-1"].generation_floor == joined.certificate.generation == 4097
     assert await _not_renewed(hub, old.certificate) == "authority/replaced"
     assert hub.clusters.rows["eu-1"].uid == OTHER_UID
     # A lost answer to the replacing join raises nothing, and the new installation renews.
-    assert (await hub.identity.join(new)).certificate.generation == 2
-    assert hub.clusters.rows["eu-1"].generation_floor == 2
+    assert (await hub.identity.join(new)).certificate.generation == 4097
+    assert hub.clusters.rows["eu-1"].generation_floor == 4097
     renewed = await hub.identity.renew(peer_of(hub, joined.certificate), make_csr(keys.new_tls_key()))
-    assert renewed.generation == 3
-    assert hub.clusters.rows["eu-1"].generation_floor == 2
+    assert renewed.generation == 4098
+    assert hub.clusters.rows["eu-1"].generation_floor == 4097
+
+
+async def test_v5_an_agent_outlives_a_hub_that_was_set_back(hub: FakeHub) -> None:
+    """A restored store knows neither its key nor its generation; not renewed, every agent would be out in an hour."""
+    first = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    backup = hub.clusters.rows["eu-1"]
+    second = await hub.identity.renew(peer_of(hub, first), make_csr(keys.new_tls_key()))
+    third = await hub.identity.renew(peer_of(hub, second), make_csr(keys.new_tls_key()))
+    hub.clusters.rows["eu-1"] = backup
+    lost = make_csr(keys.new_tls_key())
+    assert (await hub.identity.renew(peer_of(hub, third), lost)).generation == 4
+    finding = next(entry for entry in reversed(hub.audit.entries) if entry.decision == "finding")
+    assert (finding.code, finding.object) == ("authority/set-back", "Cluster//eu-1")
+    # The answer to that one is lost: it is given again, and what follows is as ever.
+    again = await hub.identity.renew(peer_of(hub, third), lost)
+    assert again.generation == 4
+    assert (await hub.identity.renew(peer_of(hub, again), make_csr(keys.new_tls_key()))).generation == 5
+    assert await _not_renewed(hub, second) == "authority/stale-key"
+
+
+async def test_v7_who_is_replaced_after_a_restore_is_below_the_floor_too(hub: FakeHub) -> None:
+    """What the store forgot cannot make an old installation newer than the one that took its place."""
+    given = attempt(await hub.join_tokens.mint("eu-1"))
+    old = (await hub.identity.join(given)).certificate
+    backup = hub.clusters.rows["eu-1"]
+    for _ in range(5):
+        old = await hub.identity.renew(peer_of(hub, old), make_csr(keys.new_tls_key()))
+    hub.clusters.rows["eu-1"] = backup
+    await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1", replace=True), cluster_uid=OTHER_UID))
+    assert await _not_renewed(hub, old) == "authority/replaced"
+    assert hub.clusters.rows["eu-1"].uid == OTHER_UID
 
 
 async def test_the_first_installation_has_no_floor(hub: FakeHub) -> None:

@@ -212,6 +212,33 @@ async def test_v4_a_lock_by_another_process_is_told_and_not_waited_for(tmp_path:
     await theirs.close()
 
 
+async def test_v4_a_read_that_takes_longer_than_a_tick_counts_when_it_is_done() -> None:
+    """V4: in a store that is kept busy a read begun anew at each tick would always be the last in the queue."""
+    here = Here()
+    here.gate._view_age = 0.01
+    live = await here.gate.admit(here.auth)
+    standing, turn, begun = here.gate._directory.standing, asyncio.Event(), 0
+
+    async def queued() -> Standing:
+        nonlocal begun
+        begun += 1
+        await turn.wait()
+        return await standing()
+
+    here.gate._directory.standing = queued  # type: ignore[method-assign]
+    here.hub.clusters.rows["eu-1"] = replace(here.hub.clusters.rows["eu-1"], locked=True)
+    here.changes += 1
+    here.clock.advance(0.5)
+    with here.gate.open(live):
+        assert [await here.gate.tick() for _ in range(3)] == [0, 0, 0]
+        assert begun == 1
+        turn.set()
+        async with asyncio.timeout(10):
+            while not await here.gate.tick():
+                await asyncio.sleep(0)
+    assert live.cut.result().code == "authority/locked"
+
+
 async def test_v4_locks_that_cannot_be_read_refuse_new_calls_and_do_not_hide_expiry() -> None:
     """V4: a store that fails does not open a door, and does not stop the clock."""
     here = Here()
