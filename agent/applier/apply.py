@@ -94,6 +94,11 @@ class Applying:
             return replace(owned, uid=""), False
         if done:
             return replace(owned, uid=mine.uid), False
+        if not same and not old.baseline:
+            # The record names what was never written: there is no such state to bring it back to first.
+            fresh = replace(owned, uid=mine.uid, baseline={})
+            repair = await self._parts.repairer.check(cell.record, fresh)
+            return (repair.owned, True) if repair is not None else (fresh, False)
         repair = await self._parts.repairer.check(before, mine)
         if same:
             return (repair.owned if repair is not None else replace(owned, uid=mine.uid)), True

@@ -19,6 +19,8 @@ from agent.applier.order import DATA, is_workload, removal
 from agent.applier.parts import Parts
 from agent.audit.interfaces import Entry, RefusalText
 from agent.isolation.driver import closed
+from agent.kube.interfaces import ref_of
+from cellward.cells.network import NetworkIntent, to_network_policies
 from cellward.documents.fields import format_time
 from cellward.documents.floors import Floor
 from cellward.telemetry.metrics import AGENT_DECISIONS
@@ -37,7 +39,7 @@ class Narrowing:
         if await self._adoption.run(cell, correlation_id):
             # What was open on a cluster that nobody watched is no released form to go back to.
             objects = tuple(_shut(owned) for owned in cell.record.objects)
-            cell.record = replace(cell.record, objects=objects)
+            cell.record = replace(cell.record, objects=objects).with_object(_default_deny(cell.record))
         begun = cell.record.unrecorded or _half_written(cell.record)
         if not cell.record.objects or (cell.record.quarantined and not begun):
             return
@@ -177,6 +179,13 @@ class Narrowing:
             cell.forget(owned.ref)
         if objects:
             await self._parts.save(cell, record)
+
+
+def _default_deny(record: CellRecord) -> OwnedObject:
+    """What closes a cell alone; nobody knows whether it is still there."""
+    deny, *_ = to_network_policies(NetworkIntent(*record.key, ()))
+    known = record.by_ref().get(ref_of(deny))
+    return OwnedObject(deny, Role.ISOLATION, uid=known.uid if known is not None else "")
 
 
 def _shut(owned: OwnedObject) -> OwnedObject:

@@ -33,14 +33,16 @@ class Engines:
         self.advisory = tuple(advisory)
 
     async def start(self) -> None:
-        """Start all; raises what the first failing one raises, and then none is left running."""
-        started: list[Engine] = []
+        """Start all; raises what the deciding one raises, and then none is left running.
+
+        An advisory one that does not start is tried again later: what it would say must not keep out what else the set
+        brings, least of all a revocation.
+        """
+        await self.deciding.start()
         try:
-            for engine in (self.deciding, *self.advisory):
-                await engine.start()
-                started.append(engine)
+            await asyncio.gather(*(_start_or_watch(engine) for engine in self.advisory))
         except BaseException:
-            await asyncio.gather(*(engine.stop() for engine in started))
+            await self.stop()
             raise
 
     async def start_what_starts(self) -> CellwardError | None:

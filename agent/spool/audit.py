@@ -111,7 +111,7 @@ class SqliteAuditSpool:
         """Move the losses counted in memory to the file, if it takes them."""
         async with self._losses_lock:
             held = self._unwritten_losses
-            if not held:
+            if not held and also is None:
                 return
 
             def job(connection: sqlite3.Connection) -> None:
@@ -192,10 +192,12 @@ class SqliteAuditSpool:
         return await self._writer.run(_lost) + self._unwritten_losses
 
     async def begin_epoch(self, build: BuildRollback, *, after: int = 0, forget_log: str | None = None) -> int:
-        """End the present epoch because the log takes no more of it; return the new one, in one transaction.
+        """End the present epoch because the log takes no more of it; return the new one.
 
         The new epoch begins with the record ``build`` makes of the old head and checkpoint; everything that waits is
-        chained anew behind it. A full spool does not stand in the way: this is how it gets emptied.
+        chained anew behind it, in order, in pieces: what else is to be durable waits for one of them, and a process
+        that is killed in between finds the rest refused again, and goes on with it. A full spool does not stand in the
+        way: this is how it gets emptied.
 
         Args:
             build: makes the first record.
@@ -211,11 +213,12 @@ class SqliteAuditSpool:
             connection.execute("UPDATE agent SET epoch=?, seq=0, head=?", (epoch, NO_RECORD))
             head, view = _head(connection), _view(connection)
             self._insert(connection, head, build(old, seen, head, view), bounded=False)
-            _rechain_all(connection, epoch)
             return epoch
 
-        self.epoch = await self._writer.run(job)
-        return self.epoch
+        self.epoch = epoch = await self._writer.run(job)
+        while await self._writer.run(lambda connection: _rechain_some(connection, epoch)):
+            pass
+        return epoch
 
     def _insert(
         self, connection: sqlite3.Connection, head: ChainHead, built: tuple[bytes, str], *, bounded: bool = True
@@ -235,35 +238,33 @@ def settle(connection: sqlite3.Connection, key: str) -> None:
     connection.execute("DELETE FROM owed WHERE key=?", (key,))
 
 
-def _rechain_all(connection: sqlite3.Connection, epoch: int) -> None:
-    """Move every record of an earlier epoch to the end of ``epoch``, in order; what cannot be moved is counted lost."""
-    view = _view(connection)
-    while True:
-        rows = connection.execute(
-            "SELECT epoch, seq, data FROM audit WHERE epoch<? ORDER BY epoch, seq LIMIT ?", (epoch, CHUNK)
-        ).fetchall()
-        if not rows:
-            return
-        head = _head(connection)
-        seq, digest = head.seq, head.head
-        moved: list[tuple[int, int, bytes]] = []
-        for _, _, data in rows:
-            try:
-                new = rechain(
-                    bytes(data), epoch=epoch, seq=seq + 1, prev=digest, log_size=view.size, log_root=view.root
-                )
-            except CellwardError as error:
-                _log.error("audit-record-not-rechained", code=error.code, reason=error.message)
-                continue
-            seq, digest = seq + 1, record_digest(new)
-            moved.append((epoch, seq, new))
-        connection.executemany("DELETE FROM audit WHERE epoch=? AND seq=?", [row[:2] for row in rows])
-        connection.executemany("INSERT INTO audit VALUES (?,?,?)", moved)
-        grown = sum(len(row[2]) for row in moved) - sum(len(row[2]) for row in rows)
-        connection.execute(
-            "UPDATE agent SET seq=?, head=?, lost=lost+?, audit_bytes=max(0, audit_bytes+?)",
-            (seq, digest, len(rows) - len(moved), grown),
-        )
+def _rechain_some(connection: sqlite3.Connection, epoch: int) -> int:
+    """Move the oldest records of earlier epochs to the end of ``epoch`` and return how many were looked at.
+
+    What cannot be moved is counted lost.
+    """
+    view, head = _view(connection), _head(connection)
+    rows = connection.execute(
+        "SELECT epoch, seq, data FROM audit WHERE epoch<? ORDER BY epoch, seq LIMIT ?", (epoch, CHUNK)
+    ).fetchall()
+    seq, digest = head.seq, head.head
+    moved: list[tuple[int, int, bytes]] = []
+    for _, _, data in rows:
+        try:
+            new = rechain(bytes(data), epoch=epoch, seq=seq + 1, prev=digest, log_size=view.size, log_root=view.root)
+        except CellwardError as error:
+            _log.error("audit-record-not-rechained", code=error.code, reason=error.message)
+            continue
+        seq, digest = seq + 1, record_digest(new)
+        moved.append((epoch, seq, new))
+    connection.executemany("DELETE FROM audit WHERE epoch=? AND seq=?", [row[:2] for row in rows])
+    connection.executemany("INSERT INTO audit VALUES (?,?,?)", moved)
+    grown = sum(len(row[2]) for row in moved) - sum(len(row[2]) for row in rows)
+    connection.execute(
+        "UPDATE agent SET seq=?, head=?, lost=lost+?, audit_bytes=max(0, audit_bytes+?)",
+        (seq, digest, len(rows) - len(moved), grown),
+    )
+    return len(rows)
 
 
 def _head(connection: sqlite3.Connection) -> ChainHead:

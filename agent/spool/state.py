@@ -114,6 +114,7 @@ class SqliteStateDb:
             return _position(connection)
 
         self._identity = await self._writer.run(job)
+        self.audit.epoch = self._identity.epoch
 
     async def mark_anchored(self) -> None:
         """Remember that an anchor exists, so that its absence is a finding from now on."""

@@ -109,6 +109,18 @@ async def test_v13_quarantine_closes_what_was_forgotten_on_a_full_disk(
     assert kube._objects[OPENED]["spec"]["ingress"]
 
 
+async def test_quarantine_closes_a_cell_whose_isolation_is_gone_as_well(world: World, kube: FakeKube) -> None:
+    """Somebody deleted every policy while nobody watched: to say that the cell is closed, one has to be made."""
+    for ref in [ref for ref in kube._objects if ref.kind == "NetworkPolicy" and ref.namespace == PLACE]:
+        await kube.delete(ref)
+    digest = world.deployment(CELL, world.release(cell_yaml(CELL, "1.1.0")))
+    await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
+    await world.until(lambda: _there(kube, DENY))
+    spec = kube._objects[DENY]["spec"]
+    assert (spec["podSelector"], spec["ingress"], spec["egress"]) == ({}, [], [])
+    assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
+
+
 async def test_a_namespace_of_somebody_else_is_left_alone(world: World, kube: FakeKube) -> None:
     """Its labels say the cell, its manager does not: nothing in it is taken, and the release is refused."""
     place = "shop--theirs--dev"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
+from agent.spool import audit
 from agent.spool.audit import MAX_JUMP
-from agent.spool.interfaces import LogView
+from agent.spool.interfaces import Also, LogView
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.audit.chain import ChainState, verify_next
 from cellward.audit.record import Record, parse_record
@@ -180,3 +183,41 @@ async def test_v13_records_are_on_disk_when_they_are_acknowledged(db: SqliteStat
         ]
     )
     assert modes == [2, "wal"]
+
+
+async def test_v13_whatever_is_saved_with_a_loss_is_saved_however_many_there_are(db: SqliteStateDb) -> None:
+    """Losses that are counted together are one write; what each of them was to be saved with is not."""
+
+    def saving(name: str) -> Also:
+        return db.inventory.putting(name, {"name": name})
+
+    names = [f"shop--cell{number}--dev" for number in range(5)]
+    await asyncio.gather(*(db.audit.count_loss(saving(name)) for name in names))
+    assert await db.inventory.namespaces() == tuple(names)
+    assert await db.audit.lost() == 5
+
+
+async def test_v13_what_waits_is_moved_in_pieces_and_a_kill_in_between_loses_nothing(
+    db: SqliteStateDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else is to be durable waits for one piece; what is left is refused by the log again, and taken along."""
+    monkeypatch.setattr("agent.spool.audit.CHUNK", 2)
+    await write(db, *"abcdef")
+    move, moved = audit._rechain_some, []
+
+    def one_piece(connection: sqlite3.Connection, epoch: int) -> int:
+        if moved:
+            raise RuntimeError("killed")
+        moved.append(move(connection, epoch))
+        return moved[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit, "_rechain_some", one_piece)
+        with pytest.raises(RuntimeError):
+            await recorder_of(db).begin_epoch(ROLLBACK)
+    assert moved == [2]
+    assert [one.epoch for one in await db.audit.peek(10, 1 << 20)] == [1] * 4
+    await recorder_of(db).begin_epoch(ROLLBACK)
+    records = await waiting(db)
+    assert sorted(record.object for record in records if record.action == "cell.apply") == list("abcdef")
+    assert {record.epoch for record in records} == {3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -123,7 +124,9 @@ async def test_v16_a_file_that_went_away_is_not_begun_anew_behind_a_failed_rollb
     with pytest.raises(CellwardError):
         await writer.run(breaks)
     for part in tmp_path.glob("file.db*"):
-        part.rename(tmp_path / f"away-{part.name}")
+        # The connection that is being dropped takes its own log along.
+        with contextlib.suppress(FileNotFoundError):
+            part.rename(tmp_path / f"away-{part.name}")
     for _ in range(2):
         with pytest.raises(CellwardError) as caught:
             await writer.run(rows)
