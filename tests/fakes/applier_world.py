@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.applier.engine import CellEngine, EngineParts
+from agent.applier.fence import load_guards
 from agent.audit.recorder import Recorder
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.interfaces import Evidence, IsolationState
@@ -34,9 +35,21 @@ from cellward.runtime.clock import SystemClock, Timer
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, HubState
 from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.kube import FakeKube
+from tools.stack.chart import CHART_FILES
 
 REALM = "sha256:" + "a" * 64
 KINDS = ("release", "deployment", "approval", "tombstone")
+
+
+async def fenced() -> FakeKube:
+    """Return a cluster in memory with the agent's namespace and the chart's fence."""
+    fake = FakeKube()
+    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
+    await fake.apply(place, manager="chart")
+    for guard in load_guards(CHART_FILES):
+        await fake.apply(guard, manager="chart")
+    return fake
 
 
 def digest(envelope: bytes) -> str:

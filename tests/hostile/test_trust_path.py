@@ -31,7 +31,7 @@ from cellward.policy.trust import _check_keys
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
-from tests.fakes.applier_world import REALM, World, cell_yaml, service_yaml
+from tests.fakes.applier_world import REALM, World, cell_yaml, fenced, service_yaml
 from tests.fakes.kube import FakeKube
 from tools.stack.chart import CHART_FILES
 
@@ -46,12 +46,7 @@ NOTHING = "sha256:" + "1" * 64
 @pytest.fixture
 async def kube() -> FakeKube:
     """Return a cluster with the chart's fence."""
-    fake = FakeKube()
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
-    await fake.apply(place, manager="chart")
-    for guard in load_guards(CHART_FILES):
-        await fake.apply(guard, manager="chart")
-    return fake
+    return await fenced()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.applier.fence import load_guards
-from tests.fakes.applier_world import World
+from tests.fakes.applier_world import World, fenced
 from tests.fakes.kube import FakeKube
 from tools.stack.chart import CHART_FILES
 
@@ -16,12 +16,7 @@ from tools.stack.chart import CHART_FILES
 @pytest.fixture
 async def kube() -> FakeKube:
     """Return a cluster with the chart's fence."""
-    fake = FakeKube()
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
-    await fake.apply(place, manager="chart")
-    for guard in load_guards(CHART_FILES):
-        await fake.apply(guard, manager="chart")
-    return fake
+    return await fenced()
 
 
 @pytest.fixture

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent.applier.fence import load_guards
 from agent.kube.interfaces import ObjectRef
 from agent.spool.errors import FULL
 from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 CELL = "shop1"
 PLACE = f"shop--{CELL}--dev"
@@ -27,32 +24,20 @@ FOREIGN = ObjectRef(POLICY, "NetworkPolicy", PLACE, "open-sesame")
 
 
 @pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    fake = FakeKube()
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
-    await fake.apply(place, manager="chart")
-    for guard in load_guards(CHART_FILES):
-        await fake.apply(guard, manager="chart")
-    return fake
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an agent that once released two services and an endpoint, and has forgotten it since."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
-        two = service_yaml(image="registry.example/web:1") + service_yaml("old") + ENDPOINT
-        assert (await running.deploy(cell_yaml(CELL, "1.0.0", two), CELL)).accepted
-        await running._stop()
-        spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
-        metadata = {"name": FOREIGN.name, "namespace": PLACE}
-        await kube.apply(
-            {"apiVersion": POLICY, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}, manager="them"
-        )
-        running.directory = tmp_path / "empty"
-        running.receipts.clear()
-        await running._start()
-        yield running
+async def world(tmp_path: Path, world: World, kube: FakeKube) -> World:
+    """Return an agent that once released two services and an endpoint, and has forgotten it since."""
+    two = service_yaml(image="registry.example/web:1") + service_yaml("old") + ENDPOINT
+    assert (await world.deploy(cell_yaml(CELL, "1.0.0", two), CELL)).accepted
+    await world._stop()
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
+    metadata = {"name": FOREIGN.name, "namespace": PLACE}
+    await kube.apply(
+        {"apiVersion": POLICY, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}, manager="them"
+    )
+    world.directory = tmp_path / "empty"
+    world.receipts.clear()
+    await world._start()
+    return world
 
 
 def _there(kube: FakeKube, ref: ObjectRef) -> bool:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from agent.applier.drift import DriftControl
-from agent.applier.fence import load_guards
 from agent.kube.errors import KUBE_FORBIDDEN
 from agent.kube.interfaces import ObjectRef
 from agent.spool.interfaces import CellKey
 from tests.fakes.applier_world import World, cell_yaml
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 PLACE = "shop--shop1--dev"
 NAMESPACE = ObjectRef("v1", "Namespace", "", PLACE)
@@ -39,24 +34,12 @@ class Refusals:
 
 
 @pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    fake = FakeKube()
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
-    await fake.apply(place, manager="chart")
-    for guard in load_guards(CHART_FILES):
-        await fake.apply(guard, manager="chart")
-    return fake
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an engine with one cell that is ready."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
-        assert (await running.deploy(cell_yaml("shop1"), "shop1")).accepted
-        kube.set_status(WEB, {"observedGeneration": 99})
-        await running.phase("shop1", "ready")
-        yield running
+async def world(world: World, kube: FakeKube) -> World:
+    """Return an engine with one cell that is ready."""
+    assert (await world.deploy(cell_yaml("shop1"), "shop1")).accepted
+    kube.set_status(WEB, {"observedGeneration": 99})
+    await world.phase("shop1", "ready")
+    return world
 
 
 def _drift(world: World) -> DriftControl:
