@@ -1,8 +1,9 @@
-"""Telling one's own cancellation from that of something one waits for."""
+"""Tasks others wait for: whose cancellation it is, and what becomes of a failure nobody waits for any more."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 
 def is_being_cancelled() -> bool:
@@ -13,3 +14,9 @@ def is_being_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def heard(task: asyncio.Future[Any]) -> None:
+    """Take note of how a task ended: whoever waited may be gone, and its failure must not be reported as forgotten."""
+    if not task.cancelled():
+        task.exception()

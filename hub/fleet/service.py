@@ -92,10 +92,6 @@ class FleetService:
         """All clusters by name, each with revision 0: asking for a thousand revisions is for nobody's list."""
         return tuple(self._view(row, 0) for row in await self._store.clusters.list())
 
-    def connected_count(self) -> int:
-        """How many streams are open to this process."""
-        return len(self._streams)
-
     async def totals(self) -> Totals:
         """Counts for gauges, without reading a row."""
         return Totals(await self._store.clusters.count(), len(self._streams), await self._store.desired.count())

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from cellward.runtime.tasks import heard
 from hub.store.changes import ChangeBus
 
 In = TypeVar("In")
@@ -41,7 +42,7 @@ class Together(Generic[In, Out]):
         task = self._next
         if task is None:
             task = self._next = asyncio.create_task(self._go(), name=self._name)
-            task.add_done_callback(_heard)
+            task.add_done_callback(heard)
         return await asyncio.shield(task)
 
     async def _go(self) -> Out:
@@ -100,7 +101,7 @@ class Remembered(Generic[Key, Out]):
         task = self._reading.get(key)
         if task is None:
             task = self._reading[key] = asyncio.create_task(self._fetch(key, stamp), name="store-read")
-            task.add_done_callback(_heard)
+            task.add_done_callback(heard)
         return await asyncio.shield(task)
 
     async def _fetch(self, key: Key, stamp: tuple[int, ...]) -> Out:
@@ -122,9 +123,3 @@ class Remembered(Generic[Key, Out]):
         self._weight += weight
         while self._weight > self._bound:
             self._weight -= self._kept.popitem(last=False)[1][1]
-
-
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Whoever waited may be gone; a failure must not be reported as forgotten."""
-    if not task.cancelled():
-        task.exception()

@@ -26,6 +26,7 @@ from cellward.errors import CellwardError
 from cellward.identity.errors import EXPIRED
 from cellward.identity.x509 import PeerIdentity, ProvenPeer, check_times, prove_peer
 from cellward.runtime.clock import Clock
+from cellward.runtime.tasks import heard
 from hub.authority.errors import LOCKED, REPLACED
 from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
 from hub.sync.interfaces import DirectoryPort, Standing
@@ -165,7 +166,7 @@ class PeerGate:
         """A refresh that goes on when nobody waits for it: in a busy store one begun at each tick would never end."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._refresh(0.0))
-            self._looking.add_done_callback(_heard)
+            self._looking.add_done_callback(heard)
         return self._looking
 
     def _outdated(self, age: float) -> bool:
@@ -174,12 +175,6 @@ class PeerGate:
             return True
         stamp, at = self._view
         return self._clock.monotonic() - at >= (self._poll if stamp == self._stamp() else age)
-
-
-def _heard(look: asyncio.Future[None]) -> None:
-    """Whoever waited may be gone; a failure must not be reported as forgotten."""
-    if not look.cancelled():
-        look.exception()
 
 
 class PeerProofs:

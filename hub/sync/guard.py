@@ -17,6 +17,7 @@ import grpc.aio
 import structlog
 
 from cellward.errors import CellwardError
+from cellward.runtime.tasks import heard
 from cellward.wire import status
 from cellward.wire.errors import BAD_MESSAGE
 from hub.authority.errors import TOO_MANY_ATTEMPTS
@@ -202,8 +203,7 @@ async def _until_cut(work: Callable[[], Coroutine[Any, Any, None]], live: Live) 
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
+        heard(task)
 
 
 async def _end(context: _Context, error: CellwardError) -> None:

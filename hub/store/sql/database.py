@@ -1,14 +1,15 @@
 """Connections and transactions: many readers, one writer, and a write that its caller cannot tear in half.
 
 Invariants: a write transaction runs in a task of its own, so a caller that is cancelled (a stream that ended) neither
-aborts it half-way nor leaves a connection in it; subscribers are woken after the commit, never before it.
+aborts it half-way nor leaves a connection in it; subscribers are woken after the commit, or after what may have been
+one, never before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
+from cellward.runtime.tasks import heard
 from hub.store.changes import ChangeBus
 from hub.store.errors import OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
@@ -70,16 +72,9 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Read at one moment: everything inside sees the same state."""
-        with_errors = self._reader.connect()
-        try:
-            async with with_errors as connection, connection.begin():
+        with _translated():
+            async with self._reader.connect() as connection, connection.begin():
                 yield connection
-        except IntegrityError:
-            raise
-        except DBAPIError as error:
-            raise dialect.translate(error) from error
-        except PoolTimeoutError as error:
-            raise UNAVAILABLE("every connection of the database is in use") from error
 
     async def watch(self, seconds: float) -> None:
         """Wake every subscriber when another process has committed (ADR 0004); runs until cancelled."""
@@ -116,15 +111,10 @@ class Database:
         transaction: Transaction | None = None
         async with self._turn:
             try:
-                async with self._writer.begin() as connection:
-                    transaction = Transaction(connection)
-                    return await job(transaction)
-            except IntegrityError:
-                raise
-            except DBAPIError as error:
-                raise dialect.translate(error) from error
-            except PoolTimeoutError as error:
-                raise UNAVAILABLE("every connection of the database is in use") from error
+                with _translated():
+                    async with self._writer.begin() as connection:
+                        transaction = Transaction(connection)
+                        return await job(transaction)
             except OverflowError as error:
                 raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
             finally:
@@ -136,20 +126,27 @@ class Database:
         if self.dialect != dialect.SQLITE:
             return 0
         # The writer's connection, because its own commits must not count.
-        try:
+        with _translated():
             async with self._turn, self._writer.connect() as connection:
                 await connection.execution_options(**{dialect.BEGIN_OPTION: "none"})
                 return await dialect.data_version(connection)
-        except DBAPIError as error:
-            raise dialect.translate(error) from error
-        except PoolTimeoutError as error:
-            raise UNAVAILABLE("every connection of the database is in use") from error
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
-        if not task.cancelled():
-            # The caller may be gone; its error must not be reported as forgotten.
-            task.exception()
+        heard(task)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise what an error of the database means to the rooms; a broken constraint is for whoever broke it."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        raise dialect.translate(error) from error
+    except PoolTimeoutError as error:
+        raise UNAVAILABLE("every connection of the database is in use") from error
 
 
 def connect(url: str, clock: Clock) -> Database:

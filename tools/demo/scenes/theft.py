@@ -23,7 +23,6 @@ from tools.demo.stage import Stage
 from tools.demo.summary import Summary
 
 _CLUSTER, _PROJECT, _CELL, _ENVIRONMENT = "us-1", "boutique", "cart", "production"
-_NAMESPACE = f"{_PROJECT}--{_CELL}--{_ENVIRONMENT}"
 _EVIL_IMAGE = "docker.io/library/busybox:1.36.1"
 
 
