@@ -49,9 +49,7 @@ class Adoption:
             "state.finding", f"Cell/{record.namespace}", "finding", code=ADOPTED.code, reason=ADOPTED.title,
             correlation_id=correlation_id, details={"count": str(len(found)), "namespace": record.namespace},
         )  # fmt: skip
-        await self._parts.recorder.record_or_count(entry, also=self._parts.saving(record))
-        cell.record = record
-        self._parts.reindex(cell)
+        await self._parts.save_counted(cell, record, entry)
         return True
 
     async def _is_ours(self, record: CellRecord) -> bool:

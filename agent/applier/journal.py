@@ -36,12 +36,10 @@ class Journal:
 
     async def save_noted(self, cell: Cell, change: Change, record: CellRecord, entry: Entry) -> None:
         """Make a record durable together with what tells of it."""
-        if not change.fallback:
+        if change.fallback:
+            await self._parts.save_counted(cell, record, entry)
+        else:
             await self._parts.save_recorded(cell, record, entry)
-            return
-        await self._parts.recorder.record_or_count(entry, also=self._parts.saving(record))
-        cell.record = record
-        self._parts.reindex(cell)
 
     async def keep(self, change: Change) -> None:
         """Keep the documents. Only what is accepted takes room, not what is merely offered, however well signed."""

@@ -49,9 +49,7 @@ class Narrowing:
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
         # Saved with its record or its count: an agent killed before that closes it again and records it then.
-        recorded = replace(cell.record, unrecorded=False)
-        await self._parts.recorder.record_or_count(entry, also=self._parts.saving(recorded))
-        cell.record = recorded
+        await self._parts.save_counted(cell, replace(cell.record, unrecorded=False), entry)
 
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Return to the isolation that was released; recorded before it is done, it is no narrowing."""

@@ -57,6 +57,12 @@ class Parts:
         cell.record = record
         self.reindex(cell)
 
+    async def save_counted(self, cell: Cell, record: CellRecord, entry: Entry) -> None:
+        """Like ``save_recorded`` for narrowing and recovery: what the spool has no room for is counted with it."""
+        await self.recorder.record_or_count(entry, also=self.saving(record))
+        cell.record = record
+        self.reindex(cell)
+
     def saving(self, record: CellRecord) -> Also:
         """Return saving a record as work that joins another write."""
         return self.state.inventory.putting(record.namespace, record.to_json())

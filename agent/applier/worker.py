@@ -319,12 +319,8 @@ class CellWorker:
     async def _end_rollout(self, decision: str, reason: str) -> None:
         # To say that it is over changes nothing in the cluster; left open on a full disk, a release that has long been
         # healthy could still be taken back.
-        record = _without_rollout(self.cell)
-        await self._parts.recorder.record_or_count(
-            self._health_entry(decision, reason), also=self._parts.saving(record)
-        )
-        self.cell.record = record
-        self._parts.reindex(self.cell)
+        entry = self._health_entry(decision, reason)
+        await self._parts.save_counted(self.cell, _without_rollout(self.cell), entry)
 
     def _health_entry(self, decision: str, reason: str) -> Entry:
         cell = self.cell
