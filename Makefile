@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 VENV := .venv/bin
 PY := $(VENV)/python
-CODE := cellward hub agent auditverify tools
+CODE := cellward hub agent cli auditverify tools
 
 # Test processes; two cores are enough for two API servers.
 WORKERS ?= 2

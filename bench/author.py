@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cellward.api import schemas
 from cellward.cells.load import load_manifests
 from cellward.cells.resolve import resolve_cells
 from cellward.documents.dsse import Envelope, dump_envelope
@@ -21,10 +22,9 @@ from cellward.policy import published, publisher
 from cellward.policy.bundle import build_bundle, read_bundle
 from cellward.policy.model import Binding, BindingSet
 from cellward.policy.trust import digest_of
-from hub.api import schemas
-from hub.cli.home import Home
-from hub.cli.keys import load_key
-from hub.cli.signing import sign
+from cli.home import Home
+from cli.keys import load_key
+from cli.signing import sign
 from tools.demo.api import HubApi
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, get_args
 
 from aiohttp import web
 
+from cellward.api.schemas import Role
 from hub.api.errors import BAD_TOKEN, NO_TOKEN, ROLE_TOO_LOW
-from hub.api.schemas import Role
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from cellward.api.schemas import Problem
 from hub.api.problems import MEDIA_TYPE
 from hub.api.routing import PREFIX, Route
-from hub.api.schemas import Problem
 
 _REF = "#/components/schemas/{model}"
 #: Version of the API, not of the program: it changes when the API does.

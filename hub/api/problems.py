@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from cellward.api.schemas import Problem
 from cellward.errors import CellwardError
 from hub.api.errors import METHOD_NOT_ALLOWED, NO_SUCH_ROUTE, TOO_LARGE
-from hub.api.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
 #: Where codes are described; a relative name, since documentation travels with the installation.

@@ -13,10 +13,10 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cellward.api.schemas import Role
 from hub.api.auth import Principal
 from hub.api.errors import BAD_REQUEST, TOO_LARGE
 from hub.api.interfaces import Services
-from hub.api.schemas import Role
 
 PREFIX = "/v1"
 _M = TypeVar("_M", bound=BaseModel)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = ("cellward", "hub", "agent", "auditverify")
+PRODUCT = ("cellward", "hub", "agent", "cli", "auditverify")
 OURS = (*PRODUCT, "tools")
 _GENERATED = ROOT / "cellward" / "wire" / "v1"
 _MODULE_LINES = 600

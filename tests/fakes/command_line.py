@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner, Result
 
-from hub.cli.client import Client
-from hub.cli.home import Home
-from hub.cli.main import app
+from cli.client import Client
+from cli.home import Home
+from cli.main import app
 from tests.fakes.live_api import LiveApi
 
 STARTER = Path("policies/starter")

@@ -63,7 +63,7 @@ class Cli:
         """
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "hub.cli", *arguments],
+                [sys.executable, "-m", "cli", *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

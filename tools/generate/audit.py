@@ -75,7 +75,7 @@ def page(out: Path) -> None:
 
 def _written() -> frozenset[str]:
     """Actions that stand as text in the code of hub or agent."""
-    text = sources("hub", "agent")
+    text = sources("hub", "agent", "cli")
     return frozenset(action for action in ACTIONS if f'"{action}"' in text)
 
 

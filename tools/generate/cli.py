@@ -10,7 +10,7 @@ from typing import Any
 import typer.main
 
 from cellward.errors import CellwardError
-from hub.cli.main import app
+from cli.main import app
 from tools.generate.page import Page, code, plain
 
 #: Options every command shares are told once.
@@ -20,7 +20,7 @@ _COMMON = ("home", "output", "passphrase_file")
 def page(out: Path) -> None:
     """Write ``cli.md``."""
     commands = list(_commands(typer.main.get_command(app), "cellward"))
-    page = Page("The `cellward` command", "hub/cli")
+    page = Page("The `cellward` command", "cli")
     page.text(
         "Data goes to standard output, everything else to standard error. `cellward COMMAND --help` says the same as "
         "this page. Programs of their own: `cellward-hub run --config FILE` ([settings](config-hub.md)), "

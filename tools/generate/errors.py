@@ -11,7 +11,7 @@ from cellward.errors import CellwardError, ErrorCode, catalogue
 from tools.generate.page import ROOT, Page, code, plain
 
 #: Packages whose codes a user can meet.
-PACKAGES = ("cellward", "hub", "agent")
+PACKAGES = ("cellward", "hub", "agent", "cli")
 _DEFINES = re.compile(r"^\w+ = define\(", re.MULTILINE)
 
 

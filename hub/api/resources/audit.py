@@ -8,8 +8,8 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
+from cellward.api import schemas
 from cellward.errors import CellwardError
-from hub.api import schemas
 from hub.api.errors import BAD_CURSOR
 from hub.api.routing import Call, Query, RouteTable
 from hub.audit.model import IndexedRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from hub.api import schemas
+from cellward.api import schemas
 from hub.api.errors import BAD_CURSOR
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hub.api import schemas
+from cellward.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
+from cellward.api import schemas
 from cellward.errors import known
-from hub.api import schemas
 from hub.store.interfaces import DocumentRow
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hub.api import schemas
+from cellward.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
+from cellward.api import schemas
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE
 from cellward.policy.publisher import MetadataFile, Publication
-from hub.api import schemas
 from hub.api.errors import BAD_REQUEST
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cellward.api import schemas
 from cellward.checks import errors as codes
-from hub.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
 from hub.fleet.errors import NO_REALM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from hub.api import schemas
+from cellward.api import schemas
 from hub.api.auth import ANONYMOUS, BOOTSTRAP, hash_token, new_token, require
 from hub.api.errors import RESERVED_NAME, UNKNOWN_API_TOKEN
 from hub.api.interfaces import ApiToken

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cellward.version import VERSION
 from cellward.wire.v1 import link_pb2
-from hub.cli import audit
-from hub.cli.main import app
-from hub.cli.waiting import wait_cells
+from cli import audit
+from cli.main import app
+from cli.waiting import wait_cells
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, commands_of, file_in
 
 

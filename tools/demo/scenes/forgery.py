@@ -14,8 +14,8 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets
 from cellward.documents.dsse import Ed25519Signer
 from cellward.policy.publisher import MetadataFile, sign_timestamp
 from cellward.policy.signing import TufSigner
-from hub.cli.home import Home
-from hub.cli.keys import load_key
+from cli.home import Home
+from cli.keys import load_key
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.scenes.main_job import allowed_one, publish, refuse_one, wait_policy
 from tools.demo.scenes.stolen_hub import Loot

@@ -13,8 +13,8 @@ from typing import Any
 from cellward.documents import canonical, dsse
 from cellward.documents.facts import Selector
 from cellward.documents.model import Deployment, Release, build_document, parse_document
-from hub.cli.home import Home
-from hub.cli.keys import load_key
+from cli.home import Home
+from cli.keys import load_key
 from hub.store.interfaces import CellKey, DesiredChange, DocumentRow
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.scenes.main_job import deploy_next_version

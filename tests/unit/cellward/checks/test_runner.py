@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cellward.checks.model import Check, Result
 from cellward.checks.runner import run_checks, table_lines
 from cellward.errors import known
-from hub.cli.errors import UNREACHABLE
+from cli.errors import UNREACHABLE
 
 
 def _good() -> Iterator[Result]:

@@ -14,6 +14,7 @@ import structlog
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from openapi_spec_validator import validate
 
+from cellward.api.schemas import ApiTokenCreate
 from cellward.audit.record import ACTIONS
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
@@ -24,7 +25,6 @@ from hub.api.auth import ROLES, Principal, hash_token, new_token
 from hub.api.interfaces import Services
 from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
-from hub.api.schemas import ApiTokenCreate
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, new_root
 from tests.fakes.store import MemoryStore

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from cellward.errors import CellwardError, ErrorCode, known
-from hub.cli import errors
+from cli import errors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from cellward.errors import CellwardError
-from hub.cli.output import say, short
+from cli.output import say, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from cellward.api import schemas
     from cellward.documents.keyring import Verifier
     from cellward.documents.model import Deployment, Document, Release, Tombstone
-    from hub.api import schemas
-    from hub.cli.client import Client
+    from cli.client import Client
 
     _D = TypeVar("_D", bound=Document)
     _M = TypeVar("_M", Deployment, Tombstone)
@@ -68,7 +68,7 @@ class KnownDocuments:
         return 0
 
     def _list(self, kind: str, project: str, cell: str) -> Iterator[schemas.DocumentSummary]:
-        from hub.api import schemas
+        from cellward.api import schemas
 
         cursor = ""
         while True:
@@ -81,7 +81,7 @@ class KnownDocuments:
                 return
 
     def _verified(self, digest: str, model: type[_D]) -> _D | None:
-        from hub.api import schemas
+        from cellward.api import schemas
 
         try:
             envelope = self._client.get(f"/documents/{digest}", schemas.Document).envelope

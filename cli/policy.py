@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cellward.errors import CellwardError
-from hub.cli import errors
-from hub.cli.context import (
+from cli import errors
+from cli.context import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
     DryRunOption,
@@ -28,11 +28,12 @@ from hub.cli.context import (
     local,
     now,
 )
-from hub.cli.home import Home, Trust, parse_yaml, read_file
-from hub.cli.output import Format, Shown, say, short, show_list, show_one, show_table
-from hub.cli.waiting import wait_policy
+from cli.home import Home, Trust, parse_yaml, read_file
+from cli.output import Format, Shown, say, short, show_list, show_one, show_table
+from cli.waiting import wait_policy
 
 if TYPE_CHECKING:
+    from cellward.api import schemas
     from cellward.documents.keyring import Keyring
     from cellward.policy.bundle import Bundle
     from cellward.policy.compile import Compiler
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
     from cellward.policy.published import RepositoryState
     from cellward.policy.publisher import Publication
     from cellward.policy.trust import PolicyFloors
-    from hub.api import schemas
-    from hub.cli.client import Client
+    from cli.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Policy bundles and their bindings.")
 
@@ -81,7 +81,7 @@ def publish(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Build, compile, sign and publish bundles, bindings and the keyring as one set."""
     from cellward.policy import publisher
-    from hub.cli.keys import load_all
+    from cli.keys import load_all
 
     place = local(home)
     trust = place.home.trust()
@@ -122,7 +122,7 @@ def refresh(
 ) -> None:
     """Renew the publisher's snapshot (7 days); nothing else changes. Meant for a schedule."""
     from cellward.policy import publisher
-    from hub.cli.keys import load_key
+    from cli.keys import load_key
 
     place = local(home)
     trust = place.home.trust()
@@ -138,7 +138,7 @@ def refresh(
 @command
 def list_policy(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
     """Show what the hub serves: versions, bundles and bindings."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     policy = local(home).client().get("/policy", schemas.Policy)
     if output in {Format.json, Format.yaml}:
@@ -304,8 +304,8 @@ def _floors(home: Home) -> PolicyFloors | None:
 
 def _state(client: Client, trust: Trust) -> RepositoryState:
     """What is published now. The first root comes from here, never from the hub."""
+    from cellward.api import schemas
     from cellward.policy.published import RepositoryState
-    from hub.api import schemas
 
     served = client.get("/policy/metadata", schemas.PolicyMetadata)
     own = read_file(trust.root_file)
@@ -324,7 +324,7 @@ def _finish(
     place: Local, client: Client, publication: Publication, output: Format, *, dry_run: bool, wait: float | None
 ) -> None:
     """Hand it to the hub and show what is served then; or show what would be."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     if dry_run:
         versions = {file.role: file.version for file in publication.metadata}

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.cli import errors
-from hub.cli.home import Home, read_file
+from cli import errors
+from cli.home import Home, read_file
 
 if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer

@@ -15,10 +15,10 @@ from typing import Annotated, ParamSpec
 import typer
 
 from cellward.errors import CellwardError
-from hub.cli import errors
-from hub.cli.client import Client
-from hub.cli.home import Home, Trust, default_home, shown
-from hub.cli.output import Format, say
+from cli import errors
+from cli.client import Client
+from cli.home import Home, Trust, default_home, shown
+from cli.output import Format, say
 
 _P = ParamSpec("_P")
 
@@ -49,7 +49,7 @@ class Local:
 
     def trusted_client(self, trust: Trust) -> Client:
         """The same, after comparing its realm with trust.yaml: nothing is signed for, or told to, another hub."""
-        from hub.api import schemas
+        from cellward.api import schemas
 
         client = self.client()
         realm = client.get("/trust", schemas.Trust).realm

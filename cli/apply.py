@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli import errors
-from hub.cli.context import (
+from cli import errors
+from cli.context import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
     DryRunOption,
@@ -24,16 +24,16 @@ from hub.cli.context import (
     local,
     now,
 )
-from hub.cli.home import Home, Trust, read_file
-from hub.cli.output import Format, Shown, say, short, show_list
-from hub.cli.signing import Key, known_documents, next_sequence, remember_sequences, sign, upload
-from hub.cli.waiting import wait_cells
+from cli.home import Home, Trust, read_file
+from cli.output import Format, Shown, say, short, show_list
+from cli.signing import Key, known_documents, next_sequence, remember_sequences, sign, upload
+from cli.waiting import wait_cells
 
 if TYPE_CHECKING:
     from cellward.cells.load import CellManifest, PlacementManifest
     from cellward.documents.dsse import Ed25519Signer, Envelope
     from cellward.documents.facts import Selector
-    from hub.cli.known import KnownDocuments, Placed
+    from cli.known import KnownDocuments, Placed
 
 #: Files taken from a directory, and the most of them.
 SUFFIXES, MAX_FILES = (".yaml", ".yml"), 256
@@ -80,7 +80,7 @@ def apply(  # noqa: PLR0913 - options of a command
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Validate cells, sign Releases and Deployments with the author's key, and hand them to the hub."""
-    from hub.cli.keys import load_key
+    from cli.keys import load_key
 
     place = local(home)
     trust = place.home.trust()

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, say, show_list, show_one, show_table
+from cli import errors
+from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.output import Format, say, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from hub.api import schemas
-    from hub.cli.client import Client
+    from cellward.api import schemas
+    from cli.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="API tokens, each with a role: viewer, deployer or admin.")
 
@@ -37,7 +37,7 @@ def create(
     output: OutputOption = Format.table,
 ) -> None:
     """Make a token. It is shown once: the hub keeps a hash."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     if file is None and output is Format.name:
         raise errors.BAD_OPTION("-o name does not show the token", hint="Give --file, or another format.")
@@ -83,7 +83,7 @@ def revoke(
     output: OutputOption = Format.table,
 ) -> None:
     """Revoke a token; the next request with it is refused."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     gone = local(home).client().delete(f"/tokens/{name}", schemas.ApiToken)
     show_one(gone, output, lambda: _table([gone]), f"token/{gone.name}")
@@ -91,7 +91,7 @@ def revoke(
 
 
 def _all(client: Client) -> list[schemas.ApiToken]:
-    from hub.api import schemas
+    from cellward.api import schemas
 
     found: list[schemas.ApiToken] = []
     cursor = ""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Column, Format, Shown, printable, say, show_data, show_lines, show_list, show_one, show_table
+from cli import errors
+from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.output import Column, Format, Shown, printable, say, show_data, show_lines, show_list, show_one, show_table
 
 if TYPE_CHECKING:
-    from hub.api import schemas
-    from hub.cli.client import Client
+    from cellward.api import schemas
+    from cli.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="The audit log.")
 
@@ -65,7 +65,7 @@ def tail(
     output: OutputOption = Format.table,
 ) -> None:
     """Show the newest records, oldest first."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     client = local(home).client()
     page = client.get("/audit/records", schemas.AuditPage, limit=lines, newest=True)

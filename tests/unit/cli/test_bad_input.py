@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from cellward.errors import CellwardError
-from hub.cli import errors
-from hub.cli.client import Profile, check_token, error_of, parse_server
-from hub.cli.home import Home, Trust
-from hub.cli.main import app
+from cli import errors
+from cli.client import Profile, check_token, error_of, parse_server
+from cli.home import Home, Trust
+from cli.main import app
 
 T = TypeVar("T")
 #: Nobody listens there, so that whatever gets as far as the network ends with "unreachable".

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.cli import errors
-from hub.cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
-from hub.cli.home import KEY_NAMES, Home, Trust, read_file
-from hub.cli.output import Format, Shown, say, show_one, show_table
+from cli import errors
+from cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
+from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
+from cli.home import KEY_NAMES, Home, Trust, read_file
+from cli.output import Format, Shown, say, show_one, show_table
 
 if TYPE_CHECKING:
+    from cellward.api import schemas
     from cellward.documents.dsse import Ed25519Signer
     from cellward.documents.keyring import Keyring
     from cellward.policy.publisher import RoleKeys
-    from hub.api import schemas
 
 #: How long the author's first key may sign.
 AUTHOR_LIFE = timedelta(days=365)
@@ -54,7 +54,7 @@ def login(
     output: OutputOption = Format.table,
 ) -> None:
     """Remember a hub, after proving that it answers and knows the token."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     parse_server(server)
     stdin = str(token_file) == "-"
@@ -84,7 +84,7 @@ def init(
     output: OutputOption = Format.table,
 ) -> None:
     """Make the keys of this installation here, and give the hub its root of trust. No key leaves this machine."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     place = local(home)
     client = place.client()
@@ -114,7 +114,7 @@ def _user() -> str:
 
 
 def _passphrase(file: Path | None, *, none: bool) -> bytes | None:
-    from hub.cli.keys import given_passphrase
+    from cli.keys import given_passphrase
 
     if none and file is not None:
         raise errors.BAD_OPTION("--no-passphrase and --passphrase-file exclude each other")
@@ -126,7 +126,7 @@ def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) 
     from cellward.documents.dsse import Ed25519Signer
     from cellward.policy import publisher
     from cellward.policy.trust import digest_of, realm_of
-    from hub.cli.keys import save_key
+    from cli.keys import save_key
 
     home.create()
     if any(home.file("keys").iterdir()):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hub.cli.cells import split
-from hub.cli.context import (
+from cli.cells import split
+from cli.context import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
     DryRunOption,
@@ -21,9 +21,9 @@ from hub.cli.context import (
     local,
     now,
 )
-from hub.cli.output import Format, Shown, say, short, show_one, show_table
-from hub.cli.signing import known_documents, next_sequence, remember_sequences, sign, upload
-from hub.cli.waiting import wait_cells
+from cli.output import Format, Shown, say, short, show_one, show_table
+from cli.signing import known_documents, next_sequence, remember_sequences, sign, upload
+from cli.waiting import wait_cells
 
 
 class Deleted(Shown):
@@ -55,7 +55,7 @@ def delete(  # noqa: PLR0913 - options of a command
 ) -> None:
     """End a cell by a signed tombstone; data and namespace stay unless said otherwise."""
     from cellward.documents.model import Tombstone
-    from hub.cli.keys import load_key
+    from cli.keys import load_key
 
     place = local(home)
     trust = place.home.trust()

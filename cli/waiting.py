@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from hub.cli import errors
-from hub.cli.cells import show_refusals
-from hub.cli.clusters import all_clusters
+from cli import errors
+from cli.cells import show_refusals
+from cli.clusters import all_clusters
 
 if TYPE_CHECKING:
-    from hub.api import schemas
-    from hub.cli.client import Client
-    from hub.cli.signing import Key
+    from cellward.api import schemas
+    from cli.client import Client
+    from cli.signing import Key
 
 #: Seconds between two looks.
 STEP = 0.5
@@ -60,8 +60,8 @@ def _until(missing: Callable[[], str], what: str, timeout: float) -> None:
 
 
 def _states(client: Client, key: Key, digest: str) -> list[schemas.CellState]:
+    from cellward.api import schemas
     from cellward.errors import NotFound
-    from hub.api import schemas
 
     try:
         found = client.get(f"/cells/{key[0]}/{key[1]}", schemas.Cell).states

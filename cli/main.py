@@ -11,9 +11,9 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from hub.cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens
-from hub.cli.context import OutputOption, command, show_error
-from hub.cli.output import Format, say, show_data
+from cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens
+from cli.context import OutputOption, command, show_error
+from cli.output import Format, say, show_data
 
 
 class _Group(TyperGroup):

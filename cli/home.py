@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cellward.runtime.files import write_atomic
-from hub.cli import errors
-from hub.cli.client import Profile, check_token, parse_server
+from cli import errors
+from cli.client import Profile, check_token, parse_server
 
 #: Keys of an installation, by what they sign.
 KEY_NAMES = ("root", "policy", "keyring", "publisher", "author")

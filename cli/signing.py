@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hub.cli import errors
-from hub.cli.context import now
-from hub.cli.home import Home, Trust
+from cli import errors
+from cli.context import now
+from cli.home import Home, Trust
 
 if TYPE_CHECKING:
+    from cellward.api import schemas
     from cellward.documents.dsse import Ed25519Signer, Envelope
     from cellward.documents.keyring import Verifier
     from cellward.documents.model import Document
-    from hub.api import schemas
-    from hub.cli.client import Client
-    from hub.cli.known import KnownDocuments
+    from cli.client import Client
+    from cli.known import KnownDocuments
 
 #: Project and cell.
 Key = tuple[str, str]
@@ -47,7 +47,7 @@ def remember_sequences(home: Home, sequences: Mapping[Key, int]) -> None:
 
 def known_documents(client: Client, home: Home, trust: Trust) -> KnownDocuments:
     """What the hub has, as far as the local keyring's signatures go."""
-    from hub.cli.known import KnownDocuments
+    from cli.known import KnownDocuments
 
     return KnownDocuments(client, _verifier(home, trust), now())
 
@@ -63,8 +63,8 @@ def _verifier(home: Home, trust: Trust) -> Verifier:
 
 def upload(client: Client, envelopes: Sequence[Envelope], *, dry_run: bool) -> schemas.UploadResult:
     """Hand signed documents to the hub, all or none."""
+    from cellward.api import schemas
     from cellward.documents.dsse import dump_envelope
-    from hub.api import schemas
 
     body = schemas.DocumentUpload(envelopes=[dump_envelope(envelope) for envelope in envelopes], dry_run=dry_run)
     return client.post("/documents", body, schemas.UploadResult)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.home import ClusterProfile, Home, Trust, parse_yaml, read_file
-from hub.cli.output import Format, Shown, say, show_data, show_list, show_one
+from cli import errors
+from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.home import ClusterProfile, Home, Trust, parse_yaml, read_file
+from cli.output import Format, Shown, say, show_data, show_list, show_one
 
 if TYPE_CHECKING:
-    from hub.api import schemas
-    from hub.cli.client import Client
+    from cellward.api import schemas
+    from cli.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Clusters and their join lines.")
 
@@ -120,7 +120,7 @@ def list_clusters(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format
 
 def all_clusters(client: Client) -> list[schemas.Cluster]:
     """Every cluster, over all pages."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     found: list[schemas.Cluster] = []
     cursor = ""
@@ -182,8 +182,8 @@ def _label(text: str) -> tuple[str, str]:
 
 def _mint(client: Client, name: str, *, replace: bool) -> schemas.JoinToken:
     """Mint a token, creating the cluster first when it is new."""
+    from cellward.api import schemas
     from cellward.errors import NotFound
-    from hub.api import schemas
 
     try:
         body = schemas.ClusterCreate(name=name)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.cli.clusters import all_clusters
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, printable, show_one, show_table
+from cli.clusters import all_clusters
+from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.output import Format, printable, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hub.api import schemas
+    from cellward.api import schemas
 
 
 @command
 def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
     """Show clusters, cells and what is not well."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     client = local(home).client()
     found = client.get("/status", schemas.Status)

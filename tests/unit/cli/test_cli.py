@@ -14,15 +14,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from cellward.api import schemas
+from cellward.api.schemas import JoinToken
 from cellward.errors import CellwardError
-from hub.api import schemas
-from hub.api.schemas import JoinToken
-from hub.cli import output
-from hub.cli.cells import show_conditions
-from hub.cli.client import Client, Profile, error_of, parse_server
-from hub.cli.clusters import chart_values, join_line
-from hub.cli.home import ClusterProfile, Home, Trust
-from hub.cli.main import app
+from cli import output
+from cli.cells import show_conditions
+from cli.client import Client, Profile, error_of, parse_server
+from cli.clusters import chart_values, join_line
+from cli.home import ClusterProfile, Home, Trust
+from cli.main import app
 
 CHART_VALUES = Path("charts/cellward-agent/values.yaml")
 FACTS = ClusterProfile(("dev", "test"), production=False, region="eu, west", labels={"app.kubernetes.io/x": "a,b"})
@@ -179,8 +179,8 @@ def test_not_logged_in_is_a_usage_error_with_the_next_command(tmp_path: Path) ->
 
 def test_help_does_not_load_what_it_does_not_need() -> None:
     """--help stays fast: no HTTP library, no TUF, no pydantic models, no Kubernetes."""
-    heavy = ("tuf", "kubernetes", "cryptography", "grpc", "aiohttp", "sqlalchemy", "hub.api.schemas")
-    code = f"import sys, hub.cli.main; print([name for name in {heavy!r} if name in sys.modules])"
+    heavy = ("tuf", "kubernetes", "cryptography", "grpc", "aiohttp", "sqlalchemy", "cellward.api.schemas")
+    code = f"import sys, cli.main; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -188,7 +188,7 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
 def test_v16_a_terminal_without_the_letters_does_not_end_a_command(tmp_path: Path) -> None:
     """V16: where nothing but ASCII can be shown, a red line is shown in other letters."""
     done = subprocess.run(
-        [sys.executable, "-m", "hub.cli", "check", "--home", str(tmp_path)],
+        [sys.executable, "-m", "cli", "check", "--home", str(tmp_path)],
         capture_output=True, text=True, check=False, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": "."},
     )  # fmt: skip
     assert done.returncode == 2

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.cli import errors
-from hub.cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from hub.cli.output import Format, printable, say, short, show_list, show_one, show_table
+from cli import errors
+from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.output import Format, printable, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from hub.api import schemas
+    from cellward.api import schemas
 
 app = typer.Typer(no_args_is_help=True, help="Cells over the fleet.")
 
@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Cells over the fleet.")
 @command
 def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
     """List cells with the number of clusters where they are ready."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     client = local(home).client()
     found: list[schemas.Cell] = []
@@ -56,7 +56,7 @@ def show(
     output: OutputOption = Format.table,
 ) -> None:
     """Show a cell on every cluster, with what was refused, why, and what to do next."""
-    from hub.api import schemas
+    from cellward.api import schemas
 
     project, name = split(cell)
     found = local(home).client().get(f"/cells/{project}/{name}", schemas.Cell)

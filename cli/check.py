@@ -12,14 +12,14 @@ import typer
 from cellward.checks import errors as codes
 from cellward.checks.model import Check, Result
 from cellward.errors import CellwardError, ErrorCode
-from hub.cli import errors
-from hub.cli.clusters import all_clusters
-from hub.cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, local, now
-from hub.cli.output import Format, printable, show_data
+from cli import errors
+from cli.clusters import all_clusters
+from cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, local, now
+from cli.output import Format, printable, show_data
 
 if TYPE_CHECKING:
-    from hub.api import schemas
-    from hub.cli.client import Client
+    from cellward.api import schemas
+    from cli.client import Client
 
 #: Snapshot lives shorter than this are told before they end; a schedule should have renewed it.
 SOON = timedelta(days=1)
@@ -68,7 +68,7 @@ class _Checks:
 
     def hub(self) -> Iterator[Result]:
         """The hub answers, knows the token, and its parts are well."""
-        from hub.api import schemas
+        from cellward.api import schemas
 
         try:
             client = self.place.client()
@@ -91,7 +91,7 @@ class _Checks:
 
     def realm(self) -> Iterator[Result]:
         """Local trust and the hub's agree."""
-        from hub.api import schemas
+        from cellward.api import schemas
 
         trust = self.place.home.trust()
         if self.client is None:
@@ -109,7 +109,7 @@ class _Checks:
 
     def policy(self) -> Iterator[Result]:
         """Policy is published, and neither snapshot nor timestamp has run out."""
-        from hub.api import schemas
+        from cellward.api import schemas
 
         if self.client is None:
             yield self._skipped("policy", "policy/published")
