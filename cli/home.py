@@ -11,11 +11,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellward.runtime.files import write_atomic
 from cli import errors
 from cli.client import Profile, check_token, parse_server
+
+if TYPE_CHECKING:
+    from cli.state.store import Store
 
 #: Keys of an installation, by what they sign.
 KEY_NAMES = ("root", "policy", "keyring", "publisher", "author")
@@ -119,6 +122,12 @@ class Home:
         if values is None:
             raise errors.NOT_INITIALISED(f"{self.path / 'trust.yaml'} does not exist")
         return parse_trust(values, self.path)
+
+    def state(self, trust: Trust) -> Store:
+        """The local state: what was signed here, numbers, floors."""
+        from cli.state.store import Store
+
+        return Store(self.path, trust.realm)
 
     def write_trust(self, trust: Trust) -> None:
         """Write trust.yaml."""

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens
+from cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens, trust
 from cli.context import OutputOption, command, show_error
 from cli.output import Format, say, show_data
 
@@ -68,6 +68,7 @@ app.add_typer(clusters.app, name="clusters")
 app.add_typer(cells.app, name="cells")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(trust.app, name="trust")
 
 
 @app.command()

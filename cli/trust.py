@@ -1,0 +1,151 @@
+"""``cellward trust``: show and repair what this machine remembers. No hub is asked, so none can lower anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local, now
+from cli.output import Format, Shown, say, short, show_one, show_table
+
+if TYPE_CHECKING:
+    from cli.state.model import State
+
+app = typer.Typer(no_args_is_help=True, help="What this machine trusts and remembers.")
+
+
+class RoleView(Shown):
+    """Floor of a TUF role."""
+
+    role: str
+    version: int
+    digest: str
+
+
+class PlacedView(Shown):
+    """What was signed last for a cell in an environment."""
+
+    project: str
+    cell: str
+    environment: str
+    kind: str
+    sequence: int
+    digest: str
+    issued_at: datetime
+    delivered: bool
+
+
+class FaultView(Shown):
+    """A number beyond this machine's clock; it counts for nothing."""
+
+    what: str
+    number: int
+
+
+class TrustView(Shown):
+    """The local state."""
+
+    format: int
+    realm: str
+    root_digest: str
+    floors: list[RoleView]
+    keys: dict[str, str]
+    sequences: dict[str, int]
+    placed: list[PlacedView]
+    faults: list[FaultView]
+
+
+class RepairView(Shown):
+    """What a repair did, or would do."""
+
+    dry_run: bool
+    done: list[str]
+
+
+@app.command()
+@command
+def show(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
+    """Show floors, numbers and what was signed last, per cell and environment."""
+    from cli.state.memory import faults
+
+    place = local(home)
+    trust = place.home.trust()
+    state = place.home.state(trust).read()
+    found = TrustView(
+        format=state.format,
+        realm=state.realm,
+        root_digest=trust.root_digest,
+        floors=[RoleView(role=role, version=one.version, digest=one.digest) for role, one in state.floors.items()],
+        keys=dict(state.keys),
+        sequences=state.sequences,
+        placed=list(_placed(state)),
+        faults=[FaultView(what=fault.what, number=fault.number) for fault in faults(state, now())],
+    )
+    show_one(found, output, lambda: _table(found), f"realm/{found.realm}")
+    for fault in found.faults:
+        say(f"clock fault: the {fault.what} is {fault.number}, beyond this machine's clock; it counts for nothing")
+    if found.faults:
+        say("next: check this machine's clock, then cellward trust repair")
+
+
+@app.command()
+@command
+def repair(dry_run: DryRunOption = False, home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
+    """Make a damaged local state readable again, and take out numbers beyond this machine's clock. Asks no hub."""
+    from cli.state.repair import repaired
+
+    place = local(home)
+    trust = place.home.trust()
+    store = place.home.state(trust)
+    with store.locked():
+        found = repaired(store, trust.realm, now())
+        if not dry_run:
+            store.write(found.state)
+    done = RepairView(dry_run=dry_run, done=list(found.done))
+    show_one(done, output, lambda: print("\n".join(done.done) or "nothing to repair"), f"realm/{trust.realm}")
+
+
+def _placed(state: State) -> Iterator[PlacedView]:
+    newest = {
+        (*one.key, environment): one
+        for one in sorted(state.documents, key=lambda one: one.sequence)
+        for environment in one.environments
+        if one.own and one.sequence
+    }
+    for (project, cell, environment), one in sorted(newest.items()):
+        yield PlacedView(
+            project=project,
+            cell=cell,
+            environment=environment,
+            kind=one.kind,
+            sequence=one.sequence,
+            digest=one.digest,
+            issued_at=one.issued_at,
+            delivered=one.delivered,
+        )
+
+
+def _table(found: TrustView) -> None:
+    show_table(("role", "floor", "digest"), [[one.role, str(one.version), short(one.digest)] for one in found.floors])
+    print()
+    show_table(
+        ("cell", "environment", "kind", "sequence", "digest", "issued", "delivered"),
+        [
+            [
+                f"{one.project}/{one.cell}",
+                one.environment,
+                one.kind,
+                str(one.sequence),
+                short(one.digest),
+                f"{one.issued_at:%Y-%m-%d %H:%M:%S} UTC",
+                "yes" if one.delivered else "no",
+            ]
+            for one in found.placed
+        ],
+    )
+    if found.keys:
+        print()
+        show_table(("key", "seen"), [[short(keyid), kind] for keyid, kind in found.keys.items()])
