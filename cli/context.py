@@ -64,8 +64,9 @@ def local(home: Path) -> Local:
 
 
 def now() -> datetime:
-    """Time of this machine; what is signed carries it, in whole seconds."""
-    return datetime.now(UTC).replace(microsecond=0)
+    """Time of this machine; what is signed carries it, in whole milliseconds."""
+    found = datetime.now(UTC)
+    return found.replace(microsecond=found.microsecond // 1000 * 1000)
 
 
 def command(function: Callable[_P, None]) -> Callable[_P, None]:

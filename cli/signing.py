@@ -31,9 +31,11 @@ def sign(document: Document, signer: Ed25519Signer) -> Envelope:
 
 
 def next_sequence(home: Home, known: KnownDocuments, key: Key) -> int:
-    """One more than the highest verified sequence of the hub, and than the highest signed here."""
+    """Number by the clock, above the highest verified sequence of the hub and the highest signed here."""
+    from cellward.documents.numbers import next_number
+
     kept = home.read_counts("sequences.json").get("/".join(key), 0)
-    return max(known.sequence(*key), kept) + 1
+    return next_number(now(), (known.sequence(*key), kept))
 
 
 def remember_sequences(home: Home, sequences: Mapping[Key, int]) -> None:

@@ -28,7 +28,7 @@ from cellward.documents import dsse
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.floors import check_floor
 from cellward.documents.keyring import Verified, Verifier
-from cellward.documents.model import Approval, Deployment, Document, Release, Tombstone, payload_type_of
+from cellward.documents.model import PREVIOUS, Approval, Deployment, Document, Release, Tombstone, payload_type_of
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy.errors import NO_VERIFIED_SET
 from cellward.policy.model import VerifiedSet
@@ -165,7 +165,7 @@ class Intake:
             raise DIGEST_MISMATCH(
                 f"asked for {item.deployment_digest}, got {deployment.digest}", object=item.deployment_digest
             )
-        digest = deployment.document.fallback
+        digest = _fallback(deployment.document)
         if digest is None:
             return None
         known = digest in basis.accepted
@@ -208,7 +208,7 @@ class Intake:
         A new Deployment whose fallback is not to be had or does not hold is not accepted: afterwards it would be too
         late. One that was accepted is finished all the same.
         """
-        digest = deployment.document.fallback
+        digest = _fallback(deployment.document)
         if digest is None or (basis.begun and digest not in basis.accepted):
             return None, {}
         try:
@@ -332,7 +332,7 @@ def _named_by(subject: Verified[Deployment] | Verified[Tombstone]) -> frozenset[
     document = subject.document
     if isinstance(document, Tombstone):
         return frozenset({subject.digest})
-    return frozenset({subject.digest, document.release_digest, document.fallback})
+    return frozenset({subject.digest, document.release_digest, _fallback(document)})
 
 
 def _content(policy: VerifiedSet) -> tuple[object, ...]:
@@ -342,3 +342,7 @@ def _content(policy: VerifiedSet) -> tuple[object, ...]:
 
 def _type_of(data: bytes) -> str:
     return dsse.parse_envelope(data).payload_type
+
+
+def _fallback(deployment: Deployment) -> str | None:
+    return None if deployment.fallback == PREVIOUS else deployment.fallback

@@ -89,9 +89,9 @@ EQUAL_SEQUENCE = define(
     "document/equal-sequence-other-digest", Refused, "Another Deployment with the same sequence was accepted already.",
     hint="Sign with the next sequence, and find out who signed the other one.",
 )  # fmt: skip
-SEQUENCE_AHEAD = define(
-    "document/sequence-ahead", InvalidInput, "The sequence is higher than anybody could have counted to by that time.",
-    hint="Count sequences by one. If somebody used up those before, revoke their key; the next is free minutes later.",
+NUMBER_AHEAD = define(
+    "document/number-ahead", Refused, "A number is more than ten minutes ahead of this clock.",
+    hint="Check the clock of the machine that signed. If a key was stolen, revoke it.",
 )  # fmt: skip
 CLOCK_AHEAD = define(
     "document/clock-jumped-ahead", Refused, "The clock jumped ahead, against the time that has passed here.",

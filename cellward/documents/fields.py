@@ -18,25 +18,24 @@ from cellward.errors import ErrorCode
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 KEYID = re.compile(r"[0-9a-f]{64}\Z")
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z", re.ASCII)
-_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z\Z", re.ASCII)
+_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 #: Bound on lists of names: environments, projects, kinds.
 MAX_LIST = 64
 MAX_TEXT = 253
 
 
 def format_time(moment: datetime) -> str:
-    """Return RFC 3339 in UTC with whole seconds; a time without zone is malformed."""
+    """Return RFC 3339 in UTC with whole milliseconds; a time without zone is malformed."""
     if moment.tzinfo is None:
         raise MALFORMED("a time has no zone")
-    utc = moment.astimezone(UTC)
-    return f"{utc.year:04d}{utc.strftime(_FORMAT[2:])}"
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def parse_time(text: str) -> datetime:
-    """Read ``YYYY-MM-DDTHH:MM:SSZ``, nothing else; raises document/malformed."""
+    """Read ``YYYY-MM-DDTHH:MM:SS.mmmZ``, nothing else; raises document/malformed."""
     if not _TIME.match(text):
-        raise MALFORMED(f"{text[:40]!r} is not a time of the form YYYY-MM-DDTHH:MM:SSZ")
+        raise MALFORMED(f"{text[:40]!r} is not a time of the form YYYY-MM-DDTHH:MM:SS.mmmZ")
     try:
         return datetime.strptime(text, _FORMAT).replace(tzinfo=UTC)
     except ValueError as error:
@@ -109,7 +108,7 @@ class Fields:
         """Return a moment in UTC."""
         value = self.text(name)
         if not _TIME.match(value):
-            raise self._error(f"field {name} of {self._where} is not YYYY-MM-DDTHH:MM:SSZ", field=name)
+            raise self._error(f"field {name} of {self._where} is not YYYY-MM-DDTHH:MM:SS.mmmZ", field=name)
         return parse_time(value)
 
     def optional_time(self, name: str) -> datetime | None:

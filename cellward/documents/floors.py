@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from cellward.documents.errors import CLOCK_BACK, EQUAL_SEQUENCE, NO_FLOOR_VALUE, OLDER_SEQUENCE, SEQUENCE_AHEAD
+from cellward.documents.errors import CLOCK_BACK, EQUAL_SEQUENCE, NO_FLOOR_VALUE, OLDER_SEQUENCE
 
 #: A step back of the clock up to this is taken as correction, beyond it is a finding.
 MAX_STEP_BACK = timedelta(minutes=5)
@@ -22,16 +22,6 @@ class Floor:
 
     sequence: int
     digest: str
-
-
-def check_sequence(sequence: int, issued_at: datetime) -> None:
-    """Refuse a sequence above the seconds from 1970 to the time of issue (document/sequence-ahead).
-
-    Authors count by one. A floor never falls, so one document with the highest number there is would end a cell's
-    updates for good; so it ends them until the next second that nobody has used, at most MAX_ISSUED_AHEAD from now.
-    """
-    if sequence > issued_at.timestamp():
-        raise SEQUENCE_AHEAD(f"sequence {sequence} is above the seconds until the time of issue", sequence=sequence)
 
 
 class FloorDecision(Enum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Generic, Literal, TypeVar, cast
 
 from cellward.documents import dsse, names
@@ -25,13 +25,22 @@ from cellward.documents.errors import (
     WRONG_REALM,
 )
 from cellward.documents.fields import DIGEST, KEYID, Fields, format_time
-from cellward.documents.model import Document, environments_of, parse_document, payload_type_of, project_of
+from cellward.documents.model import (
+    Deployment,
+    Document,
+    Tombstone,
+    environments_of,
+    parse_document,
+    payload_type_of,
+    project_of,
+)
+from cellward.documents.numbers import MAX_AHEAD, check_number
 from cellward.errors import CellwardError
 
 KEYRING_SCHEMA = "cellward.keyring/v1"
 MAX_ENTRIES = 1024
 #: How far ahead of this clock a document may be issued.
-MAX_ISSUED_AHEAD = timedelta(minutes=10)
+MAX_ISSUED_AHEAD = MAX_AHEAD
 #: Owner of the hub's attestation key; it counts only where a signed binding admits it.
 HUB_OWNER = "hub"
 
@@ -228,7 +237,7 @@ class Verifier:
         nothing.
 
         Raises document/wrong-kind, document/wrong-realm, document/no-valid-signature, document/threshold-not-met,
-        document/expired, document/issued-in-the-future, and whatever parsing raises.
+        document/expired, document/issued-in-the-future, document/number-ahead, and whatever parsing raises.
         """
         envelope = dsse.parse_envelope(envelope_bytes)
         document = self._parse(envelope, expect)
@@ -292,6 +301,8 @@ def _holds(entry: KeyringEntry, message: bytes, sig: bytes) -> bool:
 
 
 def _check_time(document: Document, now: datetime, *, accepted: bool) -> None:
+    if isinstance(document, Deployment | Tombstone):
+        check_number(document.sequence, now, f"the sequence of the {document.kind}")
     if document.issued_at - now > MAX_ISSUED_AHEAD:
         raise ISSUED_AHEAD(
             f"issued at {format_time(document.issued_at)}, this clock says {format_time(now)}",

@@ -7,6 +7,7 @@ is refused with a code of class :class:`~cellward.errors.TooNew`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +25,6 @@ from cellward.documents.errors import (
 )
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.fields import DIGEST, KEYID, Fields, format_time
-from cellward.documents.floors import check_sequence
 
 #: Features a document may require; a document that requires another one is too new.
 SUPPORTED_FEATURES: frozenset[str] = frozenset({"rollout/deadline", "prune/confirm"})
@@ -36,6 +36,9 @@ ROLLOUT_BOUNDS: Mapping[str, tuple[int, int]] = {
     "maxFailures": (0, 100_000),
     "soakSeconds": (0, 604_800),
 }
+#: Fallback to the release that the agent itself last recorded as settled for the cell and environment.
+PREVIOUS = "previous"
+_FALLBACK = re.compile(rf"(?:{PREVIOUS}|{DIGEST.pattern})\Z")
 _COMMON = ("schema", "kind", "realm", "project", "requires", "issuedAt", "notAfter")
 #: What stands for the project of a document that concerns all of them.
 _EVERY_PROJECT = "*"
@@ -66,8 +69,8 @@ class Release:
 class Deployment:
     """Places a release: where by environments and facts, and in which order by sequence.
 
-    ``fallback`` is the digest of the release to return to while the rollout settles; ``confirm_prune`` is how many
-    objects the author agrees to lose (V14).
+    ``fallback`` is where to return to while the rollout settles: :data:`PREVIOUS`, the digest of a release, or None for
+    nowhere; ``confirm_prune`` is how many objects the author agrees to lose (V14).
     """
 
     kind: ClassVar[str] = "deployment"
@@ -180,7 +183,7 @@ def parse_document(payload_type: str, payload: bytes) -> Document:
     """Read a payload as the kind its type names.
 
     Raises document/unknown-type, document/unknown-schema, document/unmet-requirement and document/unknown-field (all
-    too new), document/malformed, document/sequence-ahead, document/too-large, and what :func:`canonical.decode` raises.
+    too new), document/malformed, document/too-large, and what :func:`canonical.decode` raises.
     """
     parser = _PARSERS.get(payload_type)
     if parser is None:
@@ -200,10 +203,7 @@ def parse_document(payload_type: str, payload: bytes) -> Document:
     unmet = sorted(set(requires) - SUPPORTED_FEATURES)
     if unmet:
         raise UNMET_REQUIREMENT(f"the {kind} requires {', '.join(unmet)[:200]}", feature=unmet[0][:80])
-    document = read(body, requires)
-    if isinstance(document, Deployment | Tombstone):
-        check_sequence(document.sequence, document.issued_at)
-    return document
+    return read(body, requires)
 
 
 def build_document(document: Document) -> tuple[str, bytes]:
@@ -301,7 +301,7 @@ def _read_deployment(body: JSON, requires: tuple[str, ...]) -> Deployment:
         not_after=fields.time("notAfter"),
         cluster_selector=Selector.from_json(fields.raw("clusterSelector")),
         rollout={name: rollout.integer(name, *ROLLOUT_BOUNDS[name]) for name in ROLLOUT_BOUNDS if rollout.has(name)},
-        fallback=None if fields.raw("fallback") is None else fields.text("fallback", DIGEST),
+        fallback=None if fields.raw("fallback") is None else fields.text("fallback", _FALLBACK),
         confirm_prune=fields.integer("confirmPrune", 0),
         requires=requires,
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from cellward.documents import canonical, dsse, names
 from cellward.documents.facts import Selector
+from cellward.documents.model import PREVIOUS
 from cellward.errors import CellwardError
 from hub.fleet.errors import BAD_DOCUMENT, DOCUMENT_TOO_LARGE
 from hub.fleet.model import IndexEntry
@@ -74,7 +75,8 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
     environments, sequence = _environments(body, digest), _sequence(body, digest)
     if kind == "tombstone":
         return IndexEntry(digest, kind, realm, project, cell, environments, sequence)
-    fallback = _digest(body, "fallback", digest) if body.get("fallback") else ""
+    named = body.get("fallback") not in {None, PREVIOUS}  # agents know the previous one themselves
+    fallback = _digest(body, "fallback", digest) if named else ""
     return IndexEntry(
         digest,
         kind,

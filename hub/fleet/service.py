@@ -16,6 +16,7 @@ import structlog
 from cellward.audit.record import MAX_INT
 from cellward.documents.dsse import merge_envelopes
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.numbers import check_number, faulty_numbers
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
 from hub.fleet import rows
@@ -112,6 +113,7 @@ class FleetService:
         for entry in indexed.values():
             if entry.realm != realm:
                 raise FOREIGN_REALM(f"document {entry.digest} belongs to {entry.realm}", document=entry.digest)
+            check_number(entry.sequence, self._clock.now())
         async with self._placing:
             kept = {entry.digest: entry for entry in await self._entries()}
             fresh = {digest: _with_subject(entry, {**kept, **indexed}) for digest, entry in indexed.items()}
@@ -270,8 +272,10 @@ class FleetService:
         return rows.view_of(row, connected=row.name in self._streams, revision=revision)
 
     def _entry(self, row: DocumentRow) -> IndexEntry | None:
-        """Index entry of a kept document, None for one that an older hub should not have kept."""
+        """Index entry of a kept document, None for one that should not have been kept, by an older hub or clock."""
         entry = rows.entry_of(row)
+        if entry.sequence in faulty_numbers(self._clock.now(), (entry.sequence,)):
+            return None  # agents refuse it too; what else there is must not stand behind it
         return entry if all(self._usable(key, entry.digest) for key in entry.keys) else None
 
     def _usable(self, key: CellKey, digest: str) -> bool:

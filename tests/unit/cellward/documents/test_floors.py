@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellward.documents.floors import Floor, FloorDecision, TimeFloor, Trusted, check_floor, check_sequence
+from cellward.documents.floors import Floor, FloorDecision, TimeFloor, Trusted, check_floor
 from cellward.errors import CellwardError, Refused
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -45,21 +45,6 @@ def test_codes_of_refused_floors() -> None:
         assert caught.value.code == code
     with pytest.raises(CellwardError):
         check_floor(None, 0, "sha256:a")
-
-
-@pytest.mark.parametrize(
-    ("sequence", "refused"),
-    [(1, False), (100_000, False), (1_777_636_800, False), (1_777_636_801, True), (2**32, True), (2**53 - 1, True)],
-)
-def test_a_sequence_is_at_most_the_seconds_until_its_issue(sequence: int, refused: bool) -> None:
-    """An author who signs the highest number there is must not end a cell's updates for good: the floor never falls."""
-    assert NOW.timestamp() == 1_777_636_800
-    if not refused:
-        check_sequence(sequence, NOW)
-        return
-    with pytest.raises(CellwardError) as caught:
-        check_sequence(sequence, NOW)
-    assert caught.value.code == "document/sequence-ahead"
 
 
 @given(st.lists(st.integers(-700, 700), max_size=20))

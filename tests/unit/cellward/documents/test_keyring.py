@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cellward.documents import canonical, dsse
 from cellward.documents.keyring import HUB_OWNER, Keyring, KeyringEntry, Verified, Verifier
 from cellward.documents.model import Deployment, Release, build_document
+from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError, Refused
 from tests.vectors.generate import ISSUED, REALM, UNTIL, documents, entry, signer
 
@@ -169,6 +170,16 @@ def test_time() -> None:
     assert verify(sign(1), ring, now=ISSUED - timedelta(minutes=10)).document == DEPLOYMENT
     early = refused(sign(1), ring, now=ISSUED - timedelta(minutes=10, seconds=1))
     assert early.code == "document/issued-in-the-future"
+
+
+def test_a_number_far_ahead_of_the_clock() -> None:
+    """Nobody may end a cell's updates for longer than ten minutes by a number; accepted before or not."""
+    bound = milliseconds(NOW) + 600_000
+    ring = entry(1, "ann")
+    assert verify(sign(1, document=replace(DEPLOYMENT, sequence=bound)), ring).document.sequence == bound
+    ahead = sign(1, document=replace(DEPLOYMENT, sequence=bound + 1))
+    assert refused(ahead, ring).code == "document/number-ahead"
+    assert refused(ahead, ring, accepted=True).code == "document/number-ahead"
 
 
 def test_what_was_accepted_stays_accepted() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cellward.documents import canonical
 from cellward.documents.facts import Selector
 from cellward.documents.model import (
+    PREVIOUS,
     SUPPORTED_SCHEMAS,
     Deployment,
     Document,
@@ -141,10 +142,15 @@ def test_a_body_of_another_kind_is_refused(kind: str) -> None:
         ({"environments": ["*"]}, "document/malformed"),
         ({"sequence": 0}, "document/malformed"),
         ({"sequence": True}, "document/malformed"),
-        ({"sequence": 2**53 - 1}, "document/sequence-ahead"),
-        ({"issuedAt": "2026-01-02T03:04:05+00:00"}, "document/malformed"),
-        ({"issuedAt": "2026-13-02T03:04:05Z"}, "document/malformed"),
-        ({"issuedAt": "٢٠٢٦-01-02T03:04:05Z"}, "document/malformed"),
+        ({"fallback": "Previous"}, "document/malformed"),
+        ({"fallback": "previous\n"}, "document/malformed"),
+        ({"fallback": "sha256:ab"}, "document/malformed"),
+        ({"fallback": False}, "document/malformed"),
+        ({"issuedAt": "2026-01-02T03:04:05.000+00:00"}, "document/malformed"),
+        ({"issuedAt": "2026-01-02T03:04:05Z"}, "document/malformed"),
+        ({"issuedAt": "2026-01-02T03:04:05.0001Z"}, "document/malformed"),
+        ({"issuedAt": "2026-13-02T03:04:05.000Z"}, "document/malformed"),
+        ({"issuedAt": "٢٠٢٦-01-02T03:04:05.000Z"}, "document/malformed"),
         ({"notAfter": None}, "document/malformed"),
         ({"realm": "sha256:ab"}, "document/malformed"),
         ({"releaseDigest": "md5:0"}, "document/malformed"),
@@ -157,6 +163,15 @@ def test_a_body_of_another_kind_is_refused(kind: str) -> None:
 def test_refused_deployments(change: dict[str, object], code: str) -> None:
     """Bounds and forms of a Deployment's fields."""
     assert refusal("deployment", body_of(DOCUMENTS["deployment"]) | change).code == code
+
+
+@pytest.mark.parametrize("fallback", [None, PREVIOUS, "sha256:" + "a" * 64])
+def test_where_a_deployment_may_return_to(fallback: str | None) -> None:
+    """Nowhere, to what the agent itself knows as settled, or to a release by digest."""
+    deployment = DOCUMENTS["deployment"]
+    assert isinstance(deployment, Deployment)
+    found = parse_document(*build_document(replace(deployment, fallback=fallback)))
+    assert found == replace(deployment, fallback=fallback)
 
 
 def test_what_would_be_refused_is_not_built() -> None:
@@ -197,10 +212,10 @@ def test_what_a_document_reaches() -> None:
     assert project_of(DOCUMENTS["cluster"]) is None
 
 
-def test_times_are_whole_seconds_in_utc() -> None:
-    """A time with a fraction is signed without it, and read as UTC."""
+def test_times_are_whole_milliseconds_in_utc() -> None:
+    """Two documents of one second are told apart; what is finer than a millisecond is cut, and it is read as UTC."""
     deployment = DOCUMENTS["deployment"]
     assert isinstance(deployment, Deployment)
     precise = replace(deployment, issued_at=datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC))
     found = parse_document(*build_document(precise))
-    assert found.issued_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert found.issued_at == datetime(2026, 1, 2, 3, 4, 5, 999_000, tzinfo=UTC)

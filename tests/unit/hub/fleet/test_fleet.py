@@ -9,6 +9,7 @@ import pytest
 from cellward.documents import canonical
 from cellward.documents.dsse import dump_envelope, parse_envelope, sign_document
 from cellward.documents.facts import Selector
+from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
@@ -245,11 +246,12 @@ async def test_malformed_documents_are_refused_with_a_code(world: World, make: o
 
 
 async def test_longest_names_and_the_last_sequence_are_carried(world: World) -> None:
-    """What the wire takes the hub takes: 20, 24 and 12 characters, and 2^53 - 1."""
+    """What agents take the hub takes: 20, 24 and 12 characters, and a number ten minutes ahead of its clock."""
     await world.join("eu-1", "e" * 12)
-    end = _forged(
-        world.author, "tombstone", project="p" * 20, cell="c" * 24, environments=["e" * 12], sequence=2**53 - 1
-    )
+    last = milliseconds(world.clock.now()) + 600_000
+    ahead = _forged(world.author, "tombstone", environments=["dev"], sequence=last + 1)
+    assert await _refused(world, ahead) == "document/number-ahead"
+    end = _forged(world.author, "tombstone", project="p" * 20, cell="c" * 24, environments=["e" * 12], sequence=last)
     assert (await world.fleet.accept([end])).clusters == ("eu-1",)
     assert item_from_wire(item_to_wire((await world.fleet.items("eu-1", 0))[0])).project == "p" * 20
 
