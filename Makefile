@@ -27,7 +27,7 @@ setup: ## Make .venv with every dependency at its pinned hash (skipped when up t
 	@$(PYTHON) tools/devenv.py
 
 .PHONY: parts
-parts: setup ## Find or build every real part (once; about 12 minutes on two cores)
+parts: setup ## Find or build every real part (once; about 16 minutes on two cores)
 	@$(PY) -m tools.parts ensure >/dev/null
 
 # When this command began, before .venv is made, so that the demo tells the whole time; `:=` because a plain `=` would

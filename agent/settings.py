@@ -1,7 +1,8 @@
-"""Settings of the agent: one YAML file, strict, with the environment (``CELLWARD_AGENT_…``) on top.
+"""Settings of the agent: one YAML file, strict, with the environment (``CELLWARD_AGENT_…``) on top of its tunables.
 
 The agent's name is not among them: it comes from the certificate (V3). Neither is anything the hub could change: facts
-come from here, read-only for the agent.
+come from here, read-only for the agent. Whom the agent trusts, what it is told of its cluster and where it keeps its
+state come from the file alone: two places that could disagree about trust would be one too many.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from cellward.errors import InvalidInput, define
-from cellward.runtime.settings import FileSettings, check_address, load_settings_file
+from cellward.runtime.settings import FileSettings, check_address, in_environment, load_settings_file, variable_of
 
 INVALID_SETTINGS = define(
     "settings/invalid",
@@ -25,6 +26,9 @@ INVALID_SETTINGS = define(
 
 _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
+
+#: Settings that the environment may change, and that the chart takes as free ``settings``. All others are trust.
+TUNABLES = frozenset({"opa_binary", "metrics_listen", "log_level", "isolation_probe", "spool", "intervals"})
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -137,6 +141,14 @@ def load_settings(path: Path) -> AgentSettings:
     """Read and check the settings file.
 
     Raises:
-        CellwardError: ``settings/invalid``, naming each field that is wrong.
+        CellwardError: ``settings/invalid``, naming each field that is wrong, or each variable that would stand for
+            trust; it does not matter whether that variable agrees with the file.
     """
+    second = sorted(name for name in set(AgentSettings.model_fields) - TUNABLES if in_environment(name, AgentSettings))
+    if second:
+        names = ", ".join(variable_of(name, AgentSettings) for name in second)
+        raise INVALID_SETTINGS(
+            f"the environment sets {names}",
+            hint=f"Unset it; {', '.join(second)} can only be said in {path}.",
+        )
     return load_settings_file(path, AgentSettings, INVALID_SETTINGS)

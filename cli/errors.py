@@ -60,6 +60,12 @@ BAD_ANSWER = define(
     "The server's answer is not one of a hub.",
     hint="Check the address, and that hub and CLI are at most one minor version apart.",
 )
+BAD_INVITATION = define(
+    "cli/bad-invitation",
+    Refused,
+    "The hub's answer cannot become a join line, so none was made and nothing was written.",
+    hint="Tell whoever runs the hub; compare its enrolment address and CA with what you know. Install nothing of it.",
+)
 HUB_ERROR = define("cli/hub-error", Internal, "The hub made a mistake.", hint="Look at the hub's log.")
 HUB_DENIED = define(
     "cli/hub-denied",

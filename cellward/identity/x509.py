@@ -203,6 +203,14 @@ def load_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         raise BAD_CERTIFICATE("the PEM holds no readable certificate") from None
 
 
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether a certificate may issue others."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (*_UNREADABLE, x509.ExtensionNotFound):
+        return False
+
+
 def to_pem(certificate: x509.Certificate) -> bytes:
     """PEM of one certificate."""
     return certificate.public_bytes(serialization.Encoding.PEM)

@@ -5,6 +5,7 @@ What belongs into the settings is each side's own; how a file is read, bounded a
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +51,18 @@ def load_settings_file(path: Path, model: type[T], invalid: ErrorCode) -> T:
     except ValidationError as error:
         problems = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False))
         raise invalid(f"{path}: {problems}", file=path) from error
+
+
+def variable_of(name: str, model: type[FileSettings]) -> str:
+    """Name of the variable that sets a field of ``model``."""
+    return f"{model.model_config['env_prefix']}{name}".upper()
+
+
+def in_environment(name: str, model: type[FileSettings]) -> bool:
+    """Whether the environment sets a field, or a part of it; letters count alike, as pydantic reads them."""
+    variable = variable_of(name, model)
+    below = f"{variable}{model.model_config['env_nested_delimiter']}"
+    return any(found.upper() == variable or found.upper().startswith(below) for found in os.environ)
 
 
 def check_address(value: str, *, least: int = 1) -> str:

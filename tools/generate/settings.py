@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings
 
-from agent.settings import AgentSettings
+from agent.settings import TUNABLES, AgentSettings
 from hub.settings import HubSettings
 from tools.generate.page import Page, code, plain
 
@@ -25,11 +25,12 @@ class _Setting:
 
 def pages(out: Path) -> None:
     """Write both pages."""
-    _page(out, "config-hub.md", "Settings of the hub", "cellward-hub", HubSettings, "hub/settings.py")
-    _page(out, "config-agent.md", "Settings of the agent", "cellward-agent", AgentSettings, "agent/settings.py")
+    _page(out, "config-hub.md", "hub", HubSettings)
+    _page(out, "config-agent.md", "agent", AgentSettings, TUNABLES)
 
 
-def _page(out: Path, name: str, title: str, program: str, model: type[BaseSettings], source: str) -> None:
+def _page(out: Path, name: str, who: str, model: type[BaseSettings], tunables: frozenset[str] = frozenset()) -> None:
+    title, program, source = f"Settings of the {who}", f"cellward-{who}", f"{who}/settings.py"
     prefix, delimiter = model.model_config["env_prefix"], model.model_config["env_nested_delimiter"] or ""
     schema = model.model_json_schema()
     groups = dict(_groups(schema))
@@ -39,6 +40,11 @@ def _page(out: Path, name: str, title: str, program: str, model: type[BaseSettin
         "refused. The environment is stronger than the file: the variable of a setting is its name in capitals after "
         f"`{prefix}`, with `{delimiter}` for a dot."
     )
+    if tunables:
+        page.text(
+            f"That is so for {', '.join(map(code, sorted(tunables)))} alone. A variable for any other setting is "
+            "refused, also one that agrees with the file: whom the agent trusts is said in one place."
+        )
     page.text("Paths are those of the machine it runs on. A setting without a default must be given.")
     for group, settings in groups.items():
         page.heading(code(group) if group else "Settings")
@@ -48,7 +54,8 @@ def _page(out: Path, name: str, title: str, program: str, model: type[BaseSettin
             ("setting", "type", "default", "meaning"),
             ((code(s.name), s.type, s.default, plain(s.meaning)) for s in settings),
         )
-    example = next(s.name for settings in list(groups.values())[1:] for s in settings)
+    nested = (s.name for settings in list(groups.values())[1:] for s in settings)
+    example = next(name for name in nested if not tunables or name.partition(".")[0] in tunables)
     page.heading("Example of a variable")
     page.text(f"`{example}` is `{prefix}{example.upper().replace('.', delimiter)}`.")
     page.write(out, name)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GO_MODULES = ROOT / "tools" / "go"
 
 KUBERNETES = "1.37.2"
+HELM = "4.3.2"
 _MAJOR, _MINOR, _PATCH = KUBERNETES.split(".")
 _STAMP = "k8s.io/component-base/version"
 # Without these a hand-built API server reports v0.0.0 and controllers misbehave.
@@ -89,6 +90,18 @@ _ALL = (
     _kubernetes("kube-controller-manager", 2),
     _kubernetes("kube-scheduler", 1),
     Part("kwok", "0.8.0", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok", minutes=1),
+    # A Helm that is built by hand calls itself "v4.3"; on PATH only one of the same minor version is taken.
+    Part(
+        "helm",
+        HELM,
+        "helm4",
+        "helm.sh/helm/v4/cmd/helm",
+        "helm.sh/helm/v4",
+        version_args=("version", "--short"),
+        ldflags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM}",
+        minutes=4,
+        megabytes=3000,
+    ),
 )
 
 PARTS: Mapping[str, Part] = MappingProxyType({part.name: part for part in _ALL})

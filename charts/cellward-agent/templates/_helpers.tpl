@@ -11,10 +11,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .root.Files.Get .file | replace "cellward-system" .root.Release.Namespace }}
 {{- end -}}
 
-{{/* The agent's settings as YAML. */}}
+{{/* Settings that an installation may tune; whatever else is in the agent's settings is trust, and has values of its own. */}}
+{{- define "cellward-agent.tunables" -}}
+opa_binary metrics_listen log_level isolation_probe spool intervals
+{{- end -}}
+
+{{/* The agent's settings as YAML. Values of trust are set last, so that nothing free can stand in their place. */}}
 {{- define "cellward-agent.settings" -}}
+{{- $tunables := splitList " " (include "cellward-agent.tunables" .) -}}
+{{- range $key, $_ := .Values.settings -}}
+{{- if not (has $key $tunables) -}}
+{{- fail (printf "settings.%s is not for free settings: what the agent trusts is said by realm, root, hub, join and facts" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- $facts := dict "name" .Values.facts.name "environments" .Values.facts.environments "production" .Values.facts.production "region" .Values.facts.region "labels" .Values.facts.labels "projects" .Values.facts.projects -}}
-{{- $settings := dict
+{{- $trust := dict
   "realm" .Values.realm
   "state_dir" "/var/lib/cellward"
   "root_file" "/etc/cellward/trust/root.json"
@@ -24,7 +35,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   "namespace" .Release.Namespace
 -}}
 {{- if .Values.join.tokenSecret -}}
-{{- $_ := set $settings "join_token_file" "/etc/cellward/join/token" -}}
+{{- $_ := set $trust "join_token_file" "/etc/cellward/join/token" -}}
 {{- end -}}
-{{ toYaml (mergeOverwrite $settings (deepCopy .Values.settings)) }}
+{{ toYaml (merge $trust (deepCopy .Values.settings)) }}
 {{- end -}}

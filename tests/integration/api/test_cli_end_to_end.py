@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent.settings import load_settings
 from cellward.documents.dsse import parse_envelope
@@ -68,18 +69,19 @@ async def test_second_root_is_refused(cli: Cli, tmp_path: Path) -> None:
 
 
 async def test_join_line_takes_only_address_token_and_ca_from_the_hub(installed: Cli) -> None:
-    """The join line carries the local root, realm and facts (design §5)."""
+    """The join line carries the local root, realm and facts (design §5), in a file beside trust.yaml."""
     line = (await installed("clusters", "invite", "eu-1")).stdout
-    trust = (installed.home / "trust.yaml").read_text()
-    realm = next(row.split()[1] for row in trust.splitlines() if row.startswith("realm:"))
-    assert realm in line
-    assert "helm upgrade --install cellward-agent" in line
-    assert f"image.digest={IMAGE.partition('@')[2]}" in line
-    assert "facts.environments={dev}" in line
-    assert "facts.production=false" in line
-    assert f"root={installed.home / 'root.json'}" in line
-    assert "hub.example:7441" in line
+    trust = yaml.safe_load((installed.home / "trust.yaml").read_text())
+    file = installed.home / "join-eu-1-values.yaml"
     assert line.count("\n") == 1
+    assert "helm upgrade --install cellward-agent" in line
+    assert f"--values {file}" in line
+    values = yaml.safe_load(file.read_text())
+    assert values["realm"] == trust["realm"]
+    assert values["root"] == (installed.home / "root.json").read_text()
+    assert values["image"]["digest"] == IMAGE.partition("@")[2]
+    assert (values["facts"]["environments"], values["facts"]["production"]) == (["dev"], False)
+    assert values["hub"]["enrolmentAddress"] == "hub.example:7441"
 
 
 async def test_v6_join_token_is_in_a_file_of_the_users_own_and_nowhere_else(installed: Cli) -> None:
@@ -116,7 +118,7 @@ async def test_join_line_runs_and_runs_again(
         assert token == (installed.home / "join-eu-1-token").read_text()
     arguments = seen.read_text().splitlines()
     assert arguments[:3] == ["upgrade", "--install", "cellward-agent"]
-    assert f"root={installed.home / 'root.json'}" in arguments
+    assert arguments[-2:] == ["--values", str(installed.home / "join-eu-1-values.yaml")]
 
 
 async def test_agent_config_is_accepted_by_the_agent(installed: Cli, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import subprocess
@@ -15,23 +16,23 @@ import yaml
 from typer.testing import CliRunner
 
 from cellward.api import schemas
-from cellward.api.schemas import JoinToken
 from cellward.errors import CellwardError
 from cli import output
 from cli.cells import show_conditions
 from cli.client import Client, Profile, error_of, parse_server
-from cli.clusters import chart_values, join_line
 from cli.home import ClusterProfile, Home, Trust
+from cli.invitation import Address, Invitation
+from cli.joining import chart_values, join_line
 from cli.main import app
 
 CHART_VALUES = Path("charts/cellward-agent/values.yaml")
 FACTS = ClusterProfile(("dev", "test"), production=False, region="eu, west", labels={"app.kubernetes.io/x": "a,b"})
-TOKEN = JoinToken(
+TOKEN = Invitation(
     cluster="eu-1",
     token="cwj_" + "0" * 64,
+    address=Address("hub.example", 7441),
+    ca_pem="-----BEGIN CERTIFICATE-----\n",
     expires_at=datetime(2026, 1, 1, tzinfo=UTC),
-    enrolment_address="hub.example:7441",
-    hub_ca_pem="-----BEGIN CERTIFICATE-----\n",
 )
 
 
@@ -80,37 +81,56 @@ def test_values_of_the_join_are_values_of_the_chart(trust: Trust) -> None:
         return set().union(*(names(value, f"{prefix}{key}.") for key, value in values.items()))
 
     chart = yaml.safe_load(CHART_VALUES.read_text())
-    assert names(chart_values("eu-1", trust, FACTS, TOKEN)) <= names(chart)
+    assert names(chart_values(trust, FACTS, TOKEN)) <= names(chart)
 
 
 def test_join_line_survives_a_shell(tmp_path: Path, trust: Trust) -> None:
     """The line is one line, and each value arrives whole."""
-    line = join_line(Home(tmp_path), "eu-1", trust, FACTS, TOKEN)
+    line = join_line(Home(tmp_path), trust, FACTS, TOKEN)
     words = shlex.split(line)
     assert "\n" not in line
     assert words.count("&&") == 2
     assert words.count("|") == 2
-    assert "facts.region=eu\\, west" in words
-    assert "facts.labels.app\\.kubernetes\\.io/x=a\\,b" in words
-    assert "facts.environments={dev,test}" in words
-    assert f"image.digest=sha256:{'c' * 64}" in words
+    assert not [word for word in words if word.startswith("--set")]
+    values = yaml.safe_load((tmp_path / "join-eu-1-values.yaml").read_text())
+    assert values == chart_values(trust, FACTS, TOKEN)
+    assert values["facts"]["labels"] == FACTS.labels
+    assert values["image"]["digest"] == f"sha256:{'c' * 64}"
+
+
+@pytest.mark.parametrize(
+    "text", ["y", "no", "1e3", "010", "1_0", "12:30:45", "~", "2026-01-01", "é\u2028\x85", "\U0001f600"]
+)
+def test_a_text_stays_a_text_for_every_reader_of_yaml(tmp_path: Path, trust: Trust, text: str) -> None:
+    """Readers differ in what these mean without quotes; helm's is not ours."""
+    join_line(Home(tmp_path), trust, replace(FACTS, region=text), TOKEN)
+    written = (tmp_path / "join-eu-1-values.yaml").read_text()
+    assert yaml.safe_load(written)["facts"]["region"] == text
+    assert '"region": "' in written
 
 
 def test_v6_the_token_is_not_in_the_join_line(tmp_path: Path, trust: Trust) -> None:
     """V6: what is typed is kept in histories and shown by ps, so the token is read from a file of the user's own."""
-    line = join_line(Home(tmp_path), "eu-1", trust, FACTS, TOKEN)
+    line = join_line(Home(tmp_path), trust, FACTS, TOKEN)
     assert TOKEN.token not in line
     assert f"--from-file=token={tmp_path / 'join-eu-1-token'}" in shlex.split(line)
     assert "literal" not in line
 
 
 def test_places_with_commas_reach_helm_whole(tmp_path: Path, trust: Trust) -> None:
-    """Helm takes a comma in --set-file for the next key."""
-    home = Home(tmp_path / "a, b")
+    """Helm takes the value of --values for a list separated by commas."""
+    home = Home(tmp_path / 'a, "b"')
     home.create()
-    line = join_line(home, "eu-1", replace(trust, root_file=home.file("root.json")), FACTS, TOKEN)
-    for key, file in (("root", "root.json"), ("hub.ca", "join-eu-1-ca.pem")):
-        assert f"{key}={tmp_path}/a\\, b/{file}" in shlex.split(line)
+    words = shlex.split(join_line(home, trust, FACTS, TOKEN))
+    assert next(csv.reader([words[-1]])) == [str(home.file("join-eu-1-values.yaml"))]
+
+
+@pytest.mark.parametrize("change", [{"chart": "--post-renderer=x"}, {"chart_version": "--post-renderer=x"}])
+def test_a_chart_is_no_option(tmp_path: Path, trust: Trust, change: dict[str, str]) -> None:
+    """A name that begins with a dash would be one."""
+    with pytest.raises(CellwardError) as caught:
+        join_line(Home(tmp_path), replace(trust, **change), FACTS, TOKEN)
+    assert caught.value.code == "cli/bad-file"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +218,7 @@ def test_v16_a_terminal_without_the_letters_does_not_end_a_command(tmp_path: Pat
 
 def test_chart_version_goes_into_the_line(tmp_path: Path, trust: Trust) -> None:
     """A pinned chart stays pinned."""
-    line = join_line(Home(tmp_path), "eu-1", replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
+    line = join_line(Home(tmp_path), replace(trust, chart_version="1.2.3"), FACTS, TOKEN)
     assert "--version 1.2.3" in line
 
 
