@@ -8,7 +8,9 @@ MAKEFLAGS += --no-print-directory
 
 # `python3` if it is at least 3.11, else the newest other one; override with `make PYTHON=/path/to/python3.12 ...`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
-VENV := .venv/bin
+# Where it is installed; another name is for another Python beside it.
+export CELLWARD_VENV ?= .venv
+VENV := $(CELLWARD_VENV)/bin
 PY := $(VENV)/python
 CODE := cellward hub agent cli auditverify tools
 
@@ -42,6 +44,19 @@ demo: setup ## Two simulated data planes, one hub, everything that must be refus
 test: parts ## Run every test, in random order, on real parts where they say so
 	@echo "test: pytest on $(WORKERS) processes"
 	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# The Pythons `make test-pythons` runs on; PYTHONS=ends takes the oldest and the newest.
+PYTHONS ?= all
+MINOR = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+.PHONY: test-pythons
+test-pythons: ## Run every test on each Python of this machine that pyproject.toml allows; PYTHONS=ends for two
+	@for python in $$($(PYTHON) tools/pythons.py $(if $(filter ends,$(PYTHONS)),--ends)); do \
+	  minor=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  venv=.venv-$$minor; [ "$$minor" != "$(MINOR)" ] || venv=.venv; \
+	  echo "test-pythons: Python $$minor in $$venv"; \
+	  $(MAKE) test PYTHON=$$python CELLWARD_VENV=$$venv; \
+	done
 
 .PHONY: e2e
 e2e: parts ## End-to-end scenarios on real parts, one after the other (e2e/README.md)
@@ -118,7 +133,7 @@ bench: parts ## Benchmarks: a table and JSON
 	@$(PY) -m bench
 
 .PHONY: clean
-clean: ## Remove .venv and caches of this tree; the built parts in ~/.cache/cellward stay
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cellward
+clean: ## Remove virtual environments and caches of this tree; the built parts in ~/.cache/cellward stay
+	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cellward
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: done; \`rm -r ~/.cache/cellward\` removes the built parts too"

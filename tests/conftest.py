@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +33,39 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Blocking
     with BlockingControlPlane("test", tmp_path_factory.mktemp("control-plane")) as running:
         running.install_agent_chart()
         yield running
+
+
+class Strays:
+    """Fails the run, and no innocent test, with exceptions that nobody could raise.
+
+    The interpreter reports them when it collects the object, during whichever test runs just then.
+    """
+
+    CATEGORIES = (pytest.PytestUnraisableExceptionWarning, pytest.PytestUnhandledThreadExceptionWarning)
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        """Note one, with the test that ran when it was found."""
+        if issubclass(warning_message.category, self.CATEGORIES):
+            self._found.append(f"found during {nodeid or 'no test'}:\n{warning_message.message}")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail a run that passed otherwise."""
+        if self._found and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show them."""
+        for found in self._found:
+            terminalreporter.section("an exception nobody could raise; an earlier test may have left it", red=True)
+            terminalreporter.line(found)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the collector; on the workers of xdist only the filters, which have the process that reports fail."""
+    for category in Strays.CATEGORIES:
+        config.addinivalue_line("filterwarnings", f"always::pytest.{category.__name__}")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Strays())

@@ -11,6 +11,7 @@ that still has the marker is made anew. Of two runs at once the second waits for
 from __future__ import annotations
 
 import fcntl
+import os
 import shlex
 import shutil
 import subprocess
@@ -22,7 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
+#: Another name is for another Python beside it: ``make test-pythons``.
+NAME = Path(os.environ.get("CELLWARD_VENV") or ".venv").name
+VENV = ROOT / NAME
 LOCK = ROOT / "requirements" / "dev.txt"
 _STAMP = VENV / ".cellward-setup"
 #: Lies in ``.venv`` from before the first file of it until all of it is there.
@@ -55,7 +58,7 @@ def main() -> int:
         _say("interrupted; the next `make` finishes it")
         return 130
     except OSError as error:
-        print(f"error: .venv cannot be made: {error}", file=sys.stderr)
+        print(f"error: {NAME} cannot be made: {error}", file=sys.stderr)
         return 1
 
 
@@ -73,7 +76,7 @@ def _make(wanted: str) -> int:
         return 1
     _STAMP.write_text(wanted)
     _MAKING.unlink()
-    _say("ready; commands are in .venv/bin: cellward, cellward-hub, cellward-agent")
+    _say(f"ready; commands are in {NAME}/bin: cellward, cellward-hub, cellward-agent")
     return 0
 
 
@@ -122,14 +125,14 @@ def _virtual_environment() -> Path:
         _STAMP.unlink(missing_ok=True)
         _MAKING.touch()
         return python
-    _say(f"making .venv with Python {_MINOR}")
+    _say(f"making {NAME} with Python {_MINOR}")
     _put_away()
     VENV.mkdir()
     _MAKING.touch()
     if _importable("venv") and with_pip:
         _run(sys.executable, "-m", "venv", VENV)
     elif _importable("venv"):
-        _say("python3-venv is not installed: making .venv without pip, the system's pip will fill it")
+        _say("python3-venv is not installed: making it without pip, the system's pip will fill it")
         _run(sys.executable, "-m", "venv", "--without-pip", VENV)
     else:
         raise _MissingError("this Python has no `venv` module.\n  On Debian or Ubuntu: apt-get install python3-venv")
@@ -141,7 +144,7 @@ def _put_away() -> None:
 
     It is renamed first, because half of one could be taken for a whole one.
     """
-    gone = _SCRATCH / "venv.gone"
+    gone = _SCRATCH / f"{NAME}.gone"
     shutil.rmtree(gone, ignore_errors=True)
     if VENV.exists():
         VENV.rename(gone)
@@ -187,7 +190,7 @@ def _link(python: Path) -> None:
     _say("linking this tree into .venv")
     packages = _asked(python, "import sysconfig; print(sysconfig.get_path('purelib'))")
     if not packages:
-        raise _MissingError(f"{python} does not say where its packages are; remove .venv and run `make setup` again")
+        raise _MissingError(f"{python} does not say where its packages are; remove {NAME} and run `make setup` again")
     Path(packages, "cellward-tree.pth").write_text(f"{ROOT}\n")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for name, entry in project["scripts"].items():

@@ -18,9 +18,10 @@ from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 
 from agent.kube.answers import error_of
 from agent.kube.config import POOL_SIZE, load_configuration
-from agent.kube.errors import KUBE_UNAVAILABLE, KUBE_UNEXPECTED
+from agent.kube.errors import KUBE_UNEXPECTED
 from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
 from agent.kube.kinds import KindInfo, collection_path, kind_of, object_path
+from agent.kube.tls import NETWORK_ERRORS, demand_as_kubernetes_does, network_error
 from agent.kube.watch import WatchLoop
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock, Timer
@@ -35,7 +36,6 @@ _WATCH_SILENCE_SECONDS: Final = 180.0
 #: Objects per page of a list.
 _PAGE: Final = 500
 _TURNS_TO_CLOSE: Final = 4
-_NETWORK_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class KubeClient:
@@ -53,6 +53,7 @@ class KubeClient:
 
         configuration = await load_configuration(kubeconfig)
         api = ApiClient(configuration)
+        demand_as_kubernetes_does(api.rest_client.ssl_context)
         # Where Python needs it, connections that were cut while they said goodbye in TLS are cleaned up.
         connector = aiohttp.TCPConnector(
             limit=POOL_SIZE, ssl=api.rest_client.ssl_context, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED
@@ -189,8 +190,8 @@ class KubeClient:
             raise
         try:
             value = json.loads(await response.read())
-        except _NETWORK_ERRORS as error:
-            raise KUBE_UNAVAILABLE(f"{what}: {type(error).__name__}: {error}") from error
+        except NETWORK_ERRORS as error:
+            raise network_error(what, error) from error
         except ValueError as error:
             raise KUBE_UNEXPECTED(f"{what}: the answer is not JSON") from error
         finally:
@@ -227,8 +228,8 @@ class KubeClient:
                 return response
             text = await response.text(errors="replace")
             response.release()
-        except _NETWORK_ERRORS as error:
-            raise KUBE_UNAVAILABLE(f"{what}: {type(error).__name__}: {error}") from error
+        except NETWORK_ERRORS as error:
+            raise network_error(what, error) from error
         raise error_of(response.status, _status_of(text), what)
 
 

@@ -70,6 +70,13 @@ KUBE_UNAVAILABLE = define(
     "The API server does not answer.",
     hint="Cellward tries again by itself; look at the API server, its webhooks and the network to it.",
 )
+#: The TLS certificate of the API server does not hold.
+KUBE_BAD_CERTIFICATE = define(
+    "kube/bad-certificate",
+    Unavailable,
+    "The certificate of the API server is not valid for the authority and the address the agent has.",
+    hint="Compare the authority and the address in the kubeconfig, or the pod's service account, with the API server.",
+)
 #: The API server asks us to slow down.
 KUBE_THROTTLED = define(
     "kube/throttled",

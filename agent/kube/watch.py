@@ -16,9 +16,10 @@ import aiohttp
 import structlog
 
 from agent.kube.answers import error_of
-from agent.kube.errors import KUBE_UNAVAILABLE
+from agent.kube.errors import KUBE_BAD_CERTIFICATE, KUBE_UNAVAILABLE
 from agent.kube.interfaces import WatchEvent, WatchType
 from agent.kube.kinds import KindInfo
+from agent.kube.tls import NETWORK_ERRORS, network_error
 from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
@@ -33,6 +34,7 @@ _GRACE_SECONDS: Final = 30.0
 _MAX_LINE: Final = 16 * 1024 * 1024
 _INITIAL_END: Final = "k8s.io/initial-events-end"
 _GONE: Final = 410
+_CONNECTION_LOST: Final = (KUBE_UNAVAILABLE.code, KUBE_BAD_CERTIFICATE.code)
 
 #: A connection that ends sooner than this counts as a failure, or a server that is going down would be asked in a loop.
 _SHORT_SECONDS: Final = 1.0
@@ -88,8 +90,8 @@ class WatchLoop:
                 event = self._read(json.loads(line), what)
                 if event is not None:
                     yield event
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise KUBE_UNAVAILABLE(f"{what}: {type(error).__name__}: {error}") from error
+        except (*NETWORK_ERRORS, ValueError) as error:
+            raise network_error(what, error) from error
         finally:
             if response is not None:
                 response.close()
@@ -114,7 +116,7 @@ class WatchLoop:
 
     def _forget_unless_transient(self, error: CellwardError) -> None:
         """Keep the version only when the connection was lost; any other answer means: list again."""
-        if error.code != KUBE_UNAVAILABLE.code or error.details.get("status") == str(_GONE):
+        if error.code not in _CONNECTION_LOST or error.details.get("status") == str(_GONE):
             self._version = ""
 
 

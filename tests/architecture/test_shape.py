@@ -31,7 +31,9 @@ def _name(file: Path) -> str:
 
 def _committed() -> Iterator[Path]:
     for file in ROOT.rglob("*"):
-        if file.is_file() and file.suffix in _TEXT and not _SKIPPED & set(file.relative_to(ROOT).parts):
+        parts = file.relative_to(ROOT).parts
+        skipped = _SKIPPED & set(parts) or parts[0].startswith(".venv-")
+        if file.is_file() and file.suffix in _TEXT and not skipped:
             yield file
 
 

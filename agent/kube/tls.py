@@ -1,0 +1,43 @@
+"""TLS to the API server: what is demanded of its certificate, the same on every Python, and what is said when it fails.
+
+Since Python 3.13 the default context demands what RFC 5280 does (``VERIFY_X509_STRICT``): key identifiers, key usages,
+critical basic constraints. Many API servers have certificates without them, and no client written in Go asks for them.
+Chain, signature, time and name are verified as always; only the form is not demanded.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+import aiohttp
+
+from agent.kube.errors import KUBE_BAD_CERTIFICATE, KUBE_UNAVAILABLE
+from cellward.errors import CellwardError
+
+#: What a request to the API server raises when no answer comes.
+NETWORK_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def demand_as_kubernetes_does(context: ssl.SSLContext) -> None:
+    """Make a client context take what Kubernetes clients take, whatever this Python's defaults are.
+
+    A trust bundle may hold an intermediate authority alone, as Go's certificate pools allow.
+    """
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def network_error(what: str, error: Exception) -> CellwardError:
+    """Return kube/bad-certificate when the server's certificate was refused, else kube/unavailable."""
+    refused = _refused_certificate(error)
+    if refused is not None:
+        return KUBE_BAD_CERTIFICATE(f"{what}: {refused.verify_message or refused.reason}")
+    return KUBE_UNAVAILABLE(f"{what}: {type(error).__name__}: {error}")
+
+
+def _refused_certificate(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    # aiohttp's own error is one of ssl's too, by its class and without its fields.
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _refused_certificate(error.certificate_error)
+    return error if isinstance(error, ssl.SSLCertVerificationError) else None
