@@ -30,6 +30,12 @@ def create(
     name: Annotated[str, typer.Option(help="Whom it stands for; the actor of audit records.")],
     role: Annotated[str, typer.Option(help="viewer, deployer or admin.")],
     expires: Annotated[str, typer.Option(help="How long it lives: 30m, 12h, 90d; at most 366d.")] = "30d",
+    project: Annotated[
+        list[str] | None, typer.Option(help="A project it is for; may be repeated; default: every one.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option(help="An environment it is for; may be repeated; default: every one.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="Write the token into this new file, readable by you alone, and do not show it.")
     ] = None,
@@ -46,7 +52,13 @@ def create(
     if file is not None and not file.parent.is_dir():
         raise errors.BAD_FILE(f"{file.parent} is not a directory", hint="Name a file in a directory that exists.")
     try:
-        body = schemas.ApiTokenCreate(name=name, role=role, lifetime_seconds=_seconds(expires))  # type: ignore[arg-type]
+        body = schemas.ApiTokenCreate(
+            name=name,
+            role=role,  # type: ignore[arg-type]
+            lifetime_seconds=_seconds(expires),
+            projects=project or ["*"],
+            environments=environment or ["*"],
+        )
     except ValueError as error:
         raise errors.BAD_OPTION(_explain(error), hint="See `cellward tokens create --help`.") from error
     made = local(home).client().post("/tokens", body, schemas.ApiTokenCreated)
@@ -67,6 +79,8 @@ def list_tokens(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.t
         (
             ("name", lambda item: item.name),
             ("role", lambda item: item.role),
+            ("projects", lambda item: ",".join(item.projects)),
+            ("environments", lambda item: ",".join(item.environments)),
             ("expires", lambda item: "expired" if item.expired else _until(item.expires_at)),
             ("created", lambda item: f"{item.created_at:%Y-%m-%d %H:%M} UTC" if item.created_at else "-"),
             ("by", lambda item: item.created_by or "-"),
@@ -116,7 +130,7 @@ def _explain(error: ValueError) -> str:
 
     if not isinstance(error, ValidationError):
         return str(error)
-    names = {"lifetimeSeconds": "expires"}
+    names = {"lifetimeSeconds": "expires", "projects": "project", "environments": "environment"}
     found = [(str(item["loc"][0]), item["msg"]) for item in error.errors(include_url=False, include_input=False)]
     return "; ".join(f"--{names.get(field, field)}: {message}" for field, message in found)
 
@@ -132,7 +146,13 @@ def _write(file: Path, token: str) -> None:
 
 
 def _table(items: Sequence[schemas.ApiToken]) -> None:
-    show_table(("name", "role", "expires"), [[item.name, item.role, _until(item.expires_at)] for item in items])
+    show_table(
+        ("name", "role", "projects", "environments", "expires"),
+        [
+            [item.name, item.role, ",".join(item.projects), ",".join(item.environments), _until(item.expires_at)]
+            for item in items
+        ],
+    )
 
 
 def _until(at: datetime | None) -> str:

@@ -42,11 +42,13 @@ from hub.authority.keystore import KeyStore
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
+from hub.fleet.bounds import Bounds
 from hub.fleet.realm import Realm, RealmService
 from hub.fleet.service import FleetService
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
+from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
 from hub.ports import BearerTokens, Content, Directory, Enrolment, PolicyPosition
 from hub.settings import HubSettings
@@ -117,6 +119,7 @@ class Hub:
             tasks = [
                 Task("store-watch", self.store.watch),
                 Task("timestamp", lambda: self.policy.run(stop)),
+                Task("documents", lambda: self.fleet.follow_keyring(stop)),
                 Task("housekeeping", lambda: _housekeeping(self, stop)),
                 Task("api-certificate", lambda: certificate.follow(stop)),
                 self.enrolment_server.task(stop),
@@ -169,6 +172,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
     dns, ips = _names(settings)
     tokens = JoinTokens(store.tokens, clock)
     registry = CollectorRegistry()
+    bounds = Bounds(**settings.limits.project.model_dump())
     hub = Hub(
         settings=settings,
         clock=clock,
@@ -179,7 +183,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         realm=realm,
         audit=audit,
         policy=policy,
-        fleet=FleetService(store, realm, clock),
+        fleet=FleetService(store, realm, clock, ServedKeyring(policy, store.changes), bounds),
         fleet_metrics=FleetMetrics(clock, series_limit=settings.limits.series_per_cluster),
         metrics=HubMetrics(registry, version=VERSION),
         registry=registry,

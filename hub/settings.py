@@ -60,11 +60,21 @@ class AdvertiseSettings(_Strict):
     api: OptionalAddress = Field(default="", description="In messages to people.")
 
 
+class ProjectSettings(_Strict):
+    """What one project may have on this hub, so that none starves another."""
+
+    documents: int = Field(default=20_000, ge=1, description="Most verified documents.")
+    pending: int = Field(default=256, ge=1, description="Most documents that wait for signatures.")
+    bytes: int = Field(default=512 * 1024**2, ge=1024**2, description="Most bytes of documents.")
+    items: int = Field(default=1_000, ge=1, le=4096, description="Most cells times environments.")
+
+
 class LimitSettings(_Strict):
     """Bounds of the admin API and of what agents may push."""
 
     request_bytes: int = Field(default=32 * 1024**2, ge=64 * 1024, description="Largest request body, bytes.")
     series_per_cluster: int = Field(default=20_000, ge=1, description="Most metric series of one cluster.")
+    project: ProjectSettings = Field(default_factory=ProjectSettings)
 
 
 class HubSettings(FileSettings):

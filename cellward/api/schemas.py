@@ -16,8 +16,12 @@ from pydantic.alias_generators import to_camel
 
 Role = Literal["viewer", "deployer", "admin"]
 HubState = Literal["run", "hold", "quarantine"]
+#: A pending document waits for signatures of more owners and is delivered when it has them.
+DocumentState = Literal["verified", "pending", "unverified"]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
+#: A name of a project or environment, or ``*`` for every one.
+ScopeName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?|\*)$")]
 ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
@@ -112,6 +116,8 @@ class WhoAmI(Response):
 
     subject: str
     role: Role
+    projects: list[str] = Field(default_factory=lambda: ["*"])
+    environments: list[str] = Field(default_factory=lambda: ["*"])
 
 
 class Trust(Response):
@@ -212,6 +218,12 @@ class ApiTokenCreate(Request):
     name: TokenName = Field(description="Whom it stands for: the actor of audit records.")
     role: Role
     lifetime_seconds: int = Field(default=30 * 24 * 3600, ge=60, le=MAX_TOKEN_LIFE)
+    projects: Annotated[list[ScopeName], Field(min_length=1, max_length=64)] = Field(
+        default=["*"], description="Projects it is for; * for every one."
+    )
+    environments: Annotated[list[ScopeName], Field(min_length=1, max_length=32)] = Field(
+        default=["*"], description="Environments it is for; * for every one."
+    )
 
 
 class ApiToken(Response):
@@ -225,6 +237,8 @@ class ApiToken(Response):
     expired: bool = False
     created_at: datetime | None = None
     created_by: str = ""
+    projects: list[str] = Field(default_factory=lambda: ["*"])
+    environments: list[str] = Field(default_factory=lambda: ["*"])
 
 
 class ApiTokenCreated(ApiToken):
@@ -257,6 +271,12 @@ class DocumentSummary(Response):
     environments: list[str]
     sequence: int = 0
     received_at: datetime | None = None
+    state: DocumentState = Field(
+        default="unverified",
+        description="By the keyring this hub serves; agents verify again and decide by themselves.",
+    )
+    signers: list[str] = Field(default_factory=list, description="Owners whose signatures count.")
+    needed: int = Field(default=1, description="Distinct owners who must have signed.")
 
 
 class Document(DocumentSummary):

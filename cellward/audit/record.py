@@ -176,6 +176,7 @@ ALLOWED_DETAILS: Final = frozenset(
         "owner",
         "phase",
         "project",
+        "projects",
         "protocol",
         "pruned",
         "ready",

@@ -180,24 +180,6 @@ def dump_envelope(envelope: Envelope) -> bytes:
     )
 
 
-def merge_envelopes(kept: bytes, given: bytes) -> bytes:
-    """Return the kept envelope with the signatures of another one over the same payload added; none is ever taken away.
-
-    Nothing is verified: a signature that does not hold counts for nothing, and may not push out one that does.
-    Raises document/bad-envelope when they are not about the same payload and type, document/too-many-signatures when
-    together they are more than an envelope carries, and what parsing raises.
-    """
-    if kept == given:
-        return kept
-    before, more = parse_envelope(kept), parse_envelope(given)
-    if (before.payload_type, before.payload) != (more.payload_type, more.payload):
-        raise BAD_ENVELOPE("the envelope has another payload or type than the one kept under its digest")
-    signatures = tuple(dict.fromkeys((*before.signatures, *more.signatures)))
-    if len(signatures) == len(before.signatures):
-        return kept
-    return dump_envelope(Envelope(before.payload_type, before.payload, signatures))
-
-
 def sign_document(payload: bytes, payload_type: str, signers: Sequence[Signer]) -> Envelope:
     """Sign canonical payload bytes with every signer; raises document/not-canonical and its kin for other bytes."""
     canonical.decode(payload)

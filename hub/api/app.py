@@ -15,11 +15,12 @@ import structlog
 from aiohttp import web
 
 from cellward.errors import CellwardError, Denied, Refused
-from hub.api.auth import ANONYMOUS, Principal, authenticate, require
+from hub.api.auth import ANONYMOUS, authenticate, require, require_unbound
 from hub.api.errors import BUSY, INTERNAL
 from hub.api.interfaces import Services
 from hub.api.openapi import build_document
 from hub.api.problems import error_of, problem_response
+from hub.api.rates import TokenRates
 from hub.api.resources import audit, cells, clusters, documents, policy, system, tokens
 from hub.api.routing import PREFIX, Answer, Call, Route, read_body, read_query
 
@@ -53,12 +54,12 @@ def openapi_document() -> dict[str, object]:
 
 def make_api_app(services: Services) -> web.Application:
     """Build the application over its services."""
-    document = openapi_document()
+    document, rates = openapi_document(), TokenRates(services.clock)
     app = web.Application(
         client_max_size=services.max_body, middlewares=[_outermost(services, asyncio.Semaphore(MAX_CONCURRENT))]
     )
     for route in all_routes():
-        app.router.add_route(route.method, PREFIX + route.path, _endpoint(route, services))
+        app.router.add_route(route.method, PREFIX + route.path, _endpoint(route, services, rates))
 
     async def serve_document(_: web.Request) -> web.Response:
         return web.json_response(document)
@@ -103,12 +104,12 @@ def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Aw
     return wrap
 
 
-def _endpoint(route: Route, services: Services) -> _Endpoint:
+def _endpoint(route: Route, services: Services, rates: TokenRates) -> _Endpoint:
     async def answer(request: web.Request) -> web.StreamResponse:
         principal = ANONYMOUS
         if route.role is not None:
             principal = await authenticate(request, services.tokens, services.clock.now())
-        call = Call(request, services, principal, _request_id(request), subject=request.path)
+        call = Call(request, services, principal, _request_id(request), rates, subject=request.path)
         if not route.action:
             return _respond(route, await _handle(route, call))
         return await _audited(route, call)
@@ -119,6 +120,10 @@ def _endpoint(route: Route, services: Services) -> _Endpoint:
 async def _handle(route: Route, call: Call) -> Answer:
     if route.role is not None:
         require(call.principal, route.role)
+        if route.reach == "whole":
+            require_unbound(call.principal)
+        if route.action:
+            call.rates.mutation(call.principal)
     call.parameters = read_query(call.request, route.query)
     if route.request is not None:
         call.payload = await read_body(call.request, route.request, call.services.max_body)
@@ -144,7 +149,15 @@ async def _audited(route: Route, call: Call) -> web.StreamResponse:
 
 
 async def _record(route: Route, call: Call, decision: str, *, code: str = "", reason: str = "") -> None:
-    principal: Principal = call.principal
+    principal = call.principal
+    if decision != "done":
+        # What came to nothing costs its sender nothing: some of it is recorded, the rest is counted.
+        suppressed = call.rates.refused(principal, route.action, code)
+        if suppressed is None:
+            _unrecorded(call, code)
+            return
+        if suppressed:
+            call.details["suppressed"] = str(suppressed)
     await call.services.audit_sink.record(
         route.action,
         call.subject,
@@ -155,6 +168,11 @@ async def _record(route: Route, call: Call, decision: str, *, code: str = "", re
         details=call.details,
         correlation_id=call.request_id,
     )
+
+
+def _unrecorded(call: Call, code: str) -> None:
+    if call.services.metrics is not None:
+        call.services.metrics.observe_unrecorded(code)
 
 
 def _respond(route: Route, answer: Answer) -> web.StreamResponse:

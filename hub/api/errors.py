@@ -22,6 +22,18 @@ ROLE_TOO_LOW = define(
     "The role of this token does not allow that.",
     hint="Ask for a token with the role named; roles are viewer, deployer, admin.",
 )
+OUTSIDE_SCOPE = define(
+    "api/outside-scope",
+    Denied,
+    "This token is not authorized for that project or environment.",
+    hint="Use a token whose projects and environments cover it; `cellward tokens list` shows them to admins.",
+)
+TOO_FAST = define(
+    "api/too-fast",
+    Exhausted,
+    "This token sends more than its rate allows.",
+    hint="Wait a moment and send it again.",
+)
 RESERVED_NAME = define(
     "api/reserved-name",
     Conflict,

@@ -91,6 +91,8 @@ class ApiToken:
     expires_at: datetime | None
     created_at: datetime | None = None
     created_by: str = ""
+    projects: tuple[str, ...] = ("*",)
+    environments: tuple[str, ...] = ("*",)
 
 
 class ApiTokens(Protocol):
@@ -135,6 +137,10 @@ class HealthPort(Protocol):
 
 class RequestObserver(Protocol):
     """Counts requests."""
+
+    def observe_unrecorded(self, code: str) -> None:
+        """A refused mutation was counted instead of recorded: its token had many of the kind before."""
+        ...
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request ended."""

@@ -8,17 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellward.api.schemas import Role
+from cellward.documents import canonical
+from cellward.errors import CellwardError
 from hub.api.auth import Principal
 from hub.api.errors import BAD_REQUEST, TOO_LARGE
 from hub.api.interfaces import Services
+from hub.api.rates import TokenRates
 
 PREFIX = "/v1"
+_JSON = "application/json"
 _M = TypeVar("_M", bound=BaseModel)
 _PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,126}[a-z0-9])?\Z")
@@ -45,6 +49,7 @@ class Call:
     services: Services
     principal: Principal
     request_id: str
+    rates: TokenRates
     payload: BaseModel | None = None
     parameters: BaseModel | None = None
     #: What the audit record names; handlers of mutations set it as soon as they know.
@@ -69,6 +74,9 @@ class Call:
         return value
 
 
+#: Who may call with a token for some projects only: ``whole`` nobody, because it concerns all of them; ``shared``
+#: everybody, because it is nobody's in particular; ``own`` everybody, and the handler asks what it is about.
+Reach = Literal["whole", "shared", "own"]
 Answer = BaseModel | web.StreamResponse
 Handler = Callable[[Call], Awaitable[Answer]]
 _H = TypeVar("_H", bound=Handler)
@@ -89,6 +97,7 @@ class Route:
     status: int
     action: str
     media_type: str
+    reach: Reach = "whole"
 
     @property
     def operation_id(self) -> str:
@@ -120,11 +129,12 @@ class RouteTable:
         response: type[BaseModel] | None,
         query: type[Query] | None = None,
         media_type: str = "application/json",
+        reach: Reach = "whole",
     ) -> Callable[[_H], _H]:
         """Declare a handler that only reads."""
 
         def declare(handler: _H) -> _H:
-            row = Route("GET", path, handler, role, self._tag, None, response, query, 200, "", media_type)
+            row = Route("GET", path, handler, role, self._tag, None, response, query, 200, "", media_type, reach)
             self._rows.append(row)
             return handler
 
@@ -139,13 +149,12 @@ class RouteTable:
         response: type[BaseModel],
         action: str,
         status: int = 200,
+        reach: Reach = "whole",
     ) -> Callable[[_H], _H]:
         """Declare a handler that changes something; it is audited under ``action``."""
 
         def declare(handler: _H) -> _H:
-            row = Route(
-                "POST", path, handler, role, self._tag, request, response, None, status, action, "application/json"
-            )
+            row = Route("POST", path, handler, role, self._tag, request, response, None, status, action, _JSON, reach)
             self._rows.append(row)
             return handler
 
@@ -155,7 +164,7 @@ class RouteTable:
         """Declare a handler that takes something away; it is audited under ``action``."""
 
         def declare(handler: _H) -> _H:
-            row = Route("DELETE", path, handler, role, self._tag, None, response, None, 200, action, "application/json")
+            row = Route("DELETE", path, handler, role, self._tag, None, response, None, 200, action, _JSON)
             self._rows.append(row)
             return handler
 
@@ -171,8 +180,14 @@ async def read_body(request: web.Request, model: type[BaseModel], limit: int) ->
         data += piece
         if len(data) > limit:
             raise TOO_LARGE(f"the body has more than {limit} bytes")
+    body = bytes(data) or b"{}"
     try:
-        return model.model_validate_json(bytes(data) or b"{}")
+        # Two programs read two values from one body where a key comes twice.
+        canonical.parse(body, limit=limit)
+    except CellwardError as error:
+        raise BAD_REQUEST(f"body: {error.message}") from error
+    try:
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise BAD_REQUEST(_explain(error)) from error
 

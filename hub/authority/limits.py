@@ -38,11 +38,11 @@ class Limiter:
         """True when there is something left for this key; takes nothing."""
         return self._level(key) >= 1.0
 
-    def take(self, key: str) -> bool:
-        """Take one; False when nothing is left."""
+    def take(self, key: str, count: int = 1) -> bool:
+        """Take so many, all or none; False when there are not so many left."""
         level = self._level(key)
-        left = level >= 1.0
-        self._buckets[key] = (level - 1.0 if left else level, self._clock.monotonic())
+        left = level >= count
+        self._buckets[key] = (level - count if left else level, self._clock.monotonic())
         self._buckets.move_to_end(key)
         while len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, InvalidInput, NotFound, Refused, define
+from cellward.errors import Conflict, Exhausted, InvalidInput, NotFound, Refused, define
 
 UNKNOWN_CLUSTER = define(
     "fleet/unknown-cluster",
@@ -63,6 +63,26 @@ REALM_ADOPTED = define(
     Conflict,
     "This hub has adopted another root of trust; the first one stays.",
     hint="Use the trust.yaml made by the first `cellward init`, or set up another hub.",
+)
+UNVERIFIED_DOCUMENT = define(
+    "fleet/unverified-document",
+    Refused,
+    "No signature of an uploaded document counts by the keyring this hub serves, so nothing of the upload was kept.",
+    hint="Sign with a key of the keyring whose scope covers the document; `cellward keys list` shows yours. "
+    "Agents would refuse it too.",
+)
+NO_KEYRING = define(
+    "fleet/no-keyring",
+    Conflict,
+    "This hub serves no keyring yet, so no document can be verified.",
+    hint="Publish policy first with `cellward policy publish`.",
+)
+PROJECT_FULL = define(
+    "fleet/project-full",
+    Exhausted,
+    "The project has as much on this hub as its bounds allow, so nothing of the upload was kept.",
+    hint="Delete cells that are not needed, complete or leave what waits for signatures, or ask for higher limits in "
+    "the hub's settings.",
 )
 SEQUENCE_TAKEN = define(
     "fleet/sequence-taken",

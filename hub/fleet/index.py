@@ -1,8 +1,7 @@
-"""Reading just enough of an uploaded document to carry it: kind, names, sequence, what it refers to.
+"""Reading just enough of an uploaded document to find it again: kind, names, sequence, what it refers to.
 
-The hub is a courier: it does not verify signatures here, and a field it does not know does not stop it from carrying a
-document that a newer agent may understand. It refuses what nobody could take: no DSSE envelope, no canonical payload,
-no signature, names or numbers that no agent takes from the wire. Pure.
+Signatures are for ``hub.fleet.judge``. Refused is what nobody could take: no DSSE envelope, no canonical payload, names
+or numbers that no agent takes from the wire. Pure.
 """
 
 from __future__ import annotations
@@ -40,12 +39,14 @@ def index_envelope(data: bytes) -> IndexEntry:
     """
     if len(data) > MAX_ENVELOPE:
         raise DOCUMENT_TOO_LARGE(f"the envelope has {len(data)} bytes; at most {MAX_ENVELOPE} are carried")
-    envelope = dsse.parse_envelope(data)
+    return index_payload(dsse.parse_envelope(data))
+
+
+def index_payload(envelope: dsse.Envelope) -> IndexEntry:
+    """``index_envelope`` of one that was read already."""
     match = _TYPE.match(envelope.payload_type)
     if match is None or match.group(1) not in KINDS:
         raise BAD_DOCUMENT(f"payload type {envelope.payload_type[:80]!r} is not carried here")
-    if not envelope.signatures:
-        raise BAD_DOCUMENT("the document carries no signature", document=envelope.digest)
     body = canonical.decode(envelope.payload)
     if not isinstance(body, dict):
         raise BAD_DOCUMENT("the payload is not an object", document=envelope.digest)
@@ -64,6 +65,7 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
             digest,
             kind,
             realm,
+            _name(body, "project", names.PROJECT_MAX, digest),
             environments=(_name(body, "environment", names.ENVIRONMENT_MAX, digest),),
             subject=_digest(body, "deploymentDigest", digest),
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What the hub reads out of a document to find it again; nothing of it was verified.
+    """What the hub reads out of a document to find it again, and what its signatures come to.
 
     Attributes:
         digest: identity of the document, over its payload.
@@ -24,6 +24,8 @@ class IndexEntry:
         subject: digest the document is about: of the release for a Deployment, of the Deployment for an Approval.
         fallback: digest of the release a Deployment falls back to, empty for none.
         selector: of a Deployment; None otherwise.
+        standing: verified, pending or unverified; only what is verified is placed (``hub.fleet.judge``).
+        owners: who signed, as far as it counts; ``needed`` is how many must have.
     """
 
     digest: str
@@ -37,6 +39,14 @@ class IndexEntry:
     fallback: str = ""
     version: str = ""
     selector: Selector | None = None
+    standing: str = "unverified"
+    owners: tuple[str, ...] = ()
+    needed: int = 1
+
+    @property
+    def verified(self) -> bool:
+        """Whether as many owners signed as must."""
+        return self.standing == "verified"
 
     @property
     def keys(self) -> tuple[CellKey, ...]:

@@ -1,7 +1,8 @@
 """Which cluster should have what: a pure choice among documents, by facts that clusters reported.
 
-What comes out is advice to agents: each verifies signatures, scope, floors and its own facts again. Choosing wrongly
-can only stop or delay something.
+Only verified documents take part: what nobody could accept must not stand in the way of what somebody can. What comes
+out is advice to agents: each verifies signatures, scope, floors and its own facts again. Choosing wrongly can only stop
+or delay something.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from hub.store.interfaces import CellKey
 
 
 class DocumentSet:
-    """Index entries arranged for placement."""
+    """Verified index entries arranged for placement; later ones were kept later."""
 
     def __init__(self, entries: Iterable[IndexEntry]) -> None:
         self._movers: dict[CellKey, list[IndexEntry]] = defaultdict(list)
-        self._approvals: dict[tuple[str, str], list[str]] = defaultdict(list)
+        # One approval per set of owners, the newest: no owner crowds out another one.
+        self._approvals: dict[tuple[str, str], dict[tuple[str, ...], str]] = defaultdict(dict)
         self._releases: set[str] = set()
         for entry in entries:
+            if not entry.verified:
+                continue
             if entry.kind in {"deployment", "tombstone"}:
                 for key in entry.keys:
                     self._movers[key].append(entry)
             elif entry.kind == "approval":
-                self._approvals[(entry.subject, entry.environments[0])].append(entry.digest)
+                self._approvals[(entry.subject, entry.environments[0])][entry.owners] = entry.digest
             elif entry.kind == "release":
                 self._releases.add(entry.digest)
 
@@ -75,9 +79,9 @@ class DocumentSet:
         return entry.selector is not None and entry.selector.matches(facts) and entry.subject in self._releases
 
     def _evidence(self, entry: IndexEntry, environment: str) -> tuple[str, ...]:
+        approvals = sorted(self._approvals.get((entry.digest, environment), {}).values())
         if entry.kind == "tombstone":
-            return tuple(sorted(self._approvals.get((entry.digest, environment), ())))[:MAX_EVIDENCE]
-        approvals = sorted(self._approvals.get((entry.digest, environment), ()))
+            return tuple(approvals[:MAX_EVIDENCE])
         fallback = [entry.fallback] if entry.fallback and entry.fallback in self._releases else []
         return (entry.subject, *approvals[: MAX_EVIDENCE - 2], *fallback)
 

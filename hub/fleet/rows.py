@@ -20,10 +20,20 @@ def document_row(entry: IndexEntry, envelope: bytes) -> DocumentRow:
     """Row of an indexed document."""
     meta: dict[str, Any] = {"realm": entry.realm, "subject": entry.subject, "fallback": entry.fallback}
     meta["version"] = entry.version
+    judgement = {"owners": list(entry.owners), "needed": entry.needed}
     if entry.selector is not None:
         meta["selector"] = entry.selector.to_json()
     return DocumentRow(
-        entry.digest, entry.kind, envelope, entry.project, entry.cell, entry.environments, entry.sequence, meta
+        entry.digest,
+        entry.kind,
+        envelope,
+        entry.project,
+        entry.cell,
+        entry.environments,
+        entry.sequence,
+        meta,
+        standing=entry.standing,
+        judgement=judgement,
     )
 
 
@@ -43,6 +53,9 @@ def entry_of(row: DocumentRow) -> IndexEntry:
         fallback=str(meta.get("fallback", "")),
         version=str(meta.get("version", "")),
         selector=Selector.from_json(selector) if selector is not None else None,
+        standing=row.standing,
+        owners=tuple(row.judgement.get("owners", ())),
+        needed=int(row.judgement.get("needed", 1)),
     )
 
 

@@ -7,33 +7,31 @@ added or moved, an item that nothing places any more stays as it is (V14); the h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
 from cellward.audit.record import MAX_INT
-from cellward.documents.dsse import merge_envelopes
 from cellward.documents.facts import ClusterFacts
-from cellward.documents.numbers import check_number, faulty_numbers
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
 from hub.fleet import rows
+from hub.fleet.bounds import Bounds
+from hub.fleet.documents import Documents, KeyringPort, anybody
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
-    BAD_DOCUMENT,
     CLUSTER_EXISTS,
-    FOREIGN_REALM,
-    SEQUENCE_TAKEN,
     UNKNOWN_CELL,
     UNKNOWN_CLUSTER,
     UNKNOWN_DOCUMENT,
 )
-from hub.fleet.index import CLUSTER_NAME, index_envelope, is_key
+from hub.fleet.index import CLUSTER_NAME
 from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
+from hub.store.changes import POLICY
 from hub.store.interfaces import CellKey, CellRow, ClusterRow, DesiredChange, DocumentRow, Page, ReceiptRow, StatusRow
 from hub.store.shared import Together
 
@@ -45,8 +43,8 @@ if TYPE_CHECKING:
 
 #: Rows read at a time.
 _PAGE = 500
-#: Seconds for which the index of documents is not read again; an upload to this process drops it at once.
-_INDEX_SECONDS = 2.0
+#: Seconds after which a keyring nobody told of is looked for.
+_JUDGE_SECONDS = 30.0
 #: Largest statement kept with a receipt, bytes.
 _MAX_STATEMENT = 64 * 1024
 _log = structlog.get_logger()
@@ -55,24 +53,47 @@ _log = structlog.get_logger()
 class FleetService:
     """One per process; several processes may share a store."""
 
-    def __init__(self, store: Store, realm: RealmService, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, realm: RealmService, clock: Clock, keyring: KeyringPort, bounds: Bounds | None = None
+    ) -> None:
         self._store = store
-        self._realm = realm
         self._clock = clock
+        self._documents = Documents(store, realm, clock, keyring, bounds)
         self._streams: dict[str, str] = {}
         self._reports = Reports(store, clock)
         self._rows = Together(store.clusters.get_many, "cluster-rows")
         self._items = Together(store.desired.items_of, "desired-items")
         self._placing = asyncio.Lock()
-        self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
-        self._unusable: set[tuple[CellKey, str]] = set()
         self._facts: dict[str, tuple[object, ClusterFacts | None]] = {}
 
     async def start(self) -> None:
-        """Place everything once: an upload may have been kept just before the process ended."""
+        """Judge and place everything once: an upload may have been kept just before the process ended."""
+        if not await self.judge_again():
+            async with self._placing:
+                await self._place_all()
+
+    async def judge_again(self) -> bool:
+        """Judge everything kept by the keyring served now, and place it; False when nothing asked for that."""
         async with self._placing:
-            entries = await self._entries()
-            await self._place(DocumentSet(entries), None, await self._store.clusters.list())
+            if not await self._documents.outdated():
+                return False
+            trusted = await self._documents.judge_again()
+            await self._place_all()
+            if trusted is not None:
+                await self._documents.judged_by(trusted)
+            return True
+
+    async def follow_keyring(self, stop: asyncio.Event) -> None:
+        """Judge again whenever policy changes, until ``stop``; a failure is logged and tried again."""
+        async with self._store.changes.subscribe(POLICY) as changes:
+            while not stop.is_set():
+                try:
+                    await self.judge_again()
+                except Exception:  # noqa: BLE001 - logged whole and tried again (V16)
+                    _log.exception("judging-failed")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_JUDGE_SECONDS):
+                        await changes.wait()
 
     # Clusters
 
@@ -99,35 +120,29 @@ class FleetService:
 
     # Documents
 
-    async def accept(self, envelopes: Sequence[bytes], *, dry_run: bool = False) -> Accepted:
-        """Keep signed documents, all or none, and place what they change.
+    async def accept(
+        self,
+        envelopes: Sequence[bytes],
+        *,
+        dry_run: bool = False,
+        permit: Callable[[IndexEntry], None] = anybody,
+    ) -> Accepted:
+        """Judge and keep signed documents, all or none, and place what they change.
 
         Raises:
             CellwardError: ``fleet/bad-document``, ``fleet/document-too-large``, ``fleet/foreign-realm``,
-                ``fleet/no-realm``, ``fleet/sequence-taken``, or a code of ``cellward.documents``.
+                ``fleet/no-realm``, ``fleet/no-keyring``, ``fleet/unverified-document``, ``fleet/sequence-taken``,
+                ``fleet/project-full``, a code of ``cellward.documents``, or what ``permit`` raises.
         """
-        realm = (await self._realm.require()).realm
-        # One payload may come in two envelopes, each with its own signature.
-        given = [(index_envelope(data), data) for data in envelopes]
-        indexed = {entry.digest: entry for entry, _ in given}
-        for entry in indexed.values():
-            if entry.realm != realm:
-                raise FOREIGN_REALM(f"document {entry.digest} belongs to {entry.realm}", document=entry.digest)
-            check_number(entry.sequence, self._clock.now())
         async with self._placing:
-            kept = {entry.digest: entry for entry in await self._entries()}
-            fresh = {digest: _with_subject(entry, {**kept, **indexed}) for digest, entry in indexed.items()}
-            _check_sequences(fresh.values(), kept.values())
-            together = DocumentSet([*(e for d, e in kept.items() if d not in fresh), *fresh.values()])
+            examined = await self._documents.examine(envelopes, dry_run=dry_run, permit=permit)
+            fresh, kept = examined.fresh, await self._documents.entries()
+            together = DocumentSet([*(entry for entry in kept if entry.digest not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
             clusters = await self._store.clusters.list()
-            grown = await self._grown(given, kept)
             if not dry_run:
-                await self._store.documents.put_many(
-                    [rows.document_row(fresh[entry.digest], data) for entry, data in given]
-                )
-                self._index = None
-            changed = await self._place(together, keys, clusters, grown, dry_run=dry_run)
+                await self._documents.keep(examined)
+            changed = await self._place(together, keys, clusters, examined.grown, dry_run=dry_run)
         return Accepted(tuple(fresh.values()), changed)
 
     async def document(self, digest: str) -> DocumentRow:
@@ -182,7 +197,8 @@ class FleetService:
         if rows.facts_of(row) != facts:
             _log.info("facts-changed", cluster=cluster, digest=facts.digest())
             async with self._placing:
-                await self._place(DocumentSet(await self._entries()), None, [await self._cluster(cluster)])
+                entries = await self._documents.entries()
+                await self._place(DocumentSet(entries), None, [await self._cluster(cluster)])
 
     async def connected(self, cluster: str, stream_id: str) -> None:
         """Note that a stream is open."""
@@ -215,7 +231,7 @@ class FleetService:
                 cast("HubState", row.hub_state),
             )
             for row in held
-            if row.revision > since and self._usable(row.key, row.deployment_digest)
+            if row.revision > since and self._documents.usable(row.key, row.deployment_digest)
         ]
 
     async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
@@ -271,44 +287,9 @@ class FleetService:
     def _view(self, row: ClusterRow, revision: int) -> ClusterView:
         return rows.view_of(row, connected=row.name in self._streams, revision=revision)
 
-    def _entry(self, row: DocumentRow) -> IndexEntry | None:
-        """Index entry of a kept document, None for one that should not have been kept, by an older hub or clock."""
-        entry = rows.entry_of(row)
-        if entry.sequence in faulty_numbers(self._clock.now(), (entry.sequence,)):
-            return None  # agents refuse it too; what else there is must not stand behind it
-        return entry if all(self._usable(key, entry.digest) for key in entry.keys) else None
-
-    def _usable(self, key: CellKey, digest: str) -> bool:
-        """Whether agents take this name at all; told once for each that they do not."""
-        if is_key(key):
-            return True
-        if (key, digest) not in self._unusable:
-            self._unusable.add((key, digest))
-            _log.warning("unusable-document-kept", document=digest, key="/".join(key)[:200])
-        return False
-
-    async def _entries(self) -> tuple[IndexEntry, ...]:
-        now = self._clock.monotonic()
-        if self._index is None or now - self._index[0] > _INDEX_SECONDS:
-            found: list[IndexEntry] = []
-            cursor = ""
-            while True:
-                page = await self._store.documents.list("", "", "", cursor, _PAGE)
-                found += [entry for row in page.items if (entry := self._entry(row)) is not None]
-                cursor = page.cursor
-                if not cursor:
-                    break
-            self._index = (now, tuple(found))
-        return self._index[1]
-
-    async def _grown(self, given: Sequence[tuple[IndexEntry, bytes]], kept: Mapping[str, IndexEntry]) -> frozenset[str]:
-        """Digests of kept documents that these envelopes add a signature to; raises what merging raises."""
-        grown: set[str] = set()
-        for entry, data in given:
-            row = await self._store.documents.get(entry.digest) if entry.digest in kept else None
-            if row is not None and merge_envelopes(row.envelope, data) != row.envelope:
-                grown.add(entry.digest)
-        return frozenset(grown)
+    async def _place_all(self) -> None:
+        documents = DocumentSet(await self._documents.entries())
+        await self._place(documents, None, await self._store.clusters.list())
 
     def _facts_of(self, row: ClusterRow) -> ClusterFacts | None:
         """Facts of a cluster, read strictly once as long as it reports the same."""
@@ -369,28 +350,3 @@ class FleetService:
                 item = row.desired
                 found[(item.cluster, item.key)] = (item.deployment_digest, tuple(item.evidence), item.hub_state)
         return found
-
-
-def _with_subject(entry: IndexEntry, known: Mapping[str, IndexEntry]) -> IndexEntry:
-    """Give an approval the cell of the Deployment it names, so that it is found there."""
-    if entry.kind != "approval":
-        return entry
-    about = known.get(entry.subject)
-    if about is None or about.kind not in {"deployment", "tombstone"}:
-        raise BAD_DOCUMENT(
-            f"approval {entry.digest} names {entry.subject}, which is not a Deployment kept here",
-            hint="Upload the Deployment first, or both together.",
-        )
-    return replace(entry, project=about.project, cell=about.cell)
-
-
-def _check_sequences(fresh: Iterable[IndexEntry], kept: Iterable[IndexEntry]) -> None:
-    """Tell an author early what agents would refuse: one sequence, two documents. Binds nobody."""
-    taken = {(key, entry.sequence): entry.digest for entry in kept if entry.sequence for key in entry.keys}
-    for entry in fresh:
-        for key in entry.keys if entry.sequence else ():
-            other = taken.setdefault((key, entry.sequence), entry.digest)
-            if other != entry.digest:
-                raise SEQUENCE_TAKEN(
-                    f"sequence {entry.sequence} of {'/'.join(key)} is that of {other}", document=entry.digest
-                )

@@ -40,6 +40,17 @@ class HubMetrics:
             "cellward_hub_api_request_seconds", "Duration of requests.", ["route"], buckets=_LATENCY, registry=registry
         )
 
+        self.unrecorded = Counter(
+            "cellward_hub_api_unrecorded_refusals",
+            "Refused mutations that were counted and not recorded one by one.",
+            ["code"],
+            registry=registry,
+        )
+
+    def observe_unrecorded(self, code: str) -> None:
+        """Count a refusal that has no record of its own."""
+        self.unrecorded.labels(code).inc()
+
     def observe_rpc(self, method: str, code: str) -> None:
         """Count one RPC that ended."""
         self.rpcs.labels(method, code).inc()

@@ -40,6 +40,7 @@ class ClusterRow:
         report: what the agent last said of itself; top-level keys are merged by ``update_seen``.
         previous_spki_sha256: digest of the key before the newest one, until the newest one was used; else empty.
         generation_floor: certificates of an earlier generation count for nothing.
+        invited: what the invite named the cluster to be, empty for nothing (``hub.fleet.delivery``).
     """
 
     name: str
@@ -57,6 +58,7 @@ class ClusterRow:
     report: Json = field(default_factory=dict)
     previous_spki_sha256: str = ""
     generation_floor: int = 0
+    invited: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,12 @@ class SeenRow:
 class ClusterStore(Protocol):
     """Clusters, bindings and locks. Changes of bindings and locks notify topic ``clusters``."""
 
-    async def create(self, name: str, created_by: str) -> ClusterRow:
+    async def create(self, name: str, created_by: str, invited: Json | None = None) -> ClusterRow:
         """Add a cluster; raises store/cluster-exists."""
+        ...
+
+    async def set_invited(self, name: str, invited: Json) -> None:
+        """Set what the invite names the cluster to be; raises store/unknown-cluster."""
         ...
 
     async def get(self, name: str) -> ClusterRow | None:
@@ -167,9 +173,10 @@ class TokenStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """A signed document as uploaded: opaque envelope under the digest of its payload, and an index that proves nothing.
+    """A signed document: its envelope under the digest of its payload, an index, and what its signatures come to.
 
     ``kind`` is the payload type's kind in lower case: release, deployment, approval, tombstone, ….
+    ``standing`` is verified, pending or unverified, and ``judgement`` says why (``hub.fleet.judge``).
     """
 
     digest: str
@@ -181,32 +188,55 @@ class DocumentRow:
     sequence: int = 0
     meta: Json = field(default_factory=dict)
     received_at: datetime | None = None
+    standing: str = "unverified"
+    judgement: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the signatures of a kept document come to by now."""
+
+    digest: str
+    standing: str
+    judgement: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a project has in the store: documents by standing, and their bytes."""
+
+    verified: int = 0
+    others: int = 0
+    bytes: int = 0
 
 
 class DocumentStore(Protocol):
-    """Signed documents by digest."""
+    """Signed documents by digest. Changes notify ``documents``."""
 
-    async def put(self, document: DocumentRow) -> bool:
+    async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
         """Keep a document and return whether it is new.
 
-        For a known digest the kept envelope gains the signatures it lacks and loses none; the index stays. Raises
-        document/too-many-signatures, document/bad-envelope when the two envelopes do not fit together.
+        A known digest gets the envelope, standing and judgement given; its index stays. ``seen`` is the envelope its
+        writer read before: where another one is kept by now nothing changes, and store/moved is raised.
         """
         ...
 
-    async def put_many(self, documents: Sequence[DocumentRow]) -> tuple[bool, ...]:
-        """``put`` for each, all or nothing."""
+    async def put_many(
+        self, documents: Sequence[DocumentRow], seen: Mapping[str, bytes] | None = None
+    ) -> tuple[bool, ...]:
+        """``put`` for each, all or nothing; ``seen`` by digest."""
+        ...
+
+    async def judge_many(self, judged: Sequence[Judged]) -> None:
+        """Set standing and judgement of kept documents, all or none; digests that are not kept are passed over."""
+        ...
+
+    async def usage(self, project: str) -> Usage:
+        """Return how much a project keeps here."""
         ...
 
     async def get(self, digest: str) -> DocumentRow | None:
         """Return a document."""
-        ...
-
-    async def latest_deployments(self, project: str | None = None) -> tuple[DocumentRow, ...]:
-        """Return, for each (project, cell, environment), the deployment or tombstone of the highest sequence.
-
-        A document that is the newest in several environments comes once. Equal sequences: the one kept first.
-        """
         ...
 
     async def list(
@@ -390,7 +420,10 @@ class TufStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiTokenRow:
-    """Who a bearer token stands for; only its hash is kept. A subject has one token."""
+    """Who a bearer token stands for, and for which projects and environments; only its hash is kept.
+
+    A subject has one token. ``("*",)`` is every project or environment.
+    """
 
     token_hash: str
     subject: str
@@ -398,6 +431,8 @@ class ApiTokenRow:
     expires_at: datetime | None = None
     created_at: datetime | None = None
     created_by: str = ""
+    projects: tuple[str, ...] = ("*",)
+    environments: tuple[str, ...] = ("*",)
 
 
 class ApiTokenStore(Protocol):

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cellward.documents.dsse import Ed25519Signer, Signature, dump_envelope, parse_envelope, sign_document
 from cellward.errors import CellwardError
-from hub.store.interfaces import Store, TufMetadata
+from hub.store.interfaces import Judged, Store, TufMetadata, Usage
 from tests.contract.store_rows import NOW, deployment
 
 
@@ -23,57 +22,44 @@ class TestDocuments:
         assert await store.documents.get("sha256:a") == replace(document, received_at=NOW)
         assert await store.documents.get("sha256:b") is None
 
-    async def test_an_envelope_gains_signatures_and_never_loses_one(self, store: Store) -> None:
-        """A second signer's envelope adds to the first; junk under the same digest pushes nothing out."""
-        one, two, junk = (sign_document(b"{}", "type", [Ed25519Signer.generate()]) for _ in range(3))
-        junk = replace(junk, signatures=(Signature(one.signatures[0].keyid, b"junk"),))
-        document = replace(deployment("a", 1, "dev"), envelope=dump_envelope(one))
-        for envelope in (one, two, junk, one):
-            await store.documents.put(replace(document, envelope=dump_envelope(envelope)))
+    async def test_an_envelope_is_replaced_by_whoever_read_it(self, store: Store) -> None:
+        """Envelope, standing and judgement change for a writer who saw what is kept, and for nobody else."""
+        first = deployment("a", 1, "dev")
+        second = replace(first, envelope=b"two", standing="verified", judgement={"owners": ["ada"]}, sequence=9)
+        await store.documents.put(first)
+        with pytest.raises(CellwardError) as caught:
+            await store.documents.put_many([deployment("b", 1, "dev"), second])
+        assert caught.value.code == "store/moved"
+        assert await store.documents.get("sha256:b") is None
+        assert await store.documents.put(second, first.envelope) is False
+        kept = replace(second, sequence=1, received_at=NOW)
+        assert await store.documents.get("sha256:a") == kept
+        with pytest.raises(CellwardError):
+            await store.documents.put(replace(second, envelope=b"three"), first.envelope)
+        assert await store.documents.get("sha256:a") == kept
+
+    async def test_judgements_change_and_wake(self, store: Store) -> None:
+        """What signatures come to may be set again; a document that is not kept is passed over."""
+        await store.documents.put(deployment("a", 1, "dev"))
+        before = store.changes.stamp("documents")
+        await store.documents.judge_many([Judged("sha256:a", "pending", {"needed": 2}), Judged("sha256:b", "x", {})])
         kept = await store.documents.get("sha256:a")
         assert kept is not None
-        assert parse_envelope(kept.envelope).signatures == one.signatures + two.signatures + junk.signatures
+        assert (kept.standing, kept.judgement) == ("pending", {"needed": 2})
+        assert store.changes.stamp("documents") != before
+        await store.documents.judge_many([])
 
-    async def test_envelopes_that_do_not_fit_together_change_nothing(self, store: Store) -> None:
-        """Another type over the same payload, or more signatures than one carries, and the whole upload is refused."""
-        one = sign_document(b"{}", "type", [Ed25519Signer.generate()])
-        document = replace(deployment("a", 1, "dev"), envelope=dump_envelope(one))
-        await store.documents.put(document)
-        many = tuple(Signature(f"{number:064x}", b"junk") for number in range(16))
-        for other, code in (
-            (replace(one, payload_type="other"), "document/bad-envelope"),
-            (replace(one, signatures=many), "document/too-many-signatures"),
-        ):
-            batch = [deployment("b", 1, "dev"), replace(document, envelope=dump_envelope(other))]
-            with pytest.raises(CellwardError) as caught:
-                await store.documents.put_many(batch)
-            assert caught.value.code == code
-        assert await store.documents.get("sha256:a") == replace(document, received_at=NOW)
-        assert await store.documents.get("sha256:b") is None
+    async def test_usage_counts_a_projects_own(self, store: Store) -> None:
+        """Verified ones, others, and bytes; of another project nothing."""
+        made = [deployment("a", 1, "dev"), replace(deployment("b", 2, "dev"), standing="verified")]
+        await store.documents.put_many([*made, replace(deployment("c", 3, "dev"), project="bank")])
+        assert await store.documents.usage("shop") == Usage(1, 1, sum(len(row.envelope) for row in made))
+        assert await store.documents.usage("nobody") == Usage()
 
     async def test_put_many_says_which_are_new(self, store: Store) -> None:
         """One answer per document, also for one that comes twice in a batch."""
         a, b = deployment("a", 1, "dev"), deployment("b", 2, "dev")
         assert await store.documents.put_many([a, b, a]) == (True, True, False)
-
-    async def test_latest_deployment_per_environment(self, store: Store) -> None:
-        """The highest sequence wins in each environment by itself; a tombstone is a deployment too."""
-        await store.documents.put_many(
-            [
-                deployment("a", 5, "dev", "prod"),
-                deployment("b", 7, "dev"),
-                deployment("older", 6, "dev"),
-                deployment("release", 9, "dev", kind="release"),
-                deployment("other", 1, "dev", cell="web"),
-                deployment("end", 2, "dev", cell="web", kind="tombstone"),
-                deployment("same", 7, "dev"),
-            ]
-        )
-        assert [row.digest for row in await store.documents.latest_deployments()] == [
-            "sha256:a", "sha256:b", "sha256:end",
-        ]  # fmt: skip
-        assert await store.documents.latest_deployments("nobody") == ()
-        assert len(await store.documents.latest_deployments("shop")) == 3
 
     async def test_list_pages_through_everything_once(self, store: Store) -> None:
         """Pages have no gap and no overlap, and the last one says so."""

@@ -26,8 +26,10 @@ from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
 from hub.authority.model import HubKeys
 from hub.authority.tokens import JoinTokens
+from hub.fleet.documents import KeyringPort
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
+from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
 from hub.ports import BearerTokens
 from hub.store.interfaces import Store
@@ -89,11 +91,13 @@ def hub_keys() -> HubKeys:
     )
 
 
-def make_services(store: Store, made: HubKeys, health: HealthRegistry) -> Services:
+def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: KeyringPort | None = None) -> Services:
     """Compose what the API needs, as ``hub.app`` does."""
     clock = SystemClock()
     realm = RealmService(store.meta)
     audit = AuditLog(store.audit, made.tree_head, lambda: realm.realm, clock)
+    policy = TufRepository(store.tuf, Ed25519Signer(made.timestamp), clock)
+    keyring = keyring or ServedKeyring(policy, store.changes)
     bearers = {hash_token(text): ApiToken(hash_token(text), role, role, None) for role, text in TOKENS.items()}
     expired = hash_token("expired-token")
     bearers[expired] = ApiToken(expired, "late", "admin", clock.now() - timedelta(seconds=1))
@@ -113,9 +117,9 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry) -> Servic
         tokens=Bearers(store.api_tokens, bearers),
         audit_sink=audit,
         audit=audit,
-        fleet=FleetService(store, realm, clock),
+        fleet=FleetService(store, realm, clock, keyring),
         realm=realm,
-        policy=TufRepository(store.tuf, Ed25519Signer(made.timestamp), clock),
+        policy=policy,
         enrolment=JoinTokens(store.tokens, clock),
         health=health,
         facts=facts,

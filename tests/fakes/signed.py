@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from cellward.documents.dsse import Ed25519Signer, dump_envelope, parse_envelope, sign_document
+from cellward.documents.dsse import ED25519, Ed25519Signer, dump_envelope, parse_envelope, sign_document
 from cellward.documents.facts import Selector
-from cellward.documents.model import Approval, Deployment, Document, Release, Tombstone, build_document
+from cellward.documents.keyring import Keyring, KeyringEntry
+from cellward.documents.model import KINDS, Approval, Deployment, Document, Release, Tombstone, build_document
 from cellward.policy.publisher import RoleKeys, create_root
+from hub.fleet.judge import Trusted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=365)
 EVERYWHERE = Selector(all=True)
 
 
+class Keys:
+    """A keyring that is served (``KeyringPort``): whoever is enrolled may sign everything."""
+
+    def __init__(self, *authors: Author) -> None:
+        self.thresholds: dict[str, int] = {}
+        self.entries: dict[str, KeyringEntry] = {}
+        self.changes = 0
+        self.absent = False
+        for author in authors:
+            self.enrol(author)
+
+    def enrol(self, author: Author, **changes: object) -> None:
+        """Put an author's key into the keyring, or change its entry."""
+        entry = KeyringEntry(
+            author.signer.keyid, ED25519, author.signer.public_spki_der, author.owner, tuple(sorted(KINDS)), ("*",),
+            ("*",), NOW - timedelta(days=1), NOW + timedelta(days=3650),
+        )  # fmt: skip
+        self.entries[entry.keyid] = replace(self.entries.get(entry.keyid, entry), **changes)  # type: ignore[arg-type]
+        self.changes += 1
+
+    def need(self, **thresholds: int) -> None:
+        """Want so many owners per kind."""
+        self.thresholds.update(thresholds)
+        self.changes += 1
+
+    async def current(self) -> Trusted | None:
+        """The keyring as it is now."""
+        if self.absent:
+            return None
+        realm = "sha256:" + "0" * 64
+        entries = tuple(self.entries.values())
+        return Trusted(Keyring(realm, 1, entries), dict(self.thresholds), mark=str(self.changes))
+
+
 class Author:
     """Signs for one realm with one key; returns envelopes as they travel."""
 
-    def __init__(self, realm: str) -> None:
+    def __init__(self, realm: str, owner: str = "ada") -> None:
         self.realm = realm
+        self.owner = owner
         self.signer = Ed25519Signer.generate()
+
+    def cosign(self, envelope: bytes) -> bytes:
+        """Sign a document somebody else made; the envelope has this signature alone."""
+        parsed = parse_envelope(envelope)
+        return dump_envelope(sign_document(parsed.payload, parsed.payload_type, (self.signer,)))
 
     def sign(self, document: Document) -> bytes:
         """Sign any document."""

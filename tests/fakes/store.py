@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cellward.documents.dsse import merge_envelopes
 from cellward.runtime.clock import Clock, SystemClock
 from hub.store.changes import AUDIT, CLUSTERS, DOCUMENTS, POLICY, ChangeBus, desired_topic
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
@@ -35,6 +34,7 @@ from hub.store.interfaces import (
     DesiredRow,
     DocumentRow,
     Json,
+    Judged,
     Page,
     ReceiptRow,
     SeenRow,
@@ -42,6 +42,7 @@ from hub.store.interfaces import (
     StatusRow,
     TokenGrant,
     TufMetadata,
+    Usage,
 )
 from hub.store.log import (
     AuditAppend,
@@ -69,11 +70,11 @@ class MemoryClusters:
         self._changes = changes
         self.rows: dict[str, ClusterRow] = {}
 
-    async def create(self, name: str, created_by: str) -> ClusterRow:
+    async def create(self, name: str, created_by: str, invited: Json | None = None) -> ClusterRow:
         await asyncio.sleep(0)
         if name in self.rows:
             raise CLUSTER_EXISTS(f"cluster {name} exists", cluster=name)
-        self.rows[name] = ClusterRow(name, self._clock.now(), created_by)
+        self.rows[name] = ClusterRow(name, self._clock.now(), created_by, invited=dict(invited or {}))
         self._changes.notify([CLUSTERS])
         return self.rows[name]
 
@@ -139,6 +140,10 @@ class MemoryClusters:
         self.rows[name] = replace(row, locked=locked, lock_reason=reason if locked else "")
         self._changes.notify([CLUSTERS])
 
+    async def set_invited(self, name: str, invited: Json) -> None:
+        self.rows[name] = replace(self.require(name), invited=dict(invited))
+        self._changes.notify([CLUSTERS])
+
     async def used(self, name: str, spki_sha256: str) -> None:
         row = self.rows.get(name)
         if row is not None and row.spki_sha256 == spki_sha256 and row.previous_spki_sha256:
@@ -192,38 +197,42 @@ class MemoryDocuments:
         self._changes = changes
         self._rows: dict[str, DocumentRow] = {}
 
-    async def put(self, document: DocumentRow) -> bool:
-        return (await self.put_many([document]))[0]
+    async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
+        return (await self.put_many([document], {} if seen is None else {document.digest: seen}))[0]
 
-    async def put_many(self, batch: Sequence[DocumentRow]) -> tuple[bool, ...]:
+    async def put_many(self, batch: Sequence[DocumentRow], seen: Mapping[str, bytes] | None = None) -> tuple[bool, ...]:
         new = []
         rows = dict(self._rows)
         for document in batch:
             known = rows.get(document.digest)
             new.append(known is None)
-            if known is not None:
-                rows[document.digest] = replace(known, envelope=merge_envelopes(known.envelope, document.envelope))
-            else:
+            if known is None:
                 received = document.received_at or self._clock.now()
                 rows[document.digest] = replace(document, received_at=received)
+                continue
+            if known.envelope != (seen or {}).get(document.digest, document.envelope):
+                raise MOVED(f"document {document.digest} has another envelope by now", document=document.digest)
+            rows[document.digest] = replace(
+                known, envelope=document.envelope, standing=document.standing, judgement=document.judgement
+            )
         self._rows = rows
         self._changes.notify([DOCUMENTS])
         return tuple(new)
 
+    async def judge_many(self, judged: Sequence[Judged]) -> None:
+        for one in judged:
+            if one.digest in self._rows:
+                row = self._rows[one.digest]
+                self._rows[one.digest] = replace(row, standing=one.standing, judgement=dict(one.judgement))
+        self._changes.notify([DOCUMENTS])
+
+    async def usage(self, project: str) -> Usage:
+        rows = [row for row in self._rows.values() if row.project == project]
+        verified = sum(row.standing == "verified" for row in rows)
+        return Usage(verified, len(rows) - verified, sum(len(row.envelope) for row in rows))
+
     async def get(self, digest: str) -> DocumentRow | None:
         return self._rows.get(digest)
-
-    async def latest_deployments(self, project: str | None = None) -> tuple[DocumentRow, ...]:
-        newest: dict[CellKey, DocumentRow] = {}
-        for row in self._rows.values():
-            if row.kind not in {"deployment", "tombstone"} or project not in {None, row.project}:
-                continue
-            for environment in row.environments:
-                key = CellKey(row.project, row.cell, environment)
-                if key not in newest or newest[key].sequence < row.sequence:
-                    newest[key] = row
-        chosen = {row.digest for row in newest.values()}
-        return tuple(row for row in self._rows.values() if row.digest in chosen)
 
     async def list(
         self, kind: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100

@@ -6,34 +6,40 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from cellward.api import schemas
+from hub.api.auth import require_scope
 from hub.api.errors import BAD_CURSOR
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
-from hub.store.interfaces import CellKey
+from hub.store.interfaces import CellKey, CellRow
 
 routes = RouteTable("cells")
 
 
-@routes.get("/cells", role="viewer", response=schemas.CellList, query=Page)
+@routes.get("/cells", role="viewer", response=schemas.CellList, query=Page, reach="own")
 async def list_cells(call: Call) -> schemas.CellList:
-    """List cells, without their states."""
+    """List cells that the token is for, without their states."""
     page = call.query(Page)
     after = tuple(page.cursor.split("/")) if page.cursor else ("", "")
     if len(after) != 2:
         raise BAD_CURSOR("the cursor is not one of this list")
     grouped: dict[tuple[str, str], list[schemas.CellState]] = defaultdict(list)
-    for view in await call.services.fleet.cells():
+    for view in _reached(call, await call.services.fleet.cells()):
         grouped[view.desired.key[:2]].append(convert.cell_state(view))
     keys = sorted(key for key in grouped if key > after)
     items = [_cell(grouped[key], with_states=False) for key in keys[: page.limit]]
     return schemas.CellList(items=items, next_cursor="/".join(keys[page.limit - 1]) if len(keys) > page.limit else "")
 
 
-@routes.get("/cells/{project}/{cell}", role="viewer", response=schemas.Cell)
+@routes.get("/cells/{project}/{cell}", role="viewer", response=schemas.Cell, reach="own")
 async def get_cell(call: Call) -> schemas.Cell:
     """Show a cell on every cluster it is meant for, with what was refused and why."""
-    views = await call.services.fleet.cell(call.name("project"), call.name("cell"))
-    return _cell([convert.cell_state(view) for view in views], with_states=True)
+    project = call.name("project")
+    require_scope(call.principal, project)
+    views = await call.services.fleet.cell(project, call.name("cell"))
+    reached = _reached(call, views)
+    if not reached:
+        require_scope(call.principal, project, sorted({view.desired.key.environment for view in views}))
+    return _cell([convert.cell_state(view) for view in reached], with_states=True)
 
 
 @routes.post(
@@ -42,6 +48,7 @@ async def get_cell(call: Call) -> schemas.Cell:
     request=schemas.NarrowRequest,
     response=schemas.Cell,
     action="cell.narrow",
+    reach="own",
 )
 async def narrow_cell(call: Call) -> schemas.Cell:
     """Hold or quarantine a cell on a cluster, or lift that; the hub alone may only narrow."""
@@ -49,8 +56,15 @@ async def narrow_cell(call: Call) -> schemas.Cell:
     project, cell = call.name("project"), call.name("cell")
     call.subject = f"Cell/{project}/{cell}"
     call.details.update(cluster=body.cluster, environment=body.environment, state=body.state)
+    require_scope(call.principal, project, (body.environment,))
     await call.services.fleet.narrow(body.cluster, CellKey(project, cell, body.environment), body.state)
     return await get_cell(call)
+
+
+def _reached(call: Call, views: Iterable[CellRow]) -> list[CellRow]:
+    """Those of a project and environment the token is for."""
+    keys = [(view, view.desired.key) for view in views]
+    return [view for view, key in keys if call.principal.covers(key.project, (key.environment,))]
 
 
 def _cell(states: Iterable[schemas.CellState], *, with_states: bool) -> schemas.Cell:

@@ -9,7 +9,7 @@ from hub.api.routing import Call, Page, RouteTable
 routes = RouteTable("clusters")
 
 
-@routes.get("/clusters", role="viewer", response=schemas.ClusterList, query=Page)
+@routes.get("/clusters", role="viewer", response=schemas.ClusterList, query=Page, reach="shared")
 async def list_clusters(call: Call) -> schemas.ClusterList:
     """List clusters by name."""
     page = call.query(Page)
@@ -33,7 +33,7 @@ async def create_cluster(call: Call) -> schemas.Cluster:
     return convert.cluster(await call.services.fleet.create_cluster(name, call.principal.subject))
 
 
-@routes.get("/clusters/{cluster}", role="viewer", response=schemas.Cluster)
+@routes.get("/clusters/{cluster}", role="viewer", response=schemas.Cluster, reach="shared")
 async def get_cluster(call: Call) -> schemas.Cluster:
     """Show one cluster with its conditions."""
     return convert.cluster(await call.services.fleet.cluster(call.name("cluster")))

@@ -104,6 +104,9 @@ def cluster(view: ClusterView) -> schemas.Cluster:
 def document(found: IndexEntry | DocumentRow) -> schemas.DocumentSummary:
     """An index entry, or a row as kept."""
     return schemas.DocumentSummary(
+        state=cast("schemas.DocumentState", found.standing),
+        signers=list(found.judgement.get("owners", ()) if isinstance(found, DocumentRow) else found.owners),
+        needed=number(found.judgement.get("needed", 1)) if isinstance(found, DocumentRow) else found.needed,
         digest=found.digest,
         kind=found.kind,
         project=found.project,

@@ -19,7 +19,7 @@ routes = RouteTable("policy")
 MAX_ROOTS = 64
 
 
-@routes.get("/policy", role="viewer", response=schemas.Policy)
+@routes.get("/policy", role="viewer", response=schemas.Policy, reach="shared")
 async def get_policy(call: Call) -> schemas.Policy:
     """Show what policy is served now."""
     repository = call.services.policy
@@ -42,7 +42,7 @@ async def get_policy(call: Call) -> schemas.Policy:
     )
 
 
-@routes.get("/policy/metadata", role="viewer", response=schemas.PolicyMetadata)
+@routes.get("/policy/metadata", role="viewer", response=schemas.PolicyMetadata, reach="shared")
 async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
     """Return the metadata a publisher continues from."""
     repository = call.services.policy

@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 routes = RouteTable("system")
 
 
-@routes.get("/healthz", role=None, response=schemas.Health)
+@routes.get("/healthz", role=None, response=schemas.Health, reach="shared")
 async def get_health(_: Call) -> schemas.Health:
     """Say that the process answers."""
     return schemas.Health()
 
 
-@routes.get("/whoami", role="viewer", response=schemas.WhoAmI)
+@routes.get("/whoami", role="viewer", response=schemas.WhoAmI, reach="shared")
 async def get_whoami(call: Call) -> schemas.WhoAmI:
     """Say who the hub takes the caller for."""
-    return schemas.WhoAmI(subject=call.principal.subject, role=call.principal.role)
+    who = call.principal
+    return schemas.WhoAmI(
+        subject=who.subject, role=who.role, projects=list(who.projects), environments=list(who.environments)
+    )
 
 
-@routes.get("/status", role="viewer", response=schemas.Status)
+@routes.get("/status", role="viewer", response=schemas.Status, reach="shared")
 async def get_status(call: Call) -> schemas.Status:
     """Show the whole installation: parts of the hub, clusters and their conditions, cells."""
     services = call.services
@@ -52,7 +55,7 @@ async def get_status(call: Call) -> schemas.Status:
     )
 
 
-@routes.get("/trust", role="viewer", response=schemas.Trust)
+@routes.get("/trust", role="viewer", response=schemas.Trust, reach="shared")
 async def get_trust(call: Call) -> schemas.Trust:
     """Show realm, root and the hub's public keys; compare them out of band."""
     return await _trust(call)

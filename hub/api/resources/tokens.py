@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from cellward.api import schemas
 from hub.api.auth import ANONYMOUS, BOOTSTRAP, hash_token, new_token, require
-from hub.api.errors import RESERVED_NAME, UNKNOWN_API_TOKEN
+from hub.api.errors import BAD_REQUEST, RESERVED_NAME, UNKNOWN_API_TOKEN
 from hub.api.interfaces import ApiToken
 from hub.api.routing import Call, Page, RouteTable
 
@@ -34,8 +34,14 @@ async def create_api_token(call: Call) -> schemas.ApiTokenCreated:
     if body.name in RESERVED:
         raise RESERVED_NAME(f"{body.name} is not a name for a token")
     require(call.principal, body.role)
+    projects, environments = tuple(sorted(set(body.projects))), tuple(sorted(set(body.environments)))
+    call.details.update(projects=",".join(projects), environments=",".join(environments))
+    if body.role == "admin" and ("*" not in projects or "*" not in environments):
+        raise BAD_REQUEST("an admin acts on the whole installation; only other roles are for some projects")
     token = new_token()
-    made = ApiToken(hash_token(token), body.name, body.role, expires_at, now, call.principal.subject)
+    made = ApiToken(
+        hash_token(token), body.name, body.role, expires_at, now, call.principal.subject, projects, environments
+    )
     await call.services.tokens.add(made)
     return schemas.ApiTokenCreated(**_shown(made, now).model_dump(), token=token)
 
@@ -71,4 +77,6 @@ def _shown(token: ApiToken, now: datetime) -> schemas.ApiToken:
         expired=token.expires_at is not None and token.expires_at <= now,
         created_at=token.created_at,
         created_by=token.created_by,
+        projects=list(token.projects),
+        environments=list(token.environments),
     )

@@ -50,14 +50,13 @@ class SqlClusters:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def create(self, name: str, created_by: str) -> ClusterRow:
+    async def create(self, name: str, created_by: str, invited: Json | None = None) -> ClusterRow:
         """Add a cluster."""
-        row = ClusterRow(name, self._db.clock.now(), created_by)
+        row = ClusterRow(name, self._db.clock.now(), created_by, invited=dict(invited or {}))
+        values = {"name": name, "created_at": row.created_at, "created_by": created_by, "invited": row.invited}
 
         async def job(tx: Transaction) -> None:
-            await tx.connection.execute(
-                insert(clusters).values(name=name, created_at=row.created_at, created_by=created_by, uid=None)
-            )
+            await tx.connection.execute(insert(clusters).values(uid=None, **values))
             tx.notify(CLUSTERS)
 
         try:
@@ -183,6 +182,17 @@ class SqlClusters:
             values = {"locked": locked, "lock_reason": reason if locked else ""}
             result = await tx.connection.execute(update(clusters).where(clusters.c.name == name).values(values))
             if result.rowcount != 1:
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            tx.notify(CLUSTERS)
+
+        await self._db.write(job)
+
+    async def set_invited(self, name: str, invited: Json) -> None:
+        """Set what the invite names the cluster to be."""
+
+        async def job(tx: Transaction) -> None:
+            change = update(clusters).where(clusters.c.name == name).values(invited=dict(invited))
+            if (await tx.connection.execute(change)).rowcount != 1:
                 raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
             tx.notify(CLUSTERS)
 

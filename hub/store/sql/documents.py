@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 
-from cellward.documents.dsse import merge_envelopes
 from hub.store.changes import DOCUMENTS
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
-from hub.store.interfaces import DocumentRow, Page
+from hub.store.errors import MOVED
+from hub.store.interfaces import DocumentRow, Judged, Page, Usage
 from hub.store.sql.database import Database, Transaction
-from hub.store.sql.tables import documents, placements
-
-#: Kinds that say what a cell's next state is.
-PLACING = frozenset({"deployment", "tombstone"})
+from hub.store.sql.tables import documents
 
 
 def _document(row: Row[Any]) -> DocumentRow:
@@ -31,48 +28,54 @@ class SqlDocuments:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def put(self, document: DocumentRow) -> bool:
+    async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
         """Keep a document and return whether it is new."""
-        return (await self.put_many([document]))[0]
+        return (await self.put_many([document], {} if seen is None else {document.digest: seen}))[0]
 
-    async def put_many(self, batch: Sequence[DocumentRow]) -> tuple[bool, ...]:
+    async def put_many(self, batch: Sequence[DocumentRow], seen: Mapping[str, bytes] | None = None) -> tuple[bool, ...]:
         """Keep many, all or nothing."""
 
         async def job(tx: Transaction) -> tuple[bool, ...]:
-            kept = tuple([await self._put(tx, document) for document in batch])
+            kept = tuple([await self._put(tx, document, (seen or {}).get(document.digest)) for document in batch])
             tx.notify(DOCUMENTS)
             return kept
 
         return await self._db.write(job)
+
+    async def judge_many(self, judged: Sequence[Judged]) -> None:
+        """Set standing and judgement of kept documents."""
+        change = (
+            update(documents)
+            .where(documents.c.digest == bindparam("key"))
+            .values(standing=bindparam("standing"), judgement=bindparam("judgement"))
+        )
+        values = [{"key": one.digest, "standing": one.standing, "judgement": dict(one.judgement)} for one in judged]
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(change, values)
+            tx.notify(DOCUMENTS)
+
+        if values:
+            await self._db.write(job)
+
+    async def usage(self, project: str) -> Usage:
+        """Return how much a project keeps here."""
+        table = documents.c
+        query = (
+            select(table.standing == "verified", func.count(), func.coalesce(func.sum(func.length(table.envelope)), 0))
+            .where(table.project == project)
+            .group_by(table.standing == "verified")
+        )
+        async with self._db.read() as connection:
+            found = {bool(row[0]): (row[1], row[2]) for row in (await connection.execute(query)).all()}
+        (verified, first), (others, second) = found.get(True, (0, 0)), found.get(False, (0, 0))
+        return Usage(verified, others, first + second)
 
     async def get(self, digest: str) -> DocumentRow | None:
         """Return a document."""
         async with self._db.read() as connection:
             row = (await connection.execute(select(documents).where(documents.c.digest == digest))).one_or_none()
         return _document(row) if row is not None else None
-
-    async def latest_deployments(self, project: str | None = None) -> tuple[DocumentRow, ...]:
-        """Return the newest deployment or tombstone of each (project, cell, environment)."""
-        table = placements.c
-        key = (table.project, table.cell, table.environment)
-        newest = select(*key, func.max(table.sequence).label("sequence")).group_by(*key)
-        if project is not None:
-            newest = newest.where(table.project == project)
-        top = newest.subquery()
-        first = (
-            select(func.min(table.document_id))
-            .join(
-                top,
-                (table.project == top.c.project)
-                & (table.cell == top.c.cell)
-                & (table.environment == top.c.environment)
-                & (table.sequence == top.c.sequence),
-            )
-            .group_by(*key)
-        )
-        query = select(documents).where(documents.c.id.in_(first)).order_by(documents.c.id)
-        async with self._db.read() as connection:
-            return tuple(_document(row) for row in (await connection.execute(query)).all())
 
     async def list(
         self, kind: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
@@ -90,41 +93,29 @@ class SqlDocuments:
         more = encode_cursor([rows[size - 1].id]) if len(rows) > size else ""
         return Page(tuple(_document(row) for row in rows[:size]), more)
 
-    async def _put(self, tx: Transaction, document: DocumentRow) -> bool:
+    async def _put(self, tx: Transaction, document: DocumentRow, seen: bytes | None) -> bool:
         known = select(documents.c.envelope).where(documents.c.digest == document.digest).with_for_update()
         kept = (await tx.connection.execute(known)).scalar_one_or_none()
+        judged = {
+            "envelope": document.envelope,
+            "standing": document.standing,
+            "judgement": dict(document.judgement),
+        }
         if kept is not None:
-            # Identity is the payload alone: another envelope over it may carry other signatures, good ones or not.
-            merged = merge_envelopes(kept, document.envelope)
-            if merged != kept:
-                change = update(documents).where(documents.c.digest == document.digest).values(envelope=merged)
-                await tx.connection.execute(change)
+            if kept != (document.envelope if seen is None else seen):
+                raise MOVED(f"document {document.digest} has another envelope by now", document=document.digest)
+            await tx.connection.execute(update(documents).where(documents.c.digest == document.digest).values(judged))
             return False
         values = {
             "digest": document.digest,
             "kind": document.kind,
-            "envelope": document.envelope,
             "project": document.project,
             "cell": document.cell,
             "environments": list(document.environments),
             "sequence": document.sequence,
             "meta": dict(document.meta),
             "received_at": document.received_at or self._db.clock.now(),
+            **judged,
         }
-        added = await tx.connection.execute(insert(documents).values(values).returning(documents.c.id))
-        number = added.scalar_one()
-        if document.kind in PLACING and document.environments:
-            await tx.connection.execute(
-                insert(placements),
-                [
-                    {
-                        "document_id": number,
-                        "project": document.project,
-                        "cell": document.cell,
-                        "environment": environment,
-                        "sequence": document.sequence,
-                    }
-                    for environment in sorted(set(document.environments))
-                ],
-            )
+        await tx.connection.execute(insert(documents).values(values))
         return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.errors import SUBJECT_HAS_TOKEN
@@ -12,6 +13,11 @@ from hub.store.interfaces import ApiTokenRow
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import api_tokens, meta
+
+
+def _token(row: Row[Any]) -> ApiTokenRow:
+    values = row._asdict()
+    return ApiTokenRow(**values | {name: tuple(values[name]) for name in ("projects", "environments")})
 
 
 class SqlApiTokens:
@@ -22,9 +28,10 @@ class SqlApiTokens:
 
     async def add(self, token: ApiTokenRow) -> None:
         """Keep the token of a new subject."""
+        values = asdict(token) | {"projects": list(token.projects), "environments": list(token.environments)}
 
         async def job(tx: Transaction) -> None:
-            await tx.connection.execute(insert(api_tokens).values(asdict(token)))
+            await tx.connection.execute(insert(api_tokens).values(values))
 
         try:
             await self._db.write(job)
@@ -33,8 +40,9 @@ class SqlApiTokens:
 
     async def put_only(self, token_hash: str, subject: str, role: str) -> None:
         """Keep a token and drop the others of its subject."""
-        values = {"token_hash": token_hash, "subject": subject, "role": role, "expires_at": None}
-        fields = ("subject", "role", "expires_at")
+        everything: dict[str, Any] = {"projects": ["*"], "environments": ["*"]}
+        values = {"token_hash": token_hash, "subject": subject, "role": role, "expires_at": None, **everything}
+        fields = ("subject", "role", "expires_at", *everything)
 
         async def job(tx: Transaction) -> None:
             others = (api_tokens.c.subject == subject) & (api_tokens.c.token_hash != token_hash)
@@ -48,13 +56,13 @@ class SqlApiTokens:
         async with self._db.read() as connection:
             query = select(api_tokens).where(api_tokens.c.token_hash == token_hash)
             row = (await connection.execute(query)).one_or_none()
-        return ApiTokenRow(**row._asdict()) if row is not None else None
+        return _token(row) if row is not None else None
 
     async def list(self) -> tuple[ApiTokenRow, ...]:
         """Return all tokens by subject."""
         async with self._db.read() as connection:
             rows = (await connection.execute(select(api_tokens).order_by(api_tokens.c.subject))).all()
-        return tuple(ApiTokenRow(**row._asdict()) for row in rows)
+        return tuple(_token(row) for row in rows)
 
     async def remove(self, subject: str) -> ApiTokenRow | None:
         """Forget a subject's token and return it."""
@@ -63,7 +71,7 @@ class SqlApiTokens:
         async def job(tx: Transaction) -> ApiTokenRow | None:
             row = (await tx.connection.execute(select(api_tokens).where(mine))).one_or_none()
             await tx.connection.execute(delete(api_tokens).where(mine))
-            return ApiTokenRow(**row._asdict()) if row is not None else None
+            return _token(row) if row is not None else None
 
         return await self._db.write(job)
 

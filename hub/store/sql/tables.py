@@ -71,6 +71,8 @@ clusters = Table(
     Column("report", JSON, nullable=False, default=dict),
     Column("previous_spki_sha256", String(80), nullable=False, default="", server_default=""),
     Column("generation_floor", BigInteger, nullable=False, default=0, server_default="0"),
+    # What the invite named: environments, projects, production; empty for nothing.
+    Column("invited", JSON, nullable=False, default=dict, server_default="{}"),
 )
 
 join_tokens = Table(
@@ -96,19 +98,9 @@ documents = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("meta", JSON, nullable=False),
     Column("received_at", UtcTime, nullable=False),
+    Column("standing", String(16), nullable=False, default="unverified", server_default="unverified"),
+    Column("judgement", JSON, nullable=False, default=dict, server_default="{}"),
     Index("documents_by_cell", "project", "cell", "kind", "id"),
-)
-
-# One row per environment of a deployment or tombstone: where "the newest one" is looked up.
-placements = Table(
-    "placements",
-    metadata,
-    Column("document_id", _SERIAL, ForeignKey("documents.id"), nullable=False),
-    Column("project", String(64), nullable=False),
-    Column("cell", String(64), nullable=False),
-    Column("environment", String(64), nullable=False),
-    Column("sequence", BigInteger, nullable=False),
-    PrimaryKeyConstraint("project", "cell", "environment", "sequence", "document_id"),
 )
 
 desired = Table(
@@ -238,6 +230,8 @@ api_tokens = Table(
     Column("expires_at", UtcTime),
     Column("created_at", UtcTime),
     Column("created_by", String(256), nullable=False, default="", server_default=""),
+    Column("projects", JSON, nullable=False, default=lambda: ["*"], server_default='["*"]'),
+    Column("environments", JSON, nullable=False, default=lambda: ["*"], server_default='["*"]'),
     Index("api_tokens_by_subject", "subject", unique=True),
 )
 

@@ -147,7 +147,7 @@ async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted
     await counted.store.documents.put(row)
     content = counted.content()
     assert await content.by_digest(digest("a")) == dump_envelope(one)
-    await counted.store.documents.put(replace(row, envelope=dump_envelope(two)))
+    await counted.store.documents.put(replace(row, envelope=both), dump_envelope(one))
     assert await content.by_digest(digest("a")) == both
     await counted.store.tuf.put_metadata("snapshot", 3, b"planted")
     assert await content.tuf("snapshot", 3) == b"planted"

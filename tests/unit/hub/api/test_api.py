@@ -23,10 +23,11 @@ from hub.api.__main__ import render
 from hub.api.app import all_routes, make_api_app, openapi_document
 from hub.api.auth import ROLES, Principal, hash_token, new_token
 from hub.api.interfaces import Services
+from hub.api.rates import TokenRates
 from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
-from tests.fakes.signed import Author, new_root
+from tests.fakes.signed import Author, Keys, new_root
 from tests.fakes.store import MemoryStore
 
 OPENAPI = Path("docs/reference/openapi.json")
@@ -42,6 +43,7 @@ class Api:
     services: Services
     store: MemoryStore
     author: Author
+    keys: Keys
 
     async def ask(
         self, method: str, path: str, body: object = None, *, role: str = "admin", data: bytes | None = None
@@ -61,6 +63,7 @@ class Api:
         """Give the hub a realm."""
         root, author = new_root()
         self.author = author
+        self.keys.enrol(author)
         status, body = await self.ask("POST", "/trust/root", {"root": base64.b64encode(root).decode()})
         assert status == 201
         author.realm = body["realm"]
@@ -70,10 +73,11 @@ class Api:
 async def api() -> AsyncIterator[Api]:
     """An API whose hub has no realm yet."""
     store = MemoryStore()
-    services = make_services(store, hub_keys(), HealthRegistry(SystemClock()))
+    keys = Keys()
+    services = make_services(store, hub_keys(), HealthRegistry(SystemClock()), keys)
     with structlog.testing.capture_logs():
         async with TestClient(TestServer(make_api_app(replace(services, max_body=256 * 1024)))) as client:
-            yield Api(client, services, store, Author(""))
+            yield Api(client, services, store, Author(""), keys)
 
 
 def _path(path: str) -> str:
@@ -196,7 +200,7 @@ async def test_own_mistake_costs_one_request_and_shows_nothing(api: Api) -> None
     status, body = await api.ask("GET", "/clusters")
     assert (status, body["code"]) == (500, "api/internal")
     assert "secret text" not in json.dumps(body)
-    assert (await api.ask("GET", "/whoami"))[1] == {"subject": "admin", "role": "admin"}
+    assert (await api.ask("GET", "/whoami"))[1]["subject"] == "admin"
 
 
 async def test_a_mutation_that_ends_in_a_mistake_is_recorded(api: Api) -> None:
@@ -236,7 +240,8 @@ async def test_api_token_is_shown_once_and_kept_as_a_hash(api: Api) -> None:
     status, made = await api.ask("POST", "/tokens", CI)
     assert status == 201
     token = made.pop("token")
-    assert (await api.ask("GET", "/whoami", role=token))[1] == {"subject": "ci", "role": "deployer"}
+    everything = {"projects": ["*"], "environments": ["*"]}
+    assert (await api.ask("GET", "/whoami", role=token))[1] == {"subject": "ci", "role": "deployer", **everything}
     status, listed = await api.ask("GET", "/tokens")
     assert listed["items"] == [made]
     assert (made["createdBy"], made["expired"]) == ("admin", False)
@@ -291,6 +296,7 @@ async def test_role_of_the_caller_is_never_exceeded(api: Api, caller: str, role:
         api.services,
         Principal("ada", caller),  # type: ignore[arg-type]
         "id",
+        TokenRates(api.services.clock),
         payload=ApiTokenCreate(name="x", role=role),  # type: ignore[arg-type]
     )
     if ROLES.index(role) <= ROLES.index(caller):  # type: ignore[arg-type]

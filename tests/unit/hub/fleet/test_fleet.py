@@ -9,17 +9,19 @@ import pytest
 from cellward.documents import canonical
 from cellward.documents.dsse import dump_envelope, parse_envelope, sign_document
 from cellward.documents.facts import Selector
+from cellward.documents.model import Tombstone
 from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
+from hub.fleet.bounds import Bounds
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
 from hub.fleet.service import FleetService
 from hub.store.interfaces import CellKey
 from tests.fakes.clock import ManualClock
-from tests.fakes.signed import NOW, Author, digest, new_root
+from tests.fakes.signed import LATER, NOW, Author, Keys, digest, new_root
 from tests.fakes.store import MemoryStore
 
 CART = CellKey("shop", "cart", "dev")
@@ -34,6 +36,7 @@ class World:
     fleet: FleetService
     author: Author
     clock: ManualClock
+    keys: Keys
 
     async def join(self, name: str, *environments: str, region: str = "", projects: tuple[str, ...] = ("*",)) -> None:
         """Create a cluster and let its agent say hello."""
@@ -57,7 +60,8 @@ async def world() -> World:
     realm = RealmService(store.meta)
     root, author = new_root()
     author.realm = (await realm.adopt(root)).realm
-    return World(store, realm, FleetService(store, realm, clock), author, clock)
+    keys = Keys(author)
+    return World(store, realm, FleetService(store, realm, clock, keys), author, clock, keys)
 
 
 async def _refused(world: World, *envelopes: bytes) -> str:
@@ -119,26 +123,153 @@ async def test_same_upload_twice_changes_no_revision(world: World) -> None:
     assert await world.fleet.revision("eu-1") == before
 
 
-async def test_a_document_that_gains_a_signature_is_told_again(world: World) -> None:
-    """What an agent refused for want of a second owner reaches it with the second signature, narrowed as before."""
+async def test_a_document_is_pending_until_as_many_owners_signed_as_must(world: World) -> None:
+    """One signature of two is kept and moves nothing; the second owner's delivers it, narrowed as before."""
     await world.join("eu-1")
-    await world.join("us-1", "prod")
+    bob = Author(world.author.realm, "bob")
+    world.keys.enrol(bob)
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    await world.fleet.narrow("eu-1", CART, "hold")
+    world.keys.need(deployment=2)
+    deployment = world.author.deployment(release, 2)
+    accepted = await world.fleet.accept([deployment])
+    assert (accepted.entries[0].standing, accepted.entries[0].owners, accepted.clusters) == ("pending", ("ada",), ())
+    before = await world.fleet.revision("eu-1")
+    assert (await world.fleet.accept([bob.cosign(deployment)], dry_run=True)).clusters == ("eu-1",)
+    assert await world.fleet.revision("eu-1") == before
+    assert (await world.fleet.accept([bob.cosign(deployment)])).clusters == ("eu-1",)
+    item = (await world.fleet.items("eu-1", before))[0]
+    assert (item.deployment_digest, item.hub_state) == (digest(deployment), "hold")
+    kept = await world.fleet.document(digest(deployment))
+    assert {signature.keyid for signature in parse_envelope(kept.envelope).signatures} == {
+        world.author.signer.keyid, bob.signer.keyid,
+    }  # fmt: skip
+    # Known signatures again, and nobody is woken.
+    assert (await world.fleet.accept([deployment, bob.cosign(deployment)])).clusters == ()
+
+
+async def test_a_verified_document_that_gains_a_signature_is_told_again(world: World) -> None:
+    """What an agent refused for want of a second owner reaches it with the second signature."""
+    await world.join("eu-1")
+    bob = Author(world.author.realm, "bob")
+    world.keys.enrol(bob)
     release = world.author.release()
     deployment = world.author.deployment(release)
     await world.fleet.accept([release, deployment])
-    await world.fleet.narrow("eu-1", CART, "hold")
     before = await world.fleet.revision("eu-1")
-    parsed = parse_envelope(deployment)
-    second = sign_document(parsed.payload, parsed.payload_type, (Author(world.author.realm).signer,))
-    assert (await world.fleet.accept([dump_envelope(second)], dry_run=True)).clusters == ("eu-1",)
-    assert await world.fleet.revision("eu-1") == before
-    assert (await world.fleet.accept([dump_envelope(second)])).clusters == ("eu-1",)
-    item = (await world.fleet.items("eu-1", before))[0]
-    assert (item.deployment_digest, item.hub_state) == (digest(deployment), "hold")
-    kept = parse_envelope((await world.fleet.document(digest(deployment))).envelope)
-    assert kept.signatures == parsed.signatures + second.signatures
-    # Known signatures again, and nobody is woken.
-    assert (await world.fleet.accept([deployment, dump_envelope(second)])).clusters == ()
+    assert (await world.fleet.accept([bob.cosign(deployment)])).clusters == ("eu-1",)
+    assert (await world.fleet.items("eu-1", before))[0].deployment_digest == digest(deployment)
+
+
+async def test_signatures_that_do_not_count_are_not_kept(world: World) -> None:
+    """Of an upload only what counts stays: no stranger's, no compromised key's, one of each owner."""
+    mallory, ada2 = Author(world.author.realm, "mallory"), Author(world.author.realm, "ada")
+    stolen = Author(world.author.realm, "carol")
+    world.keys.enrol(ada2)
+    world.keys.enrol(stolen, state="compromised")
+    release = world.author.release()
+    parsed = parse_envelope(release)
+    signed = [parse_envelope(who.cosign(release)).signatures[0] for who in (mallory, stolen, ada2)]
+    junk = tuple(replace(parsed.signatures[0], sig=bytes([number]) * 64) for number in range(12))
+    everything = replace(parsed, signatures=(*signed, *junk, parsed.signatures[0]))
+    accepted = await world.fleet.accept([dump_envelope(everything)])
+    assert (accepted.entries[0].standing, accepted.entries[0].owners) == ("verified", ("ada",))
+    kept = parse_envelope((await world.fleet.document(digest(release))).envelope).signatures
+    assert [signature.keyid for signature in kept] == [ada2.signer.keyid]
+    for who in (mallory, stolen):
+        assert await _refused(world, who.cosign(release)) == "fleet/unverified-document"
+
+
+async def test_a_changed_keyring_judges_what_is_kept_again(world: World) -> None:
+    """A compromised key's documents move nothing any more; a retired one still vouches for what was verified."""
+    await world.join("eu-1")
+    release = world.author.release()
+    first, second = world.author.deployment(release, 1), world.author.deployment(release, 2)
+    await world.fleet.accept([release, first, second])
+    world.keys.enrol(world.author, state="retired")
+    assert await world.fleet.judge_again()
+    assert not await world.fleet.judge_again()
+    await world.join("eu-2")
+    assert await world.digests("eu-2") == [digest(second)]
+    world.keys.enrol(world.author, state="compromised")
+    await world.fleet.judge_again()
+    assert {row.standing for row in (await world.fleet.documents()).items} == {"unverified"}
+    await world.join("eu-3")
+    assert await world.digests("eu-3") == []
+    # V14: what was given stays; whether it still counts the agent asks its own keyring.
+    assert await world.digests("eu-1") == [digest(second)]
+
+
+async def test_a_retired_author_adds_nothing_but_a_release(world: World) -> None:
+    """A Deployment may name a release whose signer is retired, so it is taken; a new Deployment of that key is not."""
+    bob = Author(world.author.realm, "bob")
+    world.keys.enrol(bob, state="retired")
+    release = bob.release()
+    assert (await world.fleet.accept([release])).entries[0].standing == "verified"
+    assert await _refused(world, bob.deployment(release)) == "fleet/unverified-document"
+    world.keys.enrol(bob, state="compromised")
+    assert await _refused(world, release) == "fleet/unverified-document"
+
+
+async def test_a_document_a_raised_threshold_leaves_short_waits(world: World) -> None:
+    """A threshold that was raised holds for what is kept as well."""
+    await world.join("eu-1")
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    world.keys.need(deployment=2)
+    await world.fleet.judge_again()
+    await world.join("eu-2")
+    assert await world.digests("eu-2") == []
+
+
+async def test_a_restart_judges_by_the_keyring_of_now(world: World) -> None:
+    """A key that was compromised while the hub was down counts for nothing from the first placement on."""
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    world.keys.enrol(world.author, state="compromised")
+    again = FleetService(world.store, world.realm, world.clock, world.keys)
+    await again.start()
+    await world.join("eu-1")
+    assert await again.items("eu-1", 0) == []
+
+
+async def test_unsigned_payloads_are_for_dry_runs_alone(world: World) -> None:
+    """What would happen can be asked without a signature; nothing of it is kept."""
+    await world.join("eu-1")
+    release = world.author.release()
+    bare = [_bare(release), _bare(world.author.deployment(release))]
+    assert (await world.fleet.accept(bare, dry_run=True)).clusters == ("eu-1",)
+    assert not (await world.fleet.documents()).items
+    assert await _refused(world, *bare) == "fleet/unverified-document"
+
+
+async def test_without_a_keyring_nothing_is_taken(world: World) -> None:
+    """Before the first publication nothing can be verified, so nothing is kept."""
+    world.keys.absent = True
+    assert await _refused(world, world.author.release()) == "fleet/no-keyring"
+
+
+async def test_bounds_are_per_project(world: World) -> None:
+    """One project at its bound keeps no other out, and says which bound it was."""
+    fleet = FleetService(world.store, world.realm, world.clock, world.keys, Bounds(documents=3, pending=1, items=2))
+    release = world.author.release()
+    await fleet.accept([release, world.author.deployment(release, 1), world.author.deployment(release, 2)])
+    with pytest.raises(CellwardError) as caught:
+        await fleet.accept([world.author.release(version="2")])
+    assert caught.value.code == "fleet/project-full"
+    other = world.author.release(project="bank")
+    await fleet.accept([other, world.author.deployment(other, 1, "dev", "prod", project="bank")])
+    with pytest.raises(CellwardError) as caught:
+        await fleet.accept([world.author.deployment(other, 1, "test", project="bank")])
+    assert "cells in environments" in caught.value.message
+    # Known documents come again at any time.
+    await fleet.accept([release])
+    world.keys.need(deployment=2)
+    await fleet.accept([world.author.deployment(other, 2, project="bank")])
+    with pytest.raises(CellwardError) as caught:
+        await fleet.accept([world.author.deployment(other, 3, project="bank")])
+    assert "wait for signatures" in caught.value.message
 
 
 async def test_changed_facts_place_again_and_take_nothing_away(world: World) -> None:
@@ -185,9 +316,10 @@ async def test_start_places_what_was_kept_just_before_the_end(world: World) -> N
     await world.join("eu-1")
     release = world.author.release()
     for envelope in (release, world.author.deployment(release)):
-        await world.store.documents.put(document_row(index_envelope(envelope), envelope))
+        row = document_row(index_envelope(envelope), envelope)
+        await world.store.documents.put(replace(row, standing="verified"))
     assert not await world.digests("eu-1")
-    again = FleetService(world.store, world.realm, world.clock)
+    again = FleetService(world.store, world.realm, world.clock, world.keys)
     await again.start()
     assert len(await again.items("eu-1", 0)) == 1
 
@@ -201,9 +333,8 @@ async def test_upload_is_all_or_nothing(world: World) -> None:
     assert not (await world.fleet.documents()).items
 
 
-def _unsigned(author: Author) -> bytes:
-    envelope = parse_envelope(author.release())
-    return dump_envelope(type(envelope)(envelope.payload_type, envelope.payload, ()))
+def _bare(envelope: bytes) -> bytes:
+    return dump_envelope(replace(parse_envelope(envelope), signatures=()))
 
 
 def _forged(author: Author, kind: str, **fields: object) -> bytes:
@@ -217,7 +348,8 @@ def _forged(author: Author, kind: str, **fields: object) -> bytes:
     [
         (lambda author: b"not json", "document/not-json"),
         (lambda author: b"x" * (2 * 1024**2 + 1), "fleet/document-too-large"),
-        (_unsigned, "fleet/bad-document"),
+        (lambda author: _bare(author.release()), "fleet/unverified-document"),
+        (lambda author: _forged(author, "release", novelty=True), "document/malformed"),
         (lambda author: _forged(author, "secret"), "fleet/bad-document"),
         (lambda author: _forged(author, "tombstone", schema="cellward.deployment/v1"), "fleet/bad-document"),
         (lambda author: _forged(author, "release", project="Shop"), "fleet/bad-document"),
@@ -249,9 +381,13 @@ async def test_longest_names_and_the_last_sequence_are_carried(world: World) -> 
     """What agents take the hub takes: 20, 24 and 12 characters, and a number ten minutes ahead of its clock."""
     await world.join("eu-1", "e" * 12)
     last = milliseconds(world.clock.now()) + 600_000
-    ahead = _forged(world.author, "tombstone", environments=["dev"], sequence=last + 1)
-    assert await _refused(world, ahead) == "document/number-ahead"
-    end = _forged(world.author, "tombstone", project="p" * 20, cell="c" * 24, environments=["e" * 12], sequence=last)
+    assert await _refused(world, world.author.tombstone(last + 1)) == "document/number-ahead"
+    end = world.author.sign(
+        Tombstone(
+            realm=world.author.realm, project="p" * 20, cell="c" * 24, environments=("e" * 12,), sequence=last,
+            delete_data=False, issued_at=NOW, not_after=LATER,
+        )
+    )  # fmt: skip
     assert (await world.fleet.accept([end])).clusters == ("eu-1",)
     assert item_from_wire(item_to_wire((await world.fleet.items("eu-1", 0))[0])).project == "p" * 20
 
@@ -263,24 +399,17 @@ async def test_v16_names_an_older_hub_kept_reach_no_agent(world: World) -> None:
     row = document_row(index_envelope(bad), bad)
     await world.store.documents.put(replace(row, cell="a--b"))
     await world.store.desired.upsert("eu-1", CellKey("shop", "a--b", "prod"), row.digest)
-    again = FleetService(world.store, world.realm, world.clock)
+    again = FleetService(world.store, world.realm, world.clock, world.keys)
     await again.start()
     release = world.author.release(cell="web")
     await again.accept([release, world.author.deployment(release, cell="web")])
     assert [item.key for item in await again.items("eu-1", 0)] == [("shop", "web", "dev")]
 
 
-async def test_unknown_field_is_carried(world: World) -> None:
-    """The hub is a courier: what a newer agent may understand it passes on; strictness is the agent's."""
-    envelope = _forged(world.author, "release", version="1", novelty=True)
-    await world.fleet.accept([envelope])
-    assert (await world.fleet.document(digest(envelope))).envelope == envelope
-
-
 async def test_upload_before_a_root_is_refused() -> None:
     """Without a realm there is nothing to compare a document with."""
     store = MemoryStore()
-    fleet = FleetService(store, RealmService(store.meta), ManualClock())
+    fleet = FleetService(store, RealmService(store.meta), ManualClock(), Keys())
     with pytest.raises(CellwardError) as caught:
         await fleet.accept([Author("sha256:" + "1" * 64).release()])
     assert caught.value.code == "fleet/no-realm"

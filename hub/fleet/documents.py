@@ -1,0 +1,295 @@
+"""Documents on their way into the store: read, judged by the keyring served, bounded, kept; and judged again later.
+
+Invariants: a signature that does not count is not kept; a document with none is refused whole, with the upload it came
+in; what waits for signatures moves nothing; when the keyring changes, everything kept is judged again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from cellward.documents import dsse
+from cellward.documents.numbers import check_number, faulty_numbers
+from cellward.errors import CellwardError
+from hub.fleet import rows
+from hub.fleet.bounds import Bounds, check_bounds
+from hub.fleet.errors import (
+    BAD_DOCUMENT,
+    DOCUMENT_TOO_LARGE,
+    FOREIGN_REALM,
+    NO_KEYRING,
+    SEQUENCE_TAKEN,
+    UNVERIFIED_DOCUMENT,
+)
+from hub.fleet.index import MAX_ENVELOPE, index_payload, is_key
+from hub.fleet.judge import Trusted, Verdict, check_times, judge
+from hub.fleet.model import IndexEntry
+from hub.store.interfaces import CellKey, DocumentRow, Judged
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cellward.runtime.clock import Clock
+    from hub.fleet.realm import RealmService
+    from hub.store.interfaces import Store
+
+#: Rows read at a time.
+_PAGE = 500
+#: Seconds for which the index of documents is not read again; an upload to this process drops it at once.
+_INDEX_SECONDS = 2.0
+#: Which keyring and settings everything kept was judged by.
+_JUDGED_KEY = "documents/judged-by"
+_log = structlog.get_logger()
+
+
+class KeyringPort(Protocol):
+    """The keyring this hub serves."""
+
+    async def current(self) -> Trusted | None:
+        """The keyring and the signed settings, None before the first publication."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An upload that may be kept.
+
+    Attributes:
+        fresh: index entries by digest, as they will be kept.
+        rows: what is to be kept; ``seen`` are the envelopes kept until now, by digest.
+        grown: verified documents whose signatures change, so that agents are told again.
+    """
+
+    fresh: Mapping[str, IndexEntry]
+    rows: tuple[DocumentRow, ...]
+    seen: Mapping[str, bytes]
+    grown: frozenset[str]
+
+
+def anybody(_: IndexEntry) -> None:
+    """Let every document pass: who asks is not bound to projects."""
+
+
+class Documents:
+    """What the fleet keeps of signed documents. The caller holds one lock around ``examine`` and ``keep``."""
+
+    def __init__(
+        self, store: Store, realm: RealmService, clock: Clock, keyring: KeyringPort, bounds: Bounds | None = None
+    ) -> None:
+        self._store = store
+        self._realm = realm
+        self._clock = clock
+        self._keyring = keyring
+        self._bounds = bounds or Bounds()
+        self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
+        self._unusable: set[tuple[CellKey, str]] = set()
+
+    async def examine(
+        self, envelopes: Sequence[bytes], *, dry_run: bool, permit: Callable[[IndexEntry], None] = anybody
+    ) -> Examined:
+        """Read and judge an upload; nothing is written. ``permit`` raises for what its sender may not upload.
+
+        With ``dry_run`` a payload that nobody signed is judged as if everybody had who must: it shows what would
+        happen, and no key is used for it.
+        """
+        realm = (await self._realm.require()).realm
+        given: dict[str, dsse.Envelope] = {}
+        for data in envelopes:
+            envelope = _read(data)
+            given[envelope.digest] = _together(given.get(envelope.digest), envelope)
+        indexed = {digest: index_payload(envelope) for digest, envelope in given.items()}
+        for entry in indexed.values():
+            if entry.realm != realm:
+                raise FOREIGN_REALM(f"document {entry.digest} belongs to {entry.realm}", document=entry.digest)
+            check_number(entry.sequence, self._clock.now())
+            permit(entry)
+        trusted = await self._keyring.current()
+        if trusted is None:
+            raise NO_KEYRING("no policy was published here yet")
+        kept = {entry.digest: entry for entry in await self.entries()}
+        known = {**kept, **indexed}
+        before = {digest: row for digest in given if (row := await self._store.documents.get(digest)) is not None}
+        judged = await asyncio.to_thread(_judge_all, given, before, trusted, self._clock.now(), dry_run=dry_run)
+        fresh = {digest: _judged(_with_subject(indexed[digest], known), judged[digest]) for digest in given}
+        _check_sequences(fresh.values(), kept.values())
+        return await self._examined(given, fresh, judged, before, kept)
+
+    async def _examined(
+        self,
+        given: Mapping[str, dsse.Envelope],
+        fresh: Mapping[str, IndexEntry],
+        judged: Mapping[str, Verdict],
+        before: Mapping[str, DocumentRow],
+        kept: Mapping[str, IndexEntry],
+    ) -> Examined:
+        made = tuple(
+            rows.document_row(entry, dsse.dump_envelope(replace(given[digest], signatures=judged[digest].signatures)))
+            for digest, entry in fresh.items()
+        )
+        new = [row for row in made if row.digest not in before]
+        usage = {project: await self._store.documents.usage(project) for project in {row.project for row in new}}
+        check_bounds(self._bounds, new, kept.values(), usage)
+        grown = {row.digest for row in made if row.digest in before and row.envelope != before[row.digest].envelope}
+        return Examined(fresh, made, {digest: row.envelope for digest, row in before.items()}, frozenset(grown))
+
+    async def keep(self, examined: Examined) -> None:
+        """Keep an upload, all or none."""
+        await self._store.documents.put_many(examined.rows, examined.seen)
+        self._index = None
+
+    async def entries(self) -> tuple[IndexEntry, ...]:
+        """Index of everything kept, in the order it came; names that no agent takes aside."""
+        now = self._clock.monotonic()
+        if self._index is None or now - self._index[0] > _INDEX_SECONDS:
+            found = [entry for row in await self._all() if (entry := self._entry(row)) is not None]
+            self._index = (now, tuple(found))
+        return self._index[1]
+
+    async def outdated(self) -> bool:
+        """Whether the keyring or the signed settings have changed since everything was judged."""
+        trusted = await self._keyring.current()
+        return trusted is not None and await self._store.meta.get(_JUDGED_KEY) != trusted.mark.encode()
+
+    async def judge_again(self) -> Trusted | None:
+        """Judge everything that is kept by the keyring served now; return it, for ``judged_by``."""
+        trusted = await self._keyring.current()
+        if trusted is None:
+            return None
+        changed = await asyncio.to_thread(_changed, await self._all(), trusted, self._clock.now())
+        await self._store.documents.judge_many(changed)
+        self._index = None
+        if changed:
+            _log.info("documents-judged-again", changed=len(changed))
+        return trusted
+
+    async def judged_by(self, trusted: Trusted) -> None:
+        """Note that everything kept was judged by it, and placed."""
+        await self._store.meta.put(_JUDGED_KEY, trusted.mark.encode())
+
+    def usable(self, key: CellKey, digest: str) -> bool:
+        """Whether agents take this name at all; told once for each that they do not."""
+        if is_key(key):
+            return True
+        if (key, digest) not in self._unusable:
+            self._unusable.add((key, digest))
+            _log.warning("unusable-document-kept", document=digest, key="/".join(key)[:200])
+        return False
+
+    def _entry(self, row: DocumentRow) -> IndexEntry | None:
+        """Index entry of a kept document, None for one that should not have been kept, by an older hub or clock."""
+        entry = rows.entry_of(row)
+        if entry.sequence in faulty_numbers(self._clock.now(), (entry.sequence,)):
+            return None  # agents refuse it too; what else there is must not stand behind it
+        return entry if all(self.usable(key, entry.digest) for key in entry.keys) else None
+
+    async def _all(self) -> list[DocumentRow]:
+        found: list[DocumentRow] = []
+        cursor = ""
+        while True:
+            page = await self._store.documents.list("", "", "", cursor, _PAGE)
+            found += page.items
+            cursor = page.cursor
+            if not cursor:
+                return found
+
+
+def _read(data: bytes) -> dsse.Envelope:
+    if len(data) > MAX_ENVELOPE:
+        raise DOCUMENT_TOO_LARGE(f"the envelope has {len(data)} bytes; at most {MAX_ENVELOPE} are carried")
+    return dsse.parse_envelope(data)
+
+
+def _together(before: dsse.Envelope | None, more: dsse.Envelope) -> dsse.Envelope:
+    """Return the signatures of both; one payload may come in two envelopes, each with its own."""
+    if before is None:
+        return more
+    if (before.payload_type, before.payload) != (more.payload_type, more.payload):
+        raise BAD_DOCUMENT("two envelopes over one payload name different types", document=more.digest)
+    return replace(before, signatures=tuple(dict.fromkeys((*before.signatures, *more.signatures))))
+
+
+def _judge_all(
+    given: Mapping[str, dsse.Envelope],
+    before: Mapping[str, DocumentRow],
+    trusted: Trusted,
+    now: datetime,
+    *,
+    dry_run: bool,
+) -> dict[str, Verdict]:
+    return {
+        digest: _judge_one(envelope, before.get(digest), trusted, now, dry_run=dry_run)
+        for digest, envelope in given.items()
+    }
+
+
+def _judge_one(
+    envelope: dsse.Envelope, row: DocumentRow | None, trusted: Trusted, now: datetime, *, dry_run: bool
+) -> Verdict:
+    standing = row.standing if row is not None else ""
+    if row is None:
+        check_times(envelope, now)
+    if dry_run and not envelope.signatures:
+        return Verdict("verified")
+    own = judge(envelope, trusted, now, before=standing)
+    if own.standing == "unverified":
+        why = "; ".join(own.reasons)[:600] or "it carries none"
+        raise UNVERIFIED_DOCUMENT(f"no signature of document {envelope.digest} counts: {why}", document=envelope.digest)
+    if row is None:
+        return own
+    return judge(_together(dsse.parse_envelope(row.envelope), envelope), trusted, now, before=standing)
+
+
+def _changed(kept: Iterable[DocumentRow], trusted: Trusted, now: datetime) -> list[Judged]:
+    changed = []
+    for row in kept:
+        try:
+            verdict = judge(dsse.parse_envelope(row.envelope), trusted, now, before=row.standing)
+        except CellwardError as error:
+            # Kept by a version that could read it.
+            verdict = Verdict("unverified", reasons=(error.message,))
+        if (verdict.standing, verdict.to_json()) != (row.standing, dict(row.judgement)):
+            changed.append(Judged(row.digest, verdict.standing, verdict.to_json()))
+    return changed
+
+
+def _judged(entry: IndexEntry, verdict: Verdict) -> IndexEntry:
+    return replace(entry, standing=verdict.standing, owners=verdict.owners, needed=verdict.needed)
+
+
+def _with_subject(entry: IndexEntry, known: Mapping[str, IndexEntry]) -> IndexEntry:
+    """Give an approval the cell of the Deployment it names, so that it is found there."""
+    if entry.kind != "approval":
+        return entry
+    about = known.get(entry.subject)
+    if about is None or about.kind not in {"deployment", "tombstone"}:
+        raise BAD_DOCUMENT(
+            f"approval {entry.digest} names {entry.subject}, which is not a Deployment kept here",
+            hint="Upload the Deployment first, or both together.",
+        )
+    if about.project != entry.project:
+        raise BAD_DOCUMENT(f"approval {entry.digest} is of project {entry.project}, what it names of {about.project}")
+    return replace(entry, cell=about.cell)
+
+
+def _check_sequences(fresh: Iterable[IndexEntry], kept: Iterable[IndexEntry]) -> None:
+    """Tell an author early what agents would refuse: one sequence, two documents. Binds nobody.
+
+    Only what is verified takes a sequence: what waits for signatures may wait for ever.
+    """
+    taken = {(key, entry.sequence): entry.digest for entry in kept if _ordered(entry) for key in entry.keys}
+    for entry in fresh:
+        for key in entry.keys if entry.sequence else ():
+            other = taken.setdefault((key, entry.sequence), entry.digest)
+            if other != entry.digest:
+                raise SEQUENCE_TAKEN(
+                    f"sequence {entry.sequence} of {'/'.join(key)} is that of {other}", document=entry.digest
+                )
+
+
+def _ordered(entry: IndexEntry) -> bool:
+    return entry.verified and entry.sequence > 0

@@ -1,0 +1,106 @@
+"""Tokens for some projects and environments: what they reach, and that every route says so."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from hub.api.app import all_routes
+from hub.store.interfaces import CellKey
+from tests.fakes.signed import digest
+from tests.unit.hub.api.test_api import Api, _path, api
+
+__all__ = ["api"]
+
+
+def _body(*envelopes: bytes) -> dict[str, Any]:
+    return {"envelopes": [base64.b64encode(envelope).decode() for envelope in envelopes]}
+
+
+async def _token(api: Api, role: str = "deployer", **scope: list[str]) -> str:
+    status, made = await api.ask("POST", "/tokens", {"name": "ci", "role": role, **scope})
+    assert status == 201, made
+    return str(made["token"])
+
+
+@pytest.mark.parametrize("route", [r for r in all_routes() if r.role is not None], ids=lambda r: f"{r.method}{r.path}")
+async def test_every_route_but_the_shared_ones_asks_what_a_token_is_for(api: Api, route: Any) -> None:
+    """A token for one project reaches nothing of another one, and nothing that concerns all of them."""
+    await api.adopt()
+    release = api.author.release(project="bank")
+    deployment = api.author.deployment(release, project="bank")
+    assert (await api.ask("POST", "/documents", _body(release, deployment)))[0] == 201
+    await api.services.fleet.create_cluster("eu-1", "test")
+    await api.store.desired.upsert("eu-1", CellKey("bank", "cart", "dev"), digest(deployment))
+    token = await _token(api, projects=["shop"])
+    path = _path(route.path).replace("shop", "bank").replace("sha256:" + "0" * 64, digest(deployment))
+    body: Any = {"cluster": "eu-1", "environment": "dev", "state": "hold"} if "narrowing" in path else {}
+    if route.method == "POST" and route.path == "/documents":
+        body = _body(deployment)
+    status, answer = await api.ask(route.method, path, body if route.method != "GET" else None, role=token)
+    if route.reach == "shared":
+        assert status in {200, 404}
+    elif "{" not in route.path and route.reach == "own" and route.method == "GET":
+        assert (status, answer["items"]) == (200, [])
+    else:
+        assert (status, answer["code"]) in {(403, "api/outside-scope"), (403, "api/role-too-low")}
+    assert (await api.store.desired.items("eu-1"))[0].hub_state == "run"
+
+
+async def test_a_token_uploads_for_its_project_and_environments_alone(api: Api) -> None:
+    """Each document of an upload must be inside; one that is not, and nothing of it is kept."""
+    await api.adopt()
+    token = await _token(api, projects=["shop"], environments=["dev"])
+    release = api.author.release()
+    inside = api.author.deployment(release, 1, "dev")
+    outside = api.author.deployment(release, 2, "dev", "prod")
+    foreign = api.author.release(project="bank")
+    for bad in (outside, foreign):
+        status, body = await api.ask("POST", "/documents", _body(release, inside, bad), role=token)
+        assert (status, body["code"]) == (403, "api/outside-scope")
+        assert "is for projects shop in environments dev" in body["detail"]
+    assert (await api.services.fleet.documents()).items == ()
+    status, body = await api.ask("POST", "/documents", _body(release, inside), role=token)
+    assert (status, [item["state"] for item in body["items"]]) == (201, ["verified", "verified"])
+    assert (await api.ask("POST", "/documents", _body(outside)))[0] == 201
+    _, listed = await api.ask("GET", "/documents", role=token)
+    assert {item["digest"] for item in listed["items"]} == {digest(release), digest(inside), digest(outside)}
+    _, approved = await api.ask("POST", "/documents", _body(api.author.approval(digest(outside), "prod")), role=token)
+    assert approved["code"] == "api/outside-scope"
+
+
+async def test_scopes_are_shown_and_an_admin_has_none(api: Api) -> None:
+    """Lists show what a token is for; an admin acts on everything or is not an admin."""
+    token = await _token(api, "viewer", projects=["shop", "bank", "shop"], environments=["dev"])
+    _, listed = await api.ask("GET", "/tokens")
+    assert (listed["items"][0]["projects"], listed["items"][0]["environments"]) == (["bank", "shop"], ["dev"])
+    _, me = await api.ask("GET", "/whoami", role=token)
+    assert (me["projects"], me["environments"]) == (["bank", "shop"], ["dev"])
+    record = (await api.records())[-1]
+    assert (record["details"]["projects"], record["details"]["environments"]) == ("bank,shop", "dev")
+    for scope in ({"projects": ["shop"]}, {"environments": ["dev"]}):
+        status, body = await api.ask("POST", "/tokens", {"name": "boss", "role": "admin", **scope})
+        assert (status, body["code"]) == (400, "api/bad-request")
+    assert (await api.ask("POST", "/tokens", {"name": "x", "role": "viewer", "projects": ["a b"]}))[0] == 400
+
+
+async def test_rates_are_per_token(api: Api) -> None:
+    """A deployer that sends without end is told to wait; another one and the admin are not."""
+    await api.adopt()
+    body = _body(*(api.author.release() for _ in range(1)))
+    body["envelopes"] *= 250
+    codes = [(await api.ask("POST", "/documents", body, role="deployer"))[0] for _ in range(9)]
+    assert codes == [201] * 8 + [429]
+    other = await _token(api)
+    assert (await api.ask("POST", "/documents", body, role=other))[0] == 201
+    assert (await api.ask("POST", "/documents", body))[0] == 201
+
+
+async def test_refusals_do_not_fill_the_log(api: Api) -> None:
+    """A viewer that posts again and again leaves a handful of records; the next one says how many there were."""
+    before = len(await api.records())
+    for _ in range(200):
+        assert (await api.ask("POST", "/documents", {}, role="viewer"))[0] == 403
+    assert len(await api.records()) - before == 5
