@@ -172,7 +172,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
     dns, ips = _names(settings)
     tokens = JoinTokens(store.tokens, clock)
     registry = CollectorRegistry()
-    bounds = Bounds(**settings.limits.project.model_dump())
+    bounds = Bounds(**settings.per_project.model_dump())
     hub = Hub(
         settings=settings,
         clock=clock,

@@ -74,7 +74,6 @@ class LimitSettings(_Strict):
 
     request_bytes: int = Field(default=32 * 1024**2, ge=64 * 1024, description="Largest request body, bytes.")
     series_per_cluster: int = Field(default=20_000, ge=1, description="Most metric series of one cluster.")
-    project: ProjectSettings = Field(default_factory=ProjectSettings)
 
 
 class HubSettings(FileSettings):
@@ -106,6 +105,7 @@ class HubSettings(FileSettings):
     drain_seconds: float = Field(default=5.0, gt=0, le=120, description="Grace given to streams at shutdown, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    per_project: ProjectSettings = Field(default_factory=ProjectSettings)
 
     @property
     def database(self) -> str:

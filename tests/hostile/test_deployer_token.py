@@ -76,7 +76,7 @@ async def test_a_strangers_tombstone_ends_no_releases(hub: Hub) -> None:
     assert (await hub.upload(release, first))[0] == 201
     end = hub.mallory.tombstone(1_700_000_000)
     status, body = await hub.upload(end)
-    assert (status, body["code"]) == (403, "fleet/unverified-document")
+    assert (status, body["code"]) == (422, "fleet/unverified-document")
     assert await hub.given() == {"cart": digest(first)}
     assert (await hub.upload(second))[0] == 201
     assert await hub.given() == {"cart": digest(second)}
@@ -114,5 +114,5 @@ async def test_bogus_items_starve_no_other_project(hub: Hub) -> None:
 async def test_a_good_document_does_not_carry_a_bad_one_in(hub: Hub) -> None:
     """An upload is all or nothing: a stranger's document in it, and nothing of it is kept."""
     release = hub.ada.release()
-    assert (await hub.upload(release, hub.mallory.deployment(release, 1)))[0] == 403
+    assert (await hub.upload(release, hub.mallory.deployment(release, 1)))[0] == 422
     assert (await hub.services.fleet.documents()).items == ()
