@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from auditverify.report import Report
 from auditverify.signatures import Malformed, unbase64
+from auditverify.terminal import shown, shown_json
 from auditverify.verify import verify_export
 
 _COMMAND = "python -m auditverify"
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         return _tell(f"{options.export} cannot be read: {error.strerror}", "bad-file", "Name a file that was exported.")
     except Malformed as error:
         return _tell(str(error), "bad-key", _KEY_HINT)
-    print(json.dumps(report.to_json(), indent=2) if options.json else report.to_text())
+    print(shown_json(json.dumps(report.to_json(), indent=2)) if options.json else report.to_text())
     return 0 if report.verified else 1
 
 
@@ -87,5 +88,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tell(message: str, code: str, hint: str) -> int:
-    print(f"error: {message} [auditverify/{code}]\n  next: {hint}", file=sys.stderr)
+    print(f"error: {shown(message)} [auditverify/{code}]\n  next: {shown(hint)}", file=sys.stderr)
     return 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from auditverify.terminal import shown
+
 #: Verdicts on a writer: who stands for its statement key.
 ENDORSED = "endorsed"
 WITNESSED = "witnessed"
@@ -136,4 +138,4 @@ class Report:
         if self.problem_count > len(self.problems):
             lines.append(f"            and {self.problem_count - len(self.problems)} more")
         lines.append(self.verdict)
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +13,25 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from cli.output import Column, Format, Shown, printable, say, show_data, show_lines, show_list, show_one, show_table
+from cli.output import (
+    Column,
+    Format,
+    Shown,
+    flush,
+    put,
+    put_bytes,
+    put_lines,
+    say,
+    show_data,
+    show_lines,
+    show_list,
+    show_one,
+    show_table,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cellward.api import schemas
     from cli.client import Client
 
@@ -25,6 +40,8 @@ app = typer.Typer(no_args_is_help=True, help="The audit log.")
 #: Seconds between two looks of --follow.
 FOLLOW_SECONDS = 1.0
 _PAGE = 1000
+#: Bytes an export has: lines of JSON in ASCII.
+_EXPORTED = bytes(range(0x20, 0x7F)) + b"\n"
 _KEY_HINT = (
     "Give --hub-key and --endorsed as base64 of SubjectPublicKeyInfo, or as a PEM file; see treeHeadKey of trust.yaml."
 )
@@ -72,7 +89,7 @@ def tail(
     show = show_list if output is Format.table or not follow else show_lines
     show(page.items, output, _COLUMNS, _name)
     while follow:
-        sys.stdout.flush()
+        flush()
         if len(page.items) < _PAGE:
             time.sleep(FOLLOW_SECONDS)
         page = client.get("/audit/records", schemas.AuditPage, cursor=page.next_cursor, limit=_PAGE)
@@ -90,13 +107,23 @@ def export(
     """Export the whole log for offline verification."""
     client = local(home).client()
     if str(file) == "-":
-        for piece in client.stream("/audit/export"):
-            sys.stdout.buffer.write(piece)
+        put_bytes(_checked(client))
         return
     done = _export(client, file)
     rows = [[done.file, str(done.lines), str(done.bytes)]]
     show_one(done, output, lambda: show_table(("file", "lines", "bytes"), rows), done.file)
     say(f"next: cellward audit verify {shlex.quote(done.file)}")
+
+
+def _checked(client: Client) -> Iterator[bytes]:
+    """The export as it comes; raises cli/bad-answer at a byte that lines of JSON in ASCII do not have.
+
+    It is piped and looked at before anything verifies it, so it must not hold what a terminal obeys.
+    """
+    for piece in client.stream("/audit/export"):
+        if piece.translate(None, _EXPORTED):
+            raise errors.BAD_ANSWER("the export holds something else than lines of JSON in ASCII")
+        yield piece
 
 
 def _export(client: Client, file: Path) -> Exported:
@@ -107,7 +134,7 @@ def _export(client: Client, file: Path) -> Exported:
     size = lines = 0
     try:
         with partial.open("wb") as out:
-            for piece in client.stream("/audit/export"):
+            for piece in _checked(client):
                 out.write(piece)
                 size += len(piece)
                 lines += piece.count(b"\n")
@@ -151,9 +178,9 @@ def verify(
     except Malformed as error:
         raise errors.BAD_OPTION(f"a key cannot be used: {error}", hint=_KEY_HINT) from error
     if output is Format.table:
-        print(printable(report.to_text()))
+        put_lines(report.to_text().split("\n"))
     elif output is Format.name:
-        print(printable(f"log/{report.log_origin}"))
+        put(f"log/{report.log_origin}")
     else:
         show_data(report.to_json(), output)
     if not report.verified:

@@ -8,7 +8,7 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from cli.output import Format, printable, say, short, show_list, show_one, show_table
+from cli.output import Format, put, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,7 +89,7 @@ def _table(states: Iterable[schemas.CellState]) -> None:
             for state in states
         ],
     )
-    show_refusals(states, print)
+    show_refusals(states, put)
     show_conditions(states)
 
 
@@ -97,8 +97,8 @@ def show_conditions(states: Iterable[schemas.CellState]) -> None:
     """What a cluster cannot do as the cell asks."""
     for state in states:
         for found in state.conditions:
-            print(printable(f"{state.cluster} cannot do all that {state.project}/{state.cell} asks [{found.code}]"))
-            print(printable(f"  {found.subject}: {found.message}"))
+            put(f"{state.cluster} cannot do all that {state.project}/{state.cell} asks [{found.code}]")
+            put(f"  {found.subject}: {found.message}")
 
 
 def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], None] = say) -> None:
@@ -106,7 +106,7 @@ def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], Non
     for state in states:
         for refusal in state.refusals:
             told = f"{state.cluster} refused {state.project}/{state.cell} in {state.environment} [{refusal.code}]"
-            show(printable(told))
+            show(told)
             for heading, text in (
                 ("rule", refusal.rule),
                 ("object", refusal.object),
@@ -114,4 +114,4 @@ def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], Non
                 ("next", refusal.next),
             ):
                 if text:
-                    show(printable(f"  {heading}: {text}"))
+                    show(f"  {heading}: {text}")

@@ -15,7 +15,7 @@ from cellward.errors import CellwardError, ErrorCode
 from cli import errors
 from cli.clusters import all_clusters
 from cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, local, now
-from cli.output import Format, printable, show_data
+from cli.output import Format, put, put_lines, show_data
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -37,11 +37,11 @@ def check(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) 
         show_data(report.to_json(), output)
     elif output is Format.name:
         for result in report.results:
-            print(f"{result.id}{'/' + result.subject if result.subject else ''}")
+            put(f"{result.id}{'/' + result.subject if result.subject else ''}")
     else:
-        print(printable("\n".join(table_lines(report.results))))
-        print()
-        print("all is well" if report.ok else "something is not well")
+        put_lines(table_lines(report.results))
+        put()
+        put("all is well" if report.ok else "something is not well")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 

@@ -15,7 +15,7 @@ from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
 from cli.home import ClusterProfile, Home, Trust
 from cli.joining import NAMESPACE, SECRET, chart_values, join_line, settings_found, write_agent_config, write_token
-from cli.output import Format, Shown, say, show_data, show_list, show_one
+from cli.output import Format, Shown, put, say, show_data, show_list, show_one
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -67,7 +67,7 @@ def invite(  # noqa: PLR0913 - options of a command
     if agent_config is not None:
         path = write_agent_config(agent_config, trust, profile, invitation)
         made = Invited(cluster=name, config=str(path), expires_at=invitation.expires_at)
-        show_one(made, output, lambda: print(path), f"cluster/{name}")
+        show_one(made, output, lambda: put(str(path)), f"cluster/{name}")
         say(f"start it with: cellward-agent run --config {shlex.quote(str(path))}")
     else:
         _show_values(place.home, trust, profile, invitation, output)
@@ -78,11 +78,11 @@ def _show_values(home: Home, trust: Trust, profile: ClusterProfile, invitation: 
     """Print the line, or what the chart has to be told; the token goes into a file and nowhere else."""
     file = write_token(home, invitation)
     if output is Format.table:
-        print(join_line(home, trust, profile, invitation))
+        put(join_line(home, trust, profile, invitation))
         say(f"the line reads the token from {file}, which only you can read")
         return
     if output is Format.name:
-        print(f"cluster/{invitation.cluster}")
+        put(f"cluster/{invitation.cluster}")
     else:
         show_data(chart_values(trust, profile, invitation), output)
     say(f"the token is in {file}; it goes into Secret {SECRET} of namespace {NAMESPACE}, key token")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from cellward.errors import CellwardError
 from cli import errors
 from cli.client import Client
 from cli.home import Home, Trust, default_home, shown
-from cli.output import Format, say
+from cli.output import Format, say, say_trace
 
 _P = ParamSpec("_P")
 
@@ -95,7 +94,7 @@ def _as_told(error: Exception) -> CellwardError:
     if isinstance(error, CellwardError):
         return error
     if os.environ.get("CELLWARD_DEBUG"):
-        traceback.print_exception(error)
+        say_trace(error)
     if isinstance(error, OSError):
         named = shown(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "input or output"
         return errors.BAD_FILE(f"{named}: {error.strerror or type(error).__name__}")

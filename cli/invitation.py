@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 #: Longest address, PEM and number of certificates taken.
 MAX_ADDRESS, MAX_PEM, MAX_AUTHORITIES = 300, 64 * 1024, 8
 _TOKEN = re.compile(r"cwj_(replace_)?[0-9a-f]{64}\Z")
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_ADDRESS = re.compile(rf"(?:\[([0-9a-fA-F:.]{{2,45}})\]|({_LABEL}(?:\.{_LABEL})*)):([0-9]{{1,5}})\Z")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_NAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_ADDRESS = re.compile(rf"(?:\[(?P<v6>[0-9a-fA-F:.]{{2,45}})\]|(?P<name>{_NAME})):(?P<port>[0-9]{{1,5}})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,13 @@ def read_invitation(answer: schemas.JoinToken, cluster: str) -> Invitation:
 def parse_address(text: str) -> Address:
     """Parse ``host:port``; raises cli/bad-invitation."""
     found = _ADDRESS.match(text) if len(text) <= MAX_ADDRESS else None
-    if found is None or not 0 < int(found[3]) < 65536:
+    if found is None or not 0 < int(found["port"]) < 65536:
         raise errors.BAD_INVITATION(f"the enrolment address {text[:80]!r} is not host:port")
-    if found[1] is None:
-        return Address(found[2], int(found[3]))
+    port = int(found["port"])
+    if found["v6"] is None:
+        return Address(found["name"], port)
     try:
-        return Address(str(ipaddress.IPv6Address(found[1])), int(found[3]))
+        return Address(str(ipaddress.IPv6Address(found["v6"])), port)
     except ValueError as error:
         raise errors.BAD_INVITATION(f"the enrolment address {text[:80]!r} is not host:port") from error
 

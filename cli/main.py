@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens, trust
 from cli.context import OutputOption, command, show_error
-from cli.output import Format, say, show_data
+from cli.output import Format, put, say, show_data
 
 
 class _Group(TyperGroup):
@@ -80,7 +80,7 @@ def version(output: OutputOption = Format.table) -> None:
     if output in {Format.json, Format.yaml}:
         show_data({"version": VERSION}, output)
     else:
-        print(VERSION if output is Format.table else f"version/{VERSION}")
+        put(VERSION if output is Format.table else f"version/{VERSION}")
 
 
 def main() -> None:

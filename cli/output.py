@@ -1,15 +1,23 @@
-"""Printing: data on stdout in the format asked for, everything else on stderr; no colour where nobody sees it."""
+"""Printing: data on stdout in the format asked for, everything else on stderr; no colour where nobody sees it.
+
+The one place of the command line that writes to a terminal: whatever is printed anywhere passes ``put`` or ``say``, or
+is a table, JSON or YAML made here, and what could steer a terminal is escaped in each of them. A linter rule keeps
+``print`` out of the other modules, a test keeps out the rest.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+from cellward.telemetry.terminal import escaped, escaped_json, escaped_yaml, plain
 
 
 class Format(StrEnum):
@@ -35,7 +43,7 @@ def show_list(items: Sequence[BaseModel], form: Format, columns: Sequence[Column
     """Print a list."""
     if form is Format.name:
         for item in items:
-            print(name(item))
+            put(name(item))
     elif form is Format.table:
         show_table([heading for heading, _ in columns], [[get(item) for _, get in columns] for item in items])
     else:
@@ -45,7 +53,7 @@ def show_list(items: Sequence[BaseModel], form: Format, columns: Sequence[Column
 def show_one(item: BaseModel, form: Format, table: Callable[[], None], name: str) -> None:
     """Print one item; ``table`` prints the human form."""
     if form is Format.name:
-        print(name)
+        put(name)
     elif form is Format.table:
         table()
     else:
@@ -55,11 +63,23 @@ def show_one(item: BaseModel, form: Format, table: Callable[[], None], name: str
 def show_data(value: object, form: Format) -> None:
     """Print JSON or YAML."""
     if form is Format.yaml:
-        import yaml
-
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+        _write(_yaml(value))
     else:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        _write(escaped_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+
+
+def _yaml(value: object) -> str:
+    """YAML in which a string that could steer a terminal is quoted, and escaped in its quotes."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes what has to be escaped."""
+
+    def represent(dumper: Dumper, text: str) -> yaml.Node:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain(text) else '"')
+
+    Dumper.add_representer(str, represent)
+    return escaped_yaml(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")))
 
 
 def show_lines(items: Sequence[BaseModel], form: Format, columns: Sequence[Column], name: Callable[[Any], str]) -> None:
@@ -70,10 +90,10 @@ def show_lines(items: Sequence[BaseModel], form: Format, columns: Sequence[Colum
         )
     elif form is Format.json:
         for item in items:
-            print(json.dumps(item.model_dump(mode="json", by_alias=True), ensure_ascii=False))
+            put_json(item.model_dump(mode="json", by_alias=True))
     elif form is Format.yaml:
         for item in items:
-            print("---")
+            put("---")
             show_data(item.model_dump(mode="json", by_alias=True), form)
     else:
         show_list(items, form, columns, name)
@@ -84,33 +104,65 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, more: 
 
     With ``more`` the headings were printed before.
     """
-    cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
+    cells = [[escaped(" ".join(cell.split())) for cell in row] for row in rows]
     titles = [heading.upper() for heading in headings]
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
         for line in cells if more else (titles, *cells):
-            print("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+            put("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0), show_header=not more)
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in cells:
-        table.add_row(*map(escape, row))
+        # As Text: neither markup nor emoji codes in a cell mean anything.
+        table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
 
 
+def put(text: str = "") -> None:
+    """Print one line of data."""
+    _write(escaped(text) + "\n")
+
+
+def put_lines(lines: Iterable[str]) -> None:
+    """Print lines of data: only those that are given here, whatever is in them."""
+    for line in lines:
+        put(line)
+
+
+def put_json(value: object) -> None:
+    """Print a JSON value on one line."""
+    _write(escaped_json(json.dumps(value, ensure_ascii=False)) + "\n")
+
+
+def put_bytes(pieces: Iterable[bytes]) -> None:
+    """Pass data on as it is, without the promise of this module; for what is not text, and never to a terminal."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+
+
+def flush() -> None:
+    """Hand on what was printed."""
+    sys.stdout.flush()
+
+
 def say(text: str) -> None:
-    """Tell a person something, on stderr."""
-    print(printable(text), file=sys.stderr)
+    """Tell a person something, on stderr. A further line is marked, so that none can pass for one of ours."""
+    print("\n  | ".join(escaped(line, keep="\t") for line in text.split("\n")), file=sys.stderr)
 
 
-def printable(text: str) -> str:
-    """Return text without control characters: names and reasons come from elsewhere and must not steer a terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+def say_trace(error: BaseException) -> None:
+    """Show where an error comes from, for whoever mends it."""
+    print(escaped("".join(traceback.format_exception(error)), keep="\n\t"), end="", file=sys.stderr)
+
+
+def _write(text: str) -> None:
+    print(text, end="")
 
 
 def short(digest: str) -> str:

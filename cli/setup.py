@@ -14,7 +14,7 @@ from cli import errors
 from cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from cli.home import KEY_NAMES, Home, Trust, read_file
-from cli.output import Format, Shown, say, show_one, show_table
+from cli.output import Format, Shown, put, say, show_one, show_table
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -99,7 +99,7 @@ def init(
     if adopted.realm != trust.realm:
         raise errors.FOREIGN_HUB(f"the hub serves realm {adopted.realm}, trust.yaml names {trust.realm}")
     done = Initialised(realm=trust.realm, owner=trust.owner, evaluation=trust.evaluation, home=str(place.home.path))
-    show_one(done, output, lambda: print(done.realm), f"realm/{done.realm}")
+    show_one(done, output, lambda: put(done.realm), f"realm/{done.realm}")
     say(f"keys and trust.yaml are in {home}; keep a copy where the hub's administrators cannot change it")
     if trust.evaluation:
         say("evaluation: the keys are not encrypted, and one person holds all of them")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cli.clusters import all_clusters
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from cli.output import Format, printable, show_one, show_table
+from cli.output import Format, put, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,20 +39,20 @@ def _table(found: schemas.Status, clusters: Sequence[schemas.Cluster]) -> None:
         ],
     )
     if clusters:
-        print()
+        put()
         show_table(
             ("cluster", "connected", "environments", "production", "policy", "conditions", "spool", "authority"),
             [_row(cluster) for cluster in clusters],
         )
     red = [component for component in found.components if not component.ok]
     if red:
-        print()
+        put()
     for component in red:
         where = f"{component.cluster}: " if component.cluster else ""
-        print(printable(f"✗ {where}{component.name}: {component.message or component.code}"))
+        put(f"✗ {where}{component.name}: {component.message or component.code}")
         for heading, text in (("code", component.code), ("next", component.hint)):
             if text:
-                print(printable(f"    {heading}: {text}"))
+                put(f"    {heading}: {text}")
 
 
 def _row(cluster: schemas.Cluster) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
+from cli.client import check_token
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from cli.output import Format, say, show_list, show_one, show_table
+from cli.output import Format, put, say, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,10 +63,12 @@ def create(
     except ValueError as error:
         raise errors.BAD_OPTION(_explain(error), hint="See `cellward tokens create --help`.") from error
     made = local(home).client().post("/tokens", body, schemas.ApiTokenCreated)
+    # Somebody's scripts, and a header, are to hold it.
+    check_token(made.token.encode("utf-8", "replace"), "the answer of the hub", errors.BAD_ANSWER)
     if file is not None:
         _write(file, made.token)
         made = made.model_copy(update={"token": ""})
-    show_one(made, output, lambda: _table([made]) if file is not None else print(made.token), f"token/{made.name}")
+    show_one(made, output, lambda: _table([made]) if file is not None else put(made.token), f"token/{made.name}")
     say(f"{made.name} is {made.role} until {_until(made.expires_at)}; log in with `cellward login --token-file`")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local, now
-from cli.output import Format, Shown, say, short, show_one, show_table
+from cli.output import Format, Shown, put, put_lines, say, short, show_one, show_table
 
 if TYPE_CHECKING:
     from cli.state.model import State
@@ -105,7 +105,7 @@ def repair(dry_run: DryRunOption = False, home: HomeOption = DEFAULT_HOME, outpu
         if not dry_run:
             store.write(found.state)
     done = RepairView(dry_run=dry_run, done=list(found.done))
-    show_one(done, output, lambda: print("\n".join(done.done) or "nothing to repair"), f"realm/{trust.realm}")
+    show_one(done, output, lambda: put_lines(done.done or ["nothing to repair"]), f"realm/{trust.realm}")
 
 
 def _placed(state: State) -> Iterator[PlacedView]:
@@ -130,7 +130,7 @@ def _placed(state: State) -> Iterator[PlacedView]:
 
 def _table(found: TrustView) -> None:
     show_table(("role", "floor", "digest"), [[one.role, str(one.version), short(one.digest)] for one in found.floors])
-    print()
+    put()
     show_table(
         ("cell", "environment", "kind", "sequence", "digest", "issued", "delivered"),
         [
@@ -147,5 +147,5 @@ def _table(found: TrustView) -> None:
         ],
     )
     if found.keys:
-        print()
+        put()
         show_table(("key", "seen"), [[short(keyid), kind] for keyid, kind in found.keys.items()])

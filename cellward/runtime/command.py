@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from cellward.errors import CellwardError
 from cellward.telemetry.logging import configure_logging
+from cellward.telemetry.terminal import escaped
 
 
 class HasLogLevel(Protocol):
@@ -56,7 +57,8 @@ class Program(Generic[S]):
             configure_logging(settings.log_level)
             asyncio.run(self._worked(settings))
         except CellwardError as error:
-            sys.stderr.write(f"{self.name}: {error.message} [{error.code}]\n{error.hint}\n")
+            told = f"{self.name}: {escaped(error.message)} [{escaped(error.code)}]\n{escaped(error.hint)}\n"
+            sys.stderr.write(told)
             return error.exit_code
         return 0
 

@@ -156,8 +156,8 @@ def judge(scene: Scene, line: str, directory: Path) -> None:
 @pytest.mark.real
 def test_v6_the_line_of_an_honest_hub_says_what_trust_yaml_says(scene: Scene, tmp_path: Path) -> None:
     """Home, labels and region are full of what helm, YAML and a shell give a meaning to."""
-    code, line, _ = scene.invite()
-    assert code == 0
+    code, line, told = scene.invite()
+    assert code == 0, told
     judge(scene, line, tmp_path / "run")
 
 
