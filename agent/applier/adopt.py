@@ -1,8 +1,9 @@
 """Takes back what an earlier life of the agent left in a cell, after its own record of it was lost (V1, V10, V14).
 
-The namespace proves whose it is: its labels are guarded, and the agent's field manager wrote them. What a manager of
-ours wrote in it is taken into the record as it stands, so that quarantine closes it, the next release prunes it under
-the brake, and a tombstone ends it; a NetworkPolicy of anybody else goes at once. A full spool blocks none of this.
+The namespace proves whose it is by its stamp, which only the agent writes and whose key has a copy outside its state.
+What a manager of ours wrote in it is taken into the record as it stands, so that quarantine closes it, the next release
+prunes it under the brake, and a tombstone ends it; a NetworkPolicy of anybody else goes at once. A full spool blocks
+none of this.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Adoption:
     async def _is_ours(self, record: CellRecord) -> bool:
         """Whether there is a namespace of ours; whose it is otherwise, the rollout says."""
         try:
-            return await self._parts.cluster.claim_namespace(record, _namespace(record))
+            return await self._parts.cluster.claim_namespace(record, self._namespace(record))
         except CellwardError as error:
             if error.code in {FOREIGN_NAMESPACE.code, NAMESPACE_ENDING.code}:
                 return False
@@ -64,8 +65,9 @@ class Adoption:
     async def _ground(self, cell: Cell) -> AsyncIterator[OwnedObject]:
         """Yield namespace and rights as they stand; the watches saw them before anybody asked for them."""
         record = cell.record
-        who, labels = self._parts.cluster.identity(record.namespace), _namespace(record)["metadata"]["labels"]
-        for wanted in (OwnedObject(_namespace(record), Role.NAMESPACE), *who.rights(labels)):
+        who = self._parts.cluster.identity(record.namespace)
+        namespace = OwnedObject(self._namespace(record), Role.NAMESPACE)
+        for wanted in (namespace, *who.rights(cell_labels(*record.key))):
             live = await self._parts.cluster.look(wanted.ref)
             if live is not None and applied_by(live, who.manager_of(wanted.role)):
                 cell.observe(live)
@@ -85,6 +87,11 @@ class Adoption:
                     body = strip(live)
                     yield OwnedObject(body, role, uid=live["metadata"]["uid"], baseline=body)
 
+    def _namespace(self, record: CellRecord) -> JSONObject:
+        metadata = {"name": record.namespace, "labels": cell_labels(*record.key)}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        return self._parts.stamps.require().restamp(namespace)
+
     async def _remove_strangers(self, record: CellRecord, found: list[OwnedObject], correlation_id: str) -> None:
         ours = {owned.ref for owned in found}
         for live in await self._parts.cluster.kube.list(*_POLICY, namespace=record.namespace):
@@ -94,8 +101,3 @@ class Adoption:
                 await self._parts.recorder.record_or_count(
                     Entry("drift.repair", str(ref), "done", reason=reason, correlation_id=correlation_id)
                 )
-
-
-def _namespace(record: CellRecord) -> JSONObject:
-    metadata = {"name": record.namespace, "labels": cell_labels(*record.key)}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}

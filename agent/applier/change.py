@@ -12,6 +12,7 @@ from agent.applier.parts import Parts
 from agent.applier.plan import Prune, check_brake, plan_prune
 from agent.audit.interfaces import Entry
 from agent.kube.interfaces import JSONObject, ObjectRef
+from cellward.cells import labels
 from cellward.cells.render import RenderedCell, render
 from cellward.wire.codec import DesiredItem
 
@@ -65,7 +66,8 @@ def plan(
     parts: Parts, cell: Cell, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool
 ) -> Change:
     """Render a deployment and compare it with what stands; raises apply/prune-needs-confirmation (V14)."""
-    rendered = render(verified.release.document, parts.facts(), item.environment)
+    stamps = parts.stamps.require()
+    rendered = render(verified.release.document, parts.facts(), item.environment, stamps)
     known = cell.record.by_ref()
     wanted = [
         OwnedObject(rendered.namespace_object, Role.NAMESPACE),
@@ -81,7 +83,7 @@ def plan(
         if verified.fallback is not None and cell.record.deployment_digest != verified.deployment.digest:
             # The way back is asked about before it is needed, by what stands now; what goes beyond that is only what
             # the Deployment itself brought. On the way back there is nobody to confirm anything.
-            back = render(verified.fallback.document, parts.facts(), item.environment)
+            back = render(verified.fallback.document, parts.facts(), item.environment, stamps)
             left = plan_prune(cell.record, _refs(back))
             check_brake(cell.record, left, signed_limit=limit, confirmed=confirmed, what="the fallback")
     return Change(item, verified, rendered, objects, prune, correlation_id, fallback)
@@ -105,5 +107,5 @@ def _refs(rendered: RenderedCell) -> list[ObjectRef]:
 
 
 def _cell_labels(namespace: JSONObject) -> dict[str, str]:
-    labels: Mapping[str, str] = namespace["metadata"]["labels"]
-    return {name: value for name, value in labels.items() if name.startswith("cellward.dev/")}
+    found: Mapping[str, str] = namespace["metadata"]["labels"]
+    return {name: found[name] for name in (labels.PROJECT, labels.CELL, labels.ENVIRONMENT)}

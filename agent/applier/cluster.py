@@ -24,10 +24,10 @@ from agent.applier.identity import CellIdentity
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
 from agent.applier.ownership import applied_by, as_scaled, flexible_paths, managers_of, strip
-from agent.isolation.driver import AGENT_MANAGER
 from agent.isolation.interfaces import IsolationDriver
 from agent.kube.errors import KUBE_CONFLICT, KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
-from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
+from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, ref_of
+from cellward.cells import labels
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 
@@ -38,7 +38,7 @@ RIGHTS_SECONDS: Final = 5.0
 GONE_SECONDS: Final = 20.0
 _PAUSE: Final = 0.05
 T = TypeVar("T")
-_CELL_LABELS: Final = ("cellward.dev/project", "cellward.dev/cell", "cellward.dev/environment")
+_CELL_LABELS: Final = (labels.PROJECT, labels.CELL, labels.ENVIRONMENT)
 
 
 class CellCluster:
@@ -82,10 +82,12 @@ class CellCluster:
         if live["metadata"].get("deletionTimestamp"):
             place = f"Namespace/{record.namespace}"
             raise NAMESPACE_ENDING(f"namespace {record.namespace} is being deleted", object=place)
-        labels, wanted = live["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
-        # The chart's guard lets nobody but the agent set these labels, so they survive the loss of our own state.
-        ours = all(labels.get(name) == wanted.get(name) for name in _CELL_LABELS) and applied_by(live, AGENT_MANAGER)
-        if not ours:
+        found, wanted = live["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
+        known = record.by_ref().get(ref_of(manifest))
+        # Ours by our record, which names this very object; after its loss by the stamp, which nobody else can put on.
+        mine = known is not None and known.uid == live["metadata"]["uid"]
+        names = _CELL_LABELS if mine else (*_CELL_LABELS, labels.STAMP, labels.CLUSTER_STAMP)
+        if not all(found.get(name) == wanted.get(name, "") for name in names):
             owners = ", ".join(managers_of(live)) or "nobody known"
             raise FOREIGN_NAMESPACE(
                 f"namespace {record.namespace} exists and is managed by {owners}",

@@ -19,13 +19,15 @@ from agent.applier.cluster import CellCluster
 from agent.applier.decide import Gate
 from agent.applier.errors import WORKER_ENDED
 from agent.applier.fence import Fence
+from agent.applier.impostors import Impostors
 from agent.applier.intake import Intake
 from agent.applier.interfaces import DocumentSource, OnReceipt, OnStatus, PolicyView
-from agent.applier.model import CellRecord, Phase, record_from_json
+from agent.applier.model import CellRecord, Phase, Role, record_from_json
 from agent.applier.ownership import drift_of, flexible_paths
 from agent.applier.pace import Slots
 from agent.applier.parts import Parts
 from agent.applier.repair import Repairer, is_foreign_policy
+from agent.applier.restamp import is_behind
 from agent.applier.watcher import ClusterWatch, Watched
 from agent.applier.worker import CellWorker
 from agent.audit.interfaces import RecorderPort
@@ -34,6 +36,8 @@ from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchEvent, Wa
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.metrics.registry import AgentMetrics
 from agent.spool.interfaces import CellKey, StateDb
+from agent.stamps.copy import StampCopy
+from agent.stamps.keeper import SETTLE_SECONDS, StampKeeper
 from cellward.cells.render import namespace_of
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
@@ -55,7 +59,8 @@ class EngineParts:
     """What the composition root gives the engine.
 
     ``facts`` returns this cluster's facts, from its own configuration; ``guards`` are the chart's admission policies
-    (``fence.load_guards``); ``agent_namespace`` is where the accounts of cells live.
+    (``fence.load_guards``); ``agent_namespace`` is where the accounts of cells live; ``settle_seconds`` is how long
+    guards that came back may take to bite.
     """
 
     kube: KubeApi
@@ -72,6 +77,7 @@ class EngineParts:
     realm: str
     guards: Sequence[JSONObject]
     agent_namespace: str = "cellward-system"
+    settle_seconds: float = SETTLE_SECONDS
 
 
 async def _nobody(_: ReceiptFacts | CellReport) -> None:
@@ -92,6 +98,12 @@ class CellEngine:
         self._given = given
         cluster = CellCluster(given.kube, given.driver, given.timer, given.agent_namespace, self._seen)
         self._fence = Fence(given.guards, given.recorder, given.health)
+        self._stamps = StampKeeper(
+            given.state.meta, StampCopy(given.kube, given.agent_namespace), given.recorder, given.health, given.timer,
+            self._behind, settle=given.settle_seconds,
+        )  # fmt: skip
+        self._stamps.on_step = self._on_synced
+        self._impostors = Impostors(given.recorder, given.health, self._owns_namespace)
         # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
         self._watch = ClusterWatch(given.kube, given.health, given.timer, self._on_event, self._on_synced)
         self._parts = Parts(
@@ -104,6 +116,7 @@ class CellEngine:
             repairer=Repairer(cluster),
             prober=given.prober,
             fence=self._fence,
+            stamps=self._stamps,
             recorder=given.recorder,
             state=given.state,
             timer=given.timer,
@@ -134,9 +147,11 @@ class CellEngine:
                 # What a hub once sent must not keep the agent from starting (V16).
                 _log.error("desired-item-unusable", cell="/".join(item.key), code=error.code, reason=error.message)
         self._judge()
+        await self._stamps.start()
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                group.create_task(self._stamps.run(), name="stamps")
                 for key, worker in self._workers.items():
                     self._begin(group, key, worker)
                 await self._watch.run()
@@ -243,9 +258,14 @@ class CellEngine:
 
     async def _on_event(self, watched: Watched, event: WatchEvent) -> None:
         if watched.kind in fence.KINDS:
-            if await self._fence.handle(watched.kind, event) and self._fence.intact:
+            changed = await self._fence.handle(watched.kind, event)
+            self._stamps.saw_guards(self._fence.fingerprint)
+            if changed and self._fence.intact:
                 self.reconsider()
-        elif event.type is WatchType.RESTARTED:
+            return
+        if watched.kind == "Namespace":
+            await self._impostors.handle(event)
+        if event.type is WatchType.RESTARTED:
             self._seen_refs[watched.kind] = set()
         elif event.type is WatchType.SYNCED:
             self._missing(watched, self._seen_refs.pop(watched.kind, set()))
@@ -253,10 +273,20 @@ class CellEngine:
             self._object(watched, event)
 
     def _on_synced(self) -> None:
-        """Everything is in view again: what waited for that goes on, and rollouts are judged."""
+        """Everything is in view again, or other stamps hold: what waited for that goes on, and rollouts are judged."""
         self.reconsider()
         for worker in self._workers.values():
             worker.wake()
+
+    def _behind(self) -> tuple[str, ...]:
+        """Return the namespaces of cells that are not wholly written with the stamps that hold now."""
+        stamps = self._stamps.current
+        records = [worker.cell.record for worker in self._workers.values()]
+        return tuple(record.namespace for record in records if is_behind(record, stamps))
+
+    def _owns_namespace(self, name: str) -> bool:
+        worker = self._by_namespace.get(name)
+        return worker is not None and any(owned.role is Role.NAMESPACE for owned in worker.cell.record.objects)
 
     def _missing(self, watched: Watched, seen: set[ObjectRef]) -> None:
         """After a whole list: what we own and did not see is gone."""
@@ -320,6 +350,7 @@ class CellEngine:
 
     async def _status(self, report: CellReport) -> None:
         self._judge()
+        await self._impostors.judge()
         await self.on_status(report)
 
     def _judge(self) -> None:

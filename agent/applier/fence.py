@@ -15,6 +15,7 @@ import yaml
 from agent.applier.errors import GUARD_BROKEN
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.kube.interfaces import JSONObject, WatchEvent, WatchType
+from agent.stamps.state import fingerprint_of
 from cellward.runtime.health import HealthRegistry
 
 _log = structlog.get_logger()
@@ -76,6 +77,11 @@ class Fence:
         """Raise apply/admission-guard unless the fence is intact."""
         if self._problem is not None:
             raise GUARD_BROKEN(f"the admission fence {self._problem}", object="ValidatingAdmissionPolicy")
+
+    @property
+    def fingerprint(self) -> str:
+        """Which guards stand; another one after any absence or change, empty while they are not intact."""
+        return fingerprint_of({"/".join(key): self._live[key] for key in self._expected}) if self.intact else ""
 
     async def handle(self, kind: str, event: WatchEvent) -> bool:
         """Take a watch event; return whether the fence changed from broken to intact or back."""

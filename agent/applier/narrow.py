@@ -20,7 +20,7 @@ from agent.applier.parts import Parts
 from agent.audit.interfaces import Entry, RefusalText
 from agent.isolation.driver import closed
 from agent.kube.interfaces import ref_of
-from cellward.cells.network import NetworkIntent, to_network_policies
+from cellward.cells.network import NetworkIntent, default_deny
 from cellward.documents.fields import format_time
 from cellward.documents.floors import Floor
 from cellward.telemetry.metrics import AGENT_DECISIONS
@@ -181,7 +181,7 @@ class Narrowing:
 
 def _default_deny(record: CellRecord) -> OwnedObject:
     """What closes a cell alone; nobody knows whether it is still there."""
-    deny, *_ = to_network_policies(NetworkIntent(*record.key, ()))
+    deny = default_deny(NetworkIntent(*record.key, ()))
     known = record.by_ref().get(ref_of(deny))
     return OwnedObject(deny, Role.ISOLATION, uid=known.uid if known is not None else "")
 

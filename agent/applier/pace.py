@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.applier.drift import DriftControl
+from agent.applier.restamp import Restamping
 from cellward.runtime.clock import Timer
 from cellward.wire.codec import DesiredItem
 
@@ -40,8 +41,9 @@ class SupersededError(Exception):
 class Pace:
     """The waiting of one cell. ``pending`` is the newest item, until it is taken up."""
 
-    def __init__(self, timer: Timer, slots: Slots, drift: DriftControl) -> None:
+    def __init__(self, timer: Timer, slots: Slots, drift: DriftControl, restamping: Restamping) -> None:
         self.pending: DesiredItem | None = None
+        self._restamping = restamping
         self._timer = timer
         self._slots = slots
         self._drift = drift
@@ -61,7 +63,10 @@ class Pace:
         self._wake.clear()
 
     async def repair(self) -> None:
-        """Repair what is due; waits for nothing but repairs of other cells."""
+        """Repair what is due, stamps first; waits for nothing but repairs of other cells."""
+        if self._restamping.due:
+            async with self._slots.repair:
+                await self._restamping.run()
         due = self._drift.due_at()
         if due is not None and due <= self._timer.monotonic():
             async with self._slots.repair:

@@ -16,6 +16,7 @@ from agent.audit.interfaces import Entry, RecorderPort
 from agent.isolation.interfaces import Prober
 from agent.metrics.registry import AgentMetrics
 from agent.spool.interfaces import Also, StateDb
+from agent.stamps.keeper import StampKeeper
 from cellward.documents.facts import ClusterFacts
 from cellward.runtime.clock import Timer
 
@@ -34,6 +35,7 @@ class Parts:
     repairer: Repairer
     prober: Prober
     fence: Fence
+    stamps: StampKeeper
     recorder: RecorderPort
     state: StateDb
     timer: Timer

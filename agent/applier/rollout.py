@@ -61,6 +61,7 @@ class Rollout:
         known = floor is not None and floor.digest == verified.deployment.digest
         self._parts.gate.check_fresh(known=known)
         self._parts.fence.check()
+        self._parts.stamps.check()
         adopted = await self._adoption.run(cell, correlation_id)
         change = plan(self._parts, cell, item, verified, correlation_id, fallback=fallback)
         refusals, provisional = await self._decide(cell, change)

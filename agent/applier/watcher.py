@@ -31,8 +31,9 @@ class Watched:
 
 
 #: NetworkPolicies are watched whole: one of somebody else in a cell would widen it and carries no label of ours.
+#: Namespaces too: any of them may say that it is a cell.
 KINDS: Final = (
-    Watched("v1", "Namespace"),
+    Watched("v1", "Namespace", ""),
     Watched("networking.k8s.io/v1", "NetworkPolicy", ""),
     Watched("rbac.authorization.k8s.io/v1", "RoleBinding"),
     Watched("v1", "ServiceAccount"),

@@ -25,6 +25,7 @@ from agent.applier.narrow import Narrowing
 from agent.applier.pace import Pace, Slots, SupersededError
 from agent.applier.parts import Parts
 from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, unexpected
+from agent.applier.restamp import Restamping
 from agent.applier.rollout import Rollout
 from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
@@ -51,7 +52,7 @@ class CellWorker:
         self._on_status = on_status
         self._rollout = Rollout(parts)
         self._narrowing = Narrowing(parts)
-        self._pace = Pace(parts.timer, slots, self.drift)
+        self._pace = Pace(parts.timer, slots, self.drift, Restamping(parts, cell, self.drift))
         #: When the item is tried again, and when what was accepted before it.
         self._retry_at: float | None = None
         self._finish_at: float | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from cellward.cells.load import load_manifests
 from cellward.cells.render import render
 from cellward.cells.resolve import resolve_cells
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Release
 
@@ -60,4 +61,4 @@ def rendered(facts: ClusterFacts, environment: str, name: str = "rendered") -> t
         realm="sha256:" + "0" * 64, project=project, cell=cell, version="1.0.0", owner="team-bench", spec=spec,
         issued_at=datetime.now(UTC).replace(microsecond=0),
     )  # fmt: skip
-    return render(release, facts, environment).objects
+    return render(release, facts, environment, PLACEHOLDER).objects

@@ -2,8 +2,9 @@
 
 Both ways everything is closed; then open: traffic within the cell, DNS, each endpoint from as far as its visibility
 says, each connection to its peer, the scrape port to the agent's namespace. An edge needs both sides, the caller's
-connection and the callee's visibility, each from that side's own signed release. Ports are *pod* ports. Peers are
-named by labels that only the agent may write on namespaces, or by the name label that the API server writes.
+connection and the callee's visibility, each from that side's own signed release. Ports are *pod* ports. Peers that are
+cells are selected by their stamp and by labels that only the agent may write on namespaces; others by the name label
+that the API server writes.
 
 Every object carries every field, because a forced apply takes back only fields that it names.
 """
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from cellward.cells import labels
+from cellward.cells.metadata import metadata_within
 from cellward.cells.model import CellSpec, Connection
 from cellward.cells.spec import spec_of
-from cellward.cells.validate import metadata_within, users_of
+from cellward.cells.stamps import Stamps
+from cellward.cells.validate import users_of
 from cellward.documents.model import Release
 
 DNS_NAMESPACE = "kube-system"
@@ -127,10 +130,14 @@ def intent_of(spec: CellSpec, project: str, cell: str, environment: str) -> Netw
     return NetworkIntent(project, cell, environment, tuple(sorted(edges, key=lambda edge: edge.name)))
 
 
-def to_network_policies(network: NetworkIntent) -> tuple[dict[str, Any], ...]:
+def to_network_policies(network: NetworkIntent, stamps: Stamps) -> tuple[dict[str, Any], ...]:
     """Return the NetworkPolicies of an intent: ``default-deny`` first, then one per edge."""
-    deny = _policy(network, "default-deny", {}, [], [])
-    return (deny, *(_edge_policy(network, edge) for edge in network.edges))
+    return (default_deny(network), *(stamps.restamp(_edge_policy(network, edge)) for edge in network.edges))
+
+
+def default_deny(network: NetworkIntent) -> dict[str, Any]:
+    """Return the policy that closes a cell both ways."""
+    return _policy(network, "default-deny", {}, [], [])
 
 
 def _dns() -> Edge:

@@ -1,4 +1,4 @@
-"""Rendering: (signed release, cluster facts, environment) → Kubernetes objects, and nothing else goes in.
+"""Rendering: (signed release, cluster facts, environment, stamps) → Kubernetes objects, and nothing else goes in.
 
 The agent renders what it verified; the hub uses the same function to preview. The same input gives the same objects in
 the same order.
@@ -18,6 +18,7 @@ from cellward.cells.manifests import prepare_manifest
 from cellward.cells.model import CellSpec, Component
 from cellward.cells.network import intent_of, to_network_policies
 from cellward.cells.spec import spec_of
+from cellward.cells.stamps import Stamps
 from cellward.cells.validate import users_of
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Release
@@ -74,8 +75,8 @@ class _Target:
         return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
 
 
-def render(release: Release, facts: ClusterFacts, environment: str) -> RenderedCell:
-    """Return the objects of a release in one environment of one cluster.
+def render(release: Release, facts: ClusterFacts, environment: str, stamps: Stamps) -> RenderedCell:
+    """Return the objects of a release in one environment of one cluster; ``stamps`` are those of that cluster.
 
     Raises cells/environment-not-hosted and cells/project-not-allowed when the facts do not admit it, cells/spec-too-new
     and cells/bad-spec when the release cannot be understood, and what ``validate_spec`` raises.
@@ -95,9 +96,10 @@ def render(release: Release, facts: ClusterFacts, environment: str) -> RenderedC
     )
     objects = [item for name in sorted(spec.components) for item in _component(target, name, spec.components[name])]
     objects.sort(key=_apply_key)
-    isolation = to_network_policies(intent_of(spec, release.project, release.cell, environment))
+    isolation = to_network_policies(intent_of(spec, release.project, release.cell, environment), stamps)
     _check_unique([*isolation, *objects])
-    return RenderedCell(target.namespace, _namespace(target), isolation, tuple(objects), conditions_of(spec))
+    namespace = stamps.restamp(_namespace(target))
+    return RenderedCell(target.namespace, namespace, isolation, tuple(objects), conditions_of(spec))
 
 
 def _check_unique(objects: Sequence[Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from cellward.cells.load import CellManifest
 from cellward.cells.model import Cell, CellSpec, Connection, Resolved
 from cellward.cells.render import render
 from cellward.cells.spec import build_release, parse_spec, spec_to_json
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.cells.validate import CellKey, check_cycles, validate_spec
 from cellward.documents.canonical import JSON
 from cellward.documents.facts import ClusterFacts
@@ -141,4 +142,4 @@ def _try(cell: Cell, spec: Mapping[str, JSON]) -> None:
     moment = datetime.fromtimestamp(0, UTC)
     release = build_release(cell, spec, realm="sha256:" + "0" * 64, issued_at=moment)
     facts = ClusterFacts(name="trial", uid="trial", environments=(_TRIAL_ENVIRONMENT,), production=True)
-    render(release, facts, _TRIAL_ENVIRONMENT)
+    render(release, facts, _TRIAL_ENVIRONMENT, PLACEHOLDER)

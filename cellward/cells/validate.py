@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from cellward.cells.errors import (
     BAD_FIELD,
@@ -14,23 +14,11 @@ from cellward.cells.errors import (
     UNKNOWN_COMPONENT,
 )
 from cellward.cells.manifests import check_manifest
+from cellward.cells.metadata import is_many_gateways, is_metadata
 from cellward.cells.model import CellSpec, Component, Connection
 
 CellKey = tuple[str, str]
 
-#: Addresses where clouds answer with credentials; always left out of what a connection opens.
-METADATA_ADDRESSES = (
-    "169.254.169.254/32",  # nearly everybody, also GKE's resolver
-    "169.254.170.2/32",  # ECS credentials
-    "169.254.170.23/32",  # EKS pod identity
-    "168.63.129.16/32",  # Azure wire server
-    "100.100.100.200/32",  # Alibaba
-    "192.0.0.192/32",  # Oracle
-    "fd00:ec2::254/128",  # EC2
-    "fd00:ec2::23/128",  # EKS pod identity
-    "fd20:ce::254/128",  # GCE
-    "64:ff9b::a9fe:a9fe/128",  # 169.254.169.254 behind a NAT64 gateway (RFC 6052)
-)
 #: IPv4 addresses in IPv6 dress (RFC 4291 §2.5.5.2): every range above could be written around in it.
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 #: Every namespace has an account of this name, which is not the cell's.
@@ -135,8 +123,11 @@ def _check_connection(spec: CellSpec, connection: Connection, at: str) -> None:
     external = connection.external
     if external is None:
         return
-    if external.cidr in METADATA_ADDRESSES:
+    if external.cidr is not None and is_metadata(external.cidr):
         raise METADATA_SERVICE(f"{at}.external.cidr: {external.cidr} is a metadata service")
+    if external.cidr is not None and is_many_gateways(external.cidr):
+        field = f"{at}.external.cidr"
+        raise BAD_FIELD(f"{field}: {external.cidr} holds many NAT64 prefixes; name the /96 of the gateway", field=field)
     if external.cidr is not None and _is_mapped(external.cidr):
         field = f"{at}.external.cidr"
         raise BAD_FIELD(f"{field}: {external.cidr} is an IPv4 range; write it as one", field=field)
@@ -163,12 +154,3 @@ def _check_env(spec: CellSpec, where: str) -> None:
         twice = sorted({item for item in sources if sources.count(item) > 1})
         if twice:
             raise ENV_COLLISION(f"{where}: spec.components.{name}: variable {twice[0]} is set by two sources")
-
-
-def metadata_within(cidr: str) -> list[str]:
-    """Return the metadata addresses inside an address range, in order."""
-    network = ipaddress.ip_network(cidr)
-    inside: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
-        found for found in map(ipaddress.ip_network, METADATA_ADDRESSES) if found.version == network.version
-    ]
-    return sorted(str(found) for found in inside if found.subnet_of(network))  # type: ignore[arg-type]

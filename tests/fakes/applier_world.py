@@ -134,6 +134,9 @@ class World:
         self.receipts: list[ReceiptFacts] = []
         self.reports: list[CellReport] = []
         self.health = HealthRegistry()
+        self.settle_seconds = 0.05
+        #: Cells by name that released ones may name in their connections.
+        self.peers: dict[str, str] = {}
         self.sequence = 0
         self.revision = 0
         self.engine: CellEngine
@@ -163,7 +166,8 @@ class World:
     def release(self, text: str, *, replace: bool = False, signer: Ed25519Signer | None = None) -> str:
         """Sign the release of a cell given as YAML."""
         (manifest,) = load_cells(text, "test")
-        resolved = resolve_cells([manifest], {})[manifest.cell.key]
+        peers = [one for peer in self.peers.values() if peer != text for one in load_cells(peer, "peer")]
+        resolved = resolve_cells([*peers, manifest], {})[manifest.cell.key]
         release = build_release(manifest.cell, resolved, realm=REALM, issued_at=self._now(), replace=replace)
         return self.sign(release, signer)
 
@@ -250,6 +254,7 @@ class World:
                 kube=self.kube, driver=NetworkPolicyDriver(self.kube), prober=self.prober, policy=self.policy,
                 source=self.hub, state=self.state, recorder=self.recorder, health=self.health, metrics=AgentMetrics(),
                 timer=self.timer, facts=lambda: self.facts, realm=REALM, guards=self.guards,
+                settle_seconds=self.settle_seconds,
             )
         )  # fmt: skip
 

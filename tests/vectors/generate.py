@@ -17,6 +17,7 @@ from cellward.cells.load import CellManifest, load_manifests
 from cellward.cells.render import render
 from cellward.cells.resolve import resolve_cells
 from cellward.cells.spec import build_release
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.documents import canonical, dsse
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.keyring import Keyring, KeyringEntry
@@ -122,7 +123,7 @@ def generate() -> Mapping[str, bytes]:
     keyring = Keyring(REALM, 3, (entry(1, "team-cart"), entry(2, "security")))
     files["keyring.json"] = canonical.encode(keyring.to_json())
     for cell, release in boutique_releases().items():
-        rendered = render(release, FACTS, "development")
+        rendered = render(release, FACTS, "development", PLACEHOLDER)
         objects = [rendered.namespace_object, *rendered.isolation, *rendered.objects]
         files[f"boutique-{cell}.objects.json"] = (json.dumps(objects, indent=1) + "\n").encode()
     return files

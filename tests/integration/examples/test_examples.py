@@ -14,6 +14,7 @@ from cellward.cells.load import load_manifests
 from cellward.cells.render import RenderedCell, render
 from cellward.cells.resolve import resolve_cells
 from cellward.cells.spec import build_release
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.documents.facts import ClusterFacts
 from cellward.policy.model import DecisionInput
 from tests.vectors.generate import BOUTIQUE, ISSUED, REALM
@@ -32,7 +33,7 @@ def rendered(files: list[Path]) -> list[tuple[str, str, RenderedCell]]:
     cells = [cell for file in files for cell in load_manifests(file.read_bytes(), file.name).cells]
     specs = resolve_cells(cells, {})
     releases = [build_release(item.cell, specs[item.key], realm=REALM, issued_at=ISSUED) for item in cells]
-    return [(item.project, item.cell, render(item, FACTS, "production")) for item in releases]
+    return [(item.project, item.cell, render(item, FACTS, "production", PLACEHOLDER)) for item in releases]
 
 
 def denials(opa: Path, project: str, cell: str, rendering: RenderedCell) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from cellward.cells.load import CellManifest, load_cells
 from cellward.cells.render import RenderedCell, render
 from cellward.cells.resolve import resolve_cells
 from cellward.cells.spec import build_release
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import Release
 
@@ -52,7 +53,7 @@ def release_of(*cells: Mapping[str, Any]) -> Release:
 
 def rendered(*cells: Mapping[str, Any], environment: str = "dev") -> RenderedCell:
     """Render the last cell."""
-    return render(release_of(*cells), FACTS, environment)
+    return render(release_of(*cells), FACTS, environment, PLACEHOLDER)
 
 
 def found(cell_: RenderedCell, kind: str, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cellward.cells.labels import namespace_of
 from cellward.cells.network import intent, to_network_policies
 from cellward.cells.render import render
+from cellward.cells.stamps import PLACEHOLDER, Stamps
 from tests.unit.cellward.cells.netpol import Outside, Pod, allowed
 from tests.unit.cellward.cells.sample import FACTS, cell, component, load, releases
 
@@ -100,7 +101,7 @@ def pods_of(made: list[dict[str, Any]]) -> Iterator[Place]:
             for part in manifest["spec"]["components"]:
                 pod = Pod(
                     namespace, part, next(address), {**labels, "cellward.dev/component": part},
-                    {**labels, "kubernetes.io/metadata.name": namespace},
+                    {**labels, **PLACEHOLDER.of_namespace(project), "kubernetes.io/metadata.name": namespace},
                 )  # fmt: skip
                 yield Place(pod, project, name, environment, part)
     # A foreign namespace whose pod copied every label that a cell's pods have: labels of pods open nothing.
@@ -115,6 +116,24 @@ def pods_of(made: list[dict[str, Any]]) -> Iterator[Place]:
         ("cellward-system", {"app.kubernetes.io/name": "cellward-agent"}),
     ):
         yield Place(Pod(namespace, "pod", next(address), labels, {"kubernetes.io/metadata.name": namespace}))
+    yield from impostors(copied, address)
+
+
+def impostors(labels: dict[str, str], address: Iterator[str]) -> Iterator[Place]:
+    """Return pods of namespaces that say in their labels that they are a cell, without the stamps or with others."""
+    project, other = (PLACEHOLDER.of_namespace(name)["cellward.dev/stamp"] for name in ("shop", "other"))
+    others: tuple[dict[str, str], ...] = (
+        {},
+        Stamps.of(b"x" * 32).of_namespace("shop"),
+        {"cellward.dev/stamp": other},
+        {"cellward.dev/cluster-stamp": project, "cellward.dev/stamp": "shop"},
+    )
+    said = {name: value for name, value in labels.items() if name.startswith("cellward.dev/")}
+    for number, stamps in enumerate(others):
+        namespace = f"impostor{number}"
+        yield Place(
+            Pod(namespace, "pod", next(address), labels, {**said, **stamps, "kubernetes.io/metadata.name": namespace})
+        )
 
 
 def declared(made: list[dict[str, Any]], source: Place, target: Place | Outside, port: int, protocol: str) -> bool:
@@ -171,7 +190,7 @@ def test_declared_is_exactly_what_is_allowed(made: list[dict[str, Any]]) -> None
         out.namespace: out.isolation
         for release in releases(load(*made))
         for environment in ENVIRONMENTS
-        for out in [render(release, FACTS, environment)]
+        for out in [render(release, FACTS, environment, PLACEHOLDER)]
     }
     places = list(pods_of(made))
     for source in places:
@@ -193,7 +212,7 @@ def test_declared_is_exactly_what_is_allowed(made: list[dict[str, Any]]) -> None
 def test_each_side_holds_without_the_other(made: list[dict[str, Any]]) -> None:
     """V10: a cell whose caller is wide open lets in exactly what its endpoints' visibility says, and vice versa."""
     rendering = {
-        (release.project, release.cell, environment): render(release, FACTS, environment).isolation
+        (release.project, release.cell, environment): render(release, FACTS, environment, PLACEHOLDER).isolation
         for release in releases(load(*made))
         for environment in ENVIRONMENTS
     }
@@ -223,7 +242,7 @@ def _offered(spec: dict[str, Any], source: Place, target: Place, port: int) -> b
 def policies_of(*cells: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the last cell's policies by name."""
     release = releases(load(*cells))[-1]
-    return {item["metadata"]["name"]: item for item in to_network_policies(intent(release, "dev"))}
+    return {item["metadata"]["name"]: item for item in to_network_policies(intent(release, "dev"), PLACEHOLDER)}
 
 
 def test_the_first_policy_closes_everything() -> None:
@@ -268,7 +287,8 @@ def test_peers_are_named_by_labels_that_only_the_agent_writes() -> None:
     """H1, H2: every peer that is a pod of another namespace is bound to that namespace in the same entry."""
     data = cell("data", endpoints={"api": {"component": "web", "port": "http", "visibility": "organization"}})
     caller = cell(project="bank", connections=[{"project": "shop", "cell": "data", "endpoint": "api"}])
-    guarded = {"cellward.dev/project", "cellward.dev/environment", "kubernetes.io/metadata.name"}
+    stamps = {"cellward.dev/stamp", "cellward.dev/cluster-stamp"}
+    guarded = {"cellward.dev/project", "cellward.dev/environment", "kubernetes.io/metadata.name", *stamps}
     for policy in [*policies_of(data).values(), *policies_of(data, caller).values()]:
         for rule in policy["spec"]["ingress"] + policy["spec"]["egress"]:
             for peer in rule.get("from", []) + rule.get("to", []):
@@ -279,6 +299,8 @@ def test_peers_are_named_by_labels_that_only_the_agent_writes() -> None:
                 keys |= {item["key"] for item in selector.get("matchExpressions", [])}
                 assert keys
                 assert keys <= guarded
+                name = selector.get("matchLabels", {}).get("kubernetes.io/metadata.name")
+                assert keys & stamps or name in {"kube-system", "cellward-system"}
                 assert "podSelector" in peer
 
 
@@ -288,7 +310,10 @@ def test_peers_are_named_by_labels_that_only_the_agent_writes() -> None:
         ("0.0.0.0/0", 6),
         ("169.254.0.0/16", 3),
         ("203.0.113.0/24", 0),
-        ("::/0", 4),
+        ("::/0", 10),
+        ("64:ff9b::/96", 6),
+        ("64:ff9b::a9fe:0/112", 3),
+        ("64:ff9b:1:fffe::/96", 6),
         ("fd00:ec2::/32", 2),
         ("2001:db8::/32", 0),
     ],
@@ -306,6 +331,24 @@ def test_metadata_services_stay_closed(cidr: str, excluded: int) -> None:
             assert not allowed(list(policies.values()), pod, Outside(closed), 80, "TCP")
 
 
+NAT64 = (
+    "64:ff9b::a9fe:a9fe", "64:ff9b::a83f:8110", "64:ff9b::6464:64c8", "64:ff9b:1::a9fe:a9fe",
+    "64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:ffa9:fe:a9fe::", "64:ff9b:1:fffe:a9:fea9:fe00:0",
+    "64:ff9b:1:fffe::a9fe:aa17",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", NAT64)
+@pytest.mark.parametrize("cidr", ["::/0", "64:ff9b::/32", "64:ff9b::/96", "64:ff9b:1:fffe::/96"])
+def test_v10_metadata_services_stay_closed_behind_a_nat64_gateway(cidr: str, address: str) -> None:
+    """Each prefix length of RFC 6052, well-known and local-use; the range around them opens."""
+    policies = policies_of(cell(connections=[{"external": {"cidr": cidr, "ports": [{"port": 80}]}}]))
+    pod = Pod(namespace_of("shop", "web", "dev"), "p", "fd01::1", {}, {})
+    beside = {"::/0": "2001:db8::1", "64:ff9b::/32": "64:ff9b::c000:201"}.get(cidr, cidr.replace("/96", "c000:201"))
+    assert allowed(list(policies.values()), pod, Outside(beside), 80, "TCP")
+    assert not allowed(list(policies.values()), pod, Outside(address), 80, "TCP")
+
+
 def test_a_host_name_opens_nothing() -> None:
     """What NetworkPolicy cannot express stays closed (it is reported as a condition)."""
     external = {"external": {"host": "api.example.com", "ports": [{"port": 443}]}, "env": "API"}
@@ -316,14 +359,14 @@ def test_nothing_in_isolation_depends_on_the_environment_but_its_names() -> None
     """One release, two environments: the policies differ in namespace and environment only."""
     data = cell("data", endpoints={"api": {"component": "web", "port": "http", "visibility": "project"}})
     release = releases(load(data, cell(connections=[{"cell": "data", "endpoint": "api"}])))[-1]
-    dev, prod = (to_network_policies(intent(release, name)) for name in ENVIRONMENTS)
+    dev, prod = (to_network_policies(intent(release, name), PLACEHOLDER) for name in ENVIRONMENTS)
     assert [repr(item).replace("'dev'", "'prod'").replace("--dev", "--prod") for item in dev] == list(map(repr, prod))
 
 
 def test_the_evaluator_sees_a_hole() -> None:
     """The oracle is not blind: an added allow-all rule, or a missing default deny, changes its answer."""
     release = releases(load(cell()))[0]
-    policies = list(to_network_policies(intent(release, "dev")))
+    policies = list(to_network_policies(intent(release, "dev"), PLACEHOLDER))
     namespace = namespace_of("shop", "web", "dev")
     target = Pod(namespace, "web", "10.0.0.1", {"cellward.dev/component": "web"}, {})
     source = replace(target, namespace="attacker", ip="10.0.0.2")

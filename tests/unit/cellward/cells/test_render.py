@@ -11,6 +11,7 @@ import pytest
 from cellward.cells import labels
 from cellward.cells.manifests import ALLOWED
 from cellward.cells.render import APPLY_ORDER, namespace_of, render
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.errors import CellwardError, InvalidInput
 from tests.unit.cellward.cells.sample import FACTS, cell, component, found, load, release_of, rendered
 
@@ -419,5 +420,5 @@ def test_two_policies_of_one_name_are_refused() -> None:
     one = release.spec["connections"][0]  # type: ignore[index]
     twice = replace(release, spec={**release.spec, "connections": [one, {**one, "project": "shop"}]})  # type: ignore[dict-item]
     with pytest.raises(InvalidInput) as caught:
-        render(twice, FACTS, "dev")
+        render(twice, FACTS, "dev", PLACEHOLDER)
     assert caught.value.code == "cells/bad-spec"

@@ -12,6 +12,7 @@ from cellward.cells.network import intent
 from cellward.cells.render import render
 from cellward.cells.resolve import resolve_cells
 from cellward.cells.spec import build_release, spec_of
+from cellward.cells.stamps import PLACEHOLDER
 from cellward.documents.canonical import JSON
 from cellward.documents.model import Release, build_document, parse_document
 from cellward.errors import CellwardError, InvalidInput, Refused, TooNew
@@ -104,6 +105,10 @@ def test_what_is_applied_now_goes_before_what_was_released() -> None:
                 ("::ffff:0:0/96", "cells/bad-field"),
                 ("fd20:ce::254/128", "cells/metadata-service"),
                 ("64:ff9b::a9fe:a9fe/128", "cells/metadata-service"),
+                ("64:ff9b::6464:64c8/128", "cells/metadata-service"),
+                ("64:ff9b:1::a9fe:a9fe/128", "cells/metadata-service"),
+                ("64:ff9b:1:fffe:a9:fea9:fe00:0/128", "cells/metadata-service"),
+                ("64:ff9b:1::/64", "cells/bad-field"),
             )
         ),
         ({"connections": [{"cell": "data", "endpoint": "api", "components": ["x"]}]}, "cells/unknown-component"),
@@ -234,7 +239,12 @@ def changed_spec(**changes: JSON) -> Release:
 def test_an_unknown_field_in_a_signed_spec_is_too_new() -> None:
     """Strict documents: half a cell is never rendered, neither its objects nor its intent."""
     for release in (changed_spec(gateways=[]), changed_spec(components={"web": {**component(), "gpu": 1}})):
-        for use in (spec_of, conditions, lambda item: render(item, FACTS, "dev"), lambda item: intent(item, "dev")):
+        for use in (
+            spec_of,
+            conditions,
+            lambda item: render(item, FACTS, "dev", PLACEHOLDER),
+            lambda item: intent(item, "dev"),
+        ):
             with pytest.raises(TooNew) as caught:
                 use(release)
             assert caught.value.code == "cells/spec-too-new"
@@ -261,7 +271,7 @@ def test_a_signed_spec_that_contradicts_itself() -> None:
     ]
     for release in bad:
         with pytest.raises(InvalidInput) as caught:
-            render(release, FACTS, "dev")
+            render(release, FACTS, "dev", PLACEHOLDER)
         assert caught.value.code == "cells/bad-spec"
 
 
@@ -287,10 +297,10 @@ def test_facts_decide_where_a_cell_renders() -> None:
     """The environment must be hosted and the project allowed, by the cluster's own facts."""
     release = release_of(cell())
     with pytest.raises(Refused) as caught:
-        render(release, FACTS, "staging")
+        render(release, FACTS, "staging", PLACEHOLDER)
     assert caught.value.code == "cells/environment-not-hosted"
     with pytest.raises(Refused) as caught:
-        render(release, replace(FACTS, projects=("bank",)), "dev")
+        render(release, replace(FACTS, projects=("bank",)), "dev", PLACEHOLDER)
     assert caught.value.code == "cells/project-not-allowed"
 
 

@@ -1,0 +1,85 @@
+"""Namespaces that say in their labels that they are a cell, and are none of ours (V10).
+
+Nothing selects them: they lack the stamp, or carry one that no longer holds. So nothing is closed because of them and
+nothing of them is touched; they are a red condition and a record until somebody takes the labels off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from agent.audit.interfaces import Entry, RecorderPort
+from agent.kube.interfaces import WatchEvent, WatchType
+from agent.stamps.errors import IMPOSTOR
+from cellward.cells import labels
+from cellward.runtime.health import HealthRegistry
+
+_log = structlog.get_logger()
+
+#: Condition of the agent.
+CONDITION: Final = "cell-labels"
+_SHOWN: Final = 3
+_GUARD: Final = "validatingadmissionpolicybinding cellward-cell-labels"
+
+
+def describe(name: str, found: dict[str, str]) -> str:
+    """Say what a namespace claims and how to end that; pure."""
+    ours = sorted(key for key in found if key.startswith(labels.PREFIX))
+    claim = f"project {found[labels.PROJECT]}" if labels.PROJECT in found else ", ".join(ours)
+    off = f"kubectl label namespace {name} {' '.join(f'{key}-' for key in ours)}"
+    if labels.STAMP in found:
+        # Nobody but the agent takes a stamp off, whoever copied it there.
+        off = f"delete it, or: kubectl delete {_GUARD}; {off}; and install the chart again"
+    return f"namespace {name} says that it is a cell ({claim}) and was never accepted; {off}"
+
+
+class Impostors:
+    """Follows all namespaces; ``owned`` says of a name whether a cell of ours has it."""
+
+    def __init__(self, recorder: RecorderPort, health: HealthRegistry, owned: Callable[[str], bool]) -> None:
+        self._recorder = recorder
+        self._health = health
+        self._owned = owned
+        self._labelled: dict[str, dict[str, str]] = {}
+        self._known: dict[str, dict[str, str]] = {}
+        self._synced = False
+
+    async def handle(self, event: WatchEvent) -> None:
+        """Take an event of the watch on namespaces."""
+        match event.type:
+            case WatchType.RESTARTED:
+                self._labelled, self._synced = {}, False
+            case WatchType.SYNCED:
+                self._synced = True
+            case WatchType.ADDED | WatchType.MODIFIED:
+                self._note(event.object["metadata"])
+            case WatchType.DELETED:
+                self._labelled.pop(event.object["metadata"]["name"], None)
+        await self.judge()
+
+    def _note(self, metadata: dict[str, Any]) -> None:
+        found = metadata.get("labels") or {}
+        if any(key.startswith(labels.PREFIX) for key in found):
+            self._labelled[metadata["name"]] = found
+        else:
+            self._labelled.pop(metadata["name"], None)
+
+    async def judge(self) -> None:
+        """Set the condition, and record what is new; call it too when what is ours has changed."""
+        if not self._synced:
+            return
+        found = {name: said for name, said in self._labelled.items() if not self._owned(name)}
+        new = [name for name, said in found.items() if self._known.get(name) != said]
+        self._known = found
+        told = [describe(name, said) for name, said in sorted(found.items())[:_SHOWN]]
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        code = IMPOSTOR.code if found else ""
+        self._health.set(CONDITION, ok=not found, code=code, message="; ".join(told) + more)
+        for name in sorted(new):
+            reason = describe(name, found[name])
+            _log.error("namespace-is-no-cell", namespace=name, reason=reason)
+            entry = Entry("fence.finding", f"Namespace/{name}", "finding", code=IMPOSTOR.code, reason=reason)
+            await self._recorder.record_or_count(entry)
