@@ -20,6 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 STATEMENT_TYPE = "application/vnd.cellward.audit-checkpoint.v1+json"
 STATEMENT_SCHEMA = "cellward.audit-checkpoint/v1"
+_P = 2**255 - 19
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+#: The y coordinates of the Ed25519 points of small order, in every encoding: one signature by such a key holds for many
+#: messages.
+_NOBODYS = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8, _P - _ORDER_8})
 EM_DASH = "\u2014"
 
 
@@ -65,6 +70,8 @@ def load_key(data: bytes) -> Ed25519PublicKey:
         raise Malformed("not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise Malformed("not an Ed25519 key")
+    if int.from_bytes(key.public_bytes_raw(), "little") & ((1 << 255) - 1) in _NOBODYS:
+        raise Malformed("a key of small order, by which anybody signs")
     return key
 
 

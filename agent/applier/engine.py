@@ -166,7 +166,7 @@ class CellEngine:
             keep |= {item.deployment_digest, *item.evidence}
         for namespace in await state.inventory.namespaces():
             record = record_from_json(await state.inventory.get(namespace))
-            keep |= {record.deployment_digest, record.release_digest}
+            keep |= {record.deployment_digest, record.release_digest, record.settled_release}
         try:
             await state.blobs.keep_only(sorted(keep))
         except CellwardError as error:

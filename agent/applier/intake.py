@@ -23,6 +23,7 @@ from agent.applier.errors import (
     SELECTOR_DOES_NOT_MATCH,
 )
 from agent.applier.interfaces import DocumentSource, PolicyView
+from agent.applier.refusals import is_passing
 from agent.spool.interfaces import StateDb
 from cellward.documents import dsse
 from cellward.documents.facts import ClusterFacts
@@ -82,7 +83,8 @@ class _Basis:
     """What one verification goes by.
 
     ``accepted`` are the digests of what was accepted before; ``begun`` when that is this very document, with all it
-    needs: then the hub is asked for nothing, and can hold up neither its end nor the way back.
+    needs: then the hub is asked for nothing, and can hold up neither its end nor the way back. ``settled`` is the
+    release that last became healthy here, empty for none.
     """
 
     policy: VerifiedSet
@@ -90,6 +92,7 @@ class _Basis:
     now: datetime
     accepted: frozenset[str]
     begun: bool
+    settled: str = ""
 
 
 class Intake:
@@ -116,14 +119,16 @@ class Intake:
         self._facts = facts
         self._realm = realm
 
-    async def verify(self, item: DesiredItem, running: str = "") -> VerifiedCell | VerifiedEnd:
-        """Return the verified documents of an item; ``running`` is the release that was accepted before and runs.
+    async def verify(self, item: DesiredItem, running: str = "", settled: str = "") -> VerifiedCell | VerifiedEnd:
+        """Return the verified documents of an item.
+
+        ``running`` is the release that was accepted before and runs, ``settled`` the one that last became healthy.
 
         Raises policy/no-verified-set, document/*, cell/*; cell/document-missing and unavailable sources are worth
         another try.
         """
         now = await self._state.time_floor.advance(self._clock.now())
-        basis = await self._basis(item, now, running)
+        basis = await self._basis(item, now, running, settled)
         accepted = item.deployment_digest in basis.accepted
         data = await self._fetch(item.deployment_digest, kept=accepted)
         if _type_of(data) == payload_type_of(Tombstone.kind):
@@ -140,7 +145,7 @@ class Intake:
             )
         digest = deployment.document.release_digest
         release, kept = await self._release(deployment.document, digest, basis, accepted=accepted)
-        fallback, spare = await self._spare(deployment, basis)
+        fallback, spare = await self._spare(item, deployment, basis)
         approvals, others = await self._approvals(item, deployment, basis)
         envelopes = {deployment.digest: data, release.digest: kept, **spare, **others}
         return VerifiedCell(
@@ -154,9 +159,10 @@ class Intake:
             raise POLICY_CHANGED("policy changed while the release was being decided")
 
     async def fallback(self, item: DesiredItem) -> VerifiedCell | None:
-        """Return the accepted Deployment with its fallback release in place of its own; None when it names none.
+        """Return the accepted Deployment with its fallback release in place of its own; None when it has none.
 
-        All of it was verified and kept when the Deployment was accepted; a full disk does not stand in the way.
+        Where it goes was decided when it was accepted, not by what a hub has shown since. All of it was verified and
+        kept then; a full disk does not stand in the way.
         """
         basis = await self._basis(item, await self._now())
         data = await self._fetch(item.deployment_digest, kept=True)
@@ -165,8 +171,8 @@ class Intake:
             raise DIGEST_MISMATCH(
                 f"asked for {item.deployment_digest}, got {deployment.digest}", object=item.deployment_digest
             )
-        digest = _fallback(deployment.document)
-        if digest is None:
+        digest = await self._way_back(item, deployment, basis)
+        if not digest:
             return None
         known = digest in basis.accepted
         release, kept = await self._release(deployment.document, digest, basis, accepted=known)
@@ -176,12 +182,12 @@ class Intake:
             replace=release.document.replace or await self._allowed_replace(deployment.document, basis),
         )  # fmt: skip
 
-    async def _basis(self, item: DesiredItem, now: datetime, running: str = "") -> _Basis:
+    async def _basis(self, item: DesiredItem, now: datetime, running: str = "", settled: str = "") -> _Basis:
         """Take the policy of now, and what of the item was accepted before."""
         current = self._policy.current
         if current is None:
             raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
-        accepted, begun = {running} - {""}, False
+        accepted, begun = {running, settled} - {""}, False
         floor = await self._state.floors.get(*item.key)
         if floor is not None and floor.digest == item.deployment_digest:
             accepted.add(floor.digest)
@@ -189,7 +195,7 @@ class Intake:
             if held is not None and held.deployment_digest == floor.digest:
                 accepted.update(held.evidence)
                 begun = True
-        return _Basis(current, self._verifier(current), now, frozenset(accepted), begun)
+        return _Basis(current, self._verifier(current), now, frozenset(accepted), begun, settled)
 
     async def _now(self) -> datetime:
         """Return the time that may be relied on, also when it cannot be written down."""
@@ -200,21 +206,37 @@ class Intake:
                 raise
             return self._clock.now()
 
+    async def _way_back(self, item: DesiredItem, deployment: Verified[Deployment], basis: _Basis) -> str:
+        """Return the digest of the release that this Deployment returns to, empty for none.
+
+        What stands for ``previous`` is decided once, at acceptance, by what this agent knows itself: whoever shows
+        documents later, or hides some, chooses nothing.
+        """
+        named = deployment.document.fallback
+        if named != PREVIOUS:
+            return named or ""
+        floor = await self._state.floors.get(*item.key)
+        if floor is not None and floor.digest == deployment.digest:
+            return await self._state.floors.fallback(*item.key)
+        return "" if basis.settled == deployment.document.release_digest else basis.settled
+
     async def _spare(
-        self, deployment: Verified[Deployment], basis: _Basis
+        self, item: DesiredItem, deployment: Verified[Deployment], basis: _Basis
     ) -> tuple[Verified[Release] | None, dict[str, bytes]]:
         """Return the release to go back to.
 
-        A new Deployment whose fallback is not to be had or does not hold is not accepted: afterwards it would be too
-        late. One that was accepted is finished all the same.
+        A new Deployment that names a fallback which is not to be had or does not hold is not accepted: afterwards it
+        would be too late. One that was accepted is finished all the same, and one whose ``previous`` does not hold any
+        more goes nowhere: it may be the very one that replaces what a compromised key signed.
         """
-        digest = _fallback(deployment.document)
-        if digest is None or (basis.begun and digest not in basis.accepted):
+        digest = await self._way_back(item, deployment, basis)
+        if not digest or (basis.begun and digest not in basis.accepted):
             return None, {}
         try:
             release, data = await self._release(deployment.document, digest, basis, accepted=digest in basis.accepted)
         except CellwardError as error:
-            if deployment.digest not in basis.accepted:
+            previous = deployment.document.fallback == PREVIOUS and not is_passing(error)
+            if deployment.digest not in basis.accepted and not previous:
                 raise
             _log.warning("fallback-does-not-hold", digest=digest, code=error.code, reason=error.message)
             return None, {}
@@ -268,13 +290,13 @@ class Intake:
             )
         if not facts.allows_project(item.project):
             raise PROJECT_NOT_ALLOWED(f"{facts.name} does not run project {item.project}", object="/".join(item.key))
-        check_floor(await self._state.floors.get(*item.key), document.sequence, found.digest)
+        check_floor(await self._state.floors.get(*item.key), document.sequence, found.digest, document.issued_at)
 
     async def _release(
         self, deployment: Deployment, digest: str, basis: _Basis, *, accepted: bool
     ) -> tuple[Verified[Release], bytes]:
         data = await self._fetch(digest, kept=accepted)
-        release = basis.verifier.verify(data, Release, now=basis.now, accepted=accepted)
+        release = basis.verifier.verify(data, Release, now=basis.now, accepted=accepted, named=True)
         if release.digest != digest:
             raise DIGEST_MISMATCH(f"asked for {digest}, got {release.digest}", object=digest)
         document = release.document
@@ -294,10 +316,11 @@ class Intake:
         What was accepted with the document still counts after it expired: half a release is finished, and undone, by
         what it was begun with.
         """
+        named = _named_by(subject)
         found: list[Verified[Approval]] = []
         envelopes: dict[str, bytes] = {}
         for digest in sorted(basis.accepted) if basis.begun else dict.fromkeys(item.evidence):
-            if digest in _named_by(subject):
+            if digest in named:
                 continue
             try:
                 data = await self._fetch(digest, kept=basis.begun)
@@ -332,7 +355,7 @@ def _named_by(subject: Verified[Deployment] | Verified[Tombstone]) -> frozenset[
     document = subject.document
     if isinstance(document, Tombstone):
         return frozenset({subject.digest})
-    return frozenset({subject.digest, document.release_digest, _fallback(document)})
+    return frozenset({subject.digest, document.release_digest, document.fallback})
 
 
 def _content(policy: VerifiedSet) -> tuple[object, ...]:
@@ -342,7 +365,3 @@ def _content(policy: VerifiedSet) -> tuple[object, ...]:
 
 def _type_of(data: bytes) -> str:
     return dsse.parse_envelope(data).payload_type
-
-
-def _fallback(deployment: Deployment) -> str | None:
-    return None if deployment.fallback == PREVIOUS else deployment.fallback

@@ -77,6 +77,7 @@ class CellRecord:
         deployment_digest: the accepted Deployment or Tombstone, empty before the first.
         release_digest: what runs.
         version: version of the release that runs.
+        settled_release: the release that last became healthy here, empty before the first and after an end.
         settled: True when every object was applied; False says that an apply was interrupted.
         ending: set by a Tombstone: ``cell`` keeps data and namespace, ``all`` does not.
         fallback_active: True when the fallback release runs instead of the deployment's own.
@@ -95,6 +96,7 @@ class CellRecord:
     deployment_digest: str = ""
     release_digest: str = ""
     version: str = ""
+    settled_release: str = ""
     settled: bool = False
     fallback_active: bool = False
     ending: str = ""

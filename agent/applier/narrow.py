@@ -91,7 +91,7 @@ class Narrowing:
             await self._accept(item, end, entry)
             ending = replace(
                 cell.record, deployment_digest=end.tombstone.digest, release_digest="", version="", ending=kind,
-                settled=False, rollout_started="", fallback_active=False,
+                settled_release="", settled=False, rollout_started="", fallback_active=False,
             )  # fmt: skip
             await self._parts.save(cell, ending)
         await self._remove(cell, breathe, with_data=tombstone.delete_data)
@@ -115,7 +115,8 @@ class Narrowing:
         await self._parts.recorder.record(entry)
         for digest, envelope in end.envelopes.items():
             await self._parts.state.blobs.put(digest, envelope)
-        floor = Floor(end.tombstone.document.sequence, end.tombstone.digest)
+        tombstone = end.tombstone.document
+        floor = Floor(tombstone.sequence, end.tombstone.digest, tombstone.issued_at)
         await self._parts.state.floors.set(*item.key, floor)
         await self._parts.state.accepted.put(replace(item, evidence=tuple(end.envelopes)))
 

@@ -173,7 +173,9 @@ class Rollout:
         await self._journal.keep(change)
         if change.fallback:
             return
-        await self._parts.state.floors.set(*change.item.key, Floor(deployment.document.sequence, deployment.digest))
+        floor = Floor(deployment.document.sequence, deployment.digest, deployment.document.issued_at)
+        back = change.verified.fallback
+        await self._parts.state.floors.set(*change.item.key, floor, "" if back is None else back.digest)
         evidence = tuple(digest for digest in change.verified.envelopes if digest != deployment.digest)
         await self._parts.state.accepted.put(replace(change.item, evidence=evidence))
 

@@ -195,7 +195,8 @@ class CellWorker:
             back = await self._pace.fetch(self._parts.intake.fallback(item), accepted=True)
             if back is not None:
                 return await self._release(item, back, correlation_id, fallback=True)
-        verified = await self._pace.fetch(self._parts.intake.verify(item, record.release_digest), accepted=running)
+        verifying = self._parts.intake.verify(item, record.release_digest, record.settled_release)
+        verified = await self._pace.fetch(verifying, accepted=running)
         if isinstance(verified, VerifiedEnd):
             async with self._pace.working():
                 return await self._narrowing.end(cell, item, verified, correlation_id, self._pace.breathe)
@@ -321,7 +322,10 @@ class CellWorker:
         # To say that it is over changes nothing in the cluster; left open on a full disk, a release that has long been
         # healthy could still be taken back.
         entry = self._health_entry(decision, reason)
-        await self._parts.save_counted(self.cell, _without_rollout(self.cell), entry)
+        ended = _without_rollout(self.cell)
+        if decision == "done":
+            ended = replace(ended, settled_release=ended.release_digest)
+        await self._parts.save_counted(self.cell, ended, entry)
 
     def _health_entry(self, decision: str, reason: str) -> Entry:
         cell = self.cell

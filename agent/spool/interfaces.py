@@ -35,8 +35,15 @@ class Floors(Protocol):
         """Return the floor, or None when nothing was accepted yet."""
         ...
 
-    async def set(self, project: str, cell: str, environment: str, floor: Floor) -> None:
-        """Raise the floor; a lower sequence, or an equal one with another digest, is ``spool/floor-would-fall``."""
+    async def set(self, project: str, cell: str, environment: str, floor: Floor, fallback: str = "") -> None:
+        """Raise the floor; a lower sequence, or an equal one with another digest, is ``spool/floor-would-fall``.
+
+        ``fallback`` is the release that this document returns to, empty for none; once set with a floor, it stays.
+        """
+        ...
+
+    async def fallback(self, project: str, cell: str, environment: str) -> str:
+        """Return the release that was set with the floor, empty for none."""
         ...
 
     async def all(self) -> Mapping[CellKey, Floor]:

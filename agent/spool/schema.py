@@ -7,7 +7,7 @@ import sqlite3
 from agent.spool.errors import TOO_NEW
 
 #: ``PRAGMA user_version`` of the file this code writes.
-VERSION = 3
+VERSION = 4
 
 _V1 = """
 CREATE TABLE agent (
@@ -47,7 +47,13 @@ ALTER TABLE agent ADD COLUMN statement_keyid TEXT NOT NULL DEFAULT '';
 """
 #: The hub epoch under which the last checkpoint was accepted.
 _V3 = "ALTER TABLE agent ADD COLUMN log_epoch TEXT NOT NULL DEFAULT ''"
-_STEPS = (_V1, _V2, _V3)
+#: When what is in force was issued, where it returns to, and which sequence is known to be in the copy of the floors.
+_V4 = """
+ALTER TABLE floors ADD COLUMN issued_at TEXT NOT NULL DEFAULT '';
+ALTER TABLE floors ADD COLUMN fallback TEXT NOT NULL DEFAULT '';
+ALTER TABLE floors ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
+"""
+_STEPS = (_V1, _V2, _V3, _V4)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

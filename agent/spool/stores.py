@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.spool.errors import FLOOR_WOULD_FALL
@@ -17,6 +17,7 @@ from cellward.wire.codec import DesiredItem
 
 #: How many past floor digests are kept, to recognise an anchor that lags behind.
 FLOOR_HISTORY = 4096
+_OF_KEY = "FROM floors WHERE project=? AND cell=? AND environment=?"
 #: Key in the meta table.
 _POLICY_FLOORS = "policy-floors"
 #: The time floor is written when it moved this far; losing less than this at a crash is far below the 5 min tolerance.
@@ -37,7 +38,16 @@ class SqliteFloors:
 
         return await self._writer.run(job)
 
-    async def set(self, project: str, cell: str, environment: str, floor: Floor) -> None:
+    async def fallback(self, project: str, cell: str, environment: str) -> str:
+        """Return the release that was set with the floor."""
+
+        def job(connection: sqlite3.Connection) -> str:
+            row = connection.execute(f"SELECT fallback {_OF_KEY}", (project, cell, environment)).fetchone()
+            return "" if row is None else str(row[0])
+
+        return await self._writer.run(job)
+
+    async def set(self, project: str, cell: str, environment: str, floor: Floor, fallback: str = "") -> None:
         """Raise the floor."""
         key = CellKey(project, cell, environment)
 
@@ -51,9 +61,10 @@ class SqliteFloors:
                     object="/".join(key),
                 )
             connection.execute(
-                "INSERT INTO floors VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET sequence=excluded.sequence,"
-                " digest=excluded.digest",
-                (*key, floor.sequence, floor.digest),
+                "INSERT INTO floors (project, cell, environment, sequence, digest, issued_at, fallback)"
+                " VALUES (?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET sequence=excluded.sequence, digest=excluded.digest,"
+                " issued_at=excluded.issued_at, fallback=excluded.fallback",
+                (*key, floor.sequence, floor.digest, time_text(floor.issued_at), fallback),
             )
             _remember_digest(connection)
 
@@ -70,7 +81,8 @@ class SqliteFloors:
 
 def floors_digest(connection: sqlite3.Connection) -> str:
     """Digest over the canonical list of all sequence floors, in key order, and the policy's floors if there are any."""
-    rows: list[Any] = [[*key, floor.sequence, floor.digest] for key, floor in sorted(_floors(connection).items())]
+    floors = sorted(_floors(connection).items())
+    rows: list[Any] = [[*key, one.sequence, one.digest, time_text(one.issued_at)] for key, one in floors]
     # Row by row: a document has a bound, the number of floors has not, and floors never go away.
     data = b"[" + b",".join(canonical.encode(row) for row in rows) + b"]"
     policy = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
@@ -111,15 +123,22 @@ class SqlitePolicyFloors:
 
 
 def _floors(connection: sqlite3.Connection) -> dict[CellKey, Floor]:
-    rows = connection.execute("SELECT project, cell, environment, sequence, digest FROM floors")
-    return {CellKey(row[0], row[1], row[2]): Floor(row[3], row[4]) for row in rows}
+    rows = connection.execute("SELECT project, cell, environment, sequence, digest, issued_at FROM floors")
+    return {CellKey(*row[:3]): Floor(row[3], row[4], _moment(row[5])) for row in rows}
 
 
 def _floor(connection: sqlite3.Connection, key: CellKey) -> Floor | None:
-    row = connection.execute(
-        "SELECT sequence, digest FROM floors WHERE project=? AND cell=? AND environment=?", key
-    ).fetchone()
-    return None if row is None else Floor(row[0], row[1])
+    row = connection.execute(f"SELECT sequence, digest, issued_at {_OF_KEY}", key).fetchone()
+    return None if row is None else Floor(row[0], row[1], _moment(row[2]))
+
+
+def time_text(moment: datetime | None) -> str:
+    """Return a time of issue as it is stored, empty for one that is not known."""
+    return "" if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 class SqliteTimeFloor:

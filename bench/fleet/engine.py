@@ -106,7 +106,9 @@ class SimulatedEngine:
         if not isinstance(verified, VerifiedCell):
             return
         deployment, release = verified.deployment, verified.release
-        await self.state.floors.set(*item.key, Floor(deployment.document.sequence, deployment.digest))
+        await self.state.floors.set(
+            *item.key, Floor(deployment.document.sequence, deployment.digest, deployment.document.issued_at)
+        )
         entry = Entry(
             "cell.apply",
             f"Cell/{item.project}/{item.cell}",

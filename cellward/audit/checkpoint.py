@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cellward.audit.errors import BAD_CHECKPOINT
 from cellward.audit.record import MAX_INT
 from cellward.audit.tree import HASH_SIZE
+from cellward.identity.points import weakness_of
 
 #: Longest note taken, bytes.
 MAX_NOTE: Final = 16 * 1024
@@ -106,6 +107,8 @@ def verify_checkpoint(note: bytes, origin: str, public_key_spki: bytes) -> Check
         raise BAD_CHECKPOINT("the tree-head key is not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise BAD_CHECKPOINT("the tree-head key is not an Ed25519 key")
+    if weak := weakness_of(key.public_bytes_raw()):
+        raise BAD_CHECKPOINT(f"the tree-head key cannot be used: {weak}")
     hash_ = key_hash(origin, key.public_bytes(Encoding.Raw, PublicFormat.Raw))
     ours = [blob for name, blob in signatures if name == origin and blob[:4] == hash_]
     if not ours:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from cellward.audit.checkpoint import key_hash
 from cellward.audit.errors import BAD_CHECKPOINT
+from cellward.identity.points import weakness_of
 
 _ED25519 = b"\x01"
 
@@ -36,6 +37,8 @@ def parse_vkey(text: str) -> tuple[str, bytes]:
         raw = blob[1:]
         if not origin or blob[:1] != _ED25519 or digest != key_hash(origin, raw).hex():
             raise BAD_CHECKPOINT("the verifier key of the log is malformed")
+        if weak := weakness_of(raw):
+            raise BAD_CHECKPOINT(f"the verifier key of the log cannot be used: {weak}")
         key = Ed25519PublicKey.from_public_bytes(raw)
     except (binascii.Error, ValueError) as error:
         raise BAD_CHECKPOINT("the verifier key of the log is malformed") from error

@@ -26,6 +26,7 @@ from cellward.documents.errors import (
     UNKNOWN_SCHEME,
 )
 from cellward.documents.fields import KEYID, Fields
+from cellward.identity.points import weakness_of
 
 #: Bound on the payload of one envelope, in bytes.
 MAX_PAYLOAD = 512 * 1024
@@ -208,6 +209,10 @@ def load_public_key(spki_der: bytes, scheme: str) -> ed25519.Ed25519PublicKey | 
     else:
         raise BAD_KEY(f"the public key is not one for scheme {scheme}")
     usual = found.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if isinstance(found, ed25519.Ed25519PublicKey):
+        weak = weakness_of(found.public_bytes_raw())
+        if weak:
+            raise BAD_KEY(f"the public key cannot be used: {weak}")
     if usual != spki_der:
         raise BAD_KEY("the public key is not in its usual encoding, so it would have two ids")
     return found

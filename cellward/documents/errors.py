@@ -89,6 +89,14 @@ EQUAL_SEQUENCE = define(
     "document/equal-sequence-other-digest", Refused, "Another Deployment with the same sequence was accepted already.",
     hint="Sign with the next sequence, and find out who signed the other one.",
 )  # fmt: skip
+OLDER_ISSUE = define(
+    "document/issued-before", Refused, "It was issued before the Deployment or tombstone that is in force here.",
+    hint="Sign it again. If somebody else signed it, find out why he knew nothing of what is in force.",
+)  # fmt: skip
+BEFORE_MINIMUM = define(
+    "document/below-minimum", Refused, "It was issued before what a cluster without memory of the cell may accept.",
+    hint="Sign it again; the signed minimumIssuedAt says from when on.",
+)  # fmt: skip
 NUMBER_AHEAD = define(
     "document/number-ahead", Refused, "A number is more than ten minutes ahead of this clock.",
     hint="Check the clock of the machine that signed. If a key was stolen, revoke it.",

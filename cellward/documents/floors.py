@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from cellward.documents.errors import CLOCK_BACK, EQUAL_SEQUENCE, NO_FLOOR_VALUE, OLDER_SEQUENCE
+from cellward.documents.errors import (
+    BEFORE_MINIMUM,
+    CLOCK_BACK,
+    EQUAL_SEQUENCE,
+    NO_FLOOR_VALUE,
+    OLDER_ISSUE,
+    OLDER_SEQUENCE,
+)
+from cellward.documents.fields import format_time
 
 #: A step back of the clock up to this is taken as correction, beyond it is a finding.
 MAX_STEP_BACK = timedelta(minutes=5)
@@ -18,10 +26,14 @@ CONFIRMED_AFTER = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """Highest accepted sequence of one (project, cell, environment), and which document it was."""
+    """Highest accepted sequence of one (project, cell, environment), which document it was, and when it was issued.
+
+    ``issued_at`` is None where it is not known; then no time is compared.
+    """
 
     sequence: int
     digest: str
+    issued_at: datetime | None = None
 
 
 class FloorDecision(Enum):
@@ -31,15 +43,24 @@ class FloorDecision(Enum):
     ACCEPT_SAME = "accept-same"
 
 
-def check_floor(current: Floor | None, sequence: int, digest: str) -> FloorDecision:
-    """Compare a document with the floor.
+def check_floor(current: Floor | None, sequence: int, digest: str, issued_at: datetime) -> FloorDecision:
+    """Compare a Deployment or tombstone with the floor.
 
     Raises document/older-sequence when something newer was accepted, document/equal-sequence-other-digest when
-    somebody signed two documents with one sequence; the latter is a finding as well.
+    somebody signed two documents with one sequence (the latter is a finding as well), and document/issued-before when
+    it was issued before what is in force: a higher number alone must not bring older content back.
     """
     if sequence < 1:
         raise NO_FLOOR_VALUE(f"sequence {sequence} is below 1")
-    if current is None or sequence > current.sequence:
+    if current is None:
+        return FloorDecision.ACCEPT_NEW
+    if sequence > current.sequence:
+        if current.issued_at is not None and issued_at < current.issued_at:
+            raise OLDER_ISSUE(
+                f"sequence {sequence} was issued at {format_time(issued_at)}, sequence {current.sequence}, which is in "
+                f"force, at {format_time(current.issued_at)}",
+                sequence=sequence, floor=current.sequence,
+            )  # fmt: skip
         return FloorDecision.ACCEPT_NEW
     if sequence < current.sequence:
         raise OLDER_SEQUENCE(
@@ -51,6 +72,19 @@ def check_floor(current: Floor | None, sequence: int, digest: str) -> FloorDecis
             sequence=sequence, accepted=current.digest, offered=digest[:80],
         )  # fmt: skip
     return FloorDecision.ACCEPT_SAME
+
+
+def check_first_contact(issued_at: datetime, minimum: datetime | None) -> None:
+    """Refuse, where nothing of a cell was ever accepted, what was issued before the signed minimum.
+
+    A new cluster, or one that lost its state and the copy of it, has no floor: without a minimum a hub could hand it
+    any Deployment that is still good. Raises document/below-minimum; no minimum refuses nothing.
+    """
+    if minimum is not None and issued_at < minimum:
+        raise BEFORE_MINIMUM(
+            f"it was issued at {format_time(issued_at)}; without memory of the cell nothing issued before "
+            f"{format_time(minimum)} is accepted",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ is enforced here, before any policy sees the document; policy can only ask for m
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Literal, TypeVar, cast
@@ -125,17 +125,18 @@ class KeyringEntry:
             state=cast("State", state),
         )
 
-    def why_not(self, document: Document, now: datetime, *, accepted: bool = False) -> str:
+    def why_not(self, document: Document, now: datetime, *, accepted: bool = False, named: bool = False) -> str:
         """Return why the entry may not sign the document, or an empty text when it may.
 
-        For a document that this agent had ``accepted`` before, time and retirement are not asked again.
+        For a document that this agent had ``accepted`` before, time and retirement are not asked again; for one that is
+        ``named`` by the digest in another verified document, neither retirement nor that the key's time is over.
         """
         if self.state == "compromised":
             return "the key is compromised"
         if not accepted:
-            if self.state != "active":
+            if self.state != "active" and not named:
                 return f"the key is {self.state}"
-            if not self.not_before <= now <= self.not_after:
+            if now < self.not_before or (now > self.not_after and not named):
                 return "the key is not valid at this time"
         if document.kind not in self.kinds:
             return f"the key may not sign documents of kind {document.kind}"
@@ -228,13 +229,16 @@ class Verifier:
         self._thresholds = dict(thresholds or {})
         self._hub_environments = frozenset(hub_environments)
 
-    def verify(self, envelope_bytes: bytes, expect: type[D], *, now: datetime, accepted: bool = False) -> Verified[D]:
+    def verify(
+        self, envelope_bytes: bytes, expect: type[D], *, now: datetime, accepted: bool = False, named: bool = False
+    ) -> Verified[D]:
         """Verify an envelope as a document of the expected kind.
 
         Checks, in this order: form, kind, realm, scope and signature of each key one at a time, distinct owners, time.
         ``accepted`` says that this very digest was durably accepted before: then ``notAfter``, the keys' validity and
         retirement are not asked again, so that a restart does not undo what runs; a compromised key still counts for
-        nothing.
+        nothing. ``named`` says that a verified Deployment names this very digest: whoever signed that vouches for a
+        release whose own signer is retired by now, or his key past its time.
 
         Raises document/wrong-kind, document/wrong-realm, document/no-valid-signature, document/threshold-not-met,
         document/expired, document/issued-in-the-future, document/number-ahead, and whatever parsing raises.
@@ -243,7 +247,7 @@ class Verifier:
         document = self._parse(envelope, expect)
         if self._keyring.realm != self._realm or document.realm != self._realm:
             raise WRONG_REALM(f"the {document.kind} is of realm {document.realm}, this is {self._realm}")
-        count = self._count(envelope, document, now, accepted=accepted)
+        count = self._count(envelope, document, lambda one: one.why_not(document, now, accepted=accepted, named=named))
         needed = max(1, self._thresholds.get(document.kind, 1))
         why = "; ".join(count.reasons)[:600]
         if not count.by_owner:
@@ -265,7 +269,7 @@ class Verifier:
             raise WRONG_KIND(f"the document is a {document.kind}, a {expect.kind} was expected", digest=envelope.digest)
         return document
 
-    def _count(self, envelope: dsse.Envelope, document: Document, now: datetime, *, accepted: bool) -> _Count:
+    def _count(self, envelope: dsse.Envelope, document: Document, why_not: Callable[[KeyringEntry], str]) -> _Count:
         message = dsse.pae(envelope.payload_type, envelope.payload)
         count = _Count()
         for signature in sorted(envelope.signatures, key=lambda item: item.keyid):
@@ -274,7 +278,7 @@ class Verifier:
             if entry is None:
                 count.reasons.append(f"{short}: not in the keyring")
                 continue
-            reason = self._hub_reason(entry, document) or entry.why_not(document, now, accepted=accepted)
+            reason = self._hub_reason(entry, document) or why_not(entry)
             if not reason and not _holds(entry, message, signature.sig):
                 reason = "the signature does not hold"
             if reason:

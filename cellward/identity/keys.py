@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from cellward.identity.errors import BAD_KEY, BAD_PASSPHRASE
+from cellward.identity.points import weakness_of
 
 #: Longest SubjectPublicKeyInfo taken, in bytes: P-256 has 91, Ed25519 has 44.
 MAX_SPKI = 128
@@ -62,6 +63,8 @@ def load_signing_spki(spki_der: bytes) -> ed25519.Ed25519PublicKey:
     key = _load_spki(spki_der)
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise BAD_KEY("a statement key must be Ed25519")
+    if weak := weakness_of(key.public_bytes_raw()):
+        raise BAD_KEY(f"the public key cannot be used: {weak}")
     if spki_of(key) != spki_der:
         raise BAD_KEY("the public key is not in its canonical DER form")
     return key

@@ -13,6 +13,7 @@ from securesystemslib.signer import Key, Signature, Signer, SSlibKey
 from tuf.api.metadata import Metadata, T
 
 from cellward.documents.dsse import keyid_of
+from cellward.identity.points import weakness_of
 from cellward.policy.errors import BAD_ROOT
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def tuf_key(spki_der: bytes) -> SSlibKey:
         raise BAD_ROOT("a public key does not parse") from error
     if not isinstance(public, Ed25519PublicKey | EllipticCurvePublicKey):
         raise BAD_ROOT("a public key is neither Ed25519 nor ECDSA P-256")
+    if isinstance(public, Ed25519PublicKey) and (weak := weakness_of(public.public_bytes_raw())):
+        raise BAD_ROOT(f"a public key cannot be used: {weak}")
     return SSlibKey.from_crypto(public, keyid=keyid_of(spki_der))
 
 

@@ -22,6 +22,7 @@ from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Tim
 from tuf.api.serialization import DeserializationError
 
 from cellward.documents.canonical import MAX_INT
+from cellward.identity.points import weakness_of
 from cellward.policy.errors import (
     BAD_ROOT,
     EXPIRED,
@@ -215,7 +216,10 @@ def _point_of(role: str, key: SSlibKey) -> bytes:
     text = str(key.keyval.get("public", ""))
     try:
         if key.scheme == _ED25519:
-            return ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)).public_bytes_raw()
+            raw = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)).public_bytes_raw()
+            if weak := weakness_of(raw):
+                raise BAD_ROOT(f"role {role} has a key that cannot be used: {weak}", role=role)
+            return raw
         found = serialization.load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise BAD_ROOT(f"role {role} has a key that is not a public key", role=role) from error

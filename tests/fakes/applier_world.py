@@ -175,10 +175,11 @@ class World:
         """Sign the placement of a release; the sequence grows unless given."""
         self.sequence += 1
         fields: dict[str, Any] = {
-            "environments": ("dev",), "sequence": self.sequence, "cluster_selector": Selector(all=True), **changes,
+            "environments": ("dev",), "sequence": self.sequence, "cluster_selector": Selector(all=True),
+            "issued_at": self._now(), **changes,
         }  # fmt: skip
         document = Deployment(
-            realm=REALM, project="shop", cell=cell, release_digest=release, issued_at=self._now(),
+            realm=REALM, project="shop", cell=cell, release_digest=release,
             not_after=self._now() + timedelta(hours=1), **fields,
         )  # fmt: skip
         return self.sign(document, signer)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellward.documents.floors import Floor, FloorDecision, TimeFloor, Trusted, check_floor
+from cellward.documents.floors import Floor, FloorDecision, TimeFloor, Trusted, check_first_contact, check_floor
 from cellward.errors import CellwardError, Refused
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -22,7 +22,7 @@ def test_a_floor_never_goes_down(listed: list[tuple[int, str]]) -> None:
     accepted: dict[int, str] = {}
     for sequence, digest in listed:
         try:
-            decision = check_floor(floor, sequence, digest)
+            decision = check_floor(floor, sequence, digest, NOW)
         except CellwardError:
             assert floor is not None
             assert sequence < floor.sequence or (sequence == floor.sequence and digest != floor.digest)
@@ -33,6 +33,39 @@ def test_a_floor_never_goes_down(listed: list[tuple[int, str]]) -> None:
         floor = Floor(sequence, digest)
 
 
+@pytest.mark.parametrize(
+    ("sequence", "digest", "later", "code"),
+    [
+        (6, "sha256:b", 0, ""),
+        (6, "sha256:b", 1, ""),
+        (6, "sha256:b", -1, "document/issued-before"),
+        (9, "sha256:a", -(10**9), "document/issued-before"),
+        (5, "sha256:a", -1, ""),
+        (4, "sha256:b", 1, "document/older-sequence"),
+        (5, "sha256:b", 1, "document/equal-sequence-other-digest"),
+    ],
+)
+def test_a_higher_number_does_not_make_older_content_newer(sequence: int, digest: str, later: int, code: str) -> None:
+    """What was issued before what is in force is refused, whatever its number; the same document is the same."""
+    current = Floor(5, "sha256:a", NOW)
+    issued = NOW + timedelta(milliseconds=later)
+    if not code:
+        check_floor(current, sequence, digest, issued)
+        return
+    with pytest.raises(Refused) as caught:
+        check_floor(current, sequence, digest, issued)
+    assert caught.value.code == code
+
+
+def test_first_contact_has_a_signed_minimum() -> None:
+    """A cluster without memory takes nothing from before the minimum, and anything while none is signed."""
+    check_first_contact(NOW, None)
+    check_first_contact(NOW, NOW)
+    with pytest.raises(Refused) as caught:
+        check_first_contact(NOW - timedelta(milliseconds=1), NOW)
+    assert caught.value.code == "document/below-minimum"
+
+
 def test_codes_of_refused_floors() -> None:
     """Older, and equal with another digest, are different findings."""
     current = Floor(5, "sha256:a")
@@ -41,10 +74,10 @@ def test_codes_of_refused_floors() -> None:
         (5, "sha256:b", "document/equal-sequence-other-digest"),
     ):
         with pytest.raises(Refused) as caught:
-            check_floor(current, sequence, digest)
+            check_floor(current, sequence, digest, NOW)
         assert caught.value.code == code
     with pytest.raises(CellwardError):
-        check_floor(None, 0, "sha256:a")
+        check_floor(None, 0, "sha256:a", NOW)
 
 
 @given(st.lists(st.integers(-700, 700), max_size=20))

@@ -195,6 +195,32 @@ def test_what_was_accepted_stays_accepted() -> None:
     assert refused(sign(1), narrow, now=late, accepted=True).code == "document/no-valid-signature"
 
 
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({"state": "retired"}, True),
+        ({"not_after": NOW - timedelta(days=1)}, True),
+        ({"state": "compromised"}, False),
+        ({"not_before": NOW + timedelta(days=1)}, False),
+        ({"kinds": ("deployment",)}, False),
+        ({"projects": ("other",)}, False),
+    ],
+)
+def test_a_release_that_a_deployment_names(change: dict[str, Any], holds: bool) -> None:
+    """Rolling back to the work of somebody who left is no ceremony; to what a thief may have signed it is nothing."""
+    ring = replace(entry(1, "ann"), **change)
+    verifier = Verifier(Keyring(REALM, 1, (ring,)), REALM)
+    data = sign(1, document=RELEASE)
+    if holds:
+        assert verifier.verify(data, Release, now=NOW, named=True).document == RELEASE
+        with pytest.raises(Refused):
+            verifier.verify(data, Release, now=NOW)
+        return
+    with pytest.raises(Refused) as caught:
+        verifier.verify(data, Release, now=NOW, named=True)
+    assert caught.value.code == "document/no-valid-signature"
+
+
 def test_the_hub_counts_only_where_it_is_admitted() -> None:
     """The hub's own key is not an author unless a signed binding admits it for every environment of the document."""
     hub = entry(1, HUB_OWNER)
