@@ -39,7 +39,7 @@ from agent.metrics.page import MetricsPage
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.policy.service import EngineFacts, PolicyService
-from agent.ports import AgentPorts, PolicyRefresher, SignedReceipts
+from agent.ports import AgentPorts, CopiedFloors, PolicyRefresher, SignedReceipts
 from agent.settings import AgentSettings
 from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.interfaces import Finding
@@ -84,7 +84,7 @@ class Base:
     clock: SystemClock
     health: HealthRegistry
     kube: KubeClient
-    anchor: SecretAnchor
+    anchor: AnchorKeeper
     db: SqliteStateDb
     statement: StatementKey
     channels: ChannelHolder
@@ -105,9 +105,9 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; raises what the first failing part raised."""
-        base, intervals = self.base, self.base.settings.intervals
+        base = self.base
         tasks = [
-            Task("anchor", AnchorKeeper(base.db, base.anchor, base.clock, base.health, intervals.anchor).run),
+            Task("anchor", base.anchor.run),
             Task("cells", self.engine.run),
             Task("policy", self.refresher.run),
             Task("link", self.link.run),
@@ -185,7 +185,8 @@ async def _open_base(settings: AgentSettings) -> AsyncIterator[Base]:
             )
             store = IdentityStore(settings.state_dir / "identity")
             keeper = IdentityKeeper(enrolment, store, channels, clock, health)
-            yield Base(settings, clock, health, kube, anchor, opened.db, statement, channels, keeper)
+            kept = AnchorKeeper(opened.db, anchor, clock, health, settings.intervals.anchor)
+            yield Base(settings, clock, health, kube, kept, opened.db, statement, channels, keeper)
         finally:
             await opened.db.close()
     finally:
@@ -212,7 +213,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         opa_binary=settings.opa_binary,
         clock=base.clock,
         health=base.health,
-        floors=base.db.policy_floors,
+        floors=CopiedFloors(base.db.policy_floors, base.anchor.save_floors),
         time_floor=base.db.time_floor,
     )
     await policy.start()
@@ -269,6 +270,7 @@ def _engine(
             facts=lambda: facts,
             realm=base.settings.realm,
             guards=_guards(base.settings),
+            copy_floors=base.anchor.save_floors,
             agent_namespace=base.settings.namespace,
         )
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
@@ -22,7 +23,7 @@ from agent.link.interfaces import (
     PolicyPosition,
     ReceiptFacts,
 )
-from agent.policy.interfaces import ContentSource
+from agent.policy.interfaces import ContentSource, FloorKeeper
 from agent.policy.service import PolicyService
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError, Unavailable
@@ -56,6 +57,23 @@ def authority_of(verified: VerifiedSet | None, facts: ClusterFacts) -> str:
     """``authors+hub`` where a signed binding admits the hub's attestation key: never where production is a fact."""
     admitted = verified is not None and bool(set(verified.binding_set.hub_attestation) & set(facts.environments))
     return "authors+hub" if admitted and not facts.production else "authors"
+
+
+class CopiedFloors:
+    """The policy's floors in the state, and at once in the copy outside of it; satisfies ``FloorKeeper``."""
+
+    def __init__(self, kept: FloorKeeper, copy: Callable[[], Awaitable[None]]) -> None:
+        self._kept = kept
+        self._copy = copy
+
+    async def get(self) -> Any:
+        """Return what was set last, or what the copy held at the start where that is higher."""
+        return await self._kept.get()
+
+    async def set(self, value: Mapping[str, object]) -> None:
+        """Replace it here, then in the copy; what cannot be copied now is copied later, by the anchor's task."""
+        await self._kept.set(value)
+        await self._copy()
 
 
 @dataclass

@@ -7,7 +7,7 @@ is watched and repaired (V1). Desired items come on top.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,8 +59,9 @@ class EngineParts:
     """What the composition root gives the engine.
 
     ``facts`` returns this cluster's facts, from its own configuration; ``guards`` are the chart's admission policies
-    (``fence.load_guards``); ``agent_namespace`` is where the accounts of cells live; ``settle_seconds`` is how long
-    guards that came back may take to bite.
+    (``fence.load_guards``); ``copy_floors`` returns when every floor is also kept outside the state directory;
+    ``agent_namespace`` is where the accounts of cells live; ``settle_seconds`` is how long guards that came back may
+    take to bite.
     """
 
     kube: KubeApi
@@ -76,6 +77,7 @@ class EngineParts:
     facts: Callable[[], ClusterFacts]
     realm: str
     guards: Sequence[JSONObject]
+    copy_floors: Callable[[], Awaitable[None]]
     agent_namespace: str = "cellward-system"
     settle_seconds: float = SETTLE_SECONDS
 
@@ -122,6 +124,7 @@ class CellEngine:
             timer=given.timer,
             facts=given.facts,
             metrics=given.metrics,
+            copy_floors=given.copy_floors,
             reindex=self._reindex,
             view=self._watch.in_view,
         )  # fmt: skip

@@ -22,7 +22,6 @@ from agent.isolation.driver import closed
 from agent.kube.interfaces import ref_of
 from cellward.cells.network import NetworkIntent, default_deny
 from cellward.documents.fields import format_time
-from cellward.documents.floors import Floor
 from cellward.telemetry.metrics import AGENT_DECISIONS
 from cellward.wire.codec import DesiredItem
 
@@ -115,9 +114,7 @@ class Narrowing:
         await self._parts.recorder.record(entry)
         for digest, envelope in end.envelopes.items():
             await self._parts.state.blobs.put(digest, envelope)
-        tombstone = end.tombstone.document
-        floor = Floor(tombstone.sequence, end.tombstone.digest, tombstone.issued_at)
-        await self._parts.state.floors.set(*item.key, floor)
+        await self._parts.raise_floor(item, end.tombstone)
         await self._parts.state.accepted.put(replace(item, evidence=tuple(end.envelopes)))
 
     async def _rewrite(self, cell: Cell, *, quarantined: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.applier.cell import Cell
@@ -18,15 +18,20 @@ from agent.metrics.registry import AgentMetrics
 from agent.spool.interfaces import Also, StateDb
 from agent.stamps.keeper import StampKeeper
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.floors import Floor
+from cellward.documents.keyring import Verified
+from cellward.documents.model import Deployment, Tombstone
 from cellward.runtime.clock import Timer
+from cellward.wire.codec import DesiredItem
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The engine's tools.
 
-    ``reindex`` is told of a cell whose record changed, before the record is relied on. ``view`` returns for how many
-    seconds every watch has seen the cluster since the start, None while one of them does not.
+    ``copy_floors`` returns when every floor is also kept outside the state directory. ``reindex`` is told of a cell
+    whose record changed, before the record is relied on. ``view`` returns for how many seconds every watch has seen the
+    cluster since the start, None while one of them does not.
     """
 
     cluster: CellCluster
@@ -41,8 +46,20 @@ class Parts:
     timer: Timer
     facts: Callable[[], ClusterFacts]
     metrics: AgentMetrics
+    copy_floors: Callable[[], Awaitable[None]]
     reindex: Callable[[Cell], None]
     view: Callable[[], float | None]
+
+    async def raise_floor(
+        self, item: DesiredItem, found: Verified[Deployment] | Verified[Tombstone], fallback: str = ""
+    ) -> None:
+        """Raise the floor of what is being accepted; durable here and in the copy when it returns.
+
+        A place of the copy that does not answer is the API server, without which nothing could be applied either.
+        """
+        floor = Floor(found.document.sequence, found.digest, found.document.issued_at)
+        await self.state.floors.set(*item.key, floor, fallback)
+        await self.copy_floors()
 
     async def save(self, cell: Cell, record: CellRecord) -> None:
         """Take a record into force and make it durable; raises spool/full, then it holds in memory only."""

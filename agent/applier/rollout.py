@@ -22,7 +22,6 @@ from agent.applier.model import Role
 from agent.applier.parts import Parts
 from agent.audit.interfaces import RefusalText
 from agent.kube.interfaces import ObjectRef
-from cellward.documents.floors import Floor
 from cellward.errors import CellwardError
 from cellward.policy.model import Decision
 from cellward.telemetry.metrics import AGENT_APPLY_SECONDS, AGENT_DECISION_SECONDS, AGENT_DECISIONS
@@ -173,9 +172,8 @@ class Rollout:
         await self._journal.keep(change)
         if change.fallback:
             return
-        floor = Floor(deployment.document.sequence, deployment.digest, deployment.document.issued_at)
         back = change.verified.fallback
-        await self._parts.state.floors.set(*change.item.key, floor, "" if back is None else back.digest)
+        await self._parts.raise_floor(change.item, deployment, "" if back is None else back.digest)
         evidence = tuple(digest for digest in change.verified.envelopes if digest != deployment.digest)
         await self._parts.state.accepted.put(replace(change.item, evidence=evidence))
 

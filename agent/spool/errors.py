@@ -60,6 +60,24 @@ ANCHOR_MISSING = define(
     "The anchor of the agent's state is gone.",
     hint="Keep the anchor Secret in the agent's namespace; without it lost state cannot be noticed.",
 )
+FLOORS_LOWER = define(
+    "spool/floors-copy-lower",
+    Refused,
+    "The copy of the floors was set back or emptied; it has been written again.",
+    hint="Find out who changed Secret cellward-agent-anchor; the agent's own state still holds the floors.",
+)
+FLOORS_DIFFER = define(
+    "spool/floors-differ",
+    Refused,
+    "The agent's state and the copy of its floors know two documents of one sequence.",
+    hint="Find out who changed the agent's volume or Secret cellward-agent-anchor, then deploy the cells again.",
+)
+FLOORS_TOO_LARGE = define(
+    "spool/floors-too-large",
+    Exhausted,
+    "The copy of the floors does not fit into its Secret, so nothing new is accepted.",
+    hint="A cluster keeps floors of about 15,000 cells; spread the cells over more clusters.",
+)
 STATEMENT_KEY_CHANGED = define(
     "spool/statement-key-changed",
     Refused,

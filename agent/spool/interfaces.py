@@ -285,13 +285,21 @@ class StateDb(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FloorsCopy:
+    """All floors, as they are kept outside the state directory: of cells, and of the accepted policy's roles."""
+
+    cells: Mapping[CellKey, Floor] = field(default_factory=dict)
+    policy: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AnchorState:
-    """What is kept outside the state directory to notice that the directory was emptied or set back (V1)."""
+    """What is kept outside the state directory: to notice that it was emptied or set back, and all floors (V1)."""
 
     uid: str
     epoch: int
     seq: int
-    floors_digest: str
+    floors: FloorsCopy = FloorsCopy()
 
 
 class Anchor(Protocol):

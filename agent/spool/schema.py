@@ -52,6 +52,7 @@ _V4 = """
 ALTER TABLE floors ADD COLUMN issued_at TEXT NOT NULL DEFAULT '';
 ALTER TABLE floors ADD COLUMN fallback TEXT NOT NULL DEFAULT '';
 ALTER TABLE floors ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
+DROP TABLE floor_digests;
 """
 _STEPS = (_V1, _V2, _V3, _V4)
 

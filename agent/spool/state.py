@@ -7,6 +7,7 @@ a silent start and never an end of the agent; findings are durable until the rec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -20,18 +21,16 @@ import structlog
 
 from agent.spool import errors
 from agent.spool.audit import SqliteAuditSpool
-from agent.spool.interfaces import Anchor, AnchorState, Finding
+from agent.spool.floors import SqliteFloors, SqlitePolicyFloors, copy_of, mark_copied, settle_floors
+from agent.spool.interfaces import Anchor, AnchorState, Finding, FloorsCopy
 from agent.spool.schema import migrate
 from agent.spool.stores import (
     SqliteBlobs,
-    SqliteFloors,
     SqliteInventory,
     SqliteItems,
     SqliteMeta,
     SqliteOutbox,
-    SqlitePolicyFloors,
     SqliteTimeFloor,
-    floors_digest,
 )
 from agent.spool.writer import Writer
 from cellward.audit.record import NO_RECORD
@@ -116,11 +115,14 @@ class SqliteStateDb:
         self._identity = await self._writer.run(job)
         self.audit.epoch = self._identity.epoch
 
-    async def mark_anchored(self) -> None:
-        """Remember that an anchor exists, so that its absence is a finding from now on."""
-        await self._writer.run(
-            lambda connection: connection.execute("UPDATE agent SET anchored=1 WHERE anchored=0").rowcount
-        )
+    async def mark_anchored(self, state: AnchorState, before: FloorsCopy | None = None) -> None:
+        """Remember that the anchor holds this, so that its absence or less in it is a finding from now on."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE agent SET anchored=1 WHERE anchored=0")
+            mark_copied(connection, state.floors, before)
+
+        await self._writer.run(job)
 
     async def close(self) -> None:
         """Finish what was asked, close the file and release the lock."""
@@ -171,7 +173,7 @@ async def open_state(
         db = SqliteStateDb(writer, lock, min(audit_max_bytes, max_bytes * 3 // 4), identity, clock.monotonic)
         if anchor is not None:
             await anchor.save(identity)
-            await db.mark_anchored()
+            await db.mark_anchored(identity)
     except BaseException:
         if writer is not None:
             await writer.close()
@@ -183,7 +185,7 @@ async def open_state(
 
 
 class AnchorKeeper:
-    """Root task: saves the anchor whenever the state has moved, and once more on the way down."""
+    """Saves the anchor: as a root task whenever the state has moved, and at once where something is being accepted."""
 
     def __init__(
         self, db: SqliteStateDb, anchor: Anchor, timer: Timer, health: HealthRegistry, interval: float
@@ -194,6 +196,7 @@ class AnchorKeeper:
         self._health = health
         self._interval = interval
         self._saved: AnchorState | None = None
+        self._lock = asyncio.Lock()
 
     async def run(self) -> None:
         """Run until cancelled; a place that does not answer is a condition, never an end."""
@@ -206,16 +209,31 @@ class AnchorKeeper:
 
     async def save(self) -> None:
         """Save the anchor if the state has moved since the last time."""
+        with contextlib.suppress(Exception):
+            await self._save(floors_only=False)
+
+    async def save_floors(self) -> None:
+        """Return when the copy holds every floor there is now; raises what its place raises.
+
+        Many that wait are served by one write.
+        """
+        await self._save(floors_only=True)
+
+    async def _save(self, *, floors_only: bool) -> None:
         try:
-            state = await self._db.position()
-            if state != self._saved:
-                await self._anchor.save(state)
-                self._saved = state
-        except Exception as error:  # noqa: BLE001 - the anchor's place may fail in any way; the agent goes on
+            async with self._lock:
+                state, saved = await self._db.position(), self._saved
+                moved = saved is None or (state.floors != saved.floors if floors_only else state != saved)
+                if moved:
+                    await self._anchor.save(state)
+                    if saved is None or state.floors != saved.floors:
+                        await self._db.mark_anchored(state, None if saved is None else saved.floors)
+                    self._saved = state
+        except Exception as error:
             code = error.code if isinstance(error, CellwardError) else "spool/anchor-unavailable"
             self._health.set(ANCHOR_CONDITION, ok=False, code=code, message=f"the anchor cannot be saved: {error}")
-        else:
-            self._health.set(ANCHOR_CONDITION, ok=True)
+            raise
+        self._health.set(ANCHOR_CONDITION, ok=True)
 
 
 async def _load(anchor: Anchor | None) -> tuple[AnchorState | None, Finding | None]:
@@ -277,7 +295,9 @@ def _settle(
         raise errors.FOREIGN(f"the state is of uid {row[0]}, the anchor of uid {anchored.uid}")
     found = list(damage)
     if compare:
-        found += _compare(connection, row, anchored)
+        found += _compare(row, anchored)
+    if anchored is not None:
+        found += settle_floors(connection, anchored.floors, known=row is not None)
     known_epochs = [0, *([row[1]] if row is not None else []), *([anchored.epoch] if anchored is not None else [])]
     if row is None:
         uid = anchored.uid if anchored is not None else str(uuid.uuid4())
@@ -285,7 +305,6 @@ def _settle(
             "INSERT INTO agent (id, uid, epoch, seq, head) VALUES (1, ?, ?, 0, ?)",
             (uid, max(known_epochs) + 1, NO_RECORD),
         )
-        connection.execute("INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),))
     elif found:
         connection.execute("UPDATE agent SET epoch=?, seq=0, head=?", (max(known_epochs) + 1, NO_RECORD))
     _keep_findings(connection, found)
@@ -293,9 +312,7 @@ def _settle(
     return _position(connection), tuple(Finding(code, reason, json.loads(details)) for code, reason, details in pending)
 
 
-def _compare(
-    connection: sqlite3.Connection, row: tuple[str, int, int, int] | None, anchored: AnchorState | None
-) -> list[Finding]:
+def _compare(row: tuple[str, int, int, int] | None, anchored: AnchorState | None) -> list[Finding]:
     if anchored is None:
         if row is not None and row[3]:
             return [Finding(errors.ANCHOR_MISSING.code, "the anchor that was saved before is gone")]
@@ -307,9 +324,6 @@ def _compare(
     if (epoch, seq) < (anchored.epoch, anchored.seq):
         reason = f"the anchor knows epoch {anchored.epoch}, record {anchored.seq}; the state is at {epoch}, {seq}"
         return [Finding(errors.STATE_OLDER.code, reason)]
-    known = connection.execute("SELECT 1 FROM floor_digests WHERE digest=?", (anchored.floors_digest,)).fetchone()
-    if known is None:
-        return [Finding(errors.STATE_OLDER.code, "the anchor knows sequence floors that the state never had")]
     return []
 
 
@@ -320,4 +334,4 @@ def _keep_findings(connection: sqlite3.Connection, findings: Sequence[Finding]) 
 
 def _position(connection: sqlite3.Connection) -> AnchorState:
     uid, epoch, seq = connection.execute("SELECT uid, epoch, seq FROM agent").fetchone()
-    return AnchorState(uid, epoch, seq, floors_digest(connection))
+    return AnchorState(uid, epoch, seq, copy_of(connection))

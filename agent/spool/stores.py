@@ -5,140 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from agent.spool.errors import FLOOR_WOULD_FALL
 from agent.spool.interfaces import Also, CellKey
 from agent.spool.writer import Writer
-from cellward.documents import canonical
-from cellward.documents.floors import Floor, TimeFloor, Trusted
+from cellward.documents.floors import TimeFloor, Trusted
 from cellward.wire.codec import DesiredItem
 
-#: How many past floor digests are kept, to recognise an anchor that lags behind.
-FLOOR_HISTORY = 4096
-_OF_KEY = "FROM floors WHERE project=? AND cell=? AND environment=?"
-#: Key in the meta table.
-_POLICY_FLOORS = "policy-floors"
 #: The time floor is written when it moved this far; losing less than this at a crash is far below the 5 min tolerance.
 TIME_FLOOR_STEP = timedelta(seconds=10)
-
-
-class SqliteFloors:
-    """Sequence floors."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    async def get(self, project: str, cell: str, environment: str) -> Floor | None:
-        """Return the floor, or None."""
-
-        def job(connection: sqlite3.Connection) -> Floor | None:
-            return _floor(connection, CellKey(project, cell, environment))
-
-        return await self._writer.run(job)
-
-    async def fallback(self, project: str, cell: str, environment: str) -> str:
-        """Return the release that was set with the floor."""
-
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute(f"SELECT fallback {_OF_KEY}", (project, cell, environment)).fetchone()
-            return "" if row is None else str(row[0])
-
-        return await self._writer.run(job)
-
-    async def set(self, project: str, cell: str, environment: str, floor: Floor, fallback: str = "") -> None:
-        """Raise the floor."""
-        key = CellKey(project, cell, environment)
-
-        def job(connection: sqlite3.Connection) -> None:
-            old = _floor(connection, key)
-            if old == floor:
-                return
-            if old is not None and floor.sequence <= old.sequence:
-                raise FLOOR_WOULD_FALL(
-                    f"{'/'.join(key)}: floor is {old.sequence} ({old.digest}), asked for {floor.sequence}",
-                    object="/".join(key),
-                )
-            connection.execute(
-                "INSERT INTO floors (project, cell, environment, sequence, digest, issued_at, fallback)"
-                " VALUES (?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET sequence=excluded.sequence, digest=excluded.digest,"
-                " issued_at=excluded.issued_at, fallback=excluded.fallback",
-                (*key, floor.sequence, floor.digest, time_text(floor.issued_at), fallback),
-            )
-            _remember_digest(connection)
-
-        await self._writer.run(job)
-
-    async def all(self) -> Mapping[CellKey, Floor]:
-        """Return every floor."""
-        return await self._writer.run(_floors)
-
-    async def digest(self) -> str:
-        """Return the digest over all floors."""
-        return await self._writer.run(floors_digest)
-
-
-def floors_digest(connection: sqlite3.Connection) -> str:
-    """Digest over the canonical list of all sequence floors, in key order, and the policy's floors if there are any."""
-    floors = sorted(_floors(connection).items())
-    rows: list[Any] = [[*key, one.sequence, one.digest, time_text(one.issued_at)] for key, one in floors]
-    # Row by row: a document has a bound, the number of floors has not, and floors never go away.
-    data = b"[" + b",".join(canonical.encode(row) for row in rows) + b"]"
-    policy = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
-    return canonical.digest(data if policy is None else data + str(policy[0]).encode())
-
-
-def _remember_digest(connection: sqlite3.Connection) -> None:
-    number = connection.execute("INSERT INTO floor_digests (digest) VALUES (?)", (floors_digest(connection),)).lastrowid
-    connection.execute("DELETE FROM floor_digests WHERE number <= ?", ((number or 0) - FLOOR_HISTORY,))
-
-
-class SqlitePolicyFloors:
-    """A copy of the floors of the accepted policy, part of the digest of all floors."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    async def get(self) -> Any:
-        """Return what was set last, or None."""
-
-        def job(connection: sqlite3.Connection) -> Any:
-            row = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
-            return None if row is None else json.loads(row[0])
-
-        return await self._writer.run(job)
-
-    async def set(self, value: Mapping[str, object]) -> None:
-        """Replace it."""
-        text = canonical.encode(value).decode()
-
-        def job(connection: sqlite3.Connection) -> None:
-            row = connection.execute("SELECT value FROM meta WHERE key=?", (_POLICY_FLOORS,)).fetchone()
-            if row is None or row[0] != text:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (_POLICY_FLOORS, text))
-                _remember_digest(connection)
-
-        await self._writer.run(job)
-
-
-def _floors(connection: sqlite3.Connection) -> dict[CellKey, Floor]:
-    rows = connection.execute("SELECT project, cell, environment, sequence, digest, issued_at FROM floors")
-    return {CellKey(*row[:3]): Floor(row[3], row[4], _moment(row[5])) for row in rows}
-
-
-def _floor(connection: sqlite3.Connection, key: CellKey) -> Floor | None:
-    row = connection.execute(f"SELECT sequence, digest, issued_at {_OF_KEY}", key).fetchone()
-    return None if row is None else Floor(row[0], row[1], _moment(row[2]))
-
-
-def time_text(moment: datetime | None) -> str:
-    """Return a time of issue as it is stored, empty for one that is not known."""
-    return "" if moment is None else moment.astimezone(UTC).isoformat()
-
-
-def _moment(text: str) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 class SqliteTimeFloor:

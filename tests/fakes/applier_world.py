@@ -21,7 +21,7 @@ from agent.isolation.interfaces import Evidence, IsolationState
 from agent.kube.interfaces import JSONObject, KubeApi
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.metrics.registry import AgentMetrics
-from agent.spool.state import SqliteStateDb, open_state
+from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.audit.record import parse_record
 from cellward.cells.load import load_cells
 from cellward.cells.resolve import resolve_cells
@@ -34,6 +34,7 @@ from cellward.policy.model import BindingSet, Staleness, VerifiedSet
 from cellward.runtime.clock import SystemClock, Timer
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, HubState
+from tests.fakes.anchor import FakeAnchor
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.kube import FakeKube
 from tools.stack.chart import CHART_FILES
@@ -130,6 +131,7 @@ class World:
         self.stranger = Ed25519Signer.generate()
         self.policy = Policy(self._verified(), FakeEvaluator())
         self.hub = Hub()
+        self.anchor = FakeAnchor()
         self.prober = FixedProber()
         self.receipts: list[ReceiptFacts] = []
         self.reports: list[CellReport] = []
@@ -233,7 +235,7 @@ class World:
         await self._start()
 
     async def _start(self) -> None:
-        opened = await open_state(self.directory, clock=self.timer)
+        opened = await open_state(self.directory, clock=self.timer, anchor=self.anchor)
         self.state = opened.db
         self.recorder = Recorder(
             opened.db.audit, self.timer, realm=REALM, uid=opened.db.uid, cluster=lambda: "eu-1", health=self.health
@@ -256,6 +258,7 @@ class World:
                 source=self.hub, state=self.state, recorder=self.recorder, health=self.health, metrics=AgentMetrics(),
                 timer=self.timer, facts=lambda: self.facts, realm=REALM, guards=self.guards,
                 settle_seconds=self.settle_seconds,
+                copy_floors=AnchorKeeper(self.state, self.anchor, self.timer, self.health, 3600).save_floors,
             )
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.applier.fence import load_guards
+from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
+from agent.spool.interfaces import FloorsCopy
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.documents.model import PREVIOUS
@@ -115,6 +118,54 @@ async def test_equal_number_is_refused_and_a_finding(world: World, kube: FakeKub
     assert any(
         one["decision"] == "finding" and one["code"].startswith("document/equal") for one in await world.records()
     )
+
+
+async def test_v1_lost_volume_does_not_bring_older_content_back(world: World, kube: FakeKube) -> None:
+    """The hub kept every Deployment there ever was, each still good; the floors are in the cluster as well."""
+    first = world.deployment(CELL, release(world, "1.0.0"))
+    assert (await world.submit(world.item(CELL, first))).accepted
+    await settle(world, kube, "3.0.0")
+    await world._stop()
+    shutil.rmtree(world.directory)
+    world.receipts.clear()
+    await world._start()
+    assert await refusal(world, first) == ["document/older-sequence"]
+    assert image(kube) == "3.0.0"
+    assert "spool/state-missing" in {one["code"] for one in await world.records()}
+    await settle(world, kube, "3.1.0")
+    assert image(kube) == "3.1.0"
+
+
+async def test_v1_nothing_runs_before_its_floor_is_kept_twice(world: World, kube: FakeKube) -> None:
+    """While the place of the copy does not answer nothing new is applied: a kill then would leave a window."""
+    await settle(world, kube, "1.0.0")
+    world.anchor.error = KUBE_UNAVAILABLE("the API server does not answer")
+    item = world.item(CELL, world.deployment(CELL, release(world, "2.0.0")))
+    await world.state.items.put(item)
+    await world.engine.submit(item)
+    await world.until(lambda: any(one.code == "kube/unavailable" for one in world.report(CELL).refusals))
+    assert image(kube) == "1.0.0"
+    world.anchor.error = None
+    await world.until(lambda: image(kube) == "2.0.0")
+
+
+async def test_v1_restored_volume_and_emptied_copy_do_not_add_up(world: World, kube: FakeKube) -> None:
+    """Each was lost at another time: what either of them still knows holds, and both losses are on record."""
+    first = world.deployment(CELL, release(world, "1.0.0"))
+    assert (await world.submit(world.item(CELL, first))).accepted
+    await settle(world, kube, "3.0.0")
+    await world._stop()
+    assert world.anchor.state is not None
+    world.anchor.state = dataclasses.replace(world.anchor.state, floors=FloorsCopy())
+    world.receipts.clear()
+    await world._start()
+    assert await refusal(world, first) == ["document/older-sequence"]
+    assert world.state.epoch == 2, "what was found begins a new epoch"
+    await world._stop()
+    shutil.rmtree(world.directory)
+    await world._start()
+    assert await refusal(world, first) == ["document/older-sequence"]
+    assert image(kube) == "3.0.0"
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ async def test_a_record_that_makes_no_sense_is_our_mistake_and_not_a_loss(small:
 
 async def test_findings_at_start_open_the_new_epoch(tmp_path: Path) -> None:
     """V1: the first record of the new epoch says what was found, and it is written once."""
-    anchor = FakeAnchor(AnchorState("uid-1", 2, 9, "sha256:" + "0" * 64))
+    anchor = FakeAnchor(AnchorState("uid-1", 2, 9))
     opened = await open_state(tmp_path, clock=ManualClock(), anchor=anchor)
     recorder = recorder_of(opened.db)
     assert await recorder.record_findings() == 1

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.spool.interfaces import AnchorState, Finding
+from agent.spool.floors import reconcile
+from agent.spool.interfaces import AnchorState, CellKey, Finding, FloorsCopy
 from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper, OpenedState, open_state
 from cellward.documents.floors import Floor
 from cellward.errors import CellwardError
@@ -17,6 +22,7 @@ from cellward.runtime.health import HealthRegistry
 from tests.fakes.anchor import FakeAnchor
 from tests.fakes.clock import ManualClock
 
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 D1, D2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
@@ -25,12 +31,17 @@ async def reopen(directory: Path, anchor: FakeAnchor | None) -> OpenedState:
     return await open_state(directory, clock=ManualClock(), anchor=anchor)
 
 
+def keeper_of(opened: OpenedState, anchor: FakeAnchor) -> AnchorKeeper:
+    """Keep the copy of an opened state."""
+    return AnchorKeeper(opened.db, anchor, ManualClock(), HealthRegistry(ManualClock()), 10)
+
+
 async def test_first_start_makes_a_uid_and_anchors_it_without_a_finding(tmp_path: Path) -> None:
     """V1: a new agent is not a broken one."""
     anchor = FakeAnchor()
     opened = await reopen(tmp_path, anchor)
     assert opened.findings == ()
-    assert anchor.state == AnchorState(opened.db.uid, 1, 0, await opened.db.floors.digest())
+    assert anchor.state == AnchorState(opened.db.uid, 1, 0)
     await opened.db.close()
 
 
@@ -50,7 +61,7 @@ async def test_a_restart_keeps_uid_epoch_and_floors(tmp_path: Path) -> None:
 
 async def test_empty_state_with_an_anchor_is_a_finding_and_a_new_epoch(tmp_path: Path) -> None:
     """V1: a lost volume does not pass for a new agent, and the uid is kept."""
-    anchor = FakeAnchor(AnchorState("uid-1", 4, 17, D1))
+    anchor = FakeAnchor(AnchorState("uid-1", 4, 17))
     opened = await reopen(tmp_path, anchor)
     assert [finding.code for finding in opened.findings] == ["spool/state-missing"]
     assert (opened.db.uid, opened.db.epoch) == ("uid-1", 5)
@@ -73,7 +84,123 @@ async def test_older_state_is_a_finding_by_floors_and_by_epoch(tmp_path: Path) -
     restored = await reopen(copy, anchor)
     assert [finding.code for finding in restored.findings] == ["spool/state-older"]
     assert restored.db.epoch == 2
+    assert await restored.db.floors.get("shop", "cart", "dev") == Floor(9, D1)
     await restored.db.close()
+
+
+async def test_v1_floors_outlive_a_lost_volume_and_a_lost_secret(tmp_path: Path) -> None:
+    """The higher of both wins, whichever was emptied, and each loss is a finding; then both are whole again."""
+    anchor, live = FakeAnchor(), tmp_path / "live"
+    first = await reopen(live, anchor)
+    await first.db.floors.set("shop", "cart", "dev", Floor(9, D1, NOW))
+    await first.db.policy_floors.set({"snapshot": {"version": 7, "digest": D1}})
+    await keeper_of(first, anchor).save_floors()
+    await first.db.close()
+    shutil.rmtree(live)
+    second = await reopen(live, anchor)
+    assert [finding.code for finding in second.findings] == ["spool/state-missing"]
+    assert await second.db.floors.get("shop", "cart", "dev") == Floor(9, D1, NOW)
+    assert await second.db.policy_floors.get() == {"snapshot": {"version": 7, "digest": D1}}
+    await second.db.close()
+    assert anchor.state is not None
+    anchor.state = replace(anchor.state, floors=FloorsCopy())
+    third = await reopen(live, anchor)
+    assert {finding.code for finding in third.findings} == {"spool/state-missing", "spool/floors-copy-lower"}
+    assert anchor.state is not None
+    assert anchor.state.floors.cells == {CellKey("shop", "cart", "dev"): Floor(9, D1, NOW)}
+    assert anchor.state.floors.policy == {"snapshot": {"version": 7, "digest": D1}}
+    await third.db.close()
+
+
+async def test_v1_one_lower_floor_in_the_copy_is_a_finding(tmp_path: Path) -> None:
+    """Somebody who can write the Secret takes nothing away unseen, not of one cell and not of the policy."""
+    anchor = FakeAnchor()
+    for lower, text in (({"cells": {}}, "shop/cart/dev"), ({"policy": None}, "policy")):
+        opened = await reopen(tmp_path / text.partition("/")[0], anchor := FakeAnchor())
+        await opened.db.floors.set("shop", "cart", "dev", Floor(9, D1))
+        await opened.db.policy_floors.set({"snapshot": {"version": 7, "digest": D1}})
+        await keeper_of(opened, anchor).save_floors()
+        await opened.db.close()
+        assert anchor.state is not None
+        anchor.state = replace(anchor.state, floors=replace(anchor.state.floors, **lower))  # type: ignore[arg-type]
+        again = await reopen(tmp_path / text.partition("/")[0], anchor)
+        assert [finding.code for finding in again.findings] == ["spool/floors-copy-lower"]
+        assert text in again.findings[0].reason
+        await again.db.close()
+
+
+async def test_v1_two_documents_of_one_sequence_are_a_finding(tmp_path: Path) -> None:
+    """State and copy name different documents: the state's stays, and it is told."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    await first.db.floors.set("shop", "cart", "dev", Floor(9, D1))
+    await keeper_of(first, anchor).save_floors()
+    await first.db.close()
+    assert anchor.state is not None
+    anchor.state = replace(anchor.state, floors=FloorsCopy({CellKey("shop", "cart", "dev"): Floor(9, D2)}))
+    again = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in again.findings] == ["spool/floors-differ"]
+    assert await again.db.floors.get("shop", "cart", "dev") == Floor(9, D1)
+    await again.db.close()
+
+
+async def test_v1_stopped_between_state_and_copy_is_no_finding(tmp_path: Path) -> None:
+    """A kill in the middle of an acceptance is nobody's attack; the copy catches up at the start."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    await first.db.floors.set("shop", "cart", "dev", Floor(8, D1))
+    await keeper_of(first, anchor).save_floors()
+    await first.db.floors.set("shop", "cart", "dev", Floor(9, D2))
+    await first.db.close()
+    again = await reopen(tmp_path, anchor)
+    assert again.findings == ()
+    assert anchor.state is not None
+    assert anchor.state.floors.cells[CellKey("shop", "cart", "dev")] == Floor(9, D2)
+    await again.db.close()
+
+
+async def test_many_acceptances_are_served_by_few_writes(tmp_path: Path) -> None:
+    """Each returns when its floor is in the copy; they do not each wait for a write of their own."""
+    anchor = FakeAnchor()
+    opened = await reopen(tmp_path, anchor)
+    keeper, before = keeper_of(opened, anchor), anchor.saves
+
+    async def accept(number: int) -> None:
+        await opened.db.floors.set("shop", f"c{number}", "dev", Floor(1, D1))
+        await keeper.save_floors()
+        assert anchor.state is not None
+        assert CellKey("shop", f"c{number}", "dev") in anchor.state.floors.cells
+
+    await asyncio.gather(*(accept(number) for number in range(50)))
+    assert anchor.saves - before < 25
+    anchor.error = OSError("connection refused")
+    await keeper.save_floors()
+    await opened.db.floors.set("shop", "c0", "dev", Floor(2, D1))
+    with pytest.raises(OSError, match="refused"):
+        await keeper.save_floors()
+    await opened.db.close()
+
+
+floors_of = st.dictionaries(
+    st.sampled_from([CellKey("a", "b", name) for name in "cde"]),
+    st.builds(Floor, st.integers(1, 4), st.sampled_from([D1, D2])),
+)
+
+
+@given(floors_of, floors_of, floors_of)
+def test_v1_the_higher_of_both_wins(
+    here: dict[CellKey, Floor], copy: dict[CellKey, Floor], saved: dict[CellKey, Floor]
+) -> None:
+    """Whatever was lost on either side: nothing falls, and what was saved once and is missing now is told."""
+    copied = {key: floor.sequence for key, floor in saved.items()}
+    found = reconcile(here, copied, copy)
+    after = {**here, **found.raised}
+    for key in here.keys() | copy.keys():
+        highest = max(side[key].sequence for side in (here, copy) if key in side)
+        assert after[key].sequence == highest
+    assert all(key not in here or floor.sequence > here[key].sequence for key, floor in found.raised.items())
+    assert set(found.lower) == {key for key in saved if key not in copy or copy[key].sequence < copied[key]}
+    assert all(here[key].sequence == copy[key].sequence and here[key] != copy[key] for key in found.differ)
 
 
 async def test_a_missing_anchor_is_a_finding_only_after_one_was_saved(tmp_path: Path) -> None:
@@ -91,7 +218,7 @@ async def test_a_missing_anchor_is_a_finding_only_after_one_was_saved(tmp_path: 
 
 async def test_findings_survive_a_crash_before_they_were_chained(tmp_path: Path) -> None:
     """V13: a finding is durable with the epoch it made, so a crash right after cannot hide it."""
-    anchor = FakeAnchor(AnchorState("uid-1", 1, 5, D1))
+    anchor = FakeAnchor(AnchorState("uid-1", 1, 5))
     first = await reopen(tmp_path, anchor)
     await first.db.close()
     again = await reopen(tmp_path, anchor)
@@ -105,7 +232,7 @@ async def test_state_of_another_cluster_is_refused_and_untouched(tmp_path: Path)
     first = await reopen(tmp_path, FakeAnchor())
     await first.db.close()
     with pytest.raises(CellwardError) as caught:
-        await reopen(tmp_path, FakeAnchor(AnchorState("other", 1, 0, D1)))
+        await reopen(tmp_path, FakeAnchor(AnchorState("other", 1, 0)))
     assert caught.value.code == "spool/foreign-state"
     again = await reopen(tmp_path, None)
     assert again.db.epoch == 1
