@@ -62,7 +62,7 @@ def invite(  # noqa: PLR0913 - options of a command
     else:
         _check_image(trust, place.home, needed=output is Format.table)
     client = place.trusted_client(trust)
-    invitation = _mint(client, name, replace=replace_agent)
+    invitation = _mint(client, name, profile, replace=replace_agent)
     place.home.write_trust(replace(trust, clusters={**trust.clusters, name: profile}))
     if agent_config is not None:
         path = write_agent_config(agent_config, trust, profile, invitation)
@@ -184,7 +184,7 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _mint(client: Client, name: str, *, replace: bool) -> Invitation:
+def _mint(client: Client, name: str, profile: ClusterProfile, *, replace: bool) -> Invitation:
     """Mint a token, creating the cluster first when it is new; raises cli/bad-invitation."""
     from cellward.api import schemas
     from cellward.errors import NotFound
@@ -198,5 +198,9 @@ def _mint(client: Client, name: str, *, replace: bool) -> Invitation:
         client.get(f"/clusters/{name}", schemas.Cluster)
     except NotFound:
         client.post("/clusters", body, schemas.Cluster)
-    request = schemas.JoinTokenRequest(replace=replace)
+    # The hub gives the cluster what this and its own facts both name.
+    facts = schemas.InvitedFacts(
+        environments=list(profile.environments), production=profile.production, projects=list(profile.projects)
+    )
+    request = schemas.JoinTokenRequest(replace=replace, facts=facts)
     return read_invitation(client.post(f"/clusters/{name}/join-tokens", request, schemas.JoinToken), name)

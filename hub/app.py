@@ -213,7 +213,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         fleet=hub.fleet,
         changes=hub.store.changes,
         policy=PolicyPosition(hub.policy, hub.store.changes),
-        content=Content(hub.store.documents, hub.policy, hub.store.changes),
+        content=Content(hub.store.documents, hub.policy, hub.store.changes, hub.fleet.placed),
         audit=AuditIngest(hub.audit, directory.binding, hub.store),
         metrics=hub.fleet_metrics,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -61,7 +62,7 @@ def _binding(row: ClusterRow) -> ClusterBinding:
 
 
 class Content:
-    """``hub.sync`` serves bytes by digest: documents first, then policy targets; and TUF metadata.
+    """``hub.sync`` serves bytes by digest: documents placed on whoever asks, policy targets to all; and TUF metadata.
 
     After a change every agent of the fleet asks for the same few, so they are kept in bounded memory, and all of it is
     forgotten when documents or policy change, in this process or another one: an envelope may gain a signature, there
@@ -69,17 +70,29 @@ class Content:
     """
 
     def __init__(
-        self, documents: DocumentStore, policy: TufRepository, changes: ChangeBus, *, bound: int = CONTENT_BYTES
+        self,
+        documents: DocumentStore,
+        policy: TufRepository,
+        changes: ChangeBus,
+        placed: Callable[[str], Awaitable[frozenset[str]]],
+        *,
+        bound: int = CONTENT_BYTES,
     ) -> None:
         self._documents = documents
+        self._placed = placed
         self._policy = policy
-        self._digests = Remembered(self._digest, changes, DOCUMENTS, POLICY, bound=bound, weigh=_size)
+        self._digests = Remembered(self._digest, changes, DOCUMENTS, POLICY, bound=bound, weigh=_size_of_found)
         self._metadata = Remembered(self._role, changes, POLICY, bound=bound, weigh=_size_or_absent)
         self._sets = Remembered(self._set, changes, POLICY, bound=bound, weigh=_size_or_absent)
 
-    async def by_digest(self, digest: str) -> bytes | None:
-        """Document envelope or target."""
-        return await self._digests.get(digest)
+    async def by_digest(self, cluster: str, digest: str) -> bytes | None:
+        """Document envelope that this cluster is given, or target, which everybody is."""
+        found = await self._digests.get(digest)
+        if found is None:
+            return None
+        data, is_document = found
+        # Configuration of others: for a cluster that it was not placed on it does not exist.
+        return data if not is_document or digest in await self._placed(cluster) else None
 
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """TUF metadata, the newest when ``version`` is None."""
@@ -99,17 +112,20 @@ class Content:
             message.metadata.add(name=name, data=file.data)
         return message.SerializeToString()
 
-    async def _digest(self, digest: str) -> bytes | None:
+    async def _digest(self, digest: str) -> tuple[bytes, bool] | None:
         row = await self._documents.get(digest)
-        return row.envelope if row is not None else await self._policy.fetch_target(digest)
+        if row is not None:
+            return row.envelope, True
+        target = await self._policy.fetch_target(digest)
+        return None if target is None else (target, False)
 
     async def _role(self, key: tuple[str, int | None]) -> bytes | None:
         return await self._policy.fetch(*key)
 
 
-def _size(data: bytes | None) -> int | None:
+def _size_of_found(found: tuple[bytes, bool] | None) -> int | None:
     """Absent content is not remembered: a target that arrives alone tells nobody."""
-    return None if data is None else len(data)
+    return None if found is None else len(found[0])
 
 
 def _size_or_absent(data: bytes | None) -> int | None:

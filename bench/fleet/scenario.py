@@ -7,6 +7,7 @@ and polling of the parent are not in it.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import shutil
@@ -136,9 +137,10 @@ async def _invite(fleet: Fleet) -> None:
     crew, hub = fleet.crew, fleet.hub
     sys.stderr.write(f"bench: inviting {len(crew.names)} clusters and opening their agents' state\n")
     began, address = now(), ""
+    facts = json.dumps({"facts": {"environments": [_ENVIRONMENT], "production": False}}).encode()
     for name in crew.names:
         await fleet.admin.post("/clusters", f'{{"name":"{name}"}}'.encode())
-        token = await fleet.admin.post(f"/clusters/{name}/join-tokens", b"{}")
+        token = await fleet.admin.post(f"/clusters/{name}/join-tokens", facts)
         address = token["enrolmentAddress"]
         directory = _state_of(crew, name)
         directory.mkdir(mode=0o700)

@@ -158,6 +158,14 @@ class Facts(Response):
     projects: list[str] = Field(default_factory=list)
 
 
+class Invitation(Response):
+    """What an invite named a cluster to be; it is given what this and its facts both name."""
+
+    environments: list[str]
+    production: bool
+    projects: list[str]
+
+
 class Cluster(Response):
     """A data plane as the hub knows it."""
 
@@ -170,6 +178,7 @@ class Cluster(Response):
     locked: bool = False
     last_seen: datetime | None = None
     facts: Facts | None = None
+    invited: Invitation | None = Field(default=None, description="What its invite named it to be; null for nothing.")
     agent_version: str = ""
     opa_version: str = ""
     boot_id: str = ""
@@ -196,9 +205,20 @@ class ClusterList(Response):
     next_cursor: str = ""
 
 
+class InvitedFacts(Request):
+    """What a cluster is meant to be. The hub gives it only what this and the cluster's own facts both name."""
+
+    environments: Annotated[list[ScopeName], Field(min_length=1, max_length=32)]
+    production: bool
+    projects: Annotated[list[ScopeName], Field(min_length=1, max_length=64)] = ["*"]
+
+
 class JoinTokenRequest(Request):
     """Bound to the cluster in the path; its life comes from the hub's settings."""
 
+    facts: InvitedFacts | None = Field(
+        default=None, description="Named anew for the cluster; a cluster for which nothing was named is given nothing."
+    )
     replace: bool = Field(default=False, description="A new installation may take this name from the one bound to it.")
 
 

@@ -84,6 +84,13 @@ PROJECT_FULL = define(
     hint="Delete cells that are not needed, complete or leave what waits for signatures, or ask for higher limits in "
     "the hub's settings.",
 )
+FACTS_DIFFER = define(
+    "fleet/facts-differ",
+    Refused,
+    "The cluster says of itself what its invite does not, so it is given only what both name.",
+    hint="Correct the chart's values or run `cellward clusters invite NAME` with the facts that are right; whoever "
+    "changed them there should not have.",
+)
 SEQUENCE_TAKEN = define(
     "fleet/sequence-taken",
     Conflict,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cellward.documents.facts import ClusterFacts, Selector
+    from hub.fleet.delivery import Invited
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class ClusterView:
     facts: ClusterFacts | None
     report: AgentReport
     revision: int
+    invited: Invited | None = None
 
     @property
     def joined(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.errors import CellwardError
 from cellward.wire.v1 import link_pb2, types_pb2
+from hub.fleet.delivery import Invited
 from hub.fleet.model import AgentReport, ClusterView, IndexEntry
 from hub.store.interfaces import ClusterRow, DocumentRow
 
@@ -95,6 +96,7 @@ def view_of(row: ClusterRow, *, connected: bool, revision: int) -> ClusterView:
             spool_depth=int(report.get("spool_depth") or 0),
         ),
         revision=revision,
+        invited=Invited.from_json(row.invited),
     )
 
 

@@ -19,6 +19,7 @@ from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_
 from cellward.wire.errors import BAD_MESSAGE
 from hub.fleet import rows
 from hub.fleet.bounds import Bounds
+from hub.fleet.delivery import Invited, deliverable, withheld
 from hub.fleet.documents import Documents, KeyringPort, anybody
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
@@ -97,13 +98,25 @@ class FleetService:
 
     # Clusters
 
-    async def create_cluster(self, name: str, created_by: str) -> ClusterView:
-        """Add a cluster; raises fleet/bad-cluster-name, fleet/cluster-exists."""
+    async def create_cluster(self, name: str, created_by: str, invited: Invited | None = None) -> ClusterView:
+        """Add a cluster, given nothing without ``invited``; raises fleet/bad-cluster-name, fleet/cluster-exists."""
         if not CLUSTER_NAME.match(name):
             raise BAD_CLUSTER_NAME(f"{name[:80]!r} cannot be the name of a cluster")
         if await self._store.clusters.get(name) is not None:
             raise CLUSTER_EXISTS(f"there is already a cluster {name}", cluster=name)
-        return self._view(await self._store.clusters.create(name, created_by), 0)
+        named = invited.to_json() if invited is not None else {}
+        return self._view(await self._store.clusters.create(name, created_by, named), 0)
+
+    async def invite(self, name: str, invited: Invited) -> None:
+        """Say what a cluster is meant to be, and place again what that allows; raises fleet/unknown-cluster."""
+        row = await self._cluster(name)
+        if dict(row.invited) == invited.to_json():
+            return
+        async with self._placing:
+            await self._store.clusters.set_invited(name, invited.to_json())
+            documents = DocumentSet(await self._documents.entries())
+            # All anew: what was withheld until now has a revision that was passed already.
+            await self._place(documents, None, [await self._cluster(name)], anew=True)
 
     async def cluster(self, name: str) -> ClusterView:
         """One cluster; raises fleet/unknown-cluster."""
@@ -218,7 +231,8 @@ class FleetService:
 
     async def items(self, cluster: str, since: int) -> Sequence[DesiredItem]:
         """Items changed after a revision, in order; a fleet that is woken together is read together."""
-        held = (await self._items.join(cluster))[cluster]
+        held, row_of = (await self._items.join(cluster))[cluster], await self._cluster(cluster)
+        invited, said = Invited.from_json(row_of.invited), rows.facts_of(row_of)
         self._reports.known(cluster, (row.key for row in held))
         return [
             DesiredItem(
@@ -231,8 +245,15 @@ class FleetService:
                 cast("HubState", row.hub_state),
             )
             for row in held
-            if row.revision > since and self._documents.usable(row.key, row.deployment_digest)
+            if row.revision > since
+            and self._documents.usable(row.key, row.deployment_digest)
+            and not withheld(invited, said, row.key.project, row.key.environment)
         ]
+
+    async def placed(self, cluster: str) -> frozenset[str]:
+        """Digests of the documents that the cluster is given: those of its items and of their evidence."""
+        items = await self.items(cluster, 0)
+        return frozenset(digest for item in items for digest in (item.deployment_digest, *item.evidence))
 
     async def receipt(self, cluster: str, receipt: link_pb2.Receipt) -> None:
         """Keep the outcome of an item; one about an item that this cluster never had is dropped.
@@ -292,11 +313,13 @@ class FleetService:
         await self._place(documents, None, await self._store.clusters.list())
 
     def _facts_of(self, row: ClusterRow) -> ClusterFacts | None:
-        """Facts of a cluster, read strictly once as long as it reports the same."""
-        said = row.report.get("facts")
+        """Facts that choose what a cluster is given, read strictly once as long as it and its invite say the same."""
+        said = (row.report.get("facts"), row.invited)
         known = self._facts.get(row.name)
         if known is None or known[0] != said:
-            known = self._facts[row.name] = (said, rows.facts_of(row))
+            reported = rows.facts_of(row)
+            found = None if reported is None else deliverable(Invited.from_json(row.invited), reported)
+            known = self._facts[row.name] = (said, found)
         return known[1]
 
     async def _place(
@@ -307,10 +330,11 @@ class FleetService:
         grown: frozenset[str] = frozenset(),
         *,
         dry_run: bool = False,
+        anew: bool = False,
     ) -> tuple[str, ...]:
         """Write what changed for these clusters and return their names; ``keys`` None means every key.
 
-        Items that name a document of ``grown`` are told again: what was refused may be enough now.
+        Items that name a document of ``grown`` are told again: what was refused may be enough now; ``anew`` tells all.
         """
         clusters = tuple(clusters)
         placed = [
@@ -326,7 +350,7 @@ class FleetService:
         for name, key, placement in placed:
             before = present.get((name, key))
             after = (placement.deployment_digest, placement.evidence)
-            again = not grown.isdisjoint((placement.deployment_digest, *placement.evidence))
+            again = anew or not grown.isdisjoint((placement.deployment_digest, *placement.evidence))
             if before is None or before[:2] != after or again:
                 state = before[2] if before is not None else "run"
                 changes.append(DesiredChange(name, key, *after, hub_state=state, again=again))

@@ -125,8 +125,8 @@ class PolicyPort(Protocol):
 class ContentPort(Protocol):
     """Opaque bytes that the agent verifies itself."""
 
-    async def by_digest(self, digest: str) -> bytes | None:
-        """Document envelope or TUF target by ``sha256:<hex>``, or None."""
+    async def by_digest(self, cluster: str, digest: str) -> bytes | None:
+        """Document envelope or TUF target by ``sha256:<hex>``; None also for a document that is not this cluster's."""
         ...
 
     async def tuf(self, role: str, version: int | None) -> bytes | None:

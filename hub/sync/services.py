@@ -63,7 +63,7 @@ class ContentServicer(content_pb2_grpc.ContentServicer):
         if what != "digest":
             raise BAD_MESSAGE("the request names no content")
         # Nothing is kept here: the digest is that of a payload, and its envelope may gain a signature.
-        return await self._content.by_digest(check_digest(request.digest))
+        return await self._content.by_digest(current_peer().name, check_digest(request.digest))
 
 
 class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):

@@ -191,7 +191,7 @@ class FakeContent:
         self.blobs[digest] = data
         return digest
 
-    async def by_digest(self, digest: str) -> bytes | None:
+    async def by_digest(self, cluster: str, digest: str) -> bytes | None:
         """Bytes or None."""
         return self.blobs.get(digest)
 

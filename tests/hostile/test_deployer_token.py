@@ -21,6 +21,7 @@ from cellward.runtime.health import HealthRegistry
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import make_api_app
 from hub.api.interfaces import Services
+from hub.fleet.delivery import Invited
 from hub.store.sql.store import open_store
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, digest, new_root
@@ -60,7 +61,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
     bob, mallory = Author(ada.realm, "bob"), Author(ada.realm, "mallory")
     keys.enrol(ada)
     keys.enrol(bob)
-    await services.fleet.create_cluster("eu-1", "test")
+    await services.fleet.create_cluster("eu-1", "test", Invited(("dev",)))
     facts = types_pb2.ClusterFacts(uid="uid", environments=["dev"], projects=["*"])
     await services.fleet.hello("eu-1", link_pb2.Hello(facts=facts))
     with structlog.testing.capture_logs():

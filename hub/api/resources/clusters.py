@@ -5,6 +5,7 @@ from __future__ import annotations
 from cellward.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
+from hub.fleet.delivery import Invited
 
 routes = RouteTable("clusters")
 
@@ -54,9 +55,16 @@ async def mint_join_token(call: Call) -> schemas.JoinToken:
     services = call.services
     await services.realm.require()
     await services.fleet.cluster(name)
-    replace = call.body(schemas.JoinTokenRequest).replace
+    body = call.body(schemas.JoinTokenRequest)
+    if body.facts is not None:
+        named = body.facts
+        call.details.update(environments=",".join(named.environments), projects=",".join(named.projects))
+        await services.fleet.invite(
+            name,
+            Invited(tuple(named.environments), named.production, tuple(named.projects)),
+        )
     expires_at = services.clock.now() + services.join_token_life
-    token = await services.enrolment.mint(name, lifetime=services.join_token_life, replace=replace)
+    token = await services.enrolment.mint(name, lifetime=services.join_token_life, replace=body.replace)
     facts = services.facts()
     return schemas.JoinToken(
         cluster=name,

@@ -80,6 +80,13 @@ def cluster(view: ClusterView) -> schemas.Cluster:
             region=facts.region,
             projects=list(facts.projects),
         ),
+        invited=None
+        if view.invited is None
+        else schemas.Invitation(
+            environments=list(view.invited.environments),
+            production=view.invited.production,
+            projects=list(view.invited.projects),
+        ),
         agent_version=report.agent_version,
         opa_version=report.opa_version,
         boot_id=report.boot_id,

@@ -8,7 +8,8 @@ from cellward.api import schemas
 from cellward.checks import errors as codes
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
-from hub.fleet.errors import NO_REALM
+from hub.fleet.delivery import differences
+from hub.fleet.errors import FACTS_DIFFER, NO_REALM
 
 if TYPE_CHECKING:
     from cellward.errors import ErrorCode
@@ -136,7 +137,26 @@ def _cluster(view: ClusterView) -> list[schemas.Component]:
         cluster=view.name,
         since=view.last_seen,
     )
-    return [link, *(convert.condition(view.name, value) for value in view.report.conditions)]
+    return [link, *_facts(view), *(convert.condition(view.name, value) for value in view.report.conditions)]
+
+
+def _facts(view: ClusterView) -> list[schemas.Component]:
+    """What the cluster says of itself, beside what its invite said; nothing before it said anything."""
+    if view.facts is None:
+        return []
+    found = differences(view.invited, view.facts)
+    code = "" if not found else FACTS_DIFFER.code
+    return [
+        schemas.Component(
+            category="clusters",
+            name="facts",
+            ok=not found,
+            code=code,
+            message="; ".join(found) or "as invited",
+            hint=FACTS_DIFFER.hint.replace("NAME", view.name) if found else "",
+            cluster=view.name,
+        )
+    ]
 
 
 def _silence(view: ClusterView) -> str:

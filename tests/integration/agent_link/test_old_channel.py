@@ -44,10 +44,10 @@ class StalledContent(FakeContent):
 
     stall: Stall
 
-    async def by_digest(self, digest: str) -> bytes | None:
+    async def by_digest(self, cluster: str, digest: str) -> bytes | None:
         """Answer late."""
         await self.stall.hold("content")
-        return await super().by_digest(digest)
+        return await super().by_digest(cluster, digest)
 
 
 class StalledMetrics(FakeMetrics):

@@ -41,7 +41,11 @@ class Counted:
     def content(self, bound: int = 1000) -> Content:
         """Return the port over it."""
         policy = TufRepository(self.store.tuf, Ed25519Signer.generate(), ManualClock(NOW))
-        return Content(self.store.documents, policy, self.store.changes, bound=bound)
+
+        async def placed(cluster: str) -> frozenset[str]:
+            return frozenset(map(digest, "abcd")) if cluster == "eu-1" else frozenset()
+
+        return Content(self.store.documents, policy, self.store.changes, placed, bound=bound)
 
     def position(self) -> PolicyPosition:
         """Return the port that knows the version of the timestamp, here of an empty store."""
@@ -64,18 +68,18 @@ async def test_content_of_a_digest_is_read_once(counted: Counted) -> None:
     """A fleet asks for the same bytes; the store is asked once, and still the right bytes come."""
     await counted.store.tuf.put_target(digest("a"), b"bytes of a")
     content = counted.content()
-    assert [await content.by_digest(digest("a")) for _ in range(3)] == [b"bytes of a"] * 3
+    assert [await content.by_digest("eu-1", digest("a")) for _ in range(3)] == [b"bytes of a"] * 3
     assert counted.reads == [digest("a")]
 
 
 async def test_what_is_absent_is_asked_for_again(counted: Counted) -> None:
     """What was absent and comes later is found (V16); a target that comes alone tells nobody."""
     content = counted.content()
-    assert await content.by_digest(digest("a")) is None
+    assert await content.by_digest("eu-1", digest("a")) is None
     assert await content.tuf("snapshot", 1) is None
     await counted.store.tuf.put_target(digest("a"), b"late")
     await counted.store.tuf.put_metadata("snapshot", 1, b"late too")
-    assert await content.by_digest(digest("a")) == b"late"
+    assert await content.by_digest("eu-1", digest("a")) == b"late"
     assert await content.tuf("snapshot", 1) == b"late too"
 
 
@@ -133,10 +137,20 @@ async def test_memory_is_bounded(counted: Counted) -> None:
     await counted.store.tuf.put_target(digest("d"), b"d" * 200)
     content = counted.content(bound=100)
     for letter in "abacadc":
-        assert await content.by_digest(digest(letter)) == letter.encode() * (200 if letter == "d" else 40)
+        assert await content.by_digest("eu-1", digest(letter)) == letter.encode() * (200 if letter == "d" else 40)
     asked = [read[7] for read in counted.reads]
     # b made room for c, and d for nobody: a and c are still there.
     assert asked == list("abcd")
+
+
+async def test_a_document_of_another_cluster_is_absent(counted: Counted) -> None:
+    """Its configuration is nobody else's; targets are everybody's."""
+    await counted.store.documents.put(DocumentRow(digest("a"), "release", b"bytes of a", "shop"))
+    await counted.store.tuf.put_target(digest("f"), b"target")
+    content = counted.content()
+    assert await content.by_digest("eu-1", digest("a")) == b"bytes of a"
+    assert await content.by_digest("eu-2", digest("a")) is None
+    assert await content.by_digest("eu-2", digest("f")) == b"target"
 
 
 async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted) -> None:
@@ -146,9 +160,9 @@ async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted
     row = DocumentRow(digest("a"), "release", dump_envelope(one), "shop")
     await counted.store.documents.put(row)
     content = counted.content()
-    assert await content.by_digest(digest("a")) == dump_envelope(one)
+    assert await content.by_digest("eu-1", digest("a")) == dump_envelope(one)
     await counted.store.documents.put(replace(row, envelope=both), dump_envelope(one))
-    assert await content.by_digest(digest("a")) == both
+    assert await content.by_digest("eu-1", digest("a")) == both
     await counted.store.tuf.put_metadata("snapshot", 3, b"planted")
     assert await content.tuf("snapshot", 3) == b"planted"
     counted.store.tuf._metadata.clear()

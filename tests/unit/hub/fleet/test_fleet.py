@@ -15,6 +15,7 @@ from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.fleet.bounds import Bounds
+from hub.fleet.delivery import Invited
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
@@ -25,6 +26,8 @@ from tests.fakes.signed import LATER, NOW, Author, Keys, digest, new_root
 from tests.fakes.store import MemoryStore
 
 CART = CellKey("shop", "cart", "dev")
+#: For tests in which the agent's own facts choose.
+ANYTHING = Invited(("dev", "prod", "test", "e" * 12))
 
 
 @dataclass
@@ -41,7 +44,7 @@ class World:
     async def join(self, name: str, *environments: str, region: str = "", projects: tuple[str, ...] = ("*",)) -> None:
         """Create a cluster and let its agent say hello."""
         if await self.store.clusters.get(name) is None:
-            await self.fleet.create_cluster(name, "test")
+            await self.fleet.create_cluster(name, "test", ANYTHING)
         facts = types_pb2.ClusterFacts(
             uid=f"uid-{name}", environments=environments or ("dev",), region=region, projects=projects
         )
@@ -444,6 +447,36 @@ async def test_presence_follows_the_newest_stream(world: World) -> None:
     assert (await world.fleet.cluster("eu-1")).connected
     await world.fleet.disconnected("eu-1", "new")
     assert not (await world.fleet.cluster("eu-1")).connected
+
+
+async def test_a_cluster_is_given_what_its_invite_and_its_facts_both_name(world: World) -> None:
+    """A development cluster that claims production is given nothing of it; the invite widens and narrows at once."""
+    release = world.author.release()
+    dev, prod = (world.author.deployment(release, 1, name, cell="cart") for name in ("dev", "prod"))
+    await world.fleet.accept([release, dev, prod])
+    await world.fleet.create_cluster("eu-1", "test", Invited(("dev",), projects=("shop",)))
+    await world.join("eu-1", "dev", "prod")
+    assert await world.digests("eu-1") == [digest(dev)]
+    assert await world.fleet.placed("eu-1") == {digest(dev), digest(release)}
+    await world.fleet.invite("eu-1", Invited(("dev", "prod"), projects=("shop",)))
+    assert set(await world.digests("eu-1")) == {digest(dev), digest(prod)}
+    await world.fleet.invite("eu-1", Invited(("dev", "prod"), projects=("bank",)))
+    assert (await world.digests("eu-1"), await world.fleet.placed("eu-1")) == ([], frozenset())
+    before = await world.fleet.revision("eu-1")
+    await world.fleet.invite("eu-1", Invited(("dev",)))
+    # What was withheld comes with a revision the agent has not passed.
+    assert [item.deployment_digest for item in await world.fleet.items("eu-1", before)] == [digest(dev)]
+
+
+async def test_a_cluster_nothing_was_named_for_is_given_nothing(world: World) -> None:
+    """Deny by default, and where the two disagree on production."""
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    await world.fleet.create_cluster("eu-1", "test")
+    await world.fleet.create_cluster("eu-2", "test", Invited(("dev",), production=True))
+    for name in ("eu-1", "eu-2"):
+        await world.join(name, "dev")
+        assert await world.digests(name) == []
 
 
 async def test_cluster_names_are_checked_and_never_taken_twice(world: World) -> None:
