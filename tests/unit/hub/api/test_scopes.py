@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import all_routes
 from hub.store.interfaces import CellKey
 from tests.fakes.signed import digest
@@ -104,3 +105,20 @@ async def test_refusals_do_not_fill_the_log(api: Api) -> None:
     for _ in range(200):
         assert (await api.ask("POST", "/documents", {}, role="viewer"))[0] == 403
     assert len(await api.records()) - before == 5
+
+
+async def test_facts_that_differ_from_the_invite_are_red(api: Api) -> None:
+    """`check` shows what a cluster claims beyond its invite, and what it claims less; agreement is green."""
+    await api.adopt()
+    assert (await api.ask("POST", "/clusters", {"name": "eu-1"}))[0] == 201
+    facts = {"environments": ["dev"], "production": False}
+    assert (await api.ask("POST", "/clusters/eu-1/join-tokens", {"facts": facts}))[0] == 201
+    _, shown = await api.ask("GET", "/clusters/eu-1")
+    assert shown["invited"] == {**facts, "projects": ["*"]}
+    for environments, ok in ((["dev"], True), (["dev", "prod"], False), ([], False)):
+        said = types_pb2.ClusterFacts(uid="uid", environments=environments, projects=["*"])
+        await api.services.fleet.hello("eu-1", link_pb2.Hello(facts=said))
+        _, status = await api.ask("GET", "/status")
+        found = [one for one in status["components"] if (one["name"], one["cluster"]) == ("facts", "eu-1")]
+        assert [(one["ok"], one["code"]) for one in found] == [(ok, "" if ok else "fleet/facts-differ")]
+    assert "prod" not in found[0]["message"]
