@@ -11,7 +11,23 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from cli import apply, audit, cells, check, clusters, delete, errors, policy, setup, status, tokens, trust
+from cli import (
+    apply,
+    audit,
+    cells,
+    check,
+    clusters,
+    decommission,
+    delete,
+    errors,
+    locks,
+    narrow,
+    policy,
+    setup,
+    status,
+    tokens,
+    trust,
+)
 from cli.context import OutputOption, command, show_error
 from cli.output import Format, put, say, show_data
 
@@ -61,9 +77,16 @@ app.command()(setup.init)
 app.command()(setup.login)
 app.command()(apply.apply)
 app.command()(delete.delete)
+app.command()(narrow.hold)
+app.command()(narrow.quarantine)
+app.command()(narrow.lift)
+app.command()(locks.lock)
+app.command()(locks.unlock)
+app.command()(locks.locks)
 app.command()(status.status)
 app.command()(check.check)
 app.add_typer(policy.app, name="policy")
+clusters.app.command()(decommission.remove)
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(cells.app, name="cells")
 app.add_typer(audit.app, name="audit")

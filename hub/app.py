@@ -38,11 +38,13 @@ from hub.api.interfaces import Services
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
+from hub.authority.copies import Copies
 from hub.authority.keystore import KeyStore
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
 from hub.fleet.bounds import Bounds
+from hub.fleet.locks import LockBook
 from hub.fleet.realm import Realm, RealmService
 from hub.fleet.service import FleetService
 from hub.metrics.endpoint import make_metrics_app
@@ -50,7 +52,7 @@ from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
 from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
-from hub.ports import BearerTokens, Content, Directory, Enrolment, PolicyPosition
+from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition
 from hub.settings import HubSettings
 from hub.store.interfaces import Store
 from hub.store.sql.store import open_store
@@ -105,6 +107,7 @@ class Hub:
     registry: CollectorRegistry
     leaf: RotatingLeaf
     identity: IdentityService
+    locks: Locks
     tokens: JoinTokens
     enrolment_server: EnrolmentServer = field(init=False)
     link_server: LinkServer = field(init=False)
@@ -170,6 +173,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
     policy = TufRepository(store.tuf, timestamp, clock, realm=current.get, life=life)
     authority = Authority(keys, clock, current.get)
     dns, ips = _names(settings)
+    locks = Locks(store.locks, store.changes)
     tokens = JoinTokens(store.tokens, clock)
     registry = CollectorRegistry()
     bounds = Bounds(**settings.per_project.model_dump())
@@ -183,12 +187,21 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         realm=realm,
         audit=audit,
         policy=policy,
-        fleet=FleetService(store, realm, clock, ServedKeyring(policy, store.changes), bounds),
+        fleet=FleetService(store, realm, clock, ServedKeyring(policy, store.changes), bounds, locks),
         fleet_metrics=FleetMetrics(clock, series_limit=settings.limits.series_per_cluster),
         metrics=HubMetrics(registry, version=VERSION),
         registry=registry,
         leaf=RotatingLeaf(authority, clock, current.get, dns=dns, ips=ips),
-        identity=IdentityService(authority=authority, tokens=tokens, clusters=store.clusters, audit=audit, clock=clock),
+        identity=IdentityService(
+            authority=authority,
+            tokens=tokens,
+            clusters=store.clusters,
+            locks=locks,
+            copies=Copies(locks, audit, clock),
+            audit=audit,
+            clock=clock,
+        ),
+        locks=locks,
         tokens=tokens,
     )
     hub.enrolment_server, hub.link_server = _listeners(hub)
@@ -207,7 +220,7 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         observe=hub.metrics.observe_rpc,
     )
     host, port = _split(settings.listen.link)
-    directory = Directory(hub.store.clusters, hub.store.changes)
+    directory = Directory(hub.store.clusters, hub.locks, hub.store.changes)
     ports = SyncPorts(
         directory=directory,
         fleet=hub.fleet,
@@ -253,6 +266,7 @@ def _services(hub: Hub) -> Services:
         audit_sink=hub.audit,
         audit=hub.audit,
         fleet=hub.fleet,
+        locks=LockBook(hub.store, hub.clock, hub.locks),
         realm=hub.realm,
         policy=hub.policy,
         enrolment=Enrolment(hub.tokens),

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from cellward.identity.locks import MAX_REASON, Lock, LockKind, LockSet, lock_of
 from cellward.wire.v1 import content_pb2
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
 from hub.store.changes import CLUSTERS, DOCUMENTS, POLICY, ChangeBus
-from hub.store.interfaces import ApiTokenRow, ApiTokenStore, ClusterRow, ClusterStore, DocumentStore
+from hub.store.interfaces import (
+    ApiTokenRow,
+    ApiTokenStore,
+    ClusterRow,
+    ClusterStore,
+    DocumentStore,
+    LockRow,
+    LockStore,
+)
 from hub.store.shared import Remembered, Together
 from hub.sync.interfaces import ClusterBinding, Standing
 
@@ -23,11 +32,46 @@ BINDINGS = 10_000
 _ABSENT = 256
 
 
+#: Locks that a signed document holds and this hub has verified.
+SignedLocks = Callable[[], Awaitable[Sequence[Lock]]]
+
+
+async def no_signed_locks() -> Sequence[Lock]:
+    """Before there is a signed document with locks."""
+    return ()
+
+
+class Locks:
+    """Who is locked: what this hub locked, and what a signed document it can verify locks."""
+
+    def __init__(self, locks: LockStore, changes: ChangeBus, signed: SignedLocks = no_signed_locks) -> None:
+        self._locks = locks
+        self._signed = signed
+        self._kept = Remembered(self._read, changes, CLUSTERS, POLICY, bound=1)
+
+    async def current(self) -> LockSet:
+        """All of them; read again when one changed."""
+        return await self._kept.get(None)
+
+    async def signed(self) -> Sequence[Lock]:
+        """Those that a signed document holds."""
+        return await self._signed()
+
+    async def put_lock(self, kind: LockKind, subject: str, reason: str, actor: str, at: datetime) -> None:
+        """Keep a lock of the hub's own."""
+        await self._locks.put(LockRow(kind, subject, reason[:MAX_REASON], at, actor))
+
+    async def _read(self, _: None) -> LockSet:
+        own = [lock_of(row.kind, row.subject, row.reason) for row in await self._locks.list()]
+        return LockSet([*await self._signed(), *own])
+
+
 class Directory:
     """``hub.sync`` asks who is known; the store answers. Bindings are remembered until one of them changes."""
 
-    def __init__(self, clusters: ClusterStore, changes: ChangeBus) -> None:
+    def __init__(self, clusters: ClusterStore, locks: Locks, changes: ChangeBus) -> None:
         self._clusters = clusters
+        self._locks = locks
         self._rows = Together(clusters.get_many, "cluster-rows")
         self._bindings = Remembered(self._read, changes, CLUSTERS, bound=BINDINGS)
 
@@ -39,14 +83,21 @@ class Directory:
         """The newest certificate was used."""
         await self._clusters.used(cluster, spki_sha256)
 
+    async def moved(self, cluster: str, platform_uid: str, platform_ca: str) -> None:
+        """Note where the cluster's installation runs."""
+        await self._clusters.set_platform(cluster, platform_uid, platform_ca)
+
     async def standing(self) -> Standing:
         """Who may not speak."""
+        locks = await self._locks.current()
         found = await self._clusters.standing()
-        return Standing(found.locked, found.floors)
+        uids = locks.subjects("agent")
+        names = await self._clusters.names_of_uids(uids) if uids else {}
+        return Standing(locks, {name: uid for uid, name in names.items()}, found.removed, found.floors)
 
     async def _read(self, cluster: str) -> ClusterBinding | None:
         row = (await self._rows.join(cluster)).get(cluster)
-        return _binding(row) if row is not None and row.uid else None
+        return _binding(row) if row is not None and row.uid and row.removed_at is None else None
 
 
 def _binding(row: ClusterRow) -> ClusterBinding:
@@ -55,9 +106,12 @@ def _binding(row: ClusterRow) -> ClusterBinding:
         row.uid,
         row.statement_spki,
         row.generation,
-        row.locked,
         spki_sha256=row.spki_sha256,
-        unused=bool(row.previous_spki_sha256),
+        previous_spki_sha256=row.previous_spki_sha256,
+        generation_floor=row.generation_floor,
+        bound_at=row.bound_at,
+        platform_uid=row.platform_uid,
+        platform_ca=row.platform_ca,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
@@ -19,6 +19,7 @@ from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
 from cellward.errors import CellwardError, Exhausted, Unavailable
 from cellward.identity import keys, x509
 from cellward.identity.names import trust_domain_of
+from cellward.identity.recovery import sign_recovery
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
@@ -96,6 +97,7 @@ class IdentityKeeper:
         self._tried = ""
         self._refused: CellwardError | None = None
         self._trust_domain = trust_domain_of(settings.realm)
+        self._renewing = asyncio.Lock()
         #: Called after each renewal, for the audit record and metrics.
         self.on_identity: list[Callable[[LinkIdentity], None]] = []
 
@@ -166,7 +168,14 @@ class IdentityKeeper:
         return self._accept(key, answer, name=name)
 
     async def renew(self) -> LinkIdentity:
-        """Renew once over a channel of its own with the current certificate, and install the result."""
+        """Renew once over a channel of its own with the current certificate, and install the result.
+
+        One at a time: a second request with the certificate that the first one replaces is what a copy looks like (V7).
+        """
+        async with self._renewing:
+            return await self._renew()
+
+    async def _renew(self) -> LinkIdentity:
         identity = self._channels.identity
         if identity is None:
             raise NO_TOKEN("there is no identity to renew")
@@ -202,11 +211,10 @@ class IdentityKeeper:
             stub = enrolment_pb2_grpc.EnrolmentStub(channel)
             try:
                 challenge = await stub.Recover(request, timeout=CALL_TIMEOUT)
-                message = b"".join(
-                    (challenge.nonce, self._settings.realm.encode(), self._settings.uid.encode(), keys.spki_of(key))
-                )
+                settings, spki = self._settings, keys.spki_of(key)
+                request.signature = sign_recovery(old, challenge.nonce, settings.realm, settings.uid, spki)
                 request.nonce = challenge.nonce
-                request.signature = old.sign(message, ec.ECDSA(hashes.SHA256()))
+                request.bound_spki_der = keys.spki_of(old)
                 answer = await stub.Recover(request, timeout=CALL_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 raise status.error_of(error) from error
@@ -227,6 +235,18 @@ class IdentityKeeper:
                     f"the certificate expired at {ended}; recovery: {refused.message}; join: {error.message}"
                 ) from error
 
+    async def _renew_or_join(self, identity: LinkIdentity) -> None:
+        """Renew; or, when the hub refuses that for good and somebody gave a new token, join with it at once.
+
+        That is the way back of an agent whose certificates were taken out of force while they still live.
+        """
+        try:
+            await self.renew()
+        except CellwardError as error:
+            if not _needs_a_person(error) or not self._has_new_token():
+                raise
+            self._install(await self.join(identity.name))
+
     async def _renew_until_done(self, identity: LinkIdentity) -> None:
         while True:
             try:
@@ -234,7 +254,7 @@ class IdentityKeeper:
                     self._channels.suspend(identity)
                     self._install(await self._revive(identity))
                 else:
-                    await self.renew()
+                    await self._renew_or_join(identity)
             except (CellwardError, OSError) as error:
                 self._report(identity, error)
                 if identity.not_after <= self._timer.now():

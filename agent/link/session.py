@@ -244,6 +244,9 @@ class Session:
                 self._drain = DrainRequest(low, max(low, min(frame.drain.after_ms_max, 300_000) / 1000))
                 # Nothing more is sent, and what is under way is waited for: ended at once, it would come twice (V13).
                 self.finish()
+            case "heartbeat" if frame.heartbeat.answer:
+                # Asked whether anybody is there: another boot wants this stream's place.
+                self._ack_due = True
             case "welcome":
                 raise PROTOCOL("the hub welcomed twice")
             case _:

@@ -66,6 +66,10 @@ class Response(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
+class Nothing(Request):
+    """A request that says everything by its path."""
+
+
 class Problem(Response):
     """RFC 9457 problem details, with our stable code and what to do next (V15)."""
 
@@ -176,6 +180,8 @@ class Cluster(Response):
     joined: bool = False
     connected: bool = False
     locked: bool = False
+    lock: str = Field(default="", description="The lock that holds it, as KIND/SUBJECT; empty for none.")
+    platform_uid: str = Field(default="", description="Uid of its namespace kube-system, at first contact.")
     last_seen: datetime | None = None
     facts: Facts | None = None
     invited: Invitation | None = Field(default=None, description="What its invite named it to be; null for nothing.")
@@ -230,6 +236,48 @@ class JoinToken(Response):
     expires_at: datetime
     enrolment_address: str
     hub_ca_pem: str
+
+
+class RemovedCluster(Response):
+    """A cluster that was decommissioned, as it was, and what went with it."""
+
+    cluster: Cluster
+    join_tokens: int = Field(default=0, description="Join tokens that were revoked.")
+
+
+class RetiredCertificates(Response):
+    """Every certificate of a cluster counts for nothing: its agent joins anew, with a token."""
+
+    cluster: str
+    generation_floor: int
+
+
+class LockRequest(Request):
+    """Whom to lock. ``agent`` is one installation by its uid, ``cluster`` a name, ``serial`` and ``key`` are hex."""
+
+    kind: Literal["agent", "cluster", "serial", "key"]
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    dry_run: bool = Field(default=False, description="Check and say whom it would hold, but lock nobody.")
+
+
+class Lock(Response):
+    """A lock. One with ``signed`` is in the policy set, and no hub lifts it."""
+
+    kind: str
+    subject: str
+    reason: str = ""
+    created_at: datetime | None = None
+    created_by: str = ""
+    signed: bool = False
+    clusters: list[str] = Field(default_factory=list, description="Clusters it holds now.")
+
+
+class LockList(Response):
+    """A page of locks."""
+
+    items: list[Lock]
+    next_cursor: str = ""
 
 
 class ApiTokenCreate(Request):

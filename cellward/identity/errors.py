@@ -58,3 +58,15 @@ WRONG_IDENTITY = define(
     "The peer's certificate names somebody who may not speak here.",
     hint="Use the certificate of an agent of this installation.",
 )
+BAD_LOCK = define(
+    "identity/bad-lock",
+    InvalidInput,
+    "This cannot be locked.",
+    hint="Give cluster/NAME, agent/UID, serial/HEX or key/SHA256; see `cellward locks` and `cellward clusters list`.",
+)
+BAD_NONCE = define(
+    "identity/bad-nonce",
+    InvalidInput,
+    "A nonce has another length than it must have, so nothing was signed.",
+    hint="Hub and agent must be of the same version; otherwise somebody asks for a signature on something else.",
+)

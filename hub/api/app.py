@@ -21,7 +21,7 @@ from hub.api.interfaces import Services
 from hub.api.openapi import build_document
 from hub.api.problems import error_of, problem_response
 from hub.api.rates import TokenRates
-from hub.api.resources import audit, cells, clusters, documents, policy, system, tokens
+from hub.api.resources import audit, cells, clusters, documents, locks, policy, system, tokens
 from hub.api.routing import PREFIX, Answer, Call, Route, read_body, read_query
 
 REQUEST_ID = "X-Request-Id"
@@ -39,6 +39,7 @@ def all_routes() -> tuple[Route, ...]:
         system.routes,
         tokens.routes,
         clusters.routes,
+        locks.routes,
         documents.routes,
         policy.routes,
         cells.routes,
@@ -144,7 +145,7 @@ async def _audited(route: Route, call: Call) -> web.StreamResponse:
         known = known or INTERNAL("the hub made a mistake")
         await _record(route, call, "failed", code=known.code, reason=known.message)
         raise
-    await _record(route, call, "done")
+    await _record(route, call, "done", reason=call.reason)
     return _respond(route, answer)
 
 

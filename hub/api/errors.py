@@ -94,3 +94,9 @@ INTERNAL = define(
     "The hub made a mistake; it is in its log under the request id.",
     hint="Report it with the request id.",
 )
+UNKNOWN_LOCK = define(
+    "api/unknown-lock",
+    NotFound,
+    "This hub has no such lock.",
+    hint="List them with `cellward locks`. A signed lock is lifted by whoever signs policy, not by a hub.",
+)

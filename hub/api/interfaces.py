@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cellward.policy.publisher import Publication
     from cellward.runtime.clock import Clock
     from hub.audit.model import IndexedRecord, SignedHead
+    from hub.fleet.locks import LockBook
     from hub.fleet.realm import RealmService
     from hub.fleet.service import FleetService
     from hub.policy.service import PublishResult
@@ -156,6 +157,7 @@ class Services:
     audit_sink: AuditSink
     audit: AuditPort
     fleet: FleetService
+    locks: LockBook
     realm: RealmService
     policy: PolicyPort
     enrolment: EnrolmentPort

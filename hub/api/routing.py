@@ -54,6 +54,7 @@ class Call:
     parameters: BaseModel | None = None
     #: What the audit record names; handlers of mutations set it as soon as they know.
     subject: str = ""
+    reason: str = ""
     details: dict[str, str] = field(default_factory=dict)
 
     def body(self, model: type[_M]) -> _M:

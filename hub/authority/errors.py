@@ -53,8 +53,8 @@ WRONG_REALM = define(
 LOCKED = define(
     "authority/locked",
     Denied,
-    "The cluster is locked.",
-    hint="An administrator lifts the lock once its reason is settled.",
+    "The agent, its cluster, its certificate or its key is locked.",
+    hint="See `cellward locks` for the reason; lift it with `cellward unlock` once that is settled.",
 )
 NOT_BOUND = define(
     "authority/not-bound",
@@ -77,8 +77,14 @@ REPLACED = define(
 STALE_KEY = define(
     "authority/stale-key",
     Denied,
-    "A newer certificate of this cluster is in use already, so this one is not renewed.",
-    hint="Look for a second copy of the agent or for state that was set back; join again with a new line.",
+    "A newer certificate of this cluster is in use already: two hold one identity, and both were locked.",
+    hint="Find the second copy, or who set the agent's state back; docs/how-to/runbooks/cloned-agent.md says how on.",
+)
+OVERTAKEN = define(
+    "authority/overtaken",
+    Denied,
+    "The agent has a newer certificate than the one it shows.",
+    hint="Nothing to do: the agent connects again with the newer one.",
 )
 SET_BACK = define(
     "authority/set-back",
@@ -104,9 +110,15 @@ LIFETIME = define(
     "A join token lives between one second and thirty minutes.",
     hint="Ask for a shorter life; a new token costs nothing.",
 )
-RECOVER_NOT_OFFERED = define(
-    "identity/recover-not-offered",
-    Refused,
-    "This hub does not offer recovery of an expired identity yet.",
-    hint="Ask for a new join line for the same cluster: cellward clusters invite <name>.",
+BAD_RECOVERY = define(
+    "authority/bad-recovery",
+    InvalidInput,
+    "A request to recover has a field outside its bounds, or a nonce that is not of this hub or too old.",
+    hint="The agent asks for a new nonce by itself; use an agent of the same version as the hub.",
+)
+NOT_RECOVERED = define(
+    "authority/not-recovered",
+    Denied,
+    "This agent is not recovered: its uid or key is unknown here, or it was away for too long.",
+    hint="Ask for a join line for the same cluster: cellward clusters invite <name>.",
 )

@@ -5,9 +5,12 @@ The two store protocols are the narrow part of ``hub.store.interfaces`` that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from cellward.identity.locks import Lock, LockKind, LockSet
 
 
 class AuditSink(Protocol):
@@ -96,8 +99,33 @@ class BoundCluster(Protocol):
         ...
 
     @property
-    def locked(self) -> bool:
-        """True when the cluster may not speak."""
+    def bound_at(self) -> datetime | None:
+        """When the newest certificate was issued."""
+        ...
+
+    @property
+    def removed_at(self) -> datetime | None:
+        """When the cluster was decommissioned, or None."""
+        ...
+
+
+class Locks(Protocol):
+    """Who may not speak, by whatever a lock can name."""
+
+    async def current(self) -> LockSet:
+        """All locks that hold now: those of this hub, and the signed ones it can verify."""
+        ...
+
+    async def signed(self) -> Sequence[Lock]:
+        """Those among them that a verified signed document holds, and no hub lifts."""
+        ...
+
+
+class LockKeeper(Protocol):
+    """Where this hub's own locks are kept."""
+
+    async def put_lock(self, kind: LockKind, subject: str, reason: str, actor: str, at: datetime) -> None:
+        """Keep a lock; durable when the call returns. One that is there already stays as it is."""
         ...
 
 

@@ -54,8 +54,20 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryAttempt:
+    """A request to recover after its transport; without a nonce it asks for one. All of it unproven."""
+
+    cluster_uid: str
+    csr_der: bytes
+    address: str
+    nonce: bytes = b""
+    signature: bytes = b""
+    bound_spki_der: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
-    """What a successful join gives."""
+    """What a successful join or recovery gives."""
 
     cluster: str
     trust_domain: str

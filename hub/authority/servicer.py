@@ -11,9 +11,8 @@ from typing import Any
 import grpc.aio
 
 from cellward.wire.v1 import enrolment_pb2, enrolment_pb2_grpc
-from hub.authority.errors import RECOVER_NOT_OFFERED
 from hub.authority.limits import address_of
-from hub.authority.model import Attempt
+from hub.authority.model import Attempt, Joined, RecoveryAttempt
 from hub.authority.service import IdentityService
 
 
@@ -36,7 +35,26 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
             statement_spki_der=request.statement_spki_der,
             address=address_of(context.peer()),
         )
-        joined = await self._service.join(attempt)
+        return self._identity(await self._service.join(attempt))
+
+    async def Recover(  # noqa: N802 - the generated name
+        self, request: enrolment_pb2.RecoverRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> enrolment_pb2.RecoverResponse:
+        """Give a nonce, or a certificate to whoever has it signed by the bound key."""
+        attempt = RecoveryAttempt(
+            cluster_uid=request.cluster_uid,
+            csr_der=request.csr_der,
+            address=address_of(context.peer()),
+            nonce=request.nonce,
+            signature=request.signature,
+            bound_spki_der=request.bound_spki_der,
+        )
+        answer = await self._service.recover(attempt)
+        if isinstance(answer, bytes):
+            return enrolment_pb2.RecoverResponse(nonce=answer)
+        return enrolment_pb2.RecoverResponse(identity=self._identity(answer))
+
+    def _identity(self, joined: Joined) -> enrolment_pb2.JoinResponse:
         return enrolment_pb2.JoinResponse(
             certificate_chain_pem=joined.certificate.chain_pem.decode("ascii"),
             hub_ca_pem=self._service.authority.hub_ca_pem.decode("ascii"),
@@ -45,11 +63,3 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
             generation=joined.certificate.generation,
             cluster_name=joined.cluster,
         )
-
-    async def Recover(  # noqa: N802 - the generated name
-        self,
-        request: enrolment_pb2.RecoverRequest,  # noqa: ARG002
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> enrolment_pb2.RecoverResponse:
-        """Refuse: recovery comes with a later release (roadmap 4)."""
-        raise RECOVER_NOT_OFFERED("recovery of an expired identity is not offered by this hub")

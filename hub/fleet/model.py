@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cellward.documents.facts import ClusterFacts, Selector
+    from cellward.identity.locks import Lock
     from hub.fleet.delivery import Invited
 
 
@@ -73,6 +74,17 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class LockView:
+    """A lock, who set it, and the clusters it holds now; ``signed`` ones no hub lifts."""
+
+    lock: Lock
+    clusters: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    created_by: str = ""
+    signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """Counts of the fleet: clusters known, streams open to this process, desired items of all clusters."""
 
@@ -112,6 +124,9 @@ class ClusterView:
     report: AgentReport
     revision: int
     invited: Invited | None = None
+    lock: str = ""
+    platform_uid: str = ""
+    platform_ca: str = ""
 
     @property
     def joined(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.errors import CellwardError
+from cellward.identity.locks import Lock
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.fleet.delivery import Invited
 from hub.fleet.model import AgentReport, ClusterView, IndexEntry
@@ -71,7 +72,7 @@ def facts_of(row: ClusterRow) -> ClusterFacts | None:
         return None
 
 
-def view_of(row: ClusterRow, *, connected: bool, revision: int) -> ClusterView:
+def view_of(row: ClusterRow, *, connected: bool, revision: int, lock: Lock | None) -> ClusterView:
     """A cluster with everything that is known of it."""
     report = row.report
     return ClusterView(
@@ -80,7 +81,10 @@ def view_of(row: ClusterRow, *, connected: bool, revision: int) -> ClusterView:
         created_by=row.created_by,
         uid=row.uid,
         generation=row.generation,
-        locked=row.locked,
+        locked=lock is not None,
+        lock=str(lock) if lock is not None else "",
+        platform_uid=row.platform_uid,
+        platform_ca=row.platform_ca,
         connected=connected,
         last_seen=row.last_seen,
         facts=facts_of(row),

@@ -15,6 +15,7 @@ import structlog
 
 from cellward.audit.record import MAX_INT
 from cellward.documents.facts import ClusterFacts
+from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
 from hub.fleet import rows
@@ -29,6 +30,7 @@ from hub.fleet.errors import (
     UNKNOWN_DOCUMENT,
 )
 from hub.fleet.index import CLUSTER_NAME
+from hub.fleet.locks import OwnLocks
 from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
@@ -39,6 +41,7 @@ from hub.store.shared import Together
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
     from cellward.wire.v1 import link_pb2
+    from hub.authority.interfaces import Locks
     from hub.fleet.realm import RealmService
     from hub.store.interfaces import Store
 
@@ -55,9 +58,16 @@ class FleetService:
     """One per process; several processes may share a store."""
 
     def __init__(
-        self, store: Store, realm: RealmService, clock: Clock, keyring: KeyringPort, bounds: Bounds | None = None
+        self,
+        store: Store,
+        realm: RealmService,
+        clock: Clock,
+        keyring: KeyringPort,
+        bounds: Bounds | None = None,
+        locks: Locks | None = None,
     ) -> None:
         self._store = store
+        self._locks = locks if locks is not None else OwnLocks(store.locks)
         self._clock = clock
         self._documents = Documents(store, realm, clock, keyring, bounds)
         self._streams: dict[str, str] = {}
@@ -105,7 +115,7 @@ class FleetService:
         if await self._store.clusters.get(name) is not None:
             raise CLUSTER_EXISTS(f"there is already a cluster {name}", cluster=name)
         named = invited.to_json() if invited is not None else {}
-        return self._view(await self._store.clusters.create(name, created_by, named), 0)
+        return self._view(await self._store.clusters.create(name, created_by, named), 0, LockSet())
 
     async def invite(self, name: str, invited: Invited) -> None:
         """Say what a cluster is meant to be, and place again what that allows; raises fleet/unknown-cluster."""
@@ -121,15 +131,37 @@ class FleetService:
     async def cluster(self, name: str) -> ClusterView:
         """One cluster; raises fleet/unknown-cluster."""
         row = await self._cluster(name)
-        return self._view(row, await self._store.desired.revision(name))
+        return self._view(row, await self._store.desired.revision(name), await self._locks.current())
 
     async def clusters(self) -> tuple[ClusterView, ...]:
         """All clusters by name, each with revision 0: asking for a thousand revisions is for nobody's list."""
-        return tuple(self._view(row, 0) for row in await self._store.clusters.list())
+        locks = await self._locks.current()
+        return tuple(self._view(row, 0, locks) for row in await self._present_clusters())
+
+    async def remove_cluster(self, name: str) -> int:
+        """Decommission a cluster; returns how many join tokens went with it. Raises fleet/unknown-cluster.
+
+        Its streams end, its identities count for nothing, nothing is placed on it any more. What it runs goes on under
+        the agent's guard until somebody uninstalls that: a hub deletes nothing (design §2).
+        """
+        await self._cluster(name)
+        async with self._placing:
+            tokens = await self._store.tokens.revoke(name)
+            await self._store.clusters.remove(name)
+            # Once more: somebody may have made one in between.
+            tokens += await self._store.tokens.revoke(name)
+        self._facts.pop(name, None)
+        self._reports.forget(name)
+        return tokens
 
     async def totals(self) -> Totals:
         """Counts for gauges, without reading a row."""
         return Totals(await self._store.clusters.count(), len(self._streams), await self._store.desired.count())
+
+    async def retire_certificates(self, name: str) -> int:
+        """Let no certificate issued so far count; returns the new floor. Raises fleet/unknown-cluster."""
+        await self._cluster(name)
+        return await self._store.clusters.retire_certificates(name)
 
     # Documents
 
@@ -152,7 +184,7 @@ class FleetService:
             fresh, kept = examined.fresh, await self._documents.entries()
             together = DocumentSet([*(entry for entry in kept if entry.digest not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
-            clusters = await self._store.clusters.list()
+            clusters = await self._present_clusters()
             if not dry_run:
                 await self._documents.keep(examined)
             changed = await self._place(together, keys, clusters, examined.grown, dry_run=dry_run)
@@ -301,16 +333,20 @@ class FleetService:
 
     async def _cluster(self, name: str) -> ClusterRow:
         row = (await self._rows.join(name)).get(name)
-        if row is None:
+        if row is None or row.removed_at is not None:
             raise UNKNOWN_CLUSTER(f"there is no cluster {name}", cluster=name)
         return row
 
-    def _view(self, row: ClusterRow, revision: int) -> ClusterView:
-        return rows.view_of(row, connected=row.name in self._streams, revision=revision)
+    async def _present_clusters(self) -> tuple[ClusterRow, ...]:
+        return tuple(row for row in await self._store.clusters.list() if row.removed_at is None)
+
+    def _view(self, row: ClusterRow, revision: int, locks: LockSet) -> ClusterView:
+        lock = locks.hit(cluster=row.name, uid=row.uid, serial=row.serial, key=row.spki_sha256)
+        return rows.view_of(row, connected=row.name in self._streams, revision=revision, lock=lock)
 
     async def _place_all(self) -> None:
         documents = DocumentSet(await self._documents.entries())
-        await self._place(documents, None, await self._store.clusters.list())
+        await self._place(documents, None, await self._present_clusters())
 
     def _facts_of(self, row: ClusterRow) -> ClusterFacts | None:
         """Facts that choose what a cluster is given, read strictly once as long as it and its invite say the same."""

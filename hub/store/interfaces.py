@@ -41,6 +41,9 @@ class ClusterRow:
         previous_spki_sha256: digest of the key before the newest one, until the newest one was used; else empty.
         generation_floor: certificates of an earlier generation count for nothing.
         invited: what the invite named the cluster to be, empty for nothing (``hub.fleet.delivery``).
+        removed_at: when the cluster was decommissioned; its name and uid never come back.
+        platform_uid: uid of the cluster's own namespace kube-system, as first seen after a join; empty before.
+        platform_ca: digest of the authority of the cluster's API server, as last seen.
     """
 
     name: str
@@ -52,21 +55,53 @@ class ClusterRow:
     generation: int = 0
     serial: str = ""
     bound_at: datetime | None = None
-    locked: bool = False
-    lock_reason: str = ""
     last_seen: datetime | None = None
     report: Json = field(default_factory=dict)
     previous_spki_sha256: str = ""
     generation_floor: int = 0
     invited: Json = field(default_factory=dict)
+    removed_at: datetime | None = None
+    platform_uid: str = ""
+    platform_ca: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who may not speak: locked clusters by name, and the least generation that counts where it is not 0."""
+    """Whose name no longer counts: removed clusters, and the least generation that counts where it is not 0."""
 
-    locked: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
     floors: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LockRow:
+    """A lock as ``cellward.identity.locks`` has it, and who set it when."""
+
+    kind: str
+    subject: str
+    reason: str
+    created_at: datetime
+    created_by: str
+
+
+class LockStore(Protocol):
+    """Locks set by this hub. A change notifies topic ``clusters``."""
+
+    async def put(self, lock: LockRow) -> LockRow:
+        """Keep a lock and return the one that holds now: of two with one subject the first stays as it is."""
+        ...
+
+    async def get(self, kind: str, subject: str) -> LockRow | None:
+        """Return a lock."""
+        ...
+
+    async def remove(self, kind: str, subject: str) -> LockRow | None:
+        """Forget a lock and return it; None when there is none."""
+        ...
+
+    async def list(self) -> tuple[LockRow, ...]:
+        """Return all locks by kind and subject."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +114,7 @@ class SeenRow:
 
 
 class ClusterStore(Protocol):
-    """Clusters, bindings and locks. Changes of bindings and locks notify topic ``clusters``."""
+    """Clusters and what is bound to their names. Changes of bindings notify topic ``clusters``."""
 
     async def create(self, name: str, created_by: str, invited: Json | None = None) -> ClusterRow:
         """Add a cluster; raises store/cluster-exists."""
@@ -107,6 +142,10 @@ class ClusterStore(Protocol):
 
     async def name_of_uid(self, uid: str) -> str | None:
         """Return the name a uid is bound to."""
+        ...
+
+    async def names_of_uids(self, uids: Sequence[str]) -> Mapping[str, str]:
+        """Return the names that those of the uids are bound to which are bound at all, by uid."""
         ...
 
     async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
@@ -140,12 +179,23 @@ class ClusterStore(Protocol):
         """``update_seen`` for many in one transaction, all or none; of one cluster in the order given."""
         ...
 
-    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
-        """Lock or unlock; raises store/unknown-cluster."""
+    async def retire_certificates(self, name: str) -> int:
+        """Raise the floor above every certificate issued so far and return it; raises store/unknown-cluster."""
+        ...
+
+    async def set_platform(self, name: str, uid: str, ca: str) -> None:
+        """Note where the installation runs; raises store/unknown-cluster."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Decommission: the name counts for nothing from now on, and its items, receipts and states are gone.
+
+        What is bound stays bound, so that neither name nor uid can be used again. Raises store/unknown-cluster.
+        """
         ...
 
     async def standing(self) -> Standing:
-        """Return who may not speak, of all clusters, as one read."""
+        """Return whose name or generation counts for nothing, of all clusters, as one read."""
         ...
 
 
@@ -161,6 +211,10 @@ class TokenStore(Protocol):
 
     async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
         """Keep a new token; drops tokens that expired a day before. Raises store/immutable for a known hash."""
+        ...
+
+    async def revoke(self, cluster: str) -> int:
+        """Forget every token of a cluster and return how many there were."""
         ...
 
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
@@ -481,6 +535,11 @@ class Store(Protocol):
     @property
     def clusters(self) -> ClusterStore:
         """Clusters."""
+        ...
+
+    @property
+    def locks(self) -> LockStore:
+        """Locks."""
         ...
 
     @property

@@ -52,6 +52,24 @@ UNEXPECTED_FRAME = define(
     "A frame has no body that is known here.",
     hint="Use an agent that speaks the protocol version the hub chose.",
 )
+TWO_LIVE_STREAMS = define(
+    "link/two-live-streams",
+    Denied,
+    "Two agents speak as one installation at the same time, so both were locked.",
+    hint="Find out which one is the copy; docs/how-to/runbooks/cloned-agent.md says how on.",
+)
+ANOTHER_CLUSTER = define(
+    "link/another-cluster",
+    Denied,
+    "The agent speaks from another Kubernetes cluster than the one it joined from, so it was locked.",
+    hint="An agent's state is never copied to another cluster; docs/how-to/runbooks/cloned-agent.md says how on.",
+)
+ANOTHER_PLATFORM_CA = define(
+    "link/another-platform-ca",
+    Refused,
+    "The authority of the cluster's API server has changed.",
+    hint="Nothing was locked. If nobody renewed it there, find out whether the agent still talks to its own cluster.",
+)
 SILENT = define(
     "link/silent",
     Unavailable,

@@ -27,7 +27,7 @@ from cellward.identity.errors import EXPIRED
 from cellward.identity.x509 import PeerIdentity, ProvenPeer, check_times, prove_peer
 from cellward.runtime.clock import Clock
 from cellward.runtime.tasks import heard
-from hub.authority.errors import LOCKED, REPLACED
+from hub.authority.errors import LOCKED, NOT_BOUND, REPLACED
 from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
 from hub.sync.interfaces import DirectoryPort, Standing
 
@@ -87,7 +87,10 @@ class PeerGate:
         self._proofs = PeerProofs()
 
     async def admit(self, auth: AuthContext) -> Live:
-        """Check a new call whole. Raises link/*, identity/*, authority/locked and authority/replaced errors."""
+        """Check a new call whole.
+
+        Raises link/*, identity/*, authority/locked, authority/not-bound and authority/replaced errors.
+        """
         _check_transport(auth)
         pem = _only(auth, "x509_pem_cert")
         authorities = self._authorities()
@@ -98,6 +101,7 @@ class PeerGate:
         self._check_standing(peer)
         if len(self._live.get(peer.name, ())) >= self._calls_per_cluster:
             raise TOO_MANY_CALLS(f"cluster {peer.name} has {self._calls_per_cluster} calls open", cluster=peer.name)
+        await self._commit(peer)
         return Live(proven, authorities, asyncio.get_running_loop().create_future())
 
     @contextmanager
@@ -147,10 +151,21 @@ class PeerGate:
         self._check_standing(live.peer)
 
     def _check_standing(self, peer: PeerIdentity) -> None:
-        if peer.name in self._standing.locked:
-            raise LOCKED(f"cluster {peer.name} is locked", cluster=peer.name)
-        if peer.generation < self._standing.floors.get(peer.name, 0):
-            raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
+        standing, name = self._standing, peer.name
+        uid = standing.uids.get(name, "")
+        lock = standing.locks.hit(cluster=name, uid=uid, serial=f"{peer.serial:x}", key=peer.spki_sha256)
+        if lock is not None:
+            raise LOCKED(f"{lock} is locked", cluster=name, lock=lock)
+        if name in standing.removed:
+            raise NOT_BOUND(f"cluster {name} was removed", cluster=name)
+        if peer.generation < standing.floors.get(name, 0):
+            raise REPLACED(f"generation {peer.generation} of {name} was replaced", cluster=name)
+
+    async def _commit(self, peer: PeerIdentity) -> None:
+        """A certificate counts from its first use, whatever it is used for: the one before renews no more (V7)."""
+        binding = await self._directory.binding(peer.name)
+        if binding is not None and binding.previous_spki_sha256 and binding.spki_sha256 == peer.spki_sha256:
+            await self._directory.used(peer.name, peer.spki_sha256)
 
     async def _refresh(self, age: float) -> None:
         """Read again what has changed, when the last read is so old; all who want that share one read."""

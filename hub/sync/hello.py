@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cellward.identity.keys import spki_digest
 from cellward.identity.x509 import PeerIdentity
 from cellward.wire.codec import facts_from_wire
@@ -24,12 +26,18 @@ _TEXTS = (
     "opa_version",
     "capabilities_digest",
     "statement_keyid",
+    "platform_uid",
+    "platform_ca",
 )
 _MAX_CHECKPOINT = 4096
+_MAX_UID = 64
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def check_hello(peer: PeerIdentity, binding: ClusterBinding | None, hello: link_pb2.Hello, realm: str) -> None:
-    """Refuse a Hello that does not fit the peer (V3).
+def check_hello(
+    peer: PeerIdentity, binding: ClusterBinding | None, hello: link_pb2.Hello, realm: str
+) -> ClusterBinding:
+    """Return the binding, or refuse a Hello that does not fit the peer (V3).
 
     Raises authority/not-bound, link/hello-refused, wire/bad-message.
     """
@@ -42,6 +50,7 @@ def check_hello(peer: PeerIdentity, binding: ClusterBinding | None, hello: link_
         raise HELLO_REFUSED(f"the agent's uid is not the one bound to cluster {peer.name}", cluster=peer.name)
     if hello.statement_keyid != spki_digest(binding.statement_spki):
         raise HELLO_REFUSED(f"the agent's statement key is not the one bound to cluster {peer.name}", cluster=peer.name)
+    return binding
 
 
 def check_bounds(peer: PeerIdentity, hello: link_pb2.Hello) -> None:
@@ -54,3 +63,7 @@ def check_bounds(peer: PeerIdentity, hello: link_pb2.Hello) -> None:
         raise BAD_MESSAGE("a list in Hello is too long")
     if not hello.boot_id:
         raise BAD_MESSAGE("Hello has no boot id")
+    if not hello.platform_uid.isascii() or len(hello.platform_uid) > _MAX_UID:
+        raise BAD_MESSAGE("the uid of the cluster's namespace is malformed")
+    if hello.platform_ca and not _SHA256.match(hello.platform_ca):
+        raise BAD_MESSAGE("the digest of the API server's authority is malformed")

@@ -10,31 +10,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
+from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterBinding:
-    """What is bound to a cluster's name at join."""
+    """What is bound to a cluster's name; the keys as ``hub.authority.lineage`` reads them.
+
+    Attributes:
+        spki_sha256: digest of the newest TLS key certified.
+        previous_spki_sha256: of the one before, until the newest one was used.
+        bound_at: when the newest certificate was issued.
+        platform_uid: uid of the cluster's namespace kube-system, as first seen; empty before.
+        platform_ca: digest of the authority of its API server, as last seen.
+    """
 
     name: str
     uid: str
     statement_spki: bytes
     generation: int
-    locked: bool
-    #: Digest of the newest TLS key certified, and whether the one before may still ask for it again.
     spki_sha256: str = ""
-    unused: bool = False
+    previous_spki_sha256: str = ""
+    generation_floor: int = 0
+    bound_at: datetime | None = None
+    platform_uid: str = ""
+    platform_ca: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who may not speak: locked clusters by name, and the least generation that counts where it is not 0."""
+    """Who may not speak.
 
-    locked: frozenset[str] = frozenset()
+    Attributes:
+        locks: everything that is locked, by whoever may lock.
+        uids: of clusters whose installation is locked by its uid, that uid.
+        removed: names that were decommissioned.
+        floors: the least generation that counts, where it is not 0.
+    """
+
+    locks: LockSet = field(default_factory=LockSet)
+    uids: Mapping[str, str] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
     floors: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -47,6 +68,10 @@ class DirectoryPort(Protocol):
 
     async def used(self, cluster: str, spki_sha256: str) -> None:
         """The newest certificate of a cluster was used for the first time: the one before renews no more (V7)."""
+        ...
+
+    async def moved(self, cluster: str, platform_uid: str, platform_ca: str) -> None:
+        """Note where the cluster's installation runs."""
         ...
 
     async def standing(self) -> Standing:

@@ -39,6 +39,8 @@ class SyncLimits:
     heartbeat: float = 15.0
     silence: float = 90.0
     write: float = 20.0
+    #: How long the stream of another boot has to show that somebody is still there, before it is superseded.
+    twin: float = 5.0
     commands: int = 16
     #: How long a drained stream still takes what its agent had on the way.
     linger: float = 5.0

@@ -14,12 +14,13 @@ import structlog
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
-from hub.authority.interfaces import AuditSink
+from hub.authority.copies import Copies
 from hub.sync.errors import NOT_CONNECTED
 from hub.sync.gate import current_peer
 from hub.sync.interfaces import SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.session import HubFacts, SyncSession
+from hub.sync.twins import Twins
 
 CommandName = Literal["resync", "probe", "diagnose", "renew", "reconnect"]
 #: How long a command is worth running.
@@ -37,14 +38,12 @@ _log = structlog.get_logger()
 class LinkServicer(link_pb2_grpc.LinkServicer):
     """Sync streams of all agents connected to this process."""
 
-    def __init__(
-        self, *, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock, audit: AuditSink
-    ) -> None:
+    def __init__(self, *, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock, copies: Copies) -> None:
         self._ports = ports
         self._facts = facts
         self._limits = limits
         self._clock = clock
-        self._audit = audit
+        self._twins = Twins(ports.directory, copies, clock)
         self._sessions: dict[str, SyncSession] = {}
         self._draining = False
         self._idle = asyncio.Event()
@@ -63,10 +62,11 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             facts=self._facts,
             limits=self._limits,
             clock=self._clock,
+            twins=self._twins,
         )
         try:
             await session.introduce()
-            await self._note_another_boot(session, context.peer())
+            await self._check_twin(session, context.peer())
             # Nothing is awaited between here and the try: what is registered is released.
             self._take_over(session)
             try:
@@ -112,19 +112,18 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         except TimeoutError:
             _log.warning("drain-incomplete", streams=len(self._sessions))
 
-    async def _note_another_boot(self, session: SyncSession, address: str) -> None:
-        """Two live streams of two boots of one identity are a finding: one of them may be a copy (V7)."""
-        older = self._sessions.get(session.cluster)
-        if older is not None and older.boot_id != session.boot_id:
-            await self._audit.record(
-                "link.connect",
-                f"Cluster//{session.cluster}",
-                "finding",
-                actor="hub",
-                code="link/two-live-streams",
-                reason="two boots of one identity have a stream open at the same time",
-                details={"found": session.boot_id, "expected": older.boot_id, "address": address},
-            )
+    async def _check_twin(self, session: SyncSession, address: str) -> None:
+        """Refuse a second live stream of one identity, and lock both (V7); a stream nobody answers on is superseded.
+
+        One boot has one process: its newer stream follows its older one, half-open or not, without a question.
+        """
+        asked: SyncSession | None = None
+        while (older := self._sessions.get(session.cluster)) not in {None, asked}:
+            if older is None or older.boot_id == session.boot_id:
+                return
+            asked = older
+            if await older.answers(self._limits.twin):
+                await self._twins.two_live(session, older, address)
 
     def _take_over(self, session: SyncSession) -> None:
         """Newest wins."""

@@ -8,9 +8,10 @@ import structlog
 
 from cellward.errors import CellwardError, Denied, Refused, TooNew, Unauthenticated
 from cellward.runtime.clock import Clock
-from hub.authority.errors import STALE_KEY
+from hub.authority.errors import OVERTAKEN, STALE_KEY
 from hub.authority.interfaces import AuditSink
 from hub.authority.limits import Limiter, Rate
+from hub.sync.errors import ANOTHER_CLUSTER, TWO_LIVE_STREAMS
 
 #: With one code, of one cluster or address: three at once, then one in ten minutes; of all: a hundred, then one each
 #: second.
@@ -20,6 +21,7 @@ ALL = Rate(100, 1)
 _PATIENCE = 2.0
 #: Refusals that say something about who asks; what the hub cannot do just now says nothing about anybody.
 TOLD = (Denied, Refused, TooNew, Unauthenticated)
+_RECORDED = frozenset({STALE_KEY.code, OVERTAKEN.code, TWO_LIVE_STREAMS.code, ANOTHER_CLUSTER.code})
 _log = structlog.get_logger()
 
 
@@ -34,8 +36,8 @@ class Refusals:
 
     async def note(self, cluster: str, address: str, error: CellwardError) -> None:
         """Record a refusal of ``cluster``, empty when its certificate proved nothing; never raises."""
-        # A key that is out of use is recorded where it is found, with what it asked for.
-        if not isinstance(error, TOLD) or error.code == STALE_KEY.code:
+        # Copies are recorded where they are found, with what gave them away; who is only overtaken is nobody's concern.
+        if not isinstance(error, TOLD) or error.code in _RECORDED:
             return
         if not self._each.take(f"{cluster or address} {error.code}") or not self._all.take(""):
             self._suppressed += 1

@@ -201,7 +201,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
         interceptors=(Guard(methods, gate, observe, Refusals(audit, clock)),),
         options=limits.link_options(),
     )
-    link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, audit=audit)
+    link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, copies=identity.copies)
     link_pb2_grpc.add_LinkServicer_to_server(link, server)
     content_pb2_grpc.add_ContentServicer_to_server(ContentServicer(ports.content), server)
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(TelemetryServicer(ports.audit, ports.metrics), server)

@@ -27,6 +27,7 @@ from hub.sync.errors import HELLO_EXPECTED, NOT_CONNECTED, OUT_OF_ORDER, SILENT,
 from hub.sync.hello import check_hello
 from hub.sync.interfaces import Subscription, SyncPorts
 from hub.sync.limits import SyncLimits
+from hub.sync.twins import Twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,18 @@ class SyncSession:
     """One stream of one agent, from Hello to its end."""
 
     def __init__(
-        self, *, peer: PeerIdentity, stream: Stream, ports: SyncPorts, facts: HubFacts, limits: SyncLimits, clock: Clock
+        self,
+        *,
+        peer: PeerIdentity,
+        stream: Stream,
+        ports: SyncPorts,
+        facts: HubFacts,
+        limits: SyncLimits,
+        clock: Clock,
+        twins: Twins,
     ) -> None:
         self._peer = peer
+        self._twins = twins
         self._stream = stream
         self._ports = ports
         self._facts = facts
@@ -73,6 +83,9 @@ class SyncSession:
         self._ack_due = False
         self._revision = 0
         self._timestamp = 0
+        self._ask = False
+        self._asked = 0
+        self._answered = asyncio.Event()
         self._hello: link_pb2.Hello | None = None
         self.stream_id = ""
         self.boot_id = ""
@@ -96,10 +109,9 @@ class SyncSession:
             raise HELLO_EXPECTED("the stream does not begin with Hello")
         self._check_order(frame)
         binding = await self._ports.directory.binding(self.cluster)
-        check_hello(self._peer, binding, frame.hello, self._facts.realm())
-        if binding is not None and binding.unused and binding.spki_sha256 == self._peer.spki_sha256:
-            await self._ports.directory.used(self.cluster, self._peer.spki_sha256)
+        bound = check_hello(self._peer, binding, frame.hello, self._facts.realm())
         hello: link_pb2.Hello = frame.hello
+        await self._twins.check(self._peer, bound, hello)
         negotiate(hello.protocol_min, hello.protocol_max)
         self.boot_id = hello.boot_id
         await self._ports.audit.hello(self.cluster, hello.hub_epoch, hello.last_checkpoint)
@@ -123,6 +135,21 @@ class SyncSession:
         """Ask the agent to reconnect and end the stream."""
         self._drain = True
         self._wake.set()
+
+    async def answers(self, seconds: float) -> bool:
+        """Ask for a sign of life, and say whether the agent gave one in time; a half-open stream never does.
+
+        Asked by the writer of the stream, so that a peer that does not read costs the asker a wait and nothing else.
+        """
+        self._ask, self._asked = True, 0
+        self._answered.clear()
+        self._wake.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._answered.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def command(self, command: link_pb2.Command) -> None:
         """Queue a command; raises link/not-connected when the queue is full."""
@@ -179,6 +206,9 @@ class SyncSession:
                 continue
             self._wake.clear()
             topics, self._dirty = self._dirty, set()
+            if self._ask:
+                self._ask, self._asked = False, self._sent + 1
+                await self._write(heartbeat=link_pb2.Heartbeat(answer=True))
             await self._send_changes(topics)
             await self._acknowledge()
         await self._write(
@@ -249,6 +279,8 @@ class SyncSession:
                 await self._acknowledge()
                 return
             self._check_order(frame)
+            if self._asked and frame.ack >= self._asked:
+                self._answered.set()
             await self._handle(frame)
             # Only now: what is acknowledged has been handled whole.
             self._received = frame.seq

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cellward.errors import CellwardError
-from hub.store.interfaces import ReceiptRow, SeenRow, Standing, Store
+from hub.store.interfaces import LockRow, ReceiptRow, SeenRow, Standing, Store
 from tests.contract.store_rows import KEY, NOW
 from tests.fakes.clock import ManualClock
 
@@ -61,7 +61,9 @@ class TestClusters:
         for call in (
             store.clusters.bind("no", "u", "k", b"s", 1, "1"),
             store.clusters.update_seen("no", NOW, {}),
-            store.clusters.set_locked("no", locked=True),
+            store.clusters.retire_certificates("no"),
+            store.clusters.set_platform("no", "u", ""),
+            store.clusters.remove("no"),
             store.desired.upsert("no", KEY, "sha256:a"),
             store.desired.put_status("no", KEY, {}, NOW),
             store.desired.put_receipt(ReceiptRow("no", KEY, 1, "sha256:a", accepted=True)),
@@ -103,16 +105,57 @@ class TestClusters:
         assert await store.clusters.count() == 3
 
     async def test_locks(self, store: Store) -> None:
-        """V4: locked names are one query, and unlocking forgets the reason."""
-        for name in ("a", "b", "c"):
+        """V4: locks are one read by kind and subject; the first of two stays; what is lifted is returned, once."""
+        rows = [LockRow("key", "ab", "stolen", NOW, "alice"), LockRow("agent", "u-1", "copied", NOW, "hub")]
+        stamp = store.changes.stamp("clusters")
+        for row in rows:
+            assert await store.locks.put(row) == row
+        assert await store.locks.put(LockRow("key", "ab", "another reason", NOW, "bob")) == rows[0]
+        assert await store.locks.list() == (rows[1], rows[0])
+        assert await store.locks.get("key", "ab") == rows[0]
+        assert await store.locks.get("key", "u-1") is None
+        assert store.changes.stamp("clusters") != stamp
+        stamp = store.changes.stamp("clusters")
+        assert await store.locks.remove("key", "ab") == rows[0]
+        assert await store.locks.remove("key", "ab") is None
+        assert await store.locks.list() == (rows[1],)
+        assert store.changes.stamp("clusters") != stamp
+
+    async def test_a_removed_cluster_counts_for_nothing_and_keeps_its_name(self, store: Store) -> None:
+        """Items, receipts and states are gone, name and uid stay taken, and everybody else keeps theirs."""
+        for name in ("a", "b"):
             await store.clusters.create(name, "alice")
-        await store.clusters.set_locked("a", locked=True, reason="stolen")
-        await store.clusters.set_locked("c", locked=True)
-        assert (await store.clusters.standing()).locked == {"a", "c"}
-        assert (await store.clusters.get("a")).lock_reason == "stolen"  # type: ignore[union-attr]
-        await store.clusters.set_locked("a", locked=False)
-        assert await store.clusters.standing() == Standing(frozenset({"c"}), {})
-        assert (await store.clusters.get("a")).lock_reason == ""  # type: ignore[union-attr]
+            await store.clusters.bind(name, f"uid-{name}", "k", b"s", 1, "1")
+            await store.desired.upsert(name, KEY, "sha256:a")
+            await store.desired.put_status(name, KEY, {"phase": "ready"}, NOW)
+        await store.clusters.remove("a")
+        assert (await store.clusters.standing()).removed == {"a"}
+        row = await store.clusters.get("a")
+        assert row is not None
+        assert (row.removed_at, row.uid) == (NOW, "uid-a")
+        assert await store.desired.items("a") == ()
+        assert [found.desired.cluster for found in (await store.desired.statuses()).items] == ["b"]
+        with pytest.raises(CellwardError):
+            await store.clusters.create("a", "alice")
+        assert await store.clusters.names_of_uids(["uid-a", "uid-b", "uid-c"]) == {"uid-a": "a", "uid-b": "b"}
+
+    async def test_v7_retired_certificates_are_below_the_floor(self, store: Store) -> None:
+        """V7: the floor goes above everything issued, and never down."""
+        await store.clusters.create("a", "alice")
+        await store.clusters.bind("a", "uid-1", "k", b"s", 7, "7")
+        assert await store.clusters.retire_certificates("a") == 8
+        assert await store.clusters.retire_certificates("a") == 8
+        assert (await store.clusters.standing()).floors == {"a": 8}
+
+    async def test_v7_where_an_installation_runs_is_forgotten_with_it(self, store: Store) -> None:
+        """V7: a renewal keeps it, another installation under the name does not."""
+        await store.clusters.create("a", "alice")
+        await store.clusters.bind("a", "uid-1", "k", b"s", 1, "1")
+        await store.clusters.set_platform("a", "kube-1", "ca-1")
+        kept = await store.clusters.bind("a", "uid-1", "k2", b"s", 2, "2")
+        assert (kept.platform_uid, kept.platform_ca) == ("kube-1", "ca-1")
+        new = await store.clusters.bind("a", "uid-2", "k3", b"s", 3, "3")
+        assert (new.platform_uid, new.platform_ca) == ("", "")
 
     async def test_v7_the_floor_only_rises_and_is_part_of_who_may_not_speak(self, store: Store) -> None:
         """V7: a later binding without a floor leaves it; clusters without one are not listed."""

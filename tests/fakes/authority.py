@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cellward.identity import keys
+from cellward.identity.locks import Lock, LockKind, LockSet, lock_of, parse_lock
 from cellward.identity.x509 import make_ca
 from cellward.runtime.clock import Clock
 from hub.authority.authority import Authority
+from hub.authority.copies import Copies
 from hub.authority.errors import BAD_TOKEN
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
@@ -84,7 +86,10 @@ class Bound:
     generation: int = 0
     generation_floor: int = 0
     serial: str = ""
-    locked: bool = False
+    bound_at: datetime | None = None
+    removed_at: datetime | None = None
+    platform_uid: str = ""
+    platform_ca: str = ""
 
 
 @dataclass
@@ -94,6 +99,8 @@ class FakeClusters:
     rows: dict[str, Bound] = field(default_factory=dict)
     #: Called after each change of a binding or lock.
     on_change: list[Callable[[], None]] = field(default_factory=list)
+    locks: list[Lock] = field(default_factory=list)
+    clock: Clock | None = None
 
     def create(self, name: str) -> None:
         """Add a cluster nobody has joined as."""
@@ -101,7 +108,29 @@ class FakeClusters:
 
     def lock(self, name: str) -> None:
         """Lock a cluster."""
-        self.rows[name] = replace(self.rows[name], locked=True)
+        self.lock_by(f"cluster/{name}")
+
+    def lock_by(self, text: str) -> None:
+        """Lock by whatever a lock can name."""
+        self.locks.append(parse_lock(text))
+        self._changed()
+
+    async def current(self) -> LockSet:
+        """All locks."""
+        return LockSet(self.locks)
+
+    async def signed(self) -> Sequence[Lock]:
+        """None."""
+        return ()
+
+    async def put_lock(self, kind: LockKind, subject: str, reason: str, actor: str, at: datetime) -> None:
+        """Keep a lock."""
+        self.locks.append(lock_of(kind, subject, reason))
+        self._changed()
+
+    async def moved(self, name: str, platform_uid: str, platform_ca: str) -> None:
+        """Note where it runs."""
+        self.rows[name] = replace(self.rows[name], platform_uid=platform_uid, platform_ca=platform_ca)
         self._changed()
 
     async def get(self, name: str) -> Bound | None:
@@ -136,6 +165,7 @@ class FakeClusters:
             serial=serial,
             previous_spki_sha256=previous_spki_sha256,
             generation_floor=max(self.rows[name].generation_floor, generation_floor),
+            bound_at=self.clock.now() if self.clock is not None else None,
         )
         self._changed()
 
@@ -173,12 +203,15 @@ class FakeHub:
 
     def __post_init__(self) -> None:
         self.keys = hub_keys(self.clock.now())
+        self.clusters.clock = self.clock
         self.authority = Authority(self.keys, self.clock, lambda: self.realm)
         self.join_tokens = JoinTokens(self.tokens, self.clock)
         self.identity = IdentityService(
             authority=self.authority,
             tokens=self.join_tokens,
             clusters=self.clusters,
+            locks=self.clusters,
+            copies=Copies(self.clusters, self.audit, self.clock),
             audit=self.audit,
             clock=self.clock,
         )

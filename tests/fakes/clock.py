@@ -69,13 +69,15 @@ class ImpatientClock(ManualClock):
 
 
 class ShiftedClock:
-    """The machine's clock moved forward by the test: for real parts that must run while hours pass for one side.
+    """The machine's clock moved by the test: for real parts that must run while hours pass for one side.
+
+    It begins ``shift`` seconds ahead, or behind.
 
     Satisfies Clock and Timer; ``advance`` moves it and wakes whoever is due.
     """
 
-    def __init__(self) -> None:
-        self._shift = 0.0
+    def __init__(self, shift: float = 0.0) -> None:
+        self._shift = shift
         self._moved = asyncio.Event()
 
     def now(self) -> datetime:

@@ -27,6 +27,7 @@ from hub.authority.authority import Authority
 from hub.authority.model import HubKeys
 from hub.authority.tokens import JoinTokens
 from hub.fleet.documents import KeyringPort
+from hub.fleet.locks import LockBook
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from hub.policy.served import ServedKeyring
@@ -118,6 +119,7 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: 
         audit_sink=audit,
         audit=audit,
         fleet=FleetService(store, realm, clock, keyring),
+        locks=LockBook(store, clock),
         realm=realm,
         policy=policy,
         enrolment=JoinTokens(store.tokens, clock),

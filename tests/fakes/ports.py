@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from cellward.errors import CellwardError
+from cellward.identity.locks import LockSet
 from cellward.runtime.clock import Clock
 from cellward.runtime.supervise import supervise
 from cellward.wire.codec import DesiredItem
@@ -39,9 +40,12 @@ class FakeDirectory:
                 row.uid,
                 row.statement_spki,
                 row.generation,
-                row.locked,
                 spki_sha256=row.spki_sha256,
-                unused=bool(row.previous_spki_sha256),
+                previous_spki_sha256=row.previous_spki_sha256,
+                generation_floor=row.generation_floor,
+                bound_at=row.bound_at,
+                platform_uid=row.platform_uid,
+                platform_ca=row.platform_ca,
             )
         )
 
@@ -49,11 +53,17 @@ class FakeDirectory:
         """The newest certificate was used."""
         await self.clusters.used(cluster, spki_sha256)
 
+    async def moved(self, cluster: str, platform_uid: str, platform_ca: str) -> None:
+        """Note where it runs."""
+        await self.clusters.moved(cluster, platform_uid, platform_ca)
+
     async def standing(self) -> Standing:
         """Who may not speak."""
         rows = self.clusters.rows.values()
         return Standing(
-            frozenset(row.name for row in rows if row.locked),
+            LockSet(self.clusters.locks),
+            {row.name: row.uid for row in rows if row.uid},
+            frozenset(row.name for row in rows if row.removed_at is not None),
             {row.name: row.generation_floor for row in rows if row.generation_floor},
         )
 

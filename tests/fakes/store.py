@@ -6,7 +6,7 @@ import asyncio
 import copy
 import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -35,6 +35,7 @@ from hub.store.interfaces import (
     DocumentRow,
     Json,
     Judged,
+    LockRow,
     Page,
     ReceiptRow,
     SeenRow,
@@ -69,6 +70,8 @@ class MemoryClusters:
         self._clock = clock
         self._changes = changes
         self.rows: dict[str, ClusterRow] = {}
+        #: What else is to be forgotten with a cluster.
+        self.on_remove: list[Callable[[str], None]] = []
 
     async def create(self, name: str, created_by: str, invited: Json | None = None) -> ClusterRow:
         await asyncio.sleep(0)
@@ -119,6 +122,8 @@ class MemoryClusters:
             generation=generation,
             serial=serial,
             bound_at=self._clock.now(),
+            platform_uid=row.platform_uid if row.uid == uid else "",
+            platform_ca=row.platform_ca if row.uid == uid else "",
             previous_spki_sha256=previous_spki_sha256,
             generation_floor=max(row.generation_floor, generation_floor),
         )
@@ -135,10 +140,25 @@ class MemoryClusters:
         for row in rows:
             await self.update_seen(row.cluster, row.at, row.report)
 
-    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
+    async def names_of_uids(self, uids: Sequence[str]) -> Mapping[str, str]:
+        return {row.uid: row.name for row in self.rows.values() if row.uid and row.uid in uids}
+
+    async def retire_certificates(self, name: str) -> int:
         row = self.require(name)
-        self.rows[name] = replace(row, locked=locked, lock_reason=reason if locked else "")
+        floor = max(row.generation_floor, row.generation + 1)
+        self.rows[name] = replace(row, generation_floor=floor)
         self._changes.notify([CLUSTERS])
+        return floor
+
+    async def set_platform(self, name: str, uid: str, ca: str) -> None:
+        self.rows[name] = replace(self.require(name), platform_uid=uid, platform_ca=ca)
+        self._changes.notify([CLUSTERS])
+
+    async def remove(self, name: str) -> None:
+        self.rows[name] = replace(self.require(name), removed_at=self._clock.now())
+        for forget in self.on_remove:
+            forget(name)
+        self._changes.notify([CLUSTERS, desired_topic(name)])
 
     async def set_invited(self, name: str, invited: Json) -> None:
         self.rows[name] = replace(self.require(name), invited=dict(invited))
@@ -152,7 +172,7 @@ class MemoryClusters:
 
     async def standing(self) -> Standing:
         return Standing(
-            frozenset(row.name for row in self.rows.values() if row.locked),
+            frozenset(row.name for row in self.rows.values() if row.removed_at is not None),
             {row.name: row.generation_floor for row in self.rows.values() if row.generation_floor},
         )
 
@@ -160,6 +180,30 @@ class MemoryClusters:
         if name not in self.rows:
             raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
         return self.rows[name]
+
+
+class MemoryLocks:
+    """Implements ``LockStore``."""
+
+    def __init__(self, changes: ChangeBus) -> None:
+        self._changes = changes
+        self._rows: dict[tuple[str, str], LockRow] = {}
+
+    async def put(self, lock: LockRow) -> LockRow:
+        kept = self._rows.setdefault((lock.kind, lock.subject), lock)
+        self._changes.notify([CLUSTERS])
+        return kept
+
+    async def get(self, kind: str, subject: str) -> LockRow | None:
+        return self._rows.get((kind, subject))
+
+    async def remove(self, kind: str, subject: str) -> LockRow | None:
+        gone = self._rows.pop((kind, subject), None)
+        self._changes.notify([CLUSTERS])
+        return gone
+
+    async def list(self) -> tuple[LockRow, ...]:
+        return tuple(self._rows[key] for key in sorted(self._rows))
 
 
 class MemoryTokens:
@@ -175,6 +219,11 @@ class MemoryTokens:
         if token_hash in self._rows:
             raise IMMUTABLE("a token of this hash is kept already")
         self._rows[token_hash] = (cluster, expires_at, "")
+
+    async def revoke(self, cluster: str) -> int:
+        kept = {key: row for key, row in self._rows.items() if row[0] != cluster}
+        gone, self._rows = len(self._rows) - len(kept), kept
+        return gone
 
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
         await asyncio.sleep(0)
@@ -260,6 +309,12 @@ class MemoryDesired:
         self._revisions: dict[str, int] = {}
         self._receipts: dict[tuple[CellKey, str], ReceiptRow] = {}
         self._statuses: dict[tuple[CellKey, str], StatusRow] = {}
+        clusters.on_remove.append(self._forget)
+
+    def _forget(self, cluster: str) -> None:
+        for rows in (self._rows, self._receipts, self._statuses):
+            for key in [key for key in rows if key[1] == cluster]:
+                del rows[key]  # type: ignore[attr-defined]
 
     async def upsert(
         self,
@@ -505,6 +560,7 @@ class MemoryStore:
         clock = clock or SystemClock()
         self.changes = ChangeBus()
         self.clusters = MemoryClusters(clock, self.changes)
+        self.locks = MemoryLocks(self.changes)
         self.tokens = MemoryTokens(clock)
         self.documents = MemoryDocuments(clock, self.changes)
         self.desired = MemoryDesired(clock, self.changes, self.clusters)

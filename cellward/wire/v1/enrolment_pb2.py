@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cellward/wire/v1/enrolment.proto\x12\x10\x63\x65llward.wire.v1\"m\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\r\n\x05realm\x18\x03 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x04 \x01(\t\x12\x1a\n\x12statement_spki_der\x18\x05 \x01(\x0c\"\x97\x01\n\x0cJoinResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\t\x12\x12\n\nhub_ca_pem\x18\x02 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x03 \x01(\t\x12\x14\n\x0clink_address\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x14\n\x0c\x63luster_name\x18\x06 \x01(\t\"X\n\x0eRecoverRequest\x12\x13\n\x0b\x63luster_uid\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"R\n\x0fRecoverResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x30\n\x08identity\x18\x02 \x01(\x0b\x32\x1e.cellward.wire.v1.JoinResponse2\xa2\x01\n\tEnrolment\x12\x45\n\x04Join\x12\x1d.cellward.wire.v1.JoinRequest\x1a\x1e.cellward.wire.v1.JoinResponse\x12N\n\x07Recover\x12 .cellward.wire.v1.RecoverRequest\x1a!.cellward.wire.v1.RecoverResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cellward/wire/v1/enrolment.proto\x12\x10\x63\x65llward.wire.v1\"m\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\r\n\x05realm\x18\x03 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x04 \x01(\t\x12\x1a\n\x12statement_spki_der\x18\x05 \x01(\x0c\"\x97\x01\n\x0cJoinResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\t\x12\x12\n\nhub_ca_pem\x18\x02 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x03 \x01(\t\x12\x14\n\x0clink_address\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x14\n\x0c\x63luster_name\x18\x06 \x01(\t\"p\n\x0eRecoverRequest\x12\x13\n\x0b\x63luster_uid\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x16\n\x0e\x62ound_spki_der\x18\x05 \x01(\x0c\"R\n\x0fRecoverResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x30\n\x08identity\x18\x02 \x01(\x0b\x32\x1e.cellward.wire.v1.JoinResponse2\xa2\x01\n\tEnrolment\x12\x45\n\x04Join\x12\x1d.cellward.wire.v1.JoinRequest\x1a\x1e.cellward.wire.v1.JoinResponse\x12N\n\x07Recover\x12 .cellward.wire.v1.RecoverRequest\x1a!.cellward.wire.v1.RecoverResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINRESPONSE']._serialized_start=166
   _globals['_JOINRESPONSE']._serialized_end=317
   _globals['_RECOVERREQUEST']._serialized_start=319
-  _globals['_RECOVERREQUEST']._serialized_end=407
-  _globals['_RECOVERRESPONSE']._serialized_start=409
-  _globals['_RECOVERRESPONSE']._serialized_end=491
-  _globals['_ENROLMENT']._serialized_start=494
-  _globals['_ENROLMENT']._serialized_end=656
+  _globals['_RECOVERREQUEST']._serialized_end=431
+  _globals['_RECOVERRESPONSE']._serialized_start=433
+  _globals['_RECOVERRESPONSE']._serialized_end=515
+  _globals['_ENROLMENT']._serialized_start=518
+  _globals['_ENROLMENT']._serialized_end=680
 # @@protoc_insertion_point(module_scope)

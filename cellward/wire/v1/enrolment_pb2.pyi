@@ -98,7 +98,7 @@ Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
 
 @_typing.final
 class RecoverRequest(_message.Message):
-    """First call: empty signature, answered with a nonce. Second call: signature over nonce, realm, uid and new key."""
+    """First call: no nonce, answered with one. Second call: signature over nonce, realm, uid and new key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -106,14 +106,19 @@ class RecoverRequest(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     CSR_DER_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    BOUND_SPKI_DER_FIELD_NUMBER: _builtins.int
     cluster_uid: _builtins.str
     """Cluster uid."""
     nonce: _builtins.bytes
-    """Nonce from the first answer, empty in the first call."""
+    """Nonce from the first answer, 48 bytes, empty in the first call."""
     csr_der: _builtins.bytes
     """PKCS#10 request for the new key, DER."""
     signature: _builtins.bytes
-    """Signature by the bound key over nonce, realm, uid and the new SubjectPublicKeyInfo."""
+    """Signature by the bound key: ECDSA over SHA-256 of "cellward.recover/v1", a zero byte, nonce, realm, uid and the new
+    SubjectPublicKeyInfo, DER.
+    """
+    bound_spki_der: _builtins.bytes
+    """SubjectPublicKeyInfo of the bound key, DER; the hub keeps its digest only."""
     def __init__(
         self,
         *,
@@ -121,10 +126,11 @@ class RecoverRequest(_message.Message):
         nonce: _builtins.bytes = ...,
         csr_der: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
+        bound_spki_der: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_uid", b"cluster_uid", "csr_der", b"csr_der", "nonce", b"nonce", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_spki_der", b"bound_spki_der", "cluster_uid", b"cluster_uid", "csr_der", b"csr_der", "nonce", b"nonce", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -310,12 +310,17 @@ class Heartbeat(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ANSWER_FIELD_NUMBER: _builtins.int
+    answer: _builtins.bool
+    """From the hub: answer at once with a frame that acknowledges this one. It asks whether anybody is still there."""
     def __init__(
         self,
+        *,
+        answer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,6 +351,8 @@ class Hello(_message.Message):
     CAPABILITIES_DIGEST_FIELD_NUMBER: _builtins.int
     STATEMENT_KEYID_FIELD_NUMBER: _builtins.int
     LAST_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    PLATFORM_UID_FIELD_NUMBER: _builtins.int
+    PLATFORM_CA_FIELD_NUMBER: _builtins.int
     protocol_min: _builtins.int
     """Lowest protocol version the agent speaks."""
     protocol_max: _builtins.int
@@ -376,6 +383,10 @@ class Hello(_message.Message):
     """Key id of the statement key."""
     last_checkpoint: _builtins.bytes
     """Size and root of the last audit checkpoint seen, empty for none."""
+    platform_uid: _builtins.str
+    """Uid of the cluster's namespace kube-system as its API server says now, empty when that was not read (V7)."""
+    platform_ca: _builtins.str
+    """SHA-256 of the authority the agent trusts the API server by, 64 hex digits, empty for none."""
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional features the agent knows."""
@@ -414,10 +425,12 @@ class Hello(_message.Message):
         capabilities_digest: _builtins.str = ...,
         statement_keyid: _builtins.str = ...,
         last_checkpoint: _builtins.bytes = ...,
+        platform_uid: _builtins.str = ...,
+        platform_ca: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "capabilities_digest", b"capabilities_digest", "epoch", b"epoch", "facts", b"facts", "features", b"features", "floors_digest", b"floors_digest", "generation", b"generation", "hub_epoch", b"hub_epoch", "items_digest", b"items_digest", "last_checkpoint", b"last_checkpoint", "opa_version", b"opa_version", "policy", b"policy", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "realm", b"realm", "revision", b"revision", "schemas", b"schemas", "statement_keyid", b"statement_keyid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "capabilities_digest", b"capabilities_digest", "epoch", b"epoch", "facts", b"facts", "features", b"features", "floors_digest", b"floors_digest", "generation", b"generation", "hub_epoch", b"hub_epoch", "items_digest", b"items_digest", "last_checkpoint", b"last_checkpoint", "opa_version", b"opa_version", "platform_ca", b"platform_ca", "platform_uid", b"platform_uid", "policy", b"policy", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "realm", b"realm", "revision", b"revision", "schemas", b"schemas", "statement_keyid", b"statement_keyid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,3 +73,30 @@ async def mint_join_token(call: Call) -> schemas.JoinToken:
         enrolment_address=facts.enrolment_address,
         hub_ca_pem=facts.hub_ca_pem,
     )
+
+
+@routes.post(
+    "/clusters/{cluster}/retired-certificates",
+    role="admin",
+    request=schemas.Nothing,
+    response=schemas.RetiredCertificates,
+    action="cluster.rekey",
+)
+async def retire_certificates(call: Call) -> schemas.RetiredCertificates:
+    """Let no certificate of a cluster count any more; its agent comes back with a new join token (V7)."""
+    name = call.name("cluster")
+    call.subject = f"Cluster//{name}"
+    floor = await call.services.fleet.retire_certificates(name)
+    call.details["generation"] = str(floor)
+    return schemas.RetiredCertificates(cluster=name, generation_floor=floor)
+
+
+@routes.delete("/clusters/{cluster}", role="admin", response=schemas.RemovedCluster, action="cluster.remove")
+async def remove_cluster(call: Call) -> schemas.RemovedCluster:
+    """Decommission a cluster: streams, identities, tokens and desired items end; nothing is deleted over there."""
+    name = call.name("cluster")
+    call.subject = f"Cluster//{name}"
+    view = await call.services.fleet.cluster(name)
+    tokens = await call.services.fleet.remove_cluster(name)
+    call.details.update(uid=view.uid, count=str(tokens))
+    return schemas.RemovedCluster(cluster=convert.cluster(view), join_tokens=tokens)

@@ -70,6 +70,8 @@ def cluster(view: ClusterView) -> schemas.Cluster:
         joined=view.joined,
         connected=view.connected,
         locked=view.locked,
+        lock=view.lock,
+        platform_uid=view.platform_uid,
         last_seen=view.last_seen,
         facts=None
         if facts is None

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
-from hub.store.changes import CLUSTERS
+from hub.store.changes import CLUSTERS, desired_topic
 from hub.store.errors import (
     CLUSTER_EXISTS,
     IMMUTABLE,
@@ -22,7 +22,7 @@ from hub.store.errors import (
 )
 from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing, TokenGrant
 from hub.store.sql.database import Database, Transaction
-from hub.store.sql.tables import clusters, join_tokens
+from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
 
 #: Expired tokens are kept this long, so that a late try is told "expired" and not "unknown".
 KEEP_EXPIRED = timedelta(days=1)
@@ -96,6 +96,16 @@ class SqlClusters:
         async with self._db.read() as connection:
             return (await connection.execute(select(clusters.c.name).where(clusters.c.uid == uid))).scalar_one_or_none()
 
+    async def names_of_uids(self, uids: Sequence[str]) -> Mapping[str, str]:
+        """Return the names that uids are bound to."""
+        wanted, found = sorted(set(uids)), dict[str, str]()
+        async with self._db.read() as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                query = select(clusters.c.uid, clusters.c.name)
+                query = query.where(clusters.c.uid.in_(wanted[start : start + _CHUNK]))
+                found |= {row.uid: row.name for row in (await connection.execute(query)).all()}
+        return found
+
     async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
         self,
         name: str,
@@ -122,6 +132,9 @@ class SqlClusters:
                     generation=generation,
                     serial=serial,
                     bound_at=self._db.clock.now(),
+                    # Another installation is somewhere else: where is found out anew.
+                    platform_uid=case((clusters.c.uid == uid, clusters.c.platform_uid), else_=""),
+                    platform_ca=case((clusters.c.uid == uid, clusters.c.platform_ca), else_=""),
                     previous_spki_sha256=previous_spki_sha256,
                     generation_floor=case(
                         (clusters.c.generation_floor < generation_floor, generation_floor),
@@ -175,11 +188,44 @@ class SqlClusters:
         if rows:
             await self._db.write(job)
 
-    async def set_locked(self, name: str, locked: bool, reason: str = "") -> None:
-        """Lock or unlock."""
+    async def retire_certificates(self, name: str) -> int:
+        """Raise the floor above what was issued; a store set back may have forgotten some, so far above."""
+        table = clusters.c
+
+        async def job(tx: Transaction) -> int:
+            floor = case(
+                (table.generation_floor > table.generation, table.generation_floor), else_=table.generation + 1
+            )
+            raised = update(clusters).where(table.name == name).values(generation_floor=floor)
+            row = (await tx.connection.execute(raised.returning(table.generation_floor))).one_or_none()
+            if row is None:
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            tx.notify(CLUSTERS)
+            return int(row.generation_floor)
+
+        return await self._db.write(job)
+
+    async def set_platform(self, name: str, uid: str, ca: str) -> None:
+        """Note where the installation runs."""
+        await self._set(name, {"platform_uid": uid, "platform_ca": ca})
+
+    async def remove(self, name: str) -> None:
+        """Decommission."""
 
         async def job(tx: Transaction) -> None:
-            values = {"locked": locked, "lock_reason": reason if locked else ""}
+            gone = update(clusters).where(clusters.c.name == name)
+            result = await tx.connection.execute(gone.values(removed_at=self._db.clock.now()))
+            if result.rowcount != 1:
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
+            for table in (desired, receipts, statuses):
+                await tx.connection.execute(delete(table).where(table.c.cluster == name))
+            tx.notify(CLUSTERS)
+            tx.notify(desired_topic(name))
+
+        await self._db.write(job)
+
+    async def _set(self, name: str, values: Mapping[str, Any]) -> None:
+        async def job(tx: Transaction) -> None:
             result = await tx.connection.execute(update(clusters).where(clusters.c.name == name).values(values))
             if result.rowcount != 1:
                 raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
@@ -212,14 +258,14 @@ class SqlClusters:
         await self._db.write(job)
 
     async def standing(self) -> Standing:
-        """Return who may not speak."""
+        """Return whose name or generation counts for nothing."""
         columns = clusters.c
-        query = select(columns.name, columns.locked, columns.generation_floor)
-        query = query.where(or_(columns.locked, columns.generation_floor > 0))
+        query = select(columns.name, columns.removed_at, columns.generation_floor)
+        query = query.where(or_(columns.removed_at.is_not(None), columns.generation_floor > 0))
         async with self._db.read() as connection:
             rows = (await connection.execute(query)).all()
         return Standing(
-            frozenset(row.name for row in rows if row.locked),
+            frozenset(row.name for row in rows if row.removed_at is not None),
             {row.name: row.generation_floor for row in rows if row.generation_floor},
         )
 
@@ -243,6 +289,15 @@ class SqlTokens:
             await self._db.write(job)
         except IntegrityError as error:
             raise IMMUTABLE("a token of this hash is kept already") from error
+
+    async def revoke(self, cluster: str) -> int:
+        """Forget every token of a cluster."""
+
+        async def job(tx: Transaction) -> int:
+            gone = await tx.connection.execute(delete(join_tokens).where(join_tokens.c.cluster == cluster))
+            return gone.rowcount
+
+        return await self._db.write(job)
 
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
         """Spend it for one key; the condition in the UPDATE lets exactly one key win."""

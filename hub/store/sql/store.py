@@ -12,6 +12,7 @@ from hub.store.sql.clusters import SqlClusters, SqlTokens
 from hub.store.sql.database import Database, Transaction, connect
 from hub.store.sql.desired import SqlDesired
 from hub.store.sql.documents import SqlDocuments
+from hub.store.sql.locks import SqlLocks
 from hub.store.sql.migrate import upgrade
 from hub.store.sql.small import SqlApiTokens, SqlMeta
 from hub.store.sql.tuf import SqlTuf
@@ -29,6 +30,7 @@ class SqlStore:
         self._db = database
         self._hub_epoch = hub_epoch
         self.clusters = SqlClusters(database)
+        self.locks = SqlLocks(database)
         self.tokens = SqlTokens(database)
         self.documents = SqlDocuments(database)
         self.desired = SqlDesired(database)

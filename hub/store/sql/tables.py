@@ -65,14 +65,26 @@ clusters = Table(
     Column("generation", BigInteger, nullable=False, default=0),
     Column("serial", String(64), nullable=False, default=""),
     Column("bound_at", UtcTime),
-    Column("locked", Boolean, nullable=False, default=False),
-    Column("lock_reason", String(1024), nullable=False, default=""),
     Column("last_seen", UtcTime),
     Column("report", JSON, nullable=False, default=dict),
     Column("previous_spki_sha256", String(80), nullable=False, default="", server_default=""),
     Column("generation_floor", BigInteger, nullable=False, default=0, server_default="0"),
     # What the invite named: environments, projects, production; empty for nothing.
     Column("invited", JSON, nullable=False, default=dict, server_default="{}"),
+    Column("removed_at", UtcTime),
+    Column("platform_uid", String(64), nullable=False, default="", server_default=""),
+    Column("platform_ca", String(80), nullable=False, default="", server_default=""),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(80), nullable=False),
+    Column("reason", String(1024), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("created_by", String(256), nullable=False),
+    PrimaryKeyConstraint("kind", "subject"),
 )
 
 join_tokens = Table(

@@ -66,7 +66,7 @@ def _store_expired(hub: FakeLinkHub, directory: Path, address: str) -> LinkIdent
 
 
 async def test_an_agent_whose_certificate_expired_says_so_and_comes_back_with_a_token(tmp_path: Path) -> None:
-    """This hub offers no recovery: the condition names it and the way out, and a new token works without a restart."""
+    """A hub that does not know the key: the condition names it and the way out, and a new token works at once."""
     hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2))
     async with hub.running():
         _store_expired(hub, tmp_path / "state", hub.link.address)

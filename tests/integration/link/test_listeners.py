@@ -207,8 +207,10 @@ async def test_v7_a_renewed_certificate_is_committed_by_its_first_hello(here: Fa
             await other.send(hello=new.hello())
             await other.receive("welcome")
             assert (await fetch(channel))[0].absent
-            assert (await failure(renew(renewal)))[1] == "authority/stale-key"
             assert (await identity_pb2_grpc.IdentityStub(second).Renew(renewal)).generation == 2
+            other_key = identity_pb2.RenewRequest(csr_der=make_csr(keys.new_tls_key()))
+            assert (await failure(renew(other_key)))[1] == "authority/stale-key"
+            assert (await other.ended(2))[1] == "authority/locked"
 
 
 async def test_v4_a_resumed_tls_session_is_refused(here: FakeLinkHub) -> None:
@@ -272,7 +274,7 @@ async def test_v16_oversized_and_malformed_joins_are_refused_and_the_port_lives(
         raw = raw_call(channel, "/cellward.wire.v1.Enrolment/Join", b"\xff\xff\xff")
         assert await failure(raw) == (grpc.StatusCode.INVALID_ARGUMENT, "wire/bad-message")
         recover = enrolment_pb2_grpc.EnrolmentStub(channel).Recover(enrolment_pb2.RecoverRequest())
-        assert (await failure(recover))[1] == "identity/recover-not-offered"
+        assert (await failure(recover))[1] == "authority/bad-recovery"
     assert (await agent.join(here, token)).cluster_name == "eu-1"
 
 

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 import pytest
 
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
+from cellward.identity.locks import Lock, parse_lock
 from hub.policy.service import TufRepository
-from hub.ports import Content, Directory, PolicyPosition
+from hub.ports import Content, Directory, Locks, PolicyPosition
 from hub.store.interfaces import ClusterRow, DocumentRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.store import MemoryStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+UIDS = [f"6f9619ff-8b86-4011-b42d-00c04fc964f{digit}" for digit in "abc"]
 
 
 class Counted:
@@ -118,16 +120,38 @@ async def test_bindings_are_read_together_and_follow_changes() -> None:
     store.clusters.get_many = get_many  # type: ignore[method-assign]
     for number in range(50):
         await store.clusters.create(f"c{number}", "test")
-    directory = Directory(store.clusters, store.changes)
+    directory = Directory(store.clusters, Locks(store.locks, store.changes), store.changes)
     assert await directory.binding("c1") is None
     await store.clusters.bind("c1", "uid-1", "k", b"spki", 1, "1")
     found = await asyncio.gather(*(directory.binding(f"c{number % 50}") for number in range(200)))
     assert [binding.uid for binding in found if binding is not None] == ["uid-1"] * 4
     assert len(reads) <= 3
-    await store.clusters.set_locked("c1", locked=True)
+    await store.clusters.bind("c1", "uid-1", "k2", b"spki", 2, "2")
     binding = await directory.binding("c1")
     assert binding is not None
-    assert binding.locked
+    assert binding.generation == 2
+    assert await store.clusters.remove("c1") is None
+    assert await directory.binding("c1") is None
+
+
+async def test_v4_standing_joins_own_locks_and_signed_ones() -> None:
+    """V4: what a hub locked and what a signed document locks hold alike; a uid is found at the name it is bound to."""
+    store = MemoryStore(ManualClock())
+    for name, uid in (("a", UIDS[0]), ("b", UIDS[1]), ("c", UIDS[2])):
+        await store.clusters.create(name, "test")
+        await store.clusters.bind(name, uid, "k", b"spki", 1, "1")
+
+    async def signed() -> Sequence[Lock]:
+        return [parse_lock(f"agent/{UIDS[0]}")]
+
+    locks = Locks(store.locks, store.changes, signed)
+    directory = Directory(store.clusters, locks, store.changes)
+    await locks.put_lock("agent", UIDS[1], "copied", "hub", ManualClock().now())
+    standing = await directory.standing()
+    assert standing.uids == {"a": UIDS[0], "b": UIDS[1]}
+    assert standing.locks.hit(cluster="c", uid=UIDS[2]) is None
+    await store.locks.remove("agent", UIDS[0])
+    assert (await directory.standing()).locks.hit(uid=UIDS[0]) is not None
 
 
 async def test_memory_is_bounded(counted: Counted) -> None:

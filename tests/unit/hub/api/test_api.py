@@ -81,7 +81,8 @@ async def api() -> AsyncIterator[Api]:
 
 
 def _path(path: str) -> str:
-    return path.format(cluster="eu-1", project="shop", cell="cart", digest="sha256:" + "0" * 64, name="ci")
+    names = {"cluster": "eu-1", "project": "shop", "cell": "cart", "name": "ci", "kind": "cluster", "subject": "eu-1"}
+    return path.format(digest="sha256:" + "0" * 64, **names)
 
 
 def test_openapi_document_is_the_committed_one_and_valid() -> None:
@@ -373,3 +374,32 @@ def test_tokens_are_long_random_and_hashed() -> None:
     assert first != second
     assert len(first) > 40
     assert first not in hash_token(first)
+
+
+async def test_v4_locks_over_the_api_from_setting_to_lifting(api: Api) -> None:
+    """V4: a lock says whom it holds, stands in the record with its reason, and is lifted once."""
+    await api.adopt()
+    uid = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+    await api.store.clusters.create("eu-1", "test")
+    await api.store.clusters.bind("eu-1", uid, "0" * 64, b"spki", 1, "1")
+    body = {"kind": "agent", "subject": uid, "reason": "key stolen"}
+    status, tried = await api.ask("POST", "/locks", {**body, "dryRun": True})
+    assert (status, tried["clusters"]) == (201, ["eu-1"])
+    assert (await api.ask("GET", "/locks", role="viewer"))[1]["items"] == []
+    status, made = await api.ask("POST", "/locks", body)
+    assert (status, made["clusters"], made["reason"], made["signed"]) == (201, ["eu-1"], "key stolen", False)
+    assert (await api.ask("GET", "/clusters/eu-1"))[1]["lock"] == f"agent/{uid}"
+    found = [record for record in await api.records() if record["action"] == "lock.set"]
+    assert [record["reason"] for record in found] == ["key stolen", "key stolen"]
+    assert {record["object"] for record in found} == {f"Lock//agent/{uid}"}
+    assert (await api.ask("DELETE", f"/locks/agent/{uid}"))[0] == 200
+    assert (await api.ask("DELETE", f"/locks/agent/{uid}"))[1]["code"] == "api/unknown-lock"
+    assert (await api.ask("GET", "/clusters/eu-1"))[1]["locked"] is False
+    # What locks nobody is refused, not kept.
+    for kind, subject, code in (
+        ("cluster", "nowhere", "fleet/unknown-cluster"),
+        ("key", "abc", "identity/bad-lock"),
+        ("agent", "eu-1", "identity/bad-lock"),
+    ):
+        refused = await api.ask("POST", "/locks", {"kind": kind, "subject": subject, "reason": "x"})
+        assert refused[1]["code"] == code

@@ -207,6 +207,8 @@ async def test_failures_are_bounded_per_address_and_in_the_record(hub: FakeHub, 
         authority=hub.authority,
         tokens=hub.join_tokens,
         clusters=hub.clusters,
+        locks=hub.clusters,
+        copies=hub.identity.copies,
         audit=hub.audit,
         clock=clock,
         limits=limits,
@@ -244,8 +246,9 @@ async def test_v5_a_renewal_is_for_the_name_of_the_certificate_and_the_next_gene
 async def test_renewals_are_bounded(hub: FakeHub) -> None:
     """One cluster cannot keep the authority busy."""
     peer = peer_of(hub, (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate)
+    csr = make_csr(keys.new_tls_key())
     for _ in range(10):
-        await hub.identity.renew(peer, make_csr(keys.new_tls_key()))
+        await hub.identity.renew(peer, csr)
     with pytest.raises(CellwardError) as refusal:
         await hub.identity.renew(peer, make_csr(keys.new_tls_key()))
     assert refusal.value.code == "authority/too-many-attempts"
@@ -309,18 +312,45 @@ async def test_the_first_installation_has_no_floor(hub: FakeHub) -> None:
 
 
 async def test_v7_until_the_new_certificate_is_used_the_old_one_is_answered_again(hub: FakeHub) -> None:
-    """V7: any number of lost answers, also across a lost pending key; the generation does not run away."""
+    """V7: any number of lost answers, each for the same new key; the generation does not run away, nobody is locked."""
     first = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
     csr = make_csr(keys.new_tls_key())
     for _ in range(3):
         assert (await hub.identity.renew(peer_of(hub, first), csr)).generation == 2
-    other = make_csr(keys.new_tls_key())
-    second = await hub.identity.renew(peer_of(hub, first), other)
-    assert second.generation == 2
-    third = await hub.identity.renew(peer_of(hub, second), make_csr(keys.new_tls_key()))
+    second = await hub.identity.renew(peer_of(hub, first), csr)
+    next_csr = make_csr(keys.new_tls_key())
+    third = await hub.identity.renew(peer_of(hub, second), next_csr)
     assert third.generation == 3
     # The lost answer to that one: asked for again with the second.
-    assert (await hub.identity.renew(peer_of(hub, second), make_csr(keys.new_tls_key()))).generation == 3
+    assert (await hub.identity.renew(peer_of(hub, second), next_csr)).generation == 3
+    assert hub.clusters.locks == []
+
+
+async def test_v7_one_agent_that_asks_twice_at_once_is_overtaken_and_not_locked(
+    hub: FakeHub, clock: ManualClock
+) -> None:
+    """V7: right after the renewal the same new key is that of the same holder; later it is a copy's."""
+    first = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    csr = make_csr(keys.new_tls_key())
+    second = await hub.identity.renew(peer_of(hub, first), csr)
+    await hub.clusters.used("eu-1", peer_of(hub, second).spki_sha256)
+    with pytest.raises(CellwardError) as refusal:
+        await hub.identity.renew(peer_of(hub, first), csr)
+    assert (refusal.value.code, hub.clusters.locks) == ("authority/overtaken", [])
+    clock.advance(61)
+    with pytest.raises(CellwardError) as refusal:
+        await hub.identity.renew(peer_of(hub, first), csr)
+    assert refusal.value.code == "authority/stale-key"
+    assert len(hub.clusters.locks) == 1
+
+
+async def test_v7_two_new_keys_that_follow_one_lock_both(hub: FakeHub) -> None:
+    """V7: an answer that was lost is asked for again with the same key; another key is another holder."""
+    first = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    await hub.identity.renew(peer_of(hub, first), make_csr(keys.new_tls_key()))
+    assert await _not_renewed(hub, first) == "authority/stale-key"
+    assert [str(lock) for lock in hub.clusters.locks] == [f"agent/{UID}"]
+    assert await _not_renewed(hub, first) == "authority/locked"
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["said hello", "renewed"])
@@ -336,7 +366,9 @@ async def test_v7_a_key_that_a_used_one_has_followed_is_not_renewed_and_is_a_fin
     assert await _not_renewed(hub, first) == "authority/stale-key"
     assert hub.clusters.rows["eu-1"] == before
     finding = hub.audit.entries[-1]
-    assert (finding.action, finding.decision, finding.object) == ("certificate.renew", "finding", "Cluster//eu-1")
+    assert (finding.action, finding.decision, finding.object) == ("identity.copy", "finding", "Cluster//eu-1")
+    # Neither copy goes on: nobody can tell which of them is the original.
+    assert await _not_renewed(hub, second) == "authority/locked"
 
 
 async def _not_renewed(hub: FakeHub, certificate: AgentCertificate) -> str:
@@ -350,7 +382,13 @@ async def test_v7_a_renewal_under_way_does_not_undo_a_replacement_by_another_pro
     """V7: what was decided on the old binding is refused when the new one has come in between."""
     old = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
     other = IdentityService(
-        authority=hub.authority, tokens=hub.join_tokens, clusters=hub.clusters, audit=hub.audit, clock=hub.clock
+        authority=hub.authority,
+        tokens=hub.join_tokens,
+        clusters=hub.clusters,
+        locks=hub.clusters,
+        copies=hub.identity.copies,
+        audit=hub.audit,
+        clock=hub.clock,
     )
     token = await hub.join_tokens.mint("eu-1", replace=True)
     read = hub.clusters.get
@@ -364,3 +402,41 @@ async def test_v7_a_renewal_under_way_does_not_undo_a_replacement_by_another_pro
     hub.clusters.get = overtaken  # type: ignore[method-assign]
     assert await _not_renewed(hub, old) == "store/moved"
     assert hub.clusters.rows["eu-1"].uid == OTHER_UID
+
+
+@pytest.mark.parametrize("kind", ["agent", "cluster", "serial", "key"])
+async def test_v4_each_kind_of_lock_holds_at_renewal(hub: FakeHub, kind: str) -> None:
+    """V4: by uid, name, serial number or key; each holds whom it names and nobody else."""
+    joined = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
+    other = await hub.identity.join(attempt(await hub.join_tokens.mint("us-1"), cluster_uid=OTHER_UID))
+    peer = peer_of(hub, joined)
+    subject = {"agent": UID, "cluster": "eu-1", "serial": joined.serial, "key": peer.spki_sha256}[kind]
+    hub.clusters.lock_by(f"{kind}/{subject}")
+    assert await _not_renewed(hub, joined) == "authority/locked"
+    await hub.identity.renew(peer_of(hub, other.certificate), make_csr(keys.new_tls_key()))
+
+
+async def test_v4_a_locked_key_is_not_certified_and_a_locked_certificate_does_not_keep_its_agent_out(
+    hub: FakeHub,
+) -> None:
+    """V4: a key that was locked gets no certificate by any token; a token of an admin with a new key does."""
+    key = keys.new_tls_key()
+    joined = await hub.identity.join(attempt(token := await hub.join_tokens.mint("eu-1"), csr_der=make_csr(key)))
+    statement = hub.clusters.rows["eu-1"].statement_spki
+    hub.clusters.lock_by(f"key/{keys.spki_digest(keys.spki_of(key))}")
+    hub.clusters.lock_by(f"serial/{joined.certificate.serial}")
+    again = attempt(token, csr_der=make_csr(key), statement_spki_der=statement)
+    assert await refused(hub, again) == "authority/locked"
+    fresh = attempt(await hub.join_tokens.mint("eu-1"), statement_spki_der=statement)
+    back = await hub.identity.join(fresh)
+    # The certificate that was locked is below the floor besides.
+    assert hub.clusters.rows["eu-1"].generation_floor == back.certificate.generation > 1
+
+
+async def test_v4_a_locked_installation_does_not_come_back_under_another_name(hub: FakeHub) -> None:
+    """V4: the lock of a uid holds at every name; a new installation may take the old name."""
+    await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))
+    hub.clusters.lock_by(f"agent/{UID}")
+    assert await refused(hub, attempt(await hub.join_tokens.mint("us-1"))) == "authority/locked"
+    token = await hub.join_tokens.mint("eu-1", replace=True)
+    await hub.identity.join(attempt(token, cluster_uid=OTHER_UID))

@@ -13,7 +13,8 @@ import pytest
 from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
 from cellward.identity.x509 import ProvenPeer, Validity, prove_peer
-from hub.ports import Directory
+from hub.ports import Directory, Locks
+from hub.store.interfaces import LockRow
 from hub.store.sql.store import open_store
 from hub.sync.gate import PeerGate, current_peer
 from hub.sync.interfaces import Standing
@@ -193,12 +194,12 @@ async def test_v4_a_lock_by_another_process_is_told_and_not_waited_for(tmp_path:
     url = f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
     ours, theirs = await open_store(url, here.clock), await open_store(url, here.clock)
     await ours.clusters.create("eu-1", "alice")
-    here.gate._directory = Directory(ours.clusters, ours.changes)
+    here.gate._directory = Directory(ours.clusters, Locks(ours.locks, ours.changes), ours.changes)
     here.gate._stamp = lambda: ours.changes.stamp("clusters")
     watch = asyncio.create_task(ours._db.watch(0.01))
     live = await here.gate.admit(here.auth)
     with here.gate.open(live):
-        await theirs.clusters.set_locked("eu-1", locked=True)
+        await theirs.locks.put(LockRow("cluster", "eu-1", "stolen", NOW, "alice"))
         async with asyncio.timeout(10):
             while not await here.gate.tick():
                 # The watch's first look may come after a commit, so there are more.
@@ -226,8 +227,7 @@ async def test_v4_a_read_that_takes_longer_than_a_tick_counts_when_it_is_done() 
         return await standing()
 
     here.gate._directory.standing = queued  # type: ignore[method-assign]
-    here.hub.clusters.rows["eu-1"] = replace(here.hub.clusters.rows["eu-1"], locked=True)
-    here.changes += 1
+    here.hub.clusters.lock("eu-1")
     here.clock.advance(0.5)
     with here.gate.open(live):
         assert [await here.gate.tick() for _ in range(3)] == [0, 0, 0]

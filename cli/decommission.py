@@ -1,0 +1,46 @@
+"""``cellward clusters remove``: ends what the hub has of a cluster, and says what only its administrator can end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import errors
+from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
+from cli.joining import NAMESPACE, RELEASE
+from cli.output import Format, say, show_one, show_table
+
+
+@command
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of the cluster.")],
+    confirm: Annotated[str, typer.Option("--confirm", help="The name once more: nothing brings it back.")] = "",
+    dry_run: DryRunOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Decommission a cluster: its streams, certificates, join tokens and desired items end; the record keeps all of it.
+
+    A hub deletes nothing on a cluster. What runs there goes on, guarded by its agent, until the chart is uninstalled.
+    """
+    from cellward.api import schemas
+
+    client = local(home).client()
+    if dry_run:
+        gone = schemas.RemovedCluster(cluster=client.get(f"/clusters/{name}", schemas.Cluster))
+    elif confirm != name:
+        raise errors.BAD_OPTION(
+            f"removing {name} cannot be undone, its name is never used again", hint=f"Repeat it with --confirm {name}."
+        )
+    else:
+        gone = client.delete(f"/clusters/{name}", schemas.RemovedCluster)
+    row = [gone.cluster.name, gone.cluster.uid or "-", "yes" if gone.cluster.connected else "no", str(gone.join_tokens)]
+    headings = ("cluster", "uid", "was connected", "tokens revoked")
+    show_one(gone, output, lambda: show_table(headings, [row]), f"cluster/{gone.cluster.name}")
+    if dry_run:
+        say("nothing was removed")
+        return
+    say("cells go on there under the agent's guard; end them before with `cellward delete`, or now in that cluster:")
+    say(f"  helm uninstall {RELEASE} --namespace {NAMESPACE}")
+    say(f"  kubectl delete namespace {NAMESPACE}")

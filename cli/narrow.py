@@ -1,0 +1,137 @@
+"""``cellward hold``, ``quarantine`` and ``lift``: what a hub may withhold without a signature (design §2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import errors
+from cli.cells import split
+from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
+from cli.output import Format, Shown, say, show_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cellward.api import schemas
+    from cellward.api.schemas import HubState
+
+CellArgument = Annotated[str, typer.Argument(help="PROJECT/CELL")]
+EnvironmentOption = Annotated[
+    list[str] | None, typer.Option("--environment", "-e", help="Only there; may be repeated.")
+]
+ClusterOption = Annotated[list[str] | None, typer.Option("--cluster", help="Only there; may be repeated.")]
+
+
+class Narrowed(Shown):
+    """One cell in one environment on one cluster: what the hub wanted of it before, and wants now."""
+
+    project: str
+    cell: str
+    environment: str
+    cluster: str
+    before: str
+    after: str
+
+
+@command
+def hold(
+    cell: CellArgument,
+    environment: EnvironmentOption = None,
+    cluster: ClusterOption = None,
+    dry_run: DryRunOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Stay at what runs: newer Deployments wait until `cellward lift`. What runs is still repaired and isolated."""
+    _narrow(cell, "hold", environment, cluster, dry_run, home, output)
+
+
+@command
+def quarantine(
+    cell: CellArgument,
+    environment: EnvironmentOption = None,
+    cluster: ClusterOption = None,
+    dry_run: DryRunOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Cut a cell off from everything but DNS until `cellward lift`; its pods stay, for whoever looks into it."""
+    _narrow(cell, "quarantine", environment, cluster, dry_run, home, output)
+
+
+@command
+def lift(
+    cell: CellArgument,
+    environment: EnvironmentOption = None,
+    cluster: ClusterOption = None,
+    dry_run: DryRunOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """End a hold or a quarantine of the hub; the cell returns at most to what signatures allow."""
+    _narrow(cell, "run", environment, cluster, dry_run, home, output)
+
+
+def _narrow(
+    cell: str,
+    state: HubState,
+    environments: list[str] | None,
+    clusters: list[str] | None,
+    dry_run: bool,
+    home: Path,
+    output: Format,
+) -> None:
+    from cellward.api import schemas
+
+    project, name = split(cell)
+    client = local(home).client()
+    found = client.get(f"/cells/{project}/{name}", schemas.Cell)
+    meant = _meant(found.states, environments, clusters)
+    done: list[Narrowed] = []
+    for each in meant:
+        if not dry_run:
+            body = schemas.NarrowRequest(cluster=each.cluster, environment=each.environment, state=state)
+            client.post(f"/cells/{project}/{name}/narrowing", body, schemas.Cell)
+        done.append(
+            Narrowed(
+                project=project,
+                cell=name,
+                environment=each.environment,
+                cluster=each.cluster,
+                before=each.hub_state,
+                after=state,
+            )
+        )
+    columns = (
+        ("cluster", lambda item: item.cluster),
+        ("environment", lambda item: item.environment),
+        ("before", lambda item: item.before),
+        ("after", lambda item: item.after),
+    )
+    show_list(done, output, columns, lambda item: f"cell/{project}/{name}/{item.environment}/{item.cluster}")
+    if dry_run:
+        say("nothing was changed")
+
+
+def _meant(
+    states: Sequence[schemas.CellState], environments: list[str] | None, clusters: list[str] | None
+) -> list[schemas.CellState]:
+    """States that the options name; raises cli/bad-option when one of them names nothing."""
+    for option, given, there in (
+        ("--environment", environments, {state.environment for state in states}),
+        ("--cluster", clusters, {state.cluster for state in states}),
+    ):
+        for text in given or ():
+            if text not in there:
+                raise errors.BAD_OPTION(f"{option} {text}: the cell is meant for {', '.join(sorted(there)) or 'none'}")
+    found = [
+        state
+        for state in states
+        if (not environments or state.environment in environments) and (not clusters or state.cluster in clusters)
+    ]
+    if not found:
+        raise errors.BAD_OPTION("the cell is meant for no cluster of that environment")
+    return found

@@ -1,0 +1,59 @@
+"""Locks: set, listed and lifted by admins. A hub's lock only narrows; a signed one it cannot lift (design §2)."""
+
+from __future__ import annotations
+
+from cellward.api import schemas
+from cellward.identity.locks import lock_of
+from hub.api.errors import UNKNOWN_LOCK
+from hub.api.routing import Call, Page, RouteTable
+from hub.fleet.model import LockView
+
+routes = RouteTable("locks")
+
+
+@routes.get("/locks", role="viewer", response=schemas.LockList, query=Page)
+async def list_locks(call: Call) -> schemas.LockList:
+    """List locks, with the clusters each of them holds now."""
+    page = call.query(Page)
+    found = [view for view in await call.services.locks.list() if str(view.lock) > page.cursor]
+    items = [_shown(view) for view in found[: page.limit]]
+    cursor = str(found[page.limit - 1].lock) if len(found) > page.limit else ""
+    return schemas.LockList(items=items, next_cursor=cursor)
+
+
+@routes.post("/locks", role="admin", request=schemas.LockRequest, response=schemas.Lock, action="lock.set", status=201)
+async def set_lock(call: Call) -> schemas.Lock:
+    """Lock an agent, a cluster, a certificate or a key: its streams end within a second (V4)."""
+    body = call.body(schemas.LockRequest)
+    lock = lock_of(body.kind, body.subject, body.reason)
+    call.subject = f"Lock//{lock}"
+    call.reason = lock.reason
+    call.details["mode"] = "dry-run" if body.dry_run else "set"
+    view = await call.services.locks.lock(lock, call.principal.subject, dry_run=body.dry_run)
+    call.details["clusters"] = ",".join(view.clusters)
+    return _shown(view)
+
+
+@routes.delete("/locks/{kind}/{subject}", role="admin", response=schemas.Lock, action="lock.lift")
+async def lift_lock(call: Call) -> schemas.Lock:
+    """Lift a lock that this hub set."""
+    lock = lock_of(call.name("kind"), call.name("subject"))
+    call.subject = f"Lock//{lock}"
+    gone = await call.services.locks.unlock(lock)
+    if gone is None:
+        raise UNKNOWN_LOCK(f"this hub has no lock {lock}")
+    call.reason = gone.lock.reason
+    call.details["clusters"] = ",".join(gone.clusters)
+    return _shown(gone)
+
+
+def _shown(view: LockView) -> schemas.Lock:
+    return schemas.Lock(
+        kind=view.lock.kind,
+        subject=view.lock.subject,
+        reason=view.lock.reason,
+        created_at=view.created_at,
+        created_by=view.created_by,
+        signed=view.signed,
+        clusters=list(view.clusters),
+    )

@@ -1,0 +1,77 @@
+"""The hub's own locks: set and lifted for people, and shown with the clusters they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from cellward.identity.locks import Lock, LockSet, lock_of
+from hub.fleet.errors import UNKNOWN_CLUSTER
+from hub.fleet.model import LockView
+from hub.store.interfaces import ClusterRow, LockRow
+
+if TYPE_CHECKING:
+    from cellward.runtime.clock import Clock
+    from hub.authority.interfaces import Locks
+    from hub.store.interfaces import LockStore, Store
+
+
+class OwnLocks:
+    """What this hub locked, and nothing else."""
+
+    def __init__(self, locks: LockStore) -> None:
+        self._locks = locks
+
+    async def current(self) -> LockSet:
+        """All of them."""
+        return LockSet(lock_of(row.kind, row.subject, row.reason) for row in await self._locks.list())
+
+    async def signed(self) -> Sequence[Lock]:
+        """None: a signed document is read elsewhere."""
+        return ()
+
+
+class LockBook:
+    """Sets, lifts and lists locks. A lock only narrows, so a hub needs nobody's signature for one (design §2)."""
+
+    def __init__(self, store: Store, clock: Clock, locks: Locks | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._locks = locks if locks is not None else OwnLocks(store.locks)
+
+    async def lock(self, lock: Lock, by: str, *, dry_run: bool = False) -> LockView:
+        """Lock, or only say whom it would hold; raises fleet/unknown-cluster for a name there is not."""
+        clusters = await self._clusters()
+        if lock.kind == "cluster" and lock.subject not in {row.name for row in clusters}:
+            raise UNKNOWN_CLUSTER(f"there is no cluster {lock.subject}", cluster=lock.subject)
+        row = LockRow(lock.kind, lock.subject, lock.reason, self._clock.now(), by)
+        return _view(row if dry_run else await self._store.locks.put(row), clusters)
+
+    async def unlock(self, lock: Lock) -> LockView | None:
+        """Lift a lock of this hub and return it; None when there is none."""
+        gone = await self._store.locks.remove(lock.kind, lock.subject)
+        return None if gone is None else _view(gone, await self._clusters())
+
+    async def list(self) -> tuple[LockView, ...]:
+        """All locks, those of this hub and the signed ones, by their text."""
+        clusters = await self._clusters()
+        own = [_view(row, clusters) for row in await self._store.locks.list()]
+        signed = [LockView(lock, _held_by(lock, clusters), signed=True) for lock in await self._locks.signed()]
+        return tuple(sorted((*own, *signed), key=lambda view: (str(view.lock), view.signed)))
+
+    async def _clusters(self) -> tuple[ClusterRow, ...]:
+        return tuple(row for row in await self._store.clusters.list() if row.removed_at is None)
+
+
+def _view(row: LockRow, clusters: Iterable[ClusterRow]) -> LockView:
+    lock = lock_of(row.kind, row.subject, row.reason)
+    return LockView(lock, _held_by(lock, clusters), row.created_at, row.created_by)
+
+
+def _held_by(lock: Lock, clusters: Iterable[ClusterRow]) -> tuple[str, ...]:
+    one = LockSet([lock])
+    return tuple(
+        row.name
+        for row in clusters
+        if one.hit(cluster=row.name, uid=row.uid, serial=row.serial, key=row.spki_sha256) is not None
+    )

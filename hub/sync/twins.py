@@ -1,0 +1,94 @@
+"""Is the one who says Hello the one who joined, or a copy (V7).
+
+Three signs, none of which the other end can talk itself out of: a key that a newer one in use has followed, another
+Kubernetes cluster than at first contact, and a second stream while the first one still answers. Each locks both, since
+nobody can tell copy from original here. What can happen to an honest agent locks nobody: it meets a renewal that its
+older channel has not heard of, a stream nobody answers on any more, and a new authority of its API server.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from cellward.identity.x509 import PeerIdentity
+from cellward.runtime.clock import Clock
+from cellward.wire.v1 import link_pb2
+from hub.authority.copies import Copies
+from hub.authority.errors import OVERTAKEN, REPLACED, STALE_KEY
+from hub.authority.lineage import Place, is_handover, place_of
+from hub.sync.errors import ANOTHER_CLUSTER, ANOTHER_PLATFORM_CA, TWO_LIVE_STREAMS
+from hub.sync.interfaces import ClusterBinding, DirectoryPort
+
+#: Boots remembered at most.
+_BOOTS: Final = 10_000
+
+
+class Speaker(Protocol):
+    """A stream of an agent, as far as it says who speaks."""
+
+    boot_id: str
+
+    @property
+    def cluster(self) -> str:
+        """Name from the peer certificate."""
+        ...
+
+
+class Twins:
+    """Judges each Hello, and remembers the boot that last spoke with the newest key of each cluster."""
+
+    def __init__(self, directory: DirectoryPort, copies: Copies, clock: Clock) -> None:
+        self._directory = directory
+        self._copies = copies
+        self._clock = clock
+        self._boots: dict[str, str] = {}
+
+    async def check(self, peer: PeerIdentity, bound: ClusterBinding, hello: link_pb2.Hello) -> None:
+        """Judge a Hello; raises authority/stale-key, authority/overtaken, authority/replaced, link/another-cluster."""
+        await self._check_key(peer, bound, hello.boot_id)
+        await self._check_platform(bound, hello)
+        self._boots.pop(bound.name, None)
+        self._boots[bound.name] = hello.boot_id
+        while len(self._boots) > _BOOTS:
+            del self._boots[next(iter(self._boots))]
+
+    async def two_live(self, newer: Speaker, older: Speaker, address: str) -> None:
+        """Lock both of two streams that answer; always raises link/two-live-streams."""
+        bound = await self._directory.binding(newer.cluster)
+        reason = "two boots of one installation have a stream open and both answer"
+        details = {"found": newer.boot_id, "expected": older.boot_id, "address": address}
+        if bound is not None:
+            await self._copies.found(bound.name, bound.uid, code=TWO_LIVE_STREAMS.code, reason=reason, details=details)
+        raise TWO_LIVE_STREAMS(reason, cluster=newer.cluster)
+
+    async def _check_key(self, peer: PeerIdentity, bound: ClusterBinding, boot_id: str) -> None:
+        place = place_of(bound, peer.spki_sha256, peer.generation)
+        if place is Place.REPLACED:
+            raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
+        if place is not Place.STALE:
+            return
+        if is_handover(bound.bound_at, self._clock.now()) and self._boots.get(bound.name, boot_id) == boot_id:
+            raise OVERTAKEN(f"generation {bound.generation} of {peer.name} is in use", cluster=peer.name)
+        reason = f"generation {peer.generation} says Hello while generation {bound.generation} is in use"
+        details = {"generation": str(peer.generation), "spkiSha256": peer.spki_sha256, "found": boot_id}
+        await self._copies.found(bound.name, bound.uid, code=STALE_KEY.code, reason=reason, details=details)
+        raise STALE_KEY(reason, cluster=peer.name)
+
+    async def _check_platform(self, bound: ClusterBinding, hello: link_pb2.Hello) -> None:
+        uid, ca = hello.platform_uid, hello.platform_ca
+        if not uid:
+            return
+        if bound.platform_uid and uid != bound.platform_uid:
+            reason = f"the agent joined from cluster {bound.platform_uid} and speaks from {uid}"
+            details = {"found": uid, "expected": bound.platform_uid}
+            await self._copies.found(bound.name, bound.uid, code=ANOTHER_CLUSTER.code, reason=reason, details=details)
+            raise ANOTHER_CLUSTER(reason, cluster=bound.name)
+        if bound.platform_uid and ca and bound.platform_ca and ca != bound.platform_ca:
+            await self._copies.finding(
+                bound.name,
+                code=ANOTHER_PLATFORM_CA.code,
+                reason="the authority of the API server has changed",
+                details={"found": ca, "expected": bound.platform_ca},
+            )
+        if (uid, ca or bound.platform_ca) != (bound.platform_uid, bound.platform_ca):
+            await self._directory.moved(bound.name, uid, ca or bound.platform_ca)
