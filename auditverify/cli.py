@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from auditverify.anchors import parse_witness
 from auditverify.report import Report
 from auditverify.signatures import Malformed, unbase64
 from auditverify.terminal import shown, shown_json
-from auditverify.verify import verify_export
+from auditverify.verify import Anchors, verify_export
 
 _COMMAND = "python -m auditverify"
 _KEY_HINT = "Give the base64 of its SubjectPublicKeyInfo (treeHeadKey of trust.yaml), or a PEM file."
-_EXIT_CODES = "exit codes: 0 all of it holds; 1 something does not; 2 the file or a key cannot be read"
+_EXIT_CODES = (
+    "exit codes: 0 all of it holds and is covered by what you give; 1 something does not hold, or is not covered; "
+    "2 a file or a key cannot be read"
+)
+#: Largest checkpoint read, bytes.
+_MAX_NOTE = 64 * 1024
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,22 +37,39 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 2
     try:
-        report = verify(options.export, options.hub_key, options.endorsed)
+        report = verify(options.export, options.hub_key, options.endorsed, options.checkpoint, options.witness)
     except OSError as error:
-        return _tell(f"{options.export} cannot be read: {error.strerror}", "bad-file", "Name a file that was exported.")
+        named = options.export if error.filename is None else error.filename
+        return _tell(f"{named} cannot be read: {error.strerror}", "bad-file", "Name a file that was exported, or kept.")
     except Malformed as error:
         return _tell(str(error), "bad-key", _KEY_HINT)
     print(shown_json(json.dumps(report.to_json(), indent=2)) if options.json else report.to_text())
-    return 0 if report.verified else 1
+    return 0 if report.verified or (options.accept_unanchored and report.consistent) else 1
 
 
-def verify(export: Path, hub_key: str | None, endorsed: Sequence[str] = ()) -> Report:
-    """Verify with keys as they are typed; raises OSError for the file, Malformed for a key."""
-    return verify_export(
-        export,
-        hub_key=read_key(hub_key) if hub_key is not None else None,
-        endorsed=[read_key(value) for value in endorsed],
+def verify(
+    export: Path,
+    hub_key: str | None,
+    endorsed: Sequence[str] = (),
+    checkpoints: Sequence[Path] = (),
+    witnesses: Sequence[str] = (),
+) -> Report:
+    """Verify with keys as they are typed; raises OSError for a file, Malformed for a key."""
+    anchors = Anchors(
+        [read_key(value) for value in endorsed],
+        [path.read_bytes()[:_MAX_NOTE] for path in checkpoints],
+        [parse_witness(_text(value)) for value in witnesses],
     )
+    return verify_export(export, hub_key=read_key(hub_key) if hub_key is not None else None, anchors=anchors)
+
+
+def _text(value: str) -> str:
+    """What stands in a file, or what was typed."""
+    try:
+        path = Path(value)
+        return path.read_bytes()[:_MAX_NOTE].decode("utf-8", "replace") if path.is_file() else value
+    except (OSError, ValueError):
+        return value
 
 
 def read_key(value: str) -> bytes:
@@ -82,6 +105,27 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="statement key of a cluster that you know to be its own: base64 of its DER, or a PEM file; repeatable",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="signed checkpoint of this log that you kept, or that a witness keeps; repeatable",
+    )
+    parser.add_argument(
+        "--witness",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="verifier key of a witness you trust, or a file with it: then a checkpoint counts only if one of these "
+        "co-signed it; repeatable",
+    )
+    parser.add_argument(
+        "--accept-unanchored",
+        action="store_true",
+        help="exit 0 also for a log that is only consistent with itself",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser

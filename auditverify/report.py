@@ -46,7 +46,11 @@ class OriginReport:
 
 @dataclass(slots=True)
 class Report:
-    """The result. ``verified`` is true only when the export is whole and nothing in it contradicts anything else."""
+    """The result.
+
+    ``consistent`` is true when the export is whole and nothing in it contradicts anything else; ``verified`` when
+    besides the hub's key was given and every record is covered by an anchor that the auditor gave.
+    """
 
     realm: str = ""
     log_origin: str = ""
@@ -61,21 +65,30 @@ class Report:
     checkpoint_signed: bool = False
     statements: int = 0
     views_checked: int = 0
+    #: The closing checkpoint, a signed note.
+    checkpoint: bytes = b""
+    anchored: int = 0
+    unanchored_from: int | None = None
     origins: dict[str, OriginReport] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
 
     @property
-    def verified(self) -> bool:
-        """True when all of it holds."""
+    def consistent(self) -> bool:
+        """True when nothing contradicts anything; whoever holds the tree-head key can make such an export."""
         return not self.problem_count and self.root_matches and self.checkpoint_signed
 
     @property
+    def verified(self) -> bool:
+        """True when all of it holds, for what the hub cannot have made up."""
+        return self.consistent and self.key_given and bool(self.records) and self.anchored == self.records
+
+    @property
     def verdict(self) -> str:
-        """The last line: anybody can make an export that is consistent with itself, so it says who vouches for it."""
-        if not self.verified:
-            return "NOT VERIFIED"
-        return "VERIFIED" if self.key_given else "VERIFIED, vouched by the key in the export only"
+        """The last line."""
+        if self.verified:
+            return "VERIFIED"
+        return "CONSISTENT, NOT ANCHORED" if self.consistent else "NOT VERIFIED"
 
     def add(self, code: str, message: str, line: int = 0) -> None:
         """Note a problem."""
@@ -99,6 +112,9 @@ class Report:
             "checkpointSigned": self.checkpoint_signed,
             "statements": self.statements,
             "viewsChecked": self.views_checked,
+            "anchored": self.anchored,
+            "unanchoredFrom": self.unanchored_from,
+            "consistent": self.consistent,
             "verified": self.verified,
             "verdict": self.verdict,
             "origins": [
@@ -128,6 +144,8 @@ class Report:
             f"checkpoint  {'signature holds' if self.checkpoint_signed else 'SIGNATURE DOES NOT HOLD'}"
             + ("" if self.key_given else " for the key inside the export; give --hub-key to compare with your own"),
             f"statements  {self.statements} of writers verified, {self.views_checked} views of the log compared",
+            f"anchors     {self.anchored} of {self.records} records covered by what you gave"
+            + ("" if self.unanchored_from is None else f", record {self.unanchored_from} is the first that is not"),
         ]
         lines += [
             f"  {item.origin} {item.cluster}: {item.records} records in {item.epochs} epoch(s), "

@@ -1,9 +1,9 @@
 """Verifies an export: every chain, the tree over all records, the hub's checkpoint, and the writers' statements.
 
-What it proves: the records are exactly those the signed tree head covers, each writer's chain is unbroken, and each
-agent's key has signed every epoch of its chain up to the last record that is here. What it cannot prove: that the hub
-showed everybody the same log (compare tree heads), or that a statement key is the cluster's own (``endorsed`` keys come
-from you, out of band).
+What it proves by itself: the records are exactly those the signed tree head covers, each writer's chain is unbroken,
+and each agent's key has signed every epoch of its chain up to the last record that is here. Whoever holds the
+tree-head key can make a log of which all of that is true. So an export is *verified* only when every record of it is
+covered by an anchor that you give (``auditverify.anchors``); otherwise it is consistent, and no more.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from auditverify.anchors import Placed, Witness, read_anchor
 from auditverify.merkle import leaf, roots_at
-from auditverify.report import ENDORSED, OriginReport, Report
+from auditverify.report import ENDORSED, WITNESSED, OriginReport, Report
 from auditverify.signatures import Malformed, load_key, read_note, read_statement, spki, unbase64
 
 FORMAT = "cellward.audit-export/v1"
@@ -37,6 +38,21 @@ _FIELDS = {*_TEXTS, *_NUMBERS, "details"}
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """What the auditor brings.
+
+    Attributes:
+        endorsed: statement keys (DER or PEM) known to belong to their clusters.
+        checkpoints: signed notes that the auditor kept, or that a witness keeps.
+        witnesses: if there are any, a checkpoint counts only with the cosignature of one of them.
+    """
+
+    endorsed: Sequence[bytes] = ()
+    checkpoints: Sequence[bytes] = ()
+    witnesses: Sequence[Witness] = ()
+
+
 @dataclass(slots=True)
 class _Chain:
     """One epoch of one writer while it is read: digests of its records by sequence number, from 1."""
@@ -48,10 +64,11 @@ class _Chain:
 class _Run:
     """One pass over an export."""
 
-    def __init__(self, hub_key: bytes | None, endorsed: Sequence[bytes]) -> None:
+    def __init__(self, hub_key: bytes | None, anchors: Anchors) -> None:
         self.report = Report(key_given=hub_key is not None)
         self._given = load_key(hub_key) if hub_key is not None else None
-        self._endorsed = {spki(load_key(key)) for key in endorsed}
+        self._anchors = anchors
+        self._endorsed = {spki(load_key(key)) for key in anchors.endorsed}
         self._key: Ed25519PublicKey | None = self._given
         self._keys: dict[str, list[Ed25519PublicKey]] = {}
         self._uids: dict[str, set[str]] = {}
@@ -61,6 +78,9 @@ class _Run:
         self._chains: dict[tuple[str, int], _Chain] = {}
         self._epochs: dict[str, int] = {}
         self._leaves: list[bytes] = []
+        self._placed = Placed([])
+        # Tree sizes that an endorsed agent saw, by the epoch and number of the record that says so.
+        self._saw: list[tuple[str, int, int, int]] = []
         self._views: dict[int, dict[str, int]] = {}
         self._hub_has_realm = False
         self._ended = 0
@@ -104,7 +124,43 @@ class _Run:
         for _ in self._endorsed - {key for _, key in self._signed.values()}:
             report.add("endorsed", "nothing in the export is signed by a key you endorse")
         self._compare_views()
+        self._anchor()
         return report
+
+    def _anchor(self) -> None:
+        """Say how much of the log the anchors cover."""
+        signed = {place: seq for place, (seq, key) in self._signed.items() if key in self._endorsed}
+        seen = [size for origin, epoch, seq, size in self._saw if seq <= signed.get((origin, epoch), 0)]
+        kept = max(self._kept(), default=0)
+        uncovered = list(self._placed.uncovered(max([kept, *seen]), signed))
+        self.report.anchored = len(self._placed.records) - len(uncovered)
+        self.report.unanchored_from = uncovered[0] if uncovered else None
+        last: dict[str, int] = {origin: index for index, (origin, _, _) in enumerate(self._placed.records)}
+        for origin, state in self.report.origins.items():
+            if state.verdict != ENDORSED and last.get(origin, kept) < kept:
+                state.verdict = WITNESSED
+
+    def _kept(self) -> Iterable[int]:
+        """Sizes of the checkpoints given, each compared with the records."""
+        if self._key is None:
+            return
+        heads = []
+        for number, note in enumerate(self._anchors.checkpoints, start=1):
+            try:
+                heads.append(read_anchor(note, self._key, self._anchors.witnesses))
+            except Malformed as error:
+                self.report.add("anchor", f"checkpoint {number} that you give cannot be used: {error}")
+        roots = dict(roots_at(self._leaves, [head.size for head in heads]))
+        for head in heads:
+            if head.origin != self.report.log_origin:
+                self.report.add("anchor", f"a checkpoint that you give is of log {head.origin[:120]!r}")
+            elif head.size > len(self._leaves):
+                text = f"you give a checkpoint of {head.size} records, {len(self._leaves)} are here"
+                self.report.add("anchor", f"{text}: some are gone, or the export is older")
+            elif roots[head.size] != head.root:
+                self.report.add("anchor", f"the first {head.size} records are not those of a checkpoint that you give")
+            else:
+                yield head.size
 
     def _judge(self, origin: str, state: OriginReport) -> None:
         """Say who stands for a writer: every one of its epochs must be signed to its very last record.
@@ -168,6 +224,7 @@ class _Run:
             report.add("index", f"index {str(value['index'])[:40]} stands where {index} is expected", number)
         self._leaves.append(leaf(data))
         report.records += 1
+        self._placed.records.append(("", 0, 1))
         record = json.loads(data)
         if not isinstance(record, dict) or _canonical(record).encode("utf-8", "replace") != data:
             raise Malformed("the record is not canonical")
@@ -178,9 +235,11 @@ class _Run:
             report.add("unknown-origin", f"the header does not name {record['origin'][:80]!r}", number)
             state = report.origins[record["origin"]] = OriginReport(record["origin"])
         state.records += 1
+        self._placed.records[-1] = (record["origin"], record["epoch"], record["seq"])
         self._clusters.setdefault(record["origin"], set()).add(record["cluster"])
         self._chain(number, record, "sha256:" + hashlib.sha256(data).hexdigest(), state)
         if record["logSize"]:
+            self._saw.append((record["origin"], record["epoch"], record["seq"], record["logSize"]))
             self._views.setdefault(record["logSize"], {}).setdefault(record["logRoot"], number)
             if record["logSize"] > index:
                 report.add("view", "the record has seen a log that did not exist before it", number)
@@ -240,8 +299,9 @@ class _Run:
         self._ended = number
         if self._key is None:
             raise Malformed("there is no key to check the checkpoint with")
-        head = read_note(unbase64(value["checkpoint"]), self._key)
         report = self.report
+        report.checkpoint = unbase64(value["checkpoint"])
+        head = read_note(report.checkpoint, self._key)
         report.checkpoint_signed = True
         report.size, report.root = head.size, "sha256:" + head.root.hex()
         if head.origin != report.log_origin:
@@ -263,6 +323,10 @@ class _Run:
                     self.report.add("another-log", f"a writer was shown another log of {size} records", number)
 
 
+#: Nothing: at best the export is consistent with itself.
+NONE = Anchors()
+
+
 def _check_fields(record: dict[str, Any]) -> None:
     if record.keys() - {"dropped"} != _FIELDS or record["schema"] != SCHEMA:
         raise Malformed(f"the record has not the fields of {SCHEMA}")
@@ -274,9 +338,9 @@ def _check_fields(record: dict[str, Any]) -> None:
         raise Malformed("epoch and sequence number start at 1")
 
 
-def verify_lines(lines: Iterable[bytes], *, hub_key: bytes | None = None, endorsed: Sequence[bytes] = ()) -> Report:
+def verify_lines(lines: Iterable[bytes], *, hub_key: bytes | None = None, anchors: Anchors = NONE) -> Report:
     """Verify an export given line by line; raises Malformed when a key given is not one."""
-    run = _Run(hub_key, endorsed)
+    run = _Run(hub_key, anchors)
     for number, raw in enumerate(lines, start=1):
         if len(raw) > MAX_LINE:
             run.report.add("malformed", "the line is too long", number)
@@ -285,18 +349,18 @@ def verify_lines(lines: Iterable[bytes], *, hub_key: bytes | None = None, endors
     return run.finish()
 
 
-def verify_export(path: str | Path, *, hub_key: bytes | None = None, endorsed: Sequence[bytes] = ()) -> Report:
+def verify_export(path: str | Path, *, hub_key: bytes | None = None, anchors: Anchors = NONE) -> Report:
     """Verify an export file.
 
     Args:
         path: the NDJSON file.
         hub_key: tree-head key you trust, SubjectPublicKeyInfo in DER or PEM; without it the key inside the export is
             used, which proves only that the export is consistent with itself.
-        endorsed: statement keys (DER or PEM) you know to belong to their clusters.
+        anchors: what you know of the log that its hub cannot have made up.
 
     Raises OSError when the file cannot be read, Malformed when a key given is not one.
     """
     with Path(path).open("rb") as file:
         # A line without an end must not be read into memory whole.
         lines = iter(lambda: file.readline(MAX_LINE + 2), b"")
-        return verify_lines(lines, hub_key=hub_key, endorsed=endorsed)
+        return verify_lines(lines, hub_key=hub_key, anchors=anchors)

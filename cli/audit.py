@@ -13,6 +13,7 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.home import Home
 from cli.output import (
     Column,
     Format,
@@ -28,6 +29,7 @@ from cli.output import (
     show_one,
     show_table,
 )
+from cli.witness import witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ FOLLOW_SECONDS = 1.0
 _PAGE = 1000
 #: Bytes an export has: lines of JSON in ASCII.
 _EXPORTED = bytes(range(0x20, 0x7F)) + b"\n"
-_KEY_HINT = (
+KEY_HINT = (
     "Give --hub-key and --endorsed as base64 of SubjectPublicKeyInfo, or as a PEM file; see treeHeadKey of trust.yaml."
 )
 
@@ -109,7 +111,7 @@ def export(
     if str(file) == "-":
         put_bytes(_checked(client))
         return
-    done = _export(client, file)
+    done = export_file(client, file)
     rows = [[done.file, str(done.lines), str(done.bytes)]]
     show_one(done, output, lambda: show_table(("file", "lines", "bytes"), rows), done.file)
     say(f"next: cellward audit verify {shlex.quote(done.file)}")
@@ -126,7 +128,7 @@ def _checked(client: Client) -> Iterator[bytes]:
         yield piece
 
 
-def _export(client: Client, file: Path) -> Exported:
+def export_file(client: Client, file: Path) -> Exported:
     """Write the file, all or nothing; raises cli/bad-file."""
     if file.is_dir():
         raise errors.BAD_FILE(f"{file} is a directory")
@@ -159,29 +161,51 @@ def verify(
     endorsed: Annotated[
         list[str] | None, typer.Option(help="Statement key known to be a cluster's own; may be repeated.")
     ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Checkpoint that you or a witness kept; may be repeated.")
+    ] = None,
+    witness_key: Annotated[
+        list[str] | None,
+        typer.Option("--witness", help="Key of a witness, or its file: checkpoints need one's cosignature."),
+    ] = None,
+    accept_unanchored: Annotated[
+        bool, typer.Option("--accept-unanchored", help="Exit 0 also for a log that is only consistent with itself.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
 ) -> None:
-    """Verify an export offline, with the stand-alone verifier; exit 1 when anything does not hold."""
-    import base64
-
+    """Verify an export offline, with the stand-alone verifier; exit 1 when a part does not hold or is not anchored."""
     from auditverify.cli import verify as verify_export
     from auditverify.signatures import Malformed
 
-    place = local(home)
-    if not hub_key and place.home.file("trust.yaml").exists():
-        hub_key = base64.b64encode(place.home.trust().tree_head_spki).decode()
-    if not hub_key:
+    key = tree_head_key(local(home).home, hub_key)
+    if not key:
         say("no key to compare with: this shows that the export is consistent, not whose it is")
     try:
-        report = verify_export(file, hub_key or None, endorsed or ())
+        report = verify_export(file, key or None, endorsed or (), checkpoint or (), witness_key or ())
     except Malformed as error:
-        raise errors.BAD_OPTION(f"a key cannot be used: {error}", hint=_KEY_HINT) from error
+        raise errors.BAD_OPTION(f"a key cannot be used: {error}", hint=KEY_HINT) from error
     if output is Format.table:
         put_lines(report.to_text().split("\n"))
     elif output is Format.name:
         put(f"log/{report.log_origin}")
     else:
         show_data(report.to_json(), output)
-    if not report.verified:
+    if not report.consistent:
         raise errors.NOT_VERIFIED(f"{file} does not hold: {report.problem_count} problems")
+    if not report.verified and not accept_unanchored:
+        left = report.records - report.anchored
+        why = f"{left} of {report.records} records are the hub's word" if key else "no tree-head key was given"
+        raise errors.NOT_ANCHORED(f"{file} is consistent, and {why}")
+
+
+def tree_head_key(home: Home, given: str) -> str:
+    """The tree-head key as it was typed, or that of trust.yaml; empty when there is neither."""
+    import base64
+
+    if given or not home.file("trust.yaml").exists():
+        return given
+    return base64.b64encode(home.trust().tree_head_spki).decode()
+
+
+app.command("witness")(witness)

@@ -127,6 +127,18 @@ NOT_VERIFIED = define(
     "The audit export does not hold.",
     hint="Keep the file, export again, and ask whoever runs the hub about each problem named.",
 )
+NOT_ANCHORED = define(
+    "cli/not-anchored",
+    Conflict,
+    "The audit export is consistent, but the hub alone stands for a part of it.",
+    hint="Give what the hub cannot have made up: --endorsed, --checkpoint, --witness; or say --accept-unanchored.",
+)
+NOT_WITNESSED = define(
+    "cli/not-witnessed",
+    Refused,
+    "The log is not one that this witness may co-sign, so nothing was signed.",
+    hint="Keep the export and the checkpoint kept before, and tell the auditors: two histories of one log are proof.",
+)
 EXISTS = define(
     "cli/exists",
     Conflict,

@@ -310,7 +310,14 @@ async def test_export_verifies_offline_and_a_changed_byte_shows(installed: Cli, 
     """Audit verify compares with the key in trust.yaml, needs no hub, and finds a change."""
     file = tmp_path / "export.ndjson"
     await installed("audit", "export", str(file))
-    await installed("audit", "verify", str(file), CELLWARD_SERVER="https://127.0.0.1:1")
+    far = {"CELLWARD_SERVER": "https://127.0.0.1:1"}
+    alone = await installed("audit", "verify", str(file), code=1, **far)
+    assert "\nCONSISTENT, NOT ANCHORED\n" in alone.stdout
+    assert "[cli/not-anchored]\n  next: " in alone.stderr
+    await installed("audit", "verify", str(file), "--accept-unanchored", **far)
+    await installed("audit", "witness", str(tmp_path / "witness"), str(file), **far)
+    kept = ("--checkpoint", str(tmp_path / "witness/checkpoint"), "--witness", str(tmp_path / "witness/witness.vkey"))
+    assert (await installed("audit", "verify", str(file), *kept, **far)).stdout.endswith("\nVERIFIED\n")
     lines = file.read_text().splitlines()
     body = json.loads(lines[2])
     raw = bytearray(base64.b64decode(body["record"]))

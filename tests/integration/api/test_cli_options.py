@@ -154,13 +154,15 @@ async def test_verification_is_printed_in_every_format(installed: Cli, tmp_path:
     """The report is data, on stdout and in the format asked for; what cannot be read is told on stderr with a code."""
     file = tmp_path / "export.ndjson"
     await installed("audit", "export", str(file))
-    table = (await installed("audit", "verify", str(file))).stdout
-    assert table.endswith("VERIFIED\n")
-    as_json = json.loads((await installed("audit", "verify", str(file), "-o", "json")).stdout)
-    as_yaml = yaml.safe_load((await installed("audit", "verify", str(file), "-o", "yaml")).stdout)
+    await installed("audit", "witness", str(tmp_path / "witness"), str(file))
+    anchor = ("--checkpoint", str(tmp_path / "witness/checkpoint"))
+    table = (await installed("audit", "verify", str(file), *anchor)).stdout
+    assert table.endswith("\nVERIFIED\n")
+    as_json = json.loads((await installed("audit", "verify", str(file), *anchor, "-o", "json")).stdout)
+    as_yaml = yaml.safe_load((await installed("audit", "verify", str(file), *anchor, "-o", "yaml")).stdout)
     assert as_json == as_yaml
     assert as_json["verified"] is True
-    name = (await installed("audit", "verify", str(file), "-o", "name")).stdout
+    name = (await installed("audit", "verify", str(file), *anchor, "-o", "name")).stdout
     assert name == f"log/{as_json['logOrigin']}\n"
     for words, code in (([str(tmp_path / "none")], "cli/bad-file"), ([str(file), "--hub-key", "?"], "cli/bad-option")):
         refused = await installed("audit", "verify", *words, code=2)

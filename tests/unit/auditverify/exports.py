@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auditverify.report import Report
-from auditverify.verify import verify_lines
+from auditverify.verify import Anchors, verify_lines
 from cellward.audit.checkpoint import Checkpoint, log_origin, parse_checkpoint, sign_checkpoint
 from cellward.audit.tree import leaf_hash, root_of
 from hub.audit.service import AuditLog
@@ -70,9 +70,10 @@ def dump(lines: Lines) -> bytes:
 
 
 def check(lines: Lines | bytes, **options: Any) -> Report:
-    """Verify with the hub's key."""
+    """Verify with the hub's key, and with what else is known."""
     data = lines if isinstance(lines, bytes) else dump(lines)
-    return verify_lines(data.splitlines(keepends=True), **{"hub_key": SPKI, **options})
+    anchors = Anchors(**{key: options.pop(key) for key in ("endorsed", "checkpoints", "witnesses") if key in options})
+    return verify_lines(data.splitlines(keepends=True), **{"hub_key": SPKI, "anchors": anchors, **options})
 
 
 def records(lines: Lines) -> list[int]:

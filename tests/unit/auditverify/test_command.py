@@ -22,24 +22,32 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 0 only for a verified export, JSON as agreed, keys as base64 or PEM."""
+    """Exit code 0 only for an export that anchors cover, JSON as agreed, keys as base64 or PEM."""
     good, bad, pem = tmp_path / "good.ndjson", tmp_path / "bad.ndjson", tmp_path / "key.pem"
     good.write_bytes(exported.data)
     lines = exported.lines()
     change_byte(lines)
     bad.write_bytes(dump(lines))
     pem.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    assert main([str(good)]) == 0
-    assert capsys.readouterr().out.endswith("\nVERIFIED, vouched by the key in the export only\n")
-    assert main([str(good), "--hub-key", str(pem)]) == 0
+    for more in ([], ["--hub-key", str(pem)]):
+        assert main([str(good), *more]) == 1
+        assert capsys.readouterr().out.endswith("\nCONSISTENT, NOT ANCHORED\n")
+        assert main([str(good), *more, "--accept-unanchored"]) == 0
+        assert capsys.readouterr().out.endswith("\nCONSISTENT, NOT ANCHORED\n")
+    kept = tmp_path / "checkpoint"
+    kept.write_bytes(base64.b64decode(exported.lines()[-1]["checkpoint"]))
+    assert main([str(good), "--checkpoint", str(kept), "--accept-unanchored"]) == 0
+    assert "\nCONSISTENT, NOT ANCHORED\n" in capsys.readouterr().out
+    assert main([str(good), "--hub-key", str(pem), "--checkpoint", str(kept)]) == 0
     assert capsys.readouterr().out.endswith("\nVERIFIED\n")
-    assert main([str(good), "--hub-key", str(pem), "--json"]) == 0
+    assert main([str(good), "--hub-key", str(pem), "--checkpoint", str(kept), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["records"], result["gaps"], result["duplicates"], result["verified"], result["problems"]) == (
         30, 0, 0, True, [],
     )  # fmt: skip
+    assert (result["anchored"], result["unanchoredFrom"], result["verdict"]) == (30, None, "VERIFIED")
     assert main([str(good), "--hub-key", base64.b64encode(OTHER_SPKI).decode()]) == 1
-    assert main([str(bad)]) == 1
+    assert main([str(bad), "--accept-unanchored"]) == 1
     assert "NOT VERIFIED" in capsys.readouterr().out
 
 
@@ -52,6 +60,8 @@ def test_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["GOOD", "--hub-key", "?"], "auditverify/bad-key"),
         (["GOOD", "--hub-key", "bm9uc2Vuc2U="], "auditverify/bad-key"),
         (["GOOD", "--endorsed", "a\0b"], "auditverify/bad-key"),
+        (["GOOD", "--checkpoint", "/nowhere/none"], "auditverify/bad-file"),
+        (["GOOD", "--witness", "name+00000000+AAAA"], "auditverify/bad-key"),
         ([], "auditverify/usage"),
         (["GOOD", "--bogus"], "auditverify/usage"),
     ],
@@ -72,7 +82,9 @@ def test_help_names_the_command_as_it_is_typed(capsys: pytest.CaptureFixture[str
     """The usage line can be copied, and says what the exit codes mean."""
     assert main(["--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.startswith("usage: python -m auditverify [-h] [--hub-key KEY] [--endorsed KEY] [--json] EXPORT")
+    assert said.startswith(
+        "usage: python -m auditverify [-h] [--hub-key KEY] [--endorsed KEY] [--checkpoint FILE] [--witness KEY]"
+    )
     assert "exit codes: 0 " in said
 
 
@@ -82,7 +94,7 @@ def test_bad_key_is_the_callers_mistake(exported: Exported, tmp_path: Path) -> N
     file.write_bytes(exported.data)
     with pytest.raises(Malformed):
         verify_export(file, hub_key=b"nonsense")
-    assert verify_export(file, hub_key=SPKI).verified
+    assert verify_export(file, hub_key=SPKI).consistent
 
 
 def test_stands_alone(exported: Exported, tmp_path: Path) -> None:
@@ -101,5 +113,5 @@ def test_stands_alone(exported: Exported, tmp_path: Path) -> None:
         [sys.executable, "-m", "auditverify", "export.ndjson"], cwd=tmp_path, capture_output=True, check=False, env={}
     )
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
-        0, b"VERIFIED, vouched by the key in the export only",
+        1, b"CONSISTENT, NOT ANCHORED",
     )  # fmt: skip

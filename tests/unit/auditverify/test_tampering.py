@@ -26,7 +26,7 @@ def test_tampering_is_detected(exported: Exported, tamper: Callable[[Lines], Non
     lines = exported.lines()
     tamper(lines)
     report = check(lines)
-    assert not report.verified
+    assert not report.consistent
     assert report.problems
 
 
@@ -35,7 +35,7 @@ def test_changed_header_is_detected(exported: Exported, name: str) -> None:
     """The header is not signed, so each thing it says is compared with something that is."""
     lines = exported.lines()
     HEADERS[name](lines)
-    assert not check(lines).verified
+    assert not check(lines).consistent
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_stolen_hub_key_does_not_help(exported: Exported, tamper: Callable[[Line
     report = check(lines)
     assert report.root_matches
     assert report.checkpoint_signed
-    assert not report.verified
+    assert not report.consistent
 
 
 def test_two_faces_of_one_log_contradict_each_other(exported: Exported) -> None:

@@ -34,7 +34,7 @@ def test_records_added_behind_the_statement_are_not_the_writers(exported: Export
     add_records(lines, writer.write(3, reason="invented"))
     report = check(lines, endorsed=[writer.spki])
     assert report.root_matches
-    assert (codes(report), report.verified) == ({"unsigned"}, False)
+    assert (codes(report), report.consistent) == ({"unsigned"}, False)
     assert report.origins[writer.origin].verdict != "endorsed"
     assert report.origins[writer.origin].signed == 12
 
@@ -66,7 +66,7 @@ def test_an_epoch_under_a_key_of_the_hubs_own_is_not_the_writers(exported: Expor
     assert report.origins[writer.origin].verdict != "endorsed"
     if signed:
         both = check(lines, endorsed=[writer.spki, thief.spki])
-        assert (both.verified, both.origins[writer.origin].verdict) == (True, "endorsed")
+        assert (both.consistent, both.origins[writer.origin].verdict) == (True, "endorsed")
         assert codes(check(lines)) == {"second-key"}
 
 

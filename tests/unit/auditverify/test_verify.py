@@ -28,7 +28,7 @@ from tests.unit.auditverify.tampering import change_field, drop_record, insert, 
 def test_honest_export_verifies(exported: Exported) -> None:
     """The control: everything is counted, everything holds, and nobody is called endorsed who was not."""
     report = check(exported.data)
-    assert (report.verified, report.problems) == (True, [])
+    assert (report.consistent, report.problems) == (True, [])
     assert (report.records, report.gaps, report.duplicates, report.forks) == (30, 0, 0, 0)
     assert (report.statements, report.views_checked > 0, report.size) == (3, True, 30)
     origins = {item.origin: item for item in report.origins.values()}
@@ -42,10 +42,10 @@ def test_endorsed_key_changes_the_verdict_of_its_writer_only(exported: Exported)
     """A key known out of band makes its cluster endorsed; one that signed nothing here is a problem."""
     first, second = exported.writers
     report = check(exported.data, endorsed=[first.spki])
-    assert report.verified
+    assert report.consistent
     assert report.origins[first.origin].verdict == "endorsed"
     assert report.origins[second.origin].verdict == "vouched by the hub only"
-    assert not check(exported.data, endorsed=[OTHER_SPKI]).verified
+    assert not check(exported.data, endorsed=[OTHER_SPKI]).consistent
 
 
 async def test_chain_alone_shows_a_rewritten_record() -> None:
@@ -55,12 +55,12 @@ async def test_chain_alone_shows_a_rewritten_record() -> None:
         await log.append_hub("alice", "document.upload", f"Release//r{number}", "done")
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]
     resign(lines)
-    assert check(lines).verified
+    assert check(lines).consistent
     line = lines[records(lines)[1]]
     put(line, {**body(line), "actor": "mallory"})
     resign(lines)
     report = check(lines)
-    assert (report.verified, report.forks, report.root_matches) == (False, 1, True)
+    assert (report.consistent, report.forks, report.root_matches) == (False, 1, True)
 
 
 @pytest.mark.parametrize("realm", ["", "sha256:" + "00" * 32])
@@ -71,7 +71,7 @@ async def test_records_of_another_realm_do_not_pass(realm: str) -> None:
     for current[0] in ("", "", REALM):
         await log.append_hub("alice", "hub.start", "Hub", "done")
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]
-    assert check(lines).verified
+    assert check(lines).consistent
     current[0] = realm
     await log.append_hub("alice", "hub.start", "Hub", "done")
     current[0] = REALM

@@ -145,9 +145,9 @@ def _verify(lines: list[bytes]) -> dict[str, Any]:
 def test_each_tampering_is_noticed_for_what_it_is(name: str, lines: list[bytes]) -> None:
     """The verifier finds each one, and what is expected of one is not found in an honest export."""
     honest, report = _verify(lines), _verify(TAMPERINGS[name].change(lines))
-    assert honest["verified"] is True
+    assert honest["consistent"] is True
     assert not TAMPERINGS[name].noticed(honest)
-    assert report["verified"] is False
+    assert report["consistent"] is False
     assert TAMPERINGS[name].noticed(report)
 
 
@@ -165,5 +165,5 @@ def test_one_byte_is_one_byte_of_a_record_that_stays_well_formed(lines: list[byt
 def test_a_tampering_that_is_found_for_something_else_does_not_count(lines: list[bytes]) -> None:
     """A file that merely cannot be read has not been caught."""
     report = _verify([*end_cut_off(lines)[:3], b"no JSON\n"])
-    assert report["verified"] is False
+    assert report["consistent"] is False
     assert not TAMPERINGS["one byte changed"].noticed(report)

@@ -111,15 +111,23 @@ def audit(stage: Stage, summary: Summary) -> None:
     file = stage.directory / "audit.ndjson"
     stage.cli.run("audit", "export", str(file))
     code, report = _verify(stage, file)
+    alone = code == 1 and report.get("consistent") is True and report.get("verified") is False
+    narrator.verdict(
+        alone,
+        "with the hub's key alone the export is consistent, and no more: whoever holds that key can make one",
+        f"with the hub's key alone the verifier says {report.get('verdict')}",
+    )
+    stage.cli.run("audit", "witness", str(_witness(stage)), str(file))
+    code, report = _verify(stage, file, witnessed=True)
     summary.put("audit_records", report.get("records", 0))
     summary.put("audit_gaps", report.get("gaps", -1))
     summary.put("audit_duplicates", report.get("duplicates", -1))
-    verified = code == 0 and report.get("verified") is True and report.get("hubKeyGiven") is True
+    verified = alone and code == 0 and report.get("verified") is True and report.get("hubKeyGiven") is True
     summary.put("audit_verified", verified)
     narrator.verdict(
         verified,
-        f"{report.get('records')} records verified offline, with the key in trust.yaml: no gap, no duplicate, "
-        "tree head and statement keys match",
+        f"{report.get('records')} records verified offline, with the key in trust.yaml and a witness's checkpoint: "
+        "no gap, no duplicate, tree head and statement keys match",
         f"the export does not verify: {report.get('problems')}",
     )
     lines = file.read_bytes().splitlines(keepends=True)
@@ -127,7 +135,7 @@ def audit(stage: Stage, summary: Summary) -> None:
     for name, tampering in TAMPERINGS.items():
         tampered = stage.directory / "tampered.ndjson"
         tampered.write_bytes(b"".join(tampering.change(lines)))
-        code, report = _verify(stage, tampered)
+        code, report = _verify(stage, tampered, witnessed=True)
         found[name] = code == 1 and report["verified"] is False and tampering.noticed(report)
         narrator.verdict(found[name], f"{name}: found out", f"{name}: not noticed for what it is")
     summary.put("tampered_audit_detected", found)
@@ -152,8 +160,14 @@ def _spools_empty(stage: Stage) -> bool:
     return all(cluster["spoolDepth"] == 0 for cluster in stage.api.get("/clusters")["items"])
 
 
-def _verify(stage: Stage, file: Path) -> tuple[int, dict[str, Any]]:
+def _witness(stage: Stage) -> Path:
+    return stage.directory / "witness"
+
+
+def _verify(stage: Stage, file: Path, *, witnessed: bool = False) -> tuple[int, dict[str, Any]]:
     """Verify as an auditor does: offline, by the stand-alone verifier, with the key that ``init`` wrote down."""
-    done = stage.cli.run("audit", "verify", str(file), "-o", "json", accept=(0, 1))
+    place = _witness(stage)
+    anchors = ["--checkpoint", str(place / "checkpoint"), "--witness", str(place / "witness.vkey")] if witnessed else []
+    done = stage.cli.run("audit", "verify", str(file), *anchors, "-o", "json", accept=(0, 1))
     report: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, report

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from auditverify.verify import verify_lines
+from auditverify.verify import Anchors, verify_lines
 from cellward.audit.checkpoint import parse_checkpoint
 from cellward.errors import CellwardError
 from hub.audit.model import AuditAckOut, AuditBatchIn
@@ -95,9 +95,9 @@ async def test_v13_every_export_taken_during_traffic_verifies(store: Store) -> N
     for data in exports:
         report = verify_lines(data.splitlines(keepends=True), hub_key=SPKI)
         assert report.problems == []
-        assert report.verified
+        assert report.consistent
     keys = [writer.spki for writer in writers]
-    report = verify_lines(exports[-1].splitlines(keepends=True), hub_key=SPKI, endorsed=keys)
+    report = verify_lines(exports[-1].splitlines(keepends=True), hub_key=SPKI, anchors=Anchors(keys))
     assert {item.verdict for item in report.origins.values() if item.origin != "hub"} == {"endorsed"}
 
 
@@ -113,7 +113,7 @@ async def test_repeats_of_an_ended_epoch_keep_the_statement_of_its_key(store: St
     await log.ingest(writer.cluster, writer.uid, writer.spki, writer.batch(2))
     assert (await log.ingest(writer.cluster, writer.uid, writer.spki, again)).seq == 3
     data = await export_of(log)
-    report = verify_lines(data.splitlines(keepends=True), hub_key=SPKI, endorsed=[old_key, writer.spki])
+    report = verify_lines(data.splitlines(keepends=True), hub_key=SPKI, anchors=Anchors([old_key, writer.spki]))
     assert (report.problems, report.statements) == ([], 2)
     (chain,) = [chain for chain in (await store.audit.snapshot()).chains if chain.epoch == 1 and chain.uid]
     assert chain.checkpoint == first.checkpoint
