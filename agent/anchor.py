@@ -19,7 +19,7 @@ from cellward.documents.fields import DIGEST
 from cellward.documents.floors import Floor
 from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
-from cellward.policy.trust import PolicyFloors
+from cellward.policy.floors import PolicyFloors
 
 #: Name of the Secret, as the chart grants it.
 ANCHOR_NAME: Final = "cellward-agent-anchor"

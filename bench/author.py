@@ -16,16 +16,16 @@ from cellward.cells.load import load_manifests
 from cellward.cells.resolve import resolve_cells
 from cellward.documents.dsse import Envelope, dump_envelope
 from cellward.documents.facts import Selector
-from cellward.documents.keyring import Keyring
 from cellward.documents.model import Deployment, Release
-from cellward.policy import published, publisher
+from cellward.policy import publisher
 from cellward.policy.bundle import build_bundle, read_bundle
 from cellward.policy.model import Binding, BindingSet
+from cellward.policy.record import Record
 from cellward.policy.trust import digest_of
 from cli.home import Home
 from cli.keys import load_key
+from cli.records import DEFAULT_RECORD
 from cli.signing import sign
-from tools.demo.api import HubApi
 
 _ROOT = Path(__file__).resolve().parents[1]
 _BUNDLE = _ROOT / "policies/starter"
@@ -41,6 +41,7 @@ class Author:
         self._scratch = scratch
         self._sequence = 0
         self._bundle = 0
+        self._record = Record.from_bytes(self._home.file(DEFAULT_RECORD).read_bytes(), root=self.root_file.read_bytes())
 
     @property
     def realm(self) -> str:
@@ -83,7 +84,7 @@ class Author:
         )  # fmt: skip
         return deployment.digest, _upload(release, deployment)
 
-    def publication(self, api: HubApi) -> tuple[int, bytes]:
+    def publication(self) -> tuple[int, bytes]:
         """Sign a policy set with a new version of the starter bundle.
 
         Returns:
@@ -93,20 +94,16 @@ class Author:
         archive = self._build(f"1.0.{self._bundle}")
         bundle = read_bundle(archive)
         binding = Binding("bench", bundle.target_path, bundle.digest, Selector(environments=(self._environment,)))
-        served = schemas.PolicyMetadata.model_validate(api.get("/policy/metadata"))
-        state = published.RepositoryState(
-            (self.root_file.read_bytes(), *served.roots[1:]), served.targets, served.keyring, served.snapshot
-        )
         policy, keyring, publishing = (load_key(self._home, name, None) for name in ("policy", "keyring", "publisher"))
         publication = publisher.publish(
-            state,
+            self._record,
             bundles=[archive],
             bindings=BindingSet(self.realm, (binding,)),
-            keyring=Keyring.from_json(self._home.read_json("keyring.json")),
-            keyring_keys=publisher.RoleKeys((keyring.public_spki_der,)),
             keys=publisher.SigningKeys(policy=(policy,), keyring=(keyring,), publisher=(publishing,)),
             now=datetime.now(UTC),
         )
+        assert publication.record is not None
+        self._record = publication.record
         body = schemas.Publication(
             metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
             targets=[schemas.TargetFile(digest=digest_of(d), data=d) for d in publication.targets.values()],

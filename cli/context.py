@@ -68,6 +68,11 @@ def now() -> datetime:
     return found.replace(microsecond=found.microsecond // 1000 * 1000)
 
 
+def instant() -> datetime:
+    """Time of this machine, from which numbers are made."""
+    return datetime.now(UTC)
+
+
 def command(function: Callable[_P, None]) -> Callable[_P, None]:
     """Wrap a command: an expected failure becomes three lines on stderr and its exit code, never a traceback."""
 

@@ -1,9 +1,13 @@
-"""Local signing keys: made once, encrypted with a passphrase unless explicitly not, and opened only when needed."""
+"""Local signing keys: made once, encrypted with a passphrase unless explicitly not, and opened only when needed.
+
+Beside each private key lies its public half (``NAME.pub``), so that nothing that only needs to know a key opens one.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,12 +49,54 @@ def load_all(home: Home, passphrase_file: Path | None, *names: str) -> tuple[Ed2
     return tuple(Ed25519Signer.from_pem(pem, passphrase if name in encrypted else None) for name, pem in pems.items())
 
 
+def load_for(home: Home, keyids: Collection[str], role: str, passphrase_file: Path | None) -> Ed25519Signer:
+    """Open a key of this machine that is among some; raises cli/missing-key."""
+    here = local_keys(home)
+    name = next((here[keyid] for keyid in sorted(keyids) if keyid in here), None)
+    if name is None:
+        raise errors.MISSING_KEY(f"no {role} key is in {home.file('keys')}", key=role)
+    return load_key(home, name, passphrase_file)
+
+
 def save_key(home: Home, name: str, signer: Ed25519Signer, passphrase: bytes | None) -> None:
     """Write a new key; raises cli/exists rather than replacing one."""
     path = home.file("keys") / f"{name}.pem"
     if path.exists():
         raise errors.EXISTS(f"{path} exists already", key=name)
+    home.write(f"keys/{name}.pub", public_pem(signer.public_spki_der), 0o644)
     home.write(f"keys/{name}.pem", signer.to_pem(passphrase))
+
+
+def public_pem(spki_der: bytes) -> bytes:
+    """Return a public key as PEM."""
+    from cryptography.hazmat.primitives import serialization
+
+    return serialization.load_der_public_key(spki_der).public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def read_public(path: Path) -> bytes:
+    """Return the SubjectPublicKeyInfo (DER) of an Ed25519 public key in PEM; raises cli/bad-file."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        key = serialization.load_pem_public_key(read_file(path, _MAX_PASSPHRASE_FILE))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise errors.BAD_FILE(f"{path} is not a public key in PEM", file=path) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise errors.BAD_FILE(f"{path} is not an Ed25519 key", file=path)
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def local_keys(home: Home) -> dict[str, str]:
+    """Names of the keys whose private half is here, by key id; read from their public halves."""
+    from cellward.documents.dsse import keyid_of
+
+    names = sorted(path.stem for path in home.file("keys").glob("*.pub") if path.with_suffix(".pem").exists())
+    return {keyid_of(read_public(home.file("keys") / f"{name}.pub")): name for name in names}
 
 
 def given_passphrase(file: Path | None, *, new: bool = False) -> bytes:

@@ -14,12 +14,14 @@ from typer.exceptions import TyperException
 from cli import (
     apply,
     audit,
+    author,
     cells,
     check,
     clusters,
     decommission,
     delete,
     errors,
+    keyring_list,
     locks,
     narrow,
     policy,
@@ -87,6 +89,8 @@ app.command()(status.status)
 app.command()(check.check)
 app.add_typer(policy.app, name="policy")
 clusters.app.command()(decommission.remove)
+app.add_typer(author.app, name="author")
+app.add_typer(keyring_list.app, name="keys")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(cells.app, name="cells")
 app.add_typer(audit.app, name="audit")

@@ -19,29 +19,25 @@ from cli.context import (
     DEFAULT_TIMEOUT,
     DryRunOption,
     HomeOption,
-    Local,
     OutputOption,
     PassphraseOption,
     TimeoutOption,
     WaitOption,
     command,
+    instant,
     local,
-    now,
 )
-from cli.home import Home, Trust, parse_yaml, read_file
+from cli.home import parse_yaml, read_file
 from cli.output import Format, Shown, say, short, show_list, show_one, show_table
+from cli.records import Base, ProposeOption, RecordOption, base_of
 from cli.waiting import wait_policy
 
 if TYPE_CHECKING:
     from cellward.api import schemas
-    from cellward.documents.keyring import Keyring
     from cellward.policy.bundle import Bundle
     from cellward.policy.compile import Compiler
     from cellward.policy.model import Binding, BindingSet
-    from cellward.policy.published import RepositoryState
-    from cellward.policy.publisher import Publication
-    from cellward.policy.trust import PolicyFloors
-    from cli.client import Client
+    from cellward.policy.publisher import Draft, Publication
 
 app = typer.Typer(no_args_is_help=True, help="Policy bundles and their bindings.")
 
@@ -72,6 +68,8 @@ def publish(  # noqa: PLR0913 - options of a command
     skip_compile: Annotated[
         bool, typer.Option("--skip-compile", help="Sign bundles that nobody compiled; agents compile them anyway.")
     ] = False,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
@@ -79,40 +77,39 @@ def publish(  # noqa: PLR0913 - options of a command
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Build, compile, sign and publish bundles, bindings and the keyring as one set."""
+    """Build, compile, sign and publish bundles, bindings and the keyring of the record as one set."""
     from cellward.policy import publisher
+    from cli.ceremony import propose
     from cli.keys import load_all
 
     place = local(home)
-    trust = place.home.trust()
     archives, bundles = _build(directory)
     _compile(bundles, opa, skip=skip_compile)
+    base = base_of(place, record)
     chosen = bindings or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
-    binding_set = _bindings(trust.realm, chosen, bundles)
-    keyring = _keyring(place.home)
-    client = place.trusted_client(trust)
-    state = _state(client, trust)
-    policy, keyring_key, publisher_key = load_all(place.home, passphrase_file, "policy", "keyring", "publisher")
-    publication = publisher.publish(
-        state,
+    draft = publisher.draft_policy(
+        base.record,
         bundles=archives,
-        bindings=binding_set,
-        keyring=keyring,
-        keyring_keys=publisher.RoleKeys((keyring_key.public_spki_der,)),
-        keys=publisher.SigningKeys(policy=(policy,), keyring=(keyring_key,), publisher=(publisher_key,)),
-        now=now(),
-        known=_floors(place.home),
+        bindings=_bindings(base.trust.realm, chosen, bundles),
+        now=instant(),
+        seen=base.seen,
     )
-    _finish(place, client, publication, output, dry_run=dry_run, wait=timeout if wait else None)
+    if dry_run:
+        preview(base, draft, output)
+        return
+    if propose_to is not None:
+        propose(draft, propose_to)
+        return
+    policy, keyring_key, publisher_key = load_all(place.home, passphrase_file, "policy", "keyring", "publisher")
+    draft = draft.signed(publisher.SigningKeys(policy=(policy,), keyring=(keyring_key,)))
+    publication = publisher.finish(draft, (publisher_key,), now=instant(), seen=base.seen)
+    hand_over(base, publication, output, wait=timeout if wait else None)
 
 
 @app.command()
 @command
 def refresh(
-    first_use: Annotated[
-        bool,
-        typer.Option(help="Take what the hub shows as the newest, where floors.json of the last publication is lost."),
-    ] = False,
+    record: RecordOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
@@ -120,18 +117,20 @@ def refresh(
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Renew the publisher's snapshot (7 days); nothing else changes. Meant for a schedule."""
+    """Renew the publisher's snapshot (7 days) over what the record has; nothing else changes. Meant for a schedule."""
     from cellward.policy import publisher
     from cli.keys import load_key
 
     place = local(home)
-    trust = place.home.trust()
-    client = place.trusted_client(trust)
-    keys = publisher.SigningKeys(publisher=(load_key(place.home, "publisher", passphrase_file),))
-    publication = publisher.refresh(
-        _state(client, trust), keys=keys, now=now(), known=_floors(place.home), first_use=first_use
-    )
-    _finish(place, client, publication, output, dry_run=dry_run, wait=timeout if wait else None)
+    base = base_of(place, record)
+    draft = publisher.draft_refresh(base.record, seen=base.seen)
+    if dry_run:
+        preview(base, draft, output)
+        return
+    key = load_key(place.home, "publisher", passphrase_file)
+    publication = publisher.finish(draft, (key,), now=instant(), seen=base.seen)
+    # The record stays as it is: a schedule need not commit, and numbers go by the clock.
+    hand_over(base, publication, output, wait=timeout if wait else None, keep=False)
 
 
 @app.command("list")
@@ -283,35 +282,6 @@ def _binding(file: Path, entry: Any, bundles: dict[str, Bundle]) -> Binding:
     )
 
 
-def _keyring(home: Home) -> Keyring:
-    from cellward.documents.keyring import Keyring
-
-    value = home.read_json("keyring.json")
-    if value is None:
-        raise errors.NOT_INITIALISED(f"{home.file('keyring.json')} does not exist")
-    return Keyring.from_json(value)
-
-
-def _floors(home: Home) -> PolicyFloors | None:
-    from cellward.policy.trust import PolicyFloors
-
-    value = home.read_json("floors.json")
-    try:
-        return PolicyFloors.from_json(value) if value is not None else None
-    except ValueError as error:
-        raise errors.BAD_FILE(f"{home.file('floors.json')} is malformed: {error}") from error
-
-
-def _state(client: Client, trust: Trust) -> RepositoryState:
-    """What is published now. The first root comes from here, never from the hub."""
-    from cellward.api import schemas
-    from cellward.policy.published import RepositoryState
-
-    served = client.get("/policy/metadata", schemas.PolicyMetadata)
-    own = read_file(trust.root_file)
-    return RepositoryState((own, *served.roots[1:]), served.targets, served.keyring, served.snapshot)
-
-
 class Made(Shown):
     """What a dry run would publish."""
 
@@ -320,34 +290,31 @@ class Made(Shown):
     targets: list[str]
 
 
-def _finish(
-    place: Local, client: Client, publication: Publication, output: Format, *, dry_run: bool, wait: float | None
-) -> None:
-    """Hand it to the hub and show what is served then; or show what would be."""
-    from cellward.api import schemas
+def preview(base: Base, draft: Draft, output: Format) -> None:
+    """Show what would be published; nobody signs it, and no key is opened."""
+    from cellward.policy import publisher
 
-    if dry_run:
-        versions = {file.role: file.version for file in publication.metadata}
-        made = Made(dry_run=True, versions=versions, targets=sorted(_by_digest(publication)))
-        rows = [[role, str(version)] for role, version in versions.items()]
-        show_one(made, output, lambda: show_table(("role", "version"), rows), f"policy/{versions['snapshot']}")
-        say("dry run: signed here, and kept nowhere")
-        return
-    body = schemas.Publication(
-        metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
-        targets=[schemas.TargetFile(digest=digest, data=data) for digest, data in _by_digest(publication).items()],
-    )
-    result = client.post("/policy/publications", body, schemas.PublicationResult)
-    place.home.write_json("floors.json", publication.floors.to_json())
+    shown = publisher.preview(draft, now=instant(), seen=base.seen)
+    versions = {file.role: file.version for file in shown.metadata}
+    made = Made(dry_run=True, versions=versions, targets=sorted(shown.targets))
+    rows = [[role, str(version)] for role, version in versions.items()]
+    show_one(made, output, lambda: show_table(("role", "version"), rows), f"policy/{versions['snapshot']}")
+    say("dry run: nothing was signed, and nothing was kept")
+
+
+def hand_over(
+    base: Base, publication: Publication, output: Format, *, wait: float | None, keep: bool = True
+) -> schemas.PublicationResult:
+    """Keep the record, hand the publication to the hub, and show what is served then."""
+    if keep and publication.record is not None:
+        base.keep(publication.record)
+    result = base.upload(publication)
     show_one(result, output, lambda: _show_versions(result), f"policy/{result.snapshot_version}")
+    if keep:
+        say(f"commit {base.path} to security's repository: without it nobody can publish, refresh or add an author")
     if wait is not None:
-        wait_policy(client, result.snapshot_version, wait)
-
-
-def _by_digest(publication: Publication) -> dict[str, bytes]:
-    from cellward.policy.trust import digest_of
-
-    return {digest_of(data): data for data in publication.targets.values()}
+        wait_policy(base.client, result.snapshot_version, wait)
+    return result
 
 
 def _show_versions(result: schemas.PublicationResult) -> None:

@@ -15,12 +15,13 @@ from cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from cli.home import KEY_NAMES, Home, Trust, read_file
 from cli.output import Format, Shown, put, say, show_one, show_table
+from cli.records import DEFAULT_RECORD
 
 if TYPE_CHECKING:
     from cellward.api import schemas
     from cellward.documents.dsse import Ed25519Signer
     from cellward.documents.keyring import Keyring
-    from cellward.policy.publisher import RoleKeys
+    from cellward.policy.record import RoleKeys
 
 #: How long the author's first key may sign.
 AUTHOR_LIFE = timedelta(days=365)
@@ -122,9 +123,11 @@ def _passphrase(file: Path | None, *, none: bool) -> bytes | None:
 
 
 def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) -> None:
-    """Make keys, root, keyring and trust.yaml; root.json comes last, so that a half-made home is not taken for one."""
+    """Make keys, root, record and trust.yaml; root.json comes last, so that a half-made home is not taken for one."""
     from cellward.documents.dsse import Ed25519Signer
+    from cellward.documents.revocations import Revocations
     from cellward.policy import publisher
+    from cellward.policy.record import Record, RoleKeys
     from cellward.policy.trust import digest_of, realm_of
     from cli.keys import save_key
 
@@ -136,14 +139,15 @@ def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) 
         root=_role(keys["root"]),
         policy=_role(keys["policy"]),
         publisher=_role(keys["publisher"]),
-        timestamp=publisher.RoleKeys((hub.timestamp_spki,)),
+        timestamp=RoleKeys((hub.timestamp_spki,)),
         signers=(keys["root"],),
         now=now(),
     )
     realm = realm_of(root)
     for name, signer in keys.items():
         save_key(home, name, signer, passphrase)
-    home.write_json("keyring.json", _keyring(realm, owner, keys["author"]).to_json())
+    record = Record((root,), first_keyring(realm, owner, keys["author"]), Revocations(realm), _role(keys["keyring"]))
+    home.write(DEFAULT_RECORD, record.to_bytes(), 0o644)
     home.write_trust(
         Trust(
             realm=realm,
@@ -158,12 +162,13 @@ def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) 
 
 
 def _role(signer: Ed25519Signer) -> RoleKeys:
-    from cellward.policy.publisher import RoleKeys
+    from cellward.policy.record import RoleKeys
 
     return RoleKeys((signer.public_spki_der,))
 
 
-def _keyring(realm: str, owner: str, author: Ed25519Signer) -> Keyring:
+def first_keyring(realm: str, owner: str, author: Ed25519Signer) -> Keyring:
+    """Return a keyring with one author, who may sign everything for a year."""
     from cellward.documents.keyring import Keyring, KeyringEntry
 
     start = now() - timedelta(minutes=5)

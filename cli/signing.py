@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cli import errors
-from cli.context import now
+from cli.context import instant, now
 from cli.home import Home, Trust
 
 if TYPE_CHECKING:
@@ -51,16 +50,14 @@ def known_documents(client: Client, home: Home, trust: Trust) -> KnownDocuments:
     """What the hub has, as far as the local keyring's signatures go."""
     from cli.known import KnownDocuments
 
-    return KnownDocuments(client, _verifier(home, trust), now())
+    return KnownDocuments(client, _verifier(client, home, trust), now())
 
 
-def _verifier(home: Home, trust: Trust) -> Verifier:
-    from cellward.documents.keyring import Keyring, Verifier
+def _verifier(client: Client, home: Home, trust: Trust) -> Verifier:
+    from cellward.documents.keyring import Verifier
+    from cli.keyring import trusted_policy
 
-    value = home.read_json("keyring.json")
-    if value is None:
-        raise errors.NOT_INITIALISED(f"{home.file('keyring.json')} does not exist")
-    return Verifier(Keyring.from_json(value), trust.realm)
+    return Verifier(trusted_policy(client, home, trust, instant()).keyring, trust.realm)
 
 
 def upload(client: Client, envelopes: Sequence[Envelope], *, dry_run: bool) -> schemas.UploadResult:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cli import ceremony
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local, now
 from cli.output import Format, Shown, put, put_lines, say, short, show_one, show_table
 
 if TYPE_CHECKING:
     from cli.state.model import State
 
-app = typer.Typer(no_args_is_help=True, help="What this machine trusts and remembers.")
+app = typer.Typer(no_args_is_help=True, help="What this machine trusts and remembers; keys and thresholds of roles.")
+app.command()(ceremony.upgrade)
+app.command()(ceremony.sign)
+app.command()(ceremony.submit)
 
 
 class RoleView(Shown):

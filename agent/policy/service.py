@@ -28,8 +28,8 @@ from cellward.policy.bundle import read_bundle
 from cellward.policy.capabilities import digest
 from cellward.policy.compile import Compiler
 from cellward.policy.errors import DOES_NOT_COMPILE, FOREIGN_REALM, NO_VERIFIED_SET, STATE_CORRUPT
+from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import Binding, Decision, DecisionInput, Evaluator, Staleness, VerifiedSet, staleness_of
-from cellward.policy.trust import PolicyFloors
 
 if TYPE_CHECKING:
     from pathlib import Path

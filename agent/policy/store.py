@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from cellward.errors import CellwardError
 from cellward.policy import client, trust
 from cellward.policy.errors import STATE_CORRUPT, STATE_OLDER, STATE_UNWRITABLE
+from cellward.policy.floors import PolicyFloors
 from cellward.runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ class PolicyStore:
         self._realm = realm
         self._generation = 0
         self._files: dict[str, bytes] = {}
-        self._floors = trust.PolicyFloors()
+        self._floors = PolicyFloors()
         self._capabilities = ""
 
     @property
-    def floors(self) -> trust.PolicyFloors:
+    def floors(self) -> PolicyFloors:
         """Highest versions ever accepted; they outlive a corrupted set, root rotation and replaced keys."""
         return self._floors
 
@@ -66,20 +67,20 @@ class PolicyStore:
         """Capabilities under which the accepted bundles were compiled, empty when that is not known."""
         return self._capabilities
 
-    def load(self, wanted: Callable[[Binding], bool], kept: trust.PolicyFloors | None = None) -> Loaded:
+    def load(self, wanted: Callable[[Binding], bool], kept: PolicyFloors | None = None) -> Loaded:
         """Read the accepted set, re-hash every file, and verify all signatures again, offline.
 
         ``kept`` is the copy of the floors from elsewhere. Never raises for what is on disk: a set that is not what was
         recorded, or below its floors, is a finding, and then there is none.
         """
-        self._floors = kept or trust.PolicyFloors()
+        self._floors = kept or PolicyFloors()
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(self._directory / "staged", ignore_errors=True)
             current = self._read_current()
             if current is None:
                 return Loaded(None, STATE_OLDER("the accepted policy is gone") if self._floors.roles else None)
-            self._floors = self._floors.merged(trust.PolicyFloors.from_json(current.get("floors")))
+            self._floors = self._floors.merged(PolicyFloors.from_json(current.get("floors")))
             return Loaded(self._verify(current, wanted))
         except CellwardError as error:
             finding = error if error.code == STATE_OLDER.code else STATE_CORRUPT(f"the policy cannot be used: {error}")

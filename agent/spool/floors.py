@@ -17,7 +17,7 @@ from agent.spool.interfaces import CellKey, Finding, FloorsCopy
 from agent.spool.writer import Writer
 from cellward.documents import canonical
 from cellward.documents.floors import Floor
-from cellward.policy.trust import PolicyFloors
+from cellward.policy.floors import PolicyFloors
 
 _OF_KEY = "FROM floors WHERE project=? AND cell=? AND environment=?"
 #: Keys in the meta table: the floors of the accepted policy, and those of them known to be in the copy.

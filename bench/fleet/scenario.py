@@ -192,7 +192,7 @@ async def _policy(fleet: Fleet) -> None:
     p50s: list[float] = []
     p99s: list[float] = []
     for number in range(fleet.plan.rounds + 1):
-        version, body = await asyncio.to_thread(fleet.author.publication, fleet.hub.api)
+        version, body = await asyncio.to_thread(fleet.author.publication)
         name = f"policy_{number}"
         async with fleet.phase(name, f"policy published, round {number} of {fleet.plan.rounds}"):
             began = now()

@@ -99,7 +99,7 @@ def _agent(plane: BlockingControlPlane, hub: Installation, directory: Path) -> C
 
 
 async def _publish(hub: Installation, author: Author) -> None:
-    _, body = author.publication(hub.api)
+    _, body = author.publication()
     async with Admin(hub.api_address, hub.ca_file, hub.token_file.read_text().strip()) as admin:
         await admin.post("/policy/publications", body)
 

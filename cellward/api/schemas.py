@@ -432,12 +432,14 @@ class Policy(Response):
 
 
 class PolicyMetadata(Response):
-    """The metadata a publisher continues from; it verifies them itself."""
+    """The newest set without its bundles, for whoever verifies it with roots of his own."""
 
     roots: list[Blob] = Field(default_factory=list, description="All roots from version 1 on.")
     targets: Blob | None = None
     keyring: Blob | None = None
     snapshot: Blob | None = None
+    timestamp: Blob | None = None
+    contents: list[Blob] = Field(default_factory=list, description="Bindings, keyring and revocations.")
 
 
 class Refusal(Response):

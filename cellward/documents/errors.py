@@ -64,6 +64,10 @@ UNKNOWN_SCHEME = define(
     "document/unknown-scheme", TooNew, "The signature scheme is not one this version knows.", hint=_UPGRADE
 )
 
+BAD_REVOCATIONS = define(
+    "document/bad-revocations", InvalidInput, "The signed revocations are malformed.",
+    hint="Write them with `cellward lock --signed` or `cellward quarantine --signed`.",
+)  # fmt: skip
 WRONG_REALM = define(
     "document/wrong-realm", Refused, "The document belongs to another realm.",
     hint="Sign it with the trust.yaml of this installation.",

@@ -20,6 +20,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from cellward.documents import canonical
 from cellward.documents.keyring import HUB_OWNER, Keyring
+from cellward.documents.revocations import Revocations
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.bindings import parse_bindings
@@ -34,7 +35,15 @@ from cellward.policy.errors import (
     UNREACHABLE,
     UNVERIFIED,
 )
-from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, Binding, VerifiedSet
+from cellward.policy.floors import PolicyFloors
+from cellward.policy.model import (
+    BINDINGS_TARGET,
+    KEYRING_ROLE,
+    KEYRING_TARGET,
+    REVOCATIONS_TARGET,
+    Binding,
+    VerifiedSet,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,8 +52,10 @@ if TYPE_CHECKING:
 MAX_DOCUMENT = 1024 * 1024
 _METADATA = "cellward-metadata://set/"
 _TARGETS = "cellward-target://set/"
-_METADATA_NAME = re.compile(r"(?:(\d{1,10})\.)?([a-z]{1,16})\.json\Z")
+_METADATA_NAME = re.compile(r"(?:(\d{1,16})\.)?([a-z]{1,16})\.json\Z")
 _TARGET_NAME = re.compile(r"(?:[\w.+-]+/)*([0-9a-f]{64})\.[\w.+-]+\Z")
+#: Small targets that every set has.
+_ALWAYS = (KEYRING_TARGET, REVOCATIONS_TARGET, BINDINGS_TARGET)
 _LIMITS = {"root": 512_000, "timestamp": 16_384, "snapshot": 262_144, "targets": 2_000_000, KEYRING_ROLE: 262_144}
 
 
@@ -65,7 +76,7 @@ class Candidate:
     """A set that verified and may be accepted; ``files`` are all bytes it consists of, by path in the directory."""
 
     verified: VerifiedSet
-    floors: trust.PolicyFloors
+    floors: PolicyFloors
     files: Mapping[str, bytes]
 
 
@@ -112,7 +123,7 @@ def update(
     realm: str,
     fetch: Fetch,
     wanted: Callable[[Binding], bool],
-    floors: trust.PolicyFloors,
+    floors: PolicyFloors,
     now: datetime,
 ) -> Candidate:
     """Fetch and verify the newest set into ``directory``, which may hold a copy of an accepted one.
@@ -133,11 +144,12 @@ def update(
     verified = assemble(parsed, files, realm=realm, wanted=wanted)
     used = {f"targets/{verified.digests[path].removeprefix('sha256:')}" for path in _needed(verified)}
     kept = {path: data for path, data in files.items() if path in used or not path.startswith("targets/")}
-    return Candidate(verified, trust.accept(parsed, floors, now), kept)
+    accepted = trust.accept(parsed, floors, now).with_keys(keyring_of(parsed, files))
+    return Candidate(verified, accepted, kept)
 
 
 def _needed(verified: VerifiedSet) -> set[str]:
-    return {KEYRING_TARGET, BINDINGS_TARGET, *verified.bundles}
+    return {*_ALWAYS, *verified.bundles}
 
 
 def _run(directory: Path, bootstrap: bytes, fetcher: _Fetcher, wanted: Callable[[Binding], bool]) -> None:
@@ -151,7 +163,7 @@ def _run(directory: Path, bootstrap: bytes, fetcher: _Fetcher, wanted: Callable[
         bootstrap=bootstrap,
     )
     updater.refresh()
-    for path in (KEYRING_TARGET, BINDINGS_TARGET):
+    for path in _ALWAYS:
         _download(updater, directory, path, MAX_DOCUMENT)
     bindings = parse_bindings(_download(updater, directory, BINDINGS_TARGET, MAX_DOCUMENT))
     for binding in bindings.bindings:
@@ -231,9 +243,10 @@ def assemble(
     if parsed.roots[0].version == 1 and trust.realm_of(first) != realm:
         raise BAD_ROOT("the root of version 1 does not give the realm this side was installed for")
     bindings = parse_bindings(_target(parsed.targets.targets, BINDINGS_TARGET, files))
-    keyring_data = _target(parsed.keyring.targets, KEYRING_TARGET, files)
-    keyring = Keyring.from_json(canonical.decode(keyring_data))
-    for what, found in (("bindings", bindings.realm), ("keyring", keyring.realm)):
+    keyring = keyring_of(parsed, files)
+    revocations = Revocations.from_bytes(_target(parsed.keyring.targets, REVOCATIONS_TARGET, files))
+    realms = {"bindings": bindings.realm, "keyring": keyring.realm, "revocations": revocations.realm}
+    for what, found in realms.items():
         if found != realm:
             raise FOREIGN_REALM(f"the {what} belong to realm {found}")
     _check_authors(keyring, trust.hub_keys(parsed.roots))
@@ -255,11 +268,17 @@ def assemble(
         targets_version=parsed.targets.version,
         keyring_version=parsed.keyring.version,
         snapshot_expires=parsed.snapshot.expires,
-        keyring=keyring,
+        keyring=revocations.narrow(keyring),
         binding_set=bindings,
         bundles=bundles,
         digests={path: f"sha256:{_hex(info)}" for path, info in everything.items()},
+        revocations=revocations,
     )
+
+
+def keyring_of(parsed: trust.ParsedSet, files: Mapping[str, bytes]) -> Keyring:
+    """Return the keyring as it was signed, before what is revoked; raises what parsing and verifying it raises."""
+    return Keyring.from_json(canonical.decode(_target(parsed.keyring.targets, KEYRING_TARGET, files)))
 
 
 def _check_authors(keyring: Keyring, hub_keys: frozenset[bytes]) -> None:
@@ -284,3 +303,8 @@ def _target(targets: Mapping[str, TargetFile], path: str, files: Mapping[str, by
 def select_all(_binding: Binding) -> bool:
     """Fetch every bundle: what a hub does."""
     return True
+
+
+def select_none(_binding: Binding) -> bool:
+    """Fetch no bundle: what a command line does, which decides nothing."""
+    return False

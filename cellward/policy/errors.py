@@ -70,11 +70,41 @@ ROLLBACK = define(
     "The policy metadata is older than what was already accepted.",
     hint="Nothing was changed; to go back, publish the older content under a new version.",
 )
-NO_FLOORS = define(
-    "policy/no-floors",
+OLD_BASE = define(
+    "policy/old-base",
     Refused,
-    "The publisher has no record of what it published last, so the hub could have an older set signed anew.",
-    hint="Bring floors.json from where policy was published last. If it is lost: compare, then pass --first-use once.",
+    "The policy was made from an older one than is in force, so it may bring back what was taken away.",
+    hint="Nothing was changed; take the newest publishers' record from security's repository and publish again.",
+)
+KEY_LIFTED = define(
+    "policy/key-state-lifted",
+    Refused,
+    "The keyring makes a retired or compromised key good again.",
+    hint="Nothing was changed; find out who signed this keyring. A person who comes back gets a new key.",
+)
+NO_RECORD = define(
+    "policy/no-record",
+    Refused,
+    "There is no publishers' record here, so nothing says what policy may be signed again.",
+    hint="Bring policy-record.json from security's repository, or name it with --record.",
+)
+BAD_RECORD = define(
+    "policy/bad-record",
+    InvalidInput,
+    "The publishers' record is malformed, or does not hold together.",
+    hint="Take the file as it was committed last; nothing is signed from one that was changed by hand.",
+)
+BAD_PROPOSAL = define(
+    "policy/bad-proposal",
+    Refused,
+    "The proposal is malformed, or was made from something else than the record here.",
+    hint="Take the newest policy-record.json, and have the proposal made again if it is older.",
+)
+RECORD_OLDER = define(
+    "policy/record-older",
+    Refused,
+    "The publishers' record is older than policy that is signed already.",
+    hint="Take the newest policy-record.json from security's repository. If it is that, find out who else signs.",
 )
 EXPIRED = define(
     "policy/expired",
@@ -87,12 +117,6 @@ TIMESTAMP_TOO_LONG = define(
     Refused,
     "The hub's timestamp lives longer than 24 hours.",
     hint="A hub signs timestamps of at most 24 hours; check which program signed this one.",
-)
-TIMESTAMP_AHEAD = define(
-    "policy/timestamp-ahead",
-    Refused,
-    "The hub's timestamp has a version that its clock does not explain.",
-    hint="Compare the clocks of hub and cluster; if they agree, find out who else holds the hub's timestamp key.",
 )
 INCOMPLETE = define(
     "policy/incomplete-set",

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from cellward.documents.revocations import NOTHING_REVOKED, Revocations
+
 if TYPE_CHECKING:
     from cellward.documents.facts import ClusterFacts, Selector
     from cellward.documents.keyring import Keyring
@@ -18,6 +20,7 @@ DECISION_SCHEMA = "cellward.decision/v1"
 BINDINGS_SCHEMA = "cellward.bindings/v1"
 BINDINGS_TARGET = "bindings/bindings.json"
 KEYRING_TARGET = "keyring/keyring.json"
+REVOCATIONS_TARGET = "keyring/revocations.json"
 KEYRING_ROLE = "keyring"
 
 Mode = Literal["enforce", "warn", "shadow"]
@@ -166,7 +169,8 @@ class Evaluator(Protocol):
 class VerifiedSet:
     """What was accepted last (V8): versions, expiry, keyring, bindings, and the bundles this cluster needs.
 
-    ``bundles`` maps target path to bytes; ``digests`` maps every target path of the set to its digest.
+    ``keyring`` has every key that a signed revocation locks as compromised. ``bundles`` maps target path to bytes;
+    ``digests`` maps every target path of the set to its digest.
     """
 
     realm: str
@@ -180,6 +184,7 @@ class VerifiedSet:
     binding_set: BindingSet
     bundles: Mapping[str, bytes]
     digests: Mapping[str, str]
+    revocations: Revocations = NOTHING_REVOKED
 
     @property
     def bindings(self) -> tuple[Binding, ...]:

@@ -1,20 +1,21 @@
-"""What is published now, as a hub shows it to a publisher: verified before anything is built on it.
+"""What a hub shows as published, read by a publisher: verified, and then only compared with the publishers' record.
 
-A hub that was taken may show older parts, or parts of several sets; it must not get them signed anew.
+Nothing of it is ever signed again. It says two things: that somebody signed something newer already, and from which
+number of a snapshot to go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError, UnsignedMetadataError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 
 from cellward.policy import trust
-from cellward.policy.errors import INCOMPLETE, ROLLBACK, UNVERIFIED
+from cellward.policy.errors import INCOMPLETE, UNVERIFIED
+from cellward.policy.floors import PolicyFloors, RoleFloor
 from cellward.policy.model import KEYRING_ROLE
-from cellward.policy.trust import PolicyFloors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,72 +28,29 @@ class RepositoryState:
     snapshot: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """Versions of the present state, after its signatures were checked from the first root on."""
+def seen_in(state: RepositoryState, root: bytes) -> PolicyFloors:
+    """Return version and digest of everything in a state that verifies from ``root`` on, which is ours.
 
-    root: Root
-    shown: Mapping[str, int]
-    known: PolicyFloors
-
-    def next(self, role: str) -> int:
-        """Return the version to give a role: above what is shown and above what was published before."""
-        floor = self.known.get(role)
-        return max(self.shown[role], floor.version if floor else 0) + 1
-
-    @classmethod
-    def of(cls, state: RepositoryState, known: PolicyFloors | None, *, anew: bool = False) -> Present:
-        """Verify a state; ``anew`` when nothing of it is signed again, so that older versions of it do no harm."""
-        floors = known or PolicyFloors()
-        try:
-            root = verified_roots(state.roots)
-            versions = dict.fromkeys(("targets", KEYRING_ROLE, "snapshot"), 0)
-            found = {"root": trust.RoleFloor(root.version, trust.digest_of(state.roots[-1]))}
-            for role, data in _given(state):
-                metadata: Metadata[Targets] | Metadata[Snapshot] = (
-                    trust.parse(Snapshot, data) if role == "snapshot" else trust.parse(Targets, data)
-                )
-                if role == KEYRING_ROLE:
-                    _delegator(state).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-                else:
-                    _by_any_root(state.roots, role, metadata)
-                versions[role] = metadata.signed.version
-                found[role] = trust.RoleFloor(metadata.signed.version, trust.digest_of(data))
-        except RepositoryError as error:
-            raise UNVERIFIED(f"what the hub says is published does not verify: {error}") from error
-        _check_one_set(state, versions)
-        _check_not_older(found, floors, ("root",) if anew else tuple(floors.roles))
-        return cls(root, versions, floors)
-
-
-def _check_one_set(state: RepositoryState, shown: Mapping[str, int]) -> None:
-    """Refuse targets or a keyring that the shown snapshot does not name: the newest snapshot over older parts."""
-    if state.snapshot is None:
-        return
-    named = trust.parse(Snapshot, state.snapshot).signed.meta
-    for role, data in (("targets", state.targets), (KEYRING_ROLE, state.keyring)):
-        if not _is_named(named.get(f"{role}.json"), data, shown[role]):
-            raise ROLLBACK(f"the hub shows a {role} that is not the one its snapshot names", role=role)
-
-
-def _is_named(meta: MetaFile | None, data: bytes | None, version: int) -> bool:
-    if data is None or meta is None or meta.version != version:
-        return False
+    Raises policy/unverified for what does not verify: a hub that shows it is broken, or somebody else's.
+    """
+    if not state.roots:
+        return PolicyFloors()
     try:
-        meta.verify_length_and_hashes(data)
-    except LengthOrHashMismatchError:
-        return False
-    return True
-
-
-def _check_not_older(found: Mapping[str, trust.RoleFloor], floors: PolicyFloors, roles: Sequence[str]) -> None:
-    for role in roles:
-        here, floor = found.get(role), floors.get(role)
-        if role == "timestamp" or floor is None:
-            continue
-        forked = here is not None and here.version == floor.version and here.digest != floor.digest
-        if here is None or here.version < floor.version or forked:
-            raise ROLLBACK(f"the hub shows an older or other {role} than was published before", role=role)
+        roots = (root, *state.roots[1:])
+        newest = verified_roots(roots)
+        found = {Root.type: RoleFloor(newest.version, trust.digest_of(roots[-1]))}
+        for role, data in _given(state):
+            metadata: Metadata[Targets] | Metadata[Snapshot] = (
+                trust.parse(Snapshot, data) if role == Snapshot.type else trust.parse(Targets, data)
+            )
+            if role == KEYRING_ROLE:
+                _delegator(state, roots).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+            else:
+                verified_by_any(roots, role, metadata)
+            found[role] = RoleFloor(metadata.signed.version, trust.digest_of(data))
+    except RepositoryError as error:
+        raise UNVERIFIED(f"what the hub says is published does not verify: {error}") from error
+    return PolicyFloors(found)
 
 
 def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:
@@ -101,19 +59,19 @@ def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:
             yield role, data
 
 
-def _delegator(state: RepositoryState) -> Targets:
+def _delegator(state: RepositoryState, roots: Sequence[bytes]) -> Targets:
     if state.targets is None:
         raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
     metadata = trust.parse(Targets, state.targets)
-    _by_any_root(state.roots, "targets", metadata)
+    verified_by_any(roots, Targets.type, metadata)
     return metadata.signed
 
 
-def _by_any_root(roots: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> None:
-    """Verify by the newest root, else by an older one of the verified chain.
+def verified_by_any(roots: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> None:
+    """Verify by the newest root, else by an older one of the verified chain; raises what TUF raises.
 
-    After a rotation that replaces a role's keys the present set is still the old keys'; it only gives the versions
-    to go on from. What is signed now is held to the newest root (:func:`_check_signatures`).
+    After a rotation that replaces a role's keys the present set is still the old keys'. What is signed now is held to
+    the newest root, by the publisher and by everybody else.
     """
     failure = UnsignedMetadataError(f"no root signs for {role}")
     for data in reversed(roots):
@@ -127,16 +85,22 @@ def _by_any_root(roots: Sequence[bytes], role: str, metadata: Metadata[Targets] 
 
 
 def verified_roots(roots: Sequence[bytes]) -> Root:
-    """Return the newest root of a chain, verified from the first one on.
+    """Return the newest root of a chain, verified from the first one on; versions follow one another.
 
-    Raises what TUF raises, policy/bad-root, or policy/incomplete-set for none.
+    Raises what TUF raises, policy/bad-root, policy/unverified for a root shown twice or left out, or
+    policy/incomplete-set for none.
     """
     previous: Root | None = None
     for data in roots:
         metadata = trust.parse(Root, data)
-        (previous or metadata.signed).verify_delegate("root", metadata.signed_bytes, metadata.signatures)
-        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+        (previous or metadata.signed).verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
         trust.check_root(metadata.signed)
+        if previous is not None and metadata.signed.version != previous.version + 1:
+            raise UNVERIFIED(
+                f"root version {metadata.signed.version} follows version {previous.version}; a root is shown twice or "
+                "left out"
+            )
         previous = metadata.signed
     if previous is None:
         raise INCOMPLETE("there is no root")

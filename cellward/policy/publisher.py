@@ -1,15 +1,15 @@
 """Publishing side of the trust path, used by the CLI with local keys; the hub never has any of them.
 
-Root is version 1 for ever until rotated; targets (the policy key), the delegated keyring role and the snapshot (the
-publisher key) get the next version at each publish; a refresh renews the snapshot alone. Nothing is taken on trust
-from the hub that serves the present state: it is verified from the first root on, must be one set, and is compared with
-the floors the publisher kept (``known``), so that a hub cannot have an older set, or parts of one, signed anew.
+Everything begins at the publishers' own record (:mod:`cellward.policy.record`): what is signed again was signed before
+and is in it; what a hub shows is compared and never signed. Root counts by one; targets (the policy key), the delegated
+keyring role and the snapshot (the publisher key) are numbered by the publisher's clock. Targets and keyring say what
+they were made from, so that agents refuse policy by somebody who did not know what is in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -27,31 +27,25 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from cellward.documents import canonical
+from cellward.documents.numbers import next_number
 from cellward.policy import trust
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.bundle import Bundle, read_bundle
-from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, NO_FLOORS, UNVERIFIED
-from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, BindingSet
-from cellward.policy.published import Present, RepositoryState, verified_roots
+from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, UNVERIFIED
+from cellward.policy.floors import NOTHING_SEEN, PolicyFloors, RoleFloor
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, BindingSet
+from cellward.policy.published import verified_roots
+from cellward.policy.record import Record, RoleKeys
 from cellward.policy.signing import expiry, sign_metadata, tuf_key
-from cellward.policy.trust import PolicyFloors
 
 if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer
     from cellward.documents.keyring import Keyring
+    from cellward.documents.revocations import Revocations
 
 ROOT_LIFE = timedelta(days=365)
 TARGETS_LIFE = timedelta(days=180)
 SNAPSHOT_LIFE = timedelta(days=7)
-
-
-@dataclass(frozen=True, slots=True)
-class RoleKeys:
-    """Public keys (SubjectPublicKeyInfo, DER) of one role, and how many must sign."""
-
-    keys: tuple[bytes, ...]
-    threshold: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +61,14 @@ class MetadataFile:
 class Publication:
     """What is to be uploaded to the hub: metadata without timestamp, and target bytes by digest.
 
-    ``floors`` is for the publisher to keep and to give back as ``known`` the next time.
+    ``record`` is for the publishers to keep and commit; ``floors`` for this machine to remember. Both are None and
+    empty on the hub's side.
     """
 
     metadata: tuple[MetadataFile, ...]
     targets: Mapping[str, bytes] = field(default_factory=dict)
     floors: PolicyFloors = field(default_factory=PolicyFloors)
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +79,35 @@ class SigningKeys:
     policy: tuple[Ed25519Signer, ...] = ()
     keyring: tuple[Ed25519Signer, ...] = ()
     publisher: tuple[Ed25519Signer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Metadata on its way: unsigned, signed by some, or as it was signed before.
+
+    Attributes:
+        record: what it was made from, with the keyring and revocations to publish.
+        targets: metadata of targets.
+        keyring: metadata of the keyring role.
+        fresh: roles among them that are new; the others were signed before and stay as they are.
+        content: target bytes by path, as far as they are at hand.
+    """
+
+    record: Record
+    targets: bytes
+    keyring: bytes
+    fresh: frozenset[str]
+    content: Mapping[str, bytes]
+
+    def signed(self, keys: SigningKeys) -> Draft:
+        """Return it with the signatures of these keys on what is new."""
+        targets = _sign(self.targets, keys.policy) if Targets.type in self.fresh else self.targets
+        keyring = _sign(self.keyring, keys.keyring) if KEYRING_ROLE in self.fresh else self.keyring
+        return replace(self, targets=targets, keyring=keyring)
+
+
+def _sign(data: bytes, signers: Sequence[Ed25519Signer]) -> bytes:
+    return sign_metadata(trust.parse(Targets, data), signers)
 
 
 def create_root(
@@ -100,23 +125,33 @@ def create_root(
     """
     signed = Root(version=1, expires=expiry(now, ROOT_LIFE), consistent_snapshot=True)
     _set_roles(signed, {"root": root, "targets": policy, "snapshot": publisher, "timestamp": timestamp})
-    data = sign_metadata(signed, signers)
+    data = sign_metadata(Metadata(signed), signers)
     trust.realm_of(data)
     return data
 
 
-def rotate_root(
-    roots: Sequence[bytes], *, changes: Mapping[str, RoleKeys], signers: Sequence[Ed25519Signer], now: datetime
-) -> bytes:
-    """Make the next root: ``changes`` gives new keys by TUF role (root, targets, snapshot, timestamp).
+def next_root(roots: Sequence[bytes], *, changes: Mapping[str, RoleKeys], now: datetime) -> bytes:
+    """Return the next root, not signed: ``changes`` gives new keys by TUF role (root, targets, snapshot, timestamp).
 
-    ``signers`` must reach the thresholds of the old and the new root. Raises policy/bad-root otherwise.
+    Raises policy/bad-root for a threshold that the keys cannot reach, or keys that count twice.
     """
     signed = trust.parse(Root, roots[-1]).signed
     signed.version += 1
     signed.expires = expiry(now, ROOT_LIFE)
     _set_roles(signed, changes)
-    data = sign_metadata(signed, signers)
+    trust.check_root(signed)
+    return Metadata(signed).to_bytes()
+
+
+def rotate_root(
+    roots: Sequence[bytes], *, changes: Mapping[str, RoleKeys], signers: Sequence[Ed25519Signer], now: datetime
+) -> bytes:
+    """Make the next root; raises policy/bad-root below the threshold of the old or of the new one."""
+    return complete_root(roots, sign_metadata(trust.parse(Root, next_root(roots, changes=changes, now=now)), signers))
+
+
+def complete_root(roots: Sequence[bytes], data: bytes) -> bytes:
+    """Return a root that may follow the last of ``roots``; raises policy/bad-root."""
     try:
         verified_roots((*roots, data))
     except RepositoryError as error:
@@ -126,7 +161,7 @@ def rotate_root(
 
 def _set_roles(root: Root, roles: Mapping[str, RoleKeys]) -> None:
     for name, wanted in roles.items():
-        _check_threshold(name, wanted)
+        check_threshold(name, wanted)
         for keyid in list(root.roles[name].keyids):
             root.revoke_key(keyid, name)
         for spki in wanted.keys:
@@ -134,122 +169,193 @@ def _set_roles(root: Root, roles: Mapping[str, RoleKeys]) -> None:
         root.roles[name] = Role(root.roles[name].keyids, wanted.threshold)
 
 
-def _check_threshold(name: str, keys: RoleKeys) -> None:
+def check_threshold(name: str, keys: RoleKeys) -> None:
+    """Refuse a threshold that a role's keys cannot reach (policy/bad-root)."""
     if not 1 <= keys.threshold <= len(set(keys.keys)):
         raise BAD_ROOT(f"role {name} has {len(set(keys.keys))} keys, and a threshold of {keys.threshold}")
 
 
-def publish(
-    state: RepositoryState,
+def draft_policy(
+    record: Record,
     *,
     bundles: Sequence[bytes],
     bindings: BindingSet,
-    keyring: Keyring,
-    keyring_keys: RoleKeys,
-    keys: SigningKeys,
     now: datetime,
-    known: PolicyFloors | None = None,
-) -> Publication:
-    """Make new targets, keyring and snapshot metadata above the present state, and above what was published before.
+    seen: PolicyFloors = NOTHING_SEEN,
+) -> Draft:
+    """Make new targets and keyring metadata from the record, not signed yet.
 
     ``bundles`` are archives (see :func:`cellward.policy.bundle.build_bundle`); each binding must name one of them.
-    Nothing of what the hub shows is signed again, only its versions count; so a hub that was restored from a backup may
-    show an older set, and gets a newer one.
+    ``seen`` is what this machine remembers and what verified of what a hub shows.
 
-    Raises policy/foreign-realm, policy/incomplete-set, policy/unverified, policy/rollback or what a bundle raises.
+    Raises policy/record-older, policy/foreign-realm, policy/incomplete-set, or what a bundle raises.
     """
-    present = Present.of(state, known, anew=True)
-    _check_realm(state, bindings, keyring)
+    record.check_newest(seen)
+    if bindings.realm != record.realm:
+        raise FOREIGN_REALM(f"the bindings belong to realm {bindings.realm}")
     content = _content(bundles, bindings)
-    keyring_data = canonical.encode(keyring.to_json())
-    targets = Targets(present.next("targets"), expires=expiry(now, TARGETS_LIFE), targets=_files(content))
-    _check_threshold(KEYRING_ROLE, keyring_keys)
-    tuf_keys = [tuf_key(spki) for spki in dict.fromkeys(keyring_keys.keys)]
+    targets = _targets(record, Targets.type, _files(content), now, seen)
+    return _draft_both(record, targets, content, now, seen)
+
+
+def draft_again(record: Record, *, now: datetime, seen: PolicyFloors = NOTHING_SEEN) -> Draft:
+    """Make targets of the same content anew, and a keyring: after a root or the keyring's keys were replaced."""
+    record.check_newest(seen)
+    before = record.signed_targets()
+    if before is None:
+        raise INCOMPLETE("there is no policy yet; publish it first")
+    return _draft_both(record, _targets(record, Targets.type, before.targets, now, seen), {}, now, seen)
+
+
+def _draft_both(
+    record: Record, targets: Targets, content: Mapping[str, bytes], now: datetime, seen: PolicyFloors
+) -> Draft:
+    check_threshold(KEYRING_ROLE, record.keyring_role)
+    tuf_keys = [tuf_key(spki) for spki in dict.fromkeys(record.keyring_role.keys)]
     role = DelegatedRole(
         KEYRING_ROLE,
         [key.keyid for key in tuf_keys],
-        keyring_keys.threshold,
+        record.keyring_role.threshold,
         terminating=True,
         paths=[f"{KEYRING_ROLE}/*"],
     )
     targets.delegations = Delegations({key.keyid: key for key in tuf_keys}, {KEYRING_ROLE: role})
-    keyring_signed = Targets(
-        present.next(KEYRING_ROLE), expires=expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: keyring_data})
+    keyring = _targets(record, KEYRING_ROLE, _files(record.content()), now, seen)
+    fresh = frozenset((Targets.type, KEYRING_ROLE))
+    return Draft(record, Metadata(targets).to_bytes(), Metadata(keyring).to_bytes(), fresh, content)
+
+
+def draft_keyring(
+    record: Record,
+    *,
+    keyring: Keyring | None = None,
+    revocations: Revocations | None = None,
+    now: datetime,
+    seen: PolicyFloors = NOTHING_SEEN,
+) -> Draft:
+    """Make a new keyring or new revocations: adding an author needs neither the root nor the policy key.
+
+    Raises policy/record-older, policy/key-state-lifted, policy/foreign-realm, or policy/incomplete-set before the first
+    publication.
+    """
+    record.check_newest(seen)
+    if record.targets is None:
+        raise INCOMPLETE("there is no policy yet; publish it first")
+    changed = replace(record, keyring=keyring or record.keyring, revocations=revocations or record.revocations)
+    for what, found in (("keyring", changed.keyring.realm), ("revocations", changed.revocations.realm)):
+        if found != record.realm:
+            raise FOREIGN_REALM(f"the {what} belong to realm {found}")
+    record.floors().merged(seen).with_keys(changed.keyring)
+    signed = _targets(record, KEYRING_ROLE, _files(changed.content()), now, seen)
+    return Draft(changed, record.targets, Metadata(signed).to_bytes(), frozenset((KEYRING_ROLE,)), {})
+
+
+def draft_refresh(record: Record, *, seen: PolicyFloors = NOTHING_SEEN) -> Draft:
+    """Take targets and keyring as the record has them, for a new snapshot alone.
+
+    Raises policy/record-older, policy/incomplete-set before the first publication.
+    """
+    record.check_newest(seen)
+    if record.targets is None or record.keyring_metadata is None:
+        raise INCOMPLETE("there is no policy yet; publish it first")
+    return Draft(record, record.targets, record.keyring_metadata, frozenset(), {})
+
+
+def _targets(record: Record, role: str, files: Mapping[str, TargetFile], now: datetime, seen: PolicyFloors) -> Targets:
+    """Return metadata of targets or keyring with the next number, based on what the record has of that role."""
+    base, floor = record.base(role), seen.get(role)
+    known = [found.version for found in (base, floor) if found is not None]
+    value = None if base is None else {"version": base.version, "digest": base.digest}
+    return Targets(
+        next_number(now, known),
+        expires=expiry(now, TARGETS_LIFE),
+        targets=dict(files),
+        unrecognized_fields={trust.BASE_FIELD: value},
     )
-    files = (
-        MetadataFile("targets", targets.version, sign_metadata(targets, keys.policy)),
-        MetadataFile(KEYRING_ROLE, keyring_signed.version, sign_metadata(keyring_signed, keys.keyring)),
+
+
+def finish(
+    draft: Draft,
+    publisher: Sequence[Ed25519Signer],
+    *,
+    now: datetime,
+    seen: PolicyFloors = NOTHING_SEEN,
+) -> Publication:
+    """Put a signed draft under a new snapshot.
+
+    Raises policy/unverified where a threshold is not reached, policy/expired where something is too old to go on with.
+    """
+    publication = preview(draft, now=now, seen=seen, publisher=publisher)
+    record = publication.record
+    if record is None:
+        raise INCOMPLETE("there is no record")
+    _check_signatures(record.root, publication.metadata, now)
+    record.check()
+    return publication
+
+
+def preview(
+    draft: Draft,
+    *,
+    now: datetime,
+    seen: PolicyFloors = NOTHING_SEEN,
+    publisher: Sequence[Ed25519Signer] = (),
+) -> Publication:
+    """Return what would be published; signed by nobody and checked by nobody, for a dry run."""
+    record = draft.record
+    files: tuple[MetadataFile, ...] = (
+        MetadataFile(Targets.type, trust.parse(Targets, draft.targets).signed.version, draft.targets),
+        MetadataFile(KEYRING_ROLE, trust.parse(Targets, draft.keyring).signed.version, draft.keyring),
     )
-    return _finish(state, present, files, {**content, KEYRING_TARGET: keyring_data}, keys, now)
+    meta = {f"{file.role}.json": MetaFile.from_data(file.version, file.data, ["sha256"]) for file in files}
+    floor = seen.get(Snapshot.type)
+    version = next_number(now, (record.snapshot, floor.version if floor is not None else 0))
+    snapshot: Metadata[Snapshot] = Metadata(Snapshot(version, expires=expiry(now, SNAPSHOT_LIFE), meta=meta))
+    files = (*files, MetadataFile(Snapshot.type, version, sign_metadata(snapshot, publisher)))
+    roots = tuple(MetadataFile(Root.type, index + 1, data) for index, data in enumerate(record.roots))
+    floors = {file.role: RoleFloor(file.version, trust.digest_of(file.data)) for file in (*roots, *files)}
+    content = {trust.digest_of(data): data for data in (*draft.content.values(), *record.content().values())}
+    kept = replace(record, targets=draft.targets, keyring_metadata=draft.keyring, snapshot=version)
+    return Publication((*roots, *files), content, PolicyFloors(floors).with_keys(record.keyring), kept)
+
+
+def publish(
+    record: Record,
+    *,
+    bundles: Sequence[bytes],
+    bindings: BindingSet,
+    keys: SigningKeys,
+    now: datetime,
+    seen: PolicyFloors = NOTHING_SEEN,
+) -> Publication:
+    """Draft, sign and finish a policy set where all the keys are at hand."""
+    draft = draft_policy(record, bundles=bundles, bindings=bindings, now=now, seen=seen)
+    return finish(draft.signed(keys), keys.publisher, now=now, seen=seen)
 
 
 def publish_keyring(
-    state: RepositoryState,
+    record: Record,
     *,
-    keyring: Keyring,
+    keyring: Keyring | None = None,
+    revocations: Revocations | None = None,
     keys: SigningKeys,
     now: datetime,
-    known: PolicyFloors | None,
-    first_use: bool = False,
+    seen: PolicyFloors = NOTHING_SEEN,
 ) -> Publication:
-    """Make a new keyring and snapshot only: adding an author needs neither the root nor the policy key.
-
-    Raises what :func:`refresh` raises, and policy/foreign-realm.
-    """
-    present, targets, _ = _to_sign_again(state, known, first_use=first_use)
-    if keyring.realm != trust.realm_of(state.roots[0]):
-        raise FOREIGN_REALM(f"the keyring belongs to realm {keyring.realm}")
-    data = canonical.encode(keyring.to_json())
-    signed = Targets(
-        present.next(KEYRING_ROLE), expires=expiry(now, TARGETS_LIFE), targets=_files({KEYRING_TARGET: data})
-    )
-    files = (
-        MetadataFile("targets", present.shown["targets"], targets),
-        MetadataFile(KEYRING_ROLE, signed.version, sign_metadata(signed, keys.keyring)),
-    )
-    return _finish(state, present, files, {KEYRING_TARGET: data}, keys, now)
+    """Draft, sign and finish a keyring or revocations where the keys are at hand."""
+    draft = draft_keyring(record, keyring=keyring, revocations=revocations, now=now, seen=seen)
+    return finish(draft.signed(keys), keys.publisher, now=now, seen=seen)
 
 
 def refresh(
-    state: RepositoryState,
+    record: Record,
     *,
     keys: SigningKeys,
     now: datetime,
-    known: PolicyFloors | None,
-    first_use: bool = False,
+    seen: PolicyFloors = NOTHING_SEEN,
 ) -> Publication:
-    """Make a new snapshot only (7 d), with the publisher key alone, over the targets and keyring there are.
-
-    ``first_use`` takes what the hub shows as the newest where the publisher has no floors (``known`` is None).
-
-    Raises policy/rollback when the state is older than ``known`` or not one set, policy/no-floors without ``known``,
-    policy/expired when the targets have expired, policy/incomplete-set when nothing was published.
-    """
-    present, targets, keyring = _to_sign_again(state, known, first_use=first_use)
-    files = (
-        MetadataFile("targets", present.shown["targets"], targets),
-        MetadataFile(KEYRING_ROLE, present.shown[KEYRING_ROLE], keyring),
-    )
-    return _finish(state, present, files, {}, keys, now)
-
-
-def _to_sign_again(
-    state: RepositoryState, known: PolicyFloors | None, *, first_use: bool
-) -> tuple[Present, bytes, bytes]:
-    """Return what is there and may be put under a new snapshot: the targets and the keyring of one set."""
-    present = Present.of(state, known)
-    if state.targets is None or state.keyring is None or state.snapshot is None:
-        raise INCOMPLETE("there is no policy yet; publish it first")
-    if known is None and not first_use:
-        raise NO_FLOORS("the hub shows a policy, and nothing here says which one was published last")
-    return present, state.targets, state.keyring
-
-
-def _check_realm(state: RepositoryState, bindings: BindingSet, keyring: Keyring) -> None:
-    realm = trust.realm_of(state.roots[0])
-    for what, found in (("bindings", bindings.realm), ("keyring", keyring.realm)):
-        if found != realm:
-            raise FOREIGN_REALM(f"the {what} belong to realm {found}")
+    """Make a new snapshot only (7 d), with the publisher key alone, over targets and keyring of the record."""
+    return finish(draft_refresh(record, seen=seen), keys.publisher, now=now, seen=seen)
 
 
 def _content(bundles: Sequence[bytes], bindings: BindingSet) -> dict[str, bytes]:
@@ -272,33 +378,14 @@ def _files(content: Mapping[str, bytes]) -> dict[str, TargetFile]:
     return {path: TargetFile.from_data(path, data, ["sha256"]) for path, data in content.items()}
 
 
-def _finish(
-    state: RepositoryState,
-    present: Present,
-    files: tuple[MetadataFile, ...],
-    content: Mapping[str, bytes],
-    keys: SigningKeys,
-    now: datetime,
-) -> Publication:
-    meta = {f"{file.role}.json": MetaFile.from_data(file.version, file.data, ["sha256"]) for file in files}
-    snapshot = Snapshot(present.next("snapshot"), expires=expiry(now, SNAPSHOT_LIFE), meta=meta)
-    files = (*files, MetadataFile("snapshot", snapshot.version, sign_metadata(snapshot, keys.publisher)))
-    _check_signatures(present.root, files, now)
-    first = trust.parse(Root, state.roots[0]).signed.version
-    roots = tuple(MetadataFile("root", first + index, data) for index, data in enumerate(state.roots))
-    metadata = (*roots, *files)
-    floors = {file.role: trust.RoleFloor(file.version, trust.digest_of(file.data)) for file in metadata}
-    return Publication(metadata, {trust.digest_of(data): data for data in content.values()}, PolicyFloors(floors))
-
-
-def _check_signatures(root: Root, files: tuple[MetadataFile, ...], now: datetime) -> None:
+def _check_signatures(root: Root, files: Sequence[MetadataFile], now: datetime) -> None:
     """Fail here, at the publisher, when a threshold is not reached or something has expired already."""
-    by_role = {file.role: file.data for file in files}
-    targets = trust.parse(Targets, by_role["targets"])
+    by_role = {file.role: file.data for file in files if file.role != Root.type}
+    targets = trust.parse(Targets, by_role[Targets.type])
     trust.check_delegation(targets.signed)
     for role, data in by_role.items():
         metadata: Metadata[Targets] | Metadata[Snapshot] = (
-            trust.parse(Snapshot, data) if role == "snapshot" else trust.parse(Targets, data)
+            trust.parse(Snapshot, data) if role == Snapshot.type else trust.parse(Targets, data)
         )
         delegator: Root | Targets = targets.signed if role == KEYRING_ROLE else root
         try:
@@ -314,4 +401,4 @@ def sign_timestamp(
 ) -> bytes:
     """Sign a timestamp that names one snapshot: the one thing a hub signs."""
     meta = MetaFile.from_data(snapshot.version, snapshot.data, ["sha256"])
-    return sign_metadata(Timestamp(version, expires=expiry(now, life), snapshot_meta=meta), (signer,))
+    return sign_metadata(Metadata(Timestamp(version, expires=expiry(now, life), snapshot_meta=meta)), (signer,))

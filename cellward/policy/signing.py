@@ -60,9 +60,8 @@ def expiry(now: datetime, life: timedelta) -> datetime:
     return (now + life).replace(microsecond=0)
 
 
-def sign_metadata(signed: T, signers: Sequence[Ed25519Signer]) -> bytes:
-    """Sign metadata with every signer and return its bytes."""
-    metadata: Metadata[T] = Metadata(signed)
+def sign_metadata(metadata: Metadata[T], signers: Sequence[Ed25519Signer]) -> bytes:
+    """Add the signature of every signer and return the metadata's bytes."""
     for signer in signers:
         metadata.sign(TufSigner(signer), append=True)
     return metadata.to_bytes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
 
@@ -21,91 +21,33 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
+from cellward.documents import numbers
 from cellward.documents.canonical import MAX_INT
 from cellward.identity.points import weakness_of
 from cellward.policy.errors import (
     BAD_ROOT,
     EXPIRED,
     INCOMPLETE,
+    OLD_BASE,
     ROLLBACK,
-    TIMESTAMP_AHEAD,
     TIMESTAMP_TOO_LONG,
     UNVERIFIED,
 )
-from cellward.policy.model import KEYRING_ROLE, KEYRING_TARGET
+from cellward.policy.floors import PolicyFloors, RoleFloor
+from cellward.policy.model import KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 
 #: A timestamp that lives longer from now on is refused: it would let whoever holds the hub's key freeze policy.
 TIMESTAMP_MAX_LIFE = timedelta(hours=24)
 #: Tolerated difference between the hub's and the agent's clock.
 CLOCK_SKEW = timedelta(minutes=5)
+#: Signed beside what TUF knows, in targets and keyring metadata: what they were made from.
+BASE_FIELD = "x-cellward-base"
 #: Highest version of any role: what JSON, SQL and the wire all keep exactly.
 MAX_VERSION = MAX_INT
 
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 _ED25519 = "ed25519"
 _SCHEMES = frozenset({_ED25519, "ecdsa-sha2-nistp256"})
-
-
-@dataclass(frozen=True, slots=True)
-class RoleFloor:
-    """Highest version of a role ever accepted, and the digest of its bytes."""
-
-    version: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyFloors:
-    """Floors by role: root, timestamp, snapshot, targets and delegated roles; only the timestamp's may be reset."""
-
-    roles: Mapping[str, RoleFloor] = field(default_factory=dict)
-
-    def get(self, role: str) -> RoleFloor | None:
-        """Return the floor of a role."""
-        return self.roles.get(role)
-
-    def to_json(self) -> dict[str, object]:
-        """Return a JSON form for a state file."""
-        return {role: {"version": floor.version, "digest": floor.digest} for role, floor in self.roles.items()}
-
-    @classmethod
-    def from_json(cls, value: object) -> PolicyFloors:
-        """Read the JSON form; raises ValueError when it is not one."""
-        if not isinstance(value, dict):
-            raise ValueError("floors are not an object")  # noqa: TRY004 - one error kind for a malformed file
-        roles: dict[str, RoleFloor] = {}
-        for role, entry in value.items():
-            version = entry.get("version") if isinstance(entry, dict) else None
-            digest = entry.get("digest") if isinstance(entry, dict) else None
-            if not isinstance(version, int) or not isinstance(digest, str):
-                raise ValueError(f"floor of {role} is malformed")  # noqa: TRY004 - as above
-            roles[role] = RoleFloor(version, digest)
-        return cls(roles)
-
-    def merged(self, other: PolicyFloors) -> PolicyFloors:
-        """Return the higher floor of each role; how two copies of the same floors are read.
-
-        The timestamp's is that of the copy with the newer root, which may have reset it.
-        """
-        roles = dict(self.roles)
-        for role, floor in other.roles.items():
-            if role not in roles or floor.version > roles[role].version:
-                roles[role] = floor
-        ours, theirs = (floors.roles.get(Root.type, RoleFloor(0, "")).version for floors in (self, other))
-        newer = other if theirs > ours else self
-        if ours != theirs and Timestamp.type in newer.roles:
-            roles[Timestamp.type] = newer.roles[Timestamp.type]
-        return PolicyFloors(roles)
-
-    def undercut_by(self, found: Mapping[str, RoleFloor]) -> str:
-        """Return the first role that is missing, older, or other than the floor of the same version; empty for none."""
-        for role, floor in sorted(self.roles.items()):
-            here = found.get(role)
-            if here is None or here.version < floor.version:
-                return role
-            if here.version == floor.version and here.digest != floor.digest:
-                return role
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +188,10 @@ def verify_set(source: MetadataSet) -> ParsedSet:
         )
     except RepositoryError as error:
         raise UNVERIFIED(f"the policy metadata does not verify: {error}") from error
-    if keyring.delegations is not None or set(keyring.targets) != {KEYRING_TARGET}:
-        raise UNVERIFIED(f"the keyring role may hold {KEYRING_TARGET} and nothing else")
+    if keyring.delegations is not None or set(keyring.targets) != {KEYRING_TARGET, REVOCATIONS_TARGET}:
+        raise UNVERIFIED(f"the keyring role must hold {KEYRING_TARGET} and {REVOCATIONS_TARGET}, and nothing else")
+    for signed in (targets, keyring):
+        base_of(signed)
     return ParsedSet(source, roots, timestamp, snapshot, targets, keyring)
 
 
@@ -299,11 +243,29 @@ def check_delegation(targets: Targets) -> None:
     _check_keys(KEYRING_ROLE, keys)
 
 
+def base_of(signed: Targets) -> RoleFloor | None:
+    """Return what signed metadata says it was made from: version and digest of its own role's, None for the first.
+
+    Raises policy/unverified when it does not say so: whoever signs without knowing what is in force must not be heard.
+    """
+    base = signed.unrecognized_fields.get(BASE_FIELD, False)
+    if base is None:
+        return None
+    version, digest = (base.get("version"), base.get("digest")) if isinstance(base, dict) else (None, None)
+    if type(version) is not int or not isinstance(digest, str) or len(base) != 2:
+        raise UNVERIFIED(f"version {signed.version} of targets or keyring does not say what it is based on")
+    return RoleFloor(version, digest)
+
+
 def accept(parsed: ParsedSet, floors: PolicyFloors, now: datetime) -> PolicyFloors:
     """Decide whether a verified set may replace the accepted one; return the new floors.
 
-    Raises policy/expired, policy/timestamp-too-long, policy/timestamp-ahead or policy/rollback. The floor of the
-    timestamp alone may go down, and only when a newer root names other timestamp keys (recovery from a stolen one).
+    Invariants: no role goes back or takes a version of the future; what replaces targets or keyring was made by
+    somebody who knew at least what is in force. The floor of the timestamp alone may go down, and only when a newer
+    root names other timestamp keys (recovery from a stolen one).
+
+    Raises policy/expired, policy/timestamp-too-long, policy/rollback, policy/old-base or
+    document/number-ahead.
     """
     check_lifetimes(parsed, now)
     found = floors_of(parsed)
@@ -313,7 +275,18 @@ def accept(parsed: ParsedSet, floors: PolicyFloors, now: datetime) -> PolicyFloo
         if old is not None and not (role == Timestamp.type and _timestamp_reset(parsed, floors)):
             _check_floor(role, old, new)
         result[role] = new
-    return PolicyFloors(result)
+    for role, signed in ((Targets.type, parsed.targets), (KEYRING_ROLE, parsed.keyring)):
+        _check_base(role, floors.get(role), signed)
+    return PolicyFloors(result, floors.keys)
+
+
+def _check_base(role: str, old: RoleFloor | None, signed: Targets) -> None:
+    if old is None or signed.version <= old.version:
+        return
+    base = base_of(signed)
+    if base is None or base.version < old.version or (base.version == old.version and base.digest != old.digest):
+        made = "from nothing" if base is None else f"from version {base.version}"
+        raise OLD_BASE(f"{role} version {signed.version} was made {made}, version {old.version} is in force", role=role)
 
 
 def floors_of(parsed: ParsedSet) -> dict[str, RoleFloor]:
@@ -329,7 +302,10 @@ def floors_of(parsed: ParsedSet) -> dict[str, RoleFloor]:
 
 
 def check_lifetimes(parsed: ParsedSet, now: datetime) -> None:
-    """Refuse expired metadata, and a timestamp that lives longer than a day from now."""
+    """Refuse expired metadata, a timestamp that lives longer than a day from now, and versions of the future.
+
+    Versions are milliseconds of the signer's clock, those of the root apart, which count by one.
+    """
     for signed, role in (
         (parsed.root, Root.type),
         (parsed.timestamp, Timestamp.type),
@@ -344,28 +320,13 @@ def check_lifetimes(parsed: ParsedSet, now: datetime) -> None:
             f"timestamp version {parsed.timestamp.version} lives until {parsed.timestamp.expires:%Y-%m-%dT%H:%M:%SZ}"
         )
 
-    if parsed.timestamp.version > highest_timestamp(now):
-        raise TIMESTAMP_AHEAD(
-            f"timestamp version {parsed.timestamp.version} is ahead of this clock", role=Timestamp.type
-        )
-
-
-def highest_timestamp(now: datetime) -> int:
-    """Return the highest timestamp version that may be accepted at a time.
-
-    Versions are seconds of the hub's clock (:func:`next_timestamp`). Floors never go down, so a thief of the hub's key
-    could otherwise use all of them up in one step; so it is at most a day until the honest hub is ahead again.
-    """
-    return int((now + TIMESTAMP_MAX_LIFE + CLOCK_SKEW).timestamp())
-
-
-def next_timestamp(served: int, now: datetime) -> int:
-    """Return the version a hub gives its next timestamp: its clock, so that one restored from a backup is ahead.
-
-    Where it served more than anybody may accept, its clock was wrong, nobody took it, and it begins again from now.
-    """
-    version = max(served + 1, int(now.timestamp()))
-    return version if version <= highest_timestamp(now) else int(now.timestamp())
+    for numbered, role in (
+        (parsed.timestamp, Timestamp.type),
+        (parsed.snapshot, Snapshot.type),
+        (parsed.targets, Targets.type),
+        (parsed.keyring, KEYRING_ROLE),
+    ):
+        numbers.check_number(numbered.version, now, f"the version of {role}")
 
 
 def _check_floor(role: str, old: RoleFloor, new: RoleFloor) -> None:

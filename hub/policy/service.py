@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 import structlog
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
+from cellward.documents import canonical, numbers
+from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.policy import client, trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
 from cellward.policy.errors import FOREIGN_REALM, INCOMPLETE, NOTHING_PUBLISHED, UNVERIFIED
-from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET
+from cellward.policy.floors import PolicyFloors, RoleFloor
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 from cellward.policy.published import RepositoryState
 from cellward.policy.publisher import MetadataFile, Publication, sign_timestamp
 from hub.store.interfaces import TufMetadata
@@ -125,10 +128,23 @@ class TufRepository:
             version = self._next_version(before["timestamp"])
             timestamp = self._timestamp(version, snapshot)
             fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
-            candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, _floors(before))
+            floors = await self._floors(before)
+            candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, floors)
             await self._keep(given, candidate, timestamp, before, upload.targets)
         await self._announce(version)
         return _result(candidate)
+
+    async def _floors(self, before: Mapping[str, MetadataFile | None]) -> PolicyFloors:
+        """Return what an agent that has what is served now would hold an upload to."""
+        roles = {
+            role: RoleFloor(file.version, trust.digest_of(file.data))
+            for role, file in before.items()
+            if file and role != "timestamp"  # our own; see _next_version
+        }
+        served = before[KEYRING_ROLE]
+        data = None if served is None else await self._small(served, KEYRING_TARGET)
+        floors = PolicyFloors(roles)
+        return floors if data is None else floors.with_keys(Keyring.from_json(canonical.decode(data)))
 
     def _given(self, upload: Publication) -> dict[tuple[str, int], bytes]:
         if len(upload.metadata) > _MAX_UPLOAD or len(upload.targets) > _MAX_UPLOAD:
@@ -189,7 +205,7 @@ class TufRepository:
                     content[digest] = stored
         return _MappingFetch(metadata, content)
 
-    def _verify(self, root: bytes, realm: str, fetch: client.Fetch, floors: trust.PolicyFloors) -> Candidate:
+    def _verify(self, root: bytes, realm: str, fetch: client.Fetch, floors: PolicyFloors) -> Candidate:
         with tempfile.TemporaryDirectory(prefix="cellward-publish-") as name:
             candidate = client.update(
                 Path(name),
@@ -233,7 +249,7 @@ class TufRepository:
         return sign_timestamp(version, snapshot, self._signer, now=self._clock.now(), life=self._life)
 
     def _next_version(self, old: MetadataFile | None) -> int:
-        return trust.next_timestamp(old.version if old else 0, self._clock.now())
+        return numbers.next_number(self._clock.now(), (old.version,) if old else ())
 
     async def renew_timestamp(self) -> int | None:
         """Sign a new timestamp for the snapshot served; return its version, or None when nothing was published."""
@@ -293,7 +309,8 @@ class TufRepository:
             roots.append(MetadataFile("root", version, data))
         if files[1].version == snapshot_version:
             return NewerFiles((*roots, files[0]), ())
-        targets = [await self._small(files[2], BINDINGS_TARGET), await self._small(files[3], KEYRING_TARGET)]
+        places = ((files[2], BINDINGS_TARGET), (files[3], KEYRING_TARGET), (files[3], REVOCATIONS_TARGET))
+        targets = [await self._small(file, path) for file, path in places]
         return NewerFiles((*roots, *files), tuple(data for data in targets if data is not None))
 
     async def _small(self, file: MetadataFile, path: str) -> bytes | None:
@@ -364,16 +381,6 @@ def _highest(given: Mapping[tuple[str, int], bytes], role: str) -> MetadataFile:
     if not versions:
         raise INCOMPLETE(f"the upload has no {role} metadata")
     return MetadataFile(role, max(versions), given[role, max(versions)])
-
-
-def _floors(before: Mapping[str, MetadataFile | None]) -> trust.PolicyFloors:
-    return trust.PolicyFloors(
-        {
-            role: trust.RoleFloor(file.version, trust.digest_of(file.data))
-            for role, file in before.items()
-            if file and role != "timestamp"  # our own; see trust.next_timestamp
-        }
-    )
 
 
 def _result(candidate: Candidate) -> PublishResult:

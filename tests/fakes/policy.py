@@ -17,22 +17,26 @@ from agent.policy.interfaces import FetchedSet
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.keyring import Keyring
+from cellward.documents.numbers import next_number
+from cellward.documents.revocations import Revocations
 from cellward.policy import bundle as bundles
+from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import KEYRING_ROLE, Binding, BindingSet, DecisionInput
 from cellward.policy.published import RepositoryState
 from cellward.policy.publisher import (
     MetadataFile,
     Publication,
-    RoleKeys,
     SigningKeys,
     create_root,
     publish,
+    publish_keyring,
     refresh,
     rotate_root,
     sign_timestamp,
 )
+from cellward.policy.record import Record, RoleKeys
 from cellward.policy.signing import TufSigner
-from cellward.policy.trust import PolicyFloors, realm_of
+from cellward.policy.trust import realm_of
 
 FACTS = ClusterFacts(
     name="eu-1", uid="11111111-1111-4111-8111-111111111111", environments=("dev",), production=False, region="eu"
@@ -42,6 +46,11 @@ FACTS = ClusterFacts(
 def now() -> datetime:
     """Return the wall clock, whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def moment() -> datetime:
+    """Return the wall clock."""
+    return datetime.now(UTC)
 
 
 def module(package: str, body: str) -> bytes:
@@ -173,7 +182,9 @@ class PolicyWorld:
             now=now(),
         )
         self.realm = realm_of(self.root)
-        self.state = RepositoryState((self.root,))
+        self.record = Record(
+            (self.root,), Keyring(self.realm, 1, ()), Revocations(self.realm), keys_of(self.keyring_key)
+        )
         self.floors = PolicyFloors()
         self.source = MemorySource()
         self.timestamp_version = 0
@@ -185,8 +196,23 @@ class PolicyWorld:
 
     @property
     def keyring(self) -> Keyring:
-        """An empty keyring of this realm."""
-        return Keyring(self.realm, 1, ())
+        """The keyring published last, empty at first."""
+        return self.record.keyring
+
+    @property
+    def state(self) -> RepositoryState:
+        """What an honest hub shows of what was published last."""
+        snapshot = self.source.metadata.get(("snapshot", self.version("snapshot")))
+        return RepositoryState(self.record.roots, self.record.targets, self.record.keyring_metadata, snapshot)
+
+    def version(self, role: str) -> int:
+        """Return the highest version served of a role."""
+        return max((version for name, version in self.source.metadata if name == role), default=0)
+
+    def forget(self) -> None:
+        """Forget what was published, as a runner without the newest record would."""
+        self.record = replace(self.record, targets=None, keyring_metadata=None, snapshot=0)
+        self.floors = PolicyFloors()
 
     def make(
         self,
@@ -200,14 +226,12 @@ class PolicyWorld:
         """Make a publication above the present state without taking it over."""
         bound = [binding(data) for data in archives] if chosen is None else list(chosen)
         return publish(
-            self.state,
+            self.record,
             bundles=archives,
             bindings=BindingSet(self.realm, tuple(bound), **settings),  # type: ignore[arg-type]
-            keyring=self.keyring,
-            keyring_keys=keys_of(self.keyring_key),
             keys=keys or self.keys,
-            now=at or now(),
-            known=self.floors,
+            now=at or moment(),
+            seen=self.floors,
         )
 
     def publish(self, *archives: bytes, chosen: Sequence[Binding] | None = None, **options: object) -> Publication:
@@ -218,15 +242,27 @@ class PolicyWorld:
 
     def refresh(self, at: datetime | None = None) -> Publication:
         """Renew the snapshot, and serve it."""
-        publication = refresh(self.state, keys=self.keys, now=at or now(), known=self.floors)
+        publication = refresh(self.record, keys=self.keys, now=at or moment(), seen=self.floors)
+        self.take(publication)
+        return publication
+
+    def amend(self, **changes: object) -> Publication:
+        """Publish another ``keyring`` or other ``revocations``, and serve it."""
+        publication = publish_keyring(
+            self.record,
+            keys=self.keys,
+            now=moment(),
+            seen=self.floors,
+            **changes,  # type: ignore[arg-type]
+        )
         self.take(publication)
         return publication
 
     def rotate(self, **changes: RoleKeys) -> bytes:
         """Make the next root and serve it."""
-        data = rotate_root(self.state.roots, changes=changes, signers=[self.root_key], now=now())
-        self.state = replace(self.state, roots=(*self.state.roots, data))
-        self.source.metadata["root", len(self.state.roots)] = data
+        data = rotate_root(self.record.roots, changes=changes, signers=[self.root_key], now=now())
+        self.record = replace(self.record, roots=(*self.record.roots, data))
+        self.source.metadata["root", len(self.record.roots)] = data
         return data
 
     def forge(self, data: bytes) -> Publication:
@@ -246,8 +282,8 @@ class PolicyWorld:
     def take(self, publication: Publication, *, timestamp: bool = True) -> None:
         """Make a publication the present state, and serve it."""
         self.floors = publication.floors
-        newest = {file.role: file.data for file in publication.metadata}
-        self.state = RepositoryState(self.state.roots, newest["targets"], newest["keyring"], newest["snapshot"])
+        assert publication.record is not None
+        self.record = publication.record
         serve(self.source, publication)
         if timestamp:
             self.timestamp()
@@ -263,7 +299,9 @@ class PolicyWorld:
     ) -> None:
         """Sign a timestamp with the hub's real key, for the newest snapshot unless another is named."""
         place = source or self.source
-        self.timestamp_version = version if version is not None else self.timestamp_version + 1
+        self.timestamp_version = (
+            version if version is not None else next_number(at or moment(), (self.timestamp_version,))
+        )
         newest = max(number for role, number in place.metadata if role == "snapshot")
         named = snapshot or MetadataFile("snapshot", newest, place.metadata["snapshot", newest])
         data = sign_timestamp(self.timestamp_version, named, self.hub_key, now=at or now(), life=life)

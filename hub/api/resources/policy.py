@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from cellward.api import schemas
-from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 from cellward.policy.publisher import MetadataFile, Publication
 from hub.api.errors import BAD_REQUEST
 from hub.api.resources import convert
@@ -44,7 +44,7 @@ async def get_policy(call: Call) -> schemas.Policy:
 
 @routes.get("/policy/metadata", role="viewer", response=schemas.PolicyMetadata, reach="shared")
 async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
-    """Return the metadata a publisher continues from."""
+    """Return the newest set without its bundles, as it was signed."""
     repository = call.services.policy
     realm = await call.services.realm.require()
     roots = [realm.root]
@@ -53,11 +53,20 @@ async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
         if following is None:
             break
         roots.append(following)
+    targets, keyring = await repository.fetch("targets", None), await repository.fetch(KEYRING_ROLE, None)
+    entries = {**_targets(targets), **_targets(keyring)}
+    small = [
+        await repository.fetch_target(f"sha256:{_sha256(entries[path])}")
+        for path in (BINDINGS_TARGET, KEYRING_TARGET, REVOCATIONS_TARGET)
+        if path in entries
+    ]
     return schemas.PolicyMetadata(
         roots=roots,
-        targets=await repository.fetch("targets", None),
-        keyring=await repository.fetch(KEYRING_ROLE, None),
+        targets=targets,
+        keyring=keyring,
         snapshot=await repository.fetch("snapshot", None),
+        timestamp=await repository.fetch("timestamp", None),
+        contents=[data for data in small if data is not None],
     )
 
 

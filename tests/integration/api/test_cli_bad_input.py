@@ -53,13 +53,13 @@ async def test_v16_what_does_not_compile_is_not_even_signed(
 ) -> None:
     """V16: publish compiles as agents will; what is refused leaves the served set and the local floors as they were."""
     before = (await installed("policy", "list", "-o", "json")).stdout
-    floors = (installed.home / "floors.json").read_bytes()
+    record = (installed.home / "policy-record.json").read_bytes()
     bundle = _bundle(tmp_path, rego, roots)
     refused = await installed("policy", "publish", bundle, "--opa", str(opa_binary), code=2)
     assert f"[{code}]" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert (await installed("policy", "list", "-o", "json")).stdout == before
-    assert (installed.home / "floors.json").read_bytes() == floors
+    assert (installed.home / "policy-record.json").read_bytes() == record
 
 
 async def test_v16_publish_without_the_engine_signs_nothing(installed: Cli, tmp_path: Path) -> None:
@@ -133,8 +133,7 @@ BROKEN = {
     [
         "trust.yaml",
         "root.json",
-        "keyring.json",
-        "floors.json",
+        "policy-record.json",
         "sequences.json",
         "keys/author.pem",
         "keys/publisher.pem",

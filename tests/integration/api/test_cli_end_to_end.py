@@ -39,8 +39,9 @@ async def test_init_makes_keys_here_and_gives_the_hub_only_the_root(cli: Cli) ->
     realm = await cli.api.services.realm.current()
     assert realm is not None
     assert realm.realm == first.stdout.strip()
-    assert {path.stem for path in (cli.home / "keys").iterdir()} == {"root", "policy", "keyring", "publisher", "author"}
-    assert all(path.stat().st_mode & 0o077 == 0 for path in (cli.home / "keys").iterdir())
+    private = list((cli.home / "keys").glob("*.pem"))
+    assert {path.stem for path in private} == {"root", "policy", "keyring", "publisher", "author"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in private)
 
 
 async def test_keys_are_encrypted_unless_said_otherwise(cli: Cli, tmp_path: Path) -> None:
@@ -179,9 +180,7 @@ async def test_connection_resolves_from_a_verified_release_only(installed: Cli, 
     assert isinstance(front[0], Release)
     assert front[0].spec["connections"][0]["resolved"]["podPort"] == 8080  # type: ignore[index,call-overload]
 
-    (installed.home / "keyring.json").write_text(
-        json.dumps({**json.loads((installed.home / "keyring.json").read_text()), "entries": []})
-    )
+    await installed("author", "revoke", "ada", "--compromised")
     changed = CALLER.replace('version: "1.0"', 'version: "1.1"')
     refused = await installed("apply", "-f", file_in(tmp_path, changed, "caller.yaml"), "-e", "dev", code=2)
     assert "cells/unknown-target" in refused.stderr
@@ -230,7 +229,7 @@ async def test_policy_refresh_renews_the_snapshot_alone(installed: Cli) -> None:
     before = json.loads((await installed("policy", "list", "-o", "json")).stdout)
     await installed("policy", "refresh")
     after = json.loads((await installed("policy", "list", "-o", "json")).stdout)
-    assert after["published"]["snapshotVersion"] == before["published"]["snapshotVersion"] + 1
+    assert after["published"]["snapshotVersion"] > before["published"]["snapshotVersion"]
     assert after["published"]["targetsVersion"] == before["published"]["targetsVersion"]
     assert after["bundles"] == before["bundles"]
     assert after["bindings"]

@@ -24,7 +24,10 @@ async def test_accepts_decides_and_survives_a_restart_offline_v1(world: PolicyWo
     async with agent.running() as service:
         accepted = await service.refresh(world.source)
         assert accepted is not None
-        assert (accepted.snapshot_version, accepted.targets_version) == (1, 1)
+        assert (accepted.snapshot_version, accepted.targets_version) == (
+            world.version("snapshot"),
+            world.version("targets"),
+        )
         decision = await service.evaluator.decide(request(world.realm, thing("Bad"), thing("Good")))
         assert [(item.rule, item.object, item.remediation) for item in decision.violations] == [
             ("base/no", "Bad/shop--front--dev/x", "leave it out")
@@ -46,7 +49,8 @@ async def test_one_bad_snapshot_does_not_wedge(world: PolicyWorld, agent: Agent)
         bad = world.source.copy()
         publication = world.make([denying("Good")])
         serve(bad, publication)
-        bad.metadata["targets", 2] = bad.metadata["targets", 2].replace(b"targets", b"target$")
+        newest = max(version for role, version in bad.metadata if role == "targets")
+        bad.metadata["targets", newest] = bad.metadata["targets", newest].replace(b"targets", b"target$")
         world.timestamp(bad)
         assert await refused(service, bad) == "policy/unverified"
         assert not list((agent.state / "policy" / "staged").iterdir())
@@ -83,11 +87,11 @@ async def test_renewed_timestamp_and_snapshot_keep_the_engine(world: PolicyWorld
         world.timestamp()
         assert await service.refresh(world.source) is None
         assert service.current is not None
-        assert service.current.timestamp_version == 2
+        assert service.current.timestamp_version == world.timestamp_version
         world.refresh()
         renewed = await service.refresh(world.source)
         assert renewed is not None
-        assert renewed.snapshot_version == 2
+        assert renewed.snapshot_version == world.version("snapshot")
         assert service.engine_pid == pid
 
 
@@ -169,15 +173,17 @@ async def test_thresholds_count_keys_not_signatures(world: PolicyWorld, agent: A
             assert caught.value.code == "policy/unverified"
         both = replace(world.keys, policy=(world.policy_key, second))
         world.publish(denying("Worse", version="1.0.1"), keys=both)
+        newest, snapshots = world.version("targets"), world.version("snapshot")
         for kept in (0, 1):
             lacking = world.source.copy()
-            targets = json.loads(lacking.metadata["targets", 2])
+            targets = json.loads(lacking.metadata["targets", newest])
             targets["signatures"] = [targets["signatures"][kept]] * 2
-            lacking.metadata["targets", 2] = json.dumps(targets).encode()
-            snapshot = Metadata[Snapshot].from_bytes(lacking.metadata["snapshot", 2])
-            snapshot.signed.meta["targets.json"] = MetaFile.from_data(2, lacking.metadata["targets", 2], ["sha256"])
+            lacking.metadata["targets", newest] = json.dumps(targets).encode()
+            snapshot = Metadata[Snapshot].from_bytes(lacking.metadata["snapshot", snapshots])
+            data = lacking.metadata["targets", newest]
+            snapshot.signed.meta["targets.json"] = MetaFile.from_data(newest, data, ["sha256"])
             snapshot.sign(TufSigner(world.publisher_key))
-            lacking.metadata["snapshot", 2] = snapshot.to_bytes()
+            lacking.metadata["snapshot", snapshots] = snapshot.to_bytes()
             world.timestamp(lacking)
             assert await refused(service, lacking) == "policy/unverified"
         assert await denied(service, world, "Bad")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from agent.spool.state import open_state
 from cellward.documents.dsse import Ed25519Signer
 from cellward.errors import CellwardError
-from tests.fakes.policy import PolicyWorld, archive, denying, keys_of, now, request, serve, thing
+from tests.fakes.policy import PolicyWorld, archive, denying, keys_of, moment, now, request, serve, thing
 from tests.integration.policy.agent import Agent, denied, refused
 
 pytestmark = pytest.mark.real
@@ -45,21 +44,17 @@ async def test_floors_survive_a_root_that_replaces_keys(world: PolicyWorld, agen
         await service.refresh(world.source)
     world.publisher_key, world.hub_key = Ed25519Signer.generate(), Ed25519Signer.generate()
     world.rotate(snapshot=keys_of(world.publisher_key), timestamp=keys_of(world.hub_key))
-    present, floors = world.state, world.floors
+    present, floors = world.record, world.floors
     replay = world.source.copy()
-    world.state = replace(world.state, targets=None, keyring=None, snapshot=None)
-    world.floors = type(floors)()
-    serve(replay, world.make([denying("Good")]))
-    del replay.metadata["snapshot", 2]
+    world.forget()
+    replay.metadata = {key: data for key, data in replay.metadata.items() if key[0] == "root"}
+    serve(replay, world.make([denying("Good")], at=moment() - timedelta(hours=1)))
     world.timestamp(replay, version=1)
-    world.state, world.floors = present, floors
+    world.record, world.floors = present, floors
     async with agent.running() as service:
         assert await refused(service, replay) == "policy/rollback"
         assert await denied(service, world, "Bad")
-        world.state = replace(world.state, snapshot=None)
-        world.floors = type(floors)({key: value for key, value in floors.roles.items() if key != "snapshot"})
-        for _ in range(3):
-            world.take(world.make([denying("Worse", version="1.0.2")]), timestamp=False)
+        world.take(world.make([denying("Worse", version="1.0.2")]), timestamp=False)
         world.timestamp(version=1)
         assert await service.refresh(world.source) is not None, "the timestamp floor alone is reset by the new root"
         assert await denied(service, world, "Worse")
@@ -84,7 +79,7 @@ async def test_other_timestamp_of_the_same_version_is_refused(world: PolicyWorld
     async with agent.running() as service:
         await service.refresh(world.source)
         forked = world.source.copy()
-        world.timestamp(forked, version=1, life=timedelta(hours=11))
+        world.timestamp(forked, version=world.timestamp_version, life=timedelta(hours=11))
         assert await refused(service, forked) == "policy/rollback"
         assert agent.condition("policy-set") == "policy/rollback"
         assert await service.refresh(world.source) is None
@@ -94,7 +89,7 @@ async def test_timestamp_of_a_version_ahead_of_the_clock_is_refused(world: Polic
     """A stolen hub key must not raise the floor, which never falls, out of the honest hub's reach."""
     world.publish(denying("Bad"))
     async with agent.running() as service:
-        for version, code in ((2**64, "policy/unverified"), (2**53 - 1, "policy/timestamp-ahead")):
+        for version, code in ((2**64, "policy/unverified"), (2**53 - 1, "document/number-ahead")):
             stolen = world.source.copy()
             world.timestamp(stolen, version=version)
             assert await refused(service, stolen) == code
@@ -113,15 +108,18 @@ async def test_timestamp_that_lives_too_long_is_refused(world: PolicyWorld, agen
         assert await service.refresh(world.source) is not None
 
 
-async def test_expired_metadata_is_refused_and_the_old_set_decides(world: PolicyWorld, agent: Agent) -> None:
+async def test_expired_metadata_is_refused_and_the_old_set_decides(
+    world: PolicyWorld, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """V8: an expired snapshot or timestamp brings nothing new; staleness counts from the snapshot's expiry."""
     world.publish(denying("Bad"))
     async with agent.running() as service:
         await service.refresh(world.source)
         old = world.source.copy()
-        world.timestamp(old, at=now() - timedelta(hours=20))
+        world.timestamp(old, at=now() - timedelta(hours=20), version=world.timestamp_version + 1)
         assert await refused(service, old) == "policy/expired"
-        world.publish(denying("Good", version="1.0.1"), at=now() - timedelta(days=8))
+        monkeypatch.setattr("cellward.policy.publisher.SNAPSHOT_LIFE", timedelta(seconds=30))
+        world.publish(denying("Good", version="1.0.1"), at=now() - timedelta(minutes=1))
         assert await refused(service, world.source) == "policy/expired"
         assert await denied(service, world, "Bad")
         assert service.current is not None

@@ -99,7 +99,7 @@ async def test_floors_that_cannot_be_kept_elsewhere_do_not_keep_policy_back(worl
     agent.floors.error = None
     async with agent.running() as service:
         assert service.findings == ()
-    assert agent.floors.value["targets"]["version"] == 1
+    assert agent.floors.value["roles"]["targets"]["version"] == world.version("targets")
 
 
 async def test_power_cut_while_a_root_replaces_the_timestamp_key_v1(world: PolicyWorld, agent: Agent) -> None:
@@ -116,7 +116,7 @@ async def test_power_cut_while_a_root_replaces_the_timestamp_key_v1(world: Polic
     agent.floors.value = before
     async with agent.running() as service:
         assert service.findings == ()
-        assert agent.floors.value["timestamp"]["version"] == 3
+        assert agent.floors.value["roles"]["timestamp"]["version"] == 3
         world.timestamp(version=4)
         await service.refresh(world.source)
         assert service.current is not None

@@ -8,7 +8,7 @@ import pytest
 
 from cellward.errors import CellwardError
 from cellward.policy import client
-from cellward.policy.trust import PolicyFloors
+from cellward.policy.floors import PolicyFloors
 from tests.fakes.policy import PolicyWorld, denying, now
 
 

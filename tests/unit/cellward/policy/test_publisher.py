@@ -1,16 +1,23 @@
-"""The publisher signs nothing again that a hub has put together from older parts."""
+"""The publisher signs nothing again but what its own record has, whatever a hub shows."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from tuf.api.metadata import Targets
 
+from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.keyring import Keyring, KeyringEntry, State
 from cellward.errors import CellwardError
-from cellward.policy.published import RepositoryState
-from cellward.policy.publisher import Publication, publish_keyring, refresh
-from cellward.policy.trust import PolicyFloors
-from tests.fakes.policy import PolicyWorld, denying, keys_of, now
+from cellward.policy import trust
+from cellward.policy.floors import PolicyFloors, RoleFloor
+from cellward.policy.published import RepositoryState, seen_in
+from cellward.policy.publisher import Publication, SigningKeys, draft_keyring, draft_refresh, finish, preview, refresh
+from cellward.policy.record import Record
+from tests.fakes.policy import PolicyWorld, denying, keys_of, moment, now
 
 ROLES = ("targets", "keyring", "snapshot")
 
@@ -24,79 +31,191 @@ def world() -> PolicyWorld:
     return made
 
 
-def older(world: PolicyWorld, *roles: str) -> RepositoryState:
-    """The present state with the named roles as they were first published."""
-    return replace(world.state, **{role: world.source.metadata[role, 1] for role in roles})
-
-
 def versions(publication: Publication) -> dict[str, int]:
     """Versions in a publication, without the root."""
     return {file.role: file.version for file in publication.metadata if file.role != "root"}
 
 
-def renew(
-    state: RepositoryState, world: PolicyWorld, how: str, known: PolicyFloors | None, **more: bool
-) -> Publication:
-    """Sign with what is shown."""
-    if how == "refresh":
-        return refresh(state, keys=world.keys, now=now(), known=known, **more)
-    return publish_keyring(state, keyring=world.keyring, keys=world.keys, now=now(), known=known, **more)
+def oldest(world: PolicyWorld) -> RepositoryState:
+    """The set published first, as a hub may show it."""
+    first = {
+        role: world.source.metadata[role, min(version for name, version in world.source.metadata if name == role)]
+        for role in ROLES
+    }
+    return RepositoryState((world.root,), first["targets"], first["keyring"], first["snapshot"])
 
 
-@pytest.mark.parametrize("how", ["refresh", "publish_keyring"])
-@pytest.mark.parametrize("mixed", [("targets",), ("keyring",), ("targets", "keyring"), ("snapshot",)])
-def test_older_parts_under_the_newest_snapshot_are_not_signed_again(
-    world: PolicyWorld, how: str, mixed: tuple[str, ...]
-) -> None:
-    """A stolen hub would get old targets, or a keyring from before a revocation, under a snapshot newer than all."""
-    only = PolicyFloors({"snapshot": world.floors.roles["snapshot"]} if "snapshot" not in mixed else {})
+def entry(world: PolicyWorld, key: Ed25519Signer, state: State = "active") -> Keyring:
+    """A keyring with one author."""
+    one = KeyringEntry(
+        key.keyid, "ed25519", key.public_spki_der, "alice", ("release",), ("*",), ("*",),
+        now(), now() + timedelta(days=1), state,
+    )  # fmt: skip
+    return Keyring(world.realm, 1, (one,))
+
+
+def code(error: pytest.ExceptionInfo[CellwardError]) -> str:
+    """Code of a refusal."""
+    return error.value.code
+
+
+def test_a_hub_that_shows_an_older_set_does_not_get_it_signed_again(world: PolicyWorld) -> None:
+    """What a refresh signs is what the record has; the older set on show changes nothing of it."""
+    honest = seen_in(world.state, world.root)
+    lying = seen_in(oldest(world), world.root)
+    for seen in (honest, lying, PolicyFloors()):
+        made = refresh(world.record, keys=world.keys, now=moment(), seen=seen)
+        signed = {file.role: file.data for file in made.metadata}
+        assert (signed["targets"], signed["keyring"]) == (world.record.targets, world.record.keyring_metadata)
+        assert versions(made)["snapshot"] > world.version("snapshot")
+
+
+def test_an_older_record_signs_nothing(world: PolicyWorld) -> None:
+    """Somebody else has published since: by what this machine remembers, or by what a hub shows and verifies."""
+    older = world.record
+    world.publish(denying("Newest", version="1.0.2"))
+    for seen in (world.floors, seen_in(world.state, world.root)):
+        for sign in (
+            lambda seen=seen: refresh(older, keys=world.keys, now=moment(), seen=seen),
+            lambda seen=seen: draft_keyring(older, keyring=world.keyring, now=moment(), seen=seen),
+        ):
+            with pytest.raises(CellwardError) as caught:
+                sign()
+            assert code(caught) == "policy/record-older"
+    forked = PolicyFloors({"keyring": RoleFloor(world.version("keyring"), "sha256:" + "0" * 64)})
     with pytest.raises(CellwardError) as caught:
-        renew(older(world, *mixed), world, how, only)
-    assert caught.value.code == "policy/rollback"
-    assert "its snapshot names" in caught.value.message
+        refresh(world.record, keys=world.keys, now=moment(), seen=forked)
+    assert code(caught) == "policy/record-older"
 
 
-@pytest.mark.parametrize("how", ["refresh", "publish_keyring"])
-def test_older_set_is_not_signed_again(world: PolicyWorld, how: str) -> None:
-    """One consistent set, but not the last one; each floor alone refuses it."""
-    for role in ROLES:
+def test_numbers_are_the_clocks_and_above_everything_known(world: PolicyWorld) -> None:
+    """A colleague's clock a few minutes ahead makes no refusal; one far ahead is ignored."""
+    at = moment() + timedelta(minutes=5)
+    world.publish(denying("Ahead", version="1.0.2"), at=at)
+    before = {role: world.version(role) for role in ROLES}
+    after = versions(world.make([denying("Next", version="1.0.3")]))
+    assert after == {role: version + 1 for role, version in before.items()}
+    wrong = PolicyFloors({"snapshot": RoleFloor(2**53 - 1, "sha256:" + "0" * 64)})
+    made = refresh(world.record, keys=world.keys, now=at, seen=wrong)
+    assert versions(made)["snapshot"] == world.version("snapshot") + 1
+
+
+def test_a_root_shown_twice_is_refused_and_remembered_nowhere(world: PolicyWorld) -> None:
+    """It once became version 2 in the floors, and then no honest hub could be published to."""
+    twice = RepositoryState((world.root, world.root))
+    with pytest.raises(CellwardError) as caught:
+        seen_in(twice, world.root)
+    assert code(caught) == "policy/unverified"
+    made = refresh(world.record, keys=world.keys, now=moment(), seen=seen_in(world.state, world.root))
+    assert made.floors.roles["root"].version == 1
+    assert [file.version for file in made.metadata if file.role == "root"] == [1]
+
+
+def test_the_first_root_is_ours_not_the_hubs(world: PolicyWorld) -> None:
+    """Another installation's set verifies by its own root alone."""
+    other = PolicyWorld()
+    other.publish(denying("Bad"))
+    with pytest.raises(CellwardError) as caught:
+        seen_in(other.state, world.root)
+    assert code(caught) == "policy/unverified"
+
+
+def test_a_record_is_read_back_and_nothing_else(world: PolicyWorld) -> None:
+    """Strictly, by its own signatures, from the root this side trusts."""
+    data = world.record.to_bytes()
+    assert Record.from_bytes(data, root=world.root) == world.record
+    value = json.loads(data)
+    earlier = json.loads(PolicyWorld().record.to_bytes())
+    changed = json.dumps({**value, "content": earlier["content"]})
+    for bad in (
+        b"", b"[]", b"{}", data.replace(b'"snapshot"', b'"more": 1, "snapshot"'), changed.encode(),
+        json.dumps({**value, "targets": None}).encode(),
+        json.dumps({**value, "keyring": value["targets"]}).encode(),
+        json.dumps({**value, "seen": {}}).encode(),
+        json.dumps({**value, "schema": "cellward.policy-record/v2"}).encode(),
+        data.replace(b'"snapshot": ', b'"snapshot": 1, "snapshot": '),
+    ):  # fmt: skip
         with pytest.raises(CellwardError) as caught:
-            renew(older(world, *ROLES), world, how, PolicyFloors({role: world.floors.roles[role]}))
-        assert (caught.value.code, caught.value.details.get("role")) == ("policy/rollback", role)
-
-
-@pytest.mark.parametrize("how", ["refresh", "publish_keyring"])
-def test_without_floors_nothing_is_signed_again_unless_told(world: PolicyWorld, how: str) -> None:
-    """A missing floors.json must not silently mean that whatever the hub shows is the newest."""
+            Record.from_bytes(bad, root=world.root)
+        assert code(caught) == "policy/bad-record"
     with pytest.raises(CellwardError) as caught:
-        renew(world.state, world, how, None)
-    assert caught.value.code == "policy/no-floors"
-    assert versions(renew(world.state, world, how, None, first_use=True))["snapshot"] == 3
+        Record.from_bytes(data, root=PolicyWorld().root)
+    assert code(caught) == "policy/bad-record"
+
+
+def test_a_key_that_was_revoked_is_not_brought_back(world: PolicyWorld) -> None:
+    """Neither by the record, nor by what this machine remembers, also when it was left out in between."""
+    key = Ed25519Signer.generate()
+    world.amend(keyring=entry(world, key, "retired"))
+    for state in ("active", "retired", "compromised"):
+        if state == "active":
+            with pytest.raises(CellwardError) as caught:
+                draft_keyring(world.record, keyring=entry(world, key, state), now=moment())
+            assert code(caught) == "policy/key-state-lifted"
+        else:
+            world.amend(keyring=entry(world, key, state))
+    seen = world.floors
+    world.amend(keyring=Keyring(world.realm, 2, ()))
+    for lifted in ("active", "retired"):
+        with pytest.raises(CellwardError) as caught:
+            draft_keyring(world.record, keyring=entry(world, key, lifted), now=moment(), seen=seen)
+        assert code(caught) == "policy/record-older" or code(caught) == "policy/key-state-lifted"
+        with pytest.raises(CellwardError) as caught:
+            draft_keyring(
+                world.record, keyring=entry(world, key, lifted), now=moment(), seen=PolicyFloors({}, seen.keys)
+            )
+        assert code(caught) == "policy/key-state-lifted"
+
+
+def test_each_publication_says_what_it_was_made_from(world: PolicyWorld) -> None:
+    """Targets and keyring name version and digest of what they replace; a refresh replaces neither."""
+    before = world.record
+    made = world.make([denying("Next", version="1.0.2")])
+    for role in ("targets", "keyring"):
+        data = next(file.data for file in made.metadata if file.role == role)
+        assert trust.base_of(trust.parse(Targets, data).signed) == before.base(role)
+    first = PolicyWorld().make([denying("Old")])
+    for role in ("targets", "keyring"):
+        data = next(file.data for file in first.metadata if file.role == role)
+        assert trust.base_of(trust.parse(Targets, data).signed) is None
+
+
+def test_before_the_first_publication_there_is_nothing_to_renew() -> None:
+    """A record that was only made, as ``init`` does, signs no snapshot."""
+    fresh = PolicyWorld()
+    for sign in (
+        lambda: draft_refresh(fresh.record),
+        lambda: draft_keyring(fresh.record, keyring=fresh.keyring, now=moment()),
+    ):
+        with pytest.raises(CellwardError) as caught:
+            sign()
+        assert code(caught) == "policy/incomplete-set"
+
+
+def test_a_preview_is_signed_by_nobody(world: PolicyWorld) -> None:
+    """A dry run shows versions and content, and holds no signature that could be used."""
+    draft = draft_keyring(world.record, keyring=replace(world.keyring, version=2), now=moment())
+    shown = preview(draft, now=moment())
+    for file in shown.metadata:
+        if file.role in ("keyring", "snapshot"):
+            assert json.loads(file.data)["signatures"] == []
     with pytest.raises(CellwardError) as caught:
-        renew(older(world, "targets"), world, how, None, first_use=True)
-    assert caught.value.code == "policy/rollback"
+        finish(draft.signed(SigningKeys(keyring=(Ed25519Signer.generate(),))), world.keys.publisher, now=moment())
+    assert code(caught) == "policy/unverified"
 
 
-def test_floors_left_out_of_the_state_do_not_pass(world: PolicyWorld) -> None:
-    """A hub that leaves the snapshot away evades no comparison."""
-    for role in ROLES:
-        with pytest.raises(CellwardError):
-            renew(replace(world.state, **{role: None}), world, "refresh", PolicyFloors(), first_use=True)
+def test_expired_targets_are_not_put_under_a_new_snapshot(world: PolicyWorld) -> None:
+    """Policy that ran out is published again, with the policy key."""
+    with pytest.raises(CellwardError) as caught:
+        refresh(world.record, keys=world.keys, now=moment() + timedelta(days=200))
+    assert code(caught) == "policy/expired"
 
 
-def test_publish_goes_on_above_what_was_published_before(world: PolicyWorld) -> None:
-    """A hub restored from a backup shows an older set, or none: the next publication is above both."""
-    for shown in (older(world, *ROLES), replace(world.state, targets=None, keyring=None, snapshot=None), world.state):
-        world.state = shown
-        assert versions(world.make([denying("Newer", version="1.0.2")])) == {"targets": 3, "keyring": 3, "snapshot": 3}
-
-
-def test_publish_refuses_an_older_root(world: PolicyWorld) -> None:
-    """A root cannot be published again by those who have no copy of it, and its keys may be the ones replaced."""
-    before = world.state
+def test_after_a_rotation_the_record_goes_on(world: PolicyWorld) -> None:
+    """The root of the record is the newest; what the old keys signed is the base of what the new ones sign."""
+    world.policy_key = Ed25519Signer.generate()
     world.rotate(targets=keys_of(world.policy_key))
-    world.take(world.make([denying("New", version="1.0.2")]))
-    world.state = before
-    with pytest.raises(CellwardError) as caught:
-        world.make([denying("New", version="1.0.3")])
-    assert caught.value.code == "policy/rollback"
+    world.record.check()
+    made = world.publish(denying("New", version="1.0.2"))
+    assert made.floors.roles["root"].version == 2
+    assert Record.from_bytes(world.record.to_bytes(), root=world.root) == world.record

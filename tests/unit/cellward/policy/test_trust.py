@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import SSlibKey
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets
 
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.numbers import milliseconds, next_number
 from cellward.errors import CellwardError
 from cellward.policy import trust
+from cellward.policy.floors import PolicyFloors, RoleFloor
 from cellward.policy.publisher import MetadataFile, create_root, sign_timestamp
 from cellward.policy.signing import TufSigner
-from cellward.policy.trust import PolicyFloors, RoleFloor
 from tests.fakes.policy import PolicyWorld, denying, keys_of, now
 
 WORLD = PolicyWorld()
@@ -93,7 +94,7 @@ def replace_keyid(root: Root, keyid: str, other: str) -> SSlibKey:
 def test_a_good_set_verifies_offline() -> None:
     """What was accepted is verified again at every start, by signatures alone."""
     parsed = trust.verify_set(metadata_set(WORLD))
-    assert (parsed.root.version, parsed.snapshot.version) == (1, 1)
+    assert (parsed.root.version, parsed.snapshot.version) == (1, WORLD.version("snapshot"))
 
 
 def test_swapped_parts_do_not_verify() -> None:
@@ -142,15 +143,20 @@ def test_equal_version_with_other_content_is_refused() -> None:
         assert caught.value.code == "policy/rollback"
 
 
-@given(st.sampled_from(["root", "timestamp", "snapshot", "targets", "keyring"]), st.integers(1, 8), st.booleans())
-def test_floors_never_go_down(role: str, version: int, same: bool) -> None:
+@given(st.sampled_from(["root", "timestamp", "snapshot", "targets", "keyring"]), st.integers(-3, 3), st.booleans())
+def test_floors_never_go_down(role: str, above: int, same: bool) -> None:
     """V1: whatever is accepted, no floor of the result is below the one before, of this role or of another."""
     parsed = trust.verify_set(metadata_set(GROWN))
+    served = {name: floor.version for name, floor in trust.floors_of(parsed).items()}
     digest = trust.floors_of(parsed)[role].digest if same else "sha256:" + "0" * 64
     others = PolicyFloors({"other": RoleFloor(7, "x")})
+    version = served[role] + above
+    # What replaces targets or keyring must be made from what is in force, whatever its number.
+    base = {"targets": trust.base_of(parsed.targets), "keyring": trust.base_of(parsed.keyring)}.get(role)
+    if above < 0 and base is not None:
+        version, digest = base.version, base.digest
     before = PolicyFloors({**others.roles, role: RoleFloor(version, digest)})
-    served = {"root": 1, "timestamp": 5, "snapshot": 4, "targets": 3, "keyring": 3}
-    if version < served[role] or (version == served[role] and same):
+    if above < 0 or (above == 0 and same):
         after = trust.accept(parsed, before, now())
         assert {name: floor.version for name, floor in after.roles.items()} == {**served, "other": 7}
     else:
@@ -159,11 +165,54 @@ def test_floors_never_go_down(role: str, version: int, same: bool) -> None:
         assert (caught.value.code, caught.value.details["role"]) == ("policy/rollback", role)
 
 
+@pytest.mark.parametrize("role", ["targets", "keyring"])
+def test_what_was_made_from_less_than_is_in_force_is_refused(role: str) -> None:
+    """A publisher who did not know the newest set cannot replace it, however high his number."""
+    parsed = trust.verify_set(metadata_set(GROWN))
+    base = {"targets": trust.base_of(parsed.targets), "keyring": trust.base_of(parsed.keyring)}[role]
+    assert base is not None
+    assert trust.accept(parsed, PolicyFloors({role: base}), now()).roles[role].version > base.version
+    between = RoleFloor(base.version + 1, "sha256:" + "2" * 64)
+    forked = RoleFloor(base.version, "sha256:" + "3" * 64)
+    for in_force in (between, forked):
+        with pytest.raises(CellwardError) as caught:
+            trust.accept(parsed, PolicyFloors({role: in_force}), now())
+        assert (caught.value.code, caught.value.details["role"]) == ("policy/old-base", role)
+    first = trust.verify_set(metadata_set(WORLD))
+    with pytest.raises(CellwardError) as caught:
+        trust.accept(first, PolicyFloors({role: RoleFloor(1, "x")}), now())
+    assert caught.value.code == "policy/old-base"
+
+
+@pytest.mark.parametrize("value", [False, {}, {"version": 1}, {"version": "1", "digest": "x"}, [], 7])
+def test_metadata_that_does_not_say_what_it_is_based_on_is_refused(value: object) -> None:
+    """The field is part of what is signed; one that is left out is not the first publication."""
+    metadata = Metadata[Targets].from_bytes(metadata_set(WORLD).targets)
+    assert trust.base_of(metadata.signed) is None
+    metadata.signed.unrecognized_fields[trust.BASE_FIELD] = value
+    if value is False:
+        del metadata.signed.unrecognized_fields[trust.BASE_FIELD]
+    metadata.sign(TufSigner(WORLD.policy_key))
+    assert code_of(_with_targets(metadata.to_bytes())) == "policy/unverified"
+
+
+def _with_targets(data: bytes) -> trust.MetadataSet:
+    """Return the set with other targets, under a snapshot and a timestamp that name them."""
+    good = metadata_set(WORLD)
+    snapshot = Metadata[Snapshot].from_bytes(good.snapshot)
+    version = trust.parse(Targets, data).signed.version
+    snapshot.signed.meta["targets.json"] = MetaFile.from_data(version, data, ["sha256"])
+    snapshot.sign(TufSigner(WORLD.publisher_key))
+    named = MetadataFile("snapshot", snapshot.signed.version, snapshot.to_bytes())
+    timestamp = sign_timestamp(WORLD.timestamp_version, named, WORLD.hub_key, now=now(), life=timedelta(hours=1))
+    return replace(good, targets=data, snapshot=named.data, timestamp=timestamp)
+
+
 @pytest.mark.parametrize("version", [2**53, 2**64, 10**30])
 def test_v16_no_role_has_a_version_that_others_cannot_keep(version: int) -> None:
     """V16: 2^64 would be accepted, durable, and end every later session of the link, which has 64 bits for it."""
     good = metadata_set(WORLD)
-    snapshot = MetadataFile("snapshot", 1, good.snapshot)
+    snapshot = MetadataFile("snapshot", WORLD.version("snapshot"), good.snapshot)
     timestamp = sign_timestamp(version, snapshot, WORLD.hub_key, now=now(), life=timedelta(hours=1))
     assert code_of(replace(good, timestamp=timestamp)) == "policy/unverified"
     for kind, data, key in ((Snapshot, good.snapshot, WORLD.publisher_key), (Targets, good.targets, WORLD.policy_key)):
@@ -178,9 +227,9 @@ def test_v16_no_role_has_a_version_that_others_cannot_keep(version: int) -> None
 def test_one_timestamp_cannot_use_up_all_that_follow() -> None:
     """The floor never goes down: a thief of the hub's key must not put it out of the honest hub's reach for good."""
     good = metadata_set(WORLD)
-    snapshot = MetadataFile("snapshot", 1, good.snapshot)
+    snapshot = MetadataFile("snapshot", WORLD.version("snapshot"), good.snapshot)
     moment = now()
-    limit = trust.highest_timestamp(moment)
+    limit = milliseconds(moment) + 600_000
 
     def parsed(version: int) -> trust.ParsedSet:
         data = sign_timestamp(version, snapshot, WORLD.hub_key, now=moment, life=timedelta(hours=1))
@@ -190,17 +239,22 @@ def test_one_timestamp_cannot_use_up_all_that_follow() -> None:
     for version in (limit + 1, 2**53 - 1):
         with pytest.raises(CellwardError) as caught:
             trust.accept(parsed(version), PolicyFloors(), moment)
-        assert caught.value.code == "policy/timestamp-ahead"
-    assert trust.next_timestamp(3, moment + timedelta(hours=25)) > limit, "a day later the honest hub is ahead again"
+        assert caught.value.code == "document/number-ahead"
+    assert next_number(moment + timedelta(minutes=11), (3,)) > limit, "minutes later the honest hub is ahead again"
 
 
-@given(st.integers(0, 2**53), st.integers(0, 10**9))
-def test_versions_of_timestamps_grow_and_are_always_acceptable(served: int, later: int) -> None:
-    """What a hub signs next is above what anybody accepted of it, and nobody with the same clock refuses it."""
-    moment = now() + timedelta(seconds=later)
-    version = trust.next_timestamp(served, moment)
-    assert int(moment.timestamp()) <= version <= trust.highest_timestamp(moment)
-    assert version > served or served >= trust.highest_timestamp(moment)
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "keyring"])
+def test_no_role_takes_a_version_of_the_future(role: str) -> None:
+    """No wrong clock and no thief of a key sets a floor that outlives him by more than ten minutes."""
+    moment = now()
+    parsed = trust.verify_set(metadata_set(WORLD))
+    getattr(parsed, role).version = milliseconds(moment) + 600_000
+    trust.accept(parsed, PolicyFloors(), moment)
+    getattr(parsed, role).version += 1
+    with pytest.raises(CellwardError) as caught:
+        trust.accept(parsed, PolicyFloors(), moment)
+    assert caught.value.code == "document/number-ahead"
+    assert role in caught.value.message
 
 
 @pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "keyring"])
@@ -230,17 +284,22 @@ def test_lifetimes_are_those_of_the_given_clock(role: str) -> None:
 
 def test_floors_are_read_strictly() -> None:
     """A floors file is what was written, or an error."""
-    floors = trust.accept(trust.verify_set(metadata_set(WORLD)), PolicyFloors(), now())
+    floors = trust.accept(trust.verify_set(metadata_set(WORLD)), PolicyFloors({}, {"1" * 64: "retired"}), now())
     assert PolicyFloors.from_json(floors.to_json()) == floors
     malformed: list[object] = [
         None,
         [],
-        {"root": 1},
-        {"root": {"version": "1", "digest": "x"}},
-        {"root": {"version": 1}},
+        {},
+        {"roles": {}},
+        {"roles": {}, "keys": []},
+        {"roles": {"root": 1}, "keys": {}},
+        {"roles": {"root": {"version": "1", "digest": "x"}}, "keys": {}},
+        {"roles": {"root": {"version": 1}}, "keys": {}},
+        {"roles": {}, "keys": {"1" * 64: "active"}},
+        {"roles": {}, "keys": {"1" * 64: "forgotten"}},
     ]
     for value in malformed:
-        with pytest.raises(ValueError, match="floor"):
+        with pytest.raises(ValueError, match=r"floor|remembered"):
             PolicyFloors.from_json(value)
     low = PolicyFloors({"root": RoleFloor(0, "x"), "extra": RoleFloor(1, "y")})
     assert floors.merged(low).roles == {**floors.roles, "extra": RoleFloor(1, "y")}
@@ -264,9 +323,8 @@ def test_thresholds_of_a_root_must_be_reachable() -> None:
 def test_a_timestamp_by_another_key_does_not_verify() -> None:
     """Only the hub that root names may sign the timestamp."""
     good = metadata_set(WORLD)
-    forged = sign_timestamp(
-        9, MetadataFile("snapshot", 1, good.snapshot), Ed25519Signer.generate(), now=now(), life=timedelta(hours=1)
-    )
+    named = MetadataFile("snapshot", WORLD.version("snapshot"), good.snapshot)
+    forged = sign_timestamp(9, named, Ed25519Signer.generate(), now=now(), life=timedelta(hours=1))
     assert code_of(replace(good, timestamp=forged)) == "policy/unverified"
 
 

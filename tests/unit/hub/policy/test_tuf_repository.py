@@ -12,14 +12,16 @@ from tuf.api.metadata import Metadata, Root, Timestamp
 
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring, KeyringEntry
+from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.policy.bundle import read_bundle
-from cellward.policy.publisher import MetadataFile, Publication, publish_keyring, refresh, sign_timestamp
+from cellward.policy.model import BindingSet
+from cellward.policy.publisher import MetadataFile, Publication, publish, publish_keyring, refresh, sign_timestamp
 from cellward.policy.trust import digest_of
 from hub.policy.service import TufRepository
 from hub.store.interfaces import TufMetadata
 from tests.fakes.clock import ManualClock
-from tests.fakes.policy import PolicyWorld, archive, binding, denying, keys_of, now
+from tests.fakes.policy import PolicyWorld, archive, binding, denying, keys_of, moment, now
 
 
 class TinyTufStore:
@@ -106,7 +108,8 @@ async def test_publishes_and_signs_the_timestamp_alone(
     repository.on_new_timestamp.append(note)
     upload = take(world, world.make([denying("Bad")]))
     result = await repository.publish(upload)
-    assert (result.root_version, result.targets_version, result.snapshot_version) == (1, 1, 1)
+    versions = (world.version("targets"), world.version("snapshot"))
+    assert (result.root_version, result.targets_version, result.snapshot_version) == (1, *versions)
     assert result.realm == world.realm
     assert seen == [result.timestamp_version]
     assert {key for key in store.metadata if key[0] == "timestamp"} == {("timestamp", result.timestamp_version)}
@@ -126,12 +129,12 @@ async def test_timestamp_version_follows_what_is_served(
     """The version agents are told is 0 before the first publish, and then always that of the newest timestamp."""
     assert await repository.timestamp_version() == 0
     await repository.publish(take(world, world.make([denying("Bad")])))
-    first = int(clock.now().timestamp())
+    first = milliseconds(clock.now())
     assert await repository.timestamp_version() == first
     await repository.renew_timestamp()
     assert [await repository.timestamp_version() for _ in range(2)] == [first + 1] * 2
     clock.advance(100)
-    assert await repository.renew_timestamp() == first + 100
+    assert await repository.renew_timestamp() == first + 100_000
 
 
 async def test_hub_restored_from_a_backup_is_ahead_of_what_its_agents_accepted(
@@ -144,16 +147,14 @@ async def test_hub_restored_from_a_backup_is_ahead_of_what_its_agents_accepted(
     for _ in range(5):
         clock.advance(3600)
         last = await TufRepository(store, world.hub_key, clock).renew_timestamp() or 0
-    take(world, world.make([denying("Worse", version="1.0.1")]))
+    lost = take(world, world.make([denying("Worse", version="1.0.1")])).floors
     store.metadata = backup
     clock.advance(60)
     restored = TufRepository(store, world.hub_key, clock)
-    state = await restored.state()
-    assert state is not None
-    world.state = state
     result = await restored.publish(take(world, world.make([denying("Worse", version="1.0.1")])))
     assert result.timestamp_version > last
-    assert (result.targets_version, result.snapshot_version) == (3, 3), "above what was published and lost"
+    assert result.targets_version > lost.roles["targets"].version, "above what was published and lost"
+    assert result.snapshot_version > lost.roles["snapshot"].version
 
 
 async def test_hub_whose_clock_was_ahead_serves_what_agents_accept_once_it_is_right(
@@ -162,15 +163,16 @@ async def test_hub_whose_clock_was_ahead_serves_what_agents_accept_once_it_is_ri
     """Nobody took what it signed meanwhile, so it need not stay above it."""
     repository = TufRepository(store, world.hub_key, clock)
     await repository.publish(take(world, world.make([denying("Bad")])))
-    snapshot = MetadataFile("snapshot", 1, store.metadata["snapshot", 1])
+    newest = world.version("snapshot")
+    snapshot = MetadataFile("snapshot", newest, store.metadata["snapshot", newest])
     wrong = clock.now() + timedelta(days=4000)
-    version = int(wrong.timestamp())
+    version = milliseconds(wrong)
     store.metadata["timestamp", version] = sign_timestamp(
         version, snapshot, world.hub_key, now=wrong, life=timedelta(hours=12)
     )
     clock.advance(60)
-    assert await repository.renew_timestamp() == int(clock.now().timestamp())
-    assert await repository.timestamp_version() == int(clock.now().timestamp())
+    assert await repository.renew_timestamp() == milliseconds(clock.now())
+    assert await repository.timestamp_version() == milliseconds(clock.now())
     await repository.publish(take(world, world.make([denying("Worse", version="1.0.1")])))
 
 
@@ -201,16 +203,15 @@ async def test_refuses_older_versions(world: PolicyWorld, store: TinyTufStore, r
     """The hub never serves an older set again, nor another one under the same version."""
     first = take(world, world.make([denying("Bad")]))
     await repository.publish(first)
-    fork = replace(world.state, targets=None, keyring=None, snapshot=None)
+    fork = replace(world.record, targets=None, keyring_metadata=None, snapshot=0)
     second = take(world, world.make([denying("Worse", version="1.0.1")]))
     await repository.publish(second)
     assert await refused(repository, store, first) == "policy/rollback"
-    present, floors = world.state, world.floors
-    world.state, world.floors = fork, type(floors)()
-    take(world, world.make([denying("Good")]))
-    forked = world.make([denying("Good")])
-    world.state, world.floors = present, floors
-    assert await refused(repository, store, forked) == "policy/rollback"
+    forked = publish(
+        fork, bundles=[denying("Good")], bindings=BindingSet(world.realm, (binding(denying("Good")),)),
+        keys=world.keys, now=moment(),
+    )  # fmt: skip
+    assert await refused(repository, store, forked) == "policy/old-base"
     await repository.publish(second)
 
 
@@ -231,15 +232,13 @@ async def test_a_root_that_names_another_timestamp_key_is_refused(
     assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
 
 
-async def test_hubs_own_key_is_no_authors(
-    world: PolicyWorld, store: TinyTufStore, repository: TufRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hubs_own_key_is_no_authors(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
     """§2: under an author's name the key that signs timestamps would make the hub one, also after a rotation."""
     entry = KeyringEntry(
         world.hub_key.keyid, "ed25519", world.hub_key.public_spki_der, "alice", ("deployment",), ("*",), ("*",),
         now(), now() + timedelta(days=1),
     )  # fmt: skip
-    monkeypatch.setattr(PolicyWorld, "keyring", Keyring(world.realm, 1, (entry,)))
+    world.record = replace(world.record, keyring=Keyring(world.realm, 1, (entry,)))
     assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
     world.hub_key = Ed25519Signer.generate()
     world.rotate(timestamp=keys_of(world.hub_key))
@@ -247,7 +246,7 @@ async def test_hubs_own_key_is_no_authors(
     assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
     honest = Ed25519Signer.generate()
     entry = replace(entry, keyid=honest.keyid, spki_der=honest.public_spki_der)
-    monkeypatch.setattr(PolicyWorld, "keyring", Keyring(world.realm, 1, (entry,)))
+    world.record = replace(world.record, keyring=Keyring(world.realm, 1, (entry,)))
     await repository.publish(world.make([denying("Bad")]))
 
 
@@ -266,17 +265,14 @@ async def test_root_rotation(world: PolicyWorld, store: TinyTufStore, repository
 async def test_refresh_and_keyring_alone(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
     """A renewed snapshot, and a keyring without the policy key, are taken; bundles come from the store."""
     await repository.publish(take(world, world.make([denying("Bad")])))
-    state = await repository.state()
-    assert state is not None
-    renewed = take(
-        world, refresh(state, keys=replace(world.keys, root=(), policy=(), keyring=()), now=now(), known=world.floors)
-    )
-    assert (await repository.publish(renewed)).snapshot_version == 2
+    targets = world.version("targets")
+    renewed = take(world, refresh(world.record, keys=replace(world.keys, root=(), policy=(), keyring=()), now=moment()))
+    assert (await repository.publish(renewed)).snapshot_version == world.version("snapshot")
     grown = replace(world.keyring, version=2)
     keys = replace(world.keys, root=(), policy=())
-    authors = publish_keyring(world.state, keyring=grown, keys=keys, now=now(), known=world.floors)
+    authors = publish_keyring(world.record, keyring=grown, keys=keys, now=moment(), seen=world.floors)
     result = await repository.publish(take(world, authors))
-    assert (result.targets_version, result.keyring_version) == (1, 2)
+    assert (result.targets_version, result.keyring_version) == (targets, world.version("keyring"))
 
 
 async def test_timestamp_is_renewed_in_time(
@@ -288,7 +284,7 @@ async def test_timestamp_is_renewed_in_time(
     await repository.publish(take(world, world.make([denying("Bad")])))
     assert await repository.renew_if_due() is None
     clock.advance(3 * 3600 + 60)
-    assert await repository.renew_if_due() == int(clock.now().timestamp())
+    assert await repository.renew_if_due() == milliseconds(clock.now())
     stop = asyncio.Event()
     clock.advance(4 * 3600)
     renewed = asyncio.Event()
@@ -303,7 +299,7 @@ async def test_timestamp_is_renewed_in_time(
     await task
     result = await repository.status()
     assert result is not None
-    assert result.timestamp_version == int(clock.now().timestamp())
+    assert result.timestamp_version == milliseconds(clock.now())
 
 
 async def test_v16_a_mistake_does_not_end_the_renewals(repository: TufRepository, store: TinyTufStore) -> None:
@@ -376,7 +372,7 @@ async def test_an_agent_is_sent_what_it_lacks(
     assert [file.role for file in found.metadata] == ["timestamp", "snapshot", "targets", "keyring"]
     assert all(file.data == store.metadata[file.role, file.version] for file in found.metadata)
     assert {digest_of(data) for data in found.targets} < set(upload.targets)
-    assert len(found.targets) == 2
+    assert len(found.targets) == 3
     held = await repository.newer(0, newest["snapshot"].version)
     assert held is not None
     assert [file.role for file in held.metadata] == ["root", "timestamp"]

@@ -1,0 +1,181 @@
+"""Signing by several people: a proposal travels from one to the next as a file, and each adds the signatures he can.
+
+Pure values over bytes. Invariants: a proposal names what it was made from, and signs nothing of what was signed before;
+a key signs only roles it belongs to, by the root there is, the root proposed, or the targets proposed; and nothing of
+it can be published before every threshold is reached (:func:`complete`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Metadata, Root, Targets
+
+from cellward.documents import canonical
+from cellward.documents.fields import Fields
+from cellward.policy import trust
+from cellward.policy.errors import BAD_PROPOSAL
+from cellward.policy.model import KEYRING_ROLE
+from cellward.policy.publisher import Draft, complete_root
+from cellward.policy.record import Record
+from cellward.policy.signing import sign_metadata
+
+if TYPE_CHECKING:
+    from cellward.documents.dsse import Ed25519Signer
+
+PROPOSAL_SCHEMA = "cellward.policy-proposal/v1"
+MAX_PROPOSAL = 256 * 1024 * 1024
+_FIELDS = ("schema", "record", "root", "targets", "keyring", "fresh", "content")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one role of a proposal is signed; ``root`` counts by the root there is, ``new root`` by the next one."""
+
+    role: str
+    have: int
+    need: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A draft, and the next root if there is to be one."""
+
+    draft: Draft
+    root: bytes | None = None
+
+    @property
+    def next_root(self) -> Root:
+        """The root that holds once this is published."""
+        return self.draft.record.root if self.root is None else trust.parse(Root, self.root).signed
+
+    def roles_of(self, keyid: str) -> tuple[str, ...]:
+        """Return the files that a key may sign and has not signed."""
+        return tuple(role for role, data, keyids in self._open() if keyid in keyids and keyid not in _signers(data))
+
+    def _open(self) -> list[tuple[str, bytes, set[str]]]:
+        delegations = trust.parse(Targets, self.draft.targets).signed.delegations
+        roles = delegations.roles if delegations is not None and delegations.roles is not None else {}
+        found: list[tuple[str, bytes, set[str]]] = []
+        if self.root is not None:
+            old = self.draft.record.root.roles[Root.type].keyids
+            found.append((Root.type, self.root, {*old, *self.next_root.roles[Root.type].keyids}))
+        if Targets.type in self.draft.fresh:
+            found.append((Targets.type, self.draft.targets, set(self.next_root.roles[Targets.type].keyids)))
+        if KEYRING_ROLE in self.draft.fresh:
+            found.append((KEYRING_ROLE, self.draft.keyring, set(roles[KEYRING_ROLE].keyids)))
+        return found
+
+    def signed_by(self, signer: Ed25519Signer) -> Proposal:
+        """Return it with the signatures a key may add."""
+        roles = self.roles_of(signer.keyid)
+        draft, root = self.draft, self.root
+        if root is not None and Root.type in roles:
+            root = sign_metadata(trust.parse(Root, root), (signer,))
+        if Targets.type in roles:
+            draft = replace(draft, targets=sign_metadata(trust.parse(Targets, draft.targets), (signer,)))
+        if KEYRING_ROLE in roles:
+            draft = replace(draft, keyring=sign_metadata(trust.parse(Targets, draft.keyring), (signer,)))
+        return Proposal(draft, root)
+
+    def standing(self) -> tuple[Standing, ...]:
+        """Return how many valid signatures each file has, and how many it needs."""
+        targets = trust.parse(Targets, self.draft.targets)
+        checks: list[tuple[str, Root | Targets, str, Metadata[Root] | Metadata[Targets]]] = []
+        if self.root is not None:
+            root = trust.parse(Root, self.root)
+            checks += [(Root.type, self.draft.record.root, Root.type, root), ("new root", root.signed, Root.type, root)]
+        if Targets.type in self.draft.fresh:
+            checks.append((Targets.type, self.next_root, Targets.type, targets))
+        if KEYRING_ROLE in self.draft.fresh:
+            keyring = trust.parse(Targets, self.draft.keyring)
+            checks.append((KEYRING_ROLE, targets.signed, KEYRING_ROLE, keyring))
+        found = []
+        for name, delegator, role, metadata in checks:
+            result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+            found.append(Standing(name, len(result.signed), result.threshold))
+        return tuple(found)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        value = {
+            "schema": PROPOSAL_SCHEMA,
+            "record": _text(self.draft.record.to_bytes()),
+            "root": None if self.root is None else _text(self.root),
+            "targets": _text(self.draft.targets),
+            "keyring": _text(self.draft.keyring),
+            "fresh": sorted(self.draft.fresh),
+            "content": {path: _text(data) for path, data in sorted(self.draft.content.items())},
+        }
+        return json.dumps(value, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, own: Record) -> Proposal:
+        """Read a proposal that was made from the record at hand; raises policy/bad-proposal, policy/bad-record."""
+        try:
+            value = json.loads(data) if len(data) <= MAX_PROPOSAL else None
+        except (ValueError, RecursionError) as error:
+            raise BAD_PROPOSAL("the proposal is not JSON") from error
+        fields = Fields(value, _FIELDS, "the proposal", error=BAD_PROPOSAL, unknown=BAD_PROPOSAL)
+        if fields.text("schema") != PROPOSAL_SCHEMA:
+            raise BAD_PROPOSAL("the proposal is of another schema")
+        root, fresh, content = fields.raw("root"), fields.raw("fresh"), fields.raw("content")
+        if not isinstance(content, dict) or not isinstance(fresh, list) or not {*fresh} <= {"targets", KEYRING_ROLE}:
+            raise BAD_PROPOSAL("the proposal has no content, or roles that there are none of")
+        record = Record.from_bytes(_bytes(fields.raw("record")), root=own.roots[0])
+        draft = Draft(
+            record, _bytes(fields.raw("targets")), _bytes(fields.raw("keyring")), frozenset(map(str, fresh)),
+            {path: _bytes(text) for path, text in content.items()},
+        )  # fmt: skip
+        proposal = cls(draft, None if root is None else _bytes(root))
+        proposal.check(own)
+        return proposal
+
+    def check(self, own: Record) -> None:
+        """Refuse what was not made from ``own``, or does not hold together (policy/bad-proposal)."""
+        record, draft = self.draft.record, self.draft
+        if (record.roots, record.targets, record.keyring_metadata) != (own.roots, own.targets, own.keyring_metadata):
+            raise BAD_PROPOSAL("the proposal was made from another record than the one here")
+        if self.root is not None and trust.parse(Root, self.root).signed.version != record.root.version + 1:
+            raise BAD_PROPOSAL("the proposed root does not follow the one there is")
+        targets, keyring = trust.parse(Targets, draft.targets).signed, trust.parse(Targets, draft.keyring).signed
+        trust.check_delegation(targets)
+        for role, signed, before in (
+            (Targets.type, targets, own.targets), (KEYRING_ROLE, keyring, own.keyring_metadata),
+        ):  # fmt: skip
+            if role not in draft.fresh and (draft.targets if role == Targets.type else draft.keyring) != before:
+                raise BAD_PROPOSAL(f"the proposal changes {role} without saying so")
+            if role in draft.fresh and trust.base_of(signed) != own.base(role):
+                raise BAD_PROPOSAL(f"the proposed {role} was not made from the one there is")
+        named = {path: info.hashes.get("sha256") for path, info in {**targets.targets, **keyring.targets}.items()}
+        for path, data in {**draft.content, **record.content()}.items():
+            if named.get(path) != trust.digest_of(data).removeprefix("sha256:"):
+                raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")
+
+
+def complete(proposal: Proposal) -> Draft:
+    """Return a draft with its root in place; raises policy/bad-root below a threshold of the old or the new root."""
+    record = proposal.draft.record
+    if proposal.root is None:
+        return proposal.draft
+    root = complete_root(record.roots, proposal.root)
+    return replace(proposal.draft, record=replace(record, roots=(*record.roots, root)))
+
+
+def _signers(data: bytes) -> set[str]:
+    metadata: Metadata[Targets] = Metadata.from_bytes(data)
+    return set(metadata.signatures)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(value: canonical.JSON) -> bytes:
+    try:
+        return base64.b64decode(value if isinstance(value, str) else "!", validate=True)
+    except ValueError as error:
+        raise BAD_PROPOSAL("a part of the proposal is not base64") from error

@@ -1,0 +1,230 @@
+"""``cellward author``: who may sign what. Needs the keyring and publisher keys; no root, no policy key, no ceremony.
+
+The keyring is changed as the publishers' record has it, never as a hub shows it. A key that was retired or compromised
+stays it: somebody who comes back gets a new key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import errors
+from cli.context import (
+    DEFAULT_HOME,
+    DEFAULT_TIMEOUT,
+    DryRunOption,
+    HomeOption,
+    OutputOption,
+    PassphraseOption,
+    TimeoutOption,
+    WaitOption,
+    command,
+    instant,
+    local,
+    now,
+)
+from cli.output import Format, say
+from cli.records import Base, ProposeOption, RecordOption, base_of
+
+if TYPE_CHECKING:
+    from cellward.documents.keyring import Keyring, KeyringEntry, State
+    from cellward.documents.revocations import Revocations
+
+app = typer.Typer(no_args_is_help=True, help="Who may sign what: the keyring.")
+
+KeyFileOption = Annotated[Path, typer.Option("--key", help="Public key of the author, Ed25519 in PEM.")]
+DaysOption = Annotated[int, typer.Option(min=1, max=3650, help="Days until the key may sign nothing new.")]
+#: Kinds an author signs unless told otherwise.
+KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
+#: How far back a new key is valid, for clocks that are behind.
+_BEFORE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What every command that changes the keyring role is given."""
+
+    home: Path
+    record: Path | None
+    dry_run: bool
+    wait: float | None
+    output: Format
+    passphrase_file: Path | None
+    propose: Path | None = None
+
+
+@app.command()
+@command
+def add(  # noqa: PLR0913 - options of a command
+    owner: Annotated[str, typer.Argument(help="Whose key it is; thresholds count owners.")],
+    key: KeyFileOption,
+    project: Annotated[
+        list[str] | None, typer.Option(help="Project it may sign for, repeatable; default: all.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option("--environment", "-e", help="Environment, repeatable; default: all.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help=f"Kind of document, repeatable; default: {', '.join(KINDS)}.")
+    ] = None,
+    days: DaysOption = 365,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Give a key to the keyring."""
+    from cli.keys import read_public
+
+    entry = _entry(owner, read_public(key), kind or KINDS, project or ["*"], environment or ["*"], days)
+    options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
+    base = base_of(local(home), record)
+    if base.record.keyring.find(entry.keyid) is not None:
+        raise errors.EXISTS(f"the keyring has key {entry.keyid[:12]} already")
+    say(f"adds key {entry.keyid[:12]} of {owner}")
+    amend(base, options, keyring=_grown(base.record.keyring, entry))
+
+
+@app.command()
+@command
+def revoke(  # noqa: PLR0913 - options of a command
+    who: Annotated[str, typer.Argument(metavar="OWNER|KEYID", help="All keys of an owner, or one by its id.")],
+    compromised: Annotated[
+        bool,
+        typer.Option(
+            "--compromised", help="The key is stolen: nothing it ever signed counts any more. Default: it is retired."
+        ),
+    ] = False,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Take keys out of use. A retired key signs nothing new; what was accepted stays."""
+    options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
+    base = base_of(local(home), record)
+    chosen = {entry.keyid for entry in _named(base.record.keyring, who)}
+    how = "compromised" if compromised else "retired"
+    say(f"makes {how}: {', '.join(sorted(keyid[:12] for keyid in chosen))}")
+    amend(base, options, keyring=_marked(base.record.keyring, chosen, compromised=compromised))
+
+
+@app.command()
+@command
+def rotate(  # noqa: PLR0913 - options of a command
+    who: Annotated[str, typer.Argument(metavar="OWNER|KEYID", help="Owner of one active key, or its id.")],
+    key: KeyFileOption,
+    days: DaysOption = 365,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Give an owner a new key with the same scope, and retire the one before."""
+    from cli.keys import read_public
+
+    options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
+    base = base_of(local(home), record)
+    active = [entry for entry in _named(base.record.keyring, who) if entry.state == "active"]
+    if len(active) != 1:
+        raise errors.BAD_OPTION(f"{who!r} has {len(active)} active keys", hint="Name one by its id.")
+    old = active[0]
+    new = _entry(old.owner, read_public(key), old.kinds, old.projects, old.environments, days)
+    if base.record.keyring.find(new.keyid) is not None:
+        raise errors.EXISTS(f"the keyring has key {new.keyid[:12]} already")
+    say(f"key {new.keyid[:12]} of {old.owner} follows {old.keyid[:12]}, which retires")
+    amend(base, options, keyring=_marked(_grown(base.record.keyring, new), {old.keyid}, compromised=False))
+
+
+def amend(
+    base: Base, options: Options, *, keyring: Keyring | None = None, revocations: Revocations | None = None
+) -> None:
+    """Sign and publish another keyring or other revocations; a dry run opens no key."""
+    from cellward.policy import publisher
+    from cli.ceremony import propose
+    from cli.keys import load_all
+    from cli.policy import hand_over, preview
+
+    draft = publisher.draft_keyring(
+        base.record, keyring=keyring, revocations=revocations, now=instant(), seen=base.seen
+    )
+    if options.dry_run:
+        preview(base, draft, options.output)
+        return
+    if options.propose is not None:
+        propose(draft, options.propose)
+        return
+    role, publishing = load_all(base.place.home, options.passphrase_file, "keyring", "publisher")
+    draft = draft.signed(publisher.SigningKeys(keyring=(role,)))
+    publication = publisher.finish(draft, (publishing,), now=instant(), seen=base.seen)
+    hand_over(base, publication, options.output, wait=options.wait)
+
+
+def _entry(
+    owner: str, spki: bytes, kinds: list[str] | tuple[str, ...], projects: list[str] | tuple[str, ...],
+    environments: list[str] | tuple[str, ...], days: int,
+) -> KeyringEntry:  # fmt: skip
+    from cellward.documents.dsse import keyid_of
+    from cellward.documents.keyring import KeyringEntry
+    from cellward.documents.model import KINDS as EVERY_KIND
+
+    unknown = sorted(set(kinds) - set(EVERY_KIND))
+    if unknown:
+        raise errors.BAD_OPTION(f"there are no documents of kind {', '.join(unknown)}")
+    start = now() - _BEFORE
+    return KeyringEntry(
+        keyid=keyid_of(spki),
+        scheme="ed25519",
+        spki_der=spki,
+        owner=owner,
+        kinds=tuple(dict.fromkeys(kinds)),
+        projects=tuple(dict.fromkeys(projects)),
+        environments=tuple(dict.fromkeys(environments)),
+        not_before=start,
+        not_after=start + timedelta(days=days),
+    )
+
+
+def _named(keyring: Keyring, who: str) -> tuple[KeyringEntry, ...]:
+    """Entries of an owner, or the one with a key id of which at least twelve digits are given."""
+    found = tuple(entry for entry in keyring.entries if entry.owner == who)
+    if not found and len(who) >= 12:
+        found = tuple(entry for entry in keyring.entries if entry.keyid.startswith(who))
+    if not found:
+        raise errors.BAD_OPTION(f"the keyring has no owner and no key {who!r}", hint="See `cellward keys list`.")
+    return found
+
+
+def _grown(keyring: Keyring, entry: KeyringEntry) -> Keyring:
+    from cellward.documents.keyring import Keyring
+
+    grown = replace(keyring, version=keyring.version + 1, entries=(*keyring.entries, entry))
+    # Read back strictly: what an agent could not read must not be signed.
+    return Keyring.from_json(grown.to_json())
+
+
+def _marked(keyring: Keyring, keyids: set[str], *, compromised: bool) -> Keyring:
+    """Return the keyring with keys retired, or compromised; a compromised one stays it."""
+    state: State = "compromised" if compromised else "retired"
+    entries = tuple(
+        replace(entry, state=state) if entry.keyid in keyids and entry.state != "compromised" else entry
+        for entry in keyring.entries
+    )
+    return replace(keyring, version=keyring.version + 1, entries=entries)

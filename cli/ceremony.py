@@ -1,0 +1,224 @@
+"""``cellward trust upgrade|sign|submit``: what several people sign, as a file that travels between them.
+
+No machine needs to hold all keys. A proposal is made without any key, each owner looks at it and adds his signatures,
+and whoever holds the publisher key hands it over once every threshold is reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import errors
+from cli.context import (
+    DEFAULT_HOME,
+    DEFAULT_TIMEOUT,
+    DryRunOption,
+    HomeOption,
+    OutputOption,
+    PassphraseOption,
+    TimeoutOption,
+    WaitOption,
+    command,
+    instant,
+    local,
+)
+from cli.home import read_file
+from cli.output import Format, Shown, put, say, show_one, show_table
+from cli.records import Base, RecordOption, base_of, read_record, record_path
+
+if TYPE_CHECKING:
+    from cellward.policy.ceremony import Proposal
+    from cellward.policy.publisher import Draft
+    from cellward.policy.record import Record, RoleKeys
+
+_KeyFiles = list[Path] | None
+ProposalArgument = Annotated[Path, typer.Argument(help="The proposal, as a file.")]
+
+
+class RoleStanding(Shown):
+    """How far a role is signed."""
+
+    role: str
+    have: int
+    need: int
+
+
+class ProposalView(Shown):
+    """What a proposal would bring, and how far it is signed."""
+
+    dry_run: bool
+    root_version: int
+    roles: dict[str, str]
+    bindings: list[str]
+    authors: list[str]
+    signatures: list[RoleStanding]
+    signed_here: list[str]
+
+
+def propose(draft: Draft, file: Path, root: bytes | None = None) -> None:
+    """Write a proposal, which nobody signed yet."""
+    from cellward.policy.ceremony import Proposal
+    from cellward.runtime.files import write_atomic
+
+    if file.exists():
+        raise errors.EXISTS(f"{file} exists already")
+    write_atomic(file, Proposal(draft, root).to_bytes(), 0o644)
+    say(f"nothing is signed yet; each owner runs: cellward trust sign {file}")
+
+
+@command
+def upgrade(  # noqa: PLR0913 - options of a command
+    out: Annotated[Path, typer.Option(help="Where to write the proposal.")],
+    root: Annotated[
+        _KeyFiles, typer.Option(help="Public key of the root role, repeatable; default: unchanged.")
+    ] = None,
+    root_threshold: Annotated[int, typer.Option(min=1, help="How many root keys must sign.")] = 1,
+    policy: Annotated[_KeyFiles, typer.Option(help="Public key of the policy role, repeatable.")] = None,
+    policy_threshold: Annotated[int, typer.Option(min=1, help="How many policy keys must sign.")] = 1,
+    keyring: Annotated[_KeyFiles, typer.Option(help="Public key of the keyring role, repeatable.")] = None,
+    keyring_threshold: Annotated[int, typer.Option(min=1, help="How many keyring keys must sign.")] = 1,
+    publisher: Annotated[_KeyFiles, typer.Option(help="Public key of the publisher role, repeatable.")] = None,
+    record: RecordOption = None,
+    dry_run: DryRunOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Propose other keys and thresholds for roles, up to m of n. No agent is installed anew for it."""
+    from cellward.policy import publisher as publishing
+    from cellward.policy.ceremony import Proposal
+
+    changes = {
+        "root": _role(root, root_threshold),
+        "targets": _role(policy, policy_threshold),
+        # One of them renews on a schedule, so its threshold stays 1.
+        "snapshot": _role(publisher, 1),
+    }
+    role = _role(keyring, keyring_threshold)
+    if role is None and not any(changes.values()):
+        raise errors.BAD_OPTION("no role is given other keys", hint="Name keys with --root, --policy or --keyring.")
+    base = base_of(local(home), record)
+    following = publishing.next_root(
+        base.record.roots, changes={name: keys for name, keys in changes.items() if keys is not None}, now=instant()
+    )
+    changed = base.record if role is None else replace(base.record, keyring_role=role)
+    publishing.check_threshold("keyring", changed.keyring_role)
+    draft = publishing.draft_again(changed, now=instant(), seen=base.seen)
+    if not dry_run:
+        propose(draft, out, following)
+    _show(Proposal(draft, following), output, dry_run=dry_run, signed=())
+
+
+@command
+def sign(
+    file: ProposalArgument,
+    record: RecordOption = None,
+    dry_run: DryRunOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Show a proposal and add the signatures that keys of this machine may give. --dry-run only shows it."""
+    from cellward.runtime.files import write_atomic
+    from cli.keys import load_all, local_keys
+
+    place = local(home)
+    proposal = _read(file, read_record(record_path(place, record), place.home.trust()))
+    names = {name: proposal.roles_of(keyid) for keyid, name in local_keys(place.home).items()}
+    mine = sorted(name for name, roles in names.items() if roles)
+    if not dry_run and mine:
+        for signer in load_all(place.home, passphrase_file, *mine):
+            proposal = proposal.signed_by(signer)
+        write_atomic(file, proposal.to_bytes(), 0o644)
+    _show(proposal, output, dry_run=dry_run, signed=mine)
+    if not mine:
+        say("no key here may add a signature")
+
+
+@command
+def submit(
+    file: ProposalArgument,
+    record: RecordOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Publish a proposal that enough owners signed; signs the snapshot with the publisher key."""
+    from cellward.policy import publisher
+    from cellward.policy.ceremony import complete
+    from cli.keys import load_for
+    from cli.policy import hand_over, preview
+
+    base: Base = base_of(local(home), record)
+    proposal = _read(file, base.record)
+    if dry_run:
+        preview(base, proposal.draft, output)
+        return
+    draft = complete(proposal)
+    keyids = draft.record.root.roles["snapshot"].keyids
+    key = load_for(base.place.home, keyids, "publisher", passphrase_file)
+    publication = publisher.finish(draft, (key,), now=instant(), seen=base.seen)
+    hand_over(base, publication, output, wait=timeout if wait else None)
+
+
+def _role(files: _KeyFiles, threshold: int) -> RoleKeys | None:
+    from cellward.policy.record import RoleKeys
+    from cli.keys import read_public
+
+    if not files:
+        return None
+    return RoleKeys(tuple(read_public(file) for file in files), threshold)
+
+
+def _read(file: Path, own: Record) -> Proposal:
+    from cellward.policy.ceremony import MAX_PROPOSAL, Proposal
+
+    return Proposal.from_bytes(read_file(file, MAX_PROPOSAL), own=own)
+
+
+def _show(proposal: Proposal, output: Format, *, dry_run: bool, signed: tuple[str, ...] | list[str]) -> None:
+    """Show what somebody is about to sign: roles with keys and thresholds, bindings, authors."""
+    from tuf.api.metadata import Targets
+
+    from cellward.policy.model import BINDINGS_TARGET
+    from cellward.policy.trust import parse
+
+    root, record = proposal.next_root, proposal.draft.record
+    roles = {
+        name: f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(key[:12] for key in role.keyids))}"
+        for name, role in root.roles.items()
+    }
+    targets = parse(Targets, proposal.draft.targets).signed
+    delegated = targets.delegations.roles if targets.delegations is not None else None
+    for name, role in (delegated or {}).items():
+        roles[name] = f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(key[:12] for key in role.keyids))}"
+    shown = ProposalView(
+        dry_run=dry_run,
+        root_version=root.version,
+        roles=roles,
+        bindings=sorted(
+            f"{path} {info.hashes.get('sha256', '')[:12]}"
+            for path, info in targets.targets.items()
+            if path != BINDINGS_TARGET
+        ),
+        authors=[f"{entry.owner} {entry.keyid[:12]} {entry.state}" for entry in record.keyring.entries],
+        signatures=[RoleStanding(role=one.role, have=one.have, need=one.need) for one in proposal.standing()],
+        signed_here=list(signed),
+    )
+    show_one(shown, output, lambda: _table(shown), f"root/{shown.root_version}")
+
+
+def _table(shown: ProposalView) -> None:
+    show_table(("role", "keys"), [[name, keys] for name, keys in shown.roles.items()])
+    put()
+    show_table(("bundle",), [[text] for text in shown.bindings])
+    put()
+    show_table(("author",), [[text] for text in shown.authors])
+    put()
+    show_table(("signs", "have", "need"), [[one.role, str(one.have), str(one.need)] for one in shown.signatures])

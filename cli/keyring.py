@@ -1,0 +1,45 @@
+"""The keyring that documents of a hub are verified by here: from the policy set, floored and unexpired.
+
+Whoever fetches it, verifies it from the first root on, which is this side's own, and holds it to what this machine
+remembers: versions, and keys that went bad. So a hub can show neither an older keyring nor one that forgets a
+revocation; and no file that somebody once wrote counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.home import read_file
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cellward.policy.model import VerifiedSet
+    from cli.client import Client
+    from cli.home import Home, Trust
+
+
+def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> VerifiedSet:
+    """Return the policy set in force, without its bundles; raises policy/*. What was accepted is remembered.
+
+    Keys that a signed revocation locks are compromised in its keyring.
+    """
+    from cellward.api import schemas
+    from cellward.policy import client as policy
+    from cellward.policy import trust as tuf
+    from cellward.policy.errors import NOTHING_PUBLISHED
+    from cli.state.policy import policy_floors, with_policy
+
+    served = client.get("/policy/metadata", schemas.PolicyMetadata)
+    parts = (served.timestamp, served.snapshot, served.targets, served.keyring)
+    given = [part for part in parts if part is not None]
+    if len(given) < len(parts):
+        raise NOTHING_PUBLISHED("the hub shows no whole policy set")
+    roots = (read_file(trust.root_file), *served.roots[1:])
+    parsed = tuf.verify_set(tuf.MetadataSet(roots, *given))
+    files = {f"targets/{tuf.digest_of(data).removeprefix('sha256:')}": data for data in served.contents}
+    verified = policy.assemble(parsed, files, realm=trust.realm, wanted=policy.select_none)
+    with home.state(trust).change() as change:
+        floors = tuf.accept(parsed, policy_floors(change.state), now)
+        change.state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
+    return verified

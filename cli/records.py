@@ -1,0 +1,119 @@
+"""The publishers' record on disk, and what this machine may compare it with before anything is signed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cellward.runtime.files import write_atomic
+from cli.context import Local
+from cli.home import Trust, read_file
+
+if TYPE_CHECKING:
+    from cellward.api import schemas
+    from cellward.policy.floors import PolicyFloors
+    from cellward.policy.published import RepositoryState
+    from cellward.policy.publisher import Publication
+    from cellward.policy.record import Record
+    from cli.client import Client
+
+#: Names the file where it is not beside trust.yaml.
+RECORD_VARIABLE = "CELLWARD_POLICY_RECORD"
+DEFAULT_RECORD = "policy-record.json"
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--record",
+        help="The publishers' record, kept in security's repository; default: policy-record.json beside trust.yaml.",
+        envvar=RECORD_VARIABLE,
+    ),
+]
+
+
+ProposeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--propose", help="Write a proposal for others to sign (`cellward trust sign`) instead of publishing."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a command that signs policy begins with.
+
+    Attributes:
+        record: the publishers' record.
+        path: where it lies.
+        seen: what this machine remembers, and what verified of what the hub shows.
+    """
+
+    place: Local
+    trust: Trust
+    client: Client
+    record: Record
+    path: Path
+    seen: PolicyFloors
+
+    def keep(self, record: Record) -> None:
+        """Write the record; durable before anything made from it leaves this machine."""
+        write_atomic(self.path, record.to_bytes(), 0o644)
+
+    def upload(self, publication: Publication) -> schemas.PublicationResult:
+        """Hand a publication to the hub, then remember it."""
+        from cellward.api import schemas
+        from cli.state.policy import with_policy
+
+        body = schemas.Publication(
+            metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
+            targets=[schemas.TargetFile(digest=digest, data=data) for digest, data in publication.targets.items()],
+        )
+        result = self.client.post("/policy/publications", body, schemas.PublicationResult)
+        with self.place.home.state(self.trust).change() as change:
+            change.state = with_policy(change.state, publication.floors)
+        return result
+
+
+def record_path(place: Local, given: Path | None) -> Path:
+    """Where the record is."""
+    return given or place.home.file(DEFAULT_RECORD)
+
+
+def read_record(path: Path, trust: Trust) -> Record:
+    """Read the record; raises policy/no-record, policy/bad-record."""
+    from cellward.policy.errors import NO_RECORD
+    from cellward.policy.record import MAX_RECORD, Record
+
+    if not path.exists():
+        raise NO_RECORD(f"{path} does not exist", file=path)
+    return Record.from_bytes(read_file(path, MAX_RECORD), root=read_file(trust.root_file))
+
+
+def base_of(place: Local, given: Path | None) -> Base:
+    """Read the record, and everything it is compared with; raises policy/record-older where it is not the newest.
+
+    Nothing that the hub shows enters what is signed: it only makes this refuse, or begin from a higher number.
+    """
+    from cellward.policy.published import seen_in
+    from cli.state.policy import policy_floors
+
+    trust = place.home.trust()
+    path = record_path(place, given)
+    record = read_record(path, trust)
+    client = place.trusted_client(trust)
+    remembered = policy_floors(place.home.state(trust).read())
+    seen = remembered.merged(seen_in(_shown(client, trust), record.roots[0]))
+    record.check_newest(seen)
+    return Base(place, trust, client, record, path, seen)
+
+
+def _shown(client: Client, trust: Trust) -> RepositoryState:
+    from cellward.api import schemas
+    from cellward.policy.published import RepositoryState
+
+    served = client.get("/policy/metadata", schemas.PolicyMetadata)
+    own = read_file(trust.root_file)
+    return RepositoryState((own, *served.roots[1:]), served.targets, served.keyring, served.snapshot)
