@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 CONDITION: Final = "admission-guard"
 API_VERSION: Final = "admissionregistration.k8s.io/v1"
 KINDS: Final = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-NAMES: Final = ("cellward-agent-fence", "cellward-cell-labels", "cellward-isolation-guard")
+NAMES: Final = ("cellward-agent-fence", "cellward-cell-labels", "cellward-isolation-guard", "cellward-unstamped")
 _CHART_NAMESPACE: Final = "cellward-system"
 
 Key = tuple[str, str]

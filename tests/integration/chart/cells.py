@@ -7,6 +7,9 @@ from typing import Any
 
 from tools.stack.chart import AGENT_NAMESPACE
 
+#: Stamps as an agent derives them.
+STAMPS = {"cellward.dev/stamp": "5" * 40, "cellward.dev/cluster-stamp": "6" * 40}
+
 
 @dataclass(frozen=True, slots=True)
 class CellNamespace:
@@ -33,17 +36,22 @@ class CellNamespace:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that make a namespace a cell."""
+        """The labels that say which cell a namespace is."""
         return {
             "cellward.dev/project": self.project,
             "cellward.dev/cell": self.cell,
             "cellward.dev/environment": self.environment,
         }
 
+    def bare(self, **labels: str) -> dict[str, Any]:
+        """Return a namespace that says it is this cell and carries no stamp."""
+        metadata = {"name": self.name, "labels": {**self.labels, **labels}}
+        return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
     def namespace(self, **labels: str) -> dict[str, Any]:
         """Return the namespace object; further labels are added."""
         level = {"pod-security.kubernetes.io/enforce": "baseline"}
-        metadata = {"name": self.name, "labels": {**self.labels, **level, **labels}}
+        metadata = {"name": self.name, "labels": {**self.labels, **STAMPS, **level, **labels}}
         return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
     def service_account(self) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from agent.applier.fence import NAMES
 from agent.applier.identity import CellIdentity
-from tests.integration.chart.cells import CellNamespace
+from tests.integration.chart.cells import STAMPS, CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects
 
 pytestmark = pytest.mark.real
 
+_READ = {"get", "list", "watch"}
 RBAC = "rbac.authorization.k8s.io/v1"
 ADMISSION = "admissionregistration.k8s.io/v1"
 NewCell = Callable[[], CellNamespace]
@@ -191,7 +193,7 @@ def test_v12_fence_holds_for_delete_too(agent: ApiClient, admin: ApiClient, new_
 def test_v12_new_namespace_needs_pattern_and_labels(agent: ApiClient, name: str, labels: dict[str, str]) -> None:
     """A new namespace is named project--cell--environment and says the same in its labels."""
     namespace = _plain("Namespace", name)
-    namespace["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "baseline", **labels}
+    namespace["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "baseline", **STAMPS, **labels}
     _forbidden(agent.create(namespace), by="cellward-agent-fence")
     _forbidden(agent.apply(namespace, manager="x"), by="cellward-agent-fence")
 
@@ -203,6 +205,34 @@ def test_v12_agent_cannot_adopt_a_foreign_namespace(agent: ApiClient, admin: Api
     _forbidden(agent.apply(foreign.namespace(), manager="x"), by="cellward-agent-fence")
     _forbidden(agent.apply(foreign.network_policy(), manager="x"), by="cellward-agent-fence")
     _forbidden(agent.apply(foreign.binding(), manager="x"), by="cellward-agent-fence")
+
+
+@pytest.mark.parametrize("stamp", [None, "", "x" * 40, "5" * 39])
+def test_v12_fence_knows_a_cell_by_its_stamp(agent: ApiClient, new_cell: NewCell, stamp: str | None) -> None:
+    """No cell is made without one, and none loses it, not even by the agent."""
+    for cell in (CellNamespace("shop", "unstamped", "dev"), new_cell()):
+        namespace = cell.namespace()
+        if stamp is None:
+            del namespace["metadata"]["labels"]["cellward.dev/stamp"]
+        else:
+            namespace["metadata"]["labels"]["cellward.dev/stamp"] = stamp
+        _forbidden(agent.apply(namespace, manager="cellward-agent"), by="cellward-agent-fence")
+
+
+def test_v12_agent_changes_the_stamp_of_a_cell(agent: ApiClient, new_cell: NewCell) -> None:
+    """The control: after an absence of the guards it takes another."""
+    changed = new_cell().namespace(**{"cellward.dev/stamp": "7" * 40})
+    assert agent.apply(changed, manager="cellward-agent").ok
+
+
+def test_v12_agent_writes_its_mark_and_makes_no_other(agent: ApiClient, admin: ApiClient) -> None:
+    """One ConfigMap in its own namespace, which the chart makes; not deleted, and no other."""
+    mark = _plain("ConfigMap", "cellward-stamps", AGENT_NAMESPACE, data={"stamped": "true"})
+    assert agent.apply(mark, manager="cellward-agent-stamps").ok
+    _forbidden(agent.delete(mark))
+    for namespace, name in ((AGENT_NAMESPACE, "other"), ("default", "cellward-stamps")):
+        _forbidden(agent.apply(_plain("ConfigMap", name, namespace, data={}), manager="x"))
+    assert admin.get(mark).body["data"] == {"stamped": "true"}
 
 
 def test_v12_agent_cannot_change_which_cell_a_namespace_is(agent: ApiClient, new_cell: NewCell) -> None:
@@ -241,7 +271,7 @@ def test_v12_privileged_pod_is_refused_in_a_cell(admin: ApiClient, new_cell: New
 
 def test_v12_agent_cannot_write_admission_configuration(agent: ApiClient) -> None:
     """It watches the policies that fence it and cannot touch them, nor add webhooks."""
-    for name in ("cellward-agent-fence", "cellward-cell-labels", "cellward-isolation-guard"):
+    for name in NAMES:
         for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
             existing = _plain(kind, name, version=ADMISSION)
             assert agent.get(existing).ok
@@ -359,7 +389,7 @@ def test_v12_other_accounts_of_the_agents_namespace_write_nothing(
 def test_v12_policies_type_check(admin: ApiClient) -> None:
     """A type error in a policy shows only in its status, filled in by the controller manager a moment later."""
     policies = [o for o in chart_objects() if o["kind"] == "ValidatingAdmissionPolicy"]
-    assert len(policies) == 3
+    assert len(policies) == len(NAMES)
     for policy in policies:
         deadline = time.monotonic() + 30
         while "typeChecking" not in (status := admin.get(policy).body.get("status", {})):
@@ -381,5 +411,7 @@ def test_v12_no_rule_has_a_star_or_escalate() -> None:
             assert rule["resourceNames"] == ["cellward-cell"], name
         if "admissionregistration.k8s.io" in rule["apiGroups"]:
             assert set(rule["verbs"]) <= {"get", "list", "watch"}, name
+        if "configmaps" in rule["resources"] and name == "cellward-agent" and set(rule["verbs"]) - _READ:
+            assert rule["resourceNames"] == ["cellward-stamps"], name
         if "secrets" in rule["resources"]:
             assert rule["resourceNames"] == ["cellward-agent-anchor"], name

@@ -34,8 +34,8 @@ def rendered(*words: str) -> list[dict[str, Any]]:
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """The only object of a kind."""
-    (found,) = [item for item in objects if item["kind"] == kind]
+    """The only object of a kind; the agent's mark has no settings."""
+    (found,) = [item for item in objects if item["kind"] == kind and item["metadata"]["name"] != "cellward-stamps"]
     return found
 
 
