@@ -13,6 +13,7 @@ from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import waves
 from agent.applier.parts import Parts
 from agent.kube.interfaces import ObjectRef, ref_of
+from cellward.cells.edges import needs_of, offers_of
 from cellward.documents.fields import format_time
 
 _DEFAULT_DEADLINE: Final = 600
@@ -129,6 +130,9 @@ def _begun(old: CellRecord, change: Change, now: str) -> CellRecord:
         release_digest=release.digest,
         version=release.document.version,
         conditions=change.rendered.conditions,
+        offers=offers_of(change.spec),
+        needs=needs_of(change.spec),
+        shut=change.shut,
         settled=False,
         ending="",
         fallback_active=change.fallback,

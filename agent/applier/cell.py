@@ -26,6 +26,7 @@ class Cell:
         blocked: REFUSED, HELD or VERIFYING while the item cannot be carried out, else None.
         refusals: why.
         trouble: why what is in force is not what was deployed: it became unhealthy, or an apply does not come through.
+        edges: which of its connections are closed, and why.
         repairs: repairs of drift since the agent started.
         answered: what the last receipt about a deployment said, so that a retry does not repeat it.
         applying: whether a release is being written: what it changes is its business, not that of drift repair.
@@ -37,6 +38,7 @@ class Cell:
         self.blocked: Phase | None = None
         self.refusals: tuple[RefusalText, ...] = ()
         self.trouble: tuple[RefusalText, ...] = ()
+        self.edges: tuple[RefusalText, ...] = ()
         self.repairs = 0
         self.answered: dict[str, tuple[object, ...]] = {}
         self.applying = False
@@ -129,7 +131,7 @@ class Cell:
             return Phase.VERIFYING
         if not self.record.settled:
             return Phase.APPLYING
-        if self.record.fallback_active or self.has_failed():
+        if self.record.fallback_active or self.edges or self.has_failed():
             return Phase.DEGRADED
         if not self.unhealthy():
             return Phase.READY
@@ -138,7 +140,7 @@ class Cell:
     @property
     def complaints(self) -> tuple[RefusalText, ...]:
         """Everything there is to say against what was asked for and what runs."""
-        return (*self.refusals, *(one for one in self.trouble if one not in self.refusals))
+        return tuple(dict.fromkeys((*self.refusals, *self.trouble, *self.edges)))
 
     def report(self) -> CellReport:
         """Return the state as the hub gets it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.applier.cell import Cell
@@ -10,16 +10,20 @@ from agent.applier.intake import VerifiedCell
 from agent.applier.model import OwnedObject, Role
 from agent.applier.parts import Parts
 from agent.applier.plan import Prune, check_brake, plan_prune
+from agent.applier.sides import refused_edges, shut
 from agent.audit.interfaces import Entry
 from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.cells import labels
+from cellward.cells.edges import needs_of
+from cellward.cells.model import CellSpec
 from cellward.cells.render import RenderedCell, render
+from cellward.cells.spec import spec_of
 from cellward.wire.codec import DesiredItem
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A deployment and what it changes; ``fallback`` when it is the way back."""
+    """A deployment and what it changes; ``shut`` are edges that stay closed, ``fallback`` when it is the way back."""
 
     item: DesiredItem
     verified: VerifiedCell
@@ -27,6 +31,8 @@ class Change:
     objects: tuple[OwnedObject, ...]
     prune: Prune
     correlation_id: str
+    spec: CellSpec
+    shut: tuple[str, ...] = ()
     fallback: bool = False
 
     @property
@@ -69,9 +75,11 @@ def plan(
     stamps = parts.stamps.require()
     rendered = render(verified.release.document, parts.facts(), item.environment, stamps)
     known = cell.record.by_ref()
+    spec = spec_of(verified.release.document)
+    shut_edges = tuple(sorted(refused_edges(needs_of(spec), item.environment, parts.offers)))
     wanted = [
         OwnedObject(rendered.namespace_object, Role.NAMESPACE),
-        *(OwnedObject(policy, Role.ISOLATION) for policy in rendered.isolation),
+        *_isolation(rendered, shut_edges),
         *parts.cluster.identity(rendered.namespace).rights(_cell_labels(rendered.namespace_object)),
         *(OwnedObject(manifest, Role.OBJECT) for manifest in rendered.objects),
     ]
@@ -86,7 +94,7 @@ def plan(
             back = render(verified.fallback.document, parts.facts(), item.environment, stamps)
             left = plan_prune(cell.record, _refs(back))
             check_brake(cell.record, left, signed_limit=limit, confirmed=confirmed, what="the fallback")
-    return Change(item, verified, rendered, objects, prune, correlation_id, fallback)
+    return Change(item, verified, rendered, objects, prune, correlation_id, spec, shut_edges, fallback)
 
 
 def carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> OwnedObject:
@@ -100,6 +108,12 @@ def carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> Ow
         return owned
     same = old.manifest == owned.manifest
     return replace(owned, uid=old.uid, baseline=old.baseline if same else {}, done=old.done and same)
+
+
+def _isolation(rendered: RenderedCell, edges: Sequence[str]) -> Iterable[OwnedObject]:
+    for policy in rendered.isolation:
+        manifest, opened = shut(policy, edges)
+        yield OwnedObject(manifest, Role.ISOLATION, opened=opened)
 
 
 def _refs(rendered: RenderedCell) -> list[ObjectRef]:

@@ -38,6 +38,7 @@ from agent.metrics.registry import AgentMetrics
 from agent.spool.interfaces import CellKey, StateDb
 from agent.stamps.copy import StampCopy
 from agent.stamps.keeper import SETTLE_SECONDS, StampKeeper
+from cellward.cells.edges import Offer
 from cellward.cells.render import namespace_of
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
@@ -125,12 +126,14 @@ class CellEngine:
             facts=given.facts,
             metrics=given.metrics,
             copy_floors=given.copy_floors,
+            offers=self._offers,
             reindex=self._reindex,
             view=self._watch.in_view,
         )  # fmt: skip
         self._workers: dict[CellKey, CellWorker] = {}
         self._by_namespace: dict[str, CellWorker] = {}
         self._by_ref: dict[ObjectRef, CellWorker] = {}
+        self._told: dict[CellKey, tuple[Offer, ...] | None] = {}
         self._refs_of: dict[CellKey, frozenset[ObjectRef]] = {}
         self._seen_refs: dict[str, set[ObjectRef]] = {}
         self._slots = Slots.of(CONCURRENCY)
@@ -256,6 +259,25 @@ class CellEngine:
         for ref in refs:
             self._by_ref[ref] = worker
         self._refs_of[key] = refs
+        self._tell_callers(key)
+
+    def _offers(self, key: tuple[str, str, str]) -> tuple[Offer, ...] | None:
+        """Return what the accepted release of a cell offers here; None where there is none, or it is going."""
+        worker = self._workers.get(CellKey(*key))
+        record = None if worker is None else worker.cell.record
+        return record.offers if record is not None and record.release_digest and not record.ending else None
+
+    def _tell_callers(self, key: CellKey) -> None:
+        """Have the edges to a cell judged again when what it offers changed."""
+        offers = self._offers(key)
+        if self._told.get(key) == offers:
+            return
+        self._told[key] = offers
+        # Before there is a group nobody works; everybody does when everything is in view.
+        for worker in self._workers.values() if self._group is not None else ():
+            record = worker.cell.record
+            if any(CellKey(need.project, need.cell, record.environment) == key for need in record.needs):
+                worker.wake()
 
     # -- events -------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,12 @@ ENVIRONMENT_NOT_HERE = define(
     "This cluster does not host the environment.",
     hint="Deploy to an environment that the cluster's own facts name, or change the chart's values in the cluster.",
 )
+EDGE_DIFFERS = define(
+    "cell/edge-differs",
+    Refused,
+    "A connection is closed: what runs on the other side is not what it was signed for.",
+    hint="Apply the cell again with the values of what runs there, or deploy there what it was signed for.",
+)
 PROJECT_NOT_ALLOWED = define(
     "cell/project-not-allowed",
     Refused,

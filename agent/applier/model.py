@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from cellward.cells.conditions import CellCondition
+from cellward.cells.edges import Need, Offer
 
 #: Version of the durable shape.
 RECORD_SCHEMA = 1
@@ -87,6 +88,9 @@ class CellRecord:
         rollout_started: RFC 3339 time at which the present rollout began, empty when it settled.
         deadline_seconds: how long the rollout may take.
         conditions: what the release that runs asks for and this cluster cannot do.
+        offers: endpoints of the release that runs, for the connections of others.
+        needs: its connections to other cells, as they were signed.
+        shut: names of its edges that are closed, because the other side offers something else.
     """
 
     project: str
@@ -107,6 +111,9 @@ class CellRecord:
     deadline_seconds: int = 600
     objects: tuple[OwnedObject, ...] = ()
     conditions: tuple[CellCondition, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    needs: tuple[Need, ...] = ()
+    shut: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -141,6 +148,9 @@ def record_from_json(value: Mapping[str, Any]) -> CellRecord:
         raise ValueError(f"inventory has schema {value.get('schema')!r}")
     objects = tuple(OwnedObject(**{**owned, "role": Role(owned["role"])}) for owned in value["objects"])
     conditions = tuple(CellCondition(**found) for found in value.get("conditions") or ())
-    composed = {"objects", "conditions"}
+    offers = tuple(Offer(**found) for found in value.get("offers") or ())
+    needs = tuple(Need(**{**found, "offer": Offer(**found["offer"])}) for found in value.get("needs") or ())
+    composed = {"objects", "conditions", "offers", "needs", "shut"}
     fields = {name: value[name] for name in CellRecord.__dataclass_fields__.keys() - composed if name in value}
-    return CellRecord(**fields, objects=objects, conditions=conditions)
+    shut = tuple(value.get("shut") or ())
+    return CellRecord(**fields, objects=objects, conditions=conditions, offers=offers, needs=needs, shut=shut)

@@ -39,10 +39,10 @@ class Narrowing:
             # What was open on a cluster that nobody watched is no released form to go back to.
             objects = tuple(_shut(owned) for owned in cell.record.objects)
             cell.record = replace(cell.record, objects=objects).with_object(_default_deny(cell.record))
-        begun = cell.record.unrecorded or _half_written(cell.record)
+        begun = cell.record.unrecorded or half_written(cell.record)
         if not cell.record.objects or (cell.record.quarantined and not begun):
             return
-        await self._rewrite(cell, quarantined=True)
+        await self.rewrite(cell, quarantined=True)
         entry = Entry(
             "cell.quarantine", f"Cell/{cell.record.namespace}", "done", correlation_id=correlation_id,
             revision=item.revision, details={"hubState": item.hub_state},
@@ -53,8 +53,8 @@ class Narrowing:
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Return to the isolation that was released; recorded before it is done, it is no narrowing."""
         if not cell.record.quarantined:
-            if _half_written(cell.record):
-                await self._rewrite(cell, quarantined=False)
+            if half_written(cell.record):
+                await self.rewrite(cell, quarantined=False)
                 await self._parts.save(cell, cell.record)
             return
         entry = Entry(
@@ -65,7 +65,7 @@ class Narrowing:
         if cell.record.rollout_started:
             # What was cut off could not become healthy: the time it is given begins anew.
             cell.record = replace(cell.record, rollout_started=format_time(self._parts.timer.now()))
-        await self._rewrite(cell, quarantined=False)
+        await self.rewrite(cell, quarantined=False)
         await self._parts.save(cell, cell.record)
 
     async def end(
@@ -90,7 +90,8 @@ class Narrowing:
             await self._accept(item, end, entry)
             ending = replace(
                 cell.record, deployment_digest=end.tombstone.digest, release_digest="", version="", ending=kind,
-                settled_release="", settled=False, rollout_started="", fallback_active=False,
+                settled_release="", offers=(), needs=(), shut=(), settled=False, rollout_started="",
+                fallback_active=False,
             )  # fmt: skip
             await self._parts.save(cell, ending)
         await self._remove(cell, breathe, with_data=tombstone.delete_data)
@@ -117,16 +118,20 @@ class Narrowing:
         await self._parts.raise_floor(item, end.tombstone)
         await self._parts.state.accepted.put(replace(item, evidence=tuple(end.envelopes)))
 
-    async def _rewrite(self, cell: Cell, *, quarantined: bool) -> None:
-        """Write the closed or the released form of every isolation object; saving it is the caller's."""
+    async def rewrite(self, cell: Cell, *, quarantined: bool) -> None:
+        """Write the closed or the released form of every isolation object; saving it is the caller's.
+
+        Edges that are shut stay so when quarantine is lifted.
+        """
         changed: list[OwnedObject] = []
         for owned in cell.record.objects:
             if owned.role is not Role.ISOLATION:
                 continue
             # Without a baseline it is known to be not written yet, also to drift repair, until a write came through.
-            if quarantined and not owned.opened:
+            close = quarantined or owned.ref.name in cell.record.shut
+            if close and not owned.opened:
                 changed.append(replace(owned, manifest=closed(owned.manifest), opened=owned.manifest, baseline={}))
-            elif not quarantined and owned.opened:
+            elif not close and owned.opened:
                 changed.append(replace(owned, manifest=owned.opened, opened={}, baseline={}))
             elif owned.uid and not owned.baseline:
                 changed.append(owned)
@@ -188,6 +193,6 @@ def _shut(owned: OwnedObject) -> OwnedObject:
     return replace(owned, manifest=closed(owned.manifest)) if owned.role is Role.ISOLATION else owned
 
 
-def _half_written(record: CellRecord) -> bool:
+def half_written(record: CellRecord) -> bool:
     """Whether narrowing or its lifting was interrupted between two objects."""
     return any(owned.role is Role.ISOLATION and owned.uid and not owned.baseline for owned in record.objects)

@@ -17,6 +17,7 @@ from agent.isolation.interfaces import Prober
 from agent.metrics.registry import AgentMetrics
 from agent.spool.interfaces import Also, StateDb
 from agent.stamps.keeper import StampKeeper
+from cellward.cells.edges import Offer
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.floors import Floor
 from cellward.documents.keyring import Verified
@@ -29,9 +30,10 @@ from cellward.wire.codec import DesiredItem
 class Parts:
     """The engine's tools.
 
-    ``copy_floors`` returns when every floor is also kept outside the state directory. ``reindex`` is told of a cell
-    whose record changed, before the record is relied on. ``view`` returns for how many seconds every watch has seen the
-    cluster since the start, None while one of them does not.
+    ``copy_floors`` returns when every floor is also kept outside the state directory. ``offers`` says what the accepted
+    release of a cell offers here, None where there is none. ``reindex`` is told of a cell whose record changed, before
+    the record is relied on. ``view`` returns for how many seconds every watch has seen the cluster since the start, or
+    None while one of them does not.
     """
 
     cluster: CellCluster
@@ -47,6 +49,7 @@ class Parts:
     facts: Callable[[], ClusterFacts]
     metrics: AgentMetrics
     copy_floors: Callable[[], Awaitable[None]]
+    offers: Callable[[tuple[str, str, str]], tuple[Offer, ...] | None]
     reindex: Callable[[Cell], None]
     view: Callable[[], float | None]
 

@@ -16,6 +16,7 @@ import structlog
 
 from agent.applier.cell import Cell
 from agent.applier.drift import DriftControl
+from agent.applier.edges import Edges
 from agent.applier.errors import HELD, UNHEALTHY
 from agent.applier.intake import VerifiedCell, VerifiedEnd
 from agent.applier.interfaces import OnReceipt, OnStatus
@@ -57,6 +58,7 @@ class CellWorker:
         self._retry_at: float | None = None
         self._finish_at: float | None = None
         self._judge = Judge(parts, cell)
+        self._edges = Edges(parts, cell, self._narrowing)
         self._called_failed = ("", "")
         self._untold: DesiredItem | None = None
         self._backoff = FullJitter(0.5, 30.0)
@@ -123,6 +125,7 @@ class CellWorker:
         await self._finish()
         with contextlib.suppress(SupersededError):
             await self._judge_health()
+        await self._edges.judge()
         await self._report()
 
     # -- items --------------------------------------------------------------------------------------------------------
