@@ -17,3 +17,5 @@ deny contains denial if some denial in data.starter.ownership.deny
 deny contains denial if some denial in data.starter.network.deny
 
 deny contains denial if some denial in data.starter.isolation.deny
+
+deny contains denial if some denial in data.starter.tenancy.deny

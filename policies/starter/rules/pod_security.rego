@@ -21,7 +21,8 @@ safe_sysctls := {
 
 selinux_types := {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
 
-# Volumes that hold what is the pod's own, what is in the cluster's API, or what an administrator made available.
+# Volumes that hold what is the pod's own, what is in the cluster's API, or what an administrator made available (inline CSI
+# volumes by a rule of their own).
 # All others are the node's, or are mounted by the node over its own network, past the isolation of the cell.
 volume_types := {
 	"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",

@@ -116,7 +116,7 @@ cases := {
 	},
 	"every volume of the pod's own": {
 		"spec": object.union(fixtures.spec, {"volumes": [{"name": type, type: {}} |
-			some type in ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"]
+			some type in ["configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"]
 		]}),
 		"want": set(),
 	},

@@ -21,6 +21,10 @@ RULES = {
     "starter/metadata/owner-and-labels",
     "starter/network/service-type",
     "starter/network/host-network",
+    "starter/network/plugin-annotations",
+    "starter/tenancy/scheduling",
+    "starter/tenancy/storage",
+    "starter/tenancy/finalizers",
     "starter/isolation/proof",
 }
 

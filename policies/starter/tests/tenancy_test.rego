@@ -1,0 +1,208 @@
+package starter.tenancy_test
+
+import data.starter.fixtures_test as fixtures
+
+scheduling := "starter/tenancy/scheduling"
+
+storage := "starter/tenancy/storage"
+
+finalizers := "starter/tenancy/finalizers"
+
+annotations := "starter/network/plugin-annotations"
+
+pod(more) := object.union(fixtures.spec, more)
+
+anti(term) := pod({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [object.union(
+	{"topologyKey": "kubernetes.io/hostname", "labelSelector": {}},
+	term,
+)]}}})
+
+preferred(kind, term) := pod({"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution": [{
+	"weight": 1,
+	"podAffinityTerm": object.union({"topologyKey": "zone", "labelSelector": {}}, term),
+}]}}})
+
+pod_cases := {
+	"a system priority class": {"spec": pod({"priorityClassName": "system-node-critical"}), "want": {scheduling}},
+	"any priority class": {"spec": pod({"priorityClassName": "gold"}), "want": {scheduling}},
+	"a priority": {"spec": pod({"priority": 2000001000}), "want": {scheduling}},
+	"no priority": {"spec": pod({"priorityClassName": "", "priority": 0}), "want": set()},
+	"another scheduler": {"spec": pod({"schedulerName": "mine"}), "want": {scheduling}},
+	"the scheduler": {"spec": pod({"schedulerName": "default-scheduler"}), "want": set()},
+	"a runtime class": {"spec": pod({"runtimeClassName": "runc"}), "want": {scheduling}},
+	"a node": {"spec": pod({"nodeName": "control-plane-1"}), "want": {scheduling}},
+	"a node by its labels": {"spec": pod({"nodeSelector": {"kubernetes.io/arch": "arm64"}}), "want": set()},
+	"tolerates everything": {"spec": pod({"tolerations": [{"operator": "Exists"}]}), "want": {scheduling}},
+	"tolerates everything, key empty": {"spec": pod({"tolerations": [{"key": "", "operator": "Exists"}]}), "want": {scheduling}},
+	"tolerates the control plane": {
+		"spec": pod({"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}),
+		"want": {scheduling},
+	},
+	"tolerates what reserves nodes": {
+		"spec": pod({"tolerations": [{"key": "dedicated", "value": "other-team"}]}),
+		"want": {scheduling},
+	},
+	"tolerates a node in trouble": {
+		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 30}]}),
+		"want": set(),
+	},
+	"anti-affinity in its namespace": {"spec": anti({}), "want": set()},
+	"anti-affinity that names its namespace": {"spec": anti({"namespaces": ["shop--front--dev"]}), "want": set()},
+	"anti-affinity to another namespace": {"spec": anti({"namespaces": ["shop--front--dev", "bank--pay--dev"]}), "want": {scheduling}},
+	"anti-affinity to every namespace": {"spec": anti({"namespaceSelector": {}}), "want": {scheduling}},
+	"anti-affinity to some": {"spec": anti({"namespaceSelector": {"matchLabels": {"a": "b"}}}), "want": {scheduling}},
+	"no selector": {"spec": anti({"namespaceSelector": null, "namespaces": []}), "want": set()},
+	"preferred anti-affinity": {"spec": preferred("podAntiAffinity", {"namespaceSelector": {}}), "want": {scheduling}},
+	"preferred affinity": {"spec": preferred("podAffinity", {"namespaces": ["bank--pay--dev"]}), "want": {scheduling}},
+	"preferred affinity at home": {"spec": preferred("podAffinity", {}), "want": set()},
+	"spread over zones": {
+		"spec": pod({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}),
+		"want": set(),
+	},
+	"inline CSI": {"spec": pod({"volumes": [{"name": "v", "csi": {"driver": "x.example"}}]}), "want": {storage}},
+	"inline CSI of nobody": {"spec": pod({"volumes": [{"name": "v", "csi": {}}]}), "want": {storage}},
+	"an ephemeral claim that names a volume": {
+		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"volumeName": "pv-of-bank"}}}}]}),
+		"want": {storage},
+	},
+	"an ephemeral claim": {
+		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}}}]}),
+		"want": set(),
+	},
+	"an ephemeral claim that stays": {
+		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {
+			"metadata": {"finalizers": ["a.example/b"]},
+			"spec": {},
+		}}}]}),
+		"want": {finalizers},
+	},
+	"a claim by name": {"spec": pod({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}), "want": set()},
+}
+
+test_pods[sprintf("%s/%s", [name, kind])] if {
+	some name, case in pod_cases
+	some kind, item in fixtures.around(case.spec)
+	fixtures.ids(data.starter.deny) == case.want with input as fixtures.as_input(item)
+}
+
+claim(spec) := {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": fixtures.metadata, "spec": spec}
+
+claim_cases := {
+	"a new volume": {"spec": {"storageClassName": "fast"}, "want": set()},
+	"of the default class": {"spec": {}, "want": set()},
+	"nothing named": {"spec": {"volumeName": "", "selector": null, "dataSource": null}, "want": set()},
+	"somebody's volume": {"spec": {"volumeName": "pv-of-bank"}, "want": {storage}},
+	"a volume by its labels": {"spec": {"selector": {"matchLabels": {"owner": "bank"}}}, "want": {storage}},
+	"any volume made by hand": {"spec": {"storageClassName": ""}, "want": {storage}},
+	"a copy from elsewhere": {
+		"spec": {"dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "data", "namespace": "bank--pay--dev"}},
+		"want": {storage},
+	},
+	"a copy of its own": {
+		"spec": {"dataSourceRef": {"kind": "VolumeSnapshot", "name": "s", "namespace": "shop--front--dev"}},
+		"want": set(),
+	},
+	"a copy by the old field": {"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"}}, "want": set()},
+}
+
+test_claims[name] if {
+	some name, case in claim_cases
+	fixtures.ids(data.starter.deny) == case.want with input as fixtures.as_input(claim(case.spec))
+}
+
+stateful(template) := object.union(
+	fixtures.workload("StatefulSet", fixtures.spec),
+	{"spec": {"volumeClaimTemplates": [template]}},
+)
+
+test_claim_templates[name] if {
+	some name, case in claim_cases
+	item := stateful({"metadata": {"name": "data"}, "spec": case.spec})
+	fixtures.ids(data.starter.deny) == case.want with input as fixtures.as_input(item)
+}
+
+test_claim_template_that_stays if {
+	item := stateful({"metadata": {"name": "data", "finalizers": ["a.example/b"]}, "spec": {}})
+	fixtures.ids(data.starter.deny) == {finalizers} with input as fixtures.as_input(item)
+}
+
+# The pod template, of each kind that has one.
+template_with(kind, metadata) := object.union(
+	fixtures.workload(kind, fixtures.spec),
+	{"spec": {"template": {"metadata": metadata}}},
+)
+
+test_finalizers_of_templates[sprintf("%s/%s", [kind, finalizer])] if {
+	some kind in ["Deployment", "StatefulSet", "DaemonSet", "Job"]
+	some finalizer in ["a.example/b", "kubernetes.io/pvc-protection", "batch.kubernetes.io/job-tracking"]
+	item := template_with(kind, {"finalizers": [finalizer]})
+	fixtures.ids(data.starter.deny) == {finalizers} with input as fixtures.as_input(item)
+}
+
+test_finalizers_of_a_cron_job[where] if {
+	some where, more in {
+		"pods": {"spec": {"template": {"metadata": {"finalizers": ["a.example/b"]}}}},
+		"jobs": {"metadata": {"finalizers": ["a.example/b"]}},
+	}
+	item := object.union(fixtures.around(fixtures.spec).CronJob, {"spec": {"jobTemplate": more}})
+	fixtures.ids(data.starter.deny) == {finalizers} with input as fixtures.as_input(item)
+}
+
+test_finalizers_of_objects[finalizer] if {
+	some finalizer, want in {
+		"a.example/b": {finalizers},
+		"batch.kubernetes.io/job-tracking": set(),
+		"kubernetes.io/pvc-protection": set(),
+	}
+	item := object.union(claim({}), {"metadata": {"finalizers": [finalizer]}})
+	fixtures.ids(data.starter.deny) == want with input as fixtures.as_input(item)
+}
+
+parameters := {
+	"scheduling": {
+		"priorityClasses": ["gold"], "schedulers": ["mine"], "runtimeClasses": ["gvisor"], "tolerations": ["dedicated"],
+	},
+	"storage": {"inlineDrivers": ["secrets-store.csi.k8s.io"]},
+	"network": {"annotations": ["cni.projectcalico.org/floatingIPs"]},
+}
+
+test_what_the_binding_lists_is_allowed[sprintf("%s/%s", [name, kind])] if {
+	some name, more in {
+		"class": {"priorityClassName": "gold", "priority": 1000},
+		"scheduler": {"schedulerName": "mine"},
+		"runtime": {"runtimeClassName": "gvisor"},
+		"taint": {"tolerations": [{"key": "dedicated", "value": "shop"}]},
+		"driver": {"volumes": [{"name": "v", "csi": {"driver": "secrets-store.csi.k8s.io"}}]},
+	}
+	some kind, item in fixtures.around(pod(more))
+	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(parameters)})
+	fixtures.ids(data.starter.deny) == set() with input as asked
+}
+
+test_what_the_binding_does_not_list_is_refused[sprintf("%s/%s", [name, kind])] if {
+	some name, more in {
+		"class": {"priorityClassName": "system-cluster-critical", "priority": 2000000000},
+		"taint": {"tolerations": [{"operator": "Exists"}]},
+		"driver": {"volumes": [{"name": "v", "csi": {"driver": "host.example"}}]},
+	}
+	some kind, item in fixtures.around(pod(more))
+	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(parameters)})
+	count(data.starter.deny) > 0 with input as asked
+}
+
+test_plugin_annotations[name] if {
+	some name, want in {
+		"k8s.v1.cni.cncf.io/networks": {annotations},
+		"v1.multus-cni.io/default-network": {annotations},
+		"cni.projectcalico.org/ipAddrs": {annotations},
+		"example.org/note": set(),
+	}
+	item := template_with("Deployment", {"annotations": {name: "bank/net"}})
+	fixtures.ids(data.starter.deny) == want with input as fixtures.as_input(item)
+}
+
+test_listed_plugin_annotation_is_allowed if {
+	item := template_with("Deployment", {"annotations": {"cni.projectcalico.org/floatingIPs": "[]"}})
+	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(parameters)})
+	fixtures.ids(data.starter.deny) == set() with input as asked
+}
