@@ -27,7 +27,7 @@ from agent.applier.refusals import is_passing
 from agent.spool.interfaces import StateDb
 from cellward.documents import dsse
 from cellward.documents.facts import ClusterFacts
-from cellward.documents.floors import check_floor
+from cellward.documents.floors import check_first_contact, check_floor
 from cellward.documents.keyring import Verified, Verifier
 from cellward.documents.model import PREVIOUS, Approval, Deployment, Document, Release, Tombstone, payload_type_of
 from cellward.errors import CellwardError, Unavailable
@@ -133,11 +133,11 @@ class Intake:
         data = await self._fetch(item.deployment_digest, kept=accepted)
         if _type_of(data) == payload_type_of(Tombstone.kind):
             end = basis.verifier.verify(data, Tombstone, now=now, accepted=accepted)
-            await self._check(item, end)
+            await self._check(item, end, basis)
             approvals, envelopes = await self._approvals(item, end, basis)
             return VerifiedEnd(end, approvals, basis.policy, {end.digest: data, **envelopes})
         deployment = basis.verifier.verify(data, Deployment, now=now, accepted=accepted)
-        await self._check(item, deployment)
+        await self._check(item, deployment, basis)
         if not deployment.document.cluster_selector.matches(self._facts()):
             raise SELECTOR_DOES_NOT_MATCH(
                 f"the clusterSelector of {item.deployment_digest} does not match the facts of {self._facts().name}",
@@ -271,7 +271,7 @@ class Intake:
             raise DOCUMENT_MISSING(f"the hub does not have {digest}", object=digest)
         return data
 
-    async def _check(self, item: DesiredItem, found: Verified[Deployment] | Verified[Tombstone]) -> None:
+    async def _check(self, item: DesiredItem, found: Verified[Deployment] | Verified[Tombstone], basis: _Basis) -> None:
         """Check subject, place and floor."""
         document, facts = found.document, self._facts()
         if found.digest != item.deployment_digest:
@@ -290,7 +290,10 @@ class Intake:
             )
         if not facts.allows_project(item.project):
             raise PROJECT_NOT_ALLOWED(f"{facts.name} does not run project {item.project}", object="/".join(item.key))
-        check_floor(await self._state.floors.get(*item.key), document.sequence, found.digest, document.issued_at)
+        floor = await self._state.floors.get(*item.key)
+        check_floor(floor, document.sequence, found.digest, document.issued_at)
+        if floor is None:
+            check_first_contact(document.issued_at, basis.policy.revocations.minimum(item.project))
 
     async def _release(
         self, deployment: Deployment, digest: str, basis: _Basis, *, accepted: bool

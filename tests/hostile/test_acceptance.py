@@ -18,6 +18,7 @@ from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.documents.model import PREVIOUS
 from cellward.documents.numbers import milliseconds
+from cellward.documents.revocations import Revocations
 from tests.fakes.applier_world import REALM, World, cell_yaml, fenced, service_yaml
 from tests.fakes.kube import FakeKube
 from tools.stack.chart import CHART_FILES
@@ -166,6 +167,35 @@ async def test_v1_restored_volume_and_emptied_copy_do_not_add_up(world: World, k
     await world._start()
     assert await refusal(world, first) == ["document/older-sequence"]
     assert image(kube) == "3.0.0"
+
+
+async def test_first_contact_takes_nothing_from_before_the_signed_minimum(world: World, kube: FakeKube) -> None:
+    """Volume and copy are both gone: what the security team signed bounds how far back a hub may reach."""
+    first = world.deployment(CELL, release(world, "1.0.0"))
+    await settle(world, kube, "2.0.0")
+    await world._stop()
+    shutil.rmtree(world.directory)
+    world.anchor.state = None
+    world.receipts.clear()
+    current = world.policy.current
+    assert current is not None
+
+    def bound(**hours: float) -> None:
+        minimum = {name: datetime.now(UTC) + timedelta(hours=value) for name, value in hours.items()}
+        minimum["*"] = minimum.pop("every")
+        revocations = Revocations(REALM, minimum_issued_at=minimum)
+        world.policy.current = dataclasses.replace(current, revocations=revocations)
+
+    bound(every=-1, shop=1)
+    await world._start()
+    assert await refusal(world, first) == ["document/below-minimum"]
+    assert await refusal(world, world.tombstone(CELL, delete_data=True)) == ["document/below-minimum"]
+    assert image(kube) == "2.0.0"
+    bound(every=-1, other=1)
+    await settle(world, kube, "2.1.0")
+    bound(every=1)
+    await settle(world, kube, "2.2.0")
+    assert image(kube) == "2.2.0", "where there is a floor, the floor decides"
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------
