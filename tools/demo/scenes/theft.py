@@ -240,7 +240,7 @@ def _key(environment: str) -> CellKey:
 
 
 def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
+    return datetime.now(UTC)
 
 
 def _image_of(release: Release) -> str:
