@@ -14,9 +14,9 @@ from typing import Any
 from cellward.api import schemas
 from cellward.cells.load import load_manifests
 from cellward.cells.resolve import resolve_cells
-from cellward.documents.dsse import Envelope, dump_envelope
+from cellward.documents.dsse import Ed25519Signer, Envelope, dump_envelope, sign_document
 from cellward.documents.facts import Selector
-from cellward.documents.model import Deployment, Release
+from cellward.documents.model import Deployment, Release, build_document
 from cellward.policy import publisher
 from cellward.policy.bundle import build_bundle, read_bundle
 from cellward.policy.model import Binding, BindingSet
@@ -25,7 +25,6 @@ from cellward.policy.trust import digest_of
 from cli.home import Home
 from cli.keys import load_key
 from cli.records import DEFAULT_RECORD
-from cli.signing import sign
 
 _ROOT = Path(__file__).resolve().parents[1]
 _BUNDLE = _ROOT / "policies/starter"
@@ -66,14 +65,14 @@ class Author:
         issued = datetime.now(UTC).replace(microsecond=0)
         version = f"0.0.{self._sequence}"
         values: dict[str, Any] = {**spec, "version": version}
-        release = sign(
+        release = _sign(
             Release(
                 realm=self.realm, project=project, cell=cell, version=version, owner=str(spec.get("owner", "")),
                 spec=values, issued_at=issued,
             ),
             key,
         )  # fmt: skip
-        deployment = sign(
+        deployment = _sign(
             Deployment(
                 realm=self.realm, project=project, cell=cell, environments=(self._environment,),
                 release_digest=release.digest, sequence=self._sequence, issued_at=issued,
@@ -118,6 +117,11 @@ class Author:
         manifest["revision"] = manifest["metadata"]["cellward"]["version"] = version
         (place / ".manifest").write_text(json.dumps(manifest))
         return build_bundle(place)
+
+
+def _sign(document: Release | Deployment, signer: Ed25519Signer) -> Envelope:
+    payload_type, payload = build_document(document)
+    return sign_document(payload, payload_type, (signer,))
 
 
 def _upload(*envelopes: Envelope) -> bytes:

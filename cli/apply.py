@@ -1,16 +1,19 @@
-"""``cellward apply``: from YAML to signed Releases and Deployments on the hub, in one command."""
+"""``cellward apply``: from YAML to signed Releases and Deployments on the hub, in one command.
+
+The order is: read files, ask the hub for what only raises numbers, decide, say what will be signed, write it down,
+sign, hand it over. A dry run stops before the key is opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import errors
 from cli.context import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
@@ -24,34 +27,25 @@ from cli.context import (
     local,
     now,
 )
-from cli.home import Home, Trust, read_file
 from cli.output import Format, Shown, say, short, show_list
-from cli.signing import Key, known_documents, next_sequence, remember_sequences, sign, upload
 from cli.waiting import wait_cells
 
 if TYPE_CHECKING:
-    from cellward.cells.load import CellManifest, PlacementManifest
-    from cellward.documents.dsse import Ed25519Signer, Envelope
-    from cellward.documents.facts import Selector
-    from cli.known import KnownDocuments, Placed
+    from cellward.cells.load import CellManifest
+    from cellward.documents.dsse import Ed25519Signer
+    from cli.door.client import Client
+    from cli.door.documents import HubDocuments
+    from cli.peers import Peers
+    from cli.planning import Order, Plan, Target, Wish
+    from cli.state.model import Key, State
+    from cli.state.store import Store
 
-#: Files taken from a directory, and the most of them.
-SUFFIXES, MAX_FILES = (".yaml", ".yml"), 256
-_MAX_MANIFEST = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a cell goes."""
-
-    environments: tuple[str, ...]
-    selector: Selector
-    rollout: Mapping[str, int]
-    confirm_prune: int
+#: How long agents may newly accept what is applied, days.
+VALID_DAYS = 30
 
 
 class Applied(Shown):
-    """One line of what was done; ``change`` is deployed, would-deploy or unchanged."""
+    """One line of what was done; ``change`` is deployed, would-deploy, delivered-again or unchanged."""
 
     project: str
     cell: str
@@ -60,6 +54,7 @@ class Applied(Shown):
     sequence: int
     deployment: str
     release: str
+    fallback: str | None
     change: str
 
 
@@ -69,7 +64,16 @@ def apply(  # noqa: PLR0913 - options of a command
     environment: Annotated[
         list[str] | None, typer.Option("--environment", "-e", help="Where to, for cells the files do not place.")
     ] = None,
-    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = 365,
+    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = VALID_DAYS,
+    fallback: Annotated[
+        str,
+        typer.Option(
+            help="Where a failed rollout goes: previous (what each agent settled last), none, or a release's digest."
+        ),
+    ] = "previous",
+    peer: Annotated[
+        list[str] | None, typer.Option(help="Digest of a peer's release that is in no file; may be repeated.")
+    ] = None,
     confirm_prune: Annotated[int, typer.Option(min=0, help="How many objects may be deleted past the limit.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Allow changes that make objects anew.")] = False,
     dry_run: DryRunOption = False,
@@ -80,29 +84,39 @@ def apply(  # noqa: PLR0913 - options of a command
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Validate cells, sign Releases and Deployments with the author's key, and hand them to the hub."""
+    from cli.door.documents import HubDocuments
+    from cli.door.keyring import verifier
     from cli.keys import load_key
+    from cli.loading import load, targets
+    from cli.memory import Memory
+    from cli.peers import Peers, chosen_fallback
+    from cli.planning import Order, Wish
 
     place = local(home)
     trust = place.home.trust()
-    cells, placements = _load(file)
-    targets = _targets(cells, placements, environment or (), confirm_prune)
+    cells, placements = load(file)
+    wanted = targets(cells, placements, environment or (), confirm_prune)
     client = place.trusted_client(trust)
-    known = known_documents(client, place.home, trust)
-    before = {key: known.newest(*key) for key in targets}
-    specs = _resolve(cells, known, before)
-    author = load_key(place.home, "author", passphrase_file)
-    batch = _Batch(place.home, trust, author, known, timedelta(days=valid_days), replace=replace)
+    store, moment = place.home.state(trust), now()
+    memory = Memory(store, store.read(), moment)
+    hub = HubDocuments(client, lambda: verifier(client, place.home, trust, moment), moment)
+    peers = Peers(memory, hub)
+    peers.name(peer or ())
+    specs = _resolve(cells, wanted, peers)
+    wish = Wish(trust.realm, timedelta(days=valid_days), chosen_fallback(fallback, list(wanted), memory), replace)
+    batch = _Batch(store, client, hub, wish, {key: Order.of(hub.numbered(*key)) for key in wanted})
     _tell_conditions(specs)
-    for key, target in targets.items():
-        batch.add(key, specs[key], target, before[key])
-    if batch.envelopes:
-        result = upload(client, batch.envelopes, dry_run=dry_run)
-        if not dry_run:
-            batch.remember()
-        say(f"{'would change' if dry_run else 'changed'} on: {', '.join(result.clusters) or 'no cluster matches yet'}")
-    _show(batch.lines, output, dry_run=dry_run)
+    batch.decide(store.read(), specs, wanted)
+    batch.look()
+    if dry_run:
+        batch.decide(store.read(), specs, wanted)
+        batch.tell(specs)
+        batch.try_out()
+    else:
+        batch.run(load_key(place.home, "author", passphrase_file), peers, specs, wanted)
+    _show(batch, specs, output, dry_run=dry_run)
     if wait and not dry_run:
-        wait_cells(client, batch.wanted, "ready", timeout)
+        wait_cells(client, {key: plan.digest for key, plan in batch.plans.items()}, "ready", timeout)
 
 
 def _tell_conditions(specs: Mapping[Key, Mapping[str, Any]]) -> None:
@@ -116,240 +130,127 @@ def _tell_conditions(specs: Mapping[Key, Mapping[str, Any]]) -> None:
 
 
 class _Batch:
-    """Signs what changed, cell by cell."""
+    """Decides, signs and hands over, all cells together."""
 
     def __init__(
+        self, store: Store, client: Client, hub: HubDocuments, wish: Wish, orders: Mapping[Key, Order]
+    ) -> None:
+        self._store, self._client, self._hub = store, client, hub
+        self._wish, self._orders = wish, orders
+        self._lost: frozenset[str] = frozenset()
+        self.plans: dict[Key, Plan] = {}
+
+    def decide(self, state: State, specs: Mapping[Key, Mapping[str, Any]], targets: Mapping[Key, Target]) -> None:
+        """Plan every cell; what the hub lost is handed over as it was."""
+        from cli.memory import Memory
+        from cli.planning import again, plan_cell
+
+        moment = now()
+        memory = Memory(self._store, state, moment)
+        for key, target in targets.items():
+            plan = plan_cell(key, specs[key], target, self._wish, memory, self._orders[key], moment)
+            lost = plan.change == "unchanged" and plan.digest in self._lost
+            self.plans[key] = again(plan, memory) if lost else plan
+
+    def look(self) -> None:
+        """Ask whether the hub has what it took: about existence it is believed."""
+        kept = [plan.digest for plan in self.plans.values() if plan.change == "unchanged"]
+        self._lost = frozenset(digest for digest in kept if not self._hub.has(digest))
+
+    def tell(self, specs: Mapping[Key, Mapping[str, Any]]) -> None:
+        """Say what is going to be signed."""
+        for key, plan in self.plans.items():
+            if plan.drafts:
+                say(_line(key, specs[key], plan))
+
+    def try_out(self) -> None:
+        """Ask what would change, with payloads that nobody signed."""
+        from cli.door.documents import try_out
+
+        drafts = [draft for plan in self.plans.values() for draft in plan.drafts]
+        if drafts:
+            result = try_out(self._client, [(one.payload_type, one.payload) for one in drafts])
+            say(f"would change on: {', '.join(result.clusters) or 'no cluster matches yet'}")
+
+    def run(
         self,
-        home: Home,
-        trust: Trust,
         author: Ed25519Signer,
-        known: KnownDocuments,
-        life: timedelta,
-        *,
-        replace: bool,
+        peers: Peers,
+        specs: Mapping[Key, Mapping[str, Any]],
+        targets: Mapping[Key, Target],
     ) -> None:
-        self._home, self._trust, self._author, self._known = home, trust, author, known
-        self._life, self._replace = life, replace
-        self._sequences: dict[Key, int] = {}
-        self.envelopes: list[Envelope] = []
-        self.lines: list[Applied] = []
-        #: Deployment digest each cell is to reach, with its environments.
-        self.wanted: dict[Key, str] = {}
+        """Decide under the lock and write it down; then sign, and hand it over."""
+        from cli.door.documents import upload
+        from cli.signing import remember, sign, taken
+        from cli.state.memory import remember as keep
 
-    def add(self, key: Key, spec: Mapping[str, Any], target: Target, before: Placed | None) -> None:
-        """Sign a Release and a Deployment for a cell, unless both would say what the last ones said."""
-        from cellward.documents.model import Deployment, Release
-
-        version, owner = str(spec["version"]), str(spec.get("owner", ""))
-        if before is not None and not self._replace and _same(before, spec, target):
-            last = before.deployment
-            self._line(key, version, target, last.sequence, before.digest, last.release_digest)
-            return
-        issued = now()
-        release = Release(
-            realm=self._trust.realm,
-            project=key[0],
-            cell=key[1],
-            version=version,
-            owner=owner,
-            spec=spec,
-            issued_at=issued,
-            replace=self._replace,
-        )
-        same_release = before is not None and _same_release(before, spec) and not self._replace
-        if before is not None and same_release:
-            release_digest = before.deployment.release_digest
-        else:
-            signed = sign(release, self._author)
-            release_digest = signed.digest
-            self.envelopes.append(signed)
-        sequence = next_sequence(self._home, self._known, key)
-        deployment = sign(
-            Deployment(
-                realm=self._trust.realm,
-                project=key[0],
-                cell=key[1],
-                environments=target.environments,
-                release_digest=release_digest,
-                sequence=sequence,
-                issued_at=issued,
-                not_after=issued + self._life,
-                cluster_selector=target.selector,
-                rollout=target.rollout,
-                fallback=_fallback(before, release_digest),
-                confirm_prune=target.confirm_prune,
-            ),
-            self._author,
-        )
-        self.envelopes.append(deployment)
-        self._sequences[key] = sequence
-        self._line(key, version, target, sequence, deployment.digest, release_digest, change="deployed")
-
-    def remember(self) -> None:
-        """Keep the sequences used, so that a hub that forgets does not make us use one twice."""
-        remember_sequences(self._home, self._sequences)
-
-    def _line(
-        self,
-        key: Key,
-        version: str,
-        target: Target,
-        sequence: int,
-        deployment: str,
-        release: str,
-        change: str = "unchanged",
-    ) -> None:
-        self.wanted[key] = deployment
-        self.lines.append(
-            Applied(
-                project=key[0],
-                cell=key[1],
-                version=version,
-                environments=list(target.environments),
-                sequence=sequence,
-                deployment=deployment,
-                release=release,
-                change=change,
-            )
-        )
+        self._wish = changed(self._wish, keyid=author.keyid)
+        with self._store.change() as change:
+            for record, payload in peers.learned:
+                change.put(payload)
+                change.state = keep(change.state, record)
+            self.decide(change.state, specs, targets)
+            self.tell(specs)
+            drafts = [draft for plan in self.plans.values() for draft in plan.drafts]
+            remember(change, drafts, author.keyid)
+        if drafts:
+            result = upload(self._client, sign(self._store, drafts, author))
+            taken(self._store, drafts)
+            say(f"changed on: {', '.join(result.clusters) or 'no cluster matches yet'}")
 
 
-def _load(paths: Sequence[Path]) -> tuple[dict[Key, CellManifest], list[PlacementManifest]]:
-    from cellward.cells.errors import DUPLICATE
-    from cellward.cells.load import load_manifests
-
-    cells: dict[Key, CellManifest] = {}
-    placements: list[PlacementManifest] = []
-    for path in _files(paths):
-        manifests = load_manifests(read_file(path, _MAX_MANIFEST), str(path))
-        placements += manifests.placements
-        for manifest in manifests.cells:
-            if manifest.key in cells:
-                first = cells[manifest.key].source
-                raise DUPLICATE(f"cell {'/'.join(manifest.key)} is in {first} and in {path}")
-            cells[manifest.key] = manifest
-    if not cells:
-        raise errors.BAD_FILE(f"there is no Cell in {', '.join(map(str, paths))}")
-    return cells, placements
-
-
-def _files(paths: Iterable[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(item for item in path.iterdir() if item.suffix in SUFFIXES and item.is_file())
-        else:
-            found.append(path)
-    if len(found) > MAX_FILES:
-        raise errors.BAD_FILE(f"{len(found)} files; at most {MAX_FILES} are taken at once")
-    return found
-
-
-def _targets(
-    cells: Mapping[Key, CellManifest],
-    placements: Iterable[PlacementManifest],
-    environments: Sequence[str],
-    confirm_prune: int,
-) -> dict[Key, Target]:
-    """Where each cell of the files goes; a cell may also be placed alone, by a Deployment without the cell."""
-    from cellward.cells.errors import DUPLICATE, UNKNOWN_TARGET
-    from cellward.documents import names
-    from cellward.documents.facts import Selector
-
-    found: dict[Key, Target] = {}
-    for placement in placements:
-        for cell in placement.cells or tuple(name for project, name in cells if project == placement.project):
-            key = (placement.project, cell)
-            if key not in cells:
-                raise UNKNOWN_TARGET(f"{placement.source} places {'/'.join(key)}, which is not in the files")
-            if key in found:
-                raise DUPLICATE(f"{placement.source} places {'/'.join(key)} a second time")
-            found[key] = Target(
-                tuple(sorted(placement.environments)),
-                placement.selector,
-                placement.rollout,
-                max(placement.confirm_prune, confirm_prune),
-            )
-    for key in cells:
-        if key in found:
-            continue
-        if not environments:
-            raise errors.BAD_OPTION(
-                f"nothing says where {'/'.join(key)} goes", hint="Add --environment, or a Deployment to the files."
-            )
-        wanted = tuple(sorted({names.check_environment(name) for name in environments}))
-        found[key] = Target(wanted, Selector(environments=wanted), {}, confirm_prune)
-    return found
-
-
-def _resolve(
-    cells: Mapping[Key, CellManifest], known: KnownDocuments, before: Mapping[Key, Placed | None]
-) -> Mapping[Key, Mapping[str, Any]]:
-    """Fill in what connections lead to: from the files first, then from verified releases."""
-    from cellward.cells.resolve import resolve_cells
-
-    specs = {key: placed.release.spec for key, placed in before.items() if placed is not None}
-    needed = [peer for manifest in cells.values() for peer in _peers(manifest)]
-    seen = set(cells)
-    while needed:
-        peer = needed.pop()
-        if peer in seen:
-            continue
-        seen.add(peer)
-        placed = known.newest(*peer)
-        if placed is not None:
-            specs[peer] = placed.release.spec
-            # Theirs too: a circle may close through cells that are not in the files.
-            needed += _peers_of_spec(peer[0], placed.release.spec)
-    return resolve_cells(list(cells.values()), specs)
-
-
-def _peers(manifest: CellManifest) -> list[Key]:
-    return [
-        (connection.project or manifest.key[0], connection.cell)
-        for connection in manifest.cell.spec.connections
-        if connection.cell is not None
-    ]
-
-
-def _peers_of_spec(project: str, spec: Mapping[str, Any]) -> list[Key]:
-    return [
-        (str(connection.get("project") or project), str(connection["cell"]))
-        for connection in spec.get("connections", ())
-        if connection.get("cell")
-    ]
-
-
-def _same(before: Placed, spec: Mapping[str, Any], target: Target) -> bool:
-    deployment = before.deployment
+def _line(key: Key, spec: Mapping[str, Any], plan: Plan) -> str:
+    deployment = plan.deployment
+    where = {None: "none", "previous": "previous, what each agent settled last"}
+    fallback = where.get(deployment.fallback, deployment.fallback)
     return (
-        _same_release(before, spec)
-        and deployment.environments == target.environments
-        and deployment.cluster_selector.to_json() == target.selector.to_json()
-        and dict(deployment.rollout) == dict(target.rollout)
-        and target.confirm_prune <= deployment.confirm_prune
+        f"to sign: {'/'.join(key)} {spec['version']} for {','.join(deployment.environments)}, "
+        f"release {short(deployment.release_digest)}, sequence {deployment.sequence}, fallback {fallback}"
     )
 
 
-def _same_release(before: Placed, spec: Mapping[str, Any]) -> bool:
-    from cellward.documents import canonical
+def _resolve(
+    cells: Mapping[Key, CellManifest], targets: Mapping[Key, Target], peers: Peers
+) -> Mapping[Key, Mapping[str, Any]]:
+    """Fill in what connections lead to: from the files first, then as :class:`~cli.peers.Peers` finds it."""
+    from cellward.cells.resolve import resolve_cells
+    from cli.peers import peers_of, peers_of_spec
 
-    return canonical.encode(before.release.spec) == canonical.encode(spec)
+    for key, target in targets.items():
+        peers.own(key, target.environments)
+    seen = set(cells)
+    for manifest in cells.values():
+        for key in peers_of(manifest):
+            if key not in seen:
+                seen.add(key)
+                peers.need(key, manifest.key, targets[manifest.key].environments)
+    # Theirs too, as far as they are known here: a circle may close through cells that are not in the files.
+    waiting: list[tuple[Key, tuple[str, ...]]] = [(key, ()) for key in seen - set(cells)]
+    while waiting:
+        key, _ = waiting.pop()
+        for other in peers_of_spec(key[0], peers.specs.get(key, {})):
+            if other not in seen:
+                seen.add(other)
+                peers.own(other, ())
+                waiting.append((other, ()))
+    return resolve_cells(list(cells.values()), peers.specs)
 
 
-def _fallback(before: Placed | None, release_digest: str) -> str | None:
-    """Where to return to while the rollout settles: what ran before, or what that would have returned to."""
-    if before is None:
-        return None
-    last = before.deployment
-    return last.release_digest if last.release_digest != release_digest else last.fallback
-
-
-def _show(lines: list[Applied], output: Format, *, dry_run: bool) -> None:
-    if dry_run:
-        lines = [
-            line.model_copy(update={"change": "would-deploy"}) if line.change == "deployed" else line for line in lines
-        ]
+def _show(batch: _Batch, specs: Mapping[Key, Mapping[str, Any]], output: Format, *, dry_run: bool) -> None:
+    lines: Sequence[Applied] = [
+        Applied(
+            project=key[0],
+            cell=key[1],
+            version=str(specs[key]["version"]),
+            environments=list(plan.deployment.environments),
+            sequence=plan.deployment.sequence,
+            deployment=plan.digest,
+            release=plan.deployment.release_digest,
+            fallback=plan.deployment.fallback,
+            change="would-deploy" if dry_run and plan.change == "deployed" else plan.change,
+        )
+        for key, plan in batch.plans.items()
+    ]
     show_list(
         lines,
         output,

@@ -8,6 +8,7 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.door.pages import every
 from cli.output import Format, put, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
@@ -25,14 +26,7 @@ def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.ta
     from cellward.api import schemas
 
     client = local(home).client()
-    found: list[schemas.Cell] = []
-    cursor = ""
-    while True:
-        page = client.get("/cells", schemas.CellList, cursor=cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if not cursor:
-            break
+    found = list(every(lambda cursor: client.get("/cells", schemas.CellList, cursor=cursor)))
     show_list(
         found,
         output,

@@ -19,7 +19,7 @@ from cli.output import Format, put, put_lines, show_data
 
 if TYPE_CHECKING:
     from cellward.api import schemas
-    from cli.client import Client
+    from cli.door.client import Client
 
 #: Snapshot lives shorter than this are told before they end; a schedule should have renewed it.
 SOON = timedelta(days=1)

@@ -13,13 +13,14 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.door.pages import every
 from cli.home import ClusterProfile, Home, Trust
 from cli.joining import NAMESPACE, SECRET, chart_values, join_line, settings_found, write_agent_config, write_token
 from cli.output import Format, Shown, put, say, show_data, show_list, show_one
 
 if TYPE_CHECKING:
     from cellward.api import schemas
-    from cli.client import Client
+    from cli.door.client import Client
     from cli.invitation import Invitation
 
 app = typer.Typer(no_args_is_help=True, help="Clusters and their join lines.")
@@ -126,14 +127,7 @@ def all_clusters(client: Client) -> list[schemas.Cluster]:
     """Every cluster, over all pages."""
     from cellward.api import schemas
 
-    found: list[schemas.Cluster] = []
-    cursor = ""
-    while True:
-        page = client.get("/clusters", schemas.ClusterList, cursor=cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if not cursor:
-            return found
+    return list(every(lambda cursor: client.get("/clusters", schemas.ClusterList, cursor=cursor)))
 
 
 def _connection(item: schemas.Cluster) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from cellward.errors import CellwardError
 from cli import errors
-from cli.client import Client
+from cli.door.client import Client
 from cli.home import Home, Trust, default_home, shown
 from cli.output import Format, say, say_trace
 

@@ -145,3 +145,9 @@ EXISTS = define(
     "There is something already that must not be overwritten.",
     hint="Move it away, or choose another --home.",
 )
+PEER_NOT_NAMED = define(
+    "cli/peer-not-named",
+    Refused,
+    "Only the hub knows what a connection leads to, so nothing was signed.",
+    hint="Add the peer's file, or name its release with --peer DIGEST.",
+)

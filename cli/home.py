@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellward.runtime.files import write_atomic
 from cli import errors
-from cli.client import Profile, check_token, parse_server
+from cli.door.client import Profile, check_token, parse_server
 
 if TYPE_CHECKING:
     from cli.state.store import Store

@@ -8,6 +8,7 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
+from cli.door.pages import every
 from cli.output import Column, Format, say, show_list, show_one, show_table
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from cellward.api import schemas
     from cellward.identity.locks import Lock
-    from cli.client import Client
+    from cli.door.client import Client
 
 WhomArgument = Annotated[
     str, typer.Argument(help="cluster/NAME, agent/UID, serial/HEX or key/SHA256.", metavar="KIND/SUBJECT")
@@ -87,14 +88,7 @@ def all_locks(client: Client) -> list[schemas.Lock]:
     """Every lock, over all pages."""
     from cellward.api import schemas
 
-    found: list[schemas.Lock] = []
-    cursor = ""
-    while True:
-        page = client.get("/locks", schemas.LockList, cursor=cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if not cursor:
-            return found
+    return list(every(lambda cursor: client.get("/locks", schemas.LockList, cursor=cursor)))
 
 
 def _lock(whom: str, reason: str = "") -> Lock:

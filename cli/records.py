@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cellward.policy.published import RepositoryState
     from cellward.policy.publisher import Publication
     from cellward.policy.record import Record
-    from cli.client import Client
+    from cli.door.client import Client
 
 #: Names the file where it is not beside trust.yaml.
 RECORD_VARIABLE = "CELLWARD_POLICY_RECORD"

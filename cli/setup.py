@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
+from cli.door.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.home import KEY_NAMES, Home, Trust, read_file
 from cli.output import Format, Shown, put, say, show_one, show_table
 from cli.records import DEFAULT_RECORD

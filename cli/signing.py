@@ -1,69 +1,71 @@
-"""Signing with the author's key, counting sequences, and handing documents to the hub."""
+"""Signing documents with the author's key: decided, remembered durably, and only then signed.
+
+Invariant: a signature exists only over a payload that is in local memory with its number. So no crash and no failed
+upload makes this machine sign two documents with one number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cli.context import instant, now
-from cli.home import Home, Trust
+from cli.state import memory
+from cli.state.model import Key
+from cli.state.records import digest_of, record_of
 
 if TYPE_CHECKING:
-    from cellward.api import schemas
     from cellward.documents.dsse import Ed25519Signer, Envelope
-    from cellward.documents.keyring import Verifier
-    from cellward.documents.model import Document
-    from cli.client import Client
-    from cli.known import KnownDocuments
+    from cellward.documents.model import Deployment, Release, Tombstone
+    from cli.state.store import Change, Store
 
-#: Project and cell.
-Key = tuple[str, str]
+    Signable = Release | Deployment | Tombstone
+
+__all__ = ["Draft", "Key", "draft", "remember", "sign", "taken"]
 
 
-def sign(document: Document, signer: Ed25519Signer) -> Envelope:
-    """Build and sign a document."""
-    from cellward.documents.dsse import sign_document
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document as it would be signed: its exact bytes, and nobody's signature."""
+
+    document: Signable
+    payload_type: str
+    payload: bytes
+
+    @property
+    def digest(self) -> str:
+        """What the document will be known by."""
+        return digest_of(self.payload)
+
+
+def draft(document: Signable) -> Draft:
+    """Build the exact bytes of a document; raises what an agent would refuse."""
     from cellward.documents.model import build_document
 
     payload_type, payload = build_document(document)
-    return sign_document(payload, payload_type, (signer,))
+    return Draft(document, payload_type, payload)
 
 
-def next_sequence(home: Home, known: KnownDocuments, key: Key) -> int:
-    """Number by the clock, above the highest verified sequence of the hub and the highest signed here."""
-    from cellward.documents.numbers import next_number
-
-    kept = home.read_counts("sequences.json").get("/".join(key), 0)
-    return next_number(now(), (known.sequence(*key), kept))
-
-
-def remember_sequences(home: Home, sequences: Mapping[Key, int]) -> None:
-    """Raise the local floors."""
-    kept = home.read_counts("sequences.json")
-    for key, sequence in sequences.items():
-        name = "/".join(key)
-        kept[name] = max(kept.get(name, 0), sequence)
-    home.write_json("sequences.json", kept)
+def remember(change: Change, drafts: Sequence[Draft], keyid: str) -> None:
+    """Write down what is about to be signed; durable when the change has ended. Raises cli/number-used."""
+    for one in drafts:
+        change.put(one.payload)
+        change.state = memory.remember(change.state, record_of(one.document, one.digest, keyid=keyid))
 
 
-def known_documents(client: Client, home: Home, trust: Trust) -> KnownDocuments:
-    """What the hub has, as far as the local keyring's signatures go."""
-    from cli.known import KnownDocuments
+def sign(store: Store, drafts: Sequence[Draft], signer: Ed25519Signer) -> list[Envelope]:
+    """Sign what is remembered; raises cli/bad-state for a payload that is not, whatever was given."""
+    from cellward.documents.dsse import sign_document
 
-    return KnownDocuments(client, _verifier(client, home, trust), now())
-
-
-def _verifier(client: Client, home: Home, trust: Trust) -> Verifier:
-    from cellward.documents.keyring import Verifier
-    from cli.keyring import trusted_policy
-
-    return Verifier(trusted_policy(client, home, trust, instant()).keyring, trust.realm)
+    state = store.read()
+    return [
+        sign_document(store.payload(one.digest), one.payload_type, (signer,))
+        for one in drafts
+        if memory.required(state, one.digest)
+    ]
 
 
-def upload(client: Client, envelopes: Sequence[Envelope], *, dry_run: bool) -> schemas.UploadResult:
-    """Hand signed documents to the hub, all or none."""
-    from cellward.api import schemas
-    from cellward.documents.dsse import dump_envelope
-
-    body = schemas.DocumentUpload(envelopes=[dump_envelope(envelope) for envelope in envelopes], dry_run=dry_run)
-    return client.post("/documents", body, schemas.UploadResult)
+def taken(store: Store, drafts: Sequence[Draft]) -> None:
+    """Remember that a hub took them."""
+    with store.change() as change:
+        change.state = memory.delivered(change.state, [one.digest for one in drafts])

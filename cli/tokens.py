@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.client import check_token
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.door.client import check_token
+from cli.door.pages import every
 from cli.output import Format, put, say, show_list, show_one, show_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cellward.api import schemas
-    from cli.client import Client
+    from cli.door.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="API tokens, each with a role: viewer, deployer or admin.")
 
@@ -110,14 +111,7 @@ def revoke(
 def _all(client: Client) -> list[schemas.ApiToken]:
     from cellward.api import schemas
 
-    found: list[schemas.ApiToken] = []
-    cursor = ""
-    while True:
-        page = client.get("/tokens", schemas.ApiTokenList, cursor=cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if not cursor:
-            return found
+    return list(every(lambda cursor: client.get("/tokens", schemas.ApiTokenList, cursor=cursor)))
 
 
 def _seconds(text: str) -> int:

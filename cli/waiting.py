@@ -12,8 +12,8 @@ from cli.clusters import all_clusters
 
 if TYPE_CHECKING:
     from cellward.api import schemas
-    from cli.client import Client
-    from cli.signing import Key
+    from cli.door.client import Client
+    from cli.state.model import Key
 
 #: Seconds between two looks.
 STEP = 0.5

@@ -326,7 +326,25 @@ class DocumentUpload(Request):
     """Signed documents, opaque to the hub beyond an index."""
 
     envelopes: Annotated[list[Blob], Field(min_length=1, max_length=MAX_ENVELOPES)]
-    dry_run: bool = Field(default=False, description="Index and check, but keep nothing.")
+
+
+class UnsignedPayload(Request):
+    """A payload that nobody signed, so that nobody can make anything of it but a guess at what it would change."""
+
+    payload_type: Annotated[str, StringConstraints(max_length=80)]
+    payload: Blob
+
+
+class DocumentTrial(Request):
+    """Unsigned payloads, to be told what signed ones would change."""
+
+    payloads: Annotated[list[UnsignedPayload], Field(min_length=1, max_length=MAX_ENVELOPES)]
+
+
+class TrialResult(Response):
+    """What would change; nothing was kept."""
+
+    clusters: list[str] = Field(default_factory=list, description="Clusters whose desired item would change.")
 
 
 class DocumentSummary(Response):
@@ -365,7 +383,6 @@ class UploadResult(Response):
 
     items: list[DocumentSummary]
     clusters: list[str] = Field(default_factory=list, description="Clusters with a changed desired item.")
-    dry_run: bool = False
 
 
 class MetadataFile(Request):

@@ -71,6 +71,7 @@ ACTIONS: Final = frozenset(
         "api.refuse",
         "api-token.create",
         "api-token.revoke",
+        "document.try",
         "document.upload",
         "realm.adopt",
         # Policy.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from cli.state.errors import NUMBER_USED
+from cli.state.errors import BAD_STATE, NUMBER_USED
 from cli.state.model import Key, Record, State
 
 #: How far a number or a time may be ahead of this machine's clock.
@@ -89,6 +89,14 @@ def releases(state: State, key: Key) -> tuple[Record, ...]:
 def find(state: State, digest: str) -> Record | None:
     """The record of a digest."""
     return next((one for one in state.documents if one.digest == digest), None)
+
+
+def required(state: State, digest: str) -> Record:
+    """The record of a digest; raises cli/bad-state for none."""
+    found = find(state, digest)
+    if found is None:
+        raise BAD_STATE(f"{digest} is not in local memory")
+    return found
 
 
 def remember(state: State, *records: Record) -> State:

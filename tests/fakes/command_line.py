@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner, Result
 
-from cli.client import Client
+from cli.door.client import Client
 from cli.home import Home
 from cli.main import app
 from tests.fakes.live_api import LiveApi

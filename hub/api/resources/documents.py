@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
 
 from cellward.api import schemas
+from cellward.documents.dsse import Envelope, dump_envelope
 from hub.api.auth import require_scope
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
@@ -39,17 +41,30 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
     call.details["count"] = str(len(body.envelopes))
     call.rates.documents(call.principal, len(body.envelopes))
 
-    def permit(entry: IndexEntry) -> None:
-        call.details.update(project=entry.project, cell=entry.cell)
-        require_scope(call.principal, entry.project, entry.environments)
-
-    accepted = await call.services.fleet.accept(body.envelopes, dry_run=body.dry_run, permit=permit)
+    accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call))
     call.subject = f"Document//{accepted.entries[0].digest}" if accepted.entries else ""
     return schemas.UploadResult(
         items=[convert.document(entry) for entry in accepted.entries],
         clusters=list(accepted.clusters),
-        dry_run=body.dry_run,
     )
+
+
+@routes.post(
+    "/documents/trials",
+    role="deployer",
+    request=schemas.DocumentTrial,
+    response=schemas.TrialResult,
+    action="document.try",
+    reach="own",
+)
+async def try_documents(call: Call) -> schemas.TrialResult:
+    """Say what documents would change. It takes payloads, not envelopes, so that a dry run needs no signature."""
+    body = call.body(schemas.DocumentTrial)
+    call.details["count"] = str(len(body.payloads))
+    call.rates.documents(call.principal, len(body.payloads))
+    unsigned = [dump_envelope(Envelope(one.payload_type, one.payload, ())) for one in body.payloads]
+    tried = await call.services.fleet.accept(unsigned, dry_run=True, permit=_permit(call))
+    return schemas.TrialResult(clusters=list(tried.clusters))
 
 
 @routes.get("/documents", role="viewer", response=schemas.DocumentList, query=DocumentQuery, reach="own")
@@ -73,6 +88,16 @@ async def get_document(call: Call) -> schemas.Document:
     if not _reached(call, row):
         require_scope(call.principal, row.project, row.environments)
     return schemas.Document(**convert.document(row).model_dump(), envelope=row.envelope)
+
+
+def _permit(call: Call) -> Callable[[IndexEntry], None]:
+    """Whether the token is for a document; what it is about goes into the audit record."""
+
+    def permit(entry: IndexEntry) -> None:
+        call.details.update(project=entry.project, cell=entry.cell)
+        require_scope(call.principal, entry.project, entry.environments)
+
+    return permit
 
 
 def _reached(call: Call, row: DocumentRow) -> bool:

@@ -134,7 +134,7 @@ BROKEN = {
         "trust.yaml",
         "root.json",
         "policy-record.json",
-        "sequences.json",
+        "state/state.json",
         "keys/author.pem",
         "keys/publisher.pem",
     ],

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+import shutil
 import subprocess
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +17,9 @@ import yaml
 
 from agent.settings import load_settings
 from cellward.documents.dsse import parse_envelope
-from cellward.documents.model import Deployment, Release, parse_document
+from cellward.documents.model import PREVIOUS, Deployment, Release, parse_document
 from cellward.wire.v1 import link_pb2, types_pb2
+from cli.home import Home
 from tests.fakes.command_line import CALLER, CELL, IMAGE, STARTER, Cli, file_in
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
@@ -142,7 +147,7 @@ async def test_apply_signs_and_places_by_facts(installed: Cli, tmp_path: Path) -
     """A release and a deployment reach exactly the clusters whose facts match."""
     done = await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev", "-o", "json")
     line = json.loads(done.stdout)[0]
-    assert line["sequence"] == 1
+    assert abs(line["sequence"] - time.time() * 1000) < 60_000
     assert line["change"] == "deployed"
     items = await installed.api.fleet.items("eu-1", 0)
     assert [item.deployment_digest for item in items] == [line["deployment"]]
@@ -151,39 +156,56 @@ async def test_apply_signs_and_places_by_facts(installed: Cli, tmp_path: Path) -
 
 
 async def test_apply_again_changes_nothing_and_a_change_counts_on(installed: Cli, tmp_path: Path) -> None:
-    """The same files sign nothing; a new version gets the next sequence and falls back to what ran before."""
+    """The same files sign nothing; a new version gets a higher sequence and falls back to what each agent settled."""
     file = file_in(tmp_path, CELL)
     await installed("apply", "-f", file, "-e", "dev")
     again = json.loads((await installed("apply", "-f", file, "-e", "dev", "-o", "json")).stdout)
     assert again[0]["change"] == "unchanged"
-    first = again[0]["release"]
     changed = CELL.replace('version: "1.0"', 'version: "1.1"').replace("cart:1.0", "cart:1.1")
     done = json.loads((await installed("apply", "-f", file_in(tmp_path, changed), "-e", "dev", "-o", "json")).stdout)
-    assert done[0]["sequence"] == 2
+    assert done[0]["sequence"] > again[0]["sequence"]
     newest = max(await _documents(installed, "deployment"), key=lambda item: getattr(item, "sequence", 0))
     assert isinstance(newest, Deployment)
-    assert newest.fallback == first
+    assert newest.fallback == PREVIOUS
+    assert newest.not_after - newest.issued_at <= timedelta(days=30)
 
 
 async def test_sequence_never_goes_back_when_the_hub_forgets(installed: Cli, tmp_path: Path) -> None:
-    """The local counter is a floor: a hub that lost its documents cannot make an author use a number twice."""
-    (installed.home / "sequences.json").write_text('{"shop/cart": 41}')
+    """Local memory is a floor: a hub that lost its documents cannot make an author use a number twice."""
+    home = Home(installed.home)
+    ahead = int(time.time() * 1000) + 300_000
+    with home.state(home.trust()).change() as change:
+        change.state = change.state.model_copy(update={"sequences": {"shop/cart": ahead}})
     done = await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev", "-o", "json")
-    assert json.loads(done.stdout)[0]["sequence"] == 42
+    assert json.loads(done.stdout)[0]["sequence"] == ahead + 1
 
 
 async def test_connection_resolves_from_a_verified_release_only(installed: Cli, tmp_path: Path) -> None:
-    """The peer's port is signed from a release the local keyring verifies; one signed by a stranger is ignored."""
+    """A port comes from memory or a digest a person named; one that only the hub shows is printed and not signed."""
     await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev")
     await installed("apply", "-f", file_in(tmp_path, CALLER, "caller.yaml"), "-e", "dev")
     front = [item for item in await _documents(installed, "release") if item.cell == "front"]
     assert isinstance(front[0], Release)
     assert front[0].spec["connections"][0]["resolved"]["podPort"] == 8080  # type: ignore[index,call-overload]
 
+    shutil.rmtree(installed.home / "state" / "blobs")
+    (installed.home / "state" / "state.json").unlink()
+    changed = file_in(tmp_path, CALLER.replace('version: "1.0"', 'version: "1.1"'), "caller.yaml")
+    refused = await installed("apply", "-f", changed, "-e", "dev", code=4)
+    assert "cli/peer-not-named" in refused.stderr
+    assert "signed by ada" in refused.stderr
+    digest = re.findall(r"--peer (sha256:[0-9a-f]{64})", refused.stderr)[0]
+    assert "version 1.0 of" in refused.stderr
+    assert len([item for item in await _documents(installed, "release") if item.cell == "front"]) == 1
+    await installed("apply", "-f", changed, "-e", "dev", "--peer", digest)
+    named = [item for item in await _documents(installed, "release") if item.cell == "front"]
+    assert {item.spec["connections"][0]["resolved"]["podPort"] for item in named} == {8080}  # type: ignore[union-attr,index,call-overload]
+
     await installed("author", "revoke", "ada", "--compromised")
-    changed = CALLER.replace('version: "1.0"', 'version: "1.1"')
-    refused = await installed("apply", "-f", file_in(tmp_path, changed, "caller.yaml"), "-e", "dev", code=2)
-    assert "cells/unknown-target" in refused.stderr
+    again = file_in(tmp_path, CALLER.replace('version: "1.0"', 'version: "1.2"'), "caller.yaml")
+    shutil.rmtree(installed.home / "state" / "blobs")
+    refused = await installed("apply", "-f", again, "-e", "dev", "--peer", digest, code=4)
+    assert "document/no-valid-signature" in refused.stderr
 
 
 async def test_refusal_is_shown_with_rule_object_reason_and_next(installed: Cli, tmp_path: Path) -> None:
@@ -215,13 +237,13 @@ async def test_tombstone_ends_a_cell(installed: Cli, tmp_path: Path) -> None:
     """Delete signs a tombstone with the next sequence; data stays unless said otherwise."""
     await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev")
     would = json.loads((await installed("delete", "shop/cart", "-e", "dev", "--dry-run", "-o", "json")).stdout)
-    assert (would["change"], would["sequence"]) == ("would-end", 2)
+    assert would["change"] == "would-end"
     assert len((await installed.api.fleet.documents(kind="tombstone")).items) == 0
     done = json.loads((await installed("delete", "shop/cart", "-e", "dev", "-o", "json")).stdout)
     items = await installed.api.fleet.items("eu-1", 0)
     assert items[-1].deployment_digest == done["tombstone"]
     assert items[-1].evidence == ()
-    assert (done["change"], done["sequence"], done["deleteData"]) == ("ended", 2, False)
+    assert (done["change"], done["sequence"] > would["sequence"], done["deleteData"]) == ("ended", True, False)
 
 
 async def test_policy_refresh_renews_the_snapshot_alone(installed: Cli) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from cellward.version import VERSION
 from cellward.wire.v1 import link_pb2
 from cli import audit
+from cli.home import Home
 from cli.main import app
 from cli.waiting import wait_cells
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, commands_of, file_in
@@ -182,4 +183,5 @@ async def test_dry_run_keeps_nothing(installed: Cli, tmp_path: Path) -> None:
     assert json.loads(done.stdout)[0]["change"] == "would-deploy"
     assert "eu-1" in done.stderr
     assert not (await installed.api.fleet.documents()).items
-    assert not (installed.home / "sequences.json").exists()
+    home = Home(installed.home)
+    assert not home.state(home.trust()).read().documents

@@ -97,7 +97,7 @@ def test_bad_cells_are_refused_v16(hub: Installation, untouched: None, tmp_path:
     assert f"[{code}]" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert not (hub.stage.home / "sequences.json").exists()
+    assert not (hub.stage.home / "state" / "state.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from cellward.errors import CellwardError
 from cli import errors
-from cli.client import Profile, check_token, error_of, parse_server
+from cli.door.answers import problem
+from cli.door.client import Profile, check_token, parse_server
 from cli.home import Home, Trust
 from cli.main import app
 
@@ -227,6 +228,6 @@ def test_v16_any_config_yaml_is_read_or_refused(tmp_path: Path, data: bytes) -> 
 @example(404, b'{"code": ["x"], "detail": {}, "hint": 7, "details": {"a": []}}')
 def test_v16_any_answer_of_a_hub_becomes_an_error(status: int, data: bytes) -> None:
     """V16: a proxy, a half answer or a newer hub: an error with a code and a next step."""
-    error = error_of(status, data, "/v1/x")
+    error = problem(status, data, "/v1/x")
     assert error.hint
     assert error.exit_code in {1, 2, 3, 4}

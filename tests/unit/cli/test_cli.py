@@ -19,7 +19,8 @@ from cellward.api import schemas
 from cellward.errors import CellwardError
 from cli import output
 from cli.cells import show_conditions
-from cli.client import Client, Profile, error_of, parse_server
+from cli.door.answers import problem
+from cli.door.client import Client, Profile, parse_server
 from cli.home import ClusterProfile, Home, Trust
 from cli.invitation import Address, Invitation
 from cli.joining import chart_values, join_line
@@ -162,7 +163,7 @@ def test_problems_become_errors_with_the_exit_code_of_the_table(
     status: int, data: dict[str, str] | None, code: str, exit_code: int
 ) -> None:
     """The hub's own code is shown, also one this CLI does not know; the class alone decides the exit code."""
-    error = error_of(status, b"<html>" if data is None else json.dumps(data).encode(), "/v1/x")
+    error = problem(status, b"<html>" if data is None else json.dumps(data).encode(), "/v1/x")
     assert (error.code, error.exit_code) == (code, exit_code)
 
 
@@ -170,7 +171,7 @@ def test_missing_ca_file_is_told(tmp_path: Path) -> None:
     """Without the CA nothing is asked."""
     client = Client(Profile("https://127.0.0.1:1", tmp_path / "none.pem", "t"))
     with pytest.raises(CellwardError) as caught:
-        list(client.stream("/x"))
+        list(client.lines("/x"))
     assert caught.value.code == "cli/bad-file"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cellward.documents.dsse import parse_envelope
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import all_routes
 from hub.store.interfaces import CellKey
@@ -40,6 +41,10 @@ async def test_every_route_but_the_shared_ones_asks_what_a_token_is_for(api: Api
     body: Any = {"cluster": "eu-1", "environment": "dev", "state": "hold"} if "narrowing" in path else {}
     if route.method == "POST" and route.path == "/documents":
         body = _body(deployment)
+    if route.path == "/documents/trials":
+        envelope = parse_envelope(deployment)
+        payload = base64.b64encode(envelope.payload).decode()
+        body = {"payloads": [{"payloadType": envelope.payload_type, "payload": payload}]}
     status, answer = await api.ask(route.method, path, body if route.method != "GET" else None, role=token)
     if route.reach == "shared":
         assert status in {200, 404}

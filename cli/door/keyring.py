@@ -14,8 +14,9 @@ from cli.home import read_file
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cellward.documents.keyring import Verifier
     from cellward.policy.model import VerifiedSet
-    from cli.client import Client
+    from cli.door.client import Client
     from cli.home import Home, Trust
 
 
@@ -43,3 +44,10 @@ def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> V
         floors = tuf.accept(parsed, policy_floors(change.state), now)
         change.state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
     return verified
+
+
+def verifier(client: Client, home: Home, trust: Trust, now: datetime) -> Verifier:
+    """Return what verifies documents of this realm by that keyring."""
+    from cellward.documents.keyring import Verifier
+
+    return Verifier(trusted_policy(client, home, trust, now).keyring, trust.realm)

@@ -1,4 +1,4 @@
-"""The API client: the standard library's HTTP over TLS that trusts the given CA alone, and errors as our own.
+"""The API client: HTTP over TLS 1.3 that trusts the given CA alone; answers are typed values, errors are our own.
 
 Synchronous on purpose: a command asks a few things one after the other, and starts faster without an event loop.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import json
 import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NewType, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from cellward.errors import CellwardError, ErrorCode, known
+from cellward.errors import CellwardError, ErrorCode
 from cli import errors
+from cli.door.answers import parse_answer, problem, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,10 +30,15 @@ TIMEOUT = 30.0
 #: Largest answer read into memory.
 MAX_ANSWER = 64 * 1024**2
 _PIECE = 256 * 1024
+#: Longest line of a long answer.
+MAX_LINE = 8 * 1024**2
 #: Longest token and address taken.
 MAX_TOKEN, MAX_SERVER = 4096, 300
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?\Z")
+
+#: A line of JSON that was read strictly, with its end.
+Line = NewType("Line", bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +104,41 @@ class Client:
 
     def get(self, path: str, model: type[_M], **query: str | int | bool) -> _M:
         """GET a resource below /v1; empty query values are left out."""
-        return self._parse(self._ask("GET", path, None, query), model)
+        return parse_answer(self._ask("GET", path, None, query), model, self._profile.server)
 
     def post(self, path: str, body: BaseModel, model: type[_M]) -> _M:
         """POST a body to a resource below /v1."""
-        return self._parse(self._ask("POST", path, body.model_dump_json(by_alias=True).encode(), {}), model)
+        return parse_answer(
+            self._ask("POST", path, body.model_dump_json(by_alias=True).encode(), {}), model, self._profile.server
+        )
 
     def delete(self, path: str, model: type[_M]) -> _M:
         """DELETE a resource below /v1; returns what it was."""
-        return self._parse(self._ask("DELETE", path, None, {}), model)
+        return parse_answer(self._ask("DELETE", path, None, {}), model, self._profile.server)
 
-    def stream(self, path: str) -> Iterator[bytes]:
-        """GET a long answer in pieces."""
+    def lines(self, path: str) -> Iterator[Line]:
+        """GET a long answer line by line; each line is one strict JSON object, or cli/bad-answer is raised."""
+        rest = b""
+        for piece in self._stream(path):
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield self._line(line, path)
+            if len(rest) > MAX_LINE:
+                raise errors.BAD_ANSWER(f"a line of the answer to {path} is longer than {MAX_LINE} bytes")
+        if rest:
+            raise errors.BAD_ANSWER(f"the answer to {path} ends within a line")
+
+    def _line(self, line: bytes, path: str) -> Line:
+        try:
+            found = strict_json(line)
+        except (ValueError, RecursionError) as error:
+            raise errors.BAD_ANSWER(f"a line of the answer to {path} is not JSON") from error
+        # It is piped and looked at before anything verifies it, so it must not hold what a terminal obeys.
+        if not isinstance(found, dict) or not line.isascii() or not line.decode("ascii").isprintable():
+            raise errors.BAD_ANSWER(f"a line of the answer to {path} is not an object in ASCII")
+        return Line(line + b"\n")
+
+    def _stream(self, path: str) -> Iterator[bytes]:
         connection, response = self._open("GET", path, None, {})
         try:
             while piece := response.read(_PIECE):
@@ -146,7 +174,7 @@ class Client:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             if response.status >= http.client.BAD_REQUEST:
-                raise error_of(response.status, response.read(1024 * 1024), target)
+                raise problem(response.status, response.read(1024 * 1024), target)
         except ssl.SSLCertVerificationError as error:
             connection.close()
             message = f"{self._profile.server}: {error.verify_message}"
@@ -167,41 +195,6 @@ class Client:
         except (OSError, ValueError) as error:
             raise errors.BAD_FILE(f"{self._profile.ca_file} cannot be used as CA: {_reason(error)}") from error
         return context
-
-    def _parse(self, data: bytes, model: type[_M]) -> _M:
-        try:
-            return model.model_validate_json(data)
-        except ValueError as error:
-            raise errors.BAD_ANSWER(f"{self._profile.server} answered something else than {model.__name__}") from error
-
-
-def error_of(status: int, data: bytes, target: str) -> CellwardError:
-    """Return the error of a problem: the very code when this CLI knows it, otherwise one of cli/hub-*."""
-    try:
-        problem = json.loads(data)
-    except (ValueError, RecursionError):
-        problem = None
-    if not isinstance(problem, dict) or "code" not in problem:
-        return errors.BAD_ANSWER(f"{target} answered with status {status}, which is not an answer of a hub")
-    details = problem.get("details")
-    details = {str(key): str(value) for key, value in details.items()} if isinstance(details, dict) else {}
-    entry = known(str(problem["code"])) or _fallback(status)
-    error = entry(str(problem.get("detail", "")), hint=str(problem.get("hint", "")) or None)
-    return type(error)(str(problem["code"]), str(problem.get("title", "")), error.message, error.hint, details)
-
-
-def _fallback(status: int) -> ErrorCode:
-    if status in {401, 403}:
-        return errors.HUB_DENIED
-    if status in {429, 503}:
-        return errors.HUB_UNAVAILABLE
-    if status == 404:
-        return errors.HUB_NOT_FOUND
-    if status == 409:
-        return errors.HUB_CONFLICT
-    if status == 400:
-        return errors.BAD_OPTION
-    return errors.HUB_REFUSED if status == 422 else errors.HUB_ERROR
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,91 @@
+"""Strict reading of a hub's answers: one JSON value with one meaning, then a typed value; anything else is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from cellward.errors import CellwardError, ErrorCode, known
+from cli import errors
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    _M = TypeVar("_M", bound=BaseModel)
+
+#: Most levels of nesting in an answer.
+MAX_DEPTH = 64
+#: Longest text of a hub's problem that is shown.
+MAX_TEXT = 4000
+
+
+def parse_answer(data: bytes, model: type[_M], source: str) -> _M:
+    """Read an answer as a model; raises cli/bad-answer."""
+    try:
+        return model.model_validate(strict_json(data))
+    except (ValueError, RecursionError) as error:
+        raise errors.BAD_ANSWER(f"{source} answered something else than {model.__name__}") from error
+
+
+def strict_json(data: bytes) -> Any:
+    """Read JSON in which no key is there twice, and nothing is no number or nested too deep; raises ValueError."""
+    value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+    _check_depth(value, MAX_DEPTH)
+    return value
+
+
+def problem(status: int, data: bytes, target: str) -> CellwardError:
+    """Return the error of a problem: the very code when this CLI knows it, otherwise one of cli/hub-*."""
+    try:
+        found = strict_json(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "code" not in found:
+        return errors.BAD_ANSWER(f"{target} answered with status {status}, which is not an answer of a hub")
+    details = found.get("details")
+    details = {str(key): _text(value) for key, value in details.items()} if isinstance(details, dict) else {}
+    code = _text(found["code"])
+    # A code of the command line's own is never a hub's to give: commands go on by them.
+    entry = None if code.startswith("cli/") else known(code)
+    if entry is None:
+        entry = _fallback(status)
+        code = entry.code if code.startswith("cli/") else code
+    error = entry(_text(found.get("detail", "")), hint=_text(found.get("hint", "")) or None)
+    return type(error)(code, _text(found.get("title", "")), error.message, error.hint, details)
+
+
+def _text(value: object) -> str:
+    return str(value)[:MAX_TEXT]
+
+
+def _fallback(status: int) -> ErrorCode:
+    if status in {401, 403}:
+        return errors.HUB_DENIED
+    if status in {429, 503}:
+        return errors.HUB_UNAVAILABLE
+    if status == 404:
+        return errors.HUB_NOT_FOUND
+    if status == 409:
+        return errors.HUB_CONFLICT
+    if status == 400:
+        return errors.BAD_OPTION
+    return errors.HUB_REFUSED if status == 422 else errors.HUB_ERROR
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
+def _check_depth(value: object, left: int) -> None:
+    if left < 0:
+        raise ValueError("nested too deep")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _check_depth(item, left - 1)

@@ -1,0 +1,61 @@
+"""One door: what a hub sends reaches the command line as checked, typed values, and what is signed was remembered.
+
+That no module outside ``cli/door`` can open a connection is a contract of import-linter (``pyproject.toml``).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.door.client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTSIDE = [file for file in sorted((ROOT / "cli").rglob("*.py")) if (ROOT / "cli" / "door") not in file.parents]
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+
+
+def test_the_client_hands_out_no_raw_answer() -> None:
+    """Every public method of the client returns a model, or lines that were read strictly."""
+    for name, member in inspect.getmembers(Client, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        returned = str(member.__annotations__["return"])
+        assert returned in {"_M", "Iterator[Line]"}, f"{name} returns {returned}"
+
+
+@pytest.mark.parametrize("file", OUTSIDE, ids=_name)
+def test_nothing_outside_the_door_takes_what_a_hub_sent_apart(file: Path) -> None:
+    """Signed bytes of a hub, and the paths they are under, are the door's: nobody else parses an envelope."""
+    tree = ast.parse(file.read_text())
+    used = set(_names(tree))
+    assert not {"envelope", "parse_envelope", "getresponse", "_ask", "_stream"} & used
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not [text for text in texts if text.startswith("/documents")]
+
+
+@pytest.mark.parametrize("file", OUTSIDE, ids=_name)
+def test_v1_documents_are_signed_in_one_place(file: Path) -> None:
+    """V1: only ``cli/signing.py`` signs documents, and it signs what local memory holds."""
+    signs = {"sign_document", "Envelope"} & set(_names(ast.parse(file.read_text())))
+    if file.name == "signing.py":
+        assert "sign_document" in signs
+    else:
+        assert not signs
