@@ -90,6 +90,8 @@ class Scene:
                 value = VALUES.get(parameter.name, "x1").format(**places)
                 if name in {"audit export", "audit verify"} and parameter.name == "file":
                     value = "-" if name == "audit export" else str(_export(directory, self.text))
+                if name == "audit witness":
+                    value = str(directory / "witness")
                 words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
         options = {word for parameter in command.params for word in parameter.opts}
         words += [*MORE.get(name, []), "--output", form]
