@@ -8,9 +8,11 @@ from typing import Any
 
 from agent.applier.health import Health, health_of, is_done
 from agent.applier.model import CellRecord, OwnedObject, Phase, Role
+from agent.applier.order import apply_rank
 from agent.audit.interfaces import RefusalText
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import CellReport
+from cellward.cells.conditions import CellCondition
 from cellward.wire.codec import DesiredItem
 
 _NOT_SEEN = Health("progressing", "it was not seen yet")
@@ -28,6 +30,7 @@ class Cell:
         trouble: why what is in force is not what was deployed: it became unhealthy, or an apply does not come through.
         edges: which of its connections are closed, and why.
         repairs: repairs of drift since the agent started.
+        unrepaired: what could not be brought back twice or more, and why.
         answered: what the last receipt about a deployment said, so that a retry does not repeat it.
         applying: whether a release is being written: what it changes is its business, not that of drift repair.
     """
@@ -40,6 +43,7 @@ class Cell:
         self.trouble: tuple[RefusalText, ...] = ()
         self.edges: tuple[RefusalText, ...] = ()
         self.repairs = 0
+        self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.answered: dict[str, tuple[object, ...]] = {}
         self.applying = False
         self._health: dict[ObjectRef, Health] = {}
@@ -131,7 +135,7 @@ class Cell:
             return Phase.VERIFYING
         if not self.record.settled:
             return Phase.APPLYING
-        if self.record.fallback_active or self.edges or self.has_failed():
+        if self.record.fallback_active or self.edges or self.has_failed() or self.unrepaired:
             return Phase.DEGRADED
         if not self.unhealthy():
             return Phase.READY
@@ -141,6 +145,12 @@ class Cell:
     def complaints(self) -> tuple[RefusalText, ...]:
         """Everything there is to say against what was asked for and what runs."""
         return tuple(dict.fromkeys((*self.refusals, *self.trouble, *self.edges)))
+
+    @property
+    def open_repairs(self) -> tuple[CellCondition, ...]:
+        """What could not be brought back, what others stand on first."""
+        found = sorted(self.unrepaired.items(), key=lambda one: (apply_rank(one[0].kind), one[0]))
+        return tuple(condition for _, condition in found)
 
     def report(self) -> CellReport:
         """Return the state as the hub gets it."""
@@ -158,7 +168,7 @@ class Cell:
             refusals=self.complaints,
             drift_repairs=self.repairs,
             version=record.version,
-            conditions=record.conditions,
+            conditions=(*record.conditions, *self.open_repairs),
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:

@@ -189,13 +189,17 @@ class CellCluster:
         return mine
 
     async def wait_gone(
-        self, owned: Sequence[OwnedObject], breathe: Callable[[], Awaitable[None]] | None = None
+        self,
+        owned: Sequence[OwnedObject],
+        breathe: Callable[[], Awaitable[None]] | None = None,
+        *,
+        seconds: float = GONE_SECONDS,
     ) -> None:
         """Return when none of these very objects exists any more; raises apply/deletion-pending.
 
         ``breathe`` is awaited again and again meanwhile.
         """
-        deadline = self._timer.monotonic() + GONE_SECONDS
+        deadline = self._timer.monotonic() + seconds
         for one in owned:
             while await self._still_there(one):
                 if self._timer.monotonic() > deadline:

@@ -17,17 +17,17 @@ from agent.applier import fence
 from agent.applier.cell import Cell
 from agent.applier.cluster import CellCluster
 from agent.applier.decide import Gate
-from agent.applier.errors import WORKER_ENDED
+from agent.applier.errors import NOT_REPAIRED, WORKER_ENDED
 from agent.applier.fence import Fence
 from agent.applier.impostors import Impostors
 from agent.applier.intake import Intake
 from agent.applier.interfaces import DocumentSource, OnReceipt, OnStatus, PolicyView
 from agent.applier.model import CellRecord, Phase, Role, record_from_json
 from agent.applier.ownership import drift_of, flexible_paths
-from agent.applier.pace import Slots
 from agent.applier.parts import Parts
 from agent.applier.repair import Repairer, is_foreign_policy
 from agent.applier.restamp import is_behind
+from agent.applier.slots import Slots
 from agent.applier.watcher import ClusterWatch, Watched
 from agent.applier.worker import CellWorker
 from agent.audit.interfaces import RecorderPort
@@ -44,13 +44,21 @@ from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
-from cellward.telemetry.metrics import AGENT_CELL_OBJECTS, AGENT_CELL_READY, AGENT_CELLS, AGENT_ISOLATION
+from cellward.telemetry.metrics import (
+    AGENT_CELL_OBJECTS,
+    AGENT_CELL_READY,
+    AGENT_CELLS,
+    AGENT_DRIFT_UNREPAIRED,
+    AGENT_ISOLATION,
+)
 from cellward.wire.codec import DesiredItem
 
 _log = structlog.get_logger()
 
 #: Condition about all cells together.
 CONDITION: Final = "cells"
+#: Condition about what differs from what was released and cannot be brought back.
+REPAIRS: Final = "repairs"
 #: Cells that are worked on at once.
 CONCURRENCY: Final = 8
 
@@ -381,6 +389,7 @@ class CellEngine:
     def _judge(self) -> None:
         """Set the condition and the gauges."""
         cells = [worker.cell for worker in self._workers.values()]
+        self._judge_repairs(cells)
         dead = ["/".join(key) for key, task in self._tasks.items() if task.done() and not task.cancelling()]
         if dead:
             message = f"nothing works on {len(dead)} of {len(cells)} cells any more, {dead[0]} for one"
@@ -394,6 +403,14 @@ class CellEngine:
         self._given.health.set(CONDITION, ok=not bad, code=code, message=message)
         _count(self._given.metrics, cells)
 
+    def _judge_repairs(self, cells: Sequence[Cell]) -> None:
+        """Say what only an administrator can mend, with the command of the first."""
+        stuck = [found for cell in cells for found in cell.open_repairs]
+        more = f" (and {len(stuck) - 1} more)" if len(stuck) > 1 else ""
+        message = f"{stuck[0].subject}: {stuck[0].message}{more}" if stuck else ""
+        code = NOT_REPAIRED.code if stuck else ""
+        self._given.health.set(REPAIRS, ok=not stuck, code=code, message=message)
+
 
 def _stuck(cell: Cell) -> bool:
     return cell.blocked is Phase.VERIFYING and bool(cell.refusals)
@@ -404,6 +421,7 @@ def _count(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
     ready: dict[tuple[str, ...], float] = {}
     objects: dict[tuple[str, ...], float] = {}
     isolation: dict[tuple[str, ...], float] = {}
+    unrepaired: dict[tuple[str, ...], float] = {}
     for cell in cells:
         report = cell.report()
         phases[(report.phase,)] += 1
@@ -411,7 +429,9 @@ def _count(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
         objects[(*cell.record.key, "ready")] = report.objects_ready
         objects[(*cell.record.key, "not-ready")] = report.objects_total - report.objects_ready
         isolation[(*cell.record.key, report.isolation)] = 1.0
+        unrepaired[cell.record.key] = float(len(cell.unrepaired))
     metrics.replace(AGENT_CELLS, phases)
     metrics.replace(AGENT_CELL_READY, ready)
     metrics.replace(AGENT_CELL_OBJECTS, objects)
     metrics.replace(AGENT_ISOLATION, isolation)
+    metrics.replace(AGENT_DRIFT_UNREPAIRED, unrepaired)

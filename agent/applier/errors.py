@@ -100,6 +100,18 @@ POLICY_CHANGED = define(
     "Policy or keyring changed while the release was being decided.",
     hint="Nothing to do: it is verified and decided again on the new ones.",
 )
+ISOLATION_FIRST = define(
+    "cell/isolation-first",
+    Unavailable,
+    "A workload that is gone is not made again while the isolation of its cell is not in place.",
+    hint="See what keeps the isolation of the cell from being repaired; the workload follows by itself.",
+)
+NOT_REPAIRED = define(
+    "cell/not-repaired",
+    Conflict,
+    "Something of a cell differs from what was released and could not be brought back.",
+    hint="The message names the object, what refuses, and the command with which an administrator mends it.",
+)
 GUARD_BROKEN = define(
     "apply/admission-guard",
     Unavailable,

@@ -23,7 +23,13 @@ _log = structlog.get_logger()
 CONDITION: Final = "admission-guard"
 API_VERSION: Final = "admissionregistration.k8s.io/v1"
 KINDS: Final = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-NAMES: Final = ("cellward-agent-fence", "cellward-cell-labels", "cellward-isolation-guard", "cellward-unstamped")
+NAMES: Final = (
+    "cellward-agent-fence",
+    "cellward-cell-labels",
+    "cellward-unstamped",
+    "cellward-pod-security",
+    "cellward-isolation-guard",
+)
 _CHART_NAMESPACE: Final = "cellward-system"
 
 Key = tuple[str, str]

@@ -139,8 +139,11 @@ def takeover(live: Mapping[str, Any], manager: str, flexible: Sequence[Path] = (
 
 
 def restore(live: Mapping[str, Any], baseline: Mapping[str, Any], flexible: Sequence[Path] = ()) -> list[JSONObject]:
-    """Return the JSON patch that sets what nobody owns back to the baseline; empty when nothing differs."""
-    operations = list(_difference(strip(live, flexible), baseline, ""))
+    """Return the JSON patch that sets the content back to the baseline; empty when nothing differs.
+
+    What must not stay as released is left as it is: labels of a namespace that are its cluster's, for one.
+    """
+    operations = list(_difference(strip(live, flexible), baseline, live, ""))
     if not operations:
         return []
     version = {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
@@ -224,17 +227,23 @@ def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> Fields:
     return merged
 
 
-def _difference(live: Any, wanted: Any, pointer: str) -> Iterator[JSONObject]:
-    if json.dumps(live, sort_keys=True) == json.dumps(wanted, sort_keys=True):
+def _difference(ours: Any, wanted: Any, whole: Any, pointer: str) -> Iterator[JSONObject]:
+    """Yield what turns our part of a value into the wanted one; ``whole`` is the value with what is not ours."""
+    if json.dumps(ours, sort_keys=True) == json.dumps(wanted, sort_keys=True):
         return
-    if not (isinstance(live, Mapping) and isinstance(wanted, Mapping)):
+    if not (isinstance(ours, Mapping) and isinstance(wanted, Mapping)):
         yield {"op": "replace", "path": pointer, "value": wanted}
         return
-    for key in sorted({*live, *wanted}):
+    for key in sorted({*ours, *wanted}):
         here = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+        beside = whole.get(key)
+        shared = isinstance(beside, Mapping) and ours.get(key) != beside
         if key not in wanted:
-            yield {"op": "remove", "path": here}
-        elif key not in live:
-            yield {"op": "add", "path": here, "value": wanted[key]}
+            if shared:
+                yield from _difference(ours[key], {}, beside, here)
+            else:
+                yield {"op": "remove", "path": here}
+        elif key in ours or (shared and isinstance(wanted[key], Mapping)):
+            yield from _difference(ours.get(key, {}), wanted[key], beside, here)
         else:
-            yield from _difference(live[key], wanted[key], here)
+            yield {"op": "add", "path": here, "value": wanted[key]}

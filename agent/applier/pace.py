@@ -9,29 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.applier.drift import DriftControl
 from agent.applier.restamp import Restamping
+from agent.applier.slots import Slots
 from cellward.runtime.clock import Timer
 from cellward.wire.codec import DesiredItem
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How many cells may do the same kind of thing at once: fetch and verify, release or end, repair."""
-
-    fetch: asyncio.Semaphore
-    work: asyncio.Semaphore
-    repair: asyncio.Semaphore
-
-    @classmethod
-    def of(cls, number: int) -> Slots:
-        """Return slots for so many cells of each kind."""
-        return cls(asyncio.Semaphore(number), asyncio.Semaphore(number), asyncio.Semaphore(number))
 
 
 class SupersededError(Exception):
@@ -69,8 +55,7 @@ class Pace:
                 await self._restamping.run()
         due = self._drift.due_at()
         if due is not None and due <= self._timer.monotonic():
-            async with self._slots.repair:
-                await self._drift.repair_due()
+            await self._drift.repair_due()
 
     async def breathe(self) -> None:
         """Between two steps of a release: repair what is due. Raises SupersededError to make way for narrowing."""

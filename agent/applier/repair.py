@@ -1,8 +1,11 @@
 """Takes drift back: exactly the released state, additions too (V1, V10).
 
-Steps for one object: move foreign fields into our entry, apply with force, and when something that nobody owns still
-differs, set it back by a patch and do both again. What differs even then is the API server's own doing (new defaults, a
-webhook that changes objects): it becomes the new baseline and is reported as a finding.
+The first write of a repair already makes the object what was released: whoever judges the state after a write, our
+own fence or a webhook of the cluster, sees nothing but that. Moving foreign fields into our entry, which changes no
+content, comes after it, then a forced apply. When the first write is refused other orders are tried, but what they
+leave counts only if it is what was released. What differs after two whole rounds in the same way, and belongs to
+nobody, is the API server's own doing (new defaults, a webhook that changes objects): it becomes the new baseline and is
+a finding.
 """
 
 from __future__ import annotations
@@ -12,14 +15,21 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.applier.cluster import CellCluster
+from agent.applier.errors import ISOLATION_FIRST
 from agent.applier.model import CellRecord, OwnedObject, Role
-from agent.applier.order import DATA
+from agent.applier.order import DATA, is_workload
 from agent.applier.ownership import Path, as_scaled, drift_of, flexible_paths, managers_of, restore, strip, takeover
-from agent.kube.errors import KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
+from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_INVALID, KUBE_NOT_FOUND, KUBE_STALE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.errors import CellwardError
 
 _ATTEMPTS: Final = 5
+#: From this attempt on a repair begins with an apply, which nobody who writes meanwhile can make stale.
+_HURRIED: Final = 2
+#: After these another order of the same writes may come through.
+_REFUSED: Final = frozenset({KUBE_FORBIDDEN.code, KUBE_INVALID.code})
+#: How long a repair waits for what it deleted; a finalizer must not hold up the other repairs of the cell.
+_GONE_SECONDS: Final = 1.0
 
 
 async def _at_once(_: str) -> None:
@@ -35,6 +45,27 @@ class Repair:
     exact: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One object to repair: what it is to be, what an autoscaler decides of it, and whether its baseline says nothing.
+
+    Of an object that was made anew, addresses and the like were assigned anew.
+    """
+
+    record: CellRecord
+    owned: OwnedObject
+    flexible: tuple[Path, ...]
+    cause: str
+    anew: bool
+
+    def as_released(self, live: JSONObject) -> bool:
+        """Whether the content is what it is to be."""
+        return strip(live, self.flexible) == self.owned.baseline
+
+
+_Way = Callable[[_Task, JSONObject], Awaitable[JSONObject]]
+
+
 class Repairer:
     """Compares and repairs single objects."""
 
@@ -42,19 +73,32 @@ class Repairer:
         self._cluster = cluster
 
     async def check(
-        self, record: CellRecord, owned: OwnedObject, before: Callable[[str], Awaitable[None]] = _at_once
+        self,
+        record: CellRecord,
+        owned: OwnedObject,
+        before: Callable[[str], Awaitable[None]] = _at_once,
+        *,
+        isolated: bool = True,
     ) -> Repair | None:
         """Bring one object back; return None when nothing was wrong or it has to be waited for.
 
-        ``before`` is awaited with what is wrong before anything is written.
+        ``before`` is awaited with what is wrong before anything is written. Unless the cell is ``isolated``, what is
+        gone and would run pods is not made again (V9); what is there is repaired all the same.
 
-        Raises kube/* when the API server does not let us.
+        Raises kube/* when the API server does not let us, and cell/isolation-first. Details ``found`` of the error say
+        what was there: ``nothing``, ``ours`` or ``theirs``.
         """
         for attempt in range(_ATTEMPTS):
+            live = await self._cluster.look(owned.ref)
             try:
-                return await self._once(record, owned, before)
+                if live is None:
+                    await before("deleted")
+                    return await self._make(record, owned, "deleted", isolated=isolated)
+                return await self._once(record, owned, live, before, isolated=isolated, hurried=attempt >= _HURRIED)
             except CellwardError as error:
-                if error.code not in {KUBE_STALE.code, KUBE_NOT_FOUND.code} or attempt == _ATTEMPTS - 1:
+                error.details["found"] = _found(live, owned)
+                again = error.code == KUBE_STALE.code or (error.code == KUBE_NOT_FOUND.code and live is not None)
+                if not again or attempt == _ATTEMPTS - 1:
                     raise
         return None
 
@@ -69,12 +113,15 @@ class Repairer:
         return True
 
     async def _once(
-        self, record: CellRecord, owned: OwnedObject, before: Callable[[str], Awaitable[None]]
+        self,
+        record: CellRecord,
+        owned: OwnedObject,
+        live: JSONObject,
+        before: Callable[[str], Awaitable[None]],
+        *,
+        isolated: bool,
+        hurried: bool,
     ) -> Repair | None:
-        live = await self._cluster.look(owned.ref)
-        if live is None:
-            await before("deleted")
-            return Repair(await self._cluster.write(record, replace(owned, uid="")), "deleted")
         flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
         manager = self._cluster.identity(record.namespace).manager_of(owned.role)
         # A finalizer can keep what is being deleted for ever, and it works on: its fields stay as released meanwhile.
@@ -89,62 +136,101 @@ class Repairer:
         await before(cause)
         if other and owned.uid and owned.role is not Role.NAMESPACE and owned.ref.kind not in DATA:
             # Somebody's object may say what cannot be changed back, or what nobody owns any more; ours is known.
-            return await self._replace(record, owned, live, cause)
+            return await self._replace(record, owned, live, cause, isolated=isolated)
         try:
-            return await self._take_back(record, owned, live, flexible, cause, anew=anew)
+            return await self._take_back(_Task(record, owned, flexible, cause, anew), live, hurried=hurried)
         except CellwardError as error:
             if error.code != KUBE_IMMUTABLE.code or owned.ref.kind in DATA:
                 raise
             if ending:
                 return None
-            return await self._replace(record, owned, live, cause)
+            return await self._replace(record, owned, live, cause, isolated=isolated)
 
-    async def _take_back(
-        self,
-        record: CellRecord,
-        owned: OwnedObject,
-        live: JSONObject,
-        flexible: tuple[Path, ...],
-        cause: str,
-        *,
-        anew: bool,
-    ) -> Repair:
-        now = await self._claim_and_apply(record, owned, live, flexible)
-        if anew:
-            # Addresses and the like were assigned anew: the old baseline says nothing about this object.
-            return Repair(self._cluster.seen(record, owned, now), cause)
-        if strip(now, flexible) != owned.baseline:
-            now = await self._patch(record, owned, restore(now, owned.baseline, flexible))
-            now = await self._claim_and_apply(record, owned, now, flexible)
-        exact = strip(now, flexible) == owned.baseline
-        return Repair(self._cluster.seen(record, owned, now), cause, exact=exact)
+    async def _take_back(self, task: _Task, live: JSONObject, *, hurried: bool) -> Repair:
+        by_content: tuple[_Way, ...] = (self._apply,) if task.anew or hurried else (self._restore, self._apply)
+        refused: CellwardError | None = None
+        for way in (*by_content, self._nothing):
+            try:
+                now = await self._claim_and_apply(task, await way(task, live))
+            except CellwardError as error:
+                if error.code not in _REFUSED:
+                    raise
+                refused = refused or error
+                continue
+            if task.anew or task.as_released(now):
+                return Repair(self._cluster.seen(task.record, task.owned, now), task.cause)
+            if refused is None:
+                return await self._once_more(task, now)
+            # What a refused write would have taken back is still there: no baseline, and no success.
+            break
+        assert refused is not None  # every way that came through returned
+        raise refused
 
-    async def _claim_and_apply(
-        self, record: CellRecord, owned: OwnedObject, live: JSONObject, flexible: tuple[Path, ...]
-    ) -> JSONObject:
-        who = self._cluster.identity(record.namespace)
-        operations = takeover(live, who.manager_of(owned.role), flexible)
+    async def _once_more(self, task: _Task, first: JSONObject) -> Repair:
+        """Decide whose doing it is that the object is not as released after one whole round."""
+        now = await self._claim_and_apply(task, await self._restore(task, first))
+        exact = task.as_released(now)
+        manager = self._cluster.identity(task.record.namespace).manager_of(task.owned.role)
+        same = strip(now, task.flexible) == strip(first, task.flexible)
+        if not exact and (not same or takeover(now, manager, task.flexible)):
+            raise KUBE_STALE(f"somebody writes {task.owned.ref} while it is repaired", object=str(task.owned.ref))
+        return Repair(self._cluster.seen(task.record, task.owned, now), task.cause, exact=exact)
+
+    async def _claim_and_apply(self, task: _Task, live: JSONObject) -> JSONObject:
+        manager = self._cluster.identity(task.record.namespace).manager_of(task.owned.role)
+        operations = takeover(live, manager, task.flexible)
         if operations:
-            await self._patch(record, owned, operations)
+            live = await self._patch(task, operations)
+        return await self._apply(task, live)
+
+    async def _restore(self, task: _Task, live: JSONObject) -> JSONObject:
+        operations = restore(live, task.owned.baseline, task.flexible)
+        return await self._patch(task, operations) if operations else live
+
+    async def _apply(self, task: _Task, live: JSONObject) -> JSONObject:
+        who = self._cluster.identity(task.record.namespace)
         return await self._cluster.kube.apply(
-            as_scaled(owned.manifest, live, flexible),
-            manager=who.manager_of(owned.role),
+            as_scaled(task.owned.manifest, live, task.flexible),
+            manager=who.manager_of(task.owned.role),
             force=True,
-            as_user=who.user_of(owned.role),
+            as_user=who.user_of(task.owned.role),
         )
 
-    async def _patch(self, record: CellRecord, owned: OwnedObject, operations: list[JSONObject]) -> JSONObject:
-        who = self._cluster.identity(record.namespace)
+    async def _nothing(self, task: _Task, live: JSONObject) -> JSONObject:
+        """Begin by moving fields: the only order for an object of which two parts exclude each other until then.
+
+        It is looked at again, for a way that was refused may have come half through.
+        """
+        return await self._cluster.look(task.owned.ref) or live
+
+    async def _patch(self, task: _Task, operations: list[JSONObject]) -> JSONObject:
+        who = self._cluster.identity(task.record.namespace)
         return await self._cluster.kube.patch_json(
-            owned.ref, operations, manager=who.manager_of(owned.role), as_user=who.user_of(owned.role)
+            task.owned.ref,
+            operations,
+            manager=who.manager_of(task.owned.role),
+            as_user=who.user_of(task.owned.role),
         )
 
-    async def _replace(self, record: CellRecord, owned: OwnedObject, live: JSONObject, cause: str) -> Repair:
+    async def _replace(
+        self, record: CellRecord, owned: OwnedObject, live: JSONObject, cause: str, *, isolated: bool
+    ) -> Repair:
         """Somebody made the object anew in a way that cannot be changed back in place."""
         current = replace(owned, uid=live["metadata"]["uid"])
         await self._cluster.delete(record, current)
-        await self._cluster.wait_gone([current])
+        await self._cluster.wait_gone([current], seconds=_GONE_SECONDS)
+        return await self._make(record, owned, cause, isolated=isolated)
+
+    async def _make(self, record: CellRecord, owned: OwnedObject, cause: str, *, isolated: bool) -> Repair:
+        if not isolated and is_workload(owned):
+            raise ISOLATION_FIRST(f"{owned.ref} is not made again before the cell is isolated", object=str(owned.ref))
         return Repair(await self._cluster.write(record, replace(owned, uid="")), cause)
+
+
+def _found(live: JSONObject | None, owned: OwnedObject) -> str:
+    if live is None:
+        return "nothing"
+    return "ours" if live["metadata"]["uid"] == owned.uid else "theirs"
 
 
 def is_foreign_policy(record: CellRecord, live: JSONObject) -> bool:

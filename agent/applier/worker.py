@@ -23,11 +23,12 @@ from agent.applier.interfaces import OnReceipt, OnStatus
 from agent.applier.judge import Judge
 from agent.applier.model import CellRecord, Phase
 from agent.applier.narrow import Narrowing
-from agent.applier.pace import Pace, Slots, SupersededError
+from agent.applier.pace import Pace, SupersededError
 from agent.applier.parts import Parts
 from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, unexpected
 from agent.applier.restamp import Restamping
 from agent.applier.rollout import Rollout
+from agent.applier.slots import Slots
 from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
 from cellward.errors import CellwardError
@@ -47,7 +48,7 @@ class CellWorker:
 
     def __init__(self, cell: Cell, parts: Parts, slots: Slots, on_receipt: OnReceipt, on_status: OnStatus) -> None:
         self.cell = cell
-        self.drift = DriftControl(parts, cell)
+        self.drift = DriftControl(parts, cell, slots)
         self._parts = parts
         self._on_receipt = on_receipt
         self._on_status = on_status

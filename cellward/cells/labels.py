@@ -16,6 +16,8 @@ CLUSTER_STAMP = "cellward.dev/cluster-stamp"
 COMPONENT = "cellward.dev/component"
 OWNER = "cellward.dev/owner"
 CONFIG_DIGEST = "cellward.dev/config-digest"
+#: Annotation of a cell's namespace with that namespace's name: lets the agent put the labels back, see the fence.
+TAKE_BACK = "cellward.dev/take-back"
 NAME = "app.kubernetes.io/name"
 PART_OF = "app.kubernetes.io/part-of"
 VERSION = "app.kubernetes.io/version"

@@ -116,16 +116,15 @@ def _apply_key(item: Mapping[str, Any]) -> tuple[int, str]:
 
 def _namespace(target: _Target) -> dict[str, Any]:
     # Baseline is enforced, because a cell has no business below it whatever a bundle says; restricted is what the
-    # defaults meet, and the API server warns of less.
-    security = {
-        f"{_POD_SECURITY}enforce": "baseline",
-        f"{_POD_SECURITY}audit": "restricted",
-        f"{_POD_SECURITY}warn": "restricted",
-    }
+    # defaults meet, and the API server warns of less. The versions are stated, though they are the defaults: what is
+    # stated is set right by one apply. The guard of pod security in the chart names the same values.
+    levels = {"enforce": "baseline", "audit": "restricted", "warn": "restricted"}
+    security = {f"{_POD_SECURITY}{mode}": level for mode, level in levels.items()}
+    security |= {f"{_POD_SECURITY}{mode}-version": "latest" for mode in levels}
     metadata = {
         "name": target.namespace,
         "labels": {**target.labels, **security},
-        "annotations": dict(target.annotations),
+        "annotations": {**target.annotations, labels.TAKE_BACK: target.namespace},
     }
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 

@@ -59,6 +59,14 @@ AGENT_DRIFT_REPAIRS = Metric(
 AGENT_DRIFT_SECONDS = Metric(
     "cellward_agent_drift_repair_seconds", "histogram", "From the watch event to the repair.", (), _LATENCY
 )
+AGENT_DRIFT_FAILURES = Metric(
+    "cellward_agent_drift_repair_failures", "counter", "Repairs of drift that failed.",
+    ("project", "cell", "environment", "kind"),
+)  # fmt: skip
+AGENT_DRIFT_UNREPAIRED = Metric(
+    "cellward_agent_drift_unrepaired", "gauge", "Objects of a cell whose repair failed twice or more.",
+    ("project", "cell", "environment"),
+)  # fmt: skip
 AGENT_ISOLATION = Metric(
     "cellward_agent_isolation", "gauge", "1 for the measured state of a cell's isolation.",
     ("project", "cell", "environment", "state"),
@@ -83,5 +91,7 @@ AGENT_METRICS: tuple[Metric, ...] = (
     AGENT_APPLY_SECONDS,
     AGENT_DRIFT_REPAIRS,
     AGENT_DRIFT_SECONDS,
+    AGENT_DRIFT_FAILURES,
+    AGENT_DRIFT_UNREPAIRED,
     AGENT_ISOLATION,
 )

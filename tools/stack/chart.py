@@ -51,6 +51,18 @@ def install_chart(admin: ApiClient) -> Steps[None]:
             yield
 
 
+def remove_guards(admin: ApiClient) -> Steps[None]:
+    """Delete the bindings of the admission policies, and wait until none of them refuses anything any more."""
+    for manifest in chart_objects():
+        if manifest["kind"] == "ValidatingAdmissionPolicyBinding":
+            admin.must(admin.delete(manifest), f"delete {manifest['metadata']['name']}")
+    deadline = time.monotonic() + _BITE_SECONDS
+    while any(_refused_by(probe(admin), name) for name, probe in _PROBES.items()):
+        if time.monotonic() > deadline:
+            raise NOT_READY(f"an admission policy without its binding still refuses after {_BITE_SECONDS:.0f} s")
+        yield
+
+
 def _refused_by(answer: Answer, policy: str) -> bool:
     return answer.status == 403 and f"'{policy}'" in answer.message
 
@@ -65,6 +77,13 @@ def _probe_labels(admin: ApiClient) -> Answer:
     metadata = {"name": "not-a-cell", "labels": labels}
     claimed: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     return admin.create(claimed, dry_run=True)
+
+
+def _probe_pod_security(admin: ApiClient) -> Answer:
+    labels = {f"cellward.dev/{name}": "x" for name in ("project", "cell", "environment")}
+    labels |= {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "privileged"}
+    lowered: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x--x--x", "labels": labels}}
+    return admin.create(lowered, dry_run=True, user=AGENT_USER)
 
 
 def _probe_isolation(admin: ApiClient) -> Answer:
@@ -84,5 +103,6 @@ def _probe_isolation(admin: ApiClient) -> Answer:
 _PROBES = {
     "cellward-agent-fence": _probe_fence,
     "cellward-cell-labels": _probe_labels,
+    "cellward-pod-security": _probe_pod_security,
     "cellward-isolation-guard": _probe_isolation,
 }

@@ -16,6 +16,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 opa_binary metrics_listen log_level isolation_probe spool intervals
 {{- end -}}
 
+{{/* The plain files with admission policies: installed, and given to the agent to compare with. Keep it complete. */}}
+{{- define "cellward-agent.guardFiles" -}}
+["30-fence.yaml", "40-cell-labels.yaml", "45-pod-security.yaml", "50-isolation-guard.yaml"]
+{{- end -}}
+
 {{/* The agent's settings as YAML. Values of trust are set last, so that nothing free can stand in their place. */}}
 {{- define "cellward-agent.settings" -}}
 {{- $tunables := splitList " " (include "cellward-agent.tunables" .) -}}

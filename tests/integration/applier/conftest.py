@@ -24,7 +24,7 @@ def agent_kubeconfig(control_plane: BlockingControlPlane, tmp_path_factory: pyte
     return control_plane.agent_kubeconfig(tmp_path_factory.mktemp("agent") / "kubeconfig")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def admin(control_plane: BlockingControlPlane) -> ApiClient:
     """Return a cluster-admin, who tampers."""
     return control_plane.admin

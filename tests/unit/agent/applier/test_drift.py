@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from agent.applier.drift import DriftControl
+from agent.applier.errors import NOT_REPAIRED
+from agent.applier.order import WORKLOADS
 from agent.kube.errors import KUBE_FORBIDDEN
-from agent.kube.interfaces import ObjectRef
+from agent.kube.interfaces import JSONObject, ObjectRef
 from agent.spool.interfaces import CellKey
 from tests.fakes.applier_world import World, cell_yaml
 from tests.fakes.kube import FakeKube
@@ -15,7 +21,11 @@ PLACE = "shop--shop1--dev"
 NAMESPACE = ObjectRef("v1", "Namespace", "", PLACE)
 WEB = ObjectRef("apps/v1", "Deployment", PLACE, "web")
 DENY = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", PLACE, "default-deny")
-GROUND = {"Namespace", "NetworkPolicy", "RoleBinding"}
+
+
+BINDING = ObjectRef("rbac.authorization.k8s.io/v1", "RoleBinding", PLACE, "cellward-cell")
+SERVICE = ObjectRef("v1", "Service", PLACE, "web")
+IMAGE = "/spec/template/spec/containers/0/image"
 
 
 class Refusals:
@@ -28,9 +38,9 @@ class Refusals:
     def __call__(self, verb: str, ref: ObjectRef, user: str | None) -> None:
         """Refuse."""
         del user
-        if verb == "apply" and ref.kind in self.kinds:
+        if verb in {"apply", "patch"} and ref.kind in self.kinds:
             self.count += 1
-            raise KUBE_FORBIDDEN("not now", by="a webhook")
+            raise KUBE_FORBIDDEN("not now", by="a webhook", rule="a webhook")
 
 
 @pytest.fixture
@@ -51,7 +61,7 @@ def _exists(kube: FakeKube, ref: ObjectRef) -> bool:
 
 
 async def test_v9_no_workload_comes_back_before_its_isolation(world: World, kube: FakeKube) -> None:
-    """A namespace takes its time to go: its workloads wait for all of the ground, not for their turn."""
+    """A namespace takes its time to go: its workloads wait for all of its isolation, not for their turn."""
     kube.on_request = refusals = Refusals("Namespace", "NetworkPolicy")
     begun = len(kube.requests)
     await kube.delete(NAMESPACE)
@@ -61,7 +71,7 @@ async def test_v9_no_workload_comes_back_before_its_isolation(world: World, kube
     refusals.kinds = set()
     await world.until(lambda: _exists(kube, WEB) and _exists(kube, DENY))
     written = [ref.kind for verb, ref, _ in kube.requests[begun:] if verb == "apply"]
-    first = next(at for at, kind in enumerate(written) if kind not in GROUND)
+    first = next(at for at, kind in enumerate(written) if kind in WORKLOADS)
     assert "NetworkPolicy" in written[:first]
     assert "NetworkPolicy" not in written[first:]
 
@@ -96,14 +106,122 @@ async def test_v16_repair_that_crashes_is_tried_again(
     repairer = world.engine._parts.repairer
     check, crashed = repairer.check, False
 
-    async def once(*args: object) -> object:
+    async def once(*args: object, **named: object) -> object:
         nonlocal crashed
         if not crashed:
             crashed = True
             raise KeyError("spec")
-        return await check(*args)  # type: ignore[arg-type]
+        return await check(*args, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(repairer, "check", once)
     await kube.delete(WEB)
     await world.until(lambda: _exists(kube, WEB))
     assert crashed
+
+
+async def _swap(kube: FakeKube, image: str = "evil:1") -> None:
+    await kube.patch_json(WEB, [{"op": "replace", "path": IMAGE, "value": image}], manager="kubectl")
+
+
+def _image(kube: FakeKube) -> str:
+    return str(kube._objects[WEB]["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+@pytest.mark.parametrize("stuck", [NAMESPACE, DENY, BINDING], ids=lambda ref: ref.kind)
+async def test_v1_what_cannot_be_repaired_holds_up_nothing_else(world: World, kube: FakeKube, stuck: ObjectRef) -> None:
+    """A swapped image and a deleted Service come back, whatever part of the ground is refused."""
+    refusals = Refusals(stuck.kind)
+    change = {"op": "add", "path": "/metadata/labels/cellward.dev~1evil", "value": "x"}
+    kube.on_request = refusals
+    await _unguarded(kube, stuck, change)
+    await world.until(lambda: refusals.count >= 2)
+    await _swap(kube)
+    await kube.delete(SERVICE)
+    await world.until(lambda: _image(kube) == "registry.example/web:1" and _exists(kube, SERVICE), seconds=5)
+
+
+async def _unguarded(kube: FakeKube, ref: ObjectRef, change: dict[str, str]) -> None:
+    hook, kube.on_request = kube.on_request, None
+    await kube.patch_json(ref, [change], manager="kubectl")
+    kube.on_request = hook
+
+
+async def test_v1_repair_that_hangs_holds_up_nothing_else(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that does not answer costs the object it is asked about, not the others of the cell."""
+    kube.on_request = refusals = Refusals("NetworkPolicy")
+    await kube.delete(DENY)
+    await world.until(lambda: refusals.count >= 1)
+    apply, hangs = kube.apply, asyncio.Event()
+
+    async def hanging(obj: Mapping[str, Any], **options: Any) -> JSONObject:
+        if obj["kind"] == "NetworkPolicy":
+            hangs.set()
+            await asyncio.sleep(3600)
+        return await apply(obj, **options)
+
+    monkeypatch.setattr(kube, "apply", hanging)
+    await asyncio.wait_for(hangs.wait(), 10)
+    await _swap(kube)
+    await world.until(lambda: _image(kube) == "registry.example/web:1", seconds=5)
+
+
+async def test_v15_repair_that_fails_twice_is_told_of_everywhere(world: World, kube: FakeKube) -> None:
+    """Condition of the cell, phase, condition of the agent, metric and one record; all of them end with a repair."""
+    kube.on_request = Refusals("NetworkPolicy")
+    await kube.delete(DENY)
+    await world.until(lambda: world.report("shop1").conditions)
+    (condition,) = world.report("shop1").conditions
+    assert (condition.code, condition.subject) == (NOT_REPAIRED.code, str(DENY))
+    assert "next: " in condition.message
+    await world.phase("shop1", "degraded")
+    await world.until(lambda: not _well(world))
+    assert _unrepaired(world) == 1.0
+    kube.on_request = None
+    await world.until(lambda: _exists(kube, DENY))
+    await world.phase("shop1", "ready")
+    await world.until(lambda: _well(world) and _unrepaired(world) == 0.0)
+    assert not world.report("shop1").conditions
+    records = [record for record in await world.records() if record["action"] == "drift.repair"]
+    assert [record["decision"] for record in records] == ["failed", "done"]
+    assert (records[0]["code"], records[0]["rule"]) == (NOT_REPAIRED.code, "a webhook")
+
+
+def _well(world: World) -> bool:
+    return next(one.ok for one in world.health.get() if one.name == "repairs")
+
+
+def _unrepaired(world: World) -> float | None:
+    labels = {"project": "shop", "cell": "shop1", "environment": "dev"}
+    return world.engine._given.metrics.registry.get_sample_value("cellward_agent_drift_unrepaired", labels)
+
+
+async def test_v1_order_that_is_refused_is_not_the_only_one(world: World, kube: FakeKube) -> None:
+    """Whoever judges the state after a write may refuse one order of writes; what counts is where it ends."""
+
+    def no_patches(verb: str, ref: ObjectRef, user: str | None) -> None:
+        if verb == "patch" and ref == WEB and user is not None:
+            raise KUBE_FORBIDDEN("no patches", by="a webhook")
+
+    kube.on_request = no_patches
+    await _swap(kube)
+    await world.until(lambda: _image(kube) == "registry.example/web:1")
+    await world.phase("shop1", "ready")
+
+
+async def test_v1_what_a_refused_write_left_is_no_baseline(world: World, kube: FakeKube) -> None:
+    """A half repair is a failure, never the new state to compare with."""
+
+    def no_patches(verb: str, ref: ObjectRef, user: str | None) -> None:
+        if verb == "patch" and ref == WEB and user is not None:
+            raise KUBE_FORBIDDEN("no patches", by="a webhook")
+
+    kube.on_request = no_patches
+    sidecar = {"op": "add", "path": "/spec/template/spec/hostNetwork", "value": True}
+    await kube.patch_json(WEB, [sidecar], manager="kubectl")
+    await world.until(lambda: world.report("shop1").conditions)
+    kube.on_request = None
+    world.engine.reconsider()
+    await world.until(lambda: "hostNetwork" not in kube._objects[WEB]["spec"]["template"]["spec"])
+    await world.phase("shop1", "ready")

@@ -116,6 +116,20 @@ def test_content_nobody_owns_is_seen_and_restored() -> None:
     assert restore(_live(), baseline) == []
 
 
+def test_what_is_not_ours_survives_a_restore() -> None:
+    """A namespace is shared: neither setting our labels back nor taking additions off touches those of its cluster."""
+    released = {"cellward.dev/cell": "web", "pod-security.kubernetes.io/enforce": "baseline"}
+    theirs = {"team": "blue"}
+    baseline = strip(_live(kind="Namespace", metadata={"labels": released}))
+    lost = _live(kind="Namespace", metadata={"labels": theirs, "annotations": {"cellward.dev/evil": "1", "tool": "x"}})
+    *operations, _ = restore(lost, baseline)
+    assert operations == [
+        {"op": "remove", "path": "/metadata/annotations/cellward.dev~1evil"},
+        {"op": "add", "path": "/metadata/labels/cellward.dev~1cell", "value": "web"},
+        {"op": "add", "path": "/metadata/labels/pod-security.kubernetes.io~1enforce", "value": "baseline"},
+    ]
+
+
 def test_declared_autoscaler_may_scale_its_target_and_nothing_else() -> None:
     """V1 with autoscaling: only what the release itself hands over."""
     scaler = {"kind": "HorizontalPodAutoscaler", "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}}}
