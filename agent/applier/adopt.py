@@ -14,6 +14,7 @@ from typing import Final
 
 from agent.applier.cell import Cell
 from agent.applier.errors import ADOPTED, FOREIGN_NAMESPACE, NAMESPACE_ENDING
+from agent.applier.every import every
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.ownership import applied_by, strip
 from agent.applier.parts import Parts
@@ -94,10 +95,14 @@ class Adoption:
 
     async def _remove_strangers(self, record: CellRecord, found: list[OwnedObject], correlation_id: str) -> None:
         ours = {owned.ref for owned in found}
-        for live in await self._parts.cluster.kube.list(*_POLICY, namespace=record.namespace):
+
+        async def remove(live: JSONObject) -> None:
             ref = ref_of(live)
-            if ref not in ours and await self._parts.repairer.remove_foreign_policy(ref, live["metadata"]["uid"]):
+            if await self._parts.repairer.remove_foreign_policy(ref, live["metadata"]["uid"]):
                 reason = "a policy that is not of this cell"
                 await self._parts.recorder.record_or_count(
                     Entry("drift.repair", str(ref), "done", reason=reason, correlation_id=correlation_id)
                 )
+
+        policies = await self._parts.cluster.kube.list(*_POLICY, namespace=record.namespace)
+        await every([live for live in policies if ref_of(live) not in ours], remove)

@@ -8,6 +8,7 @@ from typing import Final
 
 from agent.applier.cell import Cell
 from agent.applier.change import Change, carry_over
+from agent.applier.every import every
 from agent.applier.journal import Journal
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import waves
@@ -106,18 +107,19 @@ class Applying:
         return replace(owned, uid=repair.owned.uid if repair is not None else mine.uid), False
 
     async def _prune(self, cell: Cell, change: Change, role: Role) -> None:
-        for owned in change.prune.delete:
-            if owned.role is not role:
-                continue
-            reason = "no longer part of the release"
-            await self._journal.note(
-                change, change.entry("object.delete", "allow", subject=str(owned.ref), reason=reason)
-            )
-            await self._parts.cluster.delete(cell.record, owned)
-            cell.record = cell.record.without(owned.ref)
-            cell.forget(owned.ref)
+        await every(
+            [owned for owned in change.prune.delete if owned.role is role],
+            lambda owned: self._drop(cell, change, owned),
+        )
         for owned in change.prune.retain if role is Role.OBJECT else ():
             cell.record = cell.record.with_object(replace(owned, retained=True))
+
+    async def _drop(self, cell: Cell, change: Change, owned: OwnedObject) -> None:
+        reason = "no longer part of the release"
+        await self._journal.note(change, change.entry("object.delete", "allow", subject=str(owned.ref), reason=reason))
+        await self._parts.cluster.delete(cell.record, owned)
+        cell.record = cell.record.without(owned.ref)
+        cell.forget(owned.ref)
 
 
 def _begun(old: CellRecord, change: Change, now: str) -> CellRecord:

@@ -13,6 +13,7 @@ from agent.applier.apply import Breathe
 from agent.applier.cell import Cell
 from agent.applier.cluster import Propagation
 from agent.applier.decide import decided, details_of, refusals_of
+from agent.applier.every import every
 from agent.applier.intake import VerifiedEnd
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload, removal
@@ -39,7 +40,7 @@ class Narrowing:
             # What was open on a cluster that nobody watched is no released form to go back to.
             objects = tuple(_shut(owned) for owned in cell.record.objects)
             cell.record = replace(cell.record, objects=objects).with_object(_default_deny(cell.record))
-        begun = cell.record.unrecorded or half_written(cell.record)
+        begun = cell.record.unrecorded or bool(half_written(cell.record))
         if not cell.record.objects or (cell.record.quarantined and not begun):
             return
         await self.rewrite(cell, quarantined=True)
@@ -141,8 +142,12 @@ class Narrowing:
         # In memory first: drift repair must not undo it while it is being written.
         cell.record = record
         self._parts.reindex(cell)
-        for owned in changed:
+
+        async def write(owned: OwnedObject) -> None:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
+
+        # One that cannot be written must not leave the others open.
+        await every(changed, write)
 
     async def _remove(self, cell: Cell, breathe: Breathe, *, with_data: bool) -> None:
         objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]
@@ -172,7 +177,7 @@ class Narrowing:
         breathe: Breathe,
         propagation: Propagation = "Background",
     ) -> None:
-        going = [await self._parts.cluster.delete(cell.record, owned, propagation) for owned in objects]
+        going = await every(objects, lambda owned: self._parts.cluster.delete(cell.record, owned, propagation))
         await self._parts.cluster.wait_gone([owned for owned in going if owned is not None], breathe)
         record: CellRecord = cell.record
         for owned in objects:
@@ -193,6 +198,6 @@ def _shut(owned: OwnedObject) -> OwnedObject:
     return replace(owned, manifest=closed(owned.manifest)) if owned.role is Role.ISOLATION else owned
 
 
-def half_written(record: CellRecord) -> bool:
-    """Whether narrowing or its lifting was interrupted between two objects."""
-    return any(owned.role is Role.ISOLATION and owned.uid and not owned.baseline for owned in record.objects)
+def half_written(record: CellRecord) -> tuple[OwnedObject, ...]:
+    """Return what narrowing or its lifting has not written yet: it was interrupted, or the API server refused."""
+    return tuple(one for one in record.objects if one.role is Role.ISOLATION and one.uid and not one.baseline)

@@ -22,7 +22,7 @@ from agent.applier.intake import VerifiedCell, VerifiedEnd
 from agent.applier.interfaces import OnReceipt, OnStatus
 from agent.applier.judge import Judge
 from agent.applier.model import CellRecord, Phase
-from agent.applier.narrow import Narrowing
+from agent.applier.narrow import Narrowing, half_written
 from agent.applier.pace import Pace, SupersededError
 from agent.applier.parts import Parts
 from agent.applier.refusals import FINDINGS, action_of, is_passing, refusal_of, unexpected
@@ -217,7 +217,13 @@ class CellWorker:
     async def _hold(self, item: DesiredItem, correlation_id: str, *, running: bool) -> None:
         """Withhold; what runs goes on running, under quarantine without any connection."""
         if item.hub_state == "quarantine":
-            await self._narrowing.quarantine(self.cell, item, correlation_id)
+            try:
+                await self._narrowing.quarantine(self.cell, item, correlation_id)
+            except CellwardError:
+                # What could not be closed is repaired from now on, at the pace of the ground.
+                for owned in half_written(self.cell.record):
+                    self.drift.mark(owned.ref)
+                raise
         else:
             # Hold says nothing about isolation: a quarantine before it is lifted to what was released.
             await self._narrowing.lift(self.cell, item, correlation_id)

@@ -1,0 +1,165 @@
+"""Guards that were away come back (V12): whatever was done meanwhile, the cell becomes what was released again.
+
+No pair of guard and repair may lock each other out. The damage of ``damage.py`` is done to one cell each while the
+bindings of the chart's policies are gone and the agent is down; then both come back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.applier.fence import NAMES
+from agent.kube.client import KubeClient
+from agent.kube.errors import KUBE_FORBIDDEN
+from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
+from cellward.errors import CellwardError
+from tests.fakes.applier_world import World, cell_yaml
+from tests.integration.applier.damage import GROUND, TAKE_BACK, UNGUARDED, Damage, Target
+from tests.integration.applier.test_guarded_fields import Snapshot, snapshot
+from tools.stack.api import ApiClient
+from tools.stack.chart import install_chart, remove_guards
+from tools.stack.steps import drive
+
+pytestmark = pytest.mark.real
+
+_numbers = itertools.count(1)
+#: Every kind of write with which the agent brings the ground of a cell back; each must be seen to be admitted.
+ACTIONS = {
+    ("patch", "Namespace"),
+    ("apply", "Namespace"),
+    ("apply", "NetworkPolicy"),
+    ("patch", "NetworkPolicy"),
+    ("delete", "NetworkPolicy"),
+    ("apply", "RoleBinding"),
+    ("patch", "RoleBinding"),
+    ("delete", "RoleBinding"),
+    ("apply", "ServiceAccount"),
+    ("patch", "ServiceAccount"),
+    ("delete", "ServiceAccount"),
+    ("apply", "Deployment"),
+    ("patch", "Deployment"),
+}
+
+
+class Writes(KubeClient):
+    """The agent's client, which keeps in mind what was admitted and what one of our own policies refused."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.admitted: set[tuple[str, str]] = set()
+        self.refused: list[str] = []
+
+    async def apply(self, obj: Mapping[str, Any], **options: Any) -> JSONObject:
+        """Server-side apply."""
+        return await self._noted("apply", ref_of(obj), lambda: super(Writes, self).apply(obj, **options))
+
+    async def patch_json(self, ref: ObjectRef, operations: Sequence[Mapping[str, Any]], **options: Any) -> JSONObject:
+        """JSON patch."""
+        return await self._noted("patch", ref, lambda: super(Writes, self).patch_json(ref, operations, **options))
+
+    async def delete(self, ref: ObjectRef, **options: Any) -> None:
+        """DELETE."""
+        await self._noted("delete", ref, lambda: super(Writes, self).delete(ref, **options))
+
+    async def _noted(self, verb: str, ref: ObjectRef, call: Callable[[], Any]) -> Any:
+        try:
+            answer = await call()
+        except CellwardError as error:
+            if error.code == KUBE_FORBIDDEN.code and error.details.get("by") in NAMES:
+                self.refused.append(f"{verb} {ref}: {error.message}")
+            raise
+        self.admitted.add((verb, ref.kind))
+        return answer
+
+
+@pytest.fixture
+async def writes(agent_kubeconfig: Path) -> AsyncIterator[Writes]:
+    """Return the agent's client that keeps in mind what became of its writes."""
+    client = await Writes.connect(agent_kubeconfig)
+    assert isinstance(client, Writes)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def guarded_again(admin: ApiClient) -> Iterator[None]:
+    """Leave the guards as they were, whatever happens."""
+    yield
+    drive(install_chart(admin))
+
+
+def _damage(admin: ApiClient, damages: Mapping[str, Damage]) -> None:
+    drive(remove_guards(admin))
+    for cell, damage in damages.items():
+        target = Target(admin, cell)
+        for attempt in damage.attempts:
+            answer = attempt(target)
+            assert answer.ok, (damage.name, answer.text)
+        assert target.swap_image().ok
+    drive(install_chart(admin))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("guarded_again")
+async def test_v12_every_repair_is_admitted_by_every_guard(world: World, admin: ApiClient, writes: Writes) -> None:
+    """From everything that may have happened the agent comes back alone, and no write of it is refused on the way."""
+    damages = {f"away{next(_numbers)}": one for one in (*GROUND, *UNGUARDED) if one.mended_by == "agent"}
+    released: dict[str, Snapshot] = {}
+    for cell in damages:
+        assert (await world.deploy(cell_yaml(cell), cell)).accepted
+        released[cell] = snapshot(Target(admin, cell))
+    world.kube = writes
+    await world.restart_without_anything(lambda: _damage(admin, damages))
+    for cell, damage in damages.items():
+        target = Target(admin, cell)
+        await world.until(lambda target=target, cell=cell: snapshot(target) == released[cell])
+        assert not world.report(cell).conditions, damage.name
+    assert writes.refused == []
+    assert writes.admitted >= ACTIONS
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("guarded_again")
+async def test_v12_what_only_an_administrator_mends_is_said_with_the_command(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """The agent says so after its start, the command is admitted, and after it everything comes back."""
+    (damage,) = [one for one in UNGUARDED if one.mended_by == "administrator"]
+    assert (await world.deploy(cell_yaml(cell), cell)).accepted
+    target = Target(admin, cell)
+    released = snapshot(target)
+    await world.restart_without_anything(lambda: _damage(admin, {cell: damage}))
+    command = f"kubectl annotate namespace {target.place} {TAKE_BACK}={target.place} --overwrite"
+    await world.until(lambda: any(command in one.message for one in world.report(cell).conditions))
+    await world.until(lambda: any(one.name == "repairs" and command in one.message for one in world.health.get()))
+    assert any(one["decision"] == "failed" and command in one["reason"] for one in await world.records())
+    assert target.annotate({TAKE_BACK: target.place}).ok
+    await world.until(lambda: snapshot(target) == released and not world.report(cell).conditions)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("guarded_again")
+async def test_v12_namespace_of_somebody_else_is_not_taken_over(world: World, admin: ApiClient, cell: str) -> None:
+    """Made anew without our labels: what is in it is not the cell's; the agent says which command gives way."""
+    assert (await world.deploy(cell_yaml(cell), cell)).accepted
+    target = Target(admin, cell)
+    released = snapshot(target)
+    await world.restart_without_anything(lambda: _made_anew(target))
+    command = f"kubectl delete namespace {target.place}"
+    await world.until(lambda: any(command in one.message for one in world.report(cell).conditions))
+    assert admin.get(target.deny).status == 404
+    assert target.delete(target.namespace).ok
+    await world.until(lambda: snapshot(target) == released and not world.report(cell).conditions)
+
+
+def _made_anew(target: Target) -> None:
+    assert target.delete(target.namespace).ok
+    while target.admin.get(target.namespace).status != 404:
+        time.sleep(0.05)
+    assert target.create(target.namespace).ok
