@@ -88,10 +88,12 @@ def _table(states: Iterable[schemas.CellState]) -> None:
 
 
 def show_conditions(states: Iterable[schemas.CellState]) -> None:
-    """What a cluster cannot do as the cell asks."""
+    """What a cluster cannot do as the cell asks, and what in it could not be brought back."""
     for state in states:
         for found in state.conditions:
-            put(f"{state.cluster} cannot do all that {state.project}/{state.cell} asks [{found.code}]")
+            can = "keep all of" if found.code == "cell/not-repaired" else "do all that"
+            asks = "as released" if found.code == "cell/not-repaired" else "asks"
+            put(f"{state.cluster} cannot {can} {state.project}/{state.cell} {asks} [{found.code}]")
             put(f"  {found.subject}: {found.message}")
 
 

@@ -35,7 +35,7 @@ class Edges:
         refused = refused_edges(cell.record.needs, cell.record.environment, self._parts.offers)
         cell.edges = tuple(refused.values())
         names = tuple(sorted(refused))
-        changed = names != cell.record.shut or (bool(names) and half_written(cell.record))
+        changed = names != cell.record.shut or (bool(names) and bool(half_written(cell.record)))
         if not changed and names == self._told:
             return
         entry = self._entry(cell.record, refused)

@@ -198,7 +198,7 @@ UNGUARDED: Sequence[Damage] = (
     ),
 )  # fmt: skip
 
-_FENCE, _LEVEL = "cellward-agent-fence", "cellward-pod-security"
+_FENCE, _LABELS, _LEVEL = "cellward-agent-fence", "cellward-cell-labels", "cellward-pod-security"
 #: Every rule of the guards, by how its message begins, and the damage whose repair it judges; an empty tuple says that
 #: it judges none: it is about what no repair writes, or does not bind the agent.
 RULES: Sequence[tuple[str, str, tuple[str, ...]]] = (
@@ -217,7 +217,10 @@ RULES: Sequence[tuple[str, str, tuple[str, ...]]] = (
     (_FENCE, "an account of a cell writes no rights", ()),
     (_FENCE, "of rights the agent writes only", ("binding deleted", "binding labelled", "binding of another role")),
     (_FENCE, "the RoleBinding of a cell binds", ("binding of another", "binding of another role")),
-    ("cellward-cell-labels", "labels cellward.dev/* of a namespace", ()),
+    (_LABELS, "labels cellward.dev/* of a namespace", ()),
+    (_LABELS, "labels cellward.dev/* of a cell are taken off", ()),
+    ("cellward-unstamped", "the cells of this cluster are being stamped", ()),
+    ("cellward-unstamped", "isolation of a cell is written", ()),
     (_LEVEL, "the pod security labels", ("privileged", "version off", "audit lowered", "warn lowered", "level off")),
     ("cellward-isolation-guard", "isolation of a cell is written", ()),
 )  # fmt: skip
