@@ -82,6 +82,7 @@ def _probe_labels(admin: ApiClient) -> Answer:
 def _probe_pod_security(admin: ApiClient) -> Answer:
     labels = {f"cellward.dev/{name}": "x" for name in ("project", "cell", "environment")}
     labels |= {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "privileged"}
+    labels["cellward.dev/stamp"] = "0" * 40
     lowered: JSONObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x--x--x", "labels": labels}}
     return admin.create(lowered, dry_run=True, user=AGENT_USER)
 
