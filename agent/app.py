@@ -38,6 +38,7 @@ from agent.measure import Gauges
 from agent.metrics.page import MetricsPage
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
+from agent.platform import IdentityPublisher, PlatformReader
 from agent.policy.service import EngineFacts, PolicyService
 from agent.ports import AgentPorts, CopiedFloors, PolicyRefresher, SignedReceipts
 from agent.settings import AgentSettings
@@ -102,6 +103,7 @@ class Agent:
     refresher: PolicyRefresher
     link: LinkClient
     metrics: AgentMetrics
+    publisher: IdentityPublisher
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; raises what the first failing part raised."""
@@ -111,6 +113,7 @@ class Agent:
             Task("cells", self.engine.run),
             Task("policy", self.refresher.run),
             Task("link", self.link.run),
+            Task("identity", self.publisher.run),
         ]
         if base.settings.metrics_listen:
             tasks.append(Task("metrics", MetricsPage(self.metrics.registry, base.settings.metrics_listen).run))
@@ -233,7 +236,15 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     link = gauges.link = await _link(base, facts, recorder, ports, gauges)
     engine.on_status = link.send_report
     engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
-    return Agent(base, recorder, policy, engine, refresher, link, metrics)
+    publisher = IdentityPublisher(
+        base.kube,
+        settings.namespace,
+        realm=settings.realm,
+        facts=facts,
+        statement_spki=base.statement.spki_der,
+        timer=base.clock,
+    )
+    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher)
 
 
 async def _begin_epoch(base: Base, policy: PolicyService) -> None:
@@ -303,6 +314,7 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
     )
     return LinkClient(
         description,
+        platform=PlatformReader(base.kube, base.kube.authority_sha256),
         boot_id=uuid.uuid4().hex,
         statement_keyid=base.statement.keyid,
         keeper=base.keeper,

@@ -51,9 +51,13 @@ def show(
 ) -> None:
     """Show a cell on every cluster, with what was refused, why, and what to do next."""
     from cellward.api import schemas
+    from cli.evidence import with_evidence
 
     project, name = split(cell)
-    found = local(home).client().get(f"/cells/{project}/{name}", schemas.Cell)
+    place = local(home)
+    client = place.client()
+    found = client.get(f"/cells/{project}/{name}", schemas.Cell)
+    found = found.model_copy(update={"states": with_evidence(client, place.home, found.states)})
     show_one(found, output, lambda: _table(found.states), f"cell/{project}/{name}")
 
 
@@ -68,7 +72,7 @@ def split(cell: str) -> tuple[str, str]:
 def _table(states: Iterable[schemas.CellState]) -> None:
     states = list(states)
     show_table(
-        ("cluster", "environment", "phase", "version", "objects", "isolation", "repairs", "deployment"),
+        ("cluster", "environment", "phase", "version", "objects", "isolation", "repairs", "deployment", "evidence"),
         [
             [
                 state.cluster,
@@ -79,6 +83,7 @@ def _table(states: Iterable[schemas.CellState]) -> None:
                 state.isolation,
                 str(state.drift_repairs),
                 short(state.desired_digest),
+                state.evidence or "-",
             ]
             for state in states
         ],

@@ -151,3 +151,21 @@ PEER_NOT_NAMED = define(
     "Only the hub knows what a connection leads to, so nothing was signed.",
     hint="Add the peer's file, or name its release with --peer DIGEST.",
 )
+NO_KUBECTL = define(
+    "cli/no-kubectl",
+    InvalidInput,
+    "kubectl is needed to read what the cluster itself says.",
+    hint="Put kubectl on the PATH.",
+)
+CLUSTER_UNREACHABLE = define(
+    "cli/cluster-unreachable",
+    Unavailable,
+    "The cluster could not be read through its kubeconfig.",
+    hint="Check --kubeconfig, --context and --namespace, and that the agent runs there: it publishes the ConfigMap.",
+)
+BAD_IDENTITY = define(
+    "cli/bad-identity",
+    Refused,
+    "What the agent says of itself is not what can be endorsed.",
+    hint="Check that the kubeconfig is that of the cluster, and that the agent there is of this version.",
+)

@@ -20,6 +20,7 @@ from cli import (
     clusters,
     decommission,
     delete,
+    endorse,
     errors,
     keyring_list,
     locks,
@@ -89,6 +90,7 @@ app.command()(status.status)
 app.command()(check.check)
 app.add_typer(policy.app, name="policy")
 clusters.app.command()(decommission.remove)
+clusters.app.command()(endorse.endorse)
 app.add_typer(author.app, name="author")
 app.add_typer(keyring_list.app, name="keys")
 app.add_typer(clusters.app, name="clusters")

@@ -13,13 +13,13 @@ from pathlib import Path
 from agent.audit.interfaces import RefusalText
 from agent.spool.interfaces import ChainHead
 from cellward.audit.chain import ChainState
+from cellward.audit.receipt import RECEIPT_SCHEMA, RECEIPT_TYPE
 from cellward.audit.statement import sign_statement
 from cellward.documents import canonical, dsse
 from cellward.runtime.files import write_atomic
 from cellward.wire.text import sendable
 
 #: DSSE payload type of a receipt.
-RECEIPT_TYPE = "application/vnd.cellward.receipt.v1+json"
 
 FILE_NAME = "statement-key.pem"
 
@@ -74,7 +74,7 @@ class StatementKey:
     ) -> bytes:
         """Return a DSSE envelope over the outcome of a desired item."""
         body: canonical.JSON = {
-            "schema": "cellward.receipt/v1",
+            "schema": RECEIPT_SCHEMA,
             "realm": realm,
             "uid": uid,
             "revision": revision,

@@ -7,6 +7,7 @@ walks discovery and cannot send a JSON patch. What remains is a path from a clos
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -41,8 +42,10 @@ _TURNS_TO_CLOSE: Final = 4
 class KubeClient:
     """Satisfies ``KubeApi``; make it with ``connect``."""
 
-    def __init__(self, api: Any, connector: aiohttp.TCPConnector, timer: Timer) -> None:
+    def __init__(self, api: Any, connector: aiohttp.TCPConnector, timer: Timer, authority_sha256: str = "") -> None:
         self._api = api
+        #: Digest of the authority the API server is trusted by, hex; empty when that is the system's.
+        self.authority_sha256 = authority_sha256
         self._connector = connector
         self._timer = timer
 
@@ -59,7 +62,8 @@ class KubeClient:
             limit=POOL_SIZE, ssl=api.rest_client.ssl_context, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED
         )
         configuration.client_session_kwargs["connector"] = connector
-        return cls(api, connector, timer if timer is not None else SystemClock())
+        authority = await asyncio.to_thread(_digest_of, configuration.ssl_ca_cert)
+        return cls(api, connector, timer if timer is not None else SystemClock(), authority)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -239,3 +243,11 @@ def _status_of(text: str) -> Mapping[str, Any]:
     except ValueError:
         return {"message": text}
     return value if isinstance(value, dict) else {"message": text}
+
+
+def _digest_of(file: str | None) -> str:
+    """SHA-256 of a file, hex; empty for none and for one that cannot be read."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except OSError:
+        return ""

@@ -27,6 +27,7 @@ from agent.link.interfaces import (
     CommandOutcome,
     CommandRequest,
     LinkPorts,
+    PlatformPort,
     ReceiptFacts,
 )
 from agent.link.messages import condition_to_wire, position_to_wire, refusal_to_wire, report_to_wire
@@ -76,6 +77,7 @@ class LinkClient:
         status_interval: seconds between statuses.
         backoff: delays between failed sessions.
         rng: chance for drains.
+        platform: says in which cluster the agent runs.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names every part
@@ -96,7 +98,9 @@ class LinkClient:
         status_interval: float = 15.0,
         backoff: FullJitter | None = None,
         rng: random.Random | None = None,
+        platform: PlatformPort | None = None,
     ) -> None:
+        self._platform = platform
         self._description = description
         self._boot_id = boot_id
         self._keyid = statement_keyid
@@ -255,6 +259,7 @@ class LinkClient:
         identity = self._channels.identity
         view = await self._db.audit.log_view()
         position = await self._desired.position(listing)
+        platform = await self._platform() if self._platform is not None else None
         return link_pb2.Hello(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
@@ -275,6 +280,8 @@ class LinkClient:
             capabilities_digest=self._description.capabilities_digest,
             statement_keyid=self._keyid,
             last_checkpoint=view.note,
+            platform_uid=platform.uid if platform is not None else "",
+            platform_ca=platform.authority_sha256 if platform is not None else "",
         )
 
     async def _agent_status(self) -> link_pb2.AgentStatus:

@@ -87,6 +87,28 @@ class PolicyPosition:
     bundles: Mapping[str, str] = field(default_factory=dict)
 
 
+class PlatformFacts(Protocol):
+    """In which cluster the agent runs; empty for what could not be read."""
+
+    @property
+    def uid(self) -> str:
+        """Uid of the namespace kube-system."""
+        ...
+
+    @property
+    def authority_sha256(self) -> str:
+        """Digest of the authority of its API server, hex."""
+        ...
+
+
+class PlatformPort(Protocol):
+    """Reads in which cluster the agent runs, anew at each Hello; never raises and never takes long."""
+
+    async def __call__(self) -> PlatformFacts:
+        """Read it."""
+        ...
+
+
 class LinkPorts(Protocol):
     """What the link calls. None of these may raise for bad content; what does raise is logged and counted."""
 

@@ -20,6 +20,7 @@ from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
 from agent.link.interfaces import AgentDescription
 from agent.link.metrics_push import MetricsPush
+from agent.link.succession import CONDITION as LINK
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.policy.store import PolicyStore
@@ -34,8 +35,11 @@ from cellward.errors import CellwardError
 from cellward.policy.model import VerifiedSet
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import SystemClock
-from cellward.runtime.health import HealthRegistry
+from cellward.runtime.health import Condition, HealthRegistry
 from cellward.version import VERSION
+
+#: How a locked agent is told; it need not know the code of the hub.
+_LOCKED = " is locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class SimulatedAgent:
         )
         self._link = self._make_link()
         self._engine.sender = self._link
+        self._health.on_change.append(self._cut)
 
     @classmethod
     async def open(cls, name: str, directory: Path, common: FleetFacts, emit: Emit) -> SimulatedAgent:
@@ -149,6 +154,10 @@ class SimulatedAgent:
     async def _accepted(self, verified: VerifiedSet) -> None:
         await self._recorder.record_or_count(Entry("policy.accept", "policy", "allow"))
         self._emit("verified", self._name, str(verified.snapshot_version))
+
+    def _cut(self, condition: Condition) -> None:
+        if condition.name == LINK and not condition.ok and _LOCKED in condition.message:
+            self._emit("cut", self._name, condition.code)
 
     def _acked(self, digest: str, accepted: bool) -> None:
         self._emit("acked" if accepted else "refused", self._name, digest)

@@ -32,6 +32,7 @@ class Crew:
         verified: by snapshot version: when each agent had accepted that policy set.
         refused: receipts that said no.
         failures: what went wrong at agents, counted.
+        cut: when each agent was first told that it is locked.
     """
 
     def __init__(self, names: Sequence[str], directory: Path, processes: int) -> None:
@@ -48,6 +49,7 @@ class Crew:
         self.verified: dict[int, dict[str, float]] = defaultdict(dict)
         self.refused: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
+        self.cut: dict[str, float] = {}
 
     async def start(self, task: Mapping[str, str]) -> None:
         """Start the workers and wait until all have their agents' state open."""
@@ -136,6 +138,8 @@ class Crew:
                 self.refused[event.what] += 1
             case "verified":
                 self.verified[int(event.what)].setdefault(event.agent, event.at)
+            case "cut":
+                self.cut.setdefault(event.agent, event.at)
             case "failed":
                 if event.what not in self.failures:
                     sys.stderr.write(f"bench: {event.agent}: {event.what}\n")

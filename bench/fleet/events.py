@@ -12,7 +12,7 @@ from typing import Literal
 #: confirmed by the items' digest. acked: the hub acknowledged a receipt; ``what`` is the Deployment. refused: the same,
 #: but the receipt said no. verified: a policy set was accepted; ``what`` is the snapshot version. failed: ``what`` says
 #: why.
-Kind = Literal["ready", "joined", "synced", "acked", "refused", "verified", "failed"]
+Kind = Literal["ready", "joined", "synced", "acked", "refused", "verified", "cut", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The phases of the fleet benchmark, in order: invite, join, idle, policy, fan-out, restarts.
+"""The phases of the fleet benchmark, in order: invite, join, idle, policy, fan-out, restarts, locks.
 
 Every number is a difference of CLOCK_MONOTONIC between the parent's action and the agent's own observation, so waiting
 and polling of the parent are not in it.
@@ -131,6 +131,7 @@ async def _phases(fleet: Fleet) -> None:
     await _fan_out(fleet)
     await _restart(fleet, signal.SIGTERM)
     await _restart(fleet, signal.SIGKILL)
+    await _cut(fleet)
 
 
 async def _invite(fleet: Fleet) -> None:
@@ -255,6 +256,26 @@ async def _restart(fleet: Fleet, number: signal.Signals) -> None:
     note = f"{ended} {down - began:.1f} s; {await fleet.admin.connected()} connected"
     fleet.row(Row(f"restart_{key}", f"hub restart by {number.name} → all resynced", max(times), "s", 10, note=note))
     fleet.row(Row(f"restart_{key}_p50", "    p50", percentile(times, 0.5), "s"))
+
+
+async def _cut(fleet: Fleet) -> None:
+    """Lock every agent, one after the other, and see how long each one's stream lives on; the last thing that is done.
+
+    From the moment the lock is asked for, so what it costs to make it durable and to record it is in the number.
+    """
+    crew, everyone = fleet.crew, len(fleet.crew.names)
+    asked: dict[str, float] = {}
+    async with fleet.phase("cut", f"{everyone} agents locked one by one"):
+        for name in crew.names:
+            asked[name] = now()
+            body = f'{{"kind":"cluster","subject":"{name}","reason":"benchmark"}}'
+            await fleet.admin.post("/locks", body.encode())
+        await crew.until(lambda: len(crew.cut) == everyone, _PATIENCE)
+    times = sorted(crew.cut[name] - at for name, at in asked.items() if name in crew.cut)
+    times = times if len(times) == everyone else [math.nan, *times]
+    fleet.row(Row("lock_cut_p50", "lock → live stream ended, p50", percentile(times, 0.5), "s"))
+    fleet.row(Row("lock_cut_p99", "lock → live stream ended, p99", percentile(times, 0.99), "s", 1))
+    fleet.row(Row("lock_cut_max", "    the slowest", max(times), "s"))
 
 
 def since(began: float, times: Iterable[float], everyone: int) -> list[float]:

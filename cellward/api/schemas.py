@@ -189,6 +189,7 @@ class Cluster(Response):
     opa_version: str = ""
     boot_id: str = ""
     statement_keyid: str = ""
+    statement_spki: Blob = Field(default=b"", description="Public statement key bound at join, DER.")
     generation: int = 0
     revision: int = Field(default=0, description="Newest revision of its desired items; 0 in lists.")
     policy: PolicyVersions = Field(default_factory=PolicyVersions)
@@ -496,6 +497,8 @@ class CellState(Response):
     isolation: str = "unknown"
     drift_repairs: int = 0
     acknowledged: bool | None = Field(default=None, description="Last receipt for the desired digest; null for none.")
+    receipt: Blob = Field(default=b"", description="That receipt as the agent signed it (DSSE), empty for none.")
+    evidence: str = Field(default="", description="Whether an endorsed key signed it; the CLI finds out, no hub says.")
     refusals: list[Refusal] = Field(default_factory=list)
     conditions: list[CellCondition] = Field(default_factory=list)
     reported_at: datetime | None = None

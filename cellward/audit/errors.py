@@ -58,3 +58,9 @@ OUT_OF_TREE = define(
     "A proof was asked for an index or a size outside the tree.",
     hint="Ask within the size of the newest checkpoint.",
 )
+BAD_RECEIPT = define(
+    "audit/bad-receipt",
+    Refused,
+    "A receipt is malformed, not signed by the key it must be signed by, or about something else.",
+    hint="It is no evidence. Endorse the cluster: cellward clusters endorse; or find out who changed the receipt.",
+)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cellward.api import schemas
     from cellward.documents.dsse import Envelope
     from cellward.documents.keyring import KeyringEntry, Verifier
-    from cellward.documents.model import Deployment, Document, Release, Tombstone
+    from cellward.documents.model import ClusterEndorsement, Deployment, Document, Release, Tombstone
     from cli.door.client import Client
 
     _D = TypeVar("_D", bound=Document)
@@ -93,6 +93,14 @@ class HubDocuments:
             if found is not None and (found.document.project, found.document.cell) == (project, cell):
                 return found
         return None
+
+    def endorsements(self) -> tuple[ClusterEndorsement, ...]:
+        """Verified endorsements in force; a hub that hides one only makes its own word worth less."""
+        from cellward.documents.model import ClusterEndorsement
+
+        found = [self._or_none(item.digest, ClusterEndorsement) for item in self._listed("cluster", "", "")]
+        documents = [one.document for one in found if one is not None]
+        return tuple(one for one in documents if one.issued_at <= self._now <= one.not_after)
 
     def has(self, digest: str) -> bool:
         """Whether the hub says that it has a document: existence, nothing else."""

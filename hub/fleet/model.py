@@ -127,6 +127,7 @@ class ClusterView:
     lock: str = ""
     platform_uid: str = ""
     platform_ca: str = ""
+    statement_spki: bytes = b""
 
     @property
     def joined(self) -> bool:

@@ -85,6 +85,7 @@ def view_of(row: ClusterRow, *, connected: bool, revision: int, lock: Lock | Non
         lock=str(lock) if lock is not None else "",
         platform_uid=row.platform_uid,
         platform_ca=row.platform_ca,
+        statement_spki=row.statement_spki,
         connected=connected,
         last_seen=row.last_seen,
         facts=facts_of(row),

@@ -93,6 +93,7 @@ def cluster(view: ClusterView) -> schemas.Cluster:
         opa_version=report.opa_version,
         boot_id=report.boot_id,
         statement_keyid=report.statement_keyid,
+        statement_spki=view.statement_spki,
         generation=view.generation,
         revision=view.revision,
         policy=schemas.PolicyVersions(
@@ -155,6 +156,7 @@ def cell_state(row: CellRow) -> schemas.CellState:
         isolation=str(status.get("isolation") or "unknown"),
         drift_repairs=number(status.get("drift_repairs")),
         acknowledged=about.accepted if about is not None else None,
+        receipt=about.statement if about is not None else b"",
         refusals=refusals(status.get("refusals"))
         or (refusals(about.body.get("refusals")) if about is not None else []),
         conditions=_conditions(status.get("conditions")),

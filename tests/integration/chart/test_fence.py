@@ -93,6 +93,14 @@ def test_v12_agent_keeps_its_anchor(agent: ApiClient, verb: str) -> None:
     _forbidden(agent.create(other) if verb == "create" else agent.apply(other, manager="cellward-agent"))
 
 
+def test_v12_agent_says_who_it_is_in_one_config_map(agent: ApiClient) -> None:
+    """One ConfigMap by name, which `clusters endorse` reads; its settings beside it are not the agent's to write."""
+    mine = _plain("ConfigMap", "cellward-agent-identity", AGENT_NAMESPACE)
+    assert agent.apply(mine, manager="cellward-agent").ok
+    assert agent.get(mine).ok
+    _forbidden(agent.apply(_plain("ConfigMap", "cellward-agent", AGENT_NAMESPACE), manager="cellward-agent"))
+
+
 @pytest.mark.parametrize("path", ["/api/v1/pods", "/apis/networking.k8s.io/v1/ingresses", "/api/v1/nodes"])
 def test_v12_agent_reads_nothing_it_does_not_need(agent: ApiClient, path: str) -> None:
     """Neither pods, whose environment may hold what is nobody's business, nor kinds it never writes."""
