@@ -46,7 +46,7 @@ STATE_MISSING = define(
     "spool/state-missing",
     Refused,
     "The agent started without the state it had before.",
-    hint="Keep the agent's volume; older Deployments could be replayed until each cell was deployed anew.",
+    hint="Keep the agent's volume. Its floors came back from their copy; deploy cells again that have no way back now.",
 )
 STATE_OLDER = define(
     "spool/state-older",
