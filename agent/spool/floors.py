@@ -205,9 +205,7 @@ def _settle_policy(connection: sqlite3.Connection, copy: FloorsCopy, *, known: b
         connection.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (_POLICY_FLOORS, text))
         if known:
             findings.append(Finding(STATE_OLDER.code, "the copy of the policy's floors is above the state"))
-    # A newer root may reset the timestamp's; then the copy has that root as well.
-    fallen = any(floor.version > _version(theirs, role) for role, floor in copied.roles.items())
-    if fallen and _version(theirs, "root") <= _version(copied, "root"):
+    if theirs.merged(copied) != theirs:
         findings.append(Finding(FLOORS_LOWER.code, "the copy of the policy's floors has fallen behind"))
     return findings
 
@@ -217,11 +215,6 @@ def _policy(value: Any) -> PolicyFloors:
         return PolicyFloors() if value is None else PolicyFloors.from_json(value)
     except ValueError:
         return PolicyFloors()  # those beside the accepted set still hold
-
-
-def _version(floors: PolicyFloors, role: str) -> int:
-    found = floors.get(role)
-    return 0 if found is None else found.version
 
 
 def _meta(connection: sqlite3.Connection, key: str) -> Any:

@@ -245,6 +245,9 @@ async def test_first_deployment_goes_nowhere(world: World, kube: FakeKube) -> No
     assert (await world.submit(world.item(CELL, failing(world)))).accepted
     await world.phase(CELL, "degraded")
     assert image(kube) == "3.0.0"
+    assert (await world.submit(world.item(CELL, failing(world, "3.1.0")))).accepted
+    await world.until(lambda: world.report(CELL).version == "3.1.0" and world.report(CELL).phase == "degraded")
+    assert image(kube) == "3.1.0", "what failed before is no way back either"
 
 
 async def test_cell_that_ended_has_no_way_back(world: World, kube: FakeKube) -> None:

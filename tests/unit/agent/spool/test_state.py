@@ -8,6 +8,7 @@ import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,10 @@ from tests.fakes.clock import ManualClock
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 D1, D2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+#: Floors of a policy, and a key that is out of use.
+POLICY: dict[str, Any] = {"roles": {"snapshot": {"version": 7, "digest": D1}}, "keys": {"1" * 64: "retired"}}
 
 
 async def reopen(directory: Path, anchor: FakeAnchor | None) -> OpenedState:
@@ -93,14 +98,14 @@ async def test_v1_floors_outlive_a_lost_volume_and_a_lost_secret(tmp_path: Path)
     anchor, live = FakeAnchor(), tmp_path / "live"
     first = await reopen(live, anchor)
     await first.db.floors.set("shop", "cart", "dev", Floor(9, D1, NOW))
-    await first.db.policy_floors.set({"snapshot": {"version": 7, "digest": D1}})
+    await first.db.policy_floors.set(POLICY)
     await keeper_of(first, anchor).save_floors()
     await first.db.close()
     shutil.rmtree(live)
     second = await reopen(live, anchor)
     assert [finding.code for finding in second.findings] == ["spool/state-missing"]
     assert await second.db.floors.get("shop", "cart", "dev") == Floor(9, D1, NOW)
-    assert await second.db.policy_floors.get() == {"snapshot": {"version": 7, "digest": D1}}
+    assert await second.db.policy_floors.get() == POLICY
     await second.db.close()
     assert anchor.state is not None
     anchor.state = replace(anchor.state, floors=FloorsCopy())
@@ -108,25 +113,46 @@ async def test_v1_floors_outlive_a_lost_volume_and_a_lost_secret(tmp_path: Path)
     assert {finding.code for finding in third.findings} == {"spool/state-missing", "spool/floors-copy-lower"}
     assert anchor.state is not None
     assert anchor.state.floors.cells == {CellKey("shop", "cart", "dev"): Floor(9, D1, NOW)}
-    assert anchor.state.floors.policy == {"snapshot": {"version": 7, "digest": D1}}
+    assert anchor.state.floors.policy == POLICY
     await third.db.close()
 
 
 async def test_v1_one_lower_floor_in_the_copy_is_a_finding(tmp_path: Path) -> None:
     """Somebody who can write the Secret takes nothing away unseen, not of one cell and not of the policy."""
-    anchor = FakeAnchor()
-    for lower, text in (({"cells": {}}, "shop/cart/dev"), ({"policy": None}, "policy")):
-        opened = await reopen(tmp_path / text.partition("/")[0], anchor := FakeAnchor())
+    for number, (lower, text) in enumerate(
+        (
+            ({"cells": {}}, "shop/cart/dev"),
+            ({"policy": None}, "policy"),
+            ({"policy": {**POLICY, "keys": {}}}, "policy"),
+            ({"policy": {**POLICY, "roles": {"snapshot": {"version": 6, "digest": D1}}}}, "policy"),
+        )
+    ):
+        anchor, place = FakeAnchor(), tmp_path / str(number)
+        opened = await reopen(place, anchor)
         await opened.db.floors.set("shop", "cart", "dev", Floor(9, D1))
-        await opened.db.policy_floors.set({"snapshot": {"version": 7, "digest": D1}})
+        await opened.db.policy_floors.set(POLICY)
         await keeper_of(opened, anchor).save_floors()
         await opened.db.close()
         assert anchor.state is not None
         anchor.state = replace(anchor.state, floors=replace(anchor.state.floors, **lower))  # type: ignore[arg-type]
-        again = await reopen(tmp_path / text.partition("/")[0], anchor)
+        again = await reopen(place, anchor)
         assert [finding.code for finding in again.findings] == ["spool/floors-copy-lower"]
         assert text in again.findings[0].reason
         await again.db.close()
+
+
+async def test_v1_policy_floors_that_cannot_be_read_are_a_finding(tmp_path: Path) -> None:
+    """Whatever became of them here, what the copy holds is in force again, and it is told."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    await first.db.policy_floors.set(POLICY)
+    await keeper_of(first, anchor).save_floors()
+    await first.db.policy_floors.set({"roles": "none"})
+    await first.db.close()
+    again = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in again.findings] == ["spool/state-older"]
+    assert await again.db.policy_floors.get() == POLICY
+    await again.db.close()
 
 
 async def test_v1_two_documents_of_one_sequence_are_a_finding(tmp_path: Path) -> None:
@@ -318,11 +344,11 @@ async def test_v1_state_from_before_a_policy_update_is_older(tmp_path: Path) -> 
     """V1: policy floors are folded into what the anchor knows."""
     anchor = FakeAnchor()
     opened = await reopen(tmp_path / "a", anchor)
-    await opened.db.policy_floors.set({"targets": {"version": 1, "digest": "x"}})
+    await opened.db.policy_floors.set({"roles": {"targets": {"version": 1, "digest": "x"}}, "keys": {}})
     await opened.db.close()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     opened = await reopen(tmp_path / "a", anchor)
-    await opened.db.policy_floors.set({"targets": {"version": 2, "digest": "y"}})
+    await opened.db.policy_floors.set({"roles": {"targets": {"version": 2, "digest": "y"}}, "keys": {}})
     anchor.state = await opened.db.position()
     await opened.db.close()
     opened = await reopen(tmp_path / "b", anchor)
