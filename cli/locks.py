@@ -1,4 +1,7 @@
-"""``cellward lock``, ``unlock`` and ``locks``: whom the hub no longer lets speak. No key is used: a hub may narrow."""
+"""``cellward lock``, ``unlock`` and ``locks``: whom the hub no longer lets speak.
+
+No key is used: a hub may narrow. With ``--signed`` the lock stands in the policy set, and no hub lifts it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
+from cli.author import Options
+from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
 from cli.door.pages import every
 from cli.output import Column, Format, say, show_list, show_one, show_table
+from cli.records import ProposeOption, RecordOption
+from cli.revocations import SignedOption, lock_signed, unlock_signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +30,16 @@ WhomArgument = Annotated[
 
 
 @command
-def lock(
+def lock(  # noqa: PLR0913 - options of a command
     whom: WhomArgument,
     reason: Annotated[str, typer.Option(help="Why; everybody who lists locks reads it.")],
+    signed: SignedOption = False,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
     dry_run: DryRunOption = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
 ) -> None:
     """Lock an agent, a cluster, a certificate or a key: its streams end within a second, and it gets no certificate.
 
@@ -39,6 +49,9 @@ def lock(
     from cellward.identity.locks import KINDS
 
     asked = _lock(whom, reason)
+    if signed:
+        lock_signed(asked, Options(home, record, dry_run, None, output, passphrase_file, propose_to))
+        return
     kind = next(known for known in KINDS if known == asked.kind)
     try:
         body = schemas.LockRequest(kind=kind, subject=asked.subject, reason=reason, dry_run=dry_run)
@@ -53,18 +66,29 @@ def lock(
 
 
 @command
-def unlock(
+def unlock(  # noqa: PLR0913 - options of a command
     whom: WhomArgument,
     rekey: Annotated[
         bool, typer.Option("--rekey", help="First let no certificate count that its cluster has; it then joins anew.")
     ] = False,
+    signed: SignedOption = False,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --signed: sign and keep nothing.")] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
 ) -> None:
     """Lift a lock of the hub. After a copy was found use --rekey: the copy has the certificates, too."""
     from cellward.api import schemas
 
-    asked, client = _lock(whom), local(home).client()
+    asked = _lock(whom)
+    if signed:
+        unlock_signed(asked, Options(home, record, dry_run, None, output, passphrase_file, propose_to))
+        return
+    if dry_run:
+        raise errors.BAD_OPTION("--dry-run goes with --signed here")
+    client = local(home).client()
     retired: list[str] = []
     if rekey:
         held = next((found for found in all_locks(client) if (found.kind, found.subject) == _key(asked)), None)

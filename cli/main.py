@@ -26,6 +26,7 @@ from cli import (
     locks,
     narrow,
     policy,
+    revocations,
     setup,
     status,
     tokens,
@@ -88,6 +89,7 @@ app.command()(locks.unlock)
 app.command()(locks.locks)
 app.command()(status.status)
 app.command()(check.check)
+policy.app.command()(revocations.minimum)
 app.add_typer(policy.app, name="policy")
 clusters.app.command()(decommission.remove)
 clusters.app.command()(endorse.endorse)

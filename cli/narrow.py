@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
+from cli.author import Options
 from cli.cells import split
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
+from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
 from cli.output import Format, Shown, say, show_list
+from cli.records import ProposeOption, RecordOption
+from cli.revocations import SignedOption, lift_signed, quarantine_signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,28 +53,49 @@ def hold(
 
 
 @command
-def quarantine(
+def quarantine(  # noqa: PLR0913 - options of a command
     cell: CellArgument,
     environment: EnvironmentOption = None,
     cluster: ClusterOption = None,
+    reason: Annotated[str, typer.Option(help="Why; with --signed it is part of what is signed.")] = "",
+    signed: SignedOption = False,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
     dry_run: DryRunOption = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
 ) -> None:
     """Cut a cell off from everything but DNS until `cellward lift`; its pods stay, for whoever looks into it."""
+    if signed:
+        if cluster:
+            raise errors.BAD_OPTION("--cluster does not go with --signed: it holds on every cluster")
+        options = Options(home, record, dry_run, None, output, passphrase_file, propose_to)
+        quarantine_signed(*split(cell), environment or (), reason, options)
+        return
+    if reason:
+        raise errors.BAD_OPTION("--reason goes with --signed here")
     _narrow(cell, "quarantine", environment, cluster, dry_run, home, output)
 
 
 @command
-def lift(
+def lift(  # noqa: PLR0913 - options of a command
     cell: CellArgument,
     environment: EnvironmentOption = None,
     cluster: ClusterOption = None,
+    signed: SignedOption = False,
+    record: RecordOption = None,
+    propose_to: ProposeOption = None,
     dry_run: DryRunOption = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
+    passphrase_file: PassphraseOption = None,
 ) -> None:
     """End a hold or a quarantine of the hub; the cell returns at most to what signatures allow."""
+    if signed:
+        options = Options(home, record, dry_run, None, output, passphrase_file, propose_to)
+        lift_signed(*split(cell), environment or (), options)
+        return
     _narrow(cell, "run", environment, cluster, dry_run, home, output)
 
 

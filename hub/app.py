@@ -52,7 +52,7 @@ from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
 from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
-from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition
+from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition, signed_locks
 from hub.settings import HubSettings
 from hub.store.interfaces import Store
 from hub.store.sql.store import open_store
@@ -173,7 +173,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
     policy = TufRepository(store.tuf, timestamp, clock, realm=current.get, life=life)
     authority = Authority(keys, clock, current.get)
     dns, ips = _names(settings)
-    locks = Locks(store.locks, store.changes)
+    locks = Locks(store.locks, store.changes, signed_locks(policy))
     tokens = JoinTokens(store.tokens, clock)
     registry = CollectorRegistry()
     bounds = Bounds(**settings.per_project.model_dump())

@@ -41,6 +41,15 @@ async def no_signed_locks() -> Sequence[Lock]:
     return ()
 
 
+def signed_locks(policy: TufRepository) -> SignedLocks:
+    """Return how the locks of the served policy set are read; an honest hub enforces what agents will."""
+
+    async def read() -> Sequence[Lock]:
+        return (await policy.revocations()).as_locks()
+
+    return read
+
+
 class Locks:
     """Who is locked: what this hub locked, and what a signed document it can verify locks."""
 

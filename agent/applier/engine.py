@@ -27,6 +27,7 @@ from agent.applier.ownership import drift_of, flexible_paths
 from agent.applier.parts import Parts
 from agent.applier.repair import Repairer, is_foreign_policy
 from agent.applier.restamp import is_behind
+from agent.applier.revoked import Revoked
 from agent.applier.slots import Slots
 from agent.applier.watcher import ClusterWatch, Watched
 from agent.applier.worker import CellWorker
@@ -124,6 +125,7 @@ class CellEngine:
                 realm=given.realm,
             ),
             gate=Gate(policy=given.policy, clock=given.timer, facts=given.facts, realm=given.realm),
+            revoked=Revoked(given.policy, given.facts),
             repairer=Repairer(cluster),
             prober=given.prober,
             fence=self._fence,

@@ -94,6 +94,12 @@ POLICY_STALE = define(
     "The verified policy is too old for a new deployment.",
     hint="Publish a fresh snapshot (cellward policy refresh) and check that this cluster reaches the hub.",
 )
+LOCKED = define(
+    "apply/locked",
+    Refused,
+    "A signed lock holds this cluster, so nothing new is accepted; what runs is kept, repaired and isolated.",
+    hint="Whoever holds the keyring key lifts it: cellward unlock --signed KIND/SUBJECT.",
+)
 POLICY_CHANGED = define(
     "apply/policy-changed",
     Unavailable,

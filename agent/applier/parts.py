@@ -12,6 +12,7 @@ from agent.applier.fence import Fence
 from agent.applier.intake import Intake
 from agent.applier.model import CellRecord
 from agent.applier.repair import Repairer
+from agent.applier.revoked import Revoked
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.isolation.interfaces import Prober
 from agent.metrics.registry import AgentMetrics
@@ -39,6 +40,7 @@ class Parts:
     cluster: CellCluster
     intake: Intake
     gate: Gate
+    revoked: Revoked
     repairer: Repairer
     prober: Prober
     fence: Fence

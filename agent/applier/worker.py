@@ -62,6 +62,8 @@ class CellWorker:
         self._edges = Edges(parts, cell, self._narrowing)
         self._called_failed = ("", "")
         self._untold: DesiredItem | None = None
+        #: Whether a newer signed set isolates the cell, or no longer does.
+        self._renarrow = False
         self._backoff = FullJitter(0.5, 30.0)
         self._reported: CellReport | None = None
 
@@ -76,8 +78,11 @@ class CellWorker:
         self._pace.wake()
 
     def reconsider(self) -> None:
-        """Try again what was refused or is waiting, repairs too; what is held stays held."""
+        """Try again what was refused or is waiting, repairs too; what is held stays held, unless signatures changed."""
         self.drift.forgive()
+        if self._parts.revoked.changes(self.cell.item, self.cell.record):
+            self._renarrow = True
+            self.wake()
         if self.drift.due_at() is not None:
             self.wake()
         if self.cell.item is not None and self.cell.blocked in {Phase.REFUSED, Phase.VERIFYING}:
@@ -88,6 +93,9 @@ class CellWorker:
         """Take turns for ever; ends only by cancellation."""
         if self._unfinished:
             self._finish_at = self._parts.timer.monotonic()
+        if self._parts.revoked.changes(None, self.cell.record):
+            self._renarrow = True
+            self.wake()
         while True:
             await self._pace.sleep((self.drift.due_at(), self._retry_at, self._finish_at, self._judge.due_at()))
             try:
@@ -119,6 +127,10 @@ class CellWorker:
             self._retry_at = None
             self._pace.pending = self._pace.pending or self.cell.item
         item, self._pace.pending = self._pace.pending, None
+        if self._renarrow:
+            self._renarrow = False
+            # A cell that no hub names any more is isolated all the same.
+            item = item or self.cell.item or await self._accepted()
         if item is not None:
             self.cell.take(item)
             self._retry_at = None
@@ -187,6 +199,7 @@ class CellWorker:
     async def _converge(self, item: DesiredItem, correlation_id: str) -> tuple[RefusalText, ...]:
         cell, record = self.cell, self.cell.record
         running = record.deployment_digest == item.deployment_digest
+        item = self._parts.revoked.narrowed(item, record)
         if item.hub_state != "run":
             await self._hold(item, correlation_id, running=running)
             return ()
@@ -194,6 +207,8 @@ class CellWorker:
         await self._narrowing.lift(cell, item, correlation_id)
         if running and record.settled:
             return ()
+        if not running:
+            self._parts.revoked.check_lock()
         await self._report_progress()
         if running and record.fallback_active:
             back = await self._pace.fetch(self._parts.intake.fallback(item), accepted=True)
@@ -231,6 +246,7 @@ class CellWorker:
             self.cell.blocked, self.cell.refusals = None, ()
             return
         text = "the hub quarantines the cell" if item.hub_state == "quarantine" else "the hub holds this deployment"
+        text = self._parts.revoked.why_quarantined(self.cell.record) or text
         self._block(Phase.HELD, (refusal_of(HELD(text), item.deployment_digest),))
 
     async def _answer(self, item: DesiredItem, refusals: tuple[RefusalText, ...], correlation_id: str) -> None:

@@ -7,15 +7,16 @@ here widens; a lock, a quarantine or a minimum only ever refuses, closes or with
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from cellward.documents import canonical, names
 from cellward.documents.errors import BAD_REVOCATIONS, UNKNOWN_SCHEMA
-from cellward.documents.fields import DIGEST, KEYID, Fields, format_time
+from cellward.documents.fields import DIGEST, Fields, format_time
+from cellward.errors import CellwardError
+from cellward.identity.locks import Lock, LockKind, lock_of
 
 if TYPE_CHECKING:
     from cellward.documents.canonical import JSON
@@ -27,15 +28,6 @@ MAX_QUARANTINES = 4096
 MAX_REASON = 200
 #: Every project, in ``minimumIssuedAt``.
 EVERY = "*"
-
-LockKind = Literal["agent", "cluster", "serial", "key"]
-_SUBJECTS: Mapping[str, re.Pattern[str]] = {
-    "agent": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z"),
-    "cluster": re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"),
-    "serial": re.compile(r"[1-9a-f][0-9a-f]{0,39}\Z"),
-    "key": KEYID,
-}
-LOCK_KINDS = tuple(_SUBJECTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +53,14 @@ class SignedLock:
         """Read a lock strictly."""
         fields = Fields(value, ("kind", "subject", "reason", "issuedAt"), "a lock", error=BAD_REVOCATIONS)
         kind = fields.text("kind")
-        if kind not in _SUBJECTS:
-            fields.fail("kind", f"is not one of {', '.join(_SUBJECTS)}")
-        subject = fields.text("subject", _SUBJECTS[kind])
-        return cls(cast("LockKind", kind), subject, _reason(fields), fields.time("issuedAt"))
+        subject = fields.text("subject")
+        try:
+            lock = lock_of(kind, subject)
+        except CellwardError as error:
+            raise BAD_REVOCATIONS(f"a lock is malformed: {error.message}", field="subject") from error
+        if lock.subject != subject:
+            fields.fail("subject", "is not in the form it is compared in")
+        return cls(lock.kind, subject, _reason(fields), fields.time("issuedAt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +132,10 @@ class Revocations:
         """Return the earliest issue that first contact accepts for a project; None when nothing bounds it."""
         found = [self.minimum_issued_at[name] for name in (EVERY, project) if name in self.minimum_issued_at]
         return max(found, default=None)
+
+    def as_locks(self) -> tuple[Lock, ...]:
+        """Return the locks as listeners ask for them; what an honest hub enforces of the set it serves."""
+        return tuple(lock_of(lock.kind, lock.subject, lock.reason) for lock in self.locks)
 
     def narrow(self, keyring: Keyring) -> Keyring:
         """Return the keyring with every locked key as compromised: it counts for nothing, not even what it signed."""

@@ -8,9 +8,10 @@ from tuf.api.metadata import Targets
 
 from cellward.documents import canonical
 from cellward.documents.keyring import Keyring
+from cellward.documents.revocations import Revocations
 from cellward.policy import trust
 from cellward.policy.bindings import parse_bindings
-from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 from hub.fleet.judge import Trusted
 from hub.store.changes import POLICY
 from hub.store.shared import Remembered
@@ -32,16 +33,17 @@ class ServedKeyring:
         return await self._current.get(None)
 
     async def _read(self, _: None) -> Trusted | None:
-        found = [await self._target(KEYRING_ROLE, KEYRING_TARGET), await self._target("targets", BINDINGS_TARGET)]
-        (keyring, first), (bindings, second) = found
-        if keyring is None or bindings is None:
+        places = ((KEYRING_ROLE, KEYRING_TARGET), (KEYRING_ROLE, REVOCATIONS_TARGET), ("targets", BINDINGS_TARGET))
+        found = [await self._target(role, path) for role, path in places]
+        (keyring, first), (revoked, third), (bindings, second) = found
+        if keyring is None or revoked is None or bindings is None:
             return None
         signed = parse_bindings(bindings)
         return Trusted(
-            Keyring.from_json(canonical.decode(keyring)),
+            Revocations.from_bytes(revoked).narrow(Keyring.from_json(canonical.decode(keyring))),
             dict(signed.thresholds),
             frozenset(signed.hub_attestation),
-            f"{first} {second}",
+            f"{first} {second} {third}",
         )
 
     async def _target(self, role: str, path: str) -> tuple[bytes | None, str]:

@@ -20,6 +20,7 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from cellward.documents import canonical, numbers
 from cellward.documents.keyring import Keyring
+from cellward.documents.revocations import NOTHING_REVOKED, Revocations
 from cellward.errors import CellwardError
 from cellward.policy import client, trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
@@ -327,6 +328,12 @@ class TufRepository:
             return None
         targets, keyring, snapshot = [await self.fetch(role, None) for role in ("targets", KEYRING_ROLE, "snapshot")]
         return RepositoryState(tuple(await self._roots({})), targets, keyring, snapshot)
+
+    async def revocations(self) -> Revocations:
+        """Return what the set that is served revokes; it was verified when it was published."""
+        served = await self._newest(KEYRING_ROLE)
+        data = None if served is None else await self._small(served, REVOCATIONS_TARGET)
+        return NOTHING_REVOKED if data is None else Revocations.from_bytes(data)
 
     async def status(self) -> PublishResult | None:
         """Return the versions served, None before the first publish."""
