@@ -32,6 +32,7 @@ class Cell:
         repairs: repairs of drift since the agent started.
         unrepaired: what could not be brought back twice or more, and why.
         answered: what the last receipt about a deployment said, so that a retry does not repeat it.
+        beside: what else isolates the cell, so that nobody can say how it is isolated.
         applying: whether a release is being written: what it changes is its business, not that of drift repair.
     """
 
@@ -46,6 +47,7 @@ class Cell:
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.answered: dict[str, tuple[object, ...]] = {}
         self.applying = False
+        self.beside: tuple[CellCondition, ...] = ()
         self._health: dict[ObjectRef, Health] = {}
         self._version: dict[ObjectRef, tuple[str, int]] = {}
         self._gone: set[ObjectRef] = set()
@@ -142,6 +144,11 @@ class Cell:
         return Phase.PROGRESSING if self.record.rollout_started else Phase.DEGRADED
 
     @property
+    def isolation(self) -> str:
+        """What is known of the cell's isolation: what was measured, unless something beside our own has a say in it."""
+        return "unknown" if self.beside else self.record.isolation
+
+    @property
     def complaints(self) -> tuple[RefusalText, ...]:
         """Everything there is to say against what was asked for and what runs."""
         return tuple(dict.fromkeys((*self.refusals, *self.trouble, *self.edges)))
@@ -164,11 +171,11 @@ class Cell:
             release_digest=record.release_digest,
             objects_ready=sum(1 for one in health.values() if one.state == "ready"),
             objects_total=len(health),
-            isolation=record.isolation,
+            isolation=self.isolation,
             refusals=self.complaints,
             drift_repairs=self.repairs,
             version=record.version,
-            conditions=(*record.conditions, *self.open_repairs),
+            conditions=(*record.conditions, *self.beside, *self.open_repairs),
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:

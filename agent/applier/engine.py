@@ -32,6 +32,8 @@ from agent.applier.slots import Slots
 from agent.applier.watcher import ClusterWatch, Watched
 from agent.applier.worker import CellWorker
 from agent.audit.interfaces import RecorderPort
+from agent.isolation.foreign import Place
+from agent.isolation.foreign_watch import ABSENT_SECONDS, ForeignPolicies
 from agent.isolation.interfaces import IsolationDriver, Prober
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchEvent, WatchType, ref_of
 from agent.link.interfaces import CellReport, ReceiptFacts
@@ -40,6 +42,7 @@ from agent.spool.interfaces import CellKey, StateDb
 from agent.stamps.copy import StampCopy
 from agent.stamps.keeper import SETTLE_SECONDS, StampKeeper
 from cellward.cells.edges import Offer
+from cellward.cells.labels import cell_labels
 from cellward.cells.render import namespace_of
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
@@ -71,7 +74,7 @@ class EngineParts:
     ``facts`` returns this cluster's facts, from its own configuration; ``guards`` are the chart's admission policies
     (``fence.load_guards``); ``copy_floors`` returns when every floor is also kept outside the state directory;
     ``agent_namespace`` is where the accounts of cells live; ``settle_seconds`` is how long guards that came back may
-    take to bite.
+    take to bite, ``absent_seconds`` how often a network plugin's kind that is not there is asked for.
     """
 
     kube: KubeApi
@@ -90,6 +93,7 @@ class EngineParts:
     copy_floors: Callable[[], Awaitable[None]]
     agent_namespace: str = "cellward-system"
     settle_seconds: float = SETTLE_SECONDS
+    absent_seconds: float = ABSENT_SECONDS
 
 
 async def _nobody(_: ReceiptFacts | CellReport) -> None:
@@ -115,6 +119,9 @@ class CellEngine:
             self._behind, settle=given.settle_seconds,
         )  # fmt: skip
         self._stamps.on_step = self._on_synced
+        self._foreign = ForeignPolicies(
+            given.kube, given.recorder, given.health, given.timer, self._places, self._look_beside, given.absent_seconds
+        )
         self._impostors = Impostors(given.recorder, given.health, self._owns_namespace)
         # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
         self._watch = ClusterWatch(given.kube, given.health, given.timer, self._on_event, self._on_synced)
@@ -168,6 +175,7 @@ class CellEngine:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 group.create_task(self._stamps.run(), name="stamps")
+                group.create_task(self._foreign.run(), name="foreign-policies")
                 for key, worker in self._workers.items():
                     self._begin(group, key, worker)
                 await self._watch.run()
@@ -230,7 +238,7 @@ class CellEngine:
     @property
     def synced(self) -> bool:
         """Whether every watch has seen the whole cluster."""
-        return self._watch.synced
+        return self._watch.synced and self._foreign.synced
 
     # -- cells --------------------------------------------------------------------------------------------------------
 
@@ -259,6 +267,7 @@ class CellEngine:
         worker = CellWorker(Cell(record), self._parts, self._slots, self._receipt, self._status)
         self._workers[key] = worker
         self._by_namespace[record.namespace] = worker
+        worker.cell.beside = self._foreign.selecting(self._place(record))
         return worker
 
     def _reindex(self, cell: Cell) -> None:
@@ -300,6 +309,9 @@ class CellEngine:
             return
         if watched.kind == "Namespace":
             await self._impostors.handle(event)
+            if event.object and event.object["metadata"]["name"] in self._by_namespace:
+                await self._foreign.judge()
+                self._look_beside()
         if event.type is WatchType.RESTARTED:
             self._seen_refs[watched.kind] = set()
         elif event.type is WatchType.SYNCED:
@@ -318,6 +330,22 @@ class CellEngine:
         stamps = self._stamps.current
         records = [worker.cell.record for worker in self._workers.values()]
         return tuple(record.namespace for record in records if is_behind(record, stamps))
+
+    def _place(self, record: CellRecord) -> Place:
+        """Return a cell's namespace with the labels it has, or is to get."""
+        return Place(record.namespace, self._impostors.labels_of(record.namespace) or cell_labels(*record.key))
+
+    def _places(self) -> tuple[Place, ...]:
+        return tuple(self._place(worker.cell.record) for worker in self._workers.values())
+
+    def _look_beside(self) -> None:
+        """Take note of what else isolates each cell."""
+        for worker in self._workers.values():
+            found = self._foreign.selecting(self._place(worker.cell.record))
+            if found != worker.cell.beside:
+                worker.cell.beside = found
+                worker.reconsider()
+                worker.wake()
 
     def _owns_namespace(self, name: str) -> bool:
         worker = self._by_namespace.get(name)

@@ -60,6 +60,10 @@ class Impostors:
                 self._labelled.pop(event.object["metadata"]["name"], None)
         await self.judge()
 
+    def labels_of(self, name: str) -> dict[str, str] | None:
+        """Return the labels of a namespace with labels of a cell, None while it was not seen."""
+        return self._labelled.get(name)
+
     def _note(self, metadata: dict[str, Any]) -> None:
         found = metadata.get("labels") or {}
         if any(key.startswith(labels.PREFIX) for key in found):

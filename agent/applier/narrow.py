@@ -104,9 +104,9 @@ class Narrowing:
         floor = await self._parts.state.floors.get(*item.key)
         self._parts.gate.check_fresh(known=floor is not None and floor.digest == end.tombstone.digest)
         hub = {"state": item.hub_state, "revision": item.revision}
-        decision = await self._parts.gate.decide_end(end, item.environment, cell.record.isolation, hub)
+        decision = await self._parts.gate.decide_end(end, item.environment, cell.isolation, hub)
         self._parts.metrics.increment(AGENT_DECISIONS, result="allow" if decision.allowed else "deny")
-        details = {**entry.details, **details_of(decision, end.policy, cell.record.isolation)}
+        details = {**entry.details, **details_of(decision, end.policy, cell.isolation)}
         await self._parts.recorder.record(decided(replace(entry, action="cell.decide", details=details), decision))
         self._parts.intake.check_current(end.policy)
         return () if decision.allowed else refusals_of(decision)

@@ -85,17 +85,17 @@ class Rollout:
 
         Refused only for want of proof: go on, isolate, measure, ask again. Else no cell could ever get its proof.
         """
-        decision = await self._ask(change, cell.record.isolation)
+        decision = await self._ask(change, cell.isolation)
         if not decision.allowed and (await self._ask(change, _HOPED)).allowed:
             why = "allowed if isolation is proved; it is measured next"
             await self._journal.note(change, change.entry("cell.isolate", "allow", reason=why))
             return (), True
-        await self._record_decision(change, decision, cell.record.isolation)
+        await self._record_decision(change, decision, cell.isolation)
         return (() if decision.allowed else refusals_of(decision)), False
 
     async def _decide_again(self, cell: Cell, change: Change) -> tuple[RefusalText, ...]:
-        decision = await self._ask(change, cell.record.isolation)
-        await self._record_decision(change, decision, cell.record.isolation)
+        decision = await self._ask(change, cell.isolation)
+        await self._record_decision(change, decision, cell.isolation)
         if decision.allowed:
             return ()
         refusals = refusals_of(decision)
@@ -121,7 +121,7 @@ class Rollout:
         self, cell: Cell, change: Change, *, provisional: bool, adopted: bool
     ) -> tuple[RefusalText, ...]:
         """Make the namespace real, with isolation before anything else when it is new, and measure it (V9)."""
-        cluster, decided_on = self._parts.cluster, cell.record.isolation
+        cluster, decided_on = self._parts.cluster, cell.isolation
         exists = await cluster.claim_namespace(cell.record, change.rendered.namespace_object)
         first = adopted or not any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
         wanted = {Role.NAMESPACE, Role.RIGHTS, *([Role.ISOLATION] if first or not exists else [])}
@@ -143,7 +143,7 @@ class Rollout:
             await self._journal.save_noted(cell, change, measured, entry)
         else:
             await self._journal.save(cell, change, measured)
-        if provisional or evidence.state != decided_on:
+        if provisional or cell.isolation != decided_on:
             return await self._decide_again(cell, change)
         return ()
 
@@ -181,7 +181,7 @@ class Rollout:
         details = {
             "applied": str(len(change.objects)),
             "pruned": str(len(change.prune.delete)),
-            "isolation": cell.record.isolation,
+            "isolation": cell.isolation,
         }
         entry = change.entry("cell.fallback" if change.fallback else "cell.apply", "done", details=details)
         await self._journal.save_noted(cell, change, replace(cell.record, settled=True), entry)

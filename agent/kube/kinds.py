@@ -27,6 +27,7 @@ class KindInfo:
 
 _RBAC = "rbac.authorization.k8s.io/v1"
 _ADMISSION = "admissionregistration.k8s.io/v1"
+_POLICY = "policy.networking.k8s.io"
 _ALL: Final = (
     KindInfo("v1", "Namespace", "namespaces", namespaced=False),
     KindInfo("v1", "ServiceAccount", "serviceaccounts"),
@@ -45,6 +46,19 @@ _ALL: Final = (
     KindInfo(_RBAC, "RoleBinding", "rolebindings"),
     KindInfo(_ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False),
     KindInfo(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", namespaced=False),
+    # Of network plugins, where they are there; watched, never written.
+    KindInfo(f"{_POLICY}/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", namespaced=False),
+    KindInfo(f"{_POLICY}/v1alpha1", "AdminNetworkPolicy", "adminnetworkpolicies", namespaced=False),
+    KindInfo(f"{_POLICY}/v1alpha1", "BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies", namespaced=False),
+    KindInfo("crd.antrea.io/v1beta1", "ClusterNetworkPolicy", "clusternetworkpolicies", namespaced=False),
+    KindInfo("crd.antrea.io/v1beta1", "NetworkPolicy", "networkpolicies"),
+    KindInfo("crd.projectcalico.org/v1", "GlobalNetworkPolicy", "globalnetworkpolicies", namespaced=False),
+    KindInfo("crd.projectcalico.org/v1", "NetworkPolicy", "networkpolicies"),
+    KindInfo("projectcalico.org/v3", "GlobalNetworkPolicy", "globalnetworkpolicies", namespaced=False),
+    KindInfo("projectcalico.org/v3", "NetworkPolicy", "networkpolicies"),
+    KindInfo("cilium.io/v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies", namespaced=False),
+    KindInfo("cilium.io/v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies"),
+    KindInfo("cilium.io/v2", "CiliumLocalRedirectPolicy", "ciliumlocalredirectpolicies"),
 )
 KINDS: Final[Mapping[tuple[str, str], KindInfo]] = {(info.api_version, info.kind): info for info in _ALL}
 

@@ -16,7 +16,7 @@ import aiohttp
 import structlog
 
 from agent.kube.answers import error_of
-from agent.kube.errors import KUBE_BAD_CERTIFICATE, KUBE_UNAVAILABLE
+from agent.kube.errors import KUBE_BAD_CERTIFICATE, KUBE_NOT_FOUND, KUBE_UNAVAILABLE
 from agent.kube.interfaces import WatchEvent, WatchType
 from agent.kube.kinds import KindInfo
 from agent.kube.tls import NETWORK_ERRORS, network_error
@@ -67,7 +67,8 @@ class WatchLoop:
                     raise KUBE_UNAVAILABLE(f"watch {self._info.kind}: the server ended it at once")
             except CellwardError as error:
                 self._forget_unless_transient(error)
-                _log.info("watch-interrupted", kind=self._info.kind, code=error.code, reason=error.message)
+                if error.code != KUBE_NOT_FOUND.code:  # a kind that may be there and is not
+                    _log.info("watch-interrupted", kind=self._info.kind, code=error.code, reason=error.message)
                 yield WatchEvent(WatchType.INTERRUPTED, {}, error.message, error.code)
                 await self._timer.sleep(self._backoff.next())
 

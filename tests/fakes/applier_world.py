@@ -137,6 +137,7 @@ class World:
         self.reports: list[CellReport] = []
         self.health = HealthRegistry()
         self.settle_seconds = 0.05
+        self.absent_seconds = 0.5
         #: Cells by name that released ones may name in their connections.
         self.peers: dict[str, str] = {}
         self.sequence = 0
@@ -257,7 +258,7 @@ class World:
                 kube=self.kube, driver=NetworkPolicyDriver(self.kube), prober=self.prober, policy=self.policy,
                 source=self.hub, state=self.state, recorder=self.recorder, health=self.health, metrics=AgentMetrics(),
                 timer=self.timer, facts=lambda: self.facts, realm=REALM, guards=self.guards,
-                settle_seconds=self.settle_seconds,
+                settle_seconds=self.settle_seconds, absent_seconds=self.absent_seconds,
                 copy_floors=AnchorKeeper(self.state, self.anchor, self.timer, self.health, 3600).save_floors,
             )
         )  # fmt: skip

@@ -107,6 +107,24 @@ def test_v12_agent_reads_nothing_it_does_not_need(agent: ApiClient, path: str) -
     _forbidden(agent.request("GET", path + "?limit=1"))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
+        "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies",
+        "/apis/crd.antrea.io/v1beta1/clusternetworkpolicies",
+        "/apis/crd.projectcalico.org/v1/globalnetworkpolicies",
+        "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies",
+        "/apis/cilium.io/v2/namespaces/default/ciliumnetworkpolicies",
+    ],
+)
+def test_v12_agent_watches_policies_of_plugins_and_writes_none(agent: ApiClient, path: str) -> None:
+    """It says that isolation is unknown; what a cluster's administrators isolate is theirs."""
+    assert agent.request("GET", path).status == 404, "no such kind here, and nobody who forbids to look"
+    _forbidden(agent.request("POST", path, {"metadata": {"name": "mine"}}))
+    _forbidden(agent.request("DELETE", f"{path}/theirs"))
+
+
 def test_v12_agent_reads_no_secrets_elsewhere(agent: ApiClient, new_cell: NewCell) -> None:
     """No Secrets outside its namespace, cells included, and in its own only the one by name."""
     cell = new_cell()
