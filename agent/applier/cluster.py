@@ -82,18 +82,8 @@ class CellCluster:
         if live["metadata"].get("deletionTimestamp"):
             place = f"Namespace/{record.namespace}"
             raise NAMESPACE_ENDING(f"namespace {record.namespace} is being deleted", object=place)
-        found, wanted = live["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
         known = record.by_ref().get(ref_of(manifest))
-        # Ours by our record, which names this very object; after its loss by the stamp, which nobody else can put on.
-        mine = known is not None and known.uid == live["metadata"]["uid"]
-        names = _CELL_LABELS if mine else (*_CELL_LABELS, labels.STAMP, labels.CLUSTER_STAMP)
-        if not all(found.get(name) == wanted.get(name, "") for name in names):
-            owners = ", ".join(managers_of(live)) or "nobody known"
-            raise FOREIGN_NAMESPACE(
-                f"namespace {record.namespace} exists and is managed by {owners}",
-                object=f"Namespace/{record.namespace}",
-                managers=owners,
-            )
+        check_namespace(live, manifest, known=known is not None and known.uid == live["metadata"]["uid"])
         return True
 
     async def write(self, record: CellRecord, owned: OwnedObject, *, force: bool = True) -> OwnedObject:
@@ -234,6 +224,20 @@ class CellCluster:
                 if not fresh or self._timer.monotonic() > deadline:
                     raise
                 await self._timer.sleep(_PAUSE)
+
+
+def check_namespace(live: JSONObject, manifest: JSONObject, *, known: bool) -> None:
+    """Raise cell/namespace-not-ours unless a live namespace is that of a cell of ours; pure.
+
+    Ours by our record, which names this very object (``known``); otherwise by the stamp, which nobody else can put on.
+    """
+    found, wanted = live["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
+    names = _CELL_LABELS if known else (*_CELL_LABELS, labels.STAMP, labels.CLUSTER_STAMP)
+    if not all(found.get(name) == wanted.get(name, "") for name in names):
+        name, owners = live["metadata"]["name"], ", ".join(managers_of(live)) or "nobody known"
+        raise FOREIGN_NAMESPACE(
+            f"namespace {name} exists and is managed by {owners}", object=f"Namespace/{name}", managers=owners
+        )
 
 
 def _foreign(ref: ObjectRef, managers: str) -> CellwardError:

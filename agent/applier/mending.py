@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from agent.applier.errors import ISOLATION_FIRST, NOT_GONE, NOT_REPAIRED
+from agent.applier.errors import FOREIGN_NAMESPACE, ISOLATION_FIRST, NOT_GONE, NOT_REPAIRED
 from agent.applier.fence import NAMES
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_QUOTA, KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
@@ -30,6 +30,9 @@ def unrepaired(ref: ObjectRef, cause: str, error: CellwardError, place: str) -> 
 
 def next_step(ref: ObjectRef, error: CellwardError, place: str) -> str:
     """Return the command that mends it, or shows what does."""
+    if error.code == FOREIGN_NAMESPACE.code:
+        # What is in it was made by whoever made it: it is not the cell's, and the agent never takes that over.
+        return f"kubectl delete namespace {place}"
     if error.code == ISOLATION_FIRST.code:
         return f"mend the isolation of {place} first"
     if error.code == NOT_GONE.code:
@@ -52,9 +55,6 @@ def _refused(ref: ObjectRef, details: Mapping[str, str], message: str, place: st
         return reinstall if by == "rbac" else f"let {by} except the namespace {place}; {_WEBHOOKS}"
     if ref.kind != "Namespace":
         return f"mend Namespace/{place} first"
-    if details.get("found") == "theirs":
-        # What is in it was made by whoever made it: it is not the cell's, and the agent never takes that over.
-        return f"kubectl delete namespace {place}"
     return f"kubectl annotate namespace {place} {TAKE_BACK}={place} --overwrite"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from agent.applier.cluster import CellCluster
+from agent.applier.cluster import CellCluster, check_namespace
 from agent.applier.errors import ISOLATION_FIRST
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload
@@ -85,8 +85,7 @@ class Repairer:
         ``before`` is awaited with what is wrong before anything is written. Unless the cell is ``isolated``, what is
         gone and would run pods is not made again (V9); what is there is repaired all the same.
 
-        Raises kube/* when the API server does not let us, and cell/isolation-first. Details ``found`` of the error say
-        what was there: ``nothing``, ``ours`` or ``theirs``.
+        Raises kube/* when the API server does not let us, cell/isolation-first and cell/namespace-not-ours.
         """
         for attempt in range(_ATTEMPTS):
             live = await self._cluster.look(owned.ref)
@@ -96,7 +95,6 @@ class Repairer:
                     return await self._make(record, owned, "deleted", isolated=isolated)
                 return await self._once(record, owned, live, before, isolated=isolated, hurried=attempt >= _HURRIED)
             except CellwardError as error:
-                error.details["found"] = _found(live, owned)
                 again = error.code == KUBE_STALE.code or (error.code == KUBE_NOT_FOUND.code and live is not None)
                 if not again or attempt == _ATTEMPTS - 1:
                     raise
@@ -134,7 +132,10 @@ class Repairer:
         if not cause or (ending and other):
             return None  # the end of an object comes as an event of its own
         await before(cause)
-        if other and owned.uid and owned.role is not Role.NAMESPACE and owned.ref.kind not in DATA:
+        if other and owned.uid and owned.role is Role.NAMESPACE:
+            # What is in it was made by whoever made it; only the agent itself, killed a moment later, stamps it.
+            check_namespace(live, owned.manifest, known=False)
+        elif other and owned.uid and owned.ref.kind not in DATA:
             # Somebody's object may say what cannot be changed back, or what nobody owns any more; ours is known.
             return await self._replace(record, owned, live, cause, isolated=isolated)
         try:
@@ -225,12 +226,6 @@ class Repairer:
         if not isolated and is_workload(owned):
             raise ISOLATION_FIRST(f"{owned.ref} is not made again before the cell is isolated", object=str(owned.ref))
         return Repair(await self._cluster.write(record, replace(owned, uid="")), cause)
-
-
-def _found(live: JSONObject | None, owned: OwnedObject) -> str:
-    if live is None:
-        return "nothing"
-    return "ours" if live["metadata"]["uid"] == owned.uid else "theirs"
 
 
 def is_foreign_policy(record: CellRecord, live: JSONObject) -> bool:

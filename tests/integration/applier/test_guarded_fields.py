@@ -32,9 +32,10 @@ def snapshot(target: Target) -> Snapshot:
     for what in (*owned, target.named("NetworkPolicy", "open", "networking.k8s.io/v1")):
         answer = target.admin.get(what)
         body = strip(answer.body) if answer.ok else None
-        for stamp in (STAMP, CLUSTER_STAMP) if body is not None and what["kind"] == "Namespace" else ():
-            # It is another one after the guards were away, but there has to be one.
-            body["metadata"].get("labels", {}).update({stamp: stamp in body["metadata"].get("labels", {})})
+        if body is not None and what["kind"] == "Namespace":
+            # The stamps are others after the guards were away, but there have to be some.
+            labels = body.setdefault("metadata", {}).setdefault("labels", {})
+            labels |= {stamp: stamp in labels for stamp in (STAMP, CLUSTER_STAMP)}
         found[f"{what['kind']}/{what['metadata']['name']}"] = body
     return found
 

@@ -107,7 +107,7 @@ def _damage(admin: ApiClient, damages: Mapping[str, Damage]) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("guarded_again")
-async def test_v12_every_repair_is_admitted_by_every_guard(world: World, admin: ApiClient, writes: Writes) -> None:
+async def test_v12_every_repair_is_admitted_by_every_guard(writes: Writes, world: World, admin: ApiClient) -> None:
     """From everything that may have happened the agent comes back alone, and no write of it is refused on the way."""
     damages = {f"away{next(_numbers)}": one for one in (*GROUND, *UNGUARDED) if one.mended_by == "agent"}
     released: dict[str, Snapshot] = {}

@@ -225,3 +225,44 @@ async def test_v1_what_a_refused_write_left_is_no_baseline(world: World, kube: F
     world.engine.reconsider()
     await world.until(lambda: "hostNetwork" not in kube._objects[WEB]["spec"]["template"]["spec"])
     await world.phase("shop1", "ready")
+
+
+async def test_v10_quarantine_closes_what_it_can_and_repair_the_rest(world: World, kube: FakeKube) -> None:
+    """One policy that the API server refuses leaves no other one open, and is tried again at the pace of the ground."""
+    policies = [ref for ref in kube._objects if ref.kind == "NetworkPolicy"]
+    first = min(ref.name for ref in policies)
+    assert _open(kube)
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb == "apply" and ref.name == first:
+            raise KUBE_FORBIDDEN("not now", by="a webhook")
+
+    kube.on_request = refuse
+    deployment = world.report("shop1").deployment_digest
+    await world.engine.submit(world.item("shop1", deployment, hub_state="quarantine"))
+    await world.until(lambda: _open(kube) == {first})
+    kube.on_request = None
+    await world.until(lambda: not _open(kube), seconds=5)
+
+
+def _open(kube: FakeKube) -> set[str]:
+    found = {ref.name: obj["spec"] for ref, obj in kube._objects.items() if ref.kind == "NetworkPolicy"}
+    return {name for name, spec in found.items() if spec["ingress"] or spec["egress"]}
+
+
+async def test_v12_namespace_made_anew_by_somebody_is_not_taken_over(world: World, kube: FakeKube) -> None:
+    """Whoever makes it fills it too; without the stamp it is none of ours, whatever its labels say."""
+    released = kube._objects[NAMESPACE]
+    labels = {name: value for name, value in released["metadata"]["labels"].items() if "stamp" not in name}
+    kube.on_request = refusals = Refusals("Namespace")
+    await kube.delete(NAMESPACE)
+    await world.until(lambda: refusals.count >= 1)
+    kube.on_request = None
+    theirs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLACE, "labels": labels}}
+    await kube.apply(theirs, manager="cellward-agent", force=True)
+    await world.until(
+        lambda: any("kubectl delete namespace" in one.message for one in world.report("shop1").conditions)
+    )
+    assert "cellward.dev/stamp" not in kube._objects[NAMESPACE]["metadata"]["labels"]
+    assert not _exists(kube, WEB)
