@@ -58,6 +58,10 @@ test-pythons: ## Run every test on each Python of this machine that pyproject.to
 	  $(MAKE) test PYTHON=$$python CELLWARD_VENV=$$venv; \
 	done
 
+.PHONY: soak
+soak: parts ## Property tests with many examples (a hub that answers as Hypothesis likes: 10,000); about an hour
+	@CELLWARD_SOAK_EXAMPLES=10000 $(PY) -m pytest -q -p no:randomly $(or $(ARGS),tests/hostile/lying_hub)
+
 .PHONY: e2e
 e2e: parts ## End-to-end scenarios on real parts, one after the other (e2e/README.md)
 	@$(PY) -m pytest $(or $(ARGS),e2e)

@@ -1,0 +1,147 @@
+"""Lies for Hypothesis to choose from: each is made of a truthful answer, and of everything that was ever recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.hostile.lying_hub.hub import Answer, Asked, Lie, LyingHub
+
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63),
+    st.text(max_size=12),
+    st.sampled_from(
+        ["previous", "sha256:" + "0" * 64, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00", "A" * 5000, 1e308]
+    ),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.dictionaries(st.sampled_from(["items", "code", "digest"]), st.text(max_size=4), max_size=2),
+)
+_CODES = [
+    "cli/bad-answer", "cli/hub-unreachable", "fleet/unknown-document", "document/expired", "api/not-found",
+    "policy/rollback", "fleet/sequence-taken", "new/code", "",
+]  # fmt: skip
+
+
+def truth(_: LyingHub, __: Asked, answer: Answer) -> Answer:
+    """Say what is."""
+    return answer
+
+
+def stale(moment: int) -> Lie:
+    """Say what was."""
+    return lambda hub, asked, _: hub.truth(asked, moment % len(hub.moments))
+
+
+def foreign(index: int) -> Lie:
+    """Answer another question."""
+
+    def lie(hub: LyingHub, _: Asked, __: Answer) -> Answer:
+        known = [*hub.moments[-1].values(), *hub.posted.values()]
+        return known[index % len(known)]
+
+    return lie
+
+
+def error(status: int, code: str, text: str) -> Lie:
+    """Refuse, in whatever words."""
+    body = {"code": code, "title": text, "detail": text, "hint": text, "details": {"rule": text}}
+    return lambda *_: Answer(status, json.dumps(body).encode())
+
+
+def garbage(status: int, data: bytes) -> Lie:
+    """Answer with anything."""
+    return lambda *_: Answer(status, data)
+
+
+def silent(*_: object) -> Answer:
+    """Take it, and close the connection."""
+    return Answer(0, b"")
+
+
+def of_json(change: Callable[[Any], Any]) -> Lie:
+    """Change a truthful answer."""
+
+    def lie(_: LyingHub, __: Asked, answer: Answer) -> Answer:
+        value = answer.json()
+        return answer if value is None else Answer(answer.status, json.dumps(change(value)).encode())
+
+    return lie
+
+
+def hide(mask: int) -> Lie:
+    """Leave items of a list out."""
+    return of_json(
+        lambda value: (
+            {**value, "items": [one for at, one in enumerate(value["items"]) if not mask >> (at % 16) & 1]}
+            if isinstance(value, dict) and isinstance(value.get("items"), list)
+            else value
+        )
+    )
+
+
+def renumber(number: int) -> Lie:
+    """Lie about every sequence in a list, and turn the list around."""
+
+    def change(value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("items"), list):
+            return value
+        turned = value["items"][::-1]
+        return {
+            **value,
+            "items": [
+                {**one, "sequence": number - at} if isinstance(one, dict) else one for at, one in enumerate(turned)
+            ],
+        }
+
+    return of_json(change)
+
+
+def circle(cursor: str) -> Lie:
+    """Let a list lead on."""
+    return of_json(lambda value: {**value, "nextCursor": cursor} if isinstance(value, dict) else value)
+
+
+def mutate(where: int, new: Any) -> Lie:
+    """Put any value at any place."""
+
+    def change(value: Any) -> Any:
+        places = list(_places(value))
+        if not places:
+            return new
+        inner, key = places[where % len(places)]
+        inner[key] = new
+        return value
+
+    return of_json(change)
+
+
+def _places(value: Any) -> Any:
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in list(children):
+        yield value, key
+        yield from _places(child)
+
+
+#: One lie.
+LIES: st.SearchStrategy[Lie] = st.one_of(
+    st.just(truth),
+    st.integers(0, 2).map(stale),
+    st.integers(0, 2**16).map(foreign),
+    st.integers(0, 2**16).map(hide),
+    st.sampled_from([0, 1, -5, 2**53 - 1, 2**62, 1_796_000_000_000]).map(renumber),
+    st.sampled_from(["", "x", "0"]).map(circle),
+    st.builds(mutate, st.integers(0, 2**16), _VALUES),
+    st.builds(
+        error,
+        st.sampled_from([400, 401, 403, 404, 409, 422, 429, 500, 503, 600]),
+        st.sampled_from(_CODES),
+        st.text(max_size=8),
+    ),
+    st.builds(garbage, st.sampled_from([200, 201, 404, 500]), st.binary(max_size=64)),
+    st.just(silent),
+)
