@@ -21,7 +21,7 @@ KINDS: Final[tuple[LockKind, ...]] = get_args(LockKind)
 MAX_REASON: Final = 500
 _SUBJECTS: Final[dict[str, re.Pattern[str]]] = {
     "agent": re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z"),
-    "cluster": re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\Z"),
+    "cluster": re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"),
     "serial": re.compile(r"[1-9a-f][0-9a-f]{0,39}\Z"),
     "key": re.compile(r"[0-9a-f]{64}\Z"),
 }

@@ -42,6 +42,8 @@ _log = structlog.get_logger()
 DEFAULTS = SyncLimits()
 #: Seconds for calls other than Sync once every Sync stream has ended.
 _LAST_WORDS = 1.0
+#: Topics of what says who may speak: bindings and a hub's own locks, and the signed ones.
+_STANDING = ("clusters", "policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class LinkServer:
         await self._listener.server.start()
         _log.info("link-listening", address=self.address)
         try:
-            async with self._changes.subscribe("clusters") as changed:
+            async with self._changes.subscribe(*_STANDING) as changed:
                 while not stop.is_set():
                     await self._gate.tick()
                     self._leaf.rotate_if_due()
@@ -190,7 +192,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
         authorities=lambda: authority.agent_authorities,
         trust_domain=authority.trust_domain,
         directory=ports.directory,
-        stamp=lambda: ports.changes.stamp("clusters"),
+        stamp=lambda: ports.changes.stamp(*_STANDING),
         clock=clock,
         view_age=limits.recheck,
         calls_per_cluster=limits.calls_per_cluster,

@@ -10,11 +10,15 @@ from datetime import UTC, datetime
 import pytest
 
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
+from cellward.documents.revocations import Revocations, SignedLock
 from cellward.identity.locks import Lock, parse_lock
+from cellward.runtime.clock import SystemClock
+from hub.fleet.locks import LockBook
 from hub.policy.service import TufRepository
-from hub.ports import Content, Directory, Locks, PolicyPosition
+from hub.ports import Content, Directory, Locks, PolicyPosition, signed_locks
 from hub.store.interfaces import ClusterRow, DocumentRow
 from tests.fakes.clock import ManualClock
+from tests.fakes.policy import PolicyWorld, starter_archive
 from tests.fakes.store import MemoryStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -192,3 +196,26 @@ async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted
     counted.store.tuf._metadata.clear()
     await counted.store.tuf.put_metadata("snapshot", 3, b"honest")
     assert await content.tuf("snapshot", 3) == b"honest"
+
+
+async def test_v4_the_hub_enforces_signed_locks_it_serves_and_lifts_none_of_them() -> None:
+    """V4: a lock in the policy set holds at the hub as at agents, from its publication to the next one without it."""
+    world, store = PolicyWorld(), MemoryStore(ManualClock())
+    repository = TufRepository(store.tuf, world.hub_key, SystemClock(), realm=lambda: world.realm)
+    locks = Locks(store.locks, store.changes, signed_locks(repository))
+    await store.clusters.create("a", "test")
+    await store.clusters.bind("a", UIDS[0], "k", b"spki", 1, "1")
+    directory = Directory(store.clusters, locks, store.changes)
+    await repository.publish(world.publish(starter_archive()))
+    assert len(await locks.current()) == 0
+    signed = SignedLock("agent", UIDS[0], "key stolen", datetime(2026, 11, 30, tzinfo=UTC))
+    await repository.publish(world.amend(revocations=Revocations(world.realm, (signed,))))
+    standing = await directory.standing()
+    assert standing.uids == {"a": UIDS[0]}
+    assert standing.locks.hit(uid=UIDS[0]) == Lock("agent", UIDS[0], "key stolen")
+    assert await store.locks.remove("agent", UIDS[0]) is None
+    assert [(str(view.lock), view.signed) for view in await LockBook(store, ManualClock(), locks).list()] == [
+        (f"agent/{UIDS[0]}", True)
+    ]
+    await repository.publish(world.amend(revocations=Revocations(world.realm)))
+    assert (await directory.standing()).uids == {}
