@@ -38,7 +38,10 @@ async def test_every_command_prints_in_every_format(installed: Cli, tmp_path: Pa
         ("policy", "list"), ("policy", "refresh"), ("policy", "publish", str(STARTER), "--skip-compile"),
         ("tokens", "create", "--name", "ci", "--role", "viewer", "--file", str(tmp_path / "ci.token")),
         ("tokens", "list"), ("tokens", "revoke", "ci"),
-        ("audit", "tail"), ("audit", "export", str(tmp_path / "out")), ("audit", "verify", str(tmp_path / "out")),
+        ("audit", "tail"), ("audit", "export", str(tmp_path / "out")),
+        ("audit", "witness", str(tmp_path / "witness")),
+        ("audit", "witness", str(tmp_path / "w"), str(tmp_path / "out")),
+        ("audit", "verify", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "w" / "checkpoint")),
     ]  # fmt: skip
     for words in commands:
         stdout = (await installed(*words, "-o", form)).stdout
