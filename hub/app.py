@@ -10,9 +10,9 @@ import asyncio
 import ipaddress
 import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from ssl import SSLContext
@@ -47,6 +47,8 @@ from hub.fleet.bounds import Bounds
 from hub.fleet.locks import LockBook
 from hub.fleet.realm import Realm, RealmService
 from hub.fleet.service import FleetService
+from hub.front.front import Front, Inside
+from hub.front.watch import Fronts
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
@@ -67,6 +69,8 @@ _log = structlog.get_logger()
 OPEN_FILES = 65_536
 #: Seconds between two refreshes of the hub's own gauges.
 _HOUSEKEEPING = 5.0
+#: Seconds an HTTP connection may sit between two requests.
+_KEEP_ALIVE = 30.0
 
 
 @dataclass
@@ -109,6 +113,7 @@ class Hub:
     identity: IdentityService
     locks: Locks
     tokens: JoinTokens
+    fronts: Fronts
     enrolment_server: EnrolmentServer = field(init=False)
     link_server: LinkServer = field(init=False)
     gauges: Facts | None = None
@@ -177,12 +182,14 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
     tokens = JoinTokens(store.tokens, clock)
     registry = CollectorRegistry()
     bounds = Bounds(**settings.per_project.model_dump())
+    health = HealthRegistry(clock)
     hub = Hub(
         settings=settings,
         clock=clock,
         keys=keys,
         store=store,
-        health=HealthRegistry(clock),
+        health=health,
+        fronts=Fronts(settings.connections.model_dump(), descriptors(), clock, health),
         current_realm=current,
         realm=realm,
         audit=audit,
@@ -217,6 +224,8 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         link_address=lambda: settings.link_address,
         host=host,
         port=port,
+        clock=hub.clock,
+        front=hub.fronts.limits["enrolment"],
         observe=hub.metrics.observe_rpc,
     )
     host, port = _split(settings.listen.link)
@@ -244,8 +253,11 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         clock=hub.clock,
         host=host,
         port=port,
+        front=hub.fronts.limits["link"],
         observe=hub.metrics.observe_rpc,
     )
+    hub.fronts.add("enrolment", lambda: enrolment.front)
+    hub.fronts.add("link", lambda: link.front)
     return enrolment, link
 
 
@@ -281,29 +293,42 @@ def _services(hub: Hub) -> Services:
 @asynccontextmanager
 async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]:
     """Open the two HTTP listeners."""
-    api = web.AppRunner(make_api_app(_services(hub)), access_log=None)
+    known: list[Callable[[str], None]] = []
+    services = replace(_services(hub), known=known)
+    api = web.AppRunner(make_api_app(services), access_log=None, keepalive_timeout=_KEEP_ALIVE)
     metrics = web.AppRunner(
-        make_metrics_app(hub.registry, hub.fleet_metrics, FactsCollector(lambda: hub.gauges)), access_log=None
+        make_metrics_app(hub.registry, hub.fleet_metrics, hub.fronts, FactsCollector(lambda: hub.gauges)),
+        access_log=None,
+        keepalive_timeout=_KEEP_ALIVE,
     )
+    fronts: list[Front] = []
     try:
         await api.setup()
-        await _listen(api, hub.settings.listen.api, certificate.context)
+        fronts.append(_listen(hub, "api", api, hub.settings.listen.api, certificate.context))
+        known.append(fronts[0].known)
         if hub.settings.listen.metrics:
             await metrics.setup()
-            await _listen(metrics, hub.settings.listen.metrics)
+            fronts.append(_listen(hub, "metrics", metrics, hub.settings.listen.metrics))
         _log.info("hub-ready", address=hub.settings.api_address)
         yield
     finally:
+        for front in fronts:
+            await front.close()
         await api.cleanup()
         await metrics.cleanup()
 
 
-async def _listen(runner: web.AppRunner, address: str, context: SSLContext | None = None) -> None:
+def _listen(hub: Hub, name: str, runner: web.AppRunner, address: str, context: SSLContext | None = None) -> Front:
     host, port = _split(address)
+    if runner.server is None:
+        raise RuntimeError("a runner is set up before its listener is opened")
     try:
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
+        front = Front(host, port, hub.fronts.limits[name], hub.clock, Inside(runner.server, context))
     except OSError as error:
         raise CANNOT_LISTEN(f"{address} cannot be listened on", address=address) from error
+    hub.fronts.add(name, lambda: front)
+    front.start()
+    return front
 
 
 async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
@@ -319,6 +344,7 @@ async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
                 certificates={"hub": hub.leaf.leaf.not_after.timestamp()},
             )
             hub.health.set("store", ok=True)
+            hub.fronts.look()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
             _log.warning("housekeeping-failed", error=str(error))
             hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")
@@ -368,6 +394,12 @@ def _names(settings: HubSettings) -> tuple[list[str], list[str]]:
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def descriptors() -> int:
+    """How many files this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else soft
 
 
 def room_for_connections() -> None:

@@ -69,6 +69,21 @@ class ProjectSettings(_Strict):
     items: int = Field(default=1_000, ge=1, le=4096, description="Most cells times environments.")
 
 
+class ConnectionSettings(_Strict):
+    """Connections each listener takes, in all and of one address, and those of peers that proved nothing yet."""
+
+    link: int = Field(default=16_384, ge=4, description="Link: connections in all; a fleet may come from one address.")
+    link_strangers: int = Field(default=2_048, ge=2, description="Link: connections without a proven peer, in all.")
+    link_strangers_per_address: int = Field(default=1_536, ge=2, description="The same, of one address.")
+    enrolment: int = Field(default=2_048, ge=4, description="Enrolment: connections in all.")
+    enrolment_per_address: int = Field(default=1_536, ge=2, description="Enrolment: connections of one address.")
+    api: int = Field(default=1_024, ge=4, description="Admin API: connections in all.")
+    api_per_address: int = Field(default=512, ge=2, description="Admin API: connections of one address.")
+    api_strangers: int = Field(default=256, ge=2, description="Admin API: connections without a token yet, in all.")
+    api_strangers_per_address: int = Field(default=128, ge=2, description="The same, of one address.")
+    metrics: int = Field(default=128, ge=4, description="Prometheus endpoint: connections in all.")
+
+
 class LimitSettings(_Strict):
     """Bounds of the admin API and of what agents may push."""
 
@@ -105,6 +120,7 @@ class HubSettings(FileSettings):
     drain_seconds: float = Field(default=5.0, gt=0, le=120, description="Grace given to streams at shutdown, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
     per_project: ProjectSettings = Field(default_factory=ProjectSettings)
 
     @property

@@ -23,6 +23,7 @@ from hub.api.problems import error_of, problem_response
 from hub.api.rates import TokenRates
 from hub.api.resources import audit, cells, clusters, documents, locks, policy, system, tokens
 from hub.api.routing import PREFIX, Answer, Call, Route, read_body, read_query
+from hub.front.front import text_of
 
 REQUEST_ID = "X-Request-Id"
 #: Most requests answered at a time; beyond it the caller is told to come again.
@@ -110,12 +111,21 @@ def _endpoint(route: Route, services: Services, rates: TokenRates) -> _Endpoint:
         principal = ANONYMOUS
         if route.role is not None:
             principal = await authenticate(request, services.tokens, services.clock.now())
+            _tell(services, request)
         call = Call(request, services, principal, _request_id(request), rates, subject=request.path)
         if not route.action:
             return _respond(route, await _handle(route, call))
         return await _audited(route, call)
 
     return answer
+
+
+def _tell(services: Services, request: web.Request) -> None:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    if peer is None:
+        return
+    for hear in services.known:
+        hear(text_of(peer))
 
 
 async def _handle(route: Route, call: Call) -> Answer:

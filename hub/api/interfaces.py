@@ -164,5 +164,7 @@ class Services:
     health: HealthPort
     facts: Callable[[], HubFacts]
     metrics: RequestObserver | None = None
+    #: Hear which peer has shown a token in force (``hub.front``).
+    known: Sequence[Callable[[str], None]] = ()
     max_body: int = 32 * 1024**2
     join_token_life: timedelta = timedelta(minutes=30)

@@ -90,7 +90,7 @@ class JoinLimits:
 
 def address_of(peer: str) -> str:
     """Address a limit counts for, from gRPC's peer text: an IPv4 address, an IPv6 /64, or the transport's name."""
-    kind, _, rest = unquote(peer).partition(":")
+    kind, _, rest = peer_of(peer).partition(":")
     if kind == "ipv4":
         return rest.rpartition(":")[0]
     if kind == "ipv6":
@@ -103,3 +103,11 @@ def address_of(peer: str) -> str:
             return str(address.ipv4_mapped)
         return str(ipaddress.IPv6Network((address, 64), strict=False))
     return kind[:16]
+
+
+def peer_of(peer: str) -> str:
+    """Peer text of whoever is behind our own end of a Unix socket (``hub.front``); any other text as it is."""
+    text = unquote(peer)
+    if text.startswith("unix-abstract:cellward/"):
+        return text.split("/", 2)[2]
+    return text

@@ -91,7 +91,7 @@ class PeerGate:
 
         Raises link/*, identity/*, authority/locked, authority/not-bound and authority/replaced errors.
         """
-        _check_transport(auth)
+        check_transport(auth)
         pem = _only(auth, "x509_pem_cert")
         authorities = self._authorities()
         proven = self._proofs.prove(pem, authorities, self._clock.now(), self._trust_domain())
@@ -219,7 +219,8 @@ class PeerProofs:
         return known
 
 
-def _check_transport(auth: AuthContext) -> None:
+def check_transport(auth: AuthContext) -> None:
+    """Refuse a connection older than TLS 1.3 or resumed; raises link/weak-transport, link/resumed-session."""
     if _only(auth, "ssl_tls_version") != b"TLSv1.3":
         raise WEAK_TRANSPORT("the connection is older than TLS 1.3")
     if _only(auth, "ssl_session_reused") != b"false":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -23,13 +23,15 @@ from cellward.wire.errors import BAD_MESSAGE
 from hub.authority.errors import TOO_MANY_ATTEMPTS
 from hub.authority.limits import address_of
 from hub.sync.errors import SILENT, UNEXPECTED, UNKNOWN_METHOD
-from hub.sync.gate import Live, PeerGate
+from hub.sync.gate import Live, PeerGate, check_transport
 from hub.sync.refusals import Refusals
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _log = structlog.get_logger()
 #: Seconds a peer that does not read has to take the reason its call is ended.
 _LAST_WORDS = 2.0
+#: Seconds an agent's call may wait for its one message.
+_PATIENCE = 10.0
 
 
 #: Hears of each call that ended: its method without the service's package, and ``ok`` or an error code.
@@ -59,19 +61,25 @@ class Strangers:
             raise TOO_MANY_ATTEMPTS(f"{self._per_address} calls from {address} have begun and said nothing")
         self._silent[address] += 1
         try:
-            async with asyncio.timeout(self._seconds):
-                message = await context.read()
-        except TimeoutError:
-            raise SILENT(f"the call brought no message within {self._seconds:g} seconds") from None
-        except Exception:  # noqa: BLE001 - a stranger's bytes that do not parse; no trace of them in the log
-            raise BAD_MESSAGE("the message of the call cannot be read") from None
+            return await read_message(context, self._seconds)
         finally:
             self._silent[address] -= 1
             if not self._silent[address]:
                 del self._silent[address]
-        if message is grpc.aio.EOF:
-            raise BAD_MESSAGE("the call ended without a message")
-        return message
+
+
+async def read_message(context: _Context, seconds: float) -> Any:
+    """Return the one message of a call. Raises link/silent, wire/bad-message."""
+    try:
+        async with asyncio.timeout(seconds):
+            message = await context.read()
+    except TimeoutError:
+        raise SILENT(f"the call brought no message within {seconds:g} seconds") from None
+    except Exception:  # noqa: BLE001 - bytes that do not parse; no trace of them in the log
+        raise BAD_MESSAGE("the message of the call cannot be read") from None
+    if message is grpc.aio.EOF:
+        raise BAD_MESSAGE("the call ended without a message")
+    return message
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -83,12 +91,15 @@ class Guard(grpc.aio.ServerInterceptor):
         who: PeerGate | Strangers,
         observe: Observe = unobserved,
         refusals: Refusals | None = None,
+        known: Sequence[Callable[[str], None]] = (),
     ) -> None:
         self._methods = frozenset(methods)
         self._gate = who if isinstance(who, PeerGate) else None
         self._strangers = who if isinstance(who, Strangers) else None
         self._observe = observe
         self._refusals = refusals
+        #: Hear of each peer that was admitted, by gRPC's text.
+        self._known = known
 
     async def intercept_service(
         self,
@@ -100,48 +111,28 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details) if method in self._methods else None
         if handler is None:
             return grpc.stream_stream_rpc_method_handler(_deny)
-        if self._strangers is not None:
-            if handler.request_streaming or handler.response_streaming:
-                return grpc.stream_stream_rpc_method_handler(_deny)
-            return grpc.stream_stream_rpc_method_handler(
-                self._first_word(method, handler.unary_unary, self._strangers),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if not handler.request_streaming and not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
-            )
-        if not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._streaming(method, handler.unary_stream), handler.request_deserializer, handler.response_serializer
-            )
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._streaming(method, handler.stream_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.stream_stream_rpc_method_handler(_deny)
+        if handler.request_streaming and handler.response_streaming and self._strangers is None:
+            behaviour = self._streaming(method, handler.stream_stream)
+        elif not handler.request_streaming and (self._strangers is None or not handler.response_streaming):
+            behaviour = self._first_word(method, handler.unary_unary or handler.unary_stream)
+        else:
+            return grpc.stream_stream_rpc_method_handler(_deny)
+        return grpc.stream_stream_rpc_method_handler(
+            behaviour, handler.request_deserializer, handler.response_serializer
+        )
 
-    def _unary(self, method: str, behaviour: Any) -> Any:
-        async def guarded(request: Any, context: _Context) -> Any:
-            answers: list[Any] = []
-
-            async def work() -> None:
-                answers.append(await behaviour(request, context))
-
-            await self._run(method, work, context)
-            return answers[0]
-
-        return guarded
-
-    def _first_word(self, method: str, behaviour: Any, strangers: Strangers) -> Any:
-        # On the wire a call with one message looks the same, whichever shape its handler has.
+    def _first_word(self, method: str, behaviour: Any) -> Any:
+        # On the wire a call with one message looks the same, whichever shape its handler has; in this one nothing of it
+        # is read before the peer was looked at.
         async def guarded(_: Any, context: _Context) -> None:
             async def work() -> None:
-                request = await strangers.first(context)
-                await context.write(await behaviour(request, context))
+                request = await self._message(context)
+                answers: AsyncIterator[Any] | Awaitable[Any] = behaviour(request, context)
+                if isinstance(answers, Awaitable):
+                    await context.write(await answers)
+                    return
+                async for answer in answers:
+                    await context.write(answer)
 
             await self._run(method, work, context)
 
@@ -162,14 +153,23 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return guarded
 
+    async def _message(self, context: _Context) -> Any:
+        """Read the one message of a call."""
+        if self._strangers is not None:
+            return await self._strangers.first(context)
+        return await read_message(context, _PATIENCE)
+
     async def _run(self, method: str, work: Callable[[], Coroutine[Any, Any, None]], context: _Context) -> None:
         outcome = "aborted"
         live: Live | None = None
         try:
             if self._gate is None:
+                check_transport(context.auth_context())
                 await work()
             else:
                 live = await self._gate.admit(context.auth_context())
+                for hear in self._known:
+                    hear(context.peer())
                 with self._gate.open(live):
                     await _until_cut(work, live)
             outcome = "ok"

@@ -15,6 +15,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
 from hub.authority.copies import Copies
+from hub.authority.limits import peer_of
 from hub.sync.errors import NOT_CONNECTED
 from hub.sync.gate import current_peer
 from hub.sync.interfaces import SyncPorts
@@ -66,7 +67,7 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         )
         try:
             await session.introduce()
-            await self._check_twin(session, context.peer())
+            await self._check_twin(session, peer_of(context.peer()))
             # Nothing is awaited between here and the try: what is registered is released.
             self._take_over(session)
             try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -27,6 +30,8 @@ from cellward.wire.v1 import (
 from hub.authority.interfaces import AuditSink
 from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
+from hub.front.front import Front, Through
+from hub.front.limits import ENROLMENT, LINK, FrontLimits
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, Strangers, unobserved
@@ -48,11 +53,32 @@ _STANDING = ("clusters", "policy")
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A server bound to an address, not yet started. ``port`` is the real one when 0 was asked for."""
+    """A server behind a bound address, not yet started. ``port`` is the real one when 0 was asked for.
+
+    gRPC bounds connections in all and no address's share, so it listens on a Unix socket in a directory of this user's
+    alone, and what comes from the network passes ``hub.front``.
+    """
 
     server: grpc.aio.Server
     host: str
-    port: int
+    front: Front
+    place: Path
+
+    @property
+    def port(self) -> int:
+        """Port listened on."""
+        return self.front.port
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self.server.start()
+        self.front.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no newcomers, and stop the server."""
+        await self.front.close()
+        await self.server.stop(grace=grace)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     @property
     def address(self) -> str:
@@ -83,6 +109,11 @@ class LinkServer:
         self.link = link
 
     @property
+    def front(self) -> Front:
+        """What stands before it."""
+        return self._listener.front
+
+    @property
     def address(self) -> str:
         """Host and port of the link."""
         return self._listener.address
@@ -93,7 +124,7 @@ class LinkServer:
 
     async def serve(self, stop: asyncio.Event, *, grace: float = 5.0) -> None:
         """Serve until ``stop`` is set, with the recheck of V4 on its timer; then drain the streams and close."""
-        await self._listener.server.start()
+        await self._listener.start()
         _log.info("link-listening", address=self.address)
         try:
             async with self._changes.subscribe(*_STANDING) as changed:
@@ -114,7 +145,7 @@ class LinkServer:
 
     async def _close(self, grace: float) -> None:
         # No newcomers first: agents that were told to come back would otherwise come back here, and never be gone.
-        closing = asyncio.ensure_future(self._listener.server.stop(grace=grace + _LAST_WORDS))
+        closing = asyncio.ensure_future(self._listener.stop(grace + _LAST_WORDS))
         await self.link.drain(grace)
         await self._listener.server.stop(grace=_LAST_WORDS)
         await closing
@@ -128,6 +159,11 @@ class EnrolmentServer:
         self._closing: asyncio.Future[None] | None = None
 
     @property
+    def front(self) -> Front:
+        """What stands before it."""
+        return self._listener.front
+
+    @property
     def address(self) -> str:
         """Host and port of enrolment."""
         return self._listener.address
@@ -138,7 +174,7 @@ class EnrolmentServer:
 
     async def serve(self, stop: asyncio.Event, *, grace: float = 2.0) -> None:
         """Serve until ``stop`` is set."""
-        await self._listener.server.start()
+        await self._listener.start()
         _log.info("enrolment-listening", address=self.address)
         try:
             await stop.wait()
@@ -148,18 +184,20 @@ class EnrolmentServer:
     async def close(self, grace: float) -> None:
         """Take no newcomers, let joins under way finish, and close; nobody's cancellation cuts it short."""
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._listener.server.stop(grace=grace))
+            self._closing = asyncio.ensure_future(self._listener.stop(grace))
         await asyncio.shield(self._closing)
 
 
-def build_enrolment_server(
+def build_enrolment_server(  # noqa: PLR0913  a composition of parts, each by name
     *,
     identity: IdentityService,
     leaf: RotatingLeaf,
     link_address: Callable[[], str],
     host: str,
     port: int,
+    clock: Clock,
     limits: SyncLimits = DEFAULTS,
+    front: FrontLimits = ENROLMENT,
     observe: Observe = unobserved,
 ) -> EnrolmentServer:
     """Enrolment over server-authenticated TLS. ``link_address`` is what a Join answers as the address of the link."""
@@ -170,7 +208,7 @@ def build_enrolment_server(
         maximum_concurrent_rpcs=limits.enrolment_calls,
     )
     enrolment_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentServicer(identity, link_address), server)
-    return EnrolmentServer(_bind(server, host, port, leaf.credentials(None)))
+    return EnrolmentServer(_bind(server, host, port, leaf.credentials(None), front, clock))
 
 
 def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
@@ -184,6 +222,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     host: str,
     port: int,
     limits: SyncLimits = DEFAULTS,
+    front: FrontLimits = LINK,
     observe: Observe = unobserved,
 ) -> LinkServer:
     """The link over mTLS: Link, Content, Telemetry and Identity, all behind one guard."""
@@ -199,8 +238,9 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     )
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
     methods = [method for file in services for method in _methods(file)]
+    known: list[Callable[[str], None]] = []
     server = grpc.aio.server(
-        interceptors=(Guard(methods, gate, observe, Refusals(audit, clock)),),
+        interceptors=(Guard(methods, gate, observe, Refusals(audit, clock), known),),
         options=limits.link_options(),
     )
     link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, copies=identity.copies)
@@ -208,7 +248,8 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     content_pb2_grpc.add_ContentServicer_to_server(ContentServicer(ports.content), server)
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(TelemetryServicer(ports.audit, ports.metrics), server)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity), server)
-    listener = _bind(server, host, port, leaf.credentials(lambda: authority.agent_ca_pem))
+    listener = _bind(server, host, port, leaf.credentials(lambda: authority.agent_ca_pem), front, clock)
+    known.append(listener.front.known)
     return LinkServer(listener=listener, link=link, gate=gate, leaf=leaf, changes=ports.changes, limits=limits)
 
 
@@ -218,16 +259,23 @@ def _methods(file: FileDescriptor) -> list[str]:
     return [f"/{service.full_name}/{method.name}" for service in services for method in service.methods]
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials) -> Listener:
-    shown = f"[{host}]" if ":" in host else host
+def _bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials,
+    limits: FrontLimits,
+    clock: Clock,
+) -> Listener:
+    place = Path(tempfile.mkdtemp(prefix="cellward-hub-"))
+    path = str(place / "grpc")
     try:
-        bound = server.add_secure_port(f"{shown}:{port}", credentials)
-    except RuntimeError:
-        # All gRPC tells: it could not bind.
-        bound = 0
-    if not bound:
-        raise CANNOT_LISTEN(f"{shown}:{port} cannot be listened on", address=f"{shown}:{port}")
-    return Listener(server, host, bound)
+        front = Front(host, port, limits, clock, Through(path))
+        server.add_secure_port(f"unix:{path}", credentials)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise CANNOT_LISTEN(f"{host}:{port} cannot be listened on", address=f"{host}:{port}") from error
+    return Listener(server, host, front, place)
 
 
 async def _first_of(stop: asyncio.Event, changed: Subscription, seconds: float) -> bool:

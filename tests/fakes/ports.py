@@ -15,6 +15,7 @@ from cellward.runtime.clock import Clock
 from cellward.runtime.supervise import supervise
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
+from hub.front.limits import ENROLMENT, LINK, FrontLimits
 from hub.sync.interfaces import ClusterBinding, Standing, SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
@@ -292,7 +293,14 @@ class FakeLinkHub:
         return await self.hub.join_tokens.mint(cluster, replace=replace_installation)
 
     @asynccontextmanager
-    async def running(self, *, link_port: int = 0, enrolment_port: int = 0) -> AsyncIterator[FakeLinkHub]:
+    async def running(
+        self,
+        *,
+        link_port: int = 0,
+        enrolment_port: int = 0,
+        link_front: FrontLimits = LINK,
+        enrolment_front: FrontLimits = ENROLMENT,
+    ) -> AsyncIterator[FakeLinkHub]:
         """Serve on 127.0.0.1 until the context ends; given ports let a test stop and start a hub at one address."""
         facts = HubFacts(self.hub.authority.realm, lambda: self.hub_epoch, lambda: self.log_origin)
         self.link = build_link_server(
@@ -305,6 +313,7 @@ class FakeLinkHub:
             host="127.0.0.1",
             port=link_port,
             limits=self.limits,
+            front=link_front,
         )
         self.enrolment = build_enrolment_server(
             identity=self.hub.identity,
@@ -312,7 +321,9 @@ class FakeLinkHub:
             link_address=lambda: self.link.address,
             host="127.0.0.1",
             port=enrolment_port,
+            clock=self.clock,
             limits=self.limits,
+            front=enrolment_front,
         )
         stop = asyncio.Event()
         # Supervised as in a hub: what going down cuts off there is cut off here.

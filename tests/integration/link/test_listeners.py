@@ -33,11 +33,16 @@ from cellward.wire.v1 import (
     telemetry_pb2_grpc,
 )
 from hub.authority.tokens import Grant
+from hub.front.limits import FrontLimits
 from hub.store.sql.store import open_store
 from hub.sync.limits import SyncLimits
 from tests.fakes.authority import REALM
 from tests.fakes.bare_agent import BareAgent, failure, stream, until
+from tests.fakes.clock import a_second
 from tests.fakes.ports import FakeLinkHub
+
+#: How HTTP/2 begins.
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 @pytest.fixture
@@ -321,24 +326,25 @@ async def test_v16_silent_calls_of_one_address_are_bounded() -> None:
             await persistent(here, BareAgent("eu-1"), await here.invite("eu-1"))
 
 
-async def test_v16_connections_that_say_nothing_end_soon_and_are_bounded() -> None:
-    """V16: neither without a handshake nor idle after it does anybody keep a place at the enrolment port."""
-    limits = SyncLimits(recheck=0.1, enrolment_connections=4, enrolment_handshake=1.0, enrolment_idle=1.0)
-    async with FakeLinkHub(SystemClock(), limits).running() as here, AsyncExitStack() as stack:
+async def test_v16_connections_that_say_nothing_keep_nobody_out() -> None:
+    """V16: neither silent nor with half a handshake nor idle after it does anybody keep a place at enrolment."""
+    front = FrontLimits(4, 4, 4, 4, silence=30.0, opening=30.0)
+    async with (
+        FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1)).running(enrolment_front=front) as here,
+        AsyncExitStack() as stack,
+    ):
         host, _, port = here.enrolment.address.rpartition(":")
         context = contexts.client_context(here.hub.authority.hub_ca_pem)
         context.set_alpn_protocols(["h2"])
-        writers = []
-        for secure in (None, None, context, context):
+        for secure, said in ((None, b""), (None, b"\x16\x03\x01\x02\x00"), (context, b""), (context, HTTP2)):
             names = {"ssl": secure, "server_hostname": HUB_DNS_NAME} if secure else {}
             _, writer = await asyncio.open_connection(host, int(port), **names)
             stack.callback(writer.close)
-            if secure:
-                writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            writers.append(writer)
+            writer.write(said)
         agent, token = BareAgent("eu-1"), await here.invite("eu-1")
-        assert (await failure(agent.join(here, token)))[0] is grpc.StatusCode.UNAVAILABLE
-        await persistent(here, agent, token)
+        async with asyncio.timeout(a_second()):
+            assert (await agent.join(here, token)).cluster_name == "eu-1"
+        assert here.enrolment.front.lobby.dropped["silent-displaced"] == 1
 
 
 async def test_a_join_under_way_is_finished_by_a_hub_that_goes_away() -> None:
