@@ -9,7 +9,8 @@ from cellward.documents.dsse import ED25519, Ed25519Signer, dump_envelope, parse
 from cellward.documents.facts import Selector
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import KINDS, Approval, Deployment, Document, Release, Tombstone, build_document
-from cellward.policy.publisher import RoleKeys, create_root
+from cellward.policy.publisher import create_root
+from cellward.policy.record import RoleKeys
 from hub.fleet.judge import Trusted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
