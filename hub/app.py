@@ -156,6 +156,8 @@ async def open_hub(settings: HubSettings) -> AsyncIterator[Hub]:
             yield hub
             await _record(hub, "hub.stop")
         finally:
+            await hub.enrolment_server.release()
+            await hub.link_server.release()
             await hub.audit.close()
     finally:
         await store.close()

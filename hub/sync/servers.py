@@ -76,8 +76,12 @@ class Listener:
 
     async def stop(self, grace: float) -> None:
         """Take no newcomers, and stop the server."""
-        await self.front.close()
+        await self.release()
         await self.server.stop(grace=grace)
+
+    async def release(self) -> None:
+        """Give the address back; also for a listener that was never started. Idempotent."""
+        await self.front.close()
         shutil.rmtree(self.place, ignore_errors=True)
 
     @property
@@ -112,6 +116,10 @@ class LinkServer:
     def front(self) -> Front:
         """What stands before it."""
         return self._listener.front
+
+    async def release(self) -> None:
+        """Give the address back, served or not."""
+        await self._listener.release()
 
     @property
     def address(self) -> str:
@@ -162,6 +170,10 @@ class EnrolmentServer:
     def front(self) -> Front:
         """What stands before it."""
         return self._listener.front
+
+    async def release(self) -> None:
+        """Give the address back, served or not."""
+        await self._listener.release()
 
     @property
     def address(self) -> str:

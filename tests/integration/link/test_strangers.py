@@ -7,6 +7,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cellward.identity import keys
 from cellward.identity.names import HUB_DNS_NAME
 from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import content_pb2, enrolment_pb2, identity_pb2, link_pb2, telemetry_pb2
+from hub.front.limits import LINK
 from hub.sync.limits import SyncLimits
 from hub.sync.servers import _methods
 from tests.fakes.bare_agent import BareAgent
@@ -55,20 +57,20 @@ async def test_a_thousand_silent_connections_keep_no_agent_out(here: FakeLinkHub
         assert here.link.front.lobby.counts()["known"] == 1
 
 
-async def test_an_agent_that_was_let_in_is_never_displaced(here: FakeLinkHub) -> None:
-    """However many strangers come, and though the agent says nothing for longer than a stranger may."""
-    agent = await joined(here)
-    limits = here.link.front.lobby.limits
-    async with agent.channel(here) as channel, AsyncExitStack() as stack:
-        await fetch(channel)
-        host, _, port = here.link.address.rpartition(":")
-        for _ in range(limits.strangers_per_address + 50):
-            _, writer = await asyncio.open_connection(host, int(port))
-            stack.callback(writer.close)
-        async with asyncio.timeout(a_second()):
+async def test_an_agent_that_was_let_in_is_never_displaced() -> None:
+    """However many strangers come from its own address, a peer that is known stays, and strangers are bounded."""
+    front = replace(LINK, strangers=64, strangers_per_address=32, silence=60.0)
+    async with FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1)).running(link_front=front) as here:
+        agent = await joined(here)
+        async with agent.channel(here) as channel, AsyncExitStack() as stack:
+            await fetch(channel)
+            host, _, port = here.link.address.rpartition(":")
+            for _ in range(100):
+                _, writer = await asyncio.open_connection(host, int(port))
+                stack.callback(writer.close)
             assert (await fetch(channel))[0].absent
-        assert here.link.front.lobby.count_strangers() <= limits.strangers_per_address
-        assert here.link.front.lobby.dropped["silent-displaced"] >= 50
+            assert here.link.front.lobby.counts() == {"silent": 32, "opening": 0, "known": 1}
+            assert here.link.front.lobby.dropped["silent-displaced"] == 68
 
 
 def _headers(method: str) -> bytes:
