@@ -48,7 +48,8 @@ KEY_HINT = (
 _COLUMNS: tuple[Column, ...] = (
     ("index", lambda item: str(item.index)),
     ("time", lambda item: f"{item.time:%Y-%m-%d %H:%M:%S}" if item.time else "-"),
-    ("cluster", lambda item: item.cluster or "(hub)"),
+    ("writer", lambda item: item.writer),
+    ("cluster", lambda item: item.cluster or "-"),
     ("action", lambda item: item.action),
     ("decision", lambda item: item.decision or "-"),
     ("object", lambda item: item.object),

@@ -537,8 +537,11 @@ class AuditRecord(Response):
 
     index: int
     record: Blob
+    writer: Literal["hub", "agent"] = Field(description="Whose chain it is in; what a record says cannot change that.")
     origin: str = ""
-    cluster: str = ""
+    cluster: str = Field(
+        default="", description="Of an agent's record the cluster of its certificate, of the hub's the one it is about."
+    )
     epoch: int = 0
     seq: int = 0
     time: datetime | None = None

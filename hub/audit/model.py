@@ -45,10 +45,14 @@ class AuditAckOut:
 
 @dataclass(frozen=True, slots=True)
 class IndexedRecord:
-    """A record of the log: its index and exact bytes."""
+    """A record of the log: its index and exact bytes, and the cluster whose certificate brought it, empty for the hub.
+
+    For a record of the hub ``cluster`` is the one it is about.
+    """
 
     index: int
     record: bytes
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

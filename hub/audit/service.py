@@ -213,7 +213,7 @@ class AuditLog:
     async def tail(self, cursor: int, limit: int, filters: AuditFilter | None = None) -> tuple[IndexedRecord, ...]:
         """Return matching records from index ``cursor`` on, oldest first; last index + 1 is the next cursor."""
         rows = await self._store.records(max(0, cursor), max(1, min(limit, MAX_PAGE)), filters)
-        return tuple(IndexedRecord(row.index, row.record) for row in rows)
+        return tuple(IndexedRecord(row.index, row.record, row.cluster) for row in rows)
 
     async def size(self) -> int:
         """Return how many records the log has."""

@@ -18,13 +18,15 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from cellward.runtime.clock import Clock
+from cellward.telemetry.metrics import AGENT_METRICS
 
 if TYPE_CHECKING:
     from cellward.wire.v1 import telemetry_pb2
 
-#: Names agents may push; everything else is refused.
-ALLOWED_PREFIX = "cellward_"
-#: Names that only the hub itself may use.
+#: Families agents may push, with the type and help they are served under; what an agent says of them is compared only.
+#: So no cluster's snapshot says anything about another's series, and nobody writes under the hub's own names.
+ALLOWED = {metric.name: metric for metric in AGENT_METRICS}
+#: Names that only the hub itself uses.
 RESERVED_PREFIX = "cellward_hub_"
 #: Label that comes from the certificate (V3).
 CLUSTER_LABEL = "cluster"
@@ -34,7 +36,6 @@ DEFAULT_SERIES, MAX_FAMILIES, MAX_LABELS, MAX_LABEL_VALUE, MAX_HELP = 20_000, 51
 STALE_SECONDS = 300.0
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,199}\Z")
-_TYPES = frozenset({"counter", "gauge", "histogram"})
 _SUFFIXES = {"counter": ("_total", "_created"), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count", "_created")}
 
 
@@ -131,15 +132,13 @@ class FleetMetrics(Collector):
         return sum(len(snapshot.values) - snapshot.absurd for _, snapshot in self._fresh())
 
     def collect(self) -> Iterator[Metric]:
-        """Yield one family per name over all clusters; a cluster that disagrees on the type is left out of it."""
+        """Yield one family per name over all clusters."""
         merged: dict[str, Metric] = {}
         for cluster, snapshot in self._fresh():
             for family, values in _by_family(snapshot.shape, snapshot.values):
                 metric = merged.get(family.name)
                 if metric is None:
                     metric = merged[family.name] = Metric(family.name, family.help, family.type)
-                if metric.type != family.type:
-                    continue
                 for (name, labels), value in zip(family.series, values, strict=True):
                     if family.type == "gauge" or not math.isnan(value):
                         metric.add_sample(name, {CLUSTER_LABEL: cluster, **labels}, value)
@@ -165,12 +164,9 @@ class FleetMetrics(Collector):
 
 
 def family_name(name: str, kind: str) -> str | None:
-    """Return the family's name without a counter's suffix, or None when it is not allowed."""
-    if kind not in _TYPES or not _NAME.match(name) or not name.startswith(ALLOWED_PREFIX):
-        return None
-    if name.startswith(RESERVED_PREFIX):
-        return None
-    return name.removesuffix("_total") if kind == "counter" else name
+    """Return the family's name without a counter's suffix, or None when it is not one of the allowed, of that type."""
+    known = ALLOWED.get(name.removesuffix("_total") if kind == "counter" else name)
+    return known.name if known is not None and known.type == kind else None
 
 
 def _by_family(shape: Shape, values: array[float]) -> Iterator[tuple[Family, array[float]]]:
@@ -192,13 +188,15 @@ def _checked(key: _Key, limit: int) -> Shape:
     families: dict[str, Family] = {}
     positions: list[int] = []
     seen = 0
-    for place, (pushed, kind, text, samples) in enumerate(key):
+    for place, (pushed, kind, _, samples) in enumerate(key):
         name = family_name(pushed, kind)
         if place < MAX_FAMILIES and name is not None and name not in families:
-            good = [index for index, sample in enumerate(samples) if _acceptable(name, kind, *sample)]
-            good = good[: limit - len(positions)]
+            # The first of several that are one series: two would cost everybody the whole scrape.
+            first = {sample: index for index, sample in reversed(list(enumerate(samples)))}
+            good = [index for sample, index in first.items() if _acceptable(name, kind, *sample)]
+            good = sorted(good)[: limit - len(positions)]
             series = tuple((samples[index][0], dict(samples[index][1])) for index in good)
-            families[name] = Family(name, kind, text, series)
+            families[name] = Family(name, kind, ALLOWED[name].help, series)
             positions += (seen + index for index in good)
         seen += len(samples)
     return Shape(tuple(families.values()), tuple(positions), seen - len(positions))
@@ -207,9 +205,20 @@ def _checked(key: _Key, limit: int) -> Shape:
 def _acceptable(family: str, kind: str, name: str, labels: tuple[tuple[str, str], ...]) -> bool:
     if name not in {family + suffix for suffix in _SUFFIXES[kind]}:
         return False
-    if len(labels) > MAX_LABELS:
+    if len(labels) > MAX_LABELS or not _has_bound(name, labels):
         return False
     return all(
         _NAME.match(label) and label != CLUSTER_LABEL and not label.startswith("__") and len(value) <= MAX_LABEL_VALUE
         for label, value in labels
     )
+
+
+def _has_bound(name: str, labels: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a bucket has a bound that is a number, and nothing else has one."""
+    bounds = [value for label, value in labels if label == "le"]
+    if not name.endswith("_bucket"):
+        return not bounds
+    try:
+        return len(bounds) == 1 and not math.isnan(float(bounds[0]))
+    except ValueError:
+        return False

@@ -74,10 +74,11 @@ def is_dense(batch: AuditAppend) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """Exact bytes of a record and its index in the log."""
+    """Exact bytes of a record and its index in the log; ``cluster`` is the certificate's of whoever sent it (V3)."""
 
     index: int
     record: bytes
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -492,7 +492,7 @@ class MemoryAudit:
         wanted = filters or AuditFilter()
         project, _, cell = wanted.cell.rpartition("/")
         found = (
-            AuditRow(entry.index, entry.record)
+            AuditRow(entry.index, entry.record, entry.cluster)
             for entry in self._entries[cursor:end]
             if wanted.cluster in {"", entry.cluster}
             and wanted.action in {"", entry.action}
@@ -505,7 +505,9 @@ class MemoryAudit:
 
     async def chain_records(self, origin: str, epoch: int, first_seq: int, last_seq: int) -> tuple[AuditRow, ...]:
         places = [self._places.get((origin, epoch, seq)) for seq in range(first_seq, last_seq + 1)]
-        return tuple(AuditRow(at, self._entries[at].record) for at in places if at is not None)
+        return tuple(
+            AuditRow(at, self._entries[at].record, self._entries[at].cluster) for at in places if at is not None
+        )
 
 
 class MemoryApiTokens:

@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import Field
 
 from cellward.api import schemas
+from cellward.audit.record import HUB_ORIGIN
 from cellward.errors import CellwardError
 from hub.api.errors import BAD_CURSOR
 from hub.api.routing import Call, Query, RouteTable
@@ -76,6 +77,9 @@ def _record(found: IndexedRecord) -> schemas.AuditRecord:
     body = json.loads(found.record)
     shown = {name: body[name] for name in _SHOWN if name in body}
     shown["correlation_id"] = body.get("correlationId", "")
+    # An agent may leave its name out, or be one of before its join: the certificate it came with says whose it is.
+    shown["cluster"] = found.cluster or shown.get("cluster", "")
+    shown["writer"] = "hub" if shown.get("origin") == HUB_ORIGIN else "agent"
     return schemas.AuditRecord(index=found.index, record=found.record, **shown)
 
 

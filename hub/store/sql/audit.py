@@ -103,7 +103,7 @@ class SqlAudit:
             query = query.where(audit_records.c.idx < end)
         async with self._db.read() as connection:
             rows = (await connection.execute(query.order_by(audit_records.c.idx).limit(limit))).all()
-        return tuple(AuditRow(row.idx, row.record) for row in rows)
+        return tuple(AuditRow(row.idx, row.record, row.cluster) for row in rows)
 
     async def chain_records(self, origin: str, epoch: int, first_seq: int, last_seq: int) -> tuple[AuditRow, ...]:
         """Return a writer's records by sequence number."""
@@ -114,7 +114,7 @@ class SqlAudit:
             .order_by(table.seq)
         )
         async with self._db.read() as connection:
-            return tuple(AuditRow(row.idx, row.record) for row in (await connection.execute(query)).all())
+            return tuple(AuditRow(row.idx, row.record, row.cluster) for row in (await connection.execute(query)).all())
 
 
 async def _size(connection: AsyncConnection) -> int:

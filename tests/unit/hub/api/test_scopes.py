@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from cellward.audit.record import NO_RECORD, Record, encode_record
 from cellward.documents.dsse import parse_envelope
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import all_routes
+from hub.api.resources.audit import _record as shown_record
+from hub.audit.model import IndexedRecord
 from hub.store.interfaces import CellKey
 from tests.fakes.signed import digest
 from tests.unit.hub.api.test_api import Api, _path, api
@@ -127,3 +134,62 @@ async def test_facts_that_differ_from_the_invite_are_red(api: Api) -> None:
         found = [one for one in status["components"] if (one["name"], one["cluster"]) == ("facts", "eu-1")]
         assert [(one["ok"], one["code"]) for one in found] == [(ok, "" if ok else "fleet/facts-differ")]
     assert "prod" not in found[0]["message"]
+
+
+async def test_records_of_the_hub_are_a_type_of_their_own(api: Api) -> None:
+    """A record an agent left its name out of shows as its cluster's; only the hub's chain is the hub's."""
+    await api.adopt()
+    record = Record(
+        realm=api.author.realm, origin="agent:uid", cluster="", epoch=1, seq=1, prev=NO_RECORD,
+        time=api.services.clock.now(), actor="hub", action="cell.apply", object="Cell/shop--cart--dev", decision="done",
+    )  # fmt: skip
+    data = encode_record(record)
+    for found, writer, cluster in (
+        (IndexedRecord(0, data, "eu-1"), "agent", "eu-1"),
+        ((await api.services.audit.tail(0, 1))[0], "hub", ""),
+    ):
+        shown = shown_record(found)
+        assert (shown.writer, shown.cluster) == (writer, cluster)
+
+
+async def test_a_key_that_comes_twice_is_refused(api: Api) -> None:
+    """Two readers of such a body read two bodies."""
+    status, body = await api.ask("POST", "/clusters", data=b'{"name": "eu-1", "name": "eu-2"}')
+    assert (status, body["code"]) == (400, "api/bad-request")
+    assert (await api.ask("GET", "/clusters"))[1]["items"] == []
+
+
+@pytest.mark.parametrize("cursor", ["9" * 20, "9" * 16, "%D9%A3", "-1", "1.0", "+1"])
+async def test_a_cursor_that_is_no_index_is_a_400(api: Api, cursor: str) -> None:
+    """Also one that no database keeps."""
+    await api.adopt()
+    status, body = await api.ask("GET", f"/audit/records?cursor={cursor}")
+    assert (status, body["code"]) in {(400, "api/bad-cursor"), (400, "api/bad-request")}
+
+
+_TEXT = st.one_of(
+    st.sampled_from(["9" * 20, "-1", "", "*", "a/b", "%00", "%ff", "eu-1", "shop", "sha256:" + "0" * 64, "WzldMTB9"]),
+    st.text(max_size=40),
+    st.integers().map(str),
+)
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=12), inner, max_size=4)),
+    max_leaves=8,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+async def test_v16_nothing_a_caller_sends_is_an_internal_error(api: Api, data: st.DataObject) -> None:
+    """Any route, any path, query and body: an answer with a code, never a 5xx."""
+    route = data.draw(st.sampled_from(all_routes()))
+    path = re.sub(r"\{[a-z_]+\}", lambda _: quote(data.draw(_TEXT), safe="%") or "x", route.path)
+    fields = list(route.query.model_fields) if route.query is not None else []
+    query = {name: data.draw(_TEXT) for name in fields if data.draw(st.booleans())}
+    body: Any = None
+    if route.request is not None:
+        names = [field.alias or name for name, field in route.request.model_fields.items()]
+        body = data.draw(st.one_of(_JSON, st.fixed_dictionaries({}, optional=dict.fromkeys(names, _JSON))))
+    status, answer = await api.ask(route.method, f"{path}?{urlencode(query)}", body, role="admin")
+    assert status < 500, (route.method, path, query, body, answer)

@@ -16,7 +16,7 @@ LIMITS = FrontLimits(8, 6, 4, 3, silence=5.0, opening=10.0)
 ALL = {"link": LINK, "enrolment": ENROLMENT, "api": API, "metrics": METRICS}
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(("come", "speak", "prove", "go", "wait"))), max_size=60)
 )

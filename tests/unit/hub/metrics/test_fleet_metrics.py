@@ -97,14 +97,34 @@ async def test_newest_snapshot_wins_and_a_silent_cluster_fades() -> None:
     assert metrics.series_count() == 0
 
 
-async def test_a_cluster_that_disagrees_on_the_type_does_not_break_the_endpoint() -> None:
-    """One agent of another version cannot take the fleet's numbers away."""
+async def test_no_cluster_touches_the_series_of_another() -> None:
+    """Another type, another help, a name of the hub's own, one series twice: only its sender's is left out, counted."""
     metrics = FleetMetrics(ManualClock())
-    await metrics.push("a", _batch())
-    await metrics.push("b", _batch(kind="gauge", sample=GOOD))
+    liar = _batch(kind="gauge", sample=GOOD)
+    twice = _batch(result="x", value=7).families[0]
+    twice.samples.append(twice.samples[0])
+    twice.help = "lies"
+    hub = [
+        _batch(name="cellward_hub", kind="histogram", sample="cellward_hub_count").families[0],
+        _batch(name="cellward_hub_refused_samples", sample="cellward_hub_refused_samples_total").families[0],
+        _batch(name="cellward_hub_clusters", kind="gauge", sample="cellward_hub_clusters").families[0],
+    ]
+    bucket = telemetry_pb2.MetricFamily(name="cellward_agent_apply_seconds", type="histogram", help="h")
+    bucket.samples.append(
+        telemetry_pb2.Sample(name="cellward_agent_apply_seconds_bucket", labels={"le": "many"}, value=1)
+    )
+    liar.families.extend([twice, *hub, bucket])
+    # The name that sorts first is served first: it must not decide for the others.
+    assert await metrics.push("a", liar) == 6
+    assert await metrics.push("b", _batch(result="deny")) == 0
     text = await _scrape(metrics)
-    assert 'cluster="a"' in text
-    assert 'decisions{cluster="b"' not in text
+    assert text.count("# TYPE cellward_agent_decisions_total counter") == 1
+    assert 'cellward_agent_decisions_total{cluster="b",result="deny"} 1.0' in text
+    assert text.count('cellward_agent_decisions_total{cluster="a",result="x"} 7.0') == 1
+    assert "lies" not in text
+    assert 'cellward_hub_refused_samples_total{cluster="a"} 6.0' in text
+    assert text.count("cellward_hub_clusters ") == 3
+    assert "cellward_hub_count" not in text
 
 
 async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
@@ -126,8 +146,8 @@ async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
 async def test_values_stay_with_their_series_when_others_are_refused_or_not_a_number() -> None:
     """What is refused takes no neighbour's value along; not a number is news of a gauge only."""
     metrics = FleetMetrics(ManualClock())
-    gauge = telemetry_pb2.MetricFamily(name="cellward_agent_age", type="gauge", help="h")
-    gauge.samples.append(telemetry_pb2.Sample(name="cellward_agent_age", labels={"k": "x"}, value=float("nan")))
+    gauge = telemetry_pb2.MetricFamily(name="cellward_agent_cells", type="gauge", help="h")
+    gauge.samples.append(telemetry_pb2.Sample(name="cellward_agent_cells", labels={"k": "x"}, value=float("nan")))
     batch = _batch(value=1, n="1")
     nan = float("nan")
     for labels, value in (({"cluster": "no"}, 2.0), ({"n": "3"}, nan), ({"n": "4"}, 4.0)):
@@ -139,4 +159,4 @@ async def test_values_stay_with_their_series_when_others_are_refused_or_not_a_nu
     assert 'decisions_total{cluster="eu-1",n="1"} 1.0' in text
     assert 'decisions_total{cluster="eu-1",n="4"} 4.0' in text
     assert 'n="3"' not in text
-    assert 'cellward_agent_age{cluster="eu-1",k="x"} NaN' in text
+    assert 'cellward_agent_cells{cluster="eu-1",k="x"} NaN' in text
