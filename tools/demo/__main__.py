@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.demo import stage as stages
 from tools.demo.narrate import Narrator
-from tools.demo.scenes import audit, certificate, drift, forgery, main_job, outage, theft
+from tools.demo.scenes import audit, certificate, courier, doors, drift, forgery, main_job, outage, theft
 from tools.demo.stage import Stage
 from tools.demo.summary import Summary
 from tools.parts.build import ensure
@@ -68,7 +68,11 @@ SCENES: tuple[Scene, ...] = (
     ("What policy refuses", "each rule refuses exactly what it is about (V15)", main_job.refused_by_policy),
     ("Forged and replayed policy", "the hub's keys cannot change what agents enforce (V8)", forgery.forged_policy),
     ("A stolen hub", "whoever holds all of the hub cannot widen anything", theft.stolen_hub),
+    ("A hub that lies to the author", "nothing an author's key signs is chosen by a hub", courier.lying_hub),
     ("Foreign certificates", "identity is the certificate and nothing else (V3)", certificate.foreign_certificate),
+    ("A lock", "a locked cluster is cut off at once, and goes on enforcing (V4)", doors.lock),
+    ("A label that stops nothing", "repair and fence cannot block each other (V11, V12)", doors.repair_not_blocked),
+    ("A label that opens nothing", "only namespaces the agent stamped are cells (V10)", doors.labels_open_nothing),
     ("Tampering", "drift is taken back, additions too (V11)", _drift),
     ("The hub is gone", "agents enforce, repair and record on their own (V1, V13)", outage.outage),
     ("The record", "it cannot be rewritten unnoticed, by the hub neither", audit.audit),

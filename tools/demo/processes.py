@@ -51,8 +51,9 @@ def installed(name: str) -> Path:
 class Cli:
     """The ``cellward`` command, run as a person would run it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, server: str = "") -> None:
         self._home = home
+        self._server = {"CELLWARD_SERVER": server} if server else {}
 
     def run(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         """Run one command to its end.
@@ -74,6 +75,7 @@ class Cli:
                     "CELLWARD_HOME": str(self._home),
                     "CELLWARD_OPA": str(path_of("opa")),
                     "NO_COLOR": "1",
+                    **self._server,
                 },
             )
         except subprocess.TimeoutExpired as error:

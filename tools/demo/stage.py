@@ -36,6 +36,8 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "us-1": ("--environment", "production", "--production", "--region", "us"),
 }
 ENVIRONMENT = {"eu-1": "development", "us-1": "production"}
+#: Made in every cluster before the agent's chart, with the labels of a cell that nobody deployed.
+IMPOSTOR = "boutique--impostor--development"
 CELLS = ("cart", "catalogue", "checkout", "storefront")
 #: Shorter than the defaults, so that a person need not wait to see an effect; every one is an ordinary setting.
 _INTERVALS = {"heartbeat": 3, "status": 2, "metrics": 2, "audit": 0.5, "backoff_base": 0.2, "backoff_cap": 2.0}
@@ -157,9 +159,22 @@ def start_planes(stage: Stage) -> None:
         plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
         plane.__enter__()
         stage.planes[name] = plane
-        plane.install_agent_chart()
         stage.kubectl[name] = Kubectl(plane.kubeconfig_admin)
+        _plant_impostor(stage.kubectl[name])
+        plane.install_agent_chart()
         stage.narrator.good(f"{name} is up, with the agent chart's rights and admission policies in force")
+
+
+def _plant_impostor(kube: Kubectl) -> None:
+    """Somebody with rights in the cluster names a namespace like a cell of the shop, before there are guards."""
+    labels = (
+        "app.kubernetes.io/managed-by=cellward",
+        "cellward.dev/project=boutique",
+        "cellward.dev/cell=impostor",
+        "cellward.dev/environment=development",
+    )
+    kube.run("create", "namespace", IMPOSTOR)
+    kube.run("label", "namespace", IMPOSTOR, *labels)
 
 
 def start_hub(stage: Stage) -> None:

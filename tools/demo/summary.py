@@ -47,6 +47,10 @@ def _equals(wanted: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and value == wanted
 
 
+def _at_most(bound: float) -> Callable[[Any], bool]:
+    return lambda value: _positive(value) and value <= bound
+
+
 def _each_rule_meant(value: Any) -> bool:
     """``value``: file name → ``{"meant": rule, "refused_by": [rules]}``; exactly the rule meant refused it.
 
@@ -89,7 +93,14 @@ CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
     "relabelled_cluster_refused": _is_true,
     "unknown_field_refused": _is_true,
     "unproved_isolation_refused": _is_true,
+    "dry_run_signs_nothing": _is_true,
+    "fallback_not_chosen_by_hub": _is_true,
+    "order_not_chosen_by_hub": _is_true,
+    "join_line_is_inert": _is_true,
     "foreign_certificate_refused": _is_true,
+    "lock_cuts_ms": _at_most(1000),
+    "repair_not_blocked": _is_true,
+    "labels_open_nothing": _is_true,
     "drift_repaired_ms": _each_under_five_seconds,
     "hub_down_ms": _positive,
     "audit_records_while_down": _positive,
