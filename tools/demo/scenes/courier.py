@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import time
@@ -50,6 +49,7 @@ class Author:
 def lying_hub(stage: Stage, summary: Summary) -> None:
     """Try all four; after each the cells are as their authors want them."""
     loot = Loot(stage.hub_data, (stage.directory / "hub-passphrase").read_bytes().strip())
+    ca = stage.directory / "hub-ca.pem"
     tries = (
         ("dry_run_signs_nothing", "a dry run kept by the hub and delivered later", _dry_run),
         ("order_not_chosen_by_hub", "newer Deployments hidden from a runner", _order),
@@ -59,7 +59,7 @@ def lying_hub(stage: Stage, summary: Summary) -> None:
     for key, what, attempt in tries:
         with (
             stage.narrator.guarded(what),
-            lying_front(loot, stage.api_address, stage.directory / "hub-ca.pem") as front,
+            lying_front(loot, stage.api_address, ca) as front,
         ):
             held = attempt(stage, front, loot)
             summary.put(key, held)
@@ -107,7 +107,7 @@ def _order(stage: Stage, front: Front, loot: Loot) -> bool:
     return {one["code"] for one in refused} == {"document/older-sequence"}
 
 
-def _fallback(stage: Stage, front: Front, loot: Loot) -> bool:
+def _fallback(stage: Stage, front: Front, _loot: Loot) -> bool:
     """A runner that is shown only the oldest Deployment signs a release that fails; where does the agent go back to?"""
     front.lies.append(_only_the_oldest)
     with _runner(stage, front) as runner:
@@ -120,7 +120,7 @@ def _fallback(stage: Stage, front: Front, loot: Loot) -> bool:
     return True
 
 
-def _join_line(stage: Stage, front: Front, loot: Loot) -> bool:
+def _join_line(stage: Stage, front: Front, _loot: Loot) -> bool:
     """The hub answers an invitation with an address that begins with `{`; is anything of it written or printed?"""
     lie = "{x},realm=sha256:" + "0" * 64 + ",facts.production=false,facts.projects={*}"
 
@@ -140,7 +140,7 @@ def _join_line(stage: Stage, front: Front, loot: Loot) -> bool:
     return done.returncode != 0 and not written and "facts.production" not in done.stdout
 
 
-# -- the hub's lies -----------------------------------------------------------------------------------------------------
+# -- the hub's lies ---------------------------------------------------------------------------------------------------
 
 
 def _only_the_oldest(method: str, path: str, answer: Any) -> Any:
@@ -166,7 +166,7 @@ def loot_older(loot: Loot, newest: str) -> str:
     return str(older[0])
 
 
-# -- the author's side --------------------------------------------------------------------------------------------------
+# -- the author's side ------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -206,7 +206,7 @@ def _both() -> list[str]:
     return ["--environment", "development", "--environment", "production"]
 
 
-# -- what runs ----------------------------------------------------------------------------------------------------------
+# -- what runs --------------------------------------------------------------------------------------------------------
 
 
 def _state(stage: Stage) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _runs_another(stage: Stage, before: str) -> bool:
 
 def _settled_on(stage: Stage, digest: str) -> bool:
     state = _state(stage)
-    return state["phase"] == "ready" and state["deploymentDigest"] == state["desiredDigest"] == digest
+    return bool(state["phase"] == "ready" and state["deploymentDigest"] == state["desiredDigest"] == digest)
 
 
 def _refusals(stage: Stage, digest: str) -> list[dict[str, Any]] | None:

@@ -27,7 +27,7 @@ def repair_not_blocked(stage: Stage, summary: Summary) -> None:
     kube, narrator = stage.kubectl[_CLUSTER], stage.narrator
     with narrator.guarded("pod-security labels"):
         wanted = _labels(kube, NAMESPACE)
-        held = all([_loosened_and_swapped(stage, kube, key, value, wanted) for key, value in _POD_SECURITY])
+        held = all(_loosened_and_swapped(stage, kube, key, value, wanted) for key, value in _POD_SECURITY)
         summary.put("repair_not_blocked", held)
         narrator.verdict(held, "repairs go on whatever its namespace says", "a label of the namespace stopped repairs")
     wait_ready(stage)
