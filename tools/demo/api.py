@@ -31,11 +31,20 @@ class HubApi:
         """
         return json.loads(self.raw(path, **query))
 
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """POST to one resource; raises as :meth:`get`."""
+        return json.loads(self._asked("POST", path, json.dumps(body).encode()))
+
     def raw(self, path: str, **query: str) -> bytes:
         """GET the bytes of one resource."""
-        url = f"{self._base}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        return self._asked("GET", path + (f"?{urllib.parse.urlencode(query)}" if query else ""))
+
+    def _asked(self, method: str, path: str, data: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         request = urllib.request.Request(  # noqa: S310 - always https, see __init__
-            url, headers={"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+            self._base + path, data=data, headers=headers, method=method
         )
         context = ssl.create_default_context(cafile=str(self._ca_file))
         opener = urllib.request.build_opener(
@@ -47,9 +56,9 @@ class HubApi:
                 return body
         except urllib.error.HTTPError as error:
             kind = UnreachableError if error.code >= 500 else StepFailedError
-            raise kind(f"GET {path}: {error.code} {error.read()[:400]!r}") from error
+            raise kind(f"{method} {path}: {error.code} {error.read()[:400]!r}") from error
         except (OSError, http.client.HTTPException) as error:
-            raise UnreachableError(f"GET {path}: {error or type(error).__name__}") from error
+            raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
 
     def alive(self) -> bool:
         """Whether the hub answers at all."""

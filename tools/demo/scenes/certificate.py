@@ -80,7 +80,7 @@ def foreign_certificate(stage: Stage, summary: Summary) -> None:
             "neither a foreign certificate nor a claimed name opens the link; the right one does",
             "the link was opened to somebody it must not be opened to, or not to eu-1 itself",
         )
-        # The control took the place of eu-1's agent (the newest stream wins, and the hub records a finding).
+        # The control took the place of eu-1's stream, as a reconnect of the same boot does.
         stage.wait_connected("eu-1")
         wait_policy(stage, clusters["eu-1"]["policy"]["snapshot"])
 
@@ -126,7 +126,8 @@ def _hello(identity: LinkIdentity, realm: str, cluster: dict[str, Any]) -> link_
         protocol_min=1,
         protocol_max=1,
         realm=realm,
-        boot_id=uuid.uuid4().hex,
+        # Its own boot: another one with the same key would be a copy of it, and lock both (V7).
+        boot_id=cluster["bootId"],
         epoch=1,
         generation=identity.generation,
         facts=types_pb2.ClusterFacts(

@@ -101,11 +101,10 @@ def lock(stage: Stage, summary: Summary) -> None:
     narrator = stage.narrator
     with narrator.guarded("a lock"):
         begun = time.monotonic()
-        stage.cli.run("lock", f"cluster/{_CLUSTER}", "--reason", "demonstration")
-        locked = time.monotonic()
+        stage.api.post("/locks", {"kind": "cluster", "subject": _CLUSTER, "reason": "demonstration"})
         wait_for("the stream of eu-1 to end", lambda: _CLUSTER not in stage.connected(), 10)
-        cut = round((time.monotonic() - locked) * 1000)
-        narrator.step(f"locked in {round((locked - begun) * 1000)} ms, stream ended {cut} ms later")
+        cut = round((time.monotonic() - begun) * 1000)
+        narrator.step(f"{cut} ms from asking for the lock to the end of the stream, as the hub reports it")
         kube = stage.kubectl[_CLUSTER]
         before = _image(kube)
         path = "/spec/template/spec/containers/0/image"
@@ -113,7 +112,7 @@ def lock(stage: Stage, summary: Summary) -> None:
         wait_for("the locked agent to repair", lambda: _image(kube) == before, 20, narrator)
         stage.cli.run("unlock", f"cluster/{_CLUSTER}")
         stage.wait_connected(_CLUSTER)
-        summary.put("lock_cuts_ms", max(1, cut))
+        summary.put("lock_cuts_ms", cut)
         narrator.good(f"lock: cut after {cut} ms, the agent went on repairing, and is back")
 
 

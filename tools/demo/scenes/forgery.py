@@ -99,11 +99,13 @@ class Forger:
     def replayed(self) -> Planted:
         """The very first snapshot, truly signed, under a newer timestamp that the hub's real key signs."""
         with self._loot.database() as database:
-            row = database.execute("SELECT data FROM tuf_metadata WHERE role='snapshot' AND version=1").fetchone()
-        if row is None or self._newest("snapshot").version < 2:
+            row = database.execute(
+                "SELECT version, data FROM tuf_metadata WHERE role='snapshot' ORDER BY version LIMIT 1"
+            ).fetchone()
+        if row is None or self._newest("snapshot").version == row[0]:
             raise StepFailedError("there is no older snapshot to replay")
         refused = Refused("policy/rollback", "snapshot")
-        return self._under_new_timestamp(MetadataFile("snapshot", 1, row[0]), refused=refused)
+        return self._under_new_timestamp(MetadataFile("snapshot", row[0], row[1]), refused=refused)
 
     def refused(self, planted: Planted) -> bool:
         """Plant it, wait until both agents say that they refuse it, take it out again; whether all is as it was."""
@@ -206,7 +208,7 @@ def _later_one_decides(stage: Stage) -> bool:
     before = stage.api.get("/policy")["published"]
     published = publish(stage, tolerate_unknown=True)
     wait_policy(stage, published["snapshotVersion"])
-    newer = bool(published["targetsVersion"] == before["targetsVersion"] + 1)
+    newer = bool(published["targetsVersion"] > before["targetsVersion"])
     allowed, denied = allowed_one(stage), _still_denies(stage)
     stage.narrator.step(
         f"targets {published['targetsVersion']} published and in force; a good cell is "

@@ -19,7 +19,7 @@ from hub.store.interfaces import CellKey, DesiredChange, DocumentRow
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.scenes.main_job import deploy_next_version
 from tools.demo.scenes.stolen_hub import Loot
-from tools.demo.stage import Stage
+from tools.demo.stage import IMPOSTOR, Stage
 from tools.demo.summary import Summary
 
 _CLUSTER, _PROJECT, _CELL, _ENVIRONMENT = "us-1", "boutique", "cart", "production"
@@ -85,10 +85,14 @@ class Theft:
         )
         digest = self._plant(only_development, [self._author()])
         evidence = (deployment.release_digest,)
-        # Its own facts say that it hosts no development; and the document does not speak of production.
+        # Its own facts say that it hosts no development, so nothing of it is even delivered (the agent would refuse
+        # with cell/environment-not-here); and the document does not speak of production.
         as_development = Attack(_key("development"), digest, evidence, "cell/environment-not-here")
         as_production = Attack(_key(_ENVIRONMENT), digest, evidence, "cell/document-mismatch")
-        return self._refused(as_development) and self._refused(as_production)
+        with self._wished(as_development):
+            refused = self._refused(as_production)
+            made = self._stage.kubectl[_CLUSTER].list("namespaces", "cellward.dev/environment=development")
+        return refused and all(one["metadata"]["name"] == IMPOSTOR for one in made)
 
     def unknown_field(self) -> bool:
         """A deployment that an author did sign, with a field this agent does not know."""
