@@ -93,6 +93,17 @@ def test_v12_agent_keeps_its_anchor(agent: ApiClient, verb: str) -> None:
     _forbidden(agent.create(other) if verb == "create" else agent.apply(other, manager="cellward-agent"))
 
 
+def test_v1_floors_are_written_by_the_agent_alone(agent: ApiClient, new_cell: NewCell) -> None:
+    """No account of a cell reads or writes the copy of the floors, and the agent itself does not take it away."""
+    cell, anchor = new_cell(), _plain("Secret", "cellward-agent-anchor", AGENT_NAMESPACE)
+    assert agent.apply(anchor, manager="cellward-agent").ok
+    path = f"/api/v1/namespaces/{AGENT_NAMESPACE}/secrets/cellward-agent-anchor"
+    _forbidden(agent.apply(anchor, manager="x", user=cell.user))
+    _forbidden(agent.delete(anchor, user=cell.user))
+    _forbidden(agent.request("GET", path, user=cell.user))
+    _forbidden(agent.delete(anchor))
+
+
 def test_v12_agent_says_who_it_is_in_one_config_map(agent: ApiClient) -> None:
     """One ConfigMap by name, which `clusters endorse` reads; its settings beside it are not the agent's to write."""
     mine = _plain("ConfigMap", "cellward-agent-identity", AGENT_NAMESPACE)
