@@ -159,7 +159,7 @@ def amend(
     """Sign and publish another keyring or other revocations; a dry run opens no key."""
     from cellward.policy import publisher
     from cli.ceremony import propose
-    from cli.keys import load_all
+    from cli.keys import load_roles
     from cli.policy import hand_over, preview
 
     draft = publisher.draft_keyring(
@@ -171,9 +171,14 @@ def amend(
     if options.propose is not None:
         propose(draft, options.propose)
         return
-    role, publishing = load_all(base.place.home, options.passphrase_file, "keyring", "publisher")
-    draft = draft.signed(publisher.SigningKeys(keyring=(role,)))
-    publication = publisher.finish(draft, (publishing,), now=instant(), seen=base.seen)
+    keys = load_roles(
+        base.place.home,
+        options.passphrase_file,
+        keyring=base.record.keyids("keyring"),
+        publisher=base.record.keyids("snapshot"),
+    )
+    draft = draft.signed(publisher.SigningKeys(keyring=keys["keyring"]))
+    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
     hand_over(base, publication, options.output, wait=options.wait)
 
 

@@ -81,6 +81,7 @@ def upgrade(  # noqa: PLR0913 - options of a command
     policy_threshold: Annotated[int, typer.Option(min=1, help="How many policy keys must sign.")] = 1,
     keyring: Annotated[_KeyFiles, typer.Option(help="Public key of the keyring role, repeatable.")] = None,
     keyring_threshold: Annotated[int, typer.Option(min=1, help="How many keyring keys must sign.")] = 1,
+    renew: Annotated[bool, typer.Option("--renew", help="Give the root a new life, with the keys it has.")] = False,
     publisher: Annotated[_KeyFiles, typer.Option(help="Public key of the publisher role, repeatable.")] = None,
     record: RecordOption = None,
     dry_run: DryRunOption = False,
@@ -98,8 +99,10 @@ def upgrade(  # noqa: PLR0913 - options of a command
         "snapshot": _role(publisher, 1),
     }
     role = _role(keyring, keyring_threshold)
-    if role is None and not any(changes.values()):
-        raise errors.BAD_OPTION("no role is given other keys", hint="Name keys with --root, --policy or --keyring.")
+    if role is None and not any(changes.values()) and not renew:
+        raise errors.BAD_OPTION(
+            "no role is given other keys", hint="Name keys with --root, --policy or --keyring, or say --renew."
+        )
     base = base_of(local(home), record)
     following = publishing.next_root(
         base.record.roots, changes={name: keys for name, keys in changes.items() if keys is not None}, now=instant()
@@ -152,7 +155,7 @@ def submit(
     """Publish a proposal that enough owners signed; signs the snapshot with the publisher key."""
     from cellward.policy import publisher
     from cellward.policy.ceremony import complete
-    from cli.keys import load_for
+    from cli.keys import load_roles
     from cli.policy import hand_over, preview
 
     base: Base = base_of(local(home), record)
@@ -161,9 +164,8 @@ def submit(
         preview(base, proposal.draft, output)
         return
     draft = complete(proposal)
-    keyids = draft.record.root.roles["snapshot"].keyids
-    key = load_for(base.place.home, keyids, "publisher", passphrase_file)
-    publication = publisher.finish(draft, (key,), now=instant(), seen=base.seen)
+    keys = load_roles(base.place.home, passphrase_file, publisher=draft.record.keyids("snapshot"))
+    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
     hand_over(base, publication, output, wait=timeout if wait else None)
 
 

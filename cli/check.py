@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,15 +13,15 @@ from cellward.checks.model import Check, Result
 from cellward.errors import CellwardError, ErrorCode
 from cli import errors
 from cli.clusters import all_clusters
-from cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, local, now
+from cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, instant, local, now
+from cli.door.keyring import shown_policy
+from cli.lives import ca_lives, certificate_life, policy_lives
 from cli.output import Format, put, put_lines, show_data
 
 if TYPE_CHECKING:
     from cellward.api import schemas
     from cli.door.client import Client
 
-#: Snapshot lives shorter than this are told before they end; a schedule should have renewed it.
-SOON = timedelta(days=1)
 #: Audit records waiting on an agent beyond which something holds them up.
 SPOOL_LIMIT = 10_000
 
@@ -104,6 +103,7 @@ class _Checks:
         same = served.tree_head_spki == trust.tree_head_spki
         message = "as in trust.yaml" if same else "the hub shows another key than trust.yaml"
         yield _line("trust", "trust/audit-key", same, message, codes.OTHER_AUDIT_KEY)
+        yield from ca_lives(self.place.home.file("hub-ca.pem"), instant())
         kind = "evaluation: keys unencrypted, one person" if trust.evaluation else "keys are encrypted"
         yield Result("trust", "trust/keys", True, kind)
 
@@ -120,13 +120,11 @@ class _Checks:
             return
         count = f"{len(policy.bundles)} bundles, {len(policy.bindings)} bindings"
         yield Result("policy", "policy/published", True, f"snapshot {policy.published.snapshot_version}: {count}")
-        left = policy.published.snapshot_expires - now()
-        message = f"expires {policy.published.snapshot_expires:%Y-%m-%d %H:%M} UTC"
-        yield _line("policy", "policy/snapshot", left > SOON, message, codes.SNAPSHOT_ENDS)
         if policy.timestamp_expires is not None:
             alive = policy.timestamp_expires > now()
             message = f"expires {policy.timestamp_expires:%Y-%m-%d %H:%M} UTC"
             yield _line("policy", "policy/timestamp", alive, message, codes.TIMESTAMP_ENDED)
+        yield from policy_lives(shown_policy(self.client, self.place.home.trust()), instant())
 
     def every_cluster(self) -> Iterator[Result]:
         """Each cluster, as its agent reported it last."""
@@ -173,8 +171,10 @@ def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
         yield result("policy-fresh", expires > now(), message, "Run `cellward policy refresh`.", "policy/expired")
     if cluster.certificate_expires is not None:
         message = f"expires {cluster.certificate_expires:%Y-%m-%d %H:%M:%S} UTC"
-        alive = known and cluster.certificate_expires > now()
-        yield result("certificate", alive, message, codes.CERTIFICATE_ENDED.hint, codes.CERTIFICATE_ENDED.code)
+        if known is None:
+            yield result("certificate", None, message)
+        else:
+            yield certificate_life(cluster.name, cluster.certificate_expires, instant())
     message = f"{cluster.spool_depth} audit records wait"
     few = known and cluster.spool_depth < SPOOL_LIMIT
     yield result("spool", few, message, codes.RECORDS_WAIT.hint, codes.RECORDS_WAIT.code)

@@ -49,13 +49,21 @@ def load_all(home: Home, passphrase_file: Path | None, *names: str) -> tuple[Ed2
     return tuple(Ed25519Signer.from_pem(pem, passphrase if name in encrypted else None) for name, pem in pems.items())
 
 
-def load_for(home: Home, keyids: Collection[str], role: str, passphrase_file: Path | None) -> Ed25519Signer:
-    """Open a key of this machine that is among some; raises cli/missing-key."""
+def load_roles(
+    home: Home, passphrase_file: Path | None, **roles: Collection[str]
+) -> dict[str, tuple[Ed25519Signer, ...]]:
+    """Open the keys of this machine that belong to roles, given their key ids; the passphrase is asked for once.
+
+    Raises cli/missing-key for a role none of whose keys is here.
+    """
     here = local_keys(home)
-    name = next((here[keyid] for keyid in sorted(keyids) if keyid in here), None)
-    if name is None:
-        raise errors.MISSING_KEY(f"no {role} key is in {home.file('keys')}", key=role)
-    return load_key(home, name, passphrase_file)
+    names = {role: [here[keyid] for keyid in sorted(keyids) if keyid in here] for role, keyids in roles.items()}
+    for role, found in names.items():
+        if not found:
+            raise errors.MISSING_KEY(f"no {role} key is in {home.file('keys')}", key=role)
+    wanted = tuple(dict.fromkeys(name for found in names.values() for name in found))
+    signers = dict(zip(wanted, load_all(home, passphrase_file, *wanted), strict=True))
+    return {role: tuple(signers[name] for name in found) for role, found in names.items()}
 
 
 def save_key(home: Home, name: str, signer: Ed25519Signer, passphrase: bytes | None) -> None:

@@ -80,7 +80,7 @@ def publish(  # noqa: PLR0913 - options of a command
     """Build, compile, sign and publish bundles, bindings and the keyring of the record as one set."""
     from cellward.policy import publisher
     from cli.ceremony import propose
-    from cli.keys import load_all
+    from cli.keys import load_roles
 
     place = local(home)
     archives, bundles = _build(directory)
@@ -100,9 +100,15 @@ def publish(  # noqa: PLR0913 - options of a command
     if propose_to is not None:
         propose(draft, propose_to)
         return
-    policy, keyring_key, publisher_key = load_all(place.home, passphrase_file, "policy", "keyring", "publisher")
-    draft = draft.signed(publisher.SigningKeys(policy=(policy,), keyring=(keyring_key,)))
-    publication = publisher.finish(draft, (publisher_key,), now=instant(), seen=base.seen)
+    keys = load_roles(
+        place.home,
+        passphrase_file,
+        policy=base.record.keyids("targets"),
+        keyring=base.record.keyids("keyring"),
+        publisher=base.record.keyids("snapshot"),
+    )
+    draft = draft.signed(publisher.SigningKeys(policy=keys["policy"], keyring=keys["keyring"]))
+    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
     hand_over(base, publication, output, wait=timeout if wait else None)
 
 
@@ -119,7 +125,7 @@ def refresh(
 ) -> None:
     """Renew the publisher's snapshot (7 days) over what the record has; nothing else changes. Meant for a schedule."""
     from cellward.policy import publisher
-    from cli.keys import load_key
+    from cli.keys import load_roles
 
     place = local(home)
     base = base_of(place, record)
@@ -127,8 +133,8 @@ def refresh(
     if dry_run:
         preview(base, draft, output)
         return
-    key = load_key(place.home, "publisher", passphrase_file)
-    publication = publisher.finish(draft, (key,), now=instant(), seen=base.seen)
+    keys = load_roles(place.home, passphrase_file, publisher=base.record.keyids("snapshot"))
+    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
     # The record stays as it is: a schedule need not commit, and numbers go by the clock.
     hand_over(base, publication, output, wait=timeout if wait else None, keep=False)
 

@@ -22,10 +22,34 @@ NO_POLICY = define(
     "No policy is published, or a cluster has verified none.",
     hint="Run `cellward policy publish DIR`.",
 )
+ROOT_ENDS = define(
+    "check/root-ends",
+    Unavailable,
+    "The root of trust has run out, or little of its life is left.",
+    hint="Renew it with the root keys: `cellward trust upgrade --renew --out FILE`, then sign and submit the file.",
+)
+TARGETS_END = define(
+    "check/targets-end",
+    Unavailable,
+    "The signed policy has run out, or little of its life is left.",
+    hint="Run `cellward policy publish DIR`; agents take nothing new from one that has run out.",
+)
+AUTHOR_KEY_ENDS = define(
+    "check/author-key-ends",
+    Unavailable,
+    "An author's key may sign nothing any more, or soon not.",
+    hint="Run `cellward author rotate OWNER --key FILE` with a new key of the author's.",
+)
+HUB_CA_ENDS = define(
+    "check/hub-ca-ends",
+    Unavailable,
+    "The CA that this machine knows the hub by has run out, or little of its life is left.",
+    hint="Get the hub's new CA from its administrators and run `cellward login` with it.",
+)
 SNAPSHOT_ENDS = define(
     "check/snapshot-ends",
     Unavailable,
-    "The signed snapshot of the policy has run out, or will within a day.",
+    "The signed snapshot of the policy has run out, or little of its life is left.",
     hint="Run `cellward policy refresh`, and let a schedule do it.",
 )
 TIMESTAMP_ENDED = define(

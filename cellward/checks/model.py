@@ -17,6 +17,7 @@ class Result:
         message: what was found, one sentence.
         hint: what to do next, where it is not ok.
         code: stable error code, where there is one.
+        warning: whether it is well now and will not stay so; hint and code say what to do.
     """
 
     category: str
@@ -26,6 +27,7 @@ class Result:
     hint: str = ""
     code: str = ""
     subject: str = ""
+    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,9 @@ def run_checks(checks: Iterable[Check]) -> Report:
 
 
 def status_of(result: Result) -> str:
-    """``ok``, ``failed`` or ``skipped``."""
+    """``ok``, ``warning``, ``failed`` or ``skipped``."""
+    if result.ok and result.warning:
+        return "warning"
     return {True: "ok", False: "failed", None: "skipped"}[result.ok]
 
 
@@ -70,10 +72,10 @@ def table_lines(results: Sequence[Result]) -> list[str]:
         if result.category != heading:
             lines += [*([""] if heading is not None else []), result.category, "-" * len(result.category)]
             heading = result.category
-        mark = {True: "✓", False: "✗", None: "-"}[result.ok]
+        mark = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}[status_of(result)]
         subject = f"{result.subject}: " if result.subject else ""
         name = result.id.partition("/")[2].replace("-", " ")
         lines.append(f"{mark} {subject}{name}: {result.message}")
-        if result.ok is False:
+        if result.ok is False or result.warning:
             lines += [f"    {kind}: {text}" for kind, text in (("code", result.code), ("next", result.hint)) if text]
     return lines

@@ -18,6 +18,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
 from cellward.documents import canonical
+from cellward.documents.dsse import keyid_of
 from cellward.documents.fields import DIGEST, Fields
 from cellward.documents.keyring import Keyring
 from cellward.documents.revocations import Revocations
@@ -72,6 +73,12 @@ class Record:
     def root(self) -> Root:
         """The newest root; the chain was verified when the record was read."""
         return trust.parse(Root, self.roots[-1]).signed
+
+    def keyids(self, role: str) -> tuple[str, ...]:
+        """Return the ids of the keys that sign a role next: by the newest root, or as the targets will delegate."""
+        if role == KEYRING_ROLE:
+            return tuple(keyid_of(spki) for spki in self.keyring_role.keys)
+        return tuple(self.root.roles[role].keyids)
 
     def content(self) -> dict[str, bytes]:
         """Return the targets of the keyring role by path."""

@@ -7,6 +7,8 @@ revocation; and no file that somebody once wrote counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cli.home import read_file
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from cellward.documents.keyring import Verifier
     from cellward.policy.model import VerifiedSet
+    from cellward.policy.trust import ParsedSet
     from cli.door.client import Client
     from cli.home import Home, Trust
 
@@ -25,11 +28,32 @@ def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> V
 
     Keys that a signed revocation locks are compromised in its keyring.
     """
-    from cellward.api import schemas
     from cellward.policy import client as policy
     from cellward.policy import trust as tuf
-    from cellward.policy.errors import NOTHING_PUBLISHED
     from cli.state.policy import policy_floors, with_policy
+
+    shown = shown_policy(client, trust)
+    parsed, files = shown.parsed, shown.files
+    verified = policy.assemble(parsed, files, realm=trust.realm, wanted=policy.select_none)
+    with home.state(trust).change() as change:
+        floors = tuf.accept(parsed, policy_floors(change.state), now)
+        change.state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
+    return verified
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPolicy:
+    """A set whose signatures verify from the first root on; neither floors nor expiry were asked."""
+
+    parsed: ParsedSet
+    files: Mapping[str, bytes]
+
+
+def shown_policy(client: Client, trust: Trust) -> ShownPolicy:
+    """Return what the hub shows, as far as its signatures go: to look at, not to verify by. Raises policy/*."""
+    from cellward.api import schemas
+    from cellward.policy import trust as tuf
+    from cellward.policy.errors import NOTHING_PUBLISHED
 
     served = client.get("/policy/metadata", schemas.PolicyMetadata)
     parts = (served.timestamp, served.snapshot, served.targets, served.keyring)
@@ -39,11 +63,7 @@ def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> V
     roots = (read_file(trust.root_file), *served.roots[1:])
     parsed = tuf.verify_set(tuf.MetadataSet(roots, *given))
     files = {f"targets/{tuf.digest_of(data).removeprefix('sha256:')}": data for data in served.contents}
-    verified = policy.assemble(parsed, files, realm=trust.realm, wanted=policy.select_none)
-    with home.state(trust).change() as change:
-        floors = tuf.accept(parsed, policy_floors(change.state), now)
-        change.state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
-    return verified
+    return ShownPolicy(parsed, files)
 
 
 def verifier(client: Client, home: Home, trust: Trust, now: datetime) -> Verifier:
