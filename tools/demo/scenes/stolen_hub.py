@@ -7,6 +7,7 @@ and deliver. Nothing here uses a key of the authors, except where the scene says
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -63,6 +64,23 @@ class Loot:
                 await store.close()
 
         asyncio.run(work())
+
+    @contextmanager
+    def invited_for(self, cluster: str, environment: str) -> Iterator[None]:
+        """Let the hub believe that a cluster was invited for one more environment."""
+        with self.database() as database:
+            query = "SELECT invited FROM clusters WHERE name=?"
+            before: str = database.execute(query, (cluster,)).fetchone()[0]
+        facts = json.loads(before)
+        facts["environments"] = sorted({*facts.get("environments", ()), environment})
+        change = "UPDATE clusters SET invited=? WHERE name=?"
+        with self.database() as database:
+            database.execute(change, (json.dumps(facts), cluster))
+        try:
+            yield
+        finally:
+            with self.database() as database:
+                database.execute(change, (before, cluster))
 
     @contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:

@@ -116,7 +116,7 @@ class Theft:
     def _refused(self, attack: Attack) -> bool:
         """Deliver a wish and judge by outcome: refused with the code meant, recorded, and nothing changed."""
         before = self._running()
-        with self._wished(attack):
+        with self._loot.invited_for(_CLUSTER, attack.key.environment), self._wished(attack):
             refusals = wait_for("us-1 to refuse", lambda: self._refusals(attack), 30, self._stage.narrator)
             for refusal in refusals:
                 self._stage.narrator.step(f"us-1 says: {refusal['reason']} [{refusal['code']}]")
