@@ -6,6 +6,7 @@ again: the agent, or an administrator with the command that the agent shows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -150,8 +151,8 @@ def _widened(on: Target) -> Answer:
     return on.patch(on.deny, {"op": "add", "path": "/spec/ingress", "value": [{}]})
 
 
-#: What somebody may do to the namespace, the isolation and the rights of a cell.
-GROUND: Sequence[Damage] = (
+#: What somebody may do to the marks of a namespace.
+_MARKS: Sequence[Damage] = (
     Damage("cell label off", [_without("cellward.dev/cell")]),
     Damage("all labels off", [_without(*LABELS, *(f"{LEVEL}{mode}" for mode in ("enforce", "audit", "warn")))]),
     Damage("label of another cell", [lambda on: on.label(on.namespace, {"cellward.dev/cell": "other"})]),
@@ -160,22 +161,36 @@ GROUND: Sequence[Damage] = (
     Damage("mark off", [_without("app.kubernetes.io/managed-by")]),
     Damage("annotation off", [lambda on: on.annotate({TAKE_BACK: None})]),
     Damage("annotation of another", [lambda on: on.annotate({TAKE_BACK: "x--y--z"})]),
+)
+#: To its pod security labels.
+_LEVELS: Sequence[Damage] = (
     Damage("privileged", [_level("enforce", "privileged")]),
     Damage("old version", [_level("enforce-version", "v1.25")]),
     Damage("level off", [_level("enforce", None)]),
     Damage("version off", [_level("enforce-version", None)]),
     Damage("audit lowered", [_level("audit", "privileged"), _level("audit-version", "v1.25")]),
     Damage("warn lowered", [_level("warn", "privileged"), _level("warn-version", None)]),
+)
+#: To the isolation of a cell.
+_ISOLATION: Sequence[Damage] = (
     Damage("deny deleted", [lambda on: on.delete(on.deny)]),
     Damage("deny widened", [_widened]),
     Damage("deny without its mark", [lambda on: on.label(on.deny, {"app.kubernetes.io/managed-by": None})]),
     Damage("further policy", [_open_policy]),
+)
+#: To the rights of its account.
+_RIGHTS: Sequence[Damage] = (
     Damage("binding deleted", [lambda on: on.delete(on.binding)]),
     Damage("binding of another", [_other_subject]),
     Damage("binding labelled", [lambda on: on.label(on.binding, {"evil": "1"})]),
     Damage("account deleted", [lambda on: on.delete(on.service_account)]),
     Damage("account changed", [lambda on: on.merge(on.service_account, {"automountServiceAccountToken": True})]),
 )
+GROUND: Sequence[Damage] = (*_MARKS, *_LEVELS, *_ISOLATION, *_RIGHTS)
+#: The same, so many at once as do not hide each other.
+AT_ONCE: Sequence[Sequence[Damage]] = [
+    [one for one in row if one is not None] for row in itertools.zip_longest(_MARKS, _LEVELS, _ISOLATION, _RIGHTS)
+]
 #: What only somebody can do whom no guard stops, because it takes several steps or ends what was there.
 UNGUARDED: Sequence[Damage] = (
     Damage("binding of another role", [lambda on: on.delete(on.binding), _other_role]),
