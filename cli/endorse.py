@@ -78,10 +78,11 @@ def endorse(  # noqa: PLR0913 - options of a command
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Sign uid, facts and statement key as the cluster itself says them; its receipts then count as evidence."""
-    from cellward.documents.dsse import dump_envelope, sign_document
-    from cellward.documents.model import ClusterEndorsement, build_document
+    from cellward.documents.dsse import dump_envelope
+    from cellward.documents.model import ClusterEndorsement
     from cli.door.documents import upload
     from cli.keys import load_key
+    from cli.signing import sign_endorsement
 
     place = local(home)
     trust = place.home.trust()
@@ -100,11 +101,10 @@ def endorse(  # noqa: PLR0913 - options of a command
             not_after=issued + timedelta(days=valid_days),
         )
         client = place.trusted_client(trust)
-        payload_type, payload = build_document(document)
-        envelope = sign_document(payload, payload_type, (load_key(place.home, "author", passphrase_file),))
-        place.home.write(f"endorsement-{name}.json", dump_envelope(envelope), 0o644)
-        upload(client, [envelope])
-        shown = shown.model_copy(update={"endorsement": envelope.digest, "change": "endorsed"})
+        signed = sign_endorsement(document, load_key(place.home, "author", passphrase_file))
+        place.home.write(f"endorsement-{name}.json", dump_envelope(signed), 0o644)
+        upload(client, [signed])
+        shown = shown.model_copy(update={"endorsement": signed.digest, "change": "endorsed"})
     show_one(shown, output, lambda: _table(shown), f"cluster/{name}")
     if dry_run:
         say("nothing was signed")

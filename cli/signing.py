@@ -16,12 +16,12 @@ from cli.state.records import digest_of, record_of
 
 if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer, Envelope
-    from cellward.documents.model import Deployment, Release, Tombstone
+    from cellward.documents.model import ClusterEndorsement, Deployment, Release, Tombstone
     from cli.state.store import Change, Store
 
     Signable = Release | Deployment | Tombstone
 
-__all__ = ["Draft", "Key", "draft", "remember", "sign", "taken"]
+__all__ = ["Draft", "Key", "draft", "remember", "sign", "sign_endorsement", "taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,15 @@ def sign(store: Store, drafts: Sequence[Draft], signer: Ed25519Signer) -> list[E
         for one in drafts
         if memory.required(state, one.digest)
     ]
+
+
+def sign_endorsement(document: ClusterEndorsement, signer: Ed25519Signer) -> Envelope:
+    """Sign what a cluster says of itself; it has no number, and takes the place of nothing."""
+    from cellward.documents.dsse import sign_document
+    from cellward.documents.model import build_document
+
+    payload_type, payload = build_document(document)
+    return sign_document(payload, payload_type, (signer,))
 
 
 def taken(store: Store, drafts: Sequence[Draft]) -> None:

@@ -94,6 +94,7 @@ class LinkedAgent:
     health: HealthRegistry = field(init=False)
     metrics: AgentMetrics = field(init=False)
     boots: int = 0
+    heartbeat: float = 0.3
 
     @contextlib.asynccontextmanager
     async def boot(self) -> AsyncIterator[LinkedAgent]:
@@ -174,7 +175,7 @@ class LinkedAgent:
             join_token_file=self.directory / "token",
             facts=FactSettings(name="eu-1", environments=("dev",), production=False),
             intervals=IntervalSettings(
-                heartbeat=0.3, status=0.5, metrics=0.1, audit=0.05, backoff_base=0.05, backoff_cap=0.3
+                heartbeat=self.heartbeat, status=0.5, metrics=0.1, audit=0.05, backoff_base=0.05, backoff_cap=0.3
             ),
         )
 

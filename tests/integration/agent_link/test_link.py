@@ -408,3 +408,18 @@ async def test_v16_an_item_nobody_can_use_does_not_take_the_link_down(hub: FakeL
             await until(agent.has_code("desired-items", "link/item-unusable"), "somebody hears of it")
             assert agent.is_ok("hub-link")()
             assert (agent.parts.client.sessions_welcomed, agent.parts.client.sessions_failed) == (1, 0)
+
+
+async def test_v7_an_agent_that_is_asked_for_a_sign_of_life_gives_it_at_once(tmp_path: Path) -> None:
+    """V7: long before its next heartbeat; otherwise a copy could take the place of an agent that is only quiet."""
+    hub = FakeLinkHub(SystemClock(), SyncLimits(heartbeat=30.0))
+    async with hub.running():
+        agent = LinkedAgent(
+            tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, await hub.invite("eu-1")
+        )
+        agent.heartbeat = 30.0
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+            await until(lambda: "eu-1" in hub.link.link.connected(), "the hub knows the stream")
+            await asyncio.sleep(0.5)
+            assert await hub.link.link._sessions["eu-1"].answers(3.0)

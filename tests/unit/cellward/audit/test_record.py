@@ -257,7 +257,7 @@ def test_our_writers_use_only_listed_actions() -> None:
             action = call.args[place]
             if isinstance(action, ast.Constant) and isinstance(action.value, str):
                 used[action.value] = str(file.relative_to(ROOT))
-    assert {"cell.quarantine", "cluster.join", "drift.repair"} <= used.keys(), "the search finds what is there"
+    assert {"cell.quarantine", "identity.copy", "drift.repair"} <= used.keys(), "the search finds what is there"
     assert {action: file for action, file in used.items() if action not in ACTIONS} == {}
 
 
