@@ -289,7 +289,6 @@ async def test_v10_cells_of_an_older_chart(cluster: Cluster, tmp_path: Path) -> 
         await deploy(world, cluster)
         await settled(world)
         await _as_the_older_version_left_it(world, cluster)
-        cluster.make(cluster.evil, cluster.claims(cluster.data))
         assert cluster.reaches(cluster.evil, cluster.place(cluster.data))
         cluster.install_guards()
         _refused_like_a_cell(cluster, cluster.place(cluster.data))
@@ -314,9 +313,10 @@ def _refused_like_a_cell(cluster: Cluster, namespace: str) -> None:
 
 
 async def _as_the_older_version_left_it(world: World, cluster: Cluster) -> None:
-    """The older chart is in force; namespaces, isolation and records know of no stamps."""
+    """The older chart is in force, an impostor is older still; namespaces, isolation and records know of no stamps."""
     none = Stamps((), None, closed=False)
     cluster.take_guards_away()
+    cluster.make(cluster.evil, cluster.claims(cluster.data))
     for file in sorted(_OLDER.glob("*.yaml")):
         for manifest in yaml.safe_load_all(file.read_text()):
             cluster.admin.must(cluster.admin.apply(manifest, manager=INSTALLER), "the older chart")
