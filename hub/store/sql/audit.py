@@ -109,7 +109,7 @@ class SqlAudit:
         """Return a writer's records by sequence number."""
         table = audit_records.c
         query = (
-            select(table.idx, table.record)
+            select(table.idx, table.record, table.cluster)
             .where(table.origin == origin, table.epoch == epoch, table.seq >= first_seq, table.seq <= last_seq)
             .order_by(table.seq)
         )
@@ -143,7 +143,7 @@ def _chain(row: Row[Any]) -> AuditChain:
 
 def _filtered(filters: AuditFilter) -> Select[Any]:
     table = audit_records.c
-    query = select(table.idx, table.record)
+    query = select(table.idx, table.record, table.cluster)
     project, _, cell = filters.cell.rpartition("/")
     for column, value in (
         (table.cluster, filters.cluster),
