@@ -27,12 +27,15 @@ from agent.policy.interfaces import ContentSource, FloorKeeper
 from agent.policy.service import PolicyService
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError, Unavailable
+from cellward.policy.errors import KEY_LIFTED, OLD_BASE
 from cellward.policy.model import VerifiedSet
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Clock, Timer
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem
 
+#: Refusals that say that somebody with real keys signs what he should not, or from less than is in force.
+_FINDINGS = frozenset((KEY_LIFTED.code, OLD_BASE.code))
 _log = structlog.get_logger()
 
 #: Seconds between two records of refused policy.
@@ -154,7 +157,8 @@ class PolicyRefresher:
             return
         details = {"suppressed": str(self._suppressed)} if self._suppressed else {}
         self._last_refusal, self._recorded_at, self._suppressed = error.code, now, 0
-        entry = Entry("policy.refuse", "policy", "deny", code=error.code, reason=error.message, details=details)
+        decision = "finding" if error.code in _FINDINGS else "deny"
+        entry = Entry("policy.refuse", "policy", decision, code=error.code, reason=error.message, details=details)
         await self.recorder.record_or_count(entry)
 
 

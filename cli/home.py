@@ -1,7 +1,7 @@
 """The local directory: profile, trust.yaml, keys, and what was signed last. Nothing in it came from the hub unchecked.
 
 Layout: ``config.yaml``, ``token``, ``hub-ca.pem``; ``trust.yaml``, ``root.json``, ``keys/``; ``policy-record.json``
-(policy published last), which belongs into security's repository, and ``sequences.json`` (Deployments signed last).
+(policy published last), which belongs into security's repository; ``state/`` (what was signed, floors, numbers).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from agent.audit.interfaces import Entry
 from agent.ports import PolicyRefresher
 from cellward.errors import CellwardError
-from cellward.policy.errors import BAD_ROOT, ROLLBACK, UNREACHABLE, UNVERIFIED
+from cellward.policy.errors import BAD_ROOT, KEY_LIFTED, OLD_BASE, ROLLBACK, UNREACHABLE, UNVERIFIED
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import SystemClock
 from tests.fakes.clock import ManualClock
@@ -36,11 +36,13 @@ class Recorder:
     """Keeps what was recorded."""
 
     def __init__(self) -> None:
+        self.decisions: list[str] = []
         self.codes: list[str] = []
         self.suppressed: list[str] = []
 
     async def record_or_count(self, entry: Entry) -> None:
         """Keep the code, and how many were left out."""
+        self.decisions.append(entry.decision)
         self.codes.append(entry.code)
         self.suppressed.append((entry.details or {}).get("suppressed", ""))
 
@@ -136,6 +138,14 @@ async def test_only_a_newer_version_begins_the_back_off_anew() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert resets == [0, 4]
+
+
+async def test_policy_that_brings_back_what_was_taken_away_is_a_finding() -> None:
+    """Its signatures are real: somebody with security's keys signs from less than is in force, or lifts a bad key."""
+    for refusal, decision in ((KEY_LIFTED, "finding"), (OLD_BASE, "finding"), (ROLLBACK, "deny")):
+        recorder = Recorder()
+        await refresher(Policy(refusal("x")), recorder).once()
+        assert (recorder.codes, recorder.decisions) == ([refusal.code], [decision])
 
 
 async def test_v13_refusals_are_recorded_once_a_minute_and_the_rest_is_counted() -> None:
