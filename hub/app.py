@@ -213,11 +213,16 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         locks=locks,
         tokens=tokens,
     )
-    hub.enrolment_server, hub.link_server = _listeners(hub)
+    hub.enrolment_server = _enrolment(hub)
+    try:
+        hub.link_server = _link(hub)
+    except BaseException:
+        hub.enrolment_server.front.abandon()
+        raise
     return hub
 
 
-def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
+def _enrolment(hub: Hub) -> EnrolmentServer:
     settings = hub.settings
     host, port = _split(settings.listen.enrolment)
     enrolment = build_enrolment_server(
@@ -230,7 +235,12 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         front=hub.fronts.limits["enrolment"],
         observe=hub.metrics.observe_rpc,
     )
-    host, port = _split(settings.listen.link)
+    hub.fronts.add("enrolment", lambda: enrolment.front)
+    return enrolment
+
+
+def _link(hub: Hub) -> LinkServer:
+    host, port = _split(hub.settings.listen.link)
     directory = Directory(hub.store.clusters, hub.locks, hub.store.changes)
     ports = SyncPorts(
         directory=directory,
@@ -258,9 +268,8 @@ def _listeners(hub: Hub) -> tuple[EnrolmentServer, LinkServer]:
         front=hub.fronts.limits["link"],
         observe=hub.metrics.observe_rpc,
     )
-    hub.fronts.add("enrolment", lambda: enrolment.front)
     hub.fronts.add("link", lambda: link.front)
-    return enrolment, link
+    return link
 
 
 def _services(hub: Hub) -> Services:

@@ -77,6 +77,10 @@ class Front:
         for guest in [guest for guest in self._sockets if guest.state == "silent"]:
             self._cut(guest)
 
+    def abandon(self) -> None:
+        """Give the address back before anything was accepted."""
+        self._listening.close()
+
     def known(self, peer: str) -> None:
         """Hear from the server behind that a peer has proven who it is; by gRPC's text, or ``text_of`` its address."""
         number = self._peers.get(peer) or guest_of(peer)
