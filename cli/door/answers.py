@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from cellward.errors import CellwardError, ErrorCode, known
@@ -22,14 +24,17 @@ MAX_TEXT = 4000
 def parse_answer(data: bytes, model: type[_M], source: str) -> _M:
     """Read an answer as a model; raises cli/bad-answer."""
     try:
-        return model.model_validate(strict_json(data))
+        found = model.model_validate(strict_json(data))
+        _check_times(found)
     except (ValueError, RecursionError) as error:
         raise errors.BAD_ANSWER(f"{source} answered something else than {model.__name__}") from error
+    return found
 
 
 def strict_json(data: bytes) -> Any:
     """Read JSON in which no key is there twice, and nothing is no number or nested too deep; raises ValueError."""
     value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates are no text
     _check_depth(value, MAX_DEPTH)
     return value
 
@@ -70,6 +75,20 @@ def _fallback(status: int) -> ErrorCode:
     if status == 400:
         return errors.BAD_OPTION
     return errors.HUB_REFUSED if status == 422 else errors.HUB_ERROR
+
+
+def _check_times(value: object) -> None:
+    """Refuse a time without a zone anywhere in an answer: it can be compared with nothing; raises ValueError."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise ValueError("a time has no zone")
+    if isinstance(value, list | tuple):
+        inner: Iterable[object] = value
+    elif isinstance(value, dict):
+        inner = value.values()
+    else:
+        inner = (getattr(value, name) for name in getattr(type(value), "model_fields", ()))
+    for item in inner:
+        _check_times(item)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

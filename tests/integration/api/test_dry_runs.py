@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
+from agent.audit.statement import StatementKey
 from cellward.documents.dsse import Ed25519Signer
 from cli.main import app
 from tests.fakes.command_line import CELL, STARTER, Cli, commands_of, file_in
+from tests.integration.api.test_cli_endorse import cluster_says, published
 
 #: What each command with --dry-run is given; one that is not here fails the test below.
 WORDS: dict[str, tuple[str, ...]] = {
@@ -18,17 +22,20 @@ WORDS: dict[str, tuple[str, ...]] = {
     "author add": ("bob", "--key", "{key}"),
     "author revoke": ("ada",),
     "author rotate": ("ada", "--key", "{key}"),
+    "clusters endorse": ("eu-1", "--kubeconfig", "{kubeconfig}"),
     "clusters remove": ("us-1",),
     "delete": ("shop/cart", "-e", "dev", "--delete-data"),
     "hold": ("shop/cart",),
     "lift": ("shop/cart",),
     "lock": ("cluster/eu-1", "--reason", "stolen"),
+    "policy minimum": ("shop",),
     "policy publish": (str(STARTER), "--skip-compile"),
     "policy refresh": (),
     "quarantine": ("shop/cart",),
     "trust repair": (),
     "trust sign": ("{proposal}",),
     "trust submit": ("{proposal}",),
+    "unlock": ("cluster/eu-1",),
     "trust upgrade": ("--out", "{out}", "--publisher", "{key}"),
 }
 
@@ -50,6 +57,7 @@ def _public_key(path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.timeout(300)
 async def test_v1_no_dry_run_asks_for_a_private_key(
     installed: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,9 +75,15 @@ async def test_v1_no_dry_run_asks_for_a_private_key(
     given["proposal"] = str(tmp_path / "proposal")
     await installed("trust", "upgrade", "--out", given["proposal"], "--publisher", given["key"])
     kept = len((await installed.api.fleet.documents()).items)
+    statement = StatementKey.load_or_create(tmp_path / "agent")
+    said = await published(installed, statement)
+    given["kubeconfig"] = str(cluster_says(tmp_path, monkeypatch, said))
     for name in ("from_pem", "sign"):
         monkeypatch.setattr(Ed25519Signer, name, raises)
     for name, words in WORDS.items():
-        await installed(*name.split(), *(word.format(**given) for word in words), "--dry-run")
+        line = [*name.split(), *(word.format(**given) for word in words), "--dry-run", "--home", str(installed.home)]
+        result = await asyncio.to_thread(CliRunner().invoke, app, line)
+        # There is no lock to lift; everything else does what it says.
+        assert result.exit_code == 0 or name == "unlock", (name, result.output)
     assert asked == []
     assert len((await installed.api.fleet.documents()).items) == kept
