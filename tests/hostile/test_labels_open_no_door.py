@@ -292,7 +292,7 @@ async def test_v10_cells_of_an_older_chart(cluster: Cluster, tmp_path: Path) -> 
         assert cluster.reaches(cluster.evil, cluster.place(cluster.data))
         cluster.install_guards()
         # That this one bites too shows here alone: it is about namespaces that wait for their stamp.
-        await world.until(lambda: _hole(cluster, cluster.evil).status == 403, 10.0)
+        await world.until(lambda: "cellward-unstamped" in _hole(cluster, cluster.evil).message, 10.0)
         _refused_like_a_cell(cluster, cluster.place(cluster.data))
         _refused_like_a_cell(cluster, cluster.evil)
         await world._start()
