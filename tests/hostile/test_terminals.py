@@ -176,7 +176,8 @@ def test_every_command_shows_what_a_hub_says_and_no_terminal_obeys_it(
         judge(out + err, (name, form))
         met |= {name} if len(scene.hub.asked) > seen else set()
         told += out + err
-    assert met >= ASKING
+    # In that format a token would not be shown, so none is asked for.
+    assert met >= ASKING - ({"tokens create"} if form == "name" else set())
     # Shown, not swallowed: an escape can be read.
     assert "[31mred" in told
 
