@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from agent.applier.cell import Cell
+from agent.applier.errors import FOREIGN_NAMESPACE
 from agent.applier.mending import unrepaired
 from agent.applier.model import OwnedObject, Role
 from agent.applier.order import apply_rank
@@ -24,6 +25,7 @@ from agent.applier.repair import Repair
 from agent.applier.slots import Slots
 from agent.audit.interfaces import Entry
 from agent.kube.interfaces import ObjectRef
+from agent.stamps.errors import PENDING
 from cellward.errors import CellwardError
 from cellward.telemetry.metrics import AGENT_DRIFT_FAILURES, AGENT_DRIFT_REPAIRS, AGENT_DRIFT_SECONDS
 
@@ -33,6 +35,8 @@ _LONGEST_WAIT: Final = 60.0
 #: Longest wait for the ground of a cell, its namespace, isolation and rights: patience there would be an open door.
 _LONGEST_GROUND_WAIT: Final = 1.0
 
+#: What a repair of a namespace says of one that somebody else made.
+_NOT_OURS: Final = frozenset({FOREIGN_NAMESPACE.code, PENDING.code})
 _STRANGER: Final = "a policy that is not of this cell"
 
 
@@ -50,6 +54,8 @@ class DriftControl:
         #: What is being looked at now, and what of it is tried again, beside the others.
         self._looking: set[ObjectRef] = set()
         self._trying: dict[ObjectRef, asyncio.Task[None]] = {}
+        #: The namespace, while somebody else's stands in its place: nothing is to run in that one.
+        self._not_ours: set[ObjectRef] = set()
         # Why what is being written now is written, until that is recorded.
         self._owed: dict[ObjectRef, str] = {}
         self._unsaved = False
@@ -157,7 +163,9 @@ class DriftControl:
         return owned.role if owned is not None else Role.OBJECT
 
     def _isolated(self) -> bool:
-        """Whether nothing is known to be wrong with the isolation of the cell."""
+        """Whether nothing is known to be wrong with the isolation of the cell, and its namespace is its own."""
+        if self._not_ours:
+            return False
         doubtful = {*self._marked, *self._looking}
         return not any(ref in self._strangers or self._role(ref) is Role.ISOLATION for ref in doubtful)
 
@@ -245,11 +253,14 @@ class DriftControl:
 
     def _well(self, ref: ObjectRef) -> None:
         self._fight(ref).well()
+        self._not_ours.discard(ref)
         self._cell.unrepaired.pop(ref, None)
 
     async def _postpone(self, ref: ObjectRef, since: float, error: CellwardError) -> None:
         """Try again later, beside the others; what fails twice is told of (V15)."""
         self._marked.setdefault(ref, since)
+        if error.code in _NOT_OURS:
+            self._not_ours.add(ref)
         fight = self._fight(ref)
         fight.refused(self._parts.timer.monotonic(), self._longest_wait(ref))
         self._parts.metrics.increment(AGENT_DRIFT_FAILURES, kind=ref.kind, **self._labels)

@@ -133,7 +133,7 @@ class CellEngine:
             ),
             gate=Gate(policy=given.policy, clock=given.timer, facts=given.facts, realm=given.realm),
             revoked=Revoked(given.policy, given.facts),
-            repairer=Repairer(cluster),
+            repairer=Repairer(cluster, self._stamps.check_proof),
             prober=given.prober,
             fence=self._fence,
             stamps=self._stamps,

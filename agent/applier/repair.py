@@ -67,10 +67,11 @@ _Way = Callable[[_Task, JSONObject], Awaitable[JSONObject]]
 
 
 class Repairer:
-    """Compares and repairs single objects."""
+    """Compares and repairs single objects; ``check_proof`` raises while a stamp does not prove whose a namespace is."""
 
-    def __init__(self, cluster: CellCluster) -> None:
+    def __init__(self, cluster: CellCluster, check_proof: Callable[[], None]) -> None:
         self._cluster = cluster
+        self._check_proof = check_proof
 
     async def check(
         self,
@@ -133,7 +134,9 @@ class Repairer:
             return None  # the end of an object comes as an event of its own
         await before(cause)
         if other and owned.uid and owned.role is Role.NAMESPACE:
-            # What is in it was made by whoever made it; only the agent itself, killed a moment later, stamps it.
+            # What is in it was made by whoever made it; only the agent itself, killed a moment later, stamps it. While
+            # guards are away that is not so.
+            self._check_proof()
             check_namespace(live, owned.manifest, known=False)
         elif other and owned.uid and owned.ref.kind not in DATA:
             # Somebody's object may say what cannot be changed back, or what nobody owns any more; ours is known.

@@ -158,7 +158,8 @@ async def open_state(
         audit_max_bytes: bound of the spooled records; at most three quarters of ``max_bytes`` is used.
 
     Raises:
-        CellwardError: ``spool/locked``, ``spool/too-new``, ``spool/foreign-state``, ``spool/full``.
+        CellwardError: ``spool/locked``, ``spool/unwritable``, ``spool/too-new``, ``spool/foreign-state``,
+            ``spool/full``.
         Exception: what the anchor raises when its place does not answer; nothing was changed then.
     """
     await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
@@ -250,9 +251,12 @@ def _take_lock(directory: Path) -> int:
     lock = os.open(directory / "state.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(lock)
         raise errors.LOCKED(f"{directory} is in use by another process", directory=directory) from error
+    except OSError as error:
+        os.close(lock)
+        raise errors.UNWRITABLE(f"{directory} cannot be locked: {error}", directory=directory) from error
     return lock
 
 

@@ -96,6 +96,16 @@ class StampKeeper:
         if self._state is None or not self._guards or self._state.guards not in {"", self._guards}:
             raise PENDING("the admission policies were away; the stamps are renewed first", object=_SUBJECT)
 
+    def check_proof(self) -> None:
+        """Raise stamps/pending unless a stamp of now proves that this agent put it there.
+
+        While guards are away anybody may copy one, and what was copied still holds until another key has taken its
+        place everywhere.
+        """
+        self.check()
+        if self._state is None or self._state.step is not Step.DONE:
+            raise PENDING("the stamps are being renewed; a namespace made meanwhile proves nothing", object=_SUBJECT)
+
     # -- told by the applier ------------------------------------------------------------------------------------------
 
     def saw_guards(self, fingerprint: str) -> None:

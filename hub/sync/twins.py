@@ -1,7 +1,8 @@
 """Is the one who says Hello the one who joined, or a copy (V7).
 
-Three signs, none of which the other end can talk itself out of: a key that a newer one in use has followed, another
-Kubernetes cluster than at first contact, and a second stream while the first one still answers. Each locks both, since
+Three signs: a key that a newer one in use has followed, a second stream while the first one still answers, neither of
+which the other end can talk itself out of, and another Kubernetes cluster than at first contact, which finds copies of
+an honest agent only: a thief says what he likes of where he is. Each locks both, since
 nobody can tell copy from original here. What can happen to an honest agent locks nobody: it meets a renewal that its
 older channel has not heard of, a stream nobody answers on any more, and a new authority of its API server.
 """
@@ -67,7 +68,7 @@ class Twins:
             raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
         if place is not Place.STALE:
             return
-        if is_handover(bound.bound_at, self._clock.now()) and self._boots.get(bound.name, boot_id) == boot_id:
+        if is_handover(bound, peer.generation, self._clock.now()) and self._boots.get(bound.name, boot_id) == boot_id:
             raise OVERTAKEN(f"generation {bound.generation} of {peer.name} is in use", cluster=peer.name)
         reason = f"generation {peer.generation} says Hello while generation {bound.generation} is in use"
         details = {"generation": str(peer.generation), "spkiSha256": peer.spki_sha256, "found": boot_id}

@@ -145,7 +145,8 @@ class World:
         self.engine: CellEngine
         self.state: SqliteStateDb
         self.recorder: Recorder
-        self._task: asyncio.Task[None]
+        self._task: asyncio.Task[None] | None = None
+        self._opened: SqliteStateDb | None = None
 
     def _verified(self) -> VerifiedSet:
         now = datetime.now(UTC)
@@ -220,8 +221,8 @@ class World:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[World]:
         """Start the engine on the directory, and take it down again."""
-        await self._start()
         try:
+            await self._start()
             yield self
         finally:
             await self._stop()
@@ -237,7 +238,7 @@ class World:
 
     async def _start(self) -> None:
         opened = await open_state(self.directory, clock=self.timer, anchor=self.anchor)
-        self.state = opened.db
+        self.state = self._opened = opened.db
         self.recorder = Recorder(
             opened.db.audit, self.timer, realm=REALM, uid=opened.db.uid, cluster=lambda: "eu-1", health=self.health
         )
@@ -247,10 +248,17 @@ class World:
         await self.until(lambda: self.engine.synced and self._fence_seen(), task=self._task)
 
     async def _stop(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        await self.state.close()
+        """Take it down, whatever it has come to: a test that failed must leave neither a task nor a lock behind."""
+        task, self._task = self._task, None
+        state, self._opened = self._opened, None
+        try:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        finally:
+            if state is not None:
+                await state.close()
 
     def _engine(self) -> CellEngine:
         engine = CellEngine(

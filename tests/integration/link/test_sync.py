@@ -423,6 +423,28 @@ async def test_v7_an_agent_that_is_overtaken_by_its_own_renewal_is_not_locked(he
     assert [each for each in here.hub.audit.entries if each.decision == "finding"] == []
 
 
+@pytest.mark.parametrize("how", ["further keys", "the same key"])
+async def test_v7_a_copy_that_keeps_renewing_does_not_keep_the_alarm_away(here: FakeLinkHub, how: str) -> None:
+    """V7: it never says Hello and stays the newest; the original, turned away, is noticed all the same."""
+    original = await joined(here)
+    async with opened(here, original) as link:
+        await welcomed(link, original)
+    copy = await renewed(here, original)
+    async with copy.channel(here) as channel:
+        assert (await content_pb2_grpc.ContentStub(channel).Fetch(_nothing()).read()).absent
+        row = here.hub.clusters.rows["eu-1"]
+        here.hub.clusters.rows["eu-1"] = replace(row, bound_at=here.clock.now() - timedelta(minutes=2))
+        request = identity_pb2.RenewRequest(csr_der=make_csr(copy.key))
+        if how == "the same key":
+            await identity_pb2_grpc.IdentityStub(channel).Renew(request)
+    if how == "further keys":
+        await renewed(here, copy)
+    async with opened(here, original) as link:
+        await link.send(hello=original.hello())
+        assert (await link.ended())[1] == "authority/stale-key"
+    assert [str(lock) for lock in here.hub.clusters.locks] == [f"agent/{original.uid}"]
+
+
 def _nothing() -> content_pb2.FetchRequest:
     return content_pb2.FetchRequest(digest="sha256:" + "0" * 64)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+import os
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -293,6 +296,20 @@ async def test_two_processes_cannot_open_one_directory(tmp_path: Path) -> None:
     await first.db.close()
     second = await reopen(tmp_path, None)
     await second.db.close()
+
+
+async def test_a_lock_that_cannot_be_taken_is_not_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume without locks, or a system without memory for one, is said as it is: there is nobody to look for."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none_left)
+    with pytest.raises(CellwardError) as caught:
+        await reopen(tmp_path, None)
+    assert caught.value.code == "spool/unwritable"
 
 
 async def test_a_newer_file_is_refused_and_untouched(tmp_path: Path) -> None:
