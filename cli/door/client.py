@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from cellward.errors import CellwardError, ErrorCode
 from cli import errors
 from cli.door.answers import parse_answer, problem, strict_json
+from cli.door.bounds import BoundedConnection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +31,17 @@ TIMEOUT = 30.0
 #: Largest answer read into memory.
 MAX_ANSWER = 64 * 1024**2
 _PIECE = 256 * 1024
+#: Largest long answer, and room for what HTTP adds to any.
+MAX_LONG, _ROOM = 64 * 1024**3, 8 * 1024**2
 #: Longest line of a long answer.
 MAX_LINE = 8 * 1024**2
 #: Longest token and address taken.
 MAX_TOKEN, MAX_SERVER = 4096, 300
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?\Z")
+
+#: What reading a broken answer raises; ValueError where a length is below nothing.
+_BROKEN = (OSError, http.client.HTTPException, ValueError)
 
 #: A line of JSON that was read strictly, with its end.
 Line = NewType("Line", bytes)
@@ -139,34 +145,38 @@ class Client:
         return Line(line + b"\n")
 
     def _stream(self, path: str) -> Iterator[bytes]:
-        connection, response = self._open("GET", path, None, {})
+        connection, response = self._open("GET", path, None, {}, MAX_LONG)
         try:
             while piece := response.read(_PIECE):
                 yield piece
-        except (OSError, http.client.HTTPException) as error:
-            raise errors.UNREACHABLE(f"the answer of {self._profile.server} ended early: {error}") from error
+        except _BROKEN as error:
+            raise errors.UNREACHABLE(f"the answer of {self._profile.server} ended early: {_reason(error)}") from error
         finally:
+            response.close()
             connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | None, query: dict[str, str | int | bool]) -> bytes:
-        connection, response = self._open(method, path, body, query)
+        connection, response = self._open(method, path, body, query, MAX_ANSWER)
         try:
             data = response.read(MAX_ANSWER + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise errors.UNREACHABLE(f"the answer of {self._profile.server} ended early: {error}") from error
+        except _BROKEN as error:
+            raise errors.UNREACHABLE(f"the answer of {self._profile.server} ended early: {_reason(error)}") from error
         finally:
+            response.close()
             connection.close()
         if len(data) > MAX_ANSWER:
             raise errors.BAD_ANSWER(f"the answer to {path} is larger than {MAX_ANSWER} bytes")
         return data
 
     def _open(
-        self, method: str, path: str, body: bytes | None, query: dict[str, str | int | bool]
+        self, method: str, path: str, body: bytes | None, query: dict[str, str | int | bool], most: int
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         texts = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in query.items()}
         texts = {key: value for key, value in texts.items() if value not in {"", "false"}}
         target = "/v1" + quote(path, safe="/:") + ("?" + urlencode(texts) if texts else "")
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls())
+        connection = BoundedConnection(
+            self._host, self._port, timeout=self._timeout, context=self._tls(), most=most + _ROOM
+        )
         headers = {"Authorization": f"Bearer {self._profile.token}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -174,12 +184,13 @@ class Client:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             if response.status >= http.client.BAD_REQUEST:
-                raise problem(response.status, response.read(1024 * 1024), target)
+                with response:
+                    raise problem(response.status, response.read(1024 * 1024), target)
         except ssl.SSLCertVerificationError as error:
             connection.close()
             message = f"{self._profile.server}: {error.verify_message}"
             raise errors.UNTRUSTED_HUB(message) from error
-        except (OSError, http.client.HTTPException) as error:
+        except _BROKEN as error:
             connection.close()
             raise errors.UNREACHABLE(f"{self._profile.server}: {_reason(error)}") from error
         except CellwardError:
@@ -199,5 +210,5 @@ class Client:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no whole answer in time"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
