@@ -21,6 +21,7 @@ from cli.output import Format, put, put_lines, show_data
 if TYPE_CHECKING:
     from cellward.api import schemas
     from cli.door.client import Client
+    from cli.door.keyring import ShownPolicy
 
 #: Audit records waiting on an agent beyond which something holds them up.
 SPOOL_LIMIT = 10_000
@@ -124,7 +125,22 @@ class _Checks:
             alive = policy.timestamp_expires > now()
             message = f"expires {policy.timestamp_expires:%Y-%m-%d %H:%M} UTC"
             yield _line("policy", "policy/timestamp", alive, message, codes.TIMESTAMP_ENDED)
-        yield from policy_lives(shown_policy(self.client, self.place.home.trust()), instant())
+        shown = shown_policy(self.client, self.place.home.trust())
+        yield self._acceptable(shown)
+        yield from policy_lives(shown, instant())
+
+    def _acceptable(self, shown: ShownPolicy) -> Result:
+        """Whether what the hub shows may follow what this machine has seen: an old set lives on, too."""
+        from cellward.policy.client import keyring_of
+        from cellward.policy.trust import accept
+        from cli.state.policy import policy_floors
+
+        seen = policy_floors(self.place.home.state(self.place.home.trust()).read())
+        try:
+            accept(shown.parsed, seen, instant()).with_keys(keyring_of(shown.parsed, shown.files))
+        except CellwardError as error:
+            return Result("policy", "policy/accepted", False, error.message, error.hint, error.code)
+        return Result("policy", "policy/accepted", True, "not older than what this machine has seen")
 
     def every_cluster(self) -> Iterator[Result]:
         """Each cluster, as its agent reported it last."""

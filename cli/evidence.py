@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cellward.api import schemas
     from cellward.documents.model import ClusterEndorsement
+    from cellward.documents.revocations import Revocations
     from cli.door.client import Client
     from cli.home import Home
 
@@ -58,18 +59,34 @@ def with_evidence(client: Client, home: Home, states: Sequence[schemas.CellState
 
 
 def _known(client: Client, home: Home) -> tuple[tuple[ClusterEndorsement, ...], dict[str, bytes]]:
-    """Endorsements that the floored keyring bears out, and the statement keys the hub says its agents have."""
+    """Endorsements that the floored policy bears out, and the statement keys the hub says its agents have.
+
+    A signed lock on the agent, its cluster or its key takes the endorsement away: whoever has a stolen statement key
+    signs receipts as well as the agent does.
+    """
+    from cellward.documents.keyring import Verifier
     from cli.clusters import all_clusters
     from cli.door.documents import HubDocuments
-    from cli.door.keyring import verifier
+    from cli.door.keyring import trusted_policy
 
     trust, moment = home.trust(), now()
+    revoked: list[Revocations] = []
+
+    def verifier() -> Verifier:
+        policy = trusted_policy(client, home, trust, moment)
+        revoked.append(policy.revocations)
+        return Verifier(policy.keyring, trust.realm)
+
     try:
-        hub = HubDocuments(client, lambda: verifier(client, home, trust, moment), moment)
-        endorsements = hub.endorsements()
+        found = HubDocuments(client, verifier, moment).endorsements()
     except CellwardError as error:
         say(f"note: no endorsement can be verified: {error.message} [{error.code}]")
         return (), {}
+    endorsements = tuple(one for one in found if not any(_locked(one, by) for by in revoked))
     if not endorsements:
         return (), {}
     return endorsements, {cluster.name: cluster.statement_spki for cluster in all_clusters(client)}
+
+
+def _locked(one: ClusterEndorsement, by: Revocations) -> bool:
+    return by.lock_of(uid=one.uid, cluster=one.name) is not None or by.lock("key", one.statement_keyid) is not None

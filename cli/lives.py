@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cellward.checks import errors as codes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Whole life of an agent's certificate (V5).
 CERTIFICATE_LIFE = timedelta(hours=1)
+_FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 def policy_lives(shown: ShownPolicy, now: datetime) -> Iterator[Result]:
@@ -55,5 +56,6 @@ def ca_lives(file: Path, now: datetime) -> Iterator[Result]:
 
 def certificate_life(cluster: str, expires: datetime, now: datetime) -> Result:
     """The certificate of a cluster's agent."""
-    life = Life(expires - CERTIFICATE_LIFE, expires)
+    # A hub may show any time, also the first there is.
+    life = Life(max(expires, _FIRST + CERTIFICATE_LIFE) - CERTIFICATE_LIFE, expires)
     return life_line("clusters", "clusters/certificate", life, now, codes.CERTIFICATE_ENDED, cluster)

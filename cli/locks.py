@@ -92,7 +92,7 @@ def unlock(  # noqa: PLR0913 - options of a command
     retired: list[str] = []
     if rekey:
         held = next((found for found in all_locks(client) if (found.kind, found.subject) == _key(asked)), None)
-        for name in held.clusters if held is not None else ():
+        for name in map(_cluster_name, held.clusters if held is not None else ()):
             # Before the lock is lifted: in between, whoever has a certificate could use it.
             client.post(f"/clusters/{name}/retired-certificates", schemas.Nothing(), schemas.RetiredCertificates)
             retired.append(name)
@@ -119,6 +119,15 @@ def _lock(whom: str, reason: str = "") -> Lock:
     from cellward.identity.locks import parse_lock
 
     return parse_lock(whom, reason)
+
+
+def _cluster_name(text: str) -> str:
+    """A name as clusters have: it is printed as part of a command to type. Raises cli/bad-answer."""
+    from cellward.documents.names import is_label
+
+    if not is_label(text):
+        raise errors.BAD_ANSWER(f"the hub names {text[:80]!r}, which cannot be the name of a cluster")
+    return text
 
 
 def _key(lock: Lock) -> tuple[str, str]:

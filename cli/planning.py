@@ -7,7 +7,7 @@ for, and those only raise a number or a time that is bounded by this machine's c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,16 +35,29 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What verified documents of a hub add to the order: numbers and times, bounded by this machine's clock."""
+    """What verified documents of a hub add to the order: numbers and times, bounded by this machine's clock.
+
+    ``newest`` is by environment: where it is above what is in memory, somebody else has signed since, and what memory
+    has does not stand any more.
+    """
 
     numbers: tuple[int, ...] = ()
     issued: datetime | None = None
+    newest: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, documents: Sequence[Deployment | Tombstone]) -> Order:
         """Take it from verified documents."""
         issued = max((one.issued_at for one in documents), default=None)
-        return cls(tuple(one.sequence for one in documents), issued)
+        newest: dict[str, int] = {}
+        for one in documents:
+            newest.update({name: max(one.sequence, newest.get(name, 0)) for name in one.environments})
+        return cls(tuple(one.sequence for one in documents), issued, newest)
+
+    def leaves(self, record: Record | None, environments: Sequence[str]) -> Record | None:
+        """Return what memory has as newest in environments, None where somebody signed something newer."""
+        above = [name for name in environments if record is not None and self.newest.get(name, 0) > record.sequence]
+        return None if above else record
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,7 @@ def plan_cell(
         fallback=wish.fallback,
         confirm_prune=target.confirm_prune,
     )
-    last = memory.newest(key, target.environments)
+    last = order.leaves(memory.newest(key, target.environments), target.environments)
     before = None if last is None or known is None else memory.deployment(last)
     if (
         last is not None
@@ -126,7 +139,7 @@ def again(plan: Plan, memory: Memory) -> Plan:
 def plan_end(wanted: Tombstone, life: timedelta, memory: Memory, order: Order, now: datetime) -> Draft:
     """Decide about the end of a cell: number and times are filled in, or those of one that no hub took yet."""
     key = (wanted.project, wanted.cell)
-    last = memory.newest(key, wanted.environments)
+    last = order.leaves(memory.newest(key, wanted.environments), wanted.environments)
     before = None if last is None or last.delivered else memory.tombstone(last)
     if before is not None and before.not_after - now >= life / 2:
         same = replace(wanted, sequence=before.sequence, issued_at=before.issued_at, not_after=before.not_after)

@@ -48,6 +48,7 @@ class Base:
     Attributes:
         record: the publishers' record.
         path: where it lies.
+        raw: its bytes, as they were read.
         seen: what this machine remembers, and what verified of what the hub shows.
     """
 
@@ -56,11 +57,23 @@ class Base:
     client: Client
     record: Record
     path: Path
+    raw: bytes
     seen: PolicyFloors
 
     def keep(self, record: Record) -> None:
-        """Write the record; durable before anything made from it leaves this machine."""
-        write_atomic(self.path, record.to_bytes(), 0o644)
+        """Write the record; durable before anything made from it leaves this machine.
+
+        Raises policy/record-older where another command wrote it meanwhile: what that one signed would be lost, and
+        with it maybe a revocation.
+        """
+        from cellward.policy.errors import RECORD_OLDER
+        from cellward.policy.record import MAX_RECORD
+
+        data = record.to_bytes()
+        with self.place.home.state(self.trust).locked():
+            if read_file(self.path, MAX_RECORD) != self.raw:
+                raise RECORD_OLDER(f"another command changed {self.path} meanwhile, so nothing was published")
+            write_atomic(self.path, data, 0o644)
 
     def upload(self, publication: Publication) -> schemas.PublicationResult:
         """Hand a publication to the hub, then remember it."""
@@ -84,12 +97,17 @@ def record_path(place: Local, given: Path | None) -> Path:
 
 def read_record(path: Path, trust: Trust) -> Record:
     """Read the record; raises policy/no-record, policy/bad-record."""
+    return _read(path, trust)[1]
+
+
+def _read(path: Path, trust: Trust) -> tuple[bytes, Record]:
     from cellward.policy.errors import NO_RECORD
     from cellward.policy.record import MAX_RECORD, Record
 
     if not path.exists():
         raise NO_RECORD(f"{path} does not exist", file=path)
-    return Record.from_bytes(read_file(path, MAX_RECORD), root=read_file(trust.root_file))
+    raw = read_file(path, MAX_RECORD)
+    return raw, Record.from_bytes(raw, root=read_file(trust.root_file))
 
 
 def base_of(place: Local, given: Path | None) -> Base:
@@ -102,12 +120,12 @@ def base_of(place: Local, given: Path | None) -> Base:
 
     trust = place.home.trust()
     path = record_path(place, given)
-    record = read_record(path, trust)
+    raw, record = _read(path, trust)
     client = place.trusted_client(trust)
     remembered = policy_floors(place.home.state(trust).read())
     seen = remembered.merged(seen_in(_shown(client, trust), record.roots[0]))
     record.check_newest(seen)
-    return Base(place, trust, client, record, path, seen)
+    return Base(place, trust, client, record, path, raw, seen)
 
 
 def _shown(client: Client, trust: Trust) -> RepositoryState:

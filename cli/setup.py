@@ -126,11 +126,18 @@ def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) 
     """Make keys, root, record and trust.yaml; root.json comes last, so that a half-made home is not taken for one."""
     from cellward.documents.dsse import Ed25519Signer
     from cellward.documents.revocations import Revocations
+    from cellward.errors import CellwardError
+    from cellward.identity.keys import load_signing_spki
     from cellward.policy import publisher
     from cellward.policy.record import Record, RoleKeys
     from cellward.policy.trust import digest_of, realm_of
     from cli.keys import save_key
 
+    # Kept in trust.yaml: what is no key would be found out by the first auditor, or make the file unreadable.
+    try:
+        load_signing_spki(hub.tree_head_spki)
+    except CellwardError as error:
+        raise errors.BAD_ANSWER(f"the hub's audit key cannot be used: {error.message}") from error
     home.create()
     if any(home.file("keys").iterdir()):
         raise errors.EXISTS(f"{home.file('keys')} has keys, but there is no root.json beside them")

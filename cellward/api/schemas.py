@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 
 Role = Literal["viewer", "deployer", "admin"]
@@ -52,6 +62,18 @@ MAX_TOKEN_LIFE = 366 * 24 * 3600
 MAX_ENVELOPES = 256
 #: Largest envelope, bytes.
 MAX_ENVELOPE = 2 * 1024**2
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """A time with a zone, in UTC: without one it cannot be compared with any other."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is no time in UTC") from error
+
+
+#: A time of an answer.
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Request(BaseModel):
@@ -99,7 +121,7 @@ class Component(Response):
     message: str = ""
     hint: str = ""
     cluster: str = ""
-    since: datetime | None = None
+    since: Moment | None = None
 
 
 class Status(Response):
@@ -148,7 +170,7 @@ class PolicyVersions(Response):
     timestamp: int = 0
     snapshot: int = 0
     targets: int = 0
-    snapshot_expires: datetime | None = None
+    snapshot_expires: Moment | None = None
     bundles: dict[str, str] = Field(default_factory=dict)
 
 
@@ -174,7 +196,7 @@ class Cluster(Response):
     """A data plane as the hub knows it."""
 
     name: str
-    created_at: datetime
+    created_at: Moment
     created_by: str
     uid: str = ""
     joined: bool = False
@@ -182,7 +204,7 @@ class Cluster(Response):
     locked: bool = False
     lock: str = Field(default="", description="The lock that holds it, as KIND/SUBJECT; empty for none.")
     platform_uid: str = Field(default="", description="Uid of its namespace kube-system, at first contact.")
-    last_seen: datetime | None = None
+    last_seen: Moment | None = None
     facts: Facts | None = None
     invited: Invitation | None = Field(default=None, description="What its invite named it to be; null for nothing.")
     agent_version: str = ""
@@ -194,7 +216,7 @@ class Cluster(Response):
     revision: int = Field(default=0, description="Newest revision of its desired items; 0 in lists.")
     policy: PolicyVersions = Field(default_factory=PolicyVersions)
     authority: str = Field(default="authors", description="authors, or authors+hub.")
-    certificate_expires: datetime | None = None
+    certificate_expires: Moment | None = None
     spool_depth: int = 0
     conditions: list[Component] = Field(default_factory=list)
 
@@ -234,7 +256,7 @@ class JoinToken(Response):
 
     cluster: str
     token: str = Field(description="Shown once; the hub keeps a hash.")
-    expires_at: datetime
+    expires_at: Moment
     enrolment_address: str
     hub_ca_pem: str
 
@@ -268,7 +290,7 @@ class Lock(Response):
     kind: str
     subject: str
     reason: str = ""
-    created_at: datetime | None = None
+    created_at: Moment | None = None
     created_by: str = ""
     signed: bool = False
     clusters: list[str] = Field(default_factory=list, description="Clusters it holds now.")
@@ -300,11 +322,9 @@ class ApiToken(Response):
 
     name: str
     role: str
-    expires_at: datetime | None = Field(
-        default=None, description="Null for the first admin's, which comes from a file."
-    )
+    expires_at: Moment | None = Field(default=None, description="Null for the first admin's, which comes from a file.")
     expired: bool = False
-    created_at: datetime | None = None
+    created_at: Moment | None = None
     created_by: str = ""
     projects: list[str] = Field(default_factory=lambda: ["*"])
     environments: list[str] = Field(default_factory=lambda: ["*"])
@@ -357,7 +377,7 @@ class DocumentSummary(Response):
     cell: str
     environments: list[str]
     sequence: int = 0
-    received_at: datetime | None = None
+    received_at: Moment | None = None
     state: DocumentState = Field(
         default="unverified",
         description="By the keyring this hub serves; agents verify again and decide by themselves.",
@@ -417,7 +437,7 @@ class PublicationResult(Response):
     keyring_version: int
     snapshot_version: int
     timestamp_version: int
-    snapshot_expires: datetime
+    snapshot_expires: Moment
 
 
 class PolicyBundle(Response):
@@ -446,7 +466,7 @@ class Policy(Response):
     bundles: list[PolicyBundle] = Field(default_factory=list)
     bindings: list[PolicyBinding] = Field(default_factory=list)
     #: What the hub signs itself.
-    timestamp_expires: datetime | None = None
+    timestamp_expires: Moment | None = None
 
 
 class PolicyMetadata(Response):
@@ -501,7 +521,7 @@ class CellState(Response):
     evidence: str = Field(default="", description="Whether an endorsed key signed it; the CLI finds out, no hub says.")
     refusals: list[Refusal] = Field(default_factory=list)
     conditions: list[CellCondition] = Field(default_factory=list)
-    reported_at: datetime | None = None
+    reported_at: Moment | None = None
 
 
 class Cell(Response):
@@ -544,7 +564,7 @@ class AuditRecord(Response):
     )
     epoch: int = 0
     seq: int = 0
-    time: datetime | None = None
+    time: Moment | None = None
     actor: str = ""
     action: str = ""
     object: str = ""

@@ -46,7 +46,7 @@ class _Socket:
     def sendall(self, data: Buffer) -> None:
         self._inner.sendall(data)
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, _mode: str) -> io.BufferedReader:
         raw = self._inner.makefile("rb", buffering=0)
         return io.BufferedReader(_Metered(raw, self._inner.settimeout, self._silence, self._most))
 

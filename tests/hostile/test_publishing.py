@@ -19,10 +19,13 @@ from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.policy.record import Record
-from cli.context import instant
+from cli.author import Options, amend
+from cli.context import instant, local
 from cli.door.keyring import trusted_policy
 from cli.home import Home
 from cli.keys import public_pem
+from cli.output import Format
+from cli.records import base_of
 from cli.state.model import State
 from cli.state.policy import with_policy
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, file_in
@@ -262,3 +265,32 @@ async def test_authors_come_and_go_without_root_and_policy_key(installed: Cli, t
     assert ("ada", "active", "author") in authors
     assert all(key["expires"] for key in listed)
     assert {key["role"] for key in listed} == {"root", "policy", "publisher", "hub", "keyring", "author"}
+
+
+async def test_check_is_red_where_a_hub_shows_older_policy_than_was_seen(installed: Cli, tmp_path: Path) -> None:
+    """Each part of the older set lives on, and looks well by itself."""
+    await installed("author", "add", "bob", "--key", public_key(tmp_path, "bob"))
+    before = await served(installed)
+    await installed("author", "revoke", "bob", "--compromised")
+
+    async def told() -> dict[str, Any]:
+        lines = json.loads((await installed("check", "-o", "json", code=1)).stdout)["checks"]  # no agent is connected
+        return {line["id"]: line for line in lines if line["category"] == "policy"}
+
+    assert {line["status"] for line in (await told()).values()} == {"ok"}
+    lie(installed, before)
+    found = await told()
+    assert (found["policy/accepted"]["status"], found["policy/accepted"]["code"]) == ("failed", "policy/rollback")
+
+
+async def test_two_commands_on_one_record_lose_nothing(installed: Cli, tmp_path: Path) -> None:
+    """Both read the record, one revokes a key: what the other made from the record before is not published."""
+    await installed("author", "add", "bob", "--key", public_key(tmp_path, "bob"))
+    base = await asyncio.to_thread(base_of, local(installed.home), None)
+    await installed("author", "revoke", "bob", "--compromised")
+    kept, shown = record(installed), await served(installed)
+    options = Options(installed.home, None, dry_run=False, wait=None, output=Format.table, passphrase_file=None)
+    with pytest.raises(CellwardError) as raised:
+        await asyncio.to_thread(amend, base, options, keyring=base.record.keyring)
+    assert raised.value.code == "policy/record-older"
+    assert (record(installed), await served(installed)) == (kept, shown)

@@ -121,6 +121,20 @@ def test_v1_unchanged_is_said_from_memory_alone(lying: Installation, tmp_path: P
     assert [body["kind"] for body in signed] == ["release", "deployment"]
 
 
+def test_v2_what_a_colleague_signed_since_is_not_unchanged(lying: Installation, tmp_path: Path) -> None:
+    """V2: memory says that this stands, a verified newer document says otherwise: it is signed anew, above that one."""
+    home, colleague = lying.home("author", tmp_path), lying.home("runner", tmp_path)
+    result, mine = apply(lying, home, "cart-1.yaml")
+    assert "unchanged" not in result.stdout
+    result, theirs = apply(lying, colleague, "cart-2.yaml")
+    assert result.exit_code == 0, result.stderr
+    result, again = apply(lying, home, "cart-1.yaml")
+    assert "unchanged" not in result.stdout
+    before, since, now = (of_kind(bodies, "deployment")[0] for bodies in (mine, theirs, again))
+    assert now["releaseDigest"] == before["releaseDigest"] != since["releaseDigest"]
+    assert now["sequence"] > since["sequence"] > before["sequence"]
+
+
 def test_unchanged_needs_the_whole_payload_and_the_hub_to_have_it(lying: Installation, tmp_path: Path) -> None:
     """The same file signs nothing; --replace is a difference; what the hub lost is handed over byte for byte."""
     home = lying.home("author", tmp_path)

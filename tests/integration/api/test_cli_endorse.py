@@ -133,3 +133,19 @@ async def test_an_endorsement_is_refused_for_another_realm_cluster_or_facts(
 async def evidence_documents(cli: Cli) -> int:
     """How many endorsements the hub was given."""
     return len((await cli.api.fleet.documents(kind="cluster")).items)
+
+
+async def test_v4_receipts_of_a_locked_agent_are_no_evidence(
+    installed: Cli, statement: StatementKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V4: whoever stole the statement key signs receipts with it; a signed lock takes the endorsement's word away."""
+    await acknowledged(installed, statement)
+    kubeconfig = str(cluster_says(tmp_path, monkeypatch, await published(installed, statement)))
+    await installed("clusters", "endorse", "eu-1", "--kubeconfig", kubeconfig)
+    row = await installed.api.store.clusters.get("eu-1")
+    assert row is not None
+    for whom in (f"key/{statement.keyid}", "cluster/eu-1", f"agent/{row.uid}"):
+        assert await evidence(installed) == "endorsed"
+        await installed("lock", whom, "--reason", "stolen", "--signed")
+        assert await evidence(installed) == "vouched by the hub only"
+        await installed("unlock", whom, "--signed")
