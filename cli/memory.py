@@ -73,8 +73,12 @@ class Memory:
         """Releases of a cell known here, newest first; none that a compromised key signed."""
         for record in memory.releases(self.state, key):
             document = self.release(record)
-            if document is not None and self.state.keys.get(record.keyid) != "compromised":
+            if document is not None and not self.spoilt(record):
                 yield record, document
+
+    def spoilt(self, record: Record) -> bool:
+        """Whether a key that signed it is known as compromised by now."""
+        return any(self.state.keys.get(keyid) == "compromised" for keyid in (record.keyid, *record.signers))
 
     def placed(self, key: Key, environments: tuple[str, ...]) -> tuple[Record, Release] | None:
         """The release that was placed last here for a cell, in these environments rather than in others."""
@@ -87,7 +91,7 @@ class Memory:
         near = [record for record in own if set(record.environments) & set(environments)]
         for record in sorted(near or own, key=lambda one: -one.sequence):
             found = memory.find(self.state, record.release or "")
-            document = None if found is None else self.release(found)
+            document = None if found is None or self.spoilt(found) else self.release(found)
             if found is not None and document is not None:
                 return found, document
         return None

@@ -37,7 +37,8 @@ class Peers:
 
         for digest in digests:
             known = find(self._memory.state, digest)
-            release = None if known is None else self._memory.release(known)
+            # What a stolen key signed is asked for anew, and refused: that it was named once does not make it good.
+            release = None if known is None or self._memory.spoilt(known) else self._memory.release(known)
             if release is None:
                 release = self._learn(self._hub.release(check_digest(digest, "--peer")))
             key = (release.project, release.cell)
@@ -75,7 +76,9 @@ class Peers:
 
     def _learn(self, found: Vouched[Release]) -> Release:
         say(f"peer {found.document.project}/{found.document.cell}: {_told(found)}, named with --peer")
-        record = record_of(found.document, digest_of(found.payload), own=False)
+        record = record_of(
+            found.document, digest_of(found.payload), others=tuple(signer.keyid for signer in found.signers)
+        )
         self.learned.append((record, found.payload))
         return found.document
 

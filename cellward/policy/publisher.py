@@ -27,7 +27,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from cellward.documents.numbers import next_number
+from cellward.documents.numbers import check_number, next_number
 from cellward.policy import trust
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.bundle import Bundle, read_bundle
@@ -283,7 +283,8 @@ def finish(
 ) -> Publication:
     """Put a signed draft under a new snapshot.
 
-    Raises policy/unverified where a threshold is not reached, policy/expired where something is too old to go on with.
+    Raises policy/unverified where a threshold is not reached, policy/expired where something is too old to go on with,
+    document/number-ahead.
     """
     publication = preview(draft, now=now, seen=seen, publisher=publisher)
     record = publication.record
@@ -379,7 +380,7 @@ def _files(content: Mapping[str, bytes]) -> dict[str, TargetFile]:
 
 
 def _check_signatures(root: Root, files: Sequence[MetadataFile], now: datetime) -> None:
-    """Fail here, at the publisher, when a threshold is not reached or something has expired already."""
+    """Fail here, at the publisher, where agents would: a threshold, an expiry, or a number ahead of the clock."""
     by_role = {file.role: file.data for file in files if file.role != Root.type}
     targets = trust.parse(Targets, by_role[Targets.type])
     trust.check_delegation(targets.signed)
@@ -394,6 +395,8 @@ def _check_signatures(root: Root, files: Sequence[MetadataFile], now: datetime) 
             raise UNVERIFIED(f"the keys given do not reach the threshold of role {role}", role=role) from error
         if metadata.signed.expires <= now:
             raise EXPIRED(f"{role} version {metadata.signed.version} has expired; publish again", role=role)
+        # Once in the record or the floors, it would stand above every number that comes.
+        check_number(metadata.signed.version, now, f"the version of {role}")
 
 
 def sign_timestamp(

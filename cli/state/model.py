@@ -52,6 +52,8 @@ class Record(_Part):
     #: Key that signed it here, empty before its first signature and for what others signed.
     keyid: str = ""
     own: bool = True
+    #: Whose signatures counted when a person named it, for what others signed.
+    signers: tuple[str, ...] = ()
     delivered: bool = False
 
     @property

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     Kept = Release | Deployment | Tombstone
 
 
-def record_of(document: Kept, digest: str, *, keyid: str = "", own: bool = True) -> Record:
-    """Return the record of a document, not yet delivered."""
+def record_of(document: Kept, digest: str, *, keyid: str = "", others: tuple[str, ...] = ()) -> Record:
+    """Return the record of a document, not yet delivered; ``others`` are the signers of what was not signed here."""
     from cellward.documents.model import Deployment, Release
 
     return Record(
@@ -30,7 +30,8 @@ def record_of(document: Kept, digest: str, *, keyid: str = "", own: bool = True)
         not_after=document.not_after,
         release=document.release_digest if isinstance(document, Deployment) else None,
         keyid=keyid,
-        own=own,
+        own=not others,
+        signers=others,
     )
 
 

@@ -121,20 +121,6 @@ def test_v1_unchanged_is_said_from_memory_alone(lying: Installation, tmp_path: P
     assert [body["kind"] for body in signed] == ["release", "deployment"]
 
 
-def test_v2_what_a_colleague_signed_since_is_not_unchanged(lying: Installation, tmp_path: Path) -> None:
-    """V2: memory says that this stands, a verified newer document says otherwise: it is signed anew, above that one."""
-    home, colleague = lying.home("author", tmp_path), lying.home("runner", tmp_path)
-    result, mine = apply(lying, home, "cart-1.yaml")
-    assert "unchanged" not in result.stdout
-    result, theirs = apply(lying, colleague, "cart-2.yaml")
-    assert result.exit_code == 0, result.stderr
-    result, again = apply(lying, home, "cart-1.yaml")
-    assert "unchanged" not in result.stdout
-    before, since, now = (of_kind(bodies, "deployment")[0] for bodies in (mine, theirs, again))
-    assert now["releaseDigest"] == before["releaseDigest"] != since["releaseDigest"]
-    assert now["sequence"] > since["sequence"] > before["sequence"]
-
-
 def test_unchanged_needs_the_whole_payload_and_the_hub_to_have_it(lying: Installation, tmp_path: Path) -> None:
     """The same file signs nothing; --replace is a difference; what the hub lost is handed over byte for byte."""
     home = lying.home("author", tmp_path)
@@ -188,6 +174,22 @@ def test_v1_a_signature_exists_only_of_what_is_remembered(lying: Installation, t
     result, signed = run(home, "apply", "-f", lying.file("cart-0.yaml"), "-e", "dev")
     assert result.exit_code
     assert signed == []
+
+
+def test_v2_a_peer_that_a_stolen_key_signed_is_forgotten(lying: Installation, tmp_path: Path) -> None:
+    """V2: named once while its key was good, it is in memory; once the key is compromised nothing is composed of it."""
+    home = lying.home("runner", tmp_path)
+    named = releases(lying.homes["author"], "1.2").pop()
+    result, signed = apply(lying, home, "front-1.yaml", "--peer", named)
+    assert (result.exit_code, len(signed)) == (0, 2)
+    state = json.loads((home / "state" / "state.json").read_text())
+    signers = {keyid for one in state["documents"] if one["digest"] == named for keyid in one["signers"]}
+    assert len(signers) == 1
+    (home / "state" / "state.json").write_text(json.dumps({**state, "keys": dict.fromkeys(signers, "compromised")}))
+    for words in ((), ("--peer", named)):
+        result, signed = apply(lying, home, "front.yaml", *words)
+        assert result.exit_code
+        assert signed == []
 
 
 def test_v1_a_peer_that_only_the_hub_shows_is_not_signed(lying: Installation, tmp_path: Path) -> None:

@@ -219,3 +219,13 @@ def test_after_a_rotation_the_record_goes_on(world: PolicyWorld) -> None:
     made = world.publish(denying("New", version="1.0.2"))
     assert made.floors.roles["root"].version == 2
     assert Record.from_bytes(world.record.to_bytes(), root=world.root) == world.record
+
+
+def test_v1_a_number_of_the_future_gets_under_no_snapshot(world: PolicyWorld) -> None:
+    """V1: a proposal with one would stand in record and floors, above every honest number that comes."""
+    record = world.record
+    keyring = replace(record.keyring, version=record.keyring.version + 1)
+    ahead = draft_keyring(record, keyring=keyring, now=moment() + timedelta(days=365))
+    with pytest.raises(CellwardError) as caught:
+        finish(ahead.signed(world.keys), world.keys.publisher, now=moment())
+    assert code(caught) == "document/number-ahead"
