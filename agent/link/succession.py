@@ -1,7 +1,8 @@
 """One session open for ever, and its successor on each newer channel before the old one is let go (V5).
 
 Invariants: nobody waits for a hub without an end; a session that is given up for another is closed in good order, so
-that what it carried is acknowledged and not sent twice (V13).
+that what it carried is acknowledged and not sent twice (V13); no hub has it open one session after the other at full
+speed (V16).
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ WIND_DOWN = 5.0
 #: Seconds without a connection after which that is a condition, and of one look after that; dialling never stops.
 UNREACHABLE_AFTER = 2.0
 UNREACHABLE_AGAIN = 60.0
+#: Seconds a session lives at least that is not short, short ones that may follow each other at once, and the longest
+#: wait after more of them: what ends a session well, a drain or a wish to begin anew, is for the hub to say.
+SHORT = 5.0
+FREE = 3
+LONGEST_PAUSE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class Succession:
         self._backoff = backoff
         self._rng = rng
         self._reconnect = asyncio.Event()
+        #: Short sessions in a row.
+        self._short = 0
         self.failed = 0
 
     def reconnect(self) -> None:
@@ -104,9 +112,13 @@ class Succession:
                 continue
             if not await self._reachable(channel):
                 continue
+            begun = self._timer.monotonic()
             drain = await self._one_link(channel)
+            self._short = self._short + 1 if self._timer.monotonic() - begun < SHORT else 0
             if drain is not None:
                 await self._timer.sleep(self._rng.uniform(drain.after_min, drain.after_max))
+            if self._short > FREE:
+                await self._timer.sleep(min(LONGEST_PAUSE, 0.5 * 2.0 ** min(10, self._short - FREE)))
 
     async def _reachable(self, channel: grpc.aio.Channel) -> bool:
         """Wait for a connection; the back-off is for hubs that answer and refuse, not for one that is away."""
