@@ -103,6 +103,8 @@ class DesiredItems:
         self._coming_back: asyncio.Task[None] | None = None
         #: Keys of the items held, None before they were read.
         self._held: set[Key] | None = None
+        #: Whether something was left out because there was no room for it.
+        self._left_out = False
         #: Revision of each item as this process took it, within one epoch of the hub.
         self._taken: dict[Key, int] = {}
         #: Items the hub names and nobody can use, as named: part of what both sides compare, or they would differ.
@@ -203,6 +205,7 @@ class DesiredItems:
         if item.key not in self._held and len(self._held) >= MAX_ITEMS:
             message = f"the hub names more than {MAX_ITEMS} cells; the rest is left out"
             self._health.set(CONDITION, ok=False, code=ITEMS_DIFFER.code, message=message)
+            self._left_out = True
             return False
         self._held.add(item.key)
         return True
@@ -275,6 +278,11 @@ class DesiredItems:
             return
         if mark.items_digest and ours != mark.items_digest and not listing.revision:
             ours = await self._forget_withdrawn(listing)
+            if self._left_out and self._held is None:
+                # What another hub had named took the room, and has gone: what was left out is named once more.
+                self._left_out = False
+                await self.ask_for_all()
+                return
         if mark.items_digest and ours != mark.items_digest:
             message = "after a full resync the hub still names other items than this agent holds"
             self._health.set(CONDITION, ok=False, code=ITEMS_DIFFER.code, message=message)

@@ -289,3 +289,25 @@ async def test_a_resync_is_not_lost_by_what_still_comes_on_the_running_stream(sc
     assert next_one.revision == 0
     assert await scene.marked(next_one, 2, item("a", 1), item("b", 2))
     assert (await scene.session()).revision == 2
+
+
+async def test_v16_cells_that_another_hub_made_up_leave_no_cell_out_for_good(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V16: a stolen hub names as many as there may be; the honest one after it is asked again once they are gone."""
+    monkeypatch.setattr(desired, "MAX_ITEMS", 2)
+    scene.ports.accepted = False
+    made_up, real = (item("x1", 1), item("x2", 2)), (item("cart", 3), item("web", 4))
+    listing = await scene.session("stolen")
+    await scene.named(listing, *made_up)
+    await scene.marked(listing, 2, *made_up)
+    for _ in range(3):
+        before = len(scene.reconnects)
+        listing = await scene.session("honest")
+        await scene.named(listing, *real)
+        await scene.marked(listing, 4, *real)
+        if len(scene.reconnects) == before:
+            break
+    assert set(await scene.db.items.list()) == set(real)
+    assert len(scene.reconnects) == 2
+    assert await scene.revision() == "4"
