@@ -100,7 +100,7 @@ class BoundCluster(Protocol):
 
     @property
     def bound_at(self) -> datetime | None:
-        """When the newest key was first certified."""
+        """When the newest certificate was issued."""
         ...
 
     @property

@@ -40,11 +40,6 @@ class Line(Protocol):
         """Certificates of an earlier generation count for nothing."""
         ...
 
-    @property
-    def bound_at(self) -> datetime | None:
-        """When the newest key was first certified."""
-        ...
-
 
 class Place(Enum):
     """Where a key stands."""
@@ -97,11 +92,6 @@ def next_step(line: Line, held: str, generation: int, wanted: str) -> Step | Non
             return None
 
 
-def is_handover(line: Line, generation: int, now: datetime) -> bool:
-    """Whether this generation is that before the newest one, whose key is so new that calls may still be under way.
-
-    Neither further renewals nor asking again for the same key prolong it: a copy that does either must not keep the
-    original from being noticed.
-    """
-    at = line.bound_at
-    return generation == line.generation - 1 and at is not None and (now - at).total_seconds() < HANDOVER
+def is_handover(bound_at: datetime | None, now: datetime) -> bool:
+    """Whether the newest certificate is so new that its agent may still have calls under way with the one before."""
+    return bound_at is not None and (now - bound_at).total_seconds() < HANDOVER

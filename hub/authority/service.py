@@ -245,7 +245,7 @@ class IdentityService:
             raise REPLACED(f"generation {generation} of {bound.name} was replaced", cluster=bound.name)
         digest = keymod.spki_digest(spki)
         step = next_step(bound, held, generation, digest)
-        if step is None and digest == bound.spki_sha256 and is_handover(bound, generation, self._clock.now()):
+        if step is None and digest == bound.spki_sha256 and is_handover(bound.bound_at, self._clock.now()):
             # One agent that asked twice at once: it holds the newest key, and its first question was answered.
             raise OVERTAKEN(f"generation {bound.generation} of {bound.name} is in use", cluster=bound.name)
         if step is None:

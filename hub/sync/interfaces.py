@@ -25,7 +25,7 @@ class ClusterBinding:
     Attributes:
         spki_sha256: digest of the newest TLS key certified.
         previous_spki_sha256: of the one before, until the newest one was used.
-        bound_at: when the newest key was first certified.
+        bound_at: when the newest certificate was issued.
         platform_uid: uid of the cluster's namespace kube-system, as first seen; empty before.
         platform_ca: digest of the authority of its API server, as last seen.
     """

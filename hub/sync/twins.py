@@ -16,11 +16,11 @@ from cellward.runtime.clock import Clock
 from cellward.wire.v1 import link_pb2
 from hub.authority.copies import Copies
 from hub.authority.errors import OVERTAKEN, REPLACED, STALE_KEY
-from hub.authority.lineage import Place, is_handover, place_of
+from hub.authority.lineage import HANDOVER, Place, is_handover, place_of
 from hub.sync.errors import ANOTHER_CLUSTER, ANOTHER_PLATFORM_CA, TWO_LIVE_STREAMS
 from hub.sync.interfaces import ClusterBinding, DirectoryPort
 
-#: Boots remembered at most.
+#: Boots, and overtaken keys, remembered at most.
 _BOOTS: Final = 10_000
 
 
@@ -43,6 +43,8 @@ class Twins:
         self._copies = copies
         self._clock = clock
         self._boots: dict[str, str] = {}
+        #: When a key was first turned away for a newer one, by cluster and key; on the monotonic clock.
+        self._overtaken: dict[tuple[str, str], float] = {}
 
     async def check(self, peer: PeerIdentity, bound: ClusterBinding, hello: link_pb2.Hello) -> None:
         """Judge a Hello; raises authority/stale-key, authority/overtaken, authority/replaced, link/another-cluster."""
@@ -68,12 +70,24 @@ class Twins:
             raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
         if place is not Place.STALE:
             return
-        if is_handover(bound, peer.generation, self._clock.now()) and self._boots.get(bound.name, boot_id) == boot_id:
+        same_boot = self._boots.get(bound.name, boot_id) == boot_id
+        if same_boot and is_handover(bound.bound_at, self._clock.now()) and self._is_new_here(peer):
             raise OVERTAKEN(f"generation {bound.generation} of {peer.name} is in use", cluster=peer.name)
         reason = f"generation {peer.generation} says Hello while generation {bound.generation} is in use"
         details = {"generation": str(peer.generation), "spkiSha256": peer.spki_sha256, "found": boot_id}
         await self._copies.found(bound.name, bound.uid, code=STALE_KEY.code, reason=reason, details=details)
         raise STALE_KEY(reason, cluster=peer.name)
+
+    def _is_new_here(self, peer: PeerIdentity) -> bool:
+        """Whether this overtaken key first came so lately that its agent may still be leaving its channel.
+
+        A copy that renews again and again keeps the newest certificate new, and must not so keep the original quiet.
+        """
+        now, key = self._clock.monotonic(), (peer.name, peer.spki_sha256)
+        first = self._overtaken.setdefault(key, now)
+        while len(self._overtaken) > _BOOTS:
+            del self._overtaken[next(iter(self._overtaken))]
+        return now - first < HANDOVER
 
     async def _check_platform(self, bound: ClusterBinding, hello: link_pb2.Hello) -> None:
         uid, ca = hello.platform_uid, hello.platform_ca

@@ -46,17 +46,6 @@ class TestClusters:
         assert await store.clusters.name_of_uid("uid-") is None
         assert await store.clusters.name_of_uid("") is None
 
-    async def test_v7_a_key_bound_again_keeps_the_time_it_was_first_bound(
-        self, store: Store, clock: ManualClock
-    ) -> None:
-        """V7: whoever asks for the same certificate again and again makes it no newer."""
-        await store.clusters.create("eu-1", "alice")
-        await store.clusters.bind("eu-1", "uid-1", "sha256:k1", b"spki", 1, "0a")
-        clock.advance(50)
-        assert (await store.clusters.bind("eu-1", "uid-1", "sha256:k1", b"spki", 1, "0b")).bound_at == NOW
-        row = await store.clusters.bind("eu-1", "uid-1", "sha256:k2", b"spki", 2, "0c")
-        assert row.bound_at == NOW + timedelta(seconds=50)
-
     async def test_uid_belongs_to_one_name(self, store: Store) -> None:
         """A uid bound to one name cannot be bound to another."""
         await store.clusters.create("eu-1", "alice")

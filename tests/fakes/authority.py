@@ -156,18 +156,16 @@ class FakeClusters:
         """Bind all of it."""
         if expected_serial not in {None, self.rows[name].serial}:
             raise MOVED(f"cluster {name} was bound to another certificate meanwhile", cluster=name)
-        row, now = self.rows[name], self.clock.now() if self.clock is not None else None
-        again = (row.spki_sha256, row.generation) == (spki_sha256, generation)
         self.rows[name] = replace(
-            row,
+            self.rows[name],
             uid=uid,
             spki_sha256=spki_sha256,
             statement_spki=statement_spki,
             generation=generation,
             serial=serial,
             previous_spki_sha256=previous_spki_sha256,
-            generation_floor=max(row.generation_floor, generation_floor),
-            bound_at=row.bound_at if again else now,
+            generation_floor=max(self.rows[name].generation_floor, generation_floor),
+            bound_at=self.clock.now() if self.clock is not None else None,
         )
         self._changed()
 

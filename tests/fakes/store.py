@@ -114,7 +114,6 @@ class MemoryClusters:
             raise MOVED(f"cluster {name} was bound to another certificate meanwhile", cluster=name)
         if await self.name_of_uid(uid) not in {None, name}:
             raise UID_TAKEN(f"uid {uid} is bound to another name", cluster=name)
-        again = (row.spki_sha256, row.generation) == (spki_sha256, generation)
         self.rows[name] = replace(
             row,
             uid=uid,
@@ -122,7 +121,7 @@ class MemoryClusters:
             statement_spki=statement_spki,
             generation=generation,
             serial=serial,
-            bound_at=row.bound_at if again else self._clock.now(),
+            bound_at=self._clock.now(),
             platform_uid=row.platform_uid if row.uid == uid else "",
             platform_ca=row.platform_ca if row.uid == uid else "",
             previous_spki_sha256=previous_spki_sha256,

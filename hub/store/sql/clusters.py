@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Update, and_, bindparam, case, delete, func, insert, literal, or_, select, true, update
+from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import CLUSTERS, desired_topic
@@ -22,7 +22,7 @@ from hub.store.errors import (
 )
 from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing, TokenGrant
 from hub.store.sql.database import Database, Transaction
-from hub.store.sql.tables import UtcTime, clusters, desired, join_tokens, receipts, statuses
+from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
 
 #: Expired tokens are kept this long, so that a late try is told "expired" and not "unknown".
 KEEP_EXPIRED = timedelta(days=1)
@@ -131,14 +131,7 @@ class SqlClusters:
                     statement_spki=statement_spki,
                     generation=generation,
                     serial=serial,
-                    # Of the same key asked for again, when it was first certified (V7).
-                    bound_at=case(
-                        (
-                            and_(clusters.c.spki_sha256 == spki_sha256, clusters.c.generation == generation),
-                            clusters.c.bound_at,
-                        ),
-                        else_=literal(self._db.clock.now(), UtcTime()),
-                    ),
+                    bound_at=self._db.clock.now(),
                     # Another installation is somewhere else: where is found out anew.
                     platform_uid=case((clusters.c.uid == uid, clusters.c.platform_uid), else_=""),
                     platform_ca=case((clusters.c.uid == uid, clusters.c.platform_ca), else_=""),
