@@ -31,6 +31,8 @@ from cli.output import Format, Shown, put, say, show_one, show_table
 from cli.records import Base, RecordOption, base_of, read_record, record_path
 
 if TYPE_CHECKING:
+    from cellward.documents.keyring import KeyringEntry
+    from cellward.documents.revocations import Revocations
     from cellward.policy.ceremony import Proposal
     from cellward.policy.publisher import Draft
     from cellward.policy.record import Record, RoleKeys
@@ -53,8 +55,11 @@ class ProposalView(Shown):
     dry_run: bool
     root_version: int
     roles: dict[str, str]
+    expires: dict[str, str]
+    bundles: list[str]
     bindings: list[str]
     authors: list[str]
+    revocations: list[str]
     signatures: list[RoleStanding]
     signed_here: list[str]
 
@@ -185,7 +190,7 @@ def _read(file: Path, own: Record) -> Proposal:
 
 
 def _show(proposal: Proposal, output: Format, *, dry_run: bool, signed: tuple[str, ...] | list[str]) -> None:
-    """Show what somebody is about to sign: roles with keys and thresholds, bindings, authors."""
+    """Show what somebody is about to sign, all of it: what is not shown here, its proposer alone has chosen."""
     from tuf.api.metadata import Targets
 
     from cellward.policy.model import BINDINGS_TARGET
@@ -200,27 +205,77 @@ def _show(proposal: Proposal, output: Format, *, dry_run: bool, signed: tuple[st
     delegated = targets.delegations.roles if targets.delegations is not None else None
     for name, role in (delegated or {}).items():
         roles[name] = f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(key[:12] for key in role.keyids))}"
+    ends = {"root": root, "targets": targets, "keyring": parse(Targets, proposal.draft.keyring).signed}
     shown = ProposalView(
         dry_run=dry_run,
         root_version=root.version,
         roles=roles,
-        bindings=sorted(
+        expires={name: f"{signed.expires:%Y-%m-%d %H:%M} UTC" for name, signed in ends.items()},
+        bundles=sorted(
             f"{path} {info.hashes.get('sha256', '')[:12]}"
             for path, info in targets.targets.items()
             if path != BINDINGS_TARGET
         ),
-        authors=[f"{entry.owner} {entry.keyid[:12]} {entry.state}" for entry in record.keyring.entries],
+        bindings=_bindings(proposal.draft.content.get(BINDINGS_TARGET)),
+        authors=[_author(entry) for entry in record.keyring.entries],
+        revocations=_revocations(record.revocations),
         signatures=[RoleStanding(role=one.role, have=one.have, need=one.need) for one in proposal.standing()],
         signed_here=list(signed),
     )
     show_one(shown, output, lambda: _table(shown), f"root/{shown.root_version}")
 
 
+def _bindings(data: bytes | None) -> list[str]:
+    """Lines about bindings and what is signed with them; none where they stay as they are."""
+    import json
+
+    from cellward.policy.bindings import parse_bindings
+
+    if data is None:
+        return []
+    found = parse_bindings(data)
+    lines = [
+        f"{one.name}: {one.bundle} {one.bundle_digest[:19]}, {one.mode}, {one.on_stale} after {one.staleness_seconds} s"
+        f", on {json.dumps(one.selector.to_json(), sort_keys=True)}, with {json.dumps(one.parameters, sort_keys=True)}"
+        for one in found.bindings
+    ]
+    thresholds = ", ".join(f"{kind} {count}" for kind, count in sorted(found.thresholds.items()))
+    return [
+        *lines,
+        f"signers needed: {thresholds or 'one of each kind'}",
+        f"objects one change may delete: {found.prune_limit}",
+        f"the hub's own key counts in: {', '.join(found.hub_attestation) or 'no environment'}",
+    ]
+
+
+def _author(entry: KeyringEntry) -> str:
+    kinds, projects, environments = map(",".join, (entry.kinds, entry.projects, entry.environments))
+    return (
+        f"{entry.owner} {entry.keyid[:12]} {entry.state}: {kinds} of {projects} in {environments} "
+        f"until {entry.not_after:%Y-%m-%d}"
+    )
+
+
+def _revocations(found: Revocations) -> list[str]:
+    return [
+        *(f"locks {one.kind}/{one.subject}" for one in found.locks),
+        *(f"quarantines {one.project}/{one.cell} in {one.environment}" for one in found.quarantines),
+        *(
+            f"first contact in {project} takes nothing before {moment:%Y-%m-%d %H:%M:%S} UTC"
+            for project, moment in found.minimum_issued_at.items()
+        ),
+    ]
+
+
 def _table(shown: ProposalView) -> None:
     show_table(("role", "keys"), [[name, keys] for name, keys in shown.roles.items()])
     put()
-    show_table(("bundle",), [[text] for text in shown.bindings])
+    show_table(("signed", "until"), [[name, ends] for name, ends in shown.expires.items()])
     put()
-    show_table(("author",), [[text] for text in shown.authors])
-    put()
+    for heading, lines in (
+        ("bundle", shown.bundles), ("binding", shown.bindings or ["as they are"]),
+        ("author", shown.authors), ("revocation", shown.revocations or ["none"]),
+    ):  # fmt: skip
+        show_table((heading,), [[text] for text in lines])
+        put()
     show_table(("signs", "have", "need"), [[one.role, str(one.have), str(one.need)] for one in shown.signatures])

@@ -64,7 +64,10 @@ def invite(  # noqa: PLR0913 - options of a command
         _check_image(trust, place.home, needed=output is Format.table)
     client = place.trusted_client(trust)
     invitation = _mint(client, name, profile, replace=replace_agent)
-    place.home.write_trust(replace(trust, clusters={**trust.clusters, name: profile}))
+    with place.home.state(trust).locked():
+        # Read again: another invitation may have added its own meanwhile.
+        known = place.home.trust()
+        place.home.write_trust(replace(known, clusters={**known.clusters, name: profile}))
     if agent_config is not None:
         path = write_agent_config(agent_config, trust, profile, invitation)
         made = Invited(cluster=name, config=str(path), expires_at=invitation.expires_at)

@@ -151,6 +151,12 @@ class Proposal:
             if role in draft.fresh and trust.base_of(signed) != own.base(role):
                 raise BAD_PROPOSAL(f"the proposed {role} was not made from the one there is")
         named = {path: info.hashes.get("sha256") for path, info in {**targets.targets, **keyring.targets}.items()}
+        last = own.signed_targets()
+        had = {} if last is None else last.targets
+        for path, info in targets.targets.items():
+            # Otherwise a signer is not shown what he signs.
+            if path not in draft.content and (path not in had or had[path].hashes != info.hashes):
+                raise BAD_PROPOSAL(f"the proposal changes {path}, and does not have it")
         for path, data in {**draft.content, **record.content()}.items():
             if named.get(path) != trust.digest_of(data).removeprefix("sha256:"):
                 raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")

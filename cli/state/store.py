@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cellward.errors import CellwardError
 from cellward.runtime.files import write_atomic
 from cli.state.errors import BAD_STATE, FOREIGN_STATE, STATE_BUSY, STATE_FORMAT
 from cli.state.model import FORMAT, State
@@ -93,13 +94,21 @@ class Store:
     def write(self, state: State) -> None:
         """Write the index; the caller holds the lock."""
         checked = State.model_validate_json(state.model_dump_json(by_alias=True))
-        if self.file.exists():
+        if self._is_state():
             # A second name for the same durable bytes; `trust repair` reads it where the newer file is damaged.
             fresh = self.directory / ".previous"
             fresh.unlink(missing_ok=True)
             os.link(self.file, fresh)
             fresh.replace(self.previous)
         write_atomic(self.file, checked.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
+
+    def _is_state(self) -> bool:
+        """Whether the index there is can be read: a damaged one does not take the place of the one before."""
+        try:
+            data = self._bytes(self.file, _MAX_STATE)
+            return data is not None and bool(parse_state(data, self.file))
+        except CellwardError:
+            return False
 
     def put(self, payload: bytes) -> str:
         """Keep a blob; returns its digest."""

@@ -104,3 +104,29 @@ async def test_one_owner_alone_submits_nothing(cli: Cli, tmp_path: Path, monkeyp
     (tmp_path / "two.pem").rename(cli.home / "keys" / "two.pem")
     stale = await cli("trust", "sign", str(out), code=4)
     assert "policy/bad-proposal" in stale.stderr
+
+
+async def test_a_signer_is_shown_all_that_a_proposal_would_bring(installed: Cli, tmp_path: Path) -> None:
+    """Who may sign what, what is enforced where, where the hub's key counts, and what is locked: or it is refused."""
+    (tmp_path / "bindings.yaml").write_text(
+        "bindings: [{name: only, bundle: starter, mode: shadow, selector: {environments: [dev]}}]\n"
+        "thresholds: {release: 2}\nhubAttestation: {environments: [dev]}\n"
+    )
+    await installed("lock", "cluster/eu-9", "--reason", "stolen", "--signed")
+    file = tmp_path / "proposal.json"
+    bindings = ("--bindings", str(tmp_path / "bindings.yaml"))
+    await installed("policy", "publish", str(STARTER), *bindings, "--skip-compile", "--propose", str(file))
+    look = ("trust", "sign", str(file), "--dry-run", "-o", "json")
+    shown = json.loads((await installed(*look)).stdout)
+    assert shown["bindings"][0].startswith("only: ")
+    assert " shadow, " in shown["bindings"][0]
+    assert shown["bindings"][1:] == [
+        "signers needed: release 2", "objects one change may delete: 10", "the hub's own key counts in: dev",
+    ]  # fmt: skip
+    assert "deployment" in shown["authors"][0]
+    assert shown["revocations"] == ["locks cluster/eu-9"]
+    assert set(shown["expires"]) == {"root", "targets", "keyring"}
+    value = json.loads(file.read_text())
+    left = {path: data for path, data in value["content"].items() if path != "bindings/bindings.json"}
+    file.write_text(json.dumps({**value, "content": left}))
+    assert "[policy/bad-proposal]" in (await installed(*look, code=4)).stderr

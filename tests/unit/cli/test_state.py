@@ -185,6 +185,25 @@ def test_v1_a_repair_loses_no_number_and_no_floor(tmp_path: Path, damage: str) -
     assert [one.digest for one in found.state.documents] == [record.digest]
 
 
+def test_v1_a_repair_that_is_interrupted_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """V1: the index before is all that is left, so a damaged one never takes its place."""
+    store = Store(tmp_path, REALM)
+    for number in (5, 6):
+        with store.change() as change:
+            change.state = remember(change.state, deployment(number, str(number)))
+    store.file.write_bytes(b"{")
+    found = repaired(store, REALM, NOW)
+
+    def crash(*_: object) -> None:
+        raise OSError("no space")
+
+    with store.locked(), monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_atomic", crash)
+        with pytest.raises(OSError, match="no space"):
+            store.write(found.state)
+    assert repaired(store, REALM, NOW).state.sequences == found.state.sequences == {"shop/cart": 5}
+
+
 def test_a_repair_takes_clock_faults_out(tmp_path: Path) -> None:
     """What a wrong clock left is gone afterwards, and what was right before it counts."""
     store = Store(tmp_path, REALM)
