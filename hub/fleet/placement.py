@@ -24,7 +24,8 @@ class DocumentSet:
         self._movers: dict[CellKey, list[IndexEntry]] = defaultdict(list)
         # One approval per set of owners, the newest: no owner crowds out another one.
         self._approvals: dict[tuple[str, str], dict[tuple[str, ...], str]] = defaultdict(dict)
-        self._releases: set[str] = set()
+        # Of a cell, and of no other: what an author names besides is not his to have delivered.
+        self._releases: set[tuple[str, str, str]] = set()
         for entry in entries:
             if not entry.verified:
                 continue
@@ -34,7 +35,7 @@ class DocumentSet:
             elif entry.kind == "approval":
                 self._approvals[(entry.subject, entry.environments[0])][entry.owners] = entry.digest
             elif entry.kind == "release":
-                self._releases.add(entry.digest)
+                self._releases.add((entry.project, entry.cell, entry.digest))
 
     def keys(self) -> frozenset[CellKey]:
         """Every cell and environment that some document places."""
@@ -76,13 +77,16 @@ class DocumentSet:
         if entry.kind == "tombstone":
             return True
         # A Deployment whose release is still on its way is not handed out: agents could only fail to fetch it.
-        return entry.selector is not None and entry.selector.matches(facts) and entry.subject in self._releases
+        return entry.selector is not None and entry.selector.matches(facts) and self._has_release(entry, entry.subject)
+
+    def _has_release(self, entry: IndexEntry, digest: str) -> bool:
+        return (entry.project, entry.cell, digest) in self._releases
 
     def _evidence(self, entry: IndexEntry, environment: str) -> tuple[str, ...]:
         approvals = sorted(self._approvals.get((entry.digest, environment), {}).values())
         if entry.kind == "tombstone":
             return tuple(approvals[:MAX_EVIDENCE])
-        fallback = [entry.fallback] if entry.fallback and entry.fallback in self._releases else []
+        fallback = [entry.fallback] if entry.fallback and self._has_release(entry, entry.fallback) else []
         return (entry.subject, *approvals[: MAX_EVIDENCE - 2], *fallback)
 
 

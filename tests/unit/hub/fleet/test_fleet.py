@@ -115,6 +115,17 @@ async def test_deployment_waits_for_its_release(world: World) -> None:
     assert (await world.fleet.accept([release])).clusters == ("eu-1",)
 
 
+@pytest.mark.parametrize("named", ["as release", "as fallback"])
+async def test_a_deployment_that_names_anothers_release_gets_nobody_to_see_it(world: World, named: str) -> None:
+    """A release is configuration: an author of one project has none of another's delivered to his own cluster."""
+    await world.join("eu-1", projects=("shop",))
+    theirs, ours = world.author.release("vault", project="bank"), world.author.release()
+    await world.fleet.accept([theirs, ours])
+    first, second = (ours, digest(theirs)) if named == "as fallback" else (theirs, None)
+    await world.fleet.accept([world.author.deployment(first, fallback=second)])
+    assert digest(theirs) not in await world.fleet.placed("eu-1")
+
+
 async def test_same_upload_twice_changes_no_revision(world: World) -> None:
     """Uploading is idempotent: nobody is woken for nothing."""
     await world.join("eu-1")
