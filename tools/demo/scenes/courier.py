@@ -136,7 +136,7 @@ def _join_line(stage: Stage, front: Front, _loot: Loot) -> bool:
     done = author.cli.run("clusters", "invite", "us-9", *facts, "--agent-config", str(target), accept=(0, 1, 2, 3, 4))
     stage.narrator.step(f"cellward says: {done.stderr.strip().splitlines()[0][:140] if done.stderr.strip() else ''}")
     written = (target / "agent.yaml").exists() and lie in (target / "agent.yaml").read_text()
-    stage.cli.run("clusters", "remove", "us-9", accept=(0, 1, 2))
+    stage.cli.run("clusters", "remove", "us-9", "--confirm", "us-9")
     return done.returncode != 0 and not written and "facts.production" not in done.stdout
 
 
