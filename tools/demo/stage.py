@@ -36,7 +36,7 @@ CLUSTERS: dict[str, tuple[str, ...]] = {
     "us-1": ("--environment", "production", "--production", "--region", "us"),
 }
 ENVIRONMENT = {"eu-1": "development", "us-1": "production"}
-#: Made in every cluster before the agent's chart, with the labels of a cell that nobody deployed.
+#: Made in eu-1 before the agent's chart, with the labels of a cell that nobody deployed.
 IMPOSTOR = "boutique--impostor--development"
 CELLS = ("cart", "catalogue", "checkout", "storefront")
 #: Shorter than the defaults, so that a person need not wait to see an effect; every one is an ordinary setting.
@@ -160,7 +160,8 @@ def start_planes(stage: Stage) -> None:
         plane.__enter__()
         stage.planes[name] = plane
         stage.kubectl[name] = Kubectl(plane.kubeconfig_admin)
-        _plant_impostor(stage.kubectl[name])
+        if ENVIRONMENT[name] == "development":
+            _plant_impostor(stage.kubectl[name])
         plane.install_agent_chart()
         stage.narrator.good(f"{name} is up, with the agent chart's rights and admission policies in force")
 
