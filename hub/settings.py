@@ -72,7 +72,7 @@ class ProjectSettings(_Strict):
 class ConnectionSettings(_Strict):
     """Connections each listener takes, in all and of one address, and those of peers that proved nothing yet."""
 
-    link: int = Field(default=16_384, ge=4, description="Link: connections in all; a fleet may come from one address.")
+    link: int = Field(default=4_096, ge=4, description="Link: connections in all; a fleet may come from one address.")
     link_strangers: int = Field(default=2_048, ge=2, description="Link: connections without a proven peer, in all.")
     link_strangers_per_address: int = Field(default=1_536, ge=2, description="The same, of one address.")
     enrolment: int = Field(default=2_048, ge=4, description="Enrolment: connections in all.")

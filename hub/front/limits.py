@@ -33,7 +33,8 @@ class FrontLimits:
 
 
 #: A fleet may come through one address, and after a restart of the hub all of it at once.
-LINK = FrontLimits(16_384, 16_384, 2_048, 1_536, opening=20.0)
+#: With these all listeners together take less than 20,000 descriptors, a common hard limit.
+LINK = FrontLimits(4_096, 4_096, 2_048, 1_536, opening=20.0)
 #: Nobody proves anything on the connection itself here: a join is one call, made at once.
 ENROLMENT = FrontLimits(2_048, 1_536, 2_048, 1_536, opening=35.0)
 API = FrontLimits(1_024, 512, 256, 128)

@@ -15,7 +15,7 @@ class SyncLimits:
     streams_per_connection: int = 16
     calls_per_cluster: int = 24
     handshake: float = 10.0
-    link_connections: int = 16_384
+    link_connections: int = 4_096
     #: Enrolment is for strangers: nobody may sit there. A join is one call, made at once on a connection of its own.
     enrolment_calls: int = 4096
     enrolment_streams: int = 4
