@@ -35,7 +35,8 @@ WIND_DOWN = 5.0
 UNREACHABLE_AFTER = 2.0
 UNREACHABLE_AGAIN = 60.0
 #: Seconds a session lives at least that is not short, short ones that may follow each other at once, and the longest
-#: wait after more of them: what ends a session well, a drain or a wish to begin anew, is for the hub to say.
+#: wait after more of them: what ends a session well, a drain or a wish to begin anew, is for the hub to say. After one
+#: that failed there is the back-off.
 SHORT = 5.0
 FREE = 3
 LONGEST_PAUSE = 30.0
@@ -112,12 +113,15 @@ class Succession:
                 continue
             if not await self._reachable(channel):
                 continue
-            begun = self._timer.monotonic()
+            begun, failed = self._timer.monotonic(), self.failed
             drain = await self._one_link(channel)
-            self._short = self._short + 1 if self._timer.monotonic() - begun < SHORT else 0
+            if self._timer.monotonic() - begun >= SHORT:
+                self._short = 0
+            elif self.failed == failed:
+                self._short += 1
             if drain is not None:
                 await self._timer.sleep(self._rng.uniform(drain.after_min, drain.after_max))
-            if self._short > FREE:
+            if self._short > FREE and self.failed == failed:
                 await self._timer.sleep(min(LONGEST_PAUSE, 0.5 * 2.0 ** min(10, self._short - FREE)))
 
     async def _reachable(self, channel: grpc.aio.Channel) -> bool:

@@ -27,9 +27,11 @@ from cellward.identity.errors import EXPIRED
 from cellward.identity.x509 import PeerIdentity, ProvenPeer, check_times, prove_peer
 from cellward.runtime.clock import Clock
 from cellward.runtime.tasks import heard
-from hub.authority.errors import LOCKED, NOT_BOUND, REPLACED
+from hub.authority.copies import Copies
+from hub.authority.errors import LOCKED, NOT_BOUND, REPLACED, STALE_KEY
+from hub.authority.lineage import Place, is_handover, place_of
 from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
-from hub.sync.interfaces import DirectoryPort, Standing
+from hub.sync.interfaces import ClusterBinding, DirectoryPort, Standing
 
 #: What gRPC says of a connection: lists of bytes by property name.
 AuthContext = Mapping[str, Iterable[bytes]]
@@ -49,6 +51,8 @@ class Live:
     proven: ProvenPeer
     authorities: Sequence[x509.Certificate]
     cut: asyncio.Future[CellwardError] = field(repr=False)
+    #: What was bound to the name when the call began.
+    bound: ClusterBinding | None = field(default=None, repr=False)
 
     @property
     def peer(self) -> PeerIdentity:
@@ -59,7 +63,7 @@ class Live:
 class PeerGate:
     """Checks peers of the link listener."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one composition, by keyword
         self,
         *,
         authorities: Callable[[], Sequence[x509.Certificate]],
@@ -70,6 +74,7 @@ class PeerGate:
         poll: float = 5.0,
         view_age: float = 0.5,
         calls_per_cluster: int = 24,
+        copies: Copies | None = None,
     ) -> None:
         self._authorities = authorities
         self._trust_domain = trust_domain
@@ -79,6 +84,7 @@ class PeerGate:
         self._poll = poll
         self._view_age = view_age
         self._calls_per_cluster = calls_per_cluster
+        self._copies = copies
         self._standing = Standing()
         self._view: tuple[object, float] | None = None
         self._refreshing = asyncio.Lock()
@@ -101,8 +107,25 @@ class PeerGate:
         self._check_standing(peer)
         if len(self._live.get(peer.name, ())) >= self._calls_per_cluster:
             raise TOO_MANY_CALLS(f"cluster {peer.name} has {self._calls_per_cluster} calls open", cluster=peer.name)
-        await self._commit(peer)
-        return Live(proven, authorities, asyncio.get_running_loop().create_future())
+        bound = await self._commit(peer)
+        return Live(proven, authorities, asyncio.get_running_loop().create_future(), bound)
+
+    async def check_newest(self, live: Live) -> None:
+        """Refuse a call of a key that a newer one in use has followed, and lock both holders (V7).
+
+        For calls that do not ask themselves, as Hello and renewals do: a copy that keeps away from those two, and only
+        reads what its original is given, is found by them. Raises authority/stale-key.
+        """
+        peer, bound = live.peer, live.bound
+        if bound is None or place_of(bound, peer.spki_sha256, peer.generation) is not Place.STALE:
+            return
+        if is_handover(bound.bound_at, self._clock.now()):
+            return
+        reason = f"generation {peer.generation} calls while generation {bound.generation} is in use"
+        details = {"generation": str(peer.generation), "spkiSha256": peer.spki_sha256}
+        if self._copies is not None:
+            await self._copies.found(bound.name, bound.uid, code=STALE_KEY.code, reason=reason, details=details)
+        raise STALE_KEY(reason, cluster=peer.name)
 
     @contextmanager
     def open(self, live: Live) -> Iterator[None]:
@@ -161,11 +184,12 @@ class PeerGate:
         if peer.generation < standing.floors.get(name, 0):
             raise REPLACED(f"generation {peer.generation} of {name} was replaced", cluster=name)
 
-    async def _commit(self, peer: PeerIdentity) -> None:
+    async def _commit(self, peer: PeerIdentity) -> ClusterBinding | None:
         """A certificate counts from its first use, whatever it is used for: the one before renews no more (V7)."""
         binding = await self._directory.binding(peer.name)
         if binding is not None and binding.previous_spki_sha256 and binding.spki_sha256 == peer.spki_sha256:
             await self._directory.used(peer.name, peer.spki_sha256)
+        return binding
 
     async def _refresh(self, age: float) -> None:
         """Read again what has changed, when the last read is so old; all who want that share one read."""

@@ -34,6 +34,9 @@ _LAST_WORDS = 2.0
 _PATIENCE = 10.0
 
 
+#: Methods that say themselves what becomes of a key that another one has followed.
+_ASK_THEMSELVES = frozenset({"/cellward.wire.v1.Link/Sync", "/cellward.wire.v1.Identity/Renew"})
+
 #: Hears of each call that ended: its method without the service's package, and ``ok`` or an error code.
 Observe = Callable[[str, str], None]
 
@@ -168,6 +171,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 await work()
             else:
                 live = await self._gate.admit(context.auth_context())
+                if method not in _ASK_THEMSELVES:
+                    await self._gate.check_newest(live)
                 for hear in self._known:
                     hear(context.peer())
                 with self._gate.open(live):

@@ -247,6 +247,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
         clock=clock,
         view_age=limits.recheck,
         calls_per_cluster=limits.calls_per_cluster,
+        copies=identity.copies,
     )
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
     methods = [method for file in services for method in _methods(file)]

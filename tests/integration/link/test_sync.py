@@ -16,6 +16,7 @@ import pytest
 from cellward.errors import CellwardError
 from cellward.identity.x509 import make_csr
 from cellward.runtime.clock import SystemClock
+from cellward.wire import status
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import (
@@ -447,6 +448,24 @@ async def test_v7_a_copy_that_keeps_renewing_does_not_keep_the_alarm_away(here: 
                     request = identity_pb2.RenewRequest(csr_der=make_csr(copy.key))
                     await identity_pb2_grpc.IdentityStub(channel).Renew(request)
     assert [str(lock) for lock in here.hub.clusters.locks] == [f"agent/{original.uid}"]
+
+
+async def test_v7_a_copy_that_only_reads_is_found_once_the_original_has_renewed(here: FakeLinkHub) -> None:
+    """V7: it never says Hello and never renews; what it reads is the configuration its original is given."""
+    copy = await joined(here)
+    original = await renewed(here, copy)
+    async with opened(here, original) as live:
+        await welcomed(live, original)
+        async with copy.channel(here) as channel:
+            # Just after the renewal it may be the original's own call, under way on its older channel.
+            assert (await content_pb2_grpc.ContentStub(channel).Fetch(_nothing()).read()).absent
+            row = here.hub.clusters.rows["eu-1"]
+            here.hub.clusters.rows["eu-1"] = replace(row, bound_at=here.clock.now() - timedelta(minutes=2))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await anext(aiter(content_pb2_grpc.ContentStub(channel).Fetch(_nothing())))
+            assert status.error_of(refused.value).code == "authority/stale-key"
+        assert (await live.ended(2))[1] == "authority/locked"
+    assert [str(lock) for lock in here.hub.clusters.locks] == [f"agent/{copy.uid}"]
 
 
 def _nothing() -> content_pb2.FetchRequest:
