@@ -93,11 +93,12 @@ def test_bad_cells_are_refused_v16(hub: Installation, untouched: None, tmp_path:
     """`apply` ends with 2 and the code, without a traceback; nothing was uploaded and no sequence used."""
     file = tmp_path / "cell.yaml"
     file.write_text(text)
+    before = _remembered(hub)
     done = hub.stage.cli.run("apply", "-f", str(file), "--environment", "development", accept=(2,))
     assert f"[{code}]" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert not (hub.stage.home / "state" / "state.json").exists()
+    assert _remembered(hub) == before
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,12 @@ def test_bad_bundles_are_refused_v16(
     done = hub.stage.cli.run("policy", "publish", str(tmp_path), accept=(2,))
     assert f"[{code}]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _remembered(hub: Installation) -> dict[str, bytes]:
+    """Every file of the command line's local state."""
+    state = hub.stage.home / "state"
+    return {str(file.relative_to(state)): file.read_bytes() for file in state.rglob("*") if file.is_file()}
 
 
 def _post(hub: Installation, path: str, body: bytes, token: str | None = None) -> tuple[int, str]:

@@ -33,7 +33,8 @@ def _refused() -> dict[str, Any]:
 _TRUE = (
     "forged_bundle_refused", "replayed_bundle_refused", "unsigned_release_refused", "older_deployment_refused",
     "relabelled_cluster_refused", "unknown_field_refused", "unproved_isolation_refused", "foreign_certificate_refused",
-    "audit_verified",
+    "audit_verified", "dry_run_signs_nothing", "fallback_not_chosen_by_hub", "order_not_chosen_by_hub",
+    "join_line_is_inert", "repair_not_blocked", "labels_open_nothing",
 )  # fmt: skip
 _TAMPERED = {"one byte changed": True, "one record dropped": True, "two records swapped": True, "the end cut off": True}
 _DRIFT = {
@@ -43,6 +44,7 @@ _DRIFT = {
 GOOD: dict[str, Any] = {
     "seconds": 90.5, "setup_seconds": 0.1, "nodes": "simulated", "clusters": 2, "agents_connected": 2, "cells_ready": 8,
     "refused_by_policy": _refused(), **dict.fromkeys(_TRUE, True), "drift_repaired_ms": _DRIFT, "hub_down_ms": 7,
+    "lock_cuts_ms": 900,
     "audit_records_while_down": 2, "audit_records": 200, "audit_gaps": 0, "audit_duplicates": 0,
     "tampered_audit_detected": _TAMPERED, "metrics_series": 1,
 }  # fmt: skip
@@ -79,6 +81,7 @@ _WRONG: list[tuple[str, Any]] = [
         for key in ("hub_down_ms", "audit_records_while_down", "audit_records", "metrics_series", "seconds")
         for value in (0, -1, True, None, "1", float("nan"), float("inf"))
     ),
+    *(("lock_cuts_ms", value) for value in (0, 1001, True, None, "90")),
     ("cells_ready", 7),
     ("setup_seconds", -1),
     ("setup_seconds", True),

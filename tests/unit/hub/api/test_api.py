@@ -250,7 +250,8 @@ async def test_api_token_is_shown_once_and_kept_as_a_hash(api: Api) -> None:
         assert token not in json.dumps(kept)
     record = (await api.records())[-1]
     assert (record["action"], record["decision"], record["object"]) == ("api-token.create", "done", "ApiToken//ci")
-    assert record["details"] == {"role": "deployer", "expiresAt": made["expiresAt"]}
+    scope = {"projects": "*", "environments": "*"}
+    assert record["details"] == {"role": "deployer", "expiresAt": made["expiresAt"], **scope}
 
 
 async def test_api_token_expires(api: Api) -> None:
