@@ -23,6 +23,7 @@ from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local, now
 from cli.home import read_file
 from cli.output import Format, Shown, say, short, show_one, show_table
+from cli.state.errors import STATE_BUSY
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -85,7 +86,11 @@ def _opened(directory: Path, name: str) -> Iterator[Ed25519PrivateKey]:
     check_witness_name(name)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            # Not waited for: it may be held as long as a slow hub takes for an export.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise STATE_BUSY(f"another command holds {directory}") from error
         if not (directory / KEY).exists():
             if (directory / CHECKPOINT).exists():
                 raise errors.EXISTS(f"{directory} holds checkpoints of a witness, but no key")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 #: Seconds of an exchange that are free, and bytes a second below which a hub counts as unreachable after them.
-PATIENCE, SLOWEST = 60.0, 64 * 1024
+PATIENCE, SLOWEST = 60.0, 256 * 1024
 
 
 class BoundedConnection(http.client.HTTPSConnection):

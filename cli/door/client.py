@@ -32,7 +32,7 @@ TIMEOUT = 30.0
 MAX_ANSWER = 64 * 1024**2
 _PIECE = 256 * 1024
 #: Largest long answer, and room for what HTTP adds to any.
-MAX_LONG, _ROOM = 64 * 1024**3, 8 * 1024**2
+MAX_LONG, _ROOM = 16 * 1024**3, 8 * 1024**2
 #: Longest line of a long answer.
 MAX_LINE = 8 * 1024**2
 #: Longest token and address taken.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import socket
 import threading
 import time
@@ -10,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cellward.api import schemas
 from cellward.errors import CellwardError
-from cellward.identity import contexts
+from cellward.identity import contexts, keys
 from cellward.runtime.clock import SystemClock
 from cli.door import bounds, client, pages
 from cli.door.client import Client, Profile
+from cli.main import app
 from hub.authority.authority import Authority
 from tests.fakes.live_api import hub_keys
 
@@ -118,3 +122,13 @@ def test_v16_a_list_is_walked_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch
         list(pages.every(ask))
     assert raised.value.code == "cli/bad-answer"
     assert next(names) < 50
+
+
+def test_v16_a_witness_does_not_wait_for_one_that_a_hub_holds_up(tmp_path: Path) -> None:
+    """The other one is reading an export, for as long as its hub likes."""
+    key = base64.b64encode(keys.spki_of(hub_keys().tree_head)).decode()
+    words = ["audit", "witness", str(tmp_path), str(tmp_path / "x"), "--hub-key", key, "--home", str(tmp_path / "home")]
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = CliRunner().invoke(app, words)
+    assert "[cli/state-busy]" in result.stderr
