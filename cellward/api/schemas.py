@@ -256,7 +256,8 @@ class JoinToken(Response):
 
     cluster: str
     token: str = Field(description="Shown once; the hub keeps a hash.")
-    expires_at: Moment
+    #: Parsed by ``cli.invitation``, as all of it.
+    expires_at: datetime
     enrolment_address: str
     hub_ca_pem: str
 

@@ -131,8 +131,10 @@ def rendered(line: str, directory: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     assert not (directory / "pwned").exists()
     objects = [item for item in yaml.safe_load_all((directory / "out.yaml").read_text()) if item]
-    found: dict[str, Any] = next(item for item in objects if item["kind"] == "ConfigMap")
-    assert [item["kind"] for item in objects].count("ConfigMap") == 1
+    # The other one is empty: it only turns a guard on.
+    maps = [item for item in objects if item["kind"] == "ConfigMap" and item.get("data")]
+    found: dict[str, Any] = maps[0]
+    assert len(maps) == 1
     return found
 
 
@@ -186,7 +188,7 @@ def test_v6_no_answer_of_a_hub_chooses_what_a_cluster_trusts(
     if code == 0:
         judge(scene, line, tmp_path / "run")
         return
-    assert "[cli/bad-invitation]" in told
+    assert "[cli/bad-invitation]" in told or "[cli/bad-answer]" in told
     assert line == ""
     assert list(scene.home.glob("join-*")) == []
     assert (scene.home / "trust.yaml").read_bytes() == before
