@@ -88,10 +88,9 @@ def add(  # noqa: PLR0913 - options of a command
     entry = _entry(owner, read_public(key), kind or KINDS, project or ["*"], environment or ["*"], days)
     options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
     base = base_of(local(home), record)
-    if base.record.keyring.find(entry.keyid) is not None:
-        raise errors.EXISTS(f"the keyring has key {entry.keyid[:12]} already")
+    grown = _grown(base.record.keyring, entry)
     say(f"adds key {entry.keyid[:12]} of {owner}")
-    amend(base, options, keyring=_grown(base.record.keyring, entry))
+    amend(base, options, keyring=grown)
 
 
 @app.command()
@@ -147,10 +146,9 @@ def rotate(  # noqa: PLR0913 - options of a command
         raise errors.BAD_OPTION(f"{who!r} has {len(active)} active keys", hint="Name one by its id.")
     old = active[0]
     new = _entry(old.owner, read_public(key), old.kinds, old.projects, old.environments, days)
-    if base.record.keyring.find(new.keyid) is not None:
-        raise errors.EXISTS(f"the keyring has key {new.keyid[:12]} already")
+    grown = _grown(base.record.keyring, new)
     say(f"key {new.keyid[:12]} of {old.owner} follows {old.keyid[:12]}, which retires")
-    amend(base, options, keyring=_marked(_grown(base.record.keyring, new), {old.keyid}, compromised=False))
+    amend(base, options, keyring=_marked(grown, {old.keyid}, compromised=False))
 
 
 def amend(
@@ -218,8 +216,11 @@ def _named(keyring: Keyring, who: str) -> tuple[KeyringEntry, ...]:
 
 
 def _grown(keyring: Keyring, entry: KeyringEntry) -> Keyring:
+    """Return the keyring with one key more; raises cli/exists when it has the key already."""
     from cellward.documents.keyring import Keyring
 
+    if keyring.find(entry.keyid) is not None:
+        raise errors.EXISTS(f"the keyring has key {entry.keyid[:12]} already")
     grown = replace(keyring, version=keyring.version + 1, entries=(*keyring.entries, entry))
     # Read back strictly: what an agent could not read must not be signed.
     return Keyring.from_json(grown.to_json())
