@@ -59,7 +59,7 @@ COMMANDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def truthful(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> dict[int, set[str]]:
     """What each command signs for the hub as it is, but for the clock; its answers are what lies are made of."""
     found: dict[int, set[str]] = {at: set() for at in range(len(COMMANDS))}
