@@ -327,6 +327,7 @@ async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]
             await front.close()
         await api.cleanup()
         await metrics.cleanup()
+        await asyncio.gather(*(front.end() for front in fronts))
 
 
 def _listen(hub: Hub, name: str, runner: web.AppRunner, address: str, context: SSLContext | None = None) -> Front:

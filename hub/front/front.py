@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from ssl import SSLContext
@@ -30,6 +31,10 @@ _LOOK, _PAUSE = 0.25, 0.05
 _AT_ONCE = 64
 #: Seconds a peer has to take the last bytes of a connection that ended behind.
 _LINGER = 10.0
+#: Seconds peers have to take the last bytes of a server that has stopped, and then to notice that they are let go.
+_PATIENCE, _FAREWELL = 1.0, 1.0
+#: Bytes read at once of what is left in a connection, and how often: more than a socket keeps.
+_PIECE, _PIECES = 262144, 16
 _log = structlog.get_logger()
 
 
@@ -57,6 +62,8 @@ class Front:
         self._sockets: dict[Guest, socket.socket] = {}
         self._peers: dict[str, int] = {}
         self._pause: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -76,6 +83,18 @@ class Front:
             self._listening.close()
         for guest in [guest for guest in self._sockets if guest.state == "silent"]:
             self._cut(guest)
+
+    async def end(self, patience: float = _PATIENCE) -> None:
+        """Let go of whoever is left ``patience`` seconds after the server behind has stopped; call ``close`` first.
+
+        Nothing of a connection is left in this process then: no descriptor, and nothing that the loop still watches.
+        """
+        await self._gone_within(patience)
+        for connection in self._sockets.values():
+            # Whoever has it by now reads the end of it and lets go.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        await self._gone_within(_FAREWELL)
 
     def abandon(self) -> None:
         """Give the address back before anything was accepted."""
@@ -117,6 +136,7 @@ class Front:
         connection.setblocking(False)  # noqa: FBT003 - the name of the standard library
         guest.peer = text
         self._sockets[guest] = connection
+        self._empty.clear()
         self._peers[text] = guest.number
         asyncio.get_running_loop().add_reader(connection, self._spoke, guest)
 
@@ -135,13 +155,23 @@ class Front:
             connection.close()
 
     def _gone(self, guest: Guest) -> None:
-        self._sockets.pop(guest, None)
-        self._peers.pop(guest.peer, None)
+        self._forget(guest)
         self.lobby.left(guest)
 
-    def _cut(self, guest: Guest) -> None:
-        connection = self._sockets.pop(guest, None)
+    def _forget(self, guest: Guest) -> socket.socket | None:
         self._peers.pop(guest.peer, None)
+        connection = self._sockets.pop(guest, None)
+        if not self._sockets:
+            self._empty.set()
+        return connection
+
+    async def _gone_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+
+    def _cut(self, guest: Guest) -> None:
+        connection = self._forget(guest)
         if connection is None:
             return
         if guest.state == "silent":
@@ -283,7 +313,8 @@ class _Pipe(asyncio.Protocol):
 
         It is not closed at once: what it had sent meanwhile would reset the connection under the last answer.
         """
-        del exc
+        if exc is not None:
+            self._rest()
         other, self.other = self.other, None
         transport = other._transport if other is not None else None  # noqa: SLF001 - the other half of this
         if other is not None:
@@ -296,6 +327,16 @@ class _Pipe(asyncio.Protocol):
         if self._gone is not None:
             self._gone()
             self._gone = None
+
+    def _rest(self) -> None:
+        """Pass on what came before a write failed: asyncio reads no more then, and it may be the last answer."""
+        found = self._transport.get_extra_info("socket") if self._transport is not None else None
+        with contextlib.suppress(OSError):
+            for _ in range(_PIECES):
+                piece = os.read(found.fileno(), _PIECE) if found is not None else b""
+                if not piece:
+                    return
+                self.data_received(piece)
 
 
 def guest_of(peer: str) -> int | None:

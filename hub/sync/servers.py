@@ -75,9 +75,10 @@ class Listener:
         self.front.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no newcomers, and stop the server."""
+        """Take no newcomers, stop the server, and let go of every connection."""
         await self.release()
         await self.server.stop(grace=grace)
+        await self.front.end()
 
     async def release(self) -> None:
         """Give the address back; also for a listener that was never started. Idempotent."""
