@@ -6,6 +6,8 @@ and whoever holds the publisher key hands it over once every threshold is reache
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,8 +33,6 @@ from cli.output import Format, Shown, put, say, show_one, show_table
 from cli.records import Base, RecordOption, base_of, read_record, record_path
 
 if TYPE_CHECKING:
-    from cellward.documents.keyring import KeyringEntry
-    from cellward.documents.revocations import Revocations
     from cellward.policy.ceremony import Proposal
     from cellward.policy.publisher import Draft
     from cellward.policy.record import Record, RoleKeys
@@ -53,6 +53,8 @@ class ProposalView(Shown):
     """What a proposal would bring, and how far it is signed."""
 
     dry_run: bool
+    #: What differs from what is in force: ``+`` comes, ``-`` goes, ``~`` changes.
+    changes: list[str]
     root_version: int
     roles: dict[str, str]
     expires: dict[str, str]
@@ -117,7 +119,7 @@ def upgrade(  # noqa: PLR0913 - options of a command
     draft = publishing.draft_again(changed, now=instant(), seen=base.seen)
     if not dry_run:
         propose(draft, out, following)
-    _show(Proposal(draft, following), output, dry_run=dry_run, signed=())
+    _show(Proposal(draft, following), base.record, output, dry_run=dry_run, signed=())
 
 
 @command
@@ -129,21 +131,41 @@ def sign(
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Show a proposal and add the signatures that keys of this machine may give. --dry-run only shows it."""
+    """Show what a proposal changes, then add the signatures that keys of this machine may give.
+
+    In a terminal it asks before it signs. --dry-run only shows it, whole.
+    """
     from cellward.runtime.files import write_atomic
     from cli.keys import load_all, local_keys
+    from cli.state.policy import policy_floors
 
     place = local(home)
-    proposal = _read(file, read_record(record_path(place, record), place.home.trust()))
+    trust = place.home.trust()
+    own = read_record(record_path(place, record), trust)
+    own.check_newest(policy_floors(place.home.state(trust).read()))
+    proposal = _read(file, own)
+    proposal.check_numbers(instant())
     names = {name: proposal.roles_of(keyid) for keyid, name in local_keys(place.home).items()}
     mine = sorted(name for name, roles in names.items() if roles)
     if not dry_run and mine:
+        _look(own, proposal, mine)
         for signer in load_all(place.home, passphrase_file, *mine):
             proposal = proposal.signed_by(signer)
         write_atomic(file, proposal.to_bytes(), 0o644)
-    _show(proposal, output, dry_run=dry_run, signed=mine)
+    _show(proposal, own, output, dry_run=dry_run, signed=mine)
     if not mine:
         say("no key here may add a signature")
+
+
+def _look(own: Record, proposal: Proposal, names: Sequence[str]) -> None:
+    """Show a person what differs from what is in force before any key is opened; raises cli/not-signed for a no."""
+    from cli import proposals
+
+    say("differences to what is in force:")
+    for line in proposals.changes(own, proposal) or ["none; what is in force is signed anew, its life begins again"]:
+        say(f"  {line}")
+    if sys.stdin.isatty() and not typer.confirm(f"Sign it with {', '.join(names)}?", err=True):
+        raise errors.NOT_SIGNED("nothing was signed")
 
 
 @command
@@ -189,85 +211,39 @@ def _read(file: Path, own: Record) -> Proposal:
     return Proposal.from_bytes(read_file(file, MAX_PROPOSAL), own=own)
 
 
-def _show(proposal: Proposal, output: Format, *, dry_run: bool, signed: tuple[str, ...] | list[str]) -> None:
-    """Show what somebody is about to sign, all of it: what is not shown here, its proposer alone has chosen."""
+def _show(proposal: Proposal, own: Record, output: Format, *, dry_run: bool, signed: Sequence[str]) -> None:
+    """Show what somebody signs, all of it: what is not shown here, its proposer alone has chosen."""
     from tuf.api.metadata import Targets
 
     from cellward.policy.model import BINDINGS_TARGET
     from cellward.policy.trust import parse
+    from cli import proposals
 
-    root, record = proposal.next_root, proposal.draft.record
-    roles = {
-        name: f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(key[:12] for key in role.keyids))}"
-        for name, role in root.roles.items()
+    root, record, draft = proposal.next_root, proposal.draft.record, proposal.draft
+    ends = {
+        "root": root,
+        "targets": parse(Targets, draft.targets).signed,
+        "keyring": parse(Targets, draft.keyring).signed,
     }
-    targets = parse(Targets, proposal.draft.targets).signed
-    delegated = targets.delegations.roles if targets.delegations is not None else None
-    for name, role in (delegated or {}).items():
-        roles[name] = f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(key[:12] for key in role.keyids))}"
-    ends = {"root": root, "targets": targets, "keyring": parse(Targets, proposal.draft.keyring).signed}
     shown = ProposalView(
         dry_run=dry_run,
+        changes=proposals.changes(own, proposal),
         root_version=root.version,
-        roles=roles,
+        roles=proposals.role_lines(proposal),
         expires={name: f"{signed.expires:%Y-%m-%d %H:%M} UTC" for name, signed in ends.items()},
-        bundles=sorted(
-            f"{path} {info.hashes.get('sha256', '')[:12]}"
-            for path, info in targets.targets.items()
-            if path != BINDINGS_TARGET
-        ),
-        bindings=_bindings(proposal.draft.content.get(BINDINGS_TARGET)),
-        authors=[_author(entry) for entry in record.keyring.entries],
-        revocations=_revocations(record.revocations),
+        bundles=proposals.bundle_lines(proposal),
+        bindings=proposals.binding_lines(draft.content.get(BINDINGS_TARGET)),
+        authors=[proposals.author_line(entry) for entry in record.keyring.entries],
+        revocations=proposals.revocation_lines(record.revocations),
         signatures=[RoleStanding(role=one.role, have=one.have, need=one.need) for one in proposal.standing()],
         signed_here=list(signed),
     )
     show_one(shown, output, lambda: _table(shown), f"root/{shown.root_version}")
 
 
-def _bindings(data: bytes | None) -> list[str]:
-    """Lines about bindings and what is signed with them; none where they stay as they are."""
-    import json
-
-    from cellward.policy.bindings import parse_bindings
-
-    if data is None:
-        return []
-    found = parse_bindings(data)
-    lines = [
-        f"{one.name}: {one.bundle} {one.bundle_digest[:19]}, {one.mode}, {one.on_stale} after {one.staleness_seconds} s"
-        f", on {json.dumps(one.selector.to_json(), sort_keys=True)}, with {json.dumps(one.parameters, sort_keys=True)}"
-        for one in found.bindings
-    ]
-    thresholds = ", ".join(f"{kind} {count}" for kind, count in sorted(found.thresholds.items()))
-    return [
-        *lines,
-        f"signers needed: {thresholds or 'one of each kind'}",
-        f"objects one change may delete: {found.prune_limit}",
-        f"the hub's own key counts in: {', '.join(found.hub_attestation) or 'no environment'}",
-    ]
-
-
-def _author(entry: KeyringEntry) -> str:
-    kinds, projects, environments = map(",".join, (entry.kinds, entry.projects, entry.environments))
-    return (
-        f"{entry.owner} {entry.keyid[:12]} {entry.state}: {kinds} of {projects} in {environments} "
-        f"until {entry.not_after:%Y-%m-%d}"
-    )
-
-
-def _revocations(found: Revocations) -> list[str]:
-    return [
-        *(f"locks {one.kind}/{one.subject}" for one in found.locks),
-        *(f"quarantines {one.project}/{one.cell} in {one.environment}" for one in found.quarantines),
-        *(
-            f"first contact in {project} takes nothing before {moment:%Y-%m-%d %H:%M:%S} UTC"
-            for project, moment in found.minimum_issued_at.items()
-        ),
-    ]
-
-
 def _table(shown: ProposalView) -> None:
+    show_table(("differs from what is in force",), [[line] for line in shown.changes or ["nothing but the lives"]])
+    put()
     show_table(("role", "keys"), [[name, keys] for name, keys in shown.roles.items()])
     put()
     show_table(("signed", "until"), [[name, ends] for name, ends in shown.expires.items()])

@@ -139,6 +139,12 @@ NOT_WITNESSED = define(
     "The log is not one that this witness may co-sign, so nothing was signed.",
     hint="Keep the export and the checkpoint kept before, and tell the auditors: two histories of one log are proof.",
 )
+NOT_SIGNED = define(
+    "cli/not-signed",
+    Conflict,
+    "Whoever was asked did not want to sign.",
+    hint="Ask whoever proposed it what each difference is for; `--dry-run` shows the whole proposal.",
+)
 EXISTS = define(
     "cli/exists",
     Conflict,

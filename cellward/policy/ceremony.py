@@ -16,6 +16,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from cellward.documents import canonical
 from cellward.documents.fields import Fields
+from cellward.documents.numbers import check_number
 from cellward.policy import trust
 from cellward.policy.errors import BAD_PROPOSAL
 from cellward.policy.model import KEYRING_ROLE
@@ -24,6 +25,8 @@ from cellward.policy.record import Record
 from cellward.policy.signing import sign_metadata
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cellward.documents.dsse import Ed25519Signer
 
 PROPOSAL_SCHEMA = "cellward.policy-proposal/v1"
@@ -103,7 +106,7 @@ class Proposal:
         """Return the file's bytes."""
         value = {
             "schema": PROPOSAL_SCHEMA,
-            "record": _text(self.draft.record.to_bytes()),
+            "record": _text(self.draft.record.to_bytes(changed=True)),
             "root": None if self.root is None else _text(self.root),
             "targets": _text(self.draft.targets),
             "keyring": _text(self.draft.keyring),
@@ -125,7 +128,7 @@ class Proposal:
         root, fresh, content = fields.raw("root"), fields.raw("fresh"), fields.raw("content")
         if not isinstance(content, dict) or not isinstance(fresh, list) or not {*fresh} <= {"targets", KEYRING_ROLE}:
             raise BAD_PROPOSAL("the proposal has no content, or roles that there are none of")
-        record = Record.from_bytes(_bytes(fields.raw("record")), root=own.roots[0])
+        record = Record.from_bytes(_bytes(fields.raw("record")), root=own.roots[0], changed=True)
         draft = Draft(
             record, _bytes(fields.raw("targets")), _bytes(fields.raw("keyring")), frozenset(map(str, fresh)),
             {path: _bytes(text) for path, text in content.items()},
@@ -160,6 +163,12 @@ class Proposal:
         for path, data in {**draft.content, **record.content()}.items():
             if named.get(path) != trust.digest_of(data).removeprefix("sha256:"):
                 raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")
+
+    def check_numbers(self, now: datetime) -> None:
+        """Refuse numbers ahead of the clock (document/number-ahead): signed now, they would hold once it is there."""
+        for role, data in ((Targets.type, self.draft.targets), (KEYRING_ROLE, self.draft.keyring)):
+            if role in self.draft.fresh:
+                check_number(trust.parse(Targets, data).signed.version, now, f"the proposed version of {role}")
 
 
 def complete(proposal: Proposal) -> Draft:

@@ -120,8 +120,12 @@ class Record:
                 version = here.version if here is not None else "none"
                 raise RECORD_OLDER(f"{role} version {known.version} was signed already, the record has {version}")
 
-    def check(self) -> None:
-        """Verify everything in it by the signatures in it, from the first root on; raises policy/bad-record."""
+    def check(self, *, changed: bool = False) -> None:
+        """Verify everything in it by the signatures in it, from the first root on; raises policy/bad-record.
+
+        With ``changed`` its keyring and revocations are those to publish next, which nobody has signed yet: then they
+        are not compared with what was signed. That is how a proposal carries it, and compares them with its own draft.
+        """
         try:
             verified_roots(self.roots)
             realms = {self.realm, self.keyring.realm, self.revocations.realm}
@@ -130,12 +134,12 @@ class Record:
             if (self.targets is None) != (self.keyring_metadata is None):
                 raise BAD_RECORD("there are targets without a keyring, or the reverse")
             if self.targets is not None and self.keyring_metadata is not None:
-                self._check_published(self.targets, self.keyring_metadata)
+                self._check_published(self.targets, self.keyring_metadata, changed=changed)
             self.floors()
         except RepositoryError as error:
             raise BAD_RECORD(f"what is in it does not verify: {error}") from error
 
-    def _check_published(self, targets: bytes, keyring: bytes) -> None:
+    def _check_published(self, targets: bytes, keyring: bytes, *, changed: bool) -> None:
         metadata = trust.parse(Targets, targets)
         verified_by_any(self.roots, Targets.type, metadata)
         trust.check_delegation(metadata.signed)
@@ -144,12 +148,12 @@ class Record:
         content = self.content()
         if set(held.signed.targets) != set(content):
             raise BAD_RECORD("the keyring role's metadata is not about keyring and revocations")
-        for path, data in content.items():
+        for path, data in () if changed else content.items():
             held.signed.targets[path].verify_length_and_hashes(data)
 
-    def to_bytes(self) -> bytes:
-        """Return the file's bytes: JSON that a diff can show, one value a line."""
-        self.check()
+    def to_bytes(self, *, changed: bool = False) -> bytes:
+        """Return the file's bytes: JSON that a diff can show, one value a line. ``changed`` as :meth:`check` has it."""
+        self.check(changed=changed)
         value = {
             "schema": RECORD_SCHEMA,
             "realm": self.realm,
@@ -167,8 +171,11 @@ class Record:
         return json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n"
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, root: bytes) -> Record:
-        """Read a record that begins with ``root``, the one this side trusts; raises policy/bad-record."""
+    def from_bytes(cls, data: bytes, *, root: bytes, changed: bool = False) -> Record:
+        """Read a record that begins with ``root``, the one this side trusts; raises policy/bad-record.
+
+        ``changed`` as :meth:`check` has it.
+        """
         try:
             fields = Fields(_strict(data), _FIELDS, "the record", error=BAD_RECORD, unknown=BAD_RECORD)
             if fields.text("schema") != RECORD_SCHEMA:
@@ -190,7 +197,7 @@ class Record:
             raise BAD_RECORD(f"the record cannot be read: {error.message}") from error
         if record.roots[0] != root:
             raise BAD_RECORD("the record begins with another root than this side trusts")
-        record.check()
+        record.check(changed=changed)
         if fields.text("realm", DIGEST) != record.realm or fields.raw("seen") != _seen(record):
             raise BAD_RECORD("what the record says of itself is not what is in it")
         return record

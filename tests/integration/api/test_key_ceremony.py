@@ -130,3 +130,92 @@ async def test_a_signer_is_shown_all_that_a_proposal_would_bring(installed: Cli,
     left = {path: data for path, data in value["content"].items() if path != "bindings/bindings.json"}
     file.write_text(json.dumps({**value, "content": left}))
     assert "[policy/bad-proposal]" in (await installed(*look, code=4)).stderr
+
+
+async def proposed(cli: Cli, directory: Path, *words: str) -> Path:
+    """A proposal, made by a command with --propose."""
+    file = directory / f"proposal-{len(list(directory.glob('proposal-*')))}.json"
+    await cli(*words, "--propose", str(file))
+    return file
+
+
+async def author(cli: Cli, name: str) -> tuple[str, ...]:
+    """The words that add an author, whose key is made first."""
+    await cli("keys", "create", name, "--no-passphrase")
+    return ("author", "add", name, "--key", str(cli.home / "keys" / f"{name}.pub"))
+
+
+async def owners(cli: Cli) -> dict[str, str]:
+    """Owners and states of the keyring in the record."""
+    record = json.loads((cli.home / "policy-record.json").read_text())
+    return {entry["owner"]: entry["state"] for entry in record["content"]["keyring"]["entries"]}
+
+
+@pytest.mark.parametrize("between", ["nothing", "refresh"])
+async def test_a_proposed_author_is_signed_and_submitted(installed: Cli, tmp_path: Path, between: str) -> None:
+    """Proposals about the keyring or revocations can be written, signed and submitted, also past a refresh."""
+    file = await proposed(installed, tmp_path, *await author(installed, "dan"))
+    if between == "refresh":
+        await installed("policy", "refresh")
+    shown = await installed("trust", "sign", str(file))
+    assert "+ author dan " in shown.stderr
+    await installed("trust", "submit", str(file))
+    assert (await owners(installed))["dan"] == "active"
+    locks = await proposed(installed, tmp_path, "lock", "cluster/eu-9", "--reason", "stolen", "--signed")
+    shown = await installed("trust", "sign", str(locks))
+    assert "+ locks cluster/eu-9" in shown.stderr
+    await installed("trust", "submit", str(locks))
+    await installed("policy", "refresh")
+
+
+async def test_a_proposal_that_another_change_overtook_is_refused(installed: Cli, tmp_path: Path) -> None:
+    """Of two proposals from one record one is published; the other, signed before or after, would undo it."""
+    dan, eve = await author(installed, "dan"), await author(installed, "eve")
+    signed, unsigned = await proposed(installed, tmp_path, *dan), await proposed(installed, tmp_path, *dan)
+    await installed("trust", "sign", str(signed))
+    await installed(*eve)
+    assert "[policy/bad-proposal]" in (await installed("trust", "sign", str(unsigned), code=4)).stderr
+    assert "[policy/bad-proposal]" in (await installed("trust", "submit", str(signed), code=4)).stderr
+    assert set(await owners(installed)) == {"ada", "eve"}
+    again = await proposed(installed, tmp_path, *dan)
+    await installed("trust", "sign", str(again))
+    await installed("trust", "submit", str(again))
+    assert set(await owners(installed)) == {"ada", "dan", "eve"}
+
+
+async def test_the_differences_are_shown_before_a_key_is_opened(
+    installed: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys, thresholds, bindings and authors that change are told first; a no, or no key, leaves the file as it was."""
+    new = []
+    for name in ("one", "two"):
+        await installed("keys", "create", name, "--no-passphrase")
+        new += ["--root", str(installed.home / "keys" / f"{name}.pub")]
+    file = tmp_path / "upgrade.json"
+    await installed("trust", "upgrade", *new, "--root-threshold", "2", "--out", str(file))
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda *_: True)
+        words = ["trust", "sign", str(file), "--home", str(installed.home)]
+        said_no = await asyncio.to_thread(CliRunner().invoke, app, words, input="n\n")
+    assert said_no.exit_code == 1
+    assert "[cli/not-signed]" in said_no.stderr
+    assert file.read_bytes() == before
+    (installed.home / "keys" / "one.pem").write_text("no key")
+    broken = await installed("trust", "sign", str(file), code=2)
+    assert file.read_bytes() == before
+    for told in (said_no, broken):
+        line = next(line for line in told.stderr.splitlines() if "role root" in line)
+        assert re.fullmatch(r"  ~ role root: 1 of 1 -> 2 of 2; keys \+\w{12} \+\w{12} -\w{12}", line)
+
+
+async def test_a_record_older_than_what_is_known_here_signs_nothing(installed: Cli, tmp_path: Path) -> None:
+    """A proposal made from an older record, and shown against it, would hide what was published since."""
+    record = installed.home / "policy-record.json"
+    old = record.read_bytes()
+    file = await proposed(installed, tmp_path, *await author(installed, "dan"))
+    await installed(*await author(installed, "eve"))
+    record.write_bytes(old)
+    before = file.read_bytes()
+    assert "[policy/record-older]" in (await installed("trust", "sign", str(file), code=4)).stderr
+    assert file.read_bytes() == before
