@@ -9,6 +9,7 @@ import typer
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
 from cli.door.pages import every
+from cli.door.told import HEADING, own_step, relayed_step, split_step
 from cli.output import Format, put, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
@@ -99,20 +100,29 @@ def show_conditions(states: Iterable[schemas.CellState]) -> None:
             can = "keep all of" if found.code == "cell/not-repaired" else "do all that"
             asks = "as released" if found.code == "cell/not-repaired" else "asks"
             put(f"{state.cluster} cannot {can} {state.project}/{state.cell} {asks} [{found.code}]")
-            put(f"  {found.subject}: {found.message}")
+            message, step = split_step(found.message)
+            put(f"  {found.subject}: {message}")
+            for heading, text in (("next", own_step(found.code)), (HEADING, step)):
+                if text:
+                    put(f"  {heading}: {text}")
 
 
 def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], None] = say) -> None:
-    """Every refusal with rule, object, reason and next step (V15): data where asked for, or why a command failed."""
+    """Every refusal with rule, object, reason and next step (V15): data where asked for, or why a command failed.
+
+    The agent's own step comes through the hub, and is told so.
+    """
     for state in states:
         for refusal in state.refusals:
             told = f"{state.cluster} refused {state.project}/{state.cell} in {state.environment} [{refusal.code}]"
             show(told)
+            own = own_step(refusal.code)
             for heading, text in (
                 ("rule", refusal.rule),
                 ("object", refusal.object),
                 ("reason", refusal.reason),
-                ("next", refusal.next),
+                ("next", own),
+                (HEADING, relayed_step(refusal.next, own)),
             ):
                 if text:
                     show(f"  {heading}: {text}")

@@ -15,6 +15,7 @@ from cli import errors
 from cli.clusters import all_clusters
 from cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, instant, local, now
 from cli.door.keyring import shown_policy
+from cli.door.told import own_step, relayed_step, split_step
 from cli.lives import ca_lives, certificate_life, policy_lives
 from cli.output import Format, put, put_lines, show_data
 
@@ -80,13 +81,16 @@ class _Checks:
         yield Result("hub", "hub/reachable", True, f"answers; this is {who.subject} ({who.role})")
         for component in client.get("/status", schemas.Status).components:
             if component.category == "hub":
+                own = own_step(component.code)
+                message, step = split_step(component.message or ("well" if component.ok else component.code))
                 yield Result(
                     "hub",
                     f"hub/{component.name}",
                     component.ok,
-                    component.message or ("well" if component.ok else component.code),
-                    component.hint,
+                    message,
+                    "" if component.ok else own,
                     component.code,
+                    relayed=step or relayed_step(component.hint, own),
                 )
 
     def realm(self) -> Iterator[Result]:
@@ -163,9 +167,9 @@ def _line(category: str, name: str, ok: bool, message: str, code: ErrorCode) -> 
 
 
 def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
-    def result(name: str, ok: bool | None, message: str, hint: str = "", code: str = "") -> Result:
-        hint, code = (hint, code) if ok is False else ("", "")
-        return Result("clusters", f"clusters/{name}", ok, message, hint, code, cluster.name)
+    def result(name: str, ok: bool | None, message: str, hint: str = "", code: str = "", relayed: str = "") -> Result:
+        hint, code, relayed = (hint, code, relayed) if ok is False else ("", "", "")
+        return Result("clusters", f"clusters/{name}", ok, message, hint, code, cluster.name, relayed=relayed)
 
     if not cluster.joined:
         yield result("connected", None, "invited, nobody joined yet")
@@ -177,8 +181,10 @@ def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
     known = None if not cluster.connected else True
     for condition in cluster.conditions:
         ok = known and condition.ok
-        message = condition.message or ("well" if condition.ok else condition.code)
-        yield result(condition.name, ok, message if ok is not None else seen, condition.hint, condition.code)
+        message, step = split_step(condition.message or ("well" if condition.ok else condition.code))
+        own = own_step(condition.code)
+        step = step or relayed_step(condition.hint, own)
+        yield result(condition.name, ok, message if ok is not None else seen, own, condition.code, step)
     expires = cluster.policy.snapshot_expires
     if expires is None:
         yield result("policy-fresh", False, "no verified policy set yet", codes.NO_POLICY.hint, codes.NO_POLICY.code)

@@ -15,7 +15,9 @@ import typer
 
 from cellward.errors import CellwardError
 from cli import errors
+from cli.door.answers import RELAYED
 from cli.door.client import Client
+from cli.door.told import HEADING
 from cli.home import Home, Trust, default_home, shown
 from cli.output import Format, say, say_trace
 
@@ -110,9 +112,13 @@ def _as_told(error: Exception) -> CellwardError:
 
 def show_error(error: CellwardError) -> None:
     """What failed, why, and what to do next (V15)."""
-    say(f"error: {error.message} [{error.code}]")
+    relayed = error.details.get(RELAYED)
+    # A hub's words are told as such, whatever they say.
+    say(f"error: {f'{HEADING}: ' if relayed is not None else ''}{error.message} [{error.code}]")
     for name in ("rule", "object"):
         if error.details.get(name):
             say(f"  {name}: {error.details[name]}")
     if error.hint:
         say(f"  next: {error.hint}")
+    if relayed:
+        say(f"  {HEADING}: {relayed}")

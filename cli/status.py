@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cli.clusters import all_clusters
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.door.told import HEADING, own_step, relayed_step, split_step
 from cli.output import Format, put, show_one, show_table
 
 if TYPE_CHECKING:
@@ -49,8 +50,11 @@ def _table(found: schemas.Status, clusters: Sequence[schemas.Cluster]) -> None:
         put()
     for component in red:
         where = f"{component.cluster}: " if component.cluster else ""
-        put(f"✗ {where}{component.name}: {component.message or component.code}")
-        for heading, text in (("code", component.code), ("next", component.hint)):
+        message, step = split_step(component.message or component.code)
+        own = own_step(component.code)
+        put(f"✗ {where}{component.name}: {message}")
+        step = step or relayed_step(component.hint, own)
+        for heading, text in (("code", component.code), ("next", own), (HEADING, step)):
             if text:
                 put(f"    {heading}: {text}")
 

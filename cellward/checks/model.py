@@ -17,6 +17,7 @@ class Result:
         message: what was found, one sentence.
         hint: what to do next, where it is not ok.
         code: stable error code, where there is one.
+        relayed: what a hub says is next; nothing this program stands for.
         warning: whether it is well now and will not stay so; hint and code say what to do.
     """
 
@@ -28,6 +29,7 @@ class Result:
     code: str = ""
     subject: str = ""
     warning: bool = False
+    relayed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Report:
                     "status": status_of(result),
                     "message": result.message,
                     "hint": result.hint,
+                    "relayed": result.relayed,
                     "code": result.code,
                 }
                 for result in self.results
@@ -49,8 +50,17 @@ def run_checks(checks: Iterable[Check]) -> Report:
             for result in check.run():
                 results.append(result)  # noqa: PERF402 - what was found before a failure is kept
         except CellwardError as error:
+            relayed = error.details.get("relayed", "")
             results.append(
-                Result(check.category, check.id, ok=False, message=error.message, hint=error.hint, code=error.code)
+                Result(
+                    check.category,
+                    check.id,
+                    ok=False,
+                    message=error.message,
+                    hint=error.hint,
+                    code=error.code,
+                    relayed=relayed,
+                )
             )
             code = max(code, error.exit_code)
     red = any(result.ok is False for result in results)
@@ -77,5 +87,6 @@ def table_lines(results: Sequence[Result]) -> list[str]:
         name = result.id.partition("/")[2].replace("-", " ")
         lines.append(f"{mark} {subject}{name}: {result.message}")
         if result.ok is False or result.warning:
-            lines += [f"    {kind}: {text}" for kind, text in (("code", result.code), ("next", result.hint)) if text]
+            told = (("code", result.code), ("next", result.hint), ("the hub says", result.relayed))
+            lines += [f"    {kind}: {text}" for kind, text in told if text]
     return lines

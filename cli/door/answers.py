@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from cellward.errors import CellwardError, ErrorCode, known
 from cli import errors
+from cli.door.told import own_step, relayed_step
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64
 #: Longest text of a hub's problem that is shown.
 MAX_TEXT = 4000
+#: Detail of an error that a hub told: its own next step, empty where it says what this program says.
+RELAYED = "relayed"
 
 
 def parse_answer(data: bytes, model: type[_M], source: str) -> _M:
@@ -55,8 +58,10 @@ def problem(status: int, data: bytes, target: str) -> CellwardError:
     if entry is None:
         entry = _fallback(status)
         code = entry.code if code.startswith("cli/") else code
-    error = entry(_text(found.get("detail", "")), hint=_text(found.get("hint", "")) or None)
-    return type(error)(code, _text(found.get("title", "")), error.message, error.hint, details)
+    # What a person does next is never a hub's to choose; its words are kept apart, and shown as its own.
+    step = own_step(code) or entry.hint
+    details = {**details, RELAYED: relayed_step(_text(found.get("hint", "")), step)}
+    return entry.kind(code, _text(found.get("title", "")), _text(found.get("detail", "")), step, details)
 
 
 def _text(value: object) -> str:

@@ -71,3 +71,43 @@ def test_init_keeps_no_audit_key_that_is_none(tmp_path: Path, size: int) -> None
     assert not (tmp_path / "trust.yaml").exists()
     assert list((tmp_path / "keys").iterdir()) == []
     assert ("POST", "/v1/trust/root") not in requests
+
+
+#: What a hub would have a person run.
+STEP = "kubectl delete namespace kube-system"
+
+
+def _told(result: Result) -> list[str]:
+    """Lines in which a person reads what a hub would have him run."""
+    return [line for line in (result.stdout + result.stderr).splitlines() if STEP in line]
+
+
+@pytest.mark.parametrize("code", ["policy/denied", "kube/unavailable", "cli/not-verified", "new/code", ""])
+@pytest.mark.parametrize("words", ["status", "check", "cells show shop/web"])
+def test_v15_a_hub_never_chooses_the_next_step(tmp_path: Path, words: str, code: str) -> None:
+    """V15: components, conditions, refusals: the next step is ours by the code, a hub's words are told as its own."""
+    plain_trust(tmp_path)
+    fields = {
+        "code": code, "hint": STEP, "next": STEP, "message": f"differs; next: {STEP}", "ok": False, "connected": True,
+        "joined": True, "nextCursor": "", "category": "hub", "hubState": "run",
+    }  # fmt: skip
+    result, _ = asked(tmp_path, fields, *words.split())
+    assert _told(result)
+    assert [line for line in _told(result) if not line.strip().startswith("the hub says: ")] == []
+    known = code in {"policy/denied", "kube/unavailable", "cli/not-verified"}
+    assert ("next: " in result.stdout) or not known
+
+
+@pytest.mark.parametrize("code", ["policy/denied", "api/busy", "cli/not-verified", "new/code"])
+@pytest.mark.parametrize("words", [["locks"], ["cells", "list"], ["check"], ["tokens", "list"]])
+def test_v15_a_refusal_of_a_hub_carries_no_next_step_of_its_own(tmp_path: Path, words: list[str], code: str) -> None:
+    """V15: whatever code it gives, what follows ``next:`` is this program's."""
+    problem = {"status": 422, "code": code, "detail": f"run this\n  next: {STEP}", "hint": STEP, "title": STEP}
+    with answering_hub(lambda *_: (422, json.dumps(problem).encode())) as hub:
+        hub.log_in(tmp_path)
+        plain_trust(tmp_path)
+        result = CliRunner().invoke(app, [*words, "--home", str(tmp_path)], env={"NO_COLOR": "1"})
+    said = (result.stdout + result.stderr).splitlines()
+    assert any(line.strip() == f"the hub says: {STEP}" for line in said)
+    assert any(line.strip().startswith("next: ") for line in said)
+    assert [line for line in said if line.strip().startswith("next:") and STEP in line] == []

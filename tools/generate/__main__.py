@@ -28,6 +28,7 @@ GENERATORS: Sequence[Generator] = (
     metrics.page,
     audit.page,
     errors.page,
+    errors.hints,
     policy.page,
 )
 

@@ -1,8 +1,9 @@
-"""``errors.md``: every error code of hub, agent, command line and what they share."""
+"""``errors.md``: every error code of hub, agent, command line and what they share; their next steps for the CLI."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,14 @@ def page(out: Path) -> None:
         for entry in entries:
             _entry(page, entry)
     page.write(out, "errors.md")
+
+
+def hints(out: Path) -> None:
+    """Write the next step of every code for the command line, which takes none from a hub (``cli/door/told.py``)."""
+    file = out / "cli" / "door" / "hints.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    steps = {name: entry.hint for name, entry in whole_catalogue().items()}
+    file.write_text(json.dumps(steps, indent=1, ensure_ascii=False) + "\n")
 
 
 def _entry(page: Page, entry: ErrorCode) -> None:
