@@ -70,15 +70,18 @@ class Memory:
         return self._document(record, Release)
 
     def releases(self, key: Key) -> Iterator[tuple[Record, Release]]:
-        """Releases of a cell known here, newest first; none that a compromised key signed."""
+        """Releases of a cell known here, newest first; none that is :meth:`spoilt`."""
         for record in memory.releases(self.state, key):
             document = self.release(record)
             if document is not None and not self.spoilt(record):
                 yield record, document
 
     def spoilt(self, record: Record) -> bool:
-        """Whether a key that signed it is known as compromised by now."""
-        return any(self.state.keys.get(keyid) == "compromised" for keyid in (record.keyid, *record.signers))
+        """Whether a key that signed it is known as compromised or locked by now, or nobody knows whose it was."""
+        if not record.own and not record.signers:
+            return True
+        keys, locked = self.state.keys, self.state.locked_keys
+        return any(keys.get(one) == "compromised" or one in locked for one in (record.keyid, *record.signers))
 
     def placed(self, key: Key, environments: tuple[str, ...]) -> tuple[Record, Release] | None:
         """The release that was placed last here for a cell, in these environments rather than in others."""

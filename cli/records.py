@@ -61,24 +61,27 @@ class Base:
     seen: PolicyFloors
 
     def keep(self, record: Record) -> None:
-        """Write the record; durable before anything made from it leaves this machine.
+        """Write the record, and what it revokes into memory; durable before anything made from it leaves this machine.
 
         Raises policy/record-older where another command wrote it meanwhile: what that one signed would be lost, and
         with it maybe a revocation.
         """
         from cellward.policy.errors import RECORD_OLDER
         from cellward.policy.record import MAX_RECORD
+        from cli.state.policy import narrowed
 
         data = record.to_bytes()
-        with self.place.home.state(self.trust).locked():
+        with self.place.home.state(self.trust).change() as change:
             if read_file(self.path, MAX_RECORD) != self.raw:
                 raise RECORD_OLDER(f"another command changed {self.path} meanwhile, so nothing was published")
             write_atomic(self.path, data, 0o644)
+            # Whether or not a hub takes it: a stolen key is one from the moment that it was signed.
+            change.state = narrowed(change.state, record.keyring, record.revocations)
 
     def upload(self, publication: Publication) -> schemas.PublicationResult:
         """Hand a publication to the hub, then remember it."""
         from cellward.api import schemas
-        from cli.state.policy import with_policy
+        from cli.state.policy import with_locks, with_policy
 
         body = schemas.Publication(
             metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
@@ -87,6 +90,8 @@ class Base:
         result = self.client.post("/policy/publications", body, schemas.PublicationResult)
         with self.place.home.state(self.trust).change() as change:
             change.state = with_policy(change.state, publication.floors)
+            if publication.record is not None:
+                change.state = with_locks(change.state, publication.record.revocations)
         return result
 
 

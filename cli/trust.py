@@ -57,6 +57,7 @@ class TrustView(Shown):
     root_digest: str
     floors: list[RoleView]
     keys: dict[str, str]
+    locked_keys: list[str]
     sequences: dict[str, int]
     placed: list[PlacedView]
     faults: list[FaultView]
@@ -84,6 +85,7 @@ def show(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -
         root_digest=trust.root_digest,
         floors=[RoleView(role=role, version=one.version, digest=one.digest) for role, one in state.floors.items()],
         keys=dict(state.keys),
+        locked_keys=list(state.locked_keys),
         sequences=state.sequences,
         placed=list(_placed(state)),
         faults=[FaultView(what=fault.what, number=fault.number) for fault in faults(state, now())],
@@ -150,6 +152,7 @@ def _table(found: TrustView) -> None:
             for one in found.placed
         ],
     )
-    if found.keys:
+    if found.keys or found.locked_keys:
         put()
-        show_table(("key", "seen"), [[short(keyid), kind] for keyid, kind in found.keys.items()])
+        locked = [[short(keyid), "locked"] for keyid in found.locked_keys]
+        show_table(("key", "seen"), [*([short(keyid), kind] for keyid, kind in found.keys.items()), *locked])

@@ -30,14 +30,15 @@ def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> V
     """
     from cellward.policy import client as policy
     from cellward.policy import trust as tuf
-    from cli.state.policy import policy_floors, with_policy
+    from cli.state.policy import policy_floors, with_locks, with_policy
 
     shown = shown_policy(client, trust)
     parsed, files = shown.parsed, shown.files
     verified = policy.assemble(parsed, files, realm=trust.realm, wanted=policy.select_none)
     with home.state(trust).change() as change:
         floors = tuf.accept(parsed, policy_floors(change.state), now)
-        change.state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
+        state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
+        change.state = with_locks(state, verified.revocations)
     return verified
 
 

@@ -1,4 +1,4 @@
-"""What the local state holds, as plain frozen values; format 1 of ``state/state.json``.
+"""What the local state holds, as plain frozen values; format 2 of ``state/state.json``.
 
 Invariants: a number stands for one document of its cell, for ever; floors and sequences only rise, and the state of a
 key only worsens. The functions of ``memory`` keep them; a change that does not is an error here, not a new state.
@@ -12,7 +12,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+#: Formats that are read; format 1 had no locked keys.
+READABLE: Final = (1, FORMAT)
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=1, le=2**53 - 1)]
@@ -52,7 +54,8 @@ class Record(_Part):
     #: Key that signed it here, empty before its first signature and for what others signed.
     keyid: str = ""
     own: bool = True
-    #: Whose signatures counted when a person named it, for what others signed.
+    #: Whose signatures counted when a person named it, for what others signed; empty after a repair lost them, then
+    #: the hub is asked for the release anew and it is verified again before it is used.
     signers: tuple[str, ...] = ()
     delivered: bool = False
 
@@ -65,10 +68,12 @@ class Record(_Part):
 class State(_Part):
     """Everything; ``sequences`` is by ``project/cell`` and outlives the records it came from."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     realm: Digest
     floors: dict[str, RoleFloor] = {}
     #: Keys ever seen retired or compromised, by key id.
     keys: dict[str, Literal["retired", "compromised"]] = {}
+    #: Keys that the newest signed revocations known here lock; unlike a key gone bad, a lock can be lifted.
+    locked_keys: tuple[str, ...] = ()
     sequences: dict[str, Number] = {}
     documents: tuple[Record, ...] = ()

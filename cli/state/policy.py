@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from cli.state.model import RoleFloor, State
 
 if TYPE_CHECKING:
+    from cellward.documents.keyring import Keyring
+    from cellward.documents.revocations import Revocations
     from cellward.policy.floors import PolicyFloors
 
 
@@ -35,3 +37,19 @@ def with_policy(state: State, seen: PolicyFloors) -> State:
             "keys": dict(sorted(merged.keys.items())),
         }
     )
+
+
+def with_locks(state: State, revocations: Revocations) -> State:
+    """Return the state with the keys that these revocations lock, and no others: a newer signed set may lift a lock."""
+    return state.model_copy(update={"locked_keys": tuple(sorted(_locked(revocations)))})
+
+
+def narrowed(state: State, keyring: Keyring, revocations: Revocations) -> State:
+    """Return the state with what was just signed and no hub has taken yet: keys only worsen, locks are only added."""
+    added = tuple(sorted({*state.locked_keys, *_locked(revocations)}))
+    keys = policy_floors(state).with_keys(keyring).keys
+    return state.model_copy(update={"locked_keys": added, "keys": dict(sorted(keys.items()))})
+
+
+def _locked(revocations: Revocations) -> set[str]:
+    return {lock.subject for lock in revocations.locks if lock.kind == "key"}

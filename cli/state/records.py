@@ -43,7 +43,7 @@ def digest_of(payload: bytes) -> str:
 def record_of_payload(payload: bytes, realm: str) -> Record | None:
     """Return the record of a payload of this realm, None for other bytes.
 
-    Whose it was is not in the payload: taken as our own, its number counts, and it is handed over again at worst.
+    Whose it was is not in the payload: it is taken as our own, which ``repair`` corrects for releases.
     """
     from cellward.documents.model import Deployment, Release, Tombstone, parse_document, payload_type_of
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from cellward.errors import CellwardError
 from cli.state.errors import STATE_FORMAT
 from cli.state.memory import faults, name_of, remember, without_faults
-from cli.state.model import FORMAT, Number, Record, RoleFloor, State
+from cli.state.model import READABLE, Number, Record, RoleFloor, State
 from cli.state.records import record_of_payload
 from cli.state.store import Store
 
@@ -36,9 +36,11 @@ def repaired(store: Store, realm: str, now: datetime) -> Repaired:
     """Return what can be kept; writes nothing. Raises cli/state-format for what a newer version wrote."""
     done: list[str] = []
     state = _read(store, realm, done)
-    for found in _from_blobs(store, realm):
+    on_disk = list(_from_blobs(store, realm))
+    placed = {one.release for one in (*state.documents, *on_disk) if one.own and one.kind == "deployment"}
+    for found in on_disk:
         if not any(one.digest == found.digest for one in state.documents):
-            state = _with(state, found, done)
+            state = _with(state, _owned(found, placed), done)
     done += [
         f"took out the {fault.what}, {fault.number}: it is beyond this machine's clock" for fault in faults(state, now)
     ]
@@ -75,8 +77,8 @@ def _salvaged(state: State, data: bytes, done: list[str]) -> State:
         return state
     if not isinstance(value, dict) or value.get("realm") != state.realm:
         return state
-    if type(value.get("format")) is int and value["format"] != FORMAT:
-        raise STATE_FORMAT(f"format {value['format']} is not {FORMAT}")
+    if type(value.get("format")) is int and value["format"] not in READABLE:
+        raise STATE_FORMAT(f"format {value['format']} is none of {READABLE}")
     state = _with_numbers(state, value)
     documents = value.get("documents")
     for item in documents if isinstance(documents, list) else ():
@@ -98,7 +100,16 @@ def _with_numbers(state: State, value: Mapping[str, Any]) -> State:
             keys[keyid] = kind
     for name, number in _parts(_NUMBERS, value.get("sequences")):
         sequences[name] = max(number, sequences.get(name, 0))
-    return state.model_copy(update={"floors": floors, "keys": keys, "sequences": sequences})
+    locked = value.get("lockedKeys")
+    named = {one for one in locked if isinstance(one, str)} if isinstance(locked, list) else set()
+    return state.model_copy(
+        update={
+            "floors": floors,
+            "keys": keys,
+            "sequences": sequences,
+            "locked_keys": tuple(sorted({*state.locked_keys, *named})),
+        }
+    )
 
 
 def _parts(adapter: TypeAdapter[Any], value: object) -> Iterator[tuple[str, Any]]:
@@ -127,6 +138,15 @@ def _from_blobs(store: Store, realm: str) -> Iterator[Record]:
         record = record_of_payload(data, realm)
         if record is not None:
             yield record
+
+
+def _owned(record: Record, placed: set[str | None]) -> Record:
+    """Say whose a payload was that no index names: a release is ours only where a Deployment of ours places it.
+
+    Deployments and tombstones are kept only when they were signed here. A release may also be a peer's, which a person
+    named; who signed it is lost with the index, so it is verified anew before it is used again.
+    """
+    return record if record.kind != "release" or record.digest in placed else record.model_copy(update={"own": False})
 
 
 def _has_payload(store: Store, record: Record) -> bool:

@@ -140,7 +140,7 @@ def test_two_commands_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("", "cli/bad-state"),
         ("[]", "cli/bad-state"),
-        ('{"format": 2}', "cli/state-format"),
+        ('{"format": 3}', "cli/state-format"),
         (f'{{"format": 1, "realm": "{REALM}", "realm": "{REALM}"}}', "cli/bad-state"),
         (f'{{"format": 1, "realm": "{REALM}", "more": 1}}', "cli/bad-state"),
         (f'{{"format": 1, "realm": "sha256:{"b" * 64}"}}', "cli/foreign-state"),
@@ -155,6 +155,18 @@ def test_v16_a_state_that_is_none_is_refused(tmp_path: Path, text: str, code: st
         Store(tmp_path, REALM).read()
     assert caught.value.code == code
     assert caught.value.hint
+
+
+def test_a_state_of_the_format_before_is_read(tmp_path: Path) -> None:
+    """What an older version wrote is taken over, and written as this version writes."""
+    store = Store(tmp_path, REALM)
+    store.directory.mkdir()
+    store.file.write_text(json.dumps({"format": 1, "realm": REALM, "sequences": {"shop/cart": 5}}))
+    with store.change() as change:
+        assert change.state.sequences == {"shop/cart": 5}
+        change.state = change.state.model_copy(update={"locked_keys": ("k",)})
+    assert json.loads(store.file.read_text())["format"] == 2
+    assert store.read().locked_keys == ("k",)
 
 
 @pytest.mark.parametrize("damage", ["half", "gone", "field"])
