@@ -197,7 +197,11 @@ def _mint(client: Client, name: str, profile: ClusterProfile, *, replace: bool) 
         client.post("/clusters", body, schemas.Cluster)
     # The hub gives the cluster what this and its own facts both name.
     facts = schemas.InvitedFacts(
-        environments=list(profile.environments), production=profile.production, projects=list(profile.projects)
+        environments=list(profile.environments),
+        production=profile.production,
+        projects=list(profile.projects),
+        region=profile.region,
+        labels=dict(profile.labels),
     )
     request = schemas.JoinTokenRequest(replace=replace, facts=facts)
     return read_invitation(client.post(f"/clusters/{name}/join-tokens", request, schemas.JoinToken), name)

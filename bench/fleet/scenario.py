@@ -138,7 +138,7 @@ async def _invite(fleet: Fleet) -> None:
     crew, hub = fleet.crew, fleet.hub
     sys.stderr.write(f"bench: inviting {len(crew.names)} clusters and opening their agents' state\n")
     began, address = now(), ""
-    facts = json.dumps({"facts": {"environments": [_ENVIRONMENT], "production": False}}).encode()
+    facts = json.dumps({"facts": {"environments": [_ENVIRONMENT], "production": False, "region": "bench"}}).encode()
     for name in crew.names:
         await fleet.admin.post("/clusters", f'{{"name":"{name}"}}'.encode())
         token = await fleet.admin.post(f"/clusters/{name}/join-tokens", facts)

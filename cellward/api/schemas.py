@@ -32,6 +32,9 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
 #: A name of a project or environment, or ``*`` for every one.
 ScopeName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?|\*)$")]
+#: A region, and key and value of a label, as facts have them.
+FactText = Annotated[str, StringConstraints(max_length=253)]
+FactKey = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
@@ -190,6 +193,8 @@ class Invitation(Response):
     environments: list[str]
     production: bool
     projects: list[str]
+    region: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class Cluster(Response):
@@ -240,6 +245,8 @@ class InvitedFacts(Request):
     environments: Annotated[list[ScopeName], Field(min_length=1, max_length=32)]
     production: bool
     projects: Annotated[list[ScopeName], Field(min_length=1, max_length=64)] = ["*"]
+    region: FactText = ""
+    labels: Annotated[dict[FactKey, FactText], Field(max_length=64)] = {}
 
 
 class JoinTokenRequest(Request):

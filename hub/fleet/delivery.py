@@ -1,15 +1,15 @@
 """What a cluster is given: what its invite named it to be, and it says of itself, both. Pure.
 
 A joined agent may lie in its Hello; an administrator named the cluster when inviting it. Invariants: no item, and no
-document of one, is given for an environment or project that either side leaves out; where the two disagree on
-production nothing is given; without an invite's facts nothing is given. What a cluster *accepts* its own chart decides,
-never this.
+document of one, is given for an environment or project that either side leaves out; a region or label counts where both
+say the same; where the two disagree on production nothing is given; without an invite's facts nothing is given. What a
+cluster *accepts* its own chart decides, never this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cellward.documents.facts import ClusterFacts
@@ -22,6 +22,8 @@ class Invited:
     environments: tuple[str, ...] = ()
     production: bool = False
     projects: tuple[str, ...] = ("*",)
+    region: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What is kept on the cluster's row."""
@@ -29,6 +31,8 @@ class Invited:
             "environments": sorted(set(self.environments)),
             "production": self.production,
             "projects": sorted(set(self.projects)),
+            "region": self.region,
+            "labels": dict(sorted(self.labels.items())),
         }
 
     @classmethod
@@ -36,21 +40,35 @@ class Invited:
         """Read it back; None where nothing was named."""
         if not kept:
             return None
-        return cls(tuple(kept["environments"]), bool(kept["production"]), tuple(kept["projects"]))
+        return cls(
+            tuple(kept["environments"]),
+            bool(kept["production"]),
+            tuple(kept["projects"]),
+            # Invites of older hubs named neither.
+            str(kept.get("region", "")),
+            dict(kept.get("labels", {})),
+        )
 
 
 def deliverable(invited: Invited | None, said: ClusterFacts) -> ClusterFacts:
     """Return the facts that choose what the cluster is given."""
     if invited is None or invited.production is not said.production:
-        return replace(said, environments=(), projects=())
+        return replace(said, environments=(), projects=(), region="", labels={})
     environments = tuple(name for name in said.environments if name in invited.environments)
-    return replace(said, environments=environments, projects=_both(invited.projects, said.projects))
+    return replace(
+        said,
+        environments=environments,
+        projects=_both(invited.projects, said.projects),
+        region=said.region if said.region == invited.region else "",
+        labels={key: value for key, value in said.labels.items() if invited.labels.get(key) == value},
+    )
 
 
 def withheld(invited: Invited | None, said: ClusterFacts | None, project: str, environment: str) -> bool:
     """Whether an item that was placed once is kept from the cluster, because its invite does not name it any more.
 
-    What the cluster says of itself takes nothing back that it was given (V14): that is the agent's own to say.
+    What the cluster says of itself takes nothing back that it was given (V14): that is the agent's own to say. Nor does
+    another region or other labels: a cluster that no selector matches any more keeps what was placed there.
     """
     if invited is None or said is None or invited.production is not said.production:
         return True
@@ -69,6 +87,10 @@ def differences(invited: Invited | None, said: ClusterFacts) -> tuple[str, ...]:
         )
         if set(here) != set(there)
     ]
+    if invited.region != said.region:
+        found.append(f"region: the invite says {invited.region or 'none'}, the agent {said.region or 'none'}")
+    if dict(invited.labels) != dict(said.labels):
+        found.append(f"labels: the invite says {_pairs(invited.labels)}, the agent {_pairs(said.labels)}")
     if invited.production is not said.production:
         found.append(f"production: the invite says {_word(invited.production)}, the agent {_word(said.production)}")
     return tuple(found)
@@ -82,6 +104,10 @@ def _both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
 
 def _list(names: tuple[str, ...]) -> str:
     return ", ".join(sorted(set(names))) or "none"
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "none"
 
 
 def _word(value: bool) -> str:

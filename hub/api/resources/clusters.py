@@ -61,7 +61,9 @@ async def mint_join_token(call: Call) -> schemas.JoinToken:
         call.details.update(environments=",".join(named.environments), projects=",".join(named.projects))
         await services.fleet.invite(
             name,
-            Invited(tuple(named.environments), named.production, tuple(named.projects)),
+            Invited(
+                tuple(named.environments), named.production, tuple(named.projects), named.region, dict(named.labels)
+            ),
         )
     expires_at = services.clock.now() + services.join_token_life
     token = await services.enrolment.mint(name, lifetime=services.join_token_life, replace=body.replace)

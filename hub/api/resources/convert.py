@@ -88,6 +88,8 @@ def cluster(view: ClusterView) -> schemas.Cluster:
             environments=list(view.invited.environments),
             production=view.invited.production,
             projects=list(view.invited.projects),
+            region=view.invited.region,
+            labels=dict(view.invited.labels),
         ),
         agent_version=report.agent_version,
         opa_version=report.opa_version,

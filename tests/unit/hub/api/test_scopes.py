@@ -126,7 +126,7 @@ async def test_facts_that_differ_from_the_invite_are_red(api: Api) -> None:
     facts = {"environments": ["dev"], "production": False}
     assert (await api.ask("POST", "/clusters/eu-1/join-tokens", {"facts": facts}))[0] == 201
     _, shown = await api.ask("GET", "/clusters/eu-1")
-    assert shown["invited"] == {**facts, "projects": ["*"]}
+    assert shown["invited"] == {**facts, "projects": ["*"], "region": "", "labels": {}}
     for environments, ok in ((["dev"], True), (["dev", "prod"], False), ([], False)):
         said = types_pb2.ClusterFacts(uid="uid", environments=environments, projects=["*"])
         await api.services.fleet.hello("eu-1", link_pb2.Hello(facts=said))

@@ -15,7 +15,7 @@ from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.fleet.bounds import Bounds
-from hub.fleet.delivery import Invited
+from hub.fleet.delivery import Invited, differences
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
@@ -44,7 +44,7 @@ class World:
     async def join(self, name: str, *environments: str, region: str = "", projects: tuple[str, ...] = ("*",)) -> None:
         """Create a cluster and let its agent say hello."""
         if await self.store.clusters.get(name) is None:
-            await self.fleet.create_cluster(name, "test", ANYTHING)
+            await self.fleet.create_cluster(name, "test", replace(ANYTHING, region=region))
         facts = types_pb2.ClusterFacts(
             uid=f"uid-{name}", environments=environments or ("dev",), region=region, projects=projects
         )
@@ -477,6 +477,36 @@ async def test_a_cluster_is_given_what_its_invite_and_its_facts_both_name(world:
     await world.fleet.invite("eu-1", Invited(("dev",)))
     # What was withheld comes with a revision the agent has not passed.
     assert [item.deployment_digest for item in await world.fleet.items("eu-1", before)] == [digest(dev)]
+
+
+async def test_a_region_or_label_counts_where_invite_and_facts_say_the_same(world: World) -> None:
+    """An agent that says it is in another region, or has another label, is not selected by what it says."""
+    releases = {name: world.author.release(cell=name) for name in ("by-region", "by-label", "by-both")}
+    chosen = {
+        name: world.author.deployment(releases[name], 1, "dev", cell=name, selector=selector)
+        for name, selector in (
+            ("by-region", Selector(regions=("eu",))),
+            ("by-label", Selector(labels={"tier": "edge"})),
+            ("by-both", Selector(regions=("eu",), labels={"tier": "edge"})),
+        )
+    }
+    await world.fleet.accept([*releases.values(), *chosen.values()])
+    named = {"right": Invited(("dev",), region="eu", labels={"tier": "edge"}), "none": Invited(("dev",))}
+    named["other"] = Invited(("dev",), region="us", labels={"tier": "core"})
+    facts = types_pb2.ClusterFacts(environments=["dev"], region="eu", labels={"tier": "edge"}, projects=["*"])
+    for name, invited in named.items():
+        facts.uid = f"uid-{name}"
+        await world.fleet.create_cluster(name, "test", invited)
+        await world.fleet.hello(name, link_pb2.Hello(facts=facts))
+        wanted = chosen.values() if name == "right" else ()
+        assert set(await world.digests(name)) == set(map(digest, wanted))
+        view = await world.fleet.cluster(name)
+        assert view.facts is not None
+        assert view.invited == invited
+        told = differences(view.invited, view.facts)
+        assert [text.partition(":")[0] for text in told] == ([] if name == "right" else ["region", "labels"])
+    # What the invite of an older hub did not name selects nothing either.
+    assert Invited.from_json({"environments": ["dev"], "production": False, "projects": ["*"]}) == named["none"]
 
 
 async def test_a_cluster_nothing_was_named_for_is_given_nothing(world: World) -> None:
