@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.testing
 from hypothesis import settings
+from typer.main import get_command
 
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
@@ -15,6 +18,17 @@ from tools.stack.control_plane import BlockingControlPlane
 # No test is about time (design §13), and a busy machine is none of a property's business.
 settings.register_profile("cellward", deadline=None)
 settings.load_profile("cellward")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_command_tree() -> Iterator[None]:
+    """Build the commands of ``cellward`` once in a test process, as each process of its users does.
+
+    Typer's runner would build all of them anew for every command a test runs, which costs ten times the command.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(get_command))
+        yield
 
 
 @pytest.fixture(scope="session")
