@@ -49,6 +49,30 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Blocking
         yield running
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin what may take long first, and keep the random order of the rest.
+
+    What runs together, a group of xdist or else a module, is as long as the longest time limit in it. Begun last, it
+    would keep one test process busy while the others have nothing left to do.
+    """
+    longest: dict[str, float] = {}
+    for item in items:
+        whole = _whole(item)
+        longest[whole] = max(longest.get(whole, 0.0), _limit(item))
+    items.sort(key=lambda item: -longest[_whole(item)])
+
+
+def _whole(item: pytest.Item) -> str:
+    group = item.get_closest_marker("xdist_group")
+    return str(group.args[0]) if group is not None else item.nodeid.partition("::")[0]
+
+
+def _limit(item: pytest.Item) -> float:
+    limit = item.get_closest_marker("timeout")
+    return float(limit.args[0]) if limit is not None else 0.0
+
+
 class Strays:
     """Fails the run, and no innocent test, with exceptions that nobody could raise.
 

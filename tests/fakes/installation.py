@@ -57,11 +57,13 @@ class Installation:
         stage: the demonstration's stage with one cluster.
         agent: the agent's process.
         version: last patch version of the cell that was deployed.
+        left_healthy: whether the last test found it healthy at its end, and none has begun since.
     """
 
     stage: Stage
     agent: Child = field(init=False, repr=False)
     version: int = 0
+    left_healthy: bool = False
 
     @property
     def directory(self) -> Path:
