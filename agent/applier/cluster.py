@@ -158,6 +158,24 @@ class CellCluster:
             return None
         return replace(owned, uid=uid)
 
+    async def is_there(self, record: CellRecord, owned: OwnedObject) -> bool:
+        """Return whether our object exists; raises cell/object-not-ours for one that is not in the record.
+
+        A manager's name is anybody's to write: an object that was made before we had it on record is none of ours,
+        whoever it says applied it. One on record under another uid is ours by that name alone, for the record is
+        written first; what others added to it is taken back then. Raises apply/deletion-pending for one that we let go.
+        """
+        live = await self.look(owned.ref)
+        if live is None:
+            return False
+        known = record.by_ref().get(owned.ref)
+        ours = applied_by(live, self.identity(record.namespace).manager_of(owned.role))
+        if known is None and ours and live["metadata"].get("deletionTimestamp"):
+            raise NOT_GONE(f"{owned.ref} was deleted and is not gone yet", object=str(owned.ref))
+        if known is None or (known.uid != live["metadata"]["uid"] and not ours):
+            raise _foreign(owned.ref, ", ".join(managers_of(live)))
+        return True
+
     async def delete(
         self, record: CellRecord, owned: OwnedObject, propagation: Propagation = "Background"
     ) -> OwnedObject | None:
@@ -205,13 +223,9 @@ class CellCluster:
     async def _try(self, record: CellRecord, owned: OwnedObject) -> None:
         who = self.identity(record.namespace)
         manager, user = who.manager_of(owned.role), who.user_of(owned.role)
-        live = await self.look(owned.ref)
-        if live is None:
+        if not await self.is_there(record, owned):
             await self.kube.create_dry_run(owned.manifest, manager=manager, as_user=user)
             return
-        known = record.by_ref().get(owned.ref)
-        if not (known is not None and known.uid == live["metadata"]["uid"]) and not applied_by(live, manager):
-            raise _foreign(owned.ref, ", ".join(managers_of(live)))
         await self.kube.apply(owned.manifest, manager=manager, force=True, dry_run=True, as_user=user)
 
     async def _with_patience(self, attempt: Callable[[], Awaitable[T]], deadline: float) -> T:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,29 @@ async def test_v16_first_contact_never_forces(world: World, admin: ApiClient, ce
     assert kept is not None
     assert kept["spec"]["selector"] == {"a": "b"}  # type: ignore[index]
     assert _get(admin, cell, "Deployment", "extra", "apps/v1") is None
+
+
+async def test_v16_a_managers_name_makes_no_object_ours(world: World, admin: ApiClient, cell: str) -> None:
+    """An object made under our manager's name before we had it on record keeps nobody's additions: it is refused."""
+    await world.deploy(cell_yaml(cell), cell)
+    place = f"shop--{cell}--dev"
+    mine = _get(admin, cell, "Deployment", "web", "apps/v1")
+    assert mine is not None
+    planted: Any = json.loads(json.dumps(mine).replace('"web"', '"extra"'))
+    planted = {name: planted[name] for name in ("apiVersion", "kind", "metadata", "spec")}
+    planted["metadata"] = {name: planted["metadata"][name] for name in ("name", "namespace", "labels")}
+    assert admin.apply(planted, manager=f"cellward/{place}").ok
+    sidecar = {"containers": [{"name": "added", "image": "registry.example/evil:1"}]}
+    added = {**planted, "metadata": {"name": "extra", "namespace": place}, "spec": {"template": {"spec": sidecar}}}
+    assert admin.apply(added, manager="somebody").ok
+    receipt = await world.deploy(cell_yaml(cell, "1.1.0", service_yaml() + service_yaml("extra")), cell)
+    assert [refusal.code for refusal in receipt.refusals] == ["cell/object-not-ours"]
+    assert admin.request("DELETE", f"/apis/apps/v1/namespaces/{place}/deployments/extra").ok
+    world.engine.reconsider()
+    await world.phase(cell, "ready")
+    made = _get(admin, cell, "Deployment", "extra", "apps/v1")
+    assert made is not None
+    assert [one["name"] for one in made["spec"]["template"]["spec"]["containers"]] == ["main"]  # type: ignore[index,call-overload]
 
 
 async def test_v16_foreign_namespace_is_refused(world: World, admin: ApiClient, cell: str) -> None:
