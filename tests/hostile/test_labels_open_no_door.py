@@ -28,8 +28,9 @@ from cellward.cells.stamps import Stamps
 from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tests.unit.cellward.cells.netpol import Pod, allowed
 from tools.stack.api import Answer
-from tools.stack.chart import AGENT_USER, CHART_FILES, INSTALLER
+from tools.stack.chart import AGENT_USER, CHART_FILES, INSTALLER, chart_objects, remove_guards
 from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.steps import drive
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -312,6 +313,25 @@ def test_v10_cells_that_wait_for_their_stamp_are_guarded(tmp_path: Path) -> None
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": mark, "data": {"stamped": "true"}}
         plane.admin.must(plane.admin.apply(body, manager="cellward-agent-stamps", user=AGENT_USER), "the mark")
         _wait(lambda: cluster.label(cluster.evil, dict.fromkeys(cluster.claims("x"))).ok)
+
+
+def test_v10_cells_that_wait_for_their_stamp_are_guarded_after_an_uninstall(tmp_path: Path) -> None:
+    """As Helm takes the chart away, the mark before the policies: the API server forgets it while it still watches."""
+    with BlockingControlPlane("again", tmp_path) as plane:
+        cluster = Cluster(plane)
+        cluster.make(cluster.evil, cluster.claims(cluster.data))
+        cluster.install_guards()
+        place = {"name": "cellward-stamps", "namespace": "cellward-system"}
+        mark = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": place, "data": {"stamped": "true"}}
+        plane.admin.must(plane.admin.apply(mark, manager="cellward-agent-stamps", user=AGENT_USER), "the mark")
+        _wait(lambda: "cellward-unstamped" not in _hole(cluster, cluster.evil).message)
+        plane.admin.must(plane.admin.delete(mark), "delete the mark")
+        drive(remove_guards(plane.admin))
+        for one in chart_objects():
+            if one["kind"] == "ValidatingAdmissionPolicy":
+                plane.admin.must(plane.admin.delete(one), "delete a policy")
+        cluster.install_guards()
+        _wait(lambda: "cellward-unstamped" in _hole(cluster, cluster.evil).message)
 
 
 def _wait(condition: Callable[[], bool]) -> None:
