@@ -87,7 +87,8 @@ class AuditPush:
         self._backoff = backoff if backoff is not None else FullJitter()
         self._announced = ""
         self._hub_epoch = ""
-        self._patience = Patience(timer)
+        #: Apart: an epoch that ended just before the hub was known to be restored must not delay the one after that.
+        self._patience = {forgets: Patience(timer) for forgets in (False, True)}
         self._reported: set[str] = set()
 
     def on_log_origin(self, vkey: str, hub_epoch: str) -> None:
@@ -197,7 +198,7 @@ class AuditPush:
         seen = (await self._spool.log_view()).hub_epoch
         restored = bool(seen) and bool(self._hub_epoch) and seen != self._hub_epoch
         differs = remote == _BEHIND or error.details.get("history") == OTHER
-        if not (remote in _ENDED or (restored and differs)) or not self._patience.allows():
+        if not (remote in _ENDED or (restored and differs)) or not self._patience[restored].allows():
             return False
         details = {"expected": error.details.get("expected", ""), "hubEpoch": self._hub_epoch}
         entry = Entry(

@@ -91,11 +91,14 @@ class Scene:
         """The hub comes back with an older store; agents connect anew."""
         await self.journal.restore(count)
         self.start_log()
-        self.reconnect()
+        await self.reconnect()
 
-    def reconnect(self) -> None:
-        """Have the agent introduce itself again."""
+    async def reconnect(self) -> None:
+        """Have the agent introduce itself again, and wait until it was welcomed."""
+        client = self.agent.parts.client
+        before = client.sessions_welcomed
         self.hub.link.link.send_command("eu-1", "reconnect")
+        await until(lambda: client.sessions_welcomed > before, "the agent was welcomed again")
 
     async def record(self, *names: str) -> None:
         """Write records."""
@@ -184,7 +187,7 @@ async def test_v13_a_restored_hub_that_has_grown_past_what_the_agent_saw_is_foun
         scene.start_log()
         for _ in range(20):
             await scene.log.append_hub("hub", "hub.start", "Hub", "done")
-        scene.reconnect()
+        await scene.reconnect()
         await scene.record("d")
         await scene.drained()
         mine = await scene.records("agent:")
@@ -193,14 +196,36 @@ async def test_v13_a_restored_hub_that_has_grown_past_what_the_agent_saw_is_foun
         assert (await scene.exported()).problems == []
 
 
+async def test_v13_records_that_meet_a_restored_hub_before_its_name_is_known_wait_no_minute(scene: Scene) -> None:
+    """The stream that was open began an epoch already; the one that forgets the other log follows at once."""
+    async with running(scene):
+        await scene.record("a")
+        await scene.drained()
+        backup = len(scene.journal.done)
+        await scene.record("b", "c")
+        await scene.drained()
+        await scene.journal.restore(backup)
+        scene.start_log()
+        for _ in range(20):
+            await scene.log.append_hub("hub", "hub.start", "Hub", "done")
+        await scene.record("d")
+        await until(scene.agent.has_code("audit-push", "link/log-refused"), "the open stream met the other log")
+        assert scene.agent.db.epoch == 2
+        await scene.reconnect()
+        await scene.drained()
+        assert scene.agent.db.epoch == 3
+        assert "d" in {record.object for record in await scene.records("agent:")}
+        # Epoch 2 is in this log, and it says which other one its writer had seen.
+        assert {problem.code for problem in (await scene.exported()).problems} == {"another-log"}
+
+
 async def test_a_new_hub_epoch_alone_makes_nobody_forget(scene: Scene) -> None:
     """The name changes, the log goes on and proves it: no finding, no epoch."""
     async with running(scene):
         await scene.record("a")
         await scene.drained()
         await scene.hub.new_epoch()
-        scene.reconnect()
-        await until(lambda: scene.agent.parts.client.sessions_welcomed == 2, "the new name is known")
+        await scene.reconnect()
         await scene.record("b")
         await scene.drained()
         assert (scene.agent.db.epoch, (await scene.agent.db.audit.log_view()).hub_epoch) == (1, scene.hub.hub_epoch)
