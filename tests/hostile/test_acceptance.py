@@ -218,6 +218,14 @@ async def test_hub_does_not_choose_where_a_failed_rollout_goes(world: World, kub
     assert world.report(CELL).release_digest == settled
 
 
+async def test_a_release_is_no_way_back_from_itself(world: World, kube: FakeKube) -> None:
+    """What was settled last is the very release that is deployed again: when it fails now, there is nowhere to go."""
+    same = await settle(world, kube, "1.0.0", fallback=PREVIOUS)
+    again = world.item(CELL, world.deployment(CELL, same, fallback=PREVIOUS))
+    assert (await world.submit(again)).accepted
+    assert await world.engine._parts.intake.fallback(again) is None
+
+
 async def test_way_back_survives_a_restart_without_the_hub(world: World, kube: FakeKube) -> None:
     """It is decided and kept when the Deployment is accepted, not when it is needed."""
     await settle(world, kube, "1.0.0")

@@ -18,6 +18,7 @@ from tuf.api.metadata import Metadata, Snapshot, Targets
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
+from cellward.policy.floors import PolicyFloors
 from cellward.policy.record import Record
 from cli.author import Options, amend
 from cli.context import instant, local
@@ -184,6 +185,33 @@ async def test_the_keyring_that_documents_are_verified_by_is_the_newest_ever_see
     with pytest.raises(CellwardError) as caught:
         await asyncio.to_thread(trusted_policy, client_of(installed), home, home.trust(), instant())
     assert caught.value.code == "policy/rollback"
+
+
+async def test_what_a_command_line_only_read_it_remembers(installed: Cli, tmp_path: Path) -> None:
+    """Another machine than the one that published: an older set, or a good word for a bad key, is refused there too."""
+    await installed("author", "add", "bob", "--key", public_key(tmp_path, "bob"))
+    before = await served(installed)
+    await installed("author", "revoke", "bob", "--compromised")
+    shutil.rmtree(installed.home / "state")
+    home = Home(installed.home)
+
+    async def trusted() -> None:
+        await asyncio.to_thread(trusted_policy, client_of(installed), home, home.trust(), instant())
+
+    await trusted()
+    kept = json.loads((installed.home / "state" / "state.json").read_text())
+    assert (set(kept["floors"]), list(kept["keys"].values())) >= ({"root", "targets", "keyring"}, ["compromised"])
+    lie(installed, before)
+    with pytest.raises(CellwardError) as caught:
+        await trusted()
+    assert caught.value.code == "policy/rollback"
+    be_honest(installed)
+    (ada,) = [entry["keyid"] for entry in record(installed)["content"]["keyring"]["entries"] if entry["owner"] == "ada"]
+    with home.state(home.trust()).change() as change:
+        change.state = with_policy(change.state, PolicyFloors({}, {ada: "compromised"}))
+    with pytest.raises(CellwardError) as caught:
+        await trusted()
+    assert caught.value.code == "policy/key-state-lifted"
 
 
 async def test_a_key_that_was_revoked_is_brought_back_by_nobody(installed: Cli, tmp_path: Path) -> None:

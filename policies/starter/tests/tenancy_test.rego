@@ -103,6 +103,10 @@ claim_cases := {
 		"want": set(),
 	},
 	"a copy by the old field": {"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"}}, "want": set()},
+	"a copy from elsewhere by the old field": {
+		"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "data", "namespace": "bank--pay--dev"}},
+		"want": {storage},
+	},
 }
 
 test_claims[name] if {

@@ -95,6 +95,10 @@ def test_numbers_are_the_clocks_and_above_everything_known(world: PolicyWorld) -
     before = {role: world.version(role) for role in ROLES}
     after = versions(world.make([denying("Next", version="1.0.3")]))
     assert after == {role: version + 1 for role, version in before.items()}
+    # A refresh that only another runner knows of: its record says nothing about it.
+    seen = PolicyFloors({"snapshot": RoleFloor(before["snapshot"] + 1000, "sha256:" + "0" * 64)})
+    made = refresh(world.record, keys=world.keys, now=moment(), seen=seen)
+    assert versions(made)["snapshot"] == before["snapshot"] + 1001
     wrong = PolicyFloors({"snapshot": RoleFloor(2**53 - 1, "sha256:" + "0" * 64)})
     made = refresh(world.record, keys=world.keys, now=at, seen=wrong)
     assert versions(made)["snapshot"] == world.version("snapshot") + 1

@@ -343,6 +343,14 @@ def test_timestamp_floor_of_two_copies_is_that_of_the_newer_root() -> None:
     assert floors(timestamp=4).merged(floors(timestamp=5)) == floors(timestamp=5)
 
 
+def test_of_two_copies_the_worse_state_of_a_key_counts() -> None:
+    """Whichever is asked: a copy from before a revocation makes no key good, nor a compromised one merely retired."""
+    one = PolicyFloors({}, {"a": "compromised", "b": "retired"})
+    other = PolicyFloors({}, {"a": "retired", "c": "compromised"})
+    for merged in (one.merged(other), other.merged(one)):
+        assert merged.keys == {"a": "compromised", "b": "retired", "c": "compromised"}
+
+
 def test_what_is_below_its_floors_is_found() -> None:
     """Missing, older, or other content under the same version; newer is fine."""
     here = floors(root=2, targets=5).roles

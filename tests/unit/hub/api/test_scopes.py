@@ -111,6 +111,20 @@ async def test_rates_are_per_token(api: Api) -> None:
     assert (await api.ask("POST", "/documents", body))[0] == 201
 
 
+async def test_changes_of_one_token_are_bounded(api: Api) -> None:
+    """A deployer's other changes are bounded as well, whatever becomes of them; an admin's and others' are not."""
+    await api.adopt()
+    path, body = "/cells/shop/cart/narrowing", {"cluster": "eu-1", "environment": "dev", "state": "hold"}
+    codes: list[int] = []
+    while len(codes) < 600 and 429 not in codes:
+        codes.append((await api.ask("POST", path, body, role="deployer"))[0])
+    assert set(codes[:300]) == {404}
+    assert codes[-1] == 429
+    other = await _token(api)
+    assert (await api.ask("POST", path, body, role=other))[0] == 404
+    assert (await api.ask("POST", path, body))[0] == 404
+
+
 async def test_refusals_do_not_fill_the_log(api: Api) -> None:
     """A viewer that posts again and again leaves a handful of records; the next one says how many there were."""
     before = len(await api.records())

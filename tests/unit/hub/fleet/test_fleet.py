@@ -286,6 +286,35 @@ async def test_bounds_are_per_project(world: World) -> None:
     assert "wait for signatures" in caught.value.message
 
 
+async def test_bytes_are_bounded_per_project(world: World) -> None:
+    """A project that stores much keeps no other out; what it has already comes again at any time."""
+    release = world.author.release()
+    fleet = FleetService(world.store, world.realm, world.clock, world.keys, Bounds(bytes=len(release) + 100))
+    await fleet.accept([release])
+    with pytest.raises(CellwardError) as caught:
+        await fleet.accept([world.author.release(version="2")])
+    assert (caught.value.code, "bytes of documents" in caught.value.message) == ("fleet/project-full", True)
+    await fleet.accept([release])
+    await fleet.accept([world.author.release(project="bank")])
+
+
+async def test_what_waits_for_signatures_takes_no_number(world: World) -> None:
+    """A Deployment that nobody completes stands in the way of none that is, also under its own sequence."""
+    await world.join("eu-1")
+    bob = Author(world.author.realm, "bob")
+    world.keys.enrol(bob)
+    world.keys.need(deployment=2)
+    release = world.author.release()
+    left = world.author.deployment(release, 1)
+    assert (await world.fleet.accept([release, left])).entries[1].standing == "pending"
+    whole = world.author.deployment(release, 1, "dev", selector=Selector(environments=("dev",)))
+    assert digest(whole) != digest(left)
+    parsed = parse_envelope(whole)
+    signatures = (*parsed.signatures, *parse_envelope(bob.cosign(whole)).signatures)
+    await world.fleet.accept([dump_envelope(replace(parsed, signatures=signatures))])
+    assert await world.digests("eu-1") == [digest(whole)]
+
+
 async def test_changed_facts_place_again_and_take_nothing_away(world: World) -> None:
     """V14: a cluster that stops matching keeps its item; one that starts to match gets one."""
     await world.join("eu-1", "prod")
@@ -404,6 +433,35 @@ async def test_longest_names_and_the_last_sequence_are_carried(world: World) -> 
     )  # fmt: skip
     assert (await world.fleet.accept([end])).clusters == ("eu-1",)
     assert item_from_wire(item_to_wire((await world.fleet.items("eu-1", 0))[0])).project == "p" * 20
+
+
+async def test_what_no_agent_takes_at_this_time_is_refused(world: World) -> None:
+    """A document that ran out, or of a clock that is ahead, is told to its author; what is kept already comes again."""
+    release = world.author.release()
+    over = world.author.deployment(release, 1)
+    await world.fleet.accept([release, over])
+    world.clock.advance(366 * 86_400)
+    assert await _refused(world, world.author.tombstone(2)) == "document/expired"
+    assert (await world.fleet.accept([over])).clusters == ()
+    world.clock.advance(-366 * 86_400 - 601)
+    assert await _refused(world, world.author.release(version="2")) == "document/issued-in-the-future"
+    world.clock.advance(1)
+    await world.fleet.accept([world.author.release(version="2")])
+
+
+async def test_a_number_of_the_future_that_was_kept_stands_before_nobody(world: World) -> None:
+    """An older hub, or one whose clock was wrong, kept it: agents refuse it, so it neither leads nor is delivered."""
+    await world.join("eu-1")
+    release = world.author.release()
+    await world.fleet.accept([release])
+    ahead = world.author.tombstone(milliseconds(NOW) + 86_400_000)
+    row = document_row(index_envelope(ahead), ahead)
+    await world.store.documents.put(replace(row, standing="verified"))
+    again = FleetService(world.store, world.realm, world.clock, world.keys)
+    await again.start()
+    deployment = world.author.deployment(release, milliseconds(NOW))
+    assert (await again.accept([deployment])).clusters == ("eu-1",)
+    assert [item.deployment_digest for item in await again.items("eu-1", 0)] == [digest(deployment)]
 
 
 async def test_v16_names_an_older_hub_kept_reach_no_agent(world: World) -> None:

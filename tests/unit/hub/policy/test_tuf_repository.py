@@ -11,12 +11,21 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Timestamp
 
 from cellward.documents.dsse import Ed25519Signer
-from cellward.documents.keyring import Keyring, KeyringEntry
+from cellward.documents.keyring import Keyring, KeyringEntry, State
 from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.policy.bundle import read_bundle
 from cellward.policy.model import BindingSet
-from cellward.policy.publisher import MetadataFile, Publication, publish, publish_keyring, refresh, sign_timestamp
+from cellward.policy.publisher import (
+    MetadataFile,
+    Publication,
+    draft_keyring,
+    finish,
+    publish,
+    publish_keyring,
+    refresh,
+    sign_timestamp,
+)
 from cellward.policy.trust import digest_of
 from hub.policy.service import TufRepository
 from hub.store.interfaces import TufMetadata
@@ -248,6 +257,25 @@ async def test_hubs_own_key_is_no_authors(world: PolicyWorld, store: TinyTufStor
     entry = replace(entry, keyid=honest.keyid, spki_der=honest.public_spki_der)
     world.record = replace(world.record, keyring=Keyring(world.realm, 1, (entry,)))
     await repository.publish(world.make([denying("Bad")]))
+
+
+@pytest.mark.parametrize("bad", ["retired", "compromised"])
+async def test_a_key_that_went_bad_is_not_made_good_again(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository, bad: State
+) -> None:
+    """A keyring of the real keys that lifts what is served is refused at the door: every agent would refuse it."""
+    bob = Ed25519Signer.generate()
+    entry = KeyringEntry(
+        bob.keyid, "ed25519", bob.public_spki_der, "bob", ("release",), ("*",), ("*",), now(), now() + timedelta(days=1)
+    )
+    good = Keyring(world.realm, 1, (entry,))
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    await repository.publish(world.amend(keyring=good))
+    await repository.publish(world.amend(keyring=Keyring(world.realm, 2, (replace(entry, state=bad),))))
+    # Past what an honest publisher's program refuses.
+    drafted = draft_keyring(replace(world.record, keyring=good), now=moment(), seen=replace(world.floors, keys={}))
+    lifted = finish(drafted.signed(world.keys), world.keys.publisher, now=moment(), seen=world.floors)
+    assert await refused(repository, store, lifted) == "policy/key-state-lifted"
 
 
 async def test_root_rotation(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
