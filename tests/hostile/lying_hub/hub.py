@@ -8,9 +8,13 @@ by the next lie; when there are no lies left, the truth.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import http.client
+import io
 import json
+import os
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +22,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 from cellward.identity import contexts
+from cellward.policy.trust import realm_of
 from cellward.runtime.clock import SystemClock
+from cli.door import bounds
+from cli.door.client import Client
 from hub.authority.authority import Authority
 from tests.fakes.live_api import TOKENS, LiveApi, live_api
 
@@ -48,7 +56,7 @@ Lie = Callable[["LyingHub", Asked, Answer], Answer]
 _NOT_FOUND = Answer(404, b'{"code": "api/not-found", "title": "", "detail": "there is no such thing", "hint": ""}')
 
 
-@dataclass
+@dataclass(repr=False)
 class LyingHub:
     """The harness; ``moments`` are recorded truths, oldest first, and ``seen`` everything a client asked."""
 
@@ -64,8 +72,12 @@ class LyingHub:
     #: What is made of every answer; before the lies, which are for one answer each.
     always: Lie | None = None
     lying: bool = False
+    #: The moment that counts as the present while lying; None is the newest, and what it lacks is asked for then.
+    present: dict[Asked, Answer] | None = None
     #: Answers to what changes something, from truthful runs.
     posted: dict[Asked, Answer] = field(default_factory=dict)
+    _everything: list[Answer] = field(default_factory=list)
+    _alike: dict[str, dict[Answer, None]] = field(default_factory=dict)
 
     @property
     def server(self) -> str:
@@ -87,19 +99,41 @@ class LyingHub:
             return found
         self.received.append((asked, body))
         truth = self.truth(asked)
+        if asked == ("POST", "/v1/trust/root") and self.present is not None:
+            # The realm is what is adopted: no recorded answer fits a root that was made a moment ago.
+            realm = realm_of(base64.b64decode(json.loads(body)["root"]))
+            truth = Answer(truth.status, json.dumps({**truth.json(), "realm": realm}).encode())
         if self.always is not None:
             truth = self.always(self, asked, truth)
         return self.lies.pop(0)(self, asked, truth) if self.lies else truth
 
-    def truth(self, asked: Asked, moment: int = -1) -> Answer:
-        """What an honest hub answers at a moment."""
+    def truth(self, asked: Asked, moment: int | None = None) -> Answer:
+        """What an honest hub answers at a moment, None for the present."""
         if asked[0] != "GET":
             return self.posted.get(asked) or _NOT_FOUND
-        known = self.moments[moment]
+        known = self.moments[-1 if moment is None else moment]
+        if self.present is not None:
+            # Nobody is asked any more: what was never asked for while the hub was true, it does not have.
+            return (self.present if moment is None else known).get(asked, _NOT_FOUND)
         if asked not in known:
             # Only the present can still be asked; a past that nobody recorded had no such thing.
             known[asked] = self._ask(asked, b"") if known is self.moments[-1] else _NOT_FOUND
         return known[asked]
+
+    def everything(self) -> list[Answer]:
+        """Every answer of every moment, each once."""
+        if not self._everything:
+            answers = [*self.posted.values(), *(one for moment in self.moments for one in moment.values())]
+            self._everything = list(dict.fromkeys(answers))
+        return self._everything
+
+    def alike(self, asked: Asked) -> list[Answer]:
+        """Every answer of every moment to a question of the same form: another document, another cell, another time."""
+        if not self._alike:
+            for moment in (self.posted, *self.moments):
+                for question, answer in moment.items():
+                    self._alike.setdefault(_form(question), {})[answer] = None
+        return list(self._alike.get(_form(asked), ()))
 
     def record(self) -> None:
         """Keep the truth of this moment, for everything that was ever asked and for every document there is."""
@@ -107,14 +141,16 @@ class LyingHub:
         for item in listed:
             self.seen[("GET", f"/v1/documents/{item['digest']}")] = None
         self.moments.append({asked: self._ask(asked, b"") for asked in list(self.seen)})
+        self._everything, self._alike = [], {}
 
-    def start_lying(self, lies: Sequence[Lie] = ()) -> None:
+    def start_lying(self, lies: Sequence[Lie] = (), present: dict[Asked, Answer] | None = None) -> None:
         """From now on nothing is true any more but by accident."""
         self.lying, self.lies, self.received, self.always = True, list(lies), [], None
+        self.present = present
 
     def stop_lying(self) -> None:
         """Be the real hub again."""
-        self.lying, self.lies, self.always = False, [], None
+        self.lying, self.lies, self.always, self.present = False, [], None, None
 
     def _ask(self, asked: Asked, body: bytes) -> Answer:
         parts = urlsplit(self.real.server)
@@ -127,6 +163,57 @@ class LyingHub:
             return Answer(response.status, response.read())
         finally:
             connection.close()
+
+
+def _form(asked: Asked) -> str:
+    """What kind of question it is: the method, and the path with placeholders for whatever it is about."""
+    path = asked[1].partition("?")[0]
+    return f"{asked[0]} {re.sub(r'(?<=[^/])/[^/]+', '/*', path.removeprefix('/v1'))}"
+
+
+class _Wire:
+    """A socket whose other end is the hub itself; it hands over one request and takes one answer."""
+
+    def __init__(self, hub: LyingHub) -> None:
+        self._hub = hub
+        self._sent = bytearray()
+
+    def sendall(self, data: bytes) -> None:
+        self._sent += data
+
+    def makefile(self, _mode: str, buffering: int = 0) -> io.BytesIO:
+        head, _, body = bytes(self._sent).partition(b"\r\n\r\n")
+        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+        answer = self._hub.answer((method, target), body)
+        if not answer.status:
+            return io.BytesIO()
+        fields = f"HTTP/1.1 {answer.status} as told\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        return io.BytesIO(f"{fields}Content-Length: {len(answer.body)}\r\n\r\n".encode() + answer.body)
+
+    def settimeout(self, _: float) -> None:
+        """Nothing is waited for."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@contextlib.contextmanager
+def without_network(hub: LyingHub) -> Iterator[None]:
+    """Let commands reach the hub without sockets, TLS and the disk's own pace: all else is what they always do.
+
+    For properties, which pay for each of these ten thousand times; TLS and silence have tests of their own.
+    """
+
+    def connect(self: Any) -> None:
+        self.sock = bounds._Socket(_Wire(hub), 30.0, self._most)  # type: ignore[arg-type]
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with (
+        mock.patch.object(bounds.BoundedConnection, "connect", connect),
+        mock.patch.object(Client, "_tls", return_value=context),
+        mock.patch.object(os, "fsync", return_value=None),
+    ):
+        yield
 
 
 @contextlib.contextmanager
