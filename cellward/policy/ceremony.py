@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from cellward.documents import canonical
 from cellward.documents.fields import Fields
 from cellward.documents.numbers import check_number
+from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.errors import BAD_PROPOSAL
 from cellward.policy.model import KEYRING_ROLE
@@ -146,6 +147,7 @@ class Proposal:
             raise BAD_PROPOSAL("the proposed root does not follow the one there is")
         targets, keyring = trust.parse(Targets, draft.targets).signed, trust.parse(Targets, draft.keyring).signed
         trust.check_delegation(targets)
+        self._check_keys(own, targets)
         for role, signed, before in (
             (Targets.type, targets, own.targets), (KEYRING_ROLE, keyring, own.keyring_metadata),
         ):  # fmt: skip
@@ -163,6 +165,15 @@ class Proposal:
         for path, data in {**draft.content, **record.content()}.items():
             if named.get(path) != trust.digest_of(data).removeprefix("sha256:"):
                 raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")
+
+    def _check_keys(self, own: Record, targets: Targets) -> None:
+        if not self.draft.record.keyring_role.is_delegated_by(targets):
+            # Nobody is shown it, and the targets of next time would delegate to it.
+            raise BAD_PROPOSAL("the keyringRole proposed is not what the targets proposed delegate to")
+        try:
+            own.floors().with_keys(self.draft.record.keyring)
+        except CellwardError as error:
+            raise BAD_PROPOSAL(f"agents would refuse the keyring: {error.message}") from error
 
     def check_numbers(self, now: datetime) -> None:
         """Refuse numbers ahead of the clock (document/number-ahead): signed now, they would hold once it is there."""

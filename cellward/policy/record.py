@@ -41,6 +41,13 @@ class RoleKeys:
     keys: tuple[bytes, ...]
     threshold: int = 1
 
+    def is_delegated_by(self, targets: Targets) -> bool:
+        """Whether targets delegate the keyring role to these keys, with this threshold."""
+        roles = {} if targets.delegations is None else targets.delegations.roles or {}
+        role = roles.get(KEYRING_ROLE)
+        ids = {keyid_of(spki) for spki in self.keys}
+        return role is not None and (set(role.keyids), role.threshold) == (ids, self.threshold)
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

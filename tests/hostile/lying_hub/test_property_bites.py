@@ -97,8 +97,8 @@ def refresh_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh puts its snapshot over the targets and the keyring that the hub shows."""
     honest = records.base_of
 
-    def base_of(*words: Any) -> Base:
-        base = honest(*words)
+    def base_of(*words: Any, **more: Any) -> Base:
+        base = honest(*words, **more)
         served = base.client.get("/policy/metadata", schemas.PolicyMetadata)
         record: Record = base.record
         if served.targets is not None and served.keyring is not None:
@@ -106,7 +106,7 @@ def refresh_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(base, record=record)
 
     monkeypatch.setattr("cli.policy.base_of", base_of)
-    monkeypatch.setattr(Record, "check", lambda _: None)
+    monkeypatch.setattr(Record, "check", lambda *_, **__: None)
 
 
 def unchanged_as_the_hub_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def keyring_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who adds an author begins from the keyring that the hub shows."""
     honest = records.base_of
 
-    def base_of(*words: Any) -> Base:
-        base = honest(*words)
+    def base_of(*words: Any, **more: Any) -> Base:
+        base = honest(*words, **more)
         served = base.client.get("/policy/metadata", schemas.PolicyMetadata)
         for data in served.contents:
             body = json.loads(data)

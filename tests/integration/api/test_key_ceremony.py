@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,29 @@ async def test_a_record_older_than_what_is_known_here_signs_nothing(installed: C
     before = file.read_bytes()
     assert "[policy/record-older]" in (await installed("trust", "sign", str(file), code=4)).stderr
     assert file.read_bytes() == before
+
+
+async def test_v15_a_proposal_brings_no_keys_that_its_signers_are_not_shown(installed: Cli, tmp_path: Path) -> None:
+    """Not for the keyring role of the time after, which is in no list of what is signed; and no key is good again."""
+    dan = await author(installed, "dan")
+    await installed(*dan)
+    await installed("author", "revoke", "dan", "--compromised")
+    file = await proposed(installed, tmp_path, "policy", "minimum", "shop")
+    honest = json.loads(file.read_text())
+    record = json.loads(b64decode(honest["record"]))
+    spki = "".join((installed.home / "keys" / "dan.pub").read_text().splitlines()[1:-1])
+    role = {"keys": [*record["keyringRole"]["keys"], spki], "threshold": 1}
+    keyring = record["content"]["keyring"]
+    lifted = {**keyring, "entries": [{**one, "state": "active"} for one in keyring["entries"]]}
+    for change, why in (
+        ({"keyringRole": role}, "keyringRole"),
+        ({"content": {**record["content"], "keyring": lifted}}, "agents would refuse the keyring"),
+    ):
+        forged = b64encode(json.dumps({**record, **change}).encode()).decode()
+        file.write_text(json.dumps({**honest, "record": forged}))
+        refused = await installed("trust", "sign", str(file), code=4)
+        assert "[policy/bad-proposal]" in refused.stderr
+        assert why in refused.stderr
+    file.write_text(json.dumps(honest))
+    await installed("trust", "sign", str(file))
+    await installed("trust", "submit", str(file))
