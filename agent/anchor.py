@@ -15,6 +15,7 @@ from typing import Any, Final
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
 from agent.spool.errors import ANCHOR_DAMAGED, FLOORS_TOO_LARGE
 from agent.spool.interfaces import AnchorState, CellKey, FloorsCopy
+from cellward.documents import canonical
 from cellward.documents.fields import DIGEST
 from cellward.documents.floors import Floor
 from cellward.documents.numbers import milliseconds
@@ -31,6 +32,7 @@ _FLOORS: Final = "floors.json.zlib"
 #: Most bytes that are unpacked.
 _MAX_PLAIN: Final = 16 * 1024 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAMAGED: Final = (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError, zlib.error)
 
 #: Largest epoch and sequence number believed; above them records could not be numbered any more.
 _MAX_EPOCH: Final = 2**31
@@ -55,7 +57,7 @@ class SecretAnchor:
         try:
             anchor, floors = (base64.b64decode(found["data"][name], validate=True) for name in (_FIELD, _FLOORS))
             return _parsed(anchor, _unpacked(floors))
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError, zlib.error) as error:
+        except (*_DAMAGED, CellwardError) as error:
             raise ANCHOR_DAMAGED(f"Secret {self._namespace}/{ANCHOR_NAME} does not hold an anchor") from error
 
     async def save(self, state: AnchorState) -> None:
@@ -92,7 +94,8 @@ def _unpacked(data: bytes) -> FloorsCopy:
         raise ValueError("the floors are longer than they may be, or cut off")
     body = json.loads(plain)
     if body["policy"] is not None:
-        PolicyFloors.from_json(body["policy"])
+        # What cannot be written down would end every start.
+        canonical.encode(PolicyFloors.from_json(body["policy"]).to_json())
     return FloorsCopy({CellKey(*map(str, row[:3])): _floor(*row[3:]) for row in body["cells"]}, body["policy"])
 
 

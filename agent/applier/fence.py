@@ -73,6 +73,7 @@ class Fence:
         self._live: dict[Key, JSONObject] = {}
         self._synced: set[str] = set()
         self._problem: str | None = "was not looked at yet"
+        self._fingerprint = ""
 
     @property
     def intact(self) -> bool:
@@ -86,8 +87,11 @@ class Fence:
 
     @property
     def fingerprint(self) -> str:
-        """Which guards stand; another one after any absence or change, empty while they are not intact."""
-        return fingerprint_of({"/".join(key): self._live[key] for key in self._expected}) if self.intact else ""
+        """Which guards stand; another one after any absence or change, empty while they are not intact.
+
+        While a kind is listed again it is that of the last whole look, as ``intact`` is.
+        """
+        return self._fingerprint
 
     async def handle(self, kind: str, event: WatchEvent) -> bool:
         """Take a watch event; return whether the fence changed from broken to intact or back."""
@@ -118,6 +122,8 @@ class Fence:
             if (kind, name) not in self._expected
         }
         problem = "; ".join(f"{name} {text}" for name, text in problems.items()) or None
+        guards = {} if problem else {"/".join(key): self._live[key] for key in self._expected}
+        self._fingerprint = fingerprint_of(guards) if guards else ""
         if problem == self._problem:
             return False
         was_intact, self._problem = self.intact, problem

@@ -19,8 +19,6 @@ from cellward.documents import canonical, dsse
 from cellward.runtime.files import write_atomic
 from cellward.wire.text import sendable
 
-#: DSSE payload type of a receipt.
-
 FILE_NAME = "statement-key.pem"
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cellward.cells.labels import NAMESPACE_NAME
+
 Labels = Mapping[str, str]
 Spec = Mapping[str, Any]
-
-_NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,11 @@ FOREIGN: Final = (
 
 def selecting(kind: ForeignKind, policy: Mapping[str, Any], place: Place) -> bool:
     """Whether a policy of a kind may be about pods of a cell, every rule of it looked at."""
-    here = Place(place.name, {**place.labels, _NAMESPACE_NAME: place.name})
-    if kind is CILIUM:
+    here = Place(place.name, {**place.labels, NAMESPACE_NAME: place.name})
+    if kind is not CILIUM:
+        return may_select(kind, policy, here)
+    try:
         rules = cilium_rules(policy)
-        return not rules or any(may_select(kind, {**policy, "spec": rule}, here) for rule in rules)
-    return may_select(kind, policy, here)
+    except TypeError:
+        return True
+    return not rules or any(may_select(kind, {**policy, "spec": rule}, here) for rule in rules)

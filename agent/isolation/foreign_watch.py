@@ -57,6 +57,8 @@ class ForeignPolicies:
         self._kube, self._recorder, self._health, self._timer = kube, recorder, health, timer
         self._places, self._on_change, self._absent_seconds = places, on_change, absent_seconds
         self._seen: dict[ForeignKind, dict[tuple[str, str], JSONObject]] = {}
+        #: What is being listed again, by kind; until that is whole, what was seen before still counts.
+        self._listed: dict[ForeignKind, dict[tuple[str, str], JSONObject]] = {}
         #: Kinds that nobody looked at yet, or that cannot be read, and why.
         self._unread = dict.fromkeys(FOREIGN, _NOT_YET)
         self._told: set[str] = set()
@@ -101,6 +103,7 @@ class ForeignPolicies:
                 gone = event.type is WatchType.INTERRUPTED and event.code == KUBE_NOT_FOUND.code
                 if gone:
                     self._seen.pop(kind, None)
+                    self._listed.pop(kind, None)
                     self._unread.pop(kind, None)
                 elif not self._take(kind, event):
                     continue
@@ -120,20 +123,22 @@ class ForeignPolicies:
                 return False
             self._unread[kind] = event.reason
         elif event.type is WatchType.RESTARTED:
-            self._seen[kind] = {}
+            self._listed[kind] = {}
             return False
         elif event.type is WatchType.RESUMED:
             return self._unread.pop(kind, None) is not None
         elif event.type is WatchType.SYNCED:
+            self._seen[kind] = self._listed.pop(kind, {})
             self._unread.pop(kind, None)
         else:
             metadata = event.object["metadata"]
             key = (str(metadata.get("namespace", "")), str(metadata["name"]))
+            known = self._listed[kind] if kind in self._listed else self._seen.setdefault(kind, {})
             if event.type is WatchType.DELETED:
-                self._seen.get(kind, {}).pop(key, None)
+                known.pop(key, None)
             else:
-                self._seen.setdefault(kind, {})[key] = event.object
-            return kind not in self._unread
+                known[key] = event.object
+            return kind not in self._listed and kind not in self._unread
         return True
 
     async def _changed(self) -> None:

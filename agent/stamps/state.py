@@ -95,7 +95,7 @@ def state_from_text(text: str) -> StampState:
         previous = None if body["previous"] is None else _key(body["previous"])
         generation = int(body["generation"])
         state = StampState(_key(body["key"]), generation, previous, Step(body["step"]), str(body["guards"]))
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("no stamps") from error
     if not 0 < generation < _MAX:
         raise ValueError("a generation out of its bounds")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Root, Timestamp
 
+from cellward.documents.canonical import MAX_INT
 from cellward.policy.errors import KEY_LIFTED
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class PolicyFloors:
         for role, entry in given.items():
             version = entry.get("version") if isinstance(entry, dict) else None
             digest = entry.get("digest") if isinstance(entry, dict) else None
-            if type(version) is not int or not isinstance(digest, str):
+            if type(version) is not int or not 0 < version <= MAX_INT or not isinstance(digest, str):
                 raise ValueError(f"floor of {role} is malformed")
             roles[role] = RoleFloor(version, digest)
         if not all(isinstance(state, str) and _RANK.get(state) for state in keys.values()):

@@ -41,6 +41,12 @@ def secret(text: str, floors: bytes = EMPTY, packed: bytes = b"") -> dict[str, A
     }
 
 
+def policy_floor(version: int, digest: str) -> bytes:
+    """Floors with one of the policy's targets."""
+    roles = {"targets": {"version": version, "digest": digest}}
+    return json.dumps({"cells": [], "policy": {"roles": roles, "keys": {}}}).encode()
+
+
 async def opened_with(directory: Path, kube: FakeKube) -> OpenedState:
     """Open the state of a test."""
     return await open_state(directory, clock=ManualClock(), anchor=SecretAnchor(kube, "cellward-system"))
@@ -70,6 +76,8 @@ async def kube() -> FakeKube:
         {**secret(""), "data": {"anchor.json": base64.b64encode(json.dumps(GOOD).encode()).decode()}},
         secret(json.dumps(GOOD), b"not json"),
         secret(json.dumps(GOOD), b'{"cells": {}, "policy": 7}'),
+        secret(json.dumps(GOOD), policy_floor(2**60, D1)),
+        secret(json.dumps(GOOD), policy_floor(3, "\ud800")),
         secret(json.dumps(GOOD), json.dumps({"cells": [[*ROW[:3], 0, D1, None]], "policy": None}).encode()),
         secret(json.dumps(GOOD), json.dumps({"cells": [[*ROW[:3], 1, "x", None]], "policy": None}).encode()),
         secret(json.dumps(GOOD), json.dumps({"cells": [[*ROW[:5], 10**30]], "policy": None}).encode()),
@@ -91,6 +99,8 @@ async def kube() -> FakeKube:
         "no-floors",
         "not-json",
         "policy",
+        "policy-version",
+        "policy-digest",
         "zero",
         "digest",
         "time",

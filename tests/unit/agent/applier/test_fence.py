@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from agent.applier.fence import NAMES, difference, load_guards
+from agent.applier.fence import NAMES, Fence, difference, load_guards
+from agent.kube.interfaces import WatchEvent, WatchType
+from cellward.runtime.health import HealthRegistry
+from tests.fakes.clock import ManualClock
+from tests.fakes.recorder import ListRecorder
 from tools.stack.chart import CHART_FILES
 
 
@@ -72,3 +76,38 @@ def test_namespace_of_the_agent_is_put_in() -> None:
     text = str(load_guards(CHART_FILES, "other-place"))
     assert "other-place" in text
     assert "cellward-system" not in text
+
+
+async def test_v12_guards_are_known_while_their_kind_is_listed_again() -> None:
+    """A new list of unchanged guards changes nothing; one in which a guard is another object does, once it is whole."""
+    fence = Fence(load_guards(CHART_FILES), ListRecorder(), HealthRegistry(ManualClock()))
+    live = {key: with_uid(guard, "1") for key, guard in _guards().items()}
+    await _listed(fence, live)
+    first = fence.fingerprint
+    assert fence.intact
+    assert first
+    for kind in _kinds():
+        await fence.handle(kind, WatchEvent(WatchType.RESTARTED, {}))
+        assert fence.fingerprint == first
+    await _listed(fence, live)
+    assert fence.fingerprint == first
+    other = (_kinds()[0], NAMES[0])
+    await _listed(fence, {**live, other: with_uid(live[other], "2")})
+    assert fence.intact
+    assert fence.fingerprint not in {"", first}
+    await fence.handle(other[0], WatchEvent(WatchType.DELETED, live[other]))
+    assert fence.fingerprint == ""
+
+
+def with_uid(guard: dict[str, Any], uid: str) -> dict[str, Any]:
+    """A guard as it lives in a cluster."""
+    return {**guard, "metadata": {**guard["metadata"], "uid": uid, "generation": 1}}
+
+
+async def _listed(fence: Fence, live: dict[tuple[str, str], dict[str, Any]]) -> None:
+    for kind in _kinds():
+        await fence.handle(kind, WatchEvent(WatchType.RESTARTED, {}))
+        for (of_kind, _), one in live.items():
+            if of_kind == kind:
+                await fence.handle(kind, WatchEvent(WatchType.ADDED, one))
+        await fence.handle(kind, WatchEvent(WatchType.SYNCED, {}))

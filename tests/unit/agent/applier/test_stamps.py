@@ -324,7 +324,8 @@ def test_the_durable_shape_is_read_strictly() -> None:
     for change in wrong:
         with pytest.raises(ValueError):  # noqa: PT011 - any of its kind
             state_from_text(json.dumps({**good, **change}))
-    for text in ("", "[]", "{}", "null"):
+    endless = first.to_text().replace('"generation": 1', '"generation": Infinity')
+    for text in ("", "[]", "{}", "null", endless):
         with pytest.raises(ValueError):  # noqa: PT011 - any of its kind
             state_from_text(text)
 

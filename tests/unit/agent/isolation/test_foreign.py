@@ -24,6 +24,12 @@ IN_NAME = "k8s:io.kubernetes.pod.namespace"
 OF_NAMESPACE = "k8s:io.cilium.k8s.namespace.labels.team"
 
 
+def test_v16_rules_of_another_form_count() -> None:
+    """A policy of Cilium whose list of rules is no list ends nobody, and selects."""
+    for specs in (7, True, "text", {"a": 1}):
+        assert selecting(CILIUM, {"metadata": {"name": "x"}, "specs": specs}, PLACE)
+
+
 def _policy(spec: Any) -> dict[str, Any]:
     return {"metadata": {"name": "x"}, "spec": spec}
 
