@@ -15,6 +15,9 @@ from typing import Final, Protocol
 
 #: Seconds after a renewal in which an agent may still speak on the channel it is leaving; longer than it keeps one.
 HANDOVER: Final = 60.0
+#: Generations left free when certificates are taken out of force: a store that was set back has forgotten renewals,
+#: each at least a quarter of an hour apart, and none of them may come out above the new floor.
+TAKE_OVER: Final = 4096
 
 
 class Line(Protocol):

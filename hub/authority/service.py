@@ -39,7 +39,7 @@ from hub.authority.errors import (
 )
 from hub.authority.interfaces import AuditSink, BoundCluster, Clusters, Locks
 from hub.authority.limits import JoinLimits, Limiter, Rate
-from hub.authority.lineage import Place, is_handover, next_step, place_of
+from hub.authority.lineage import TAKE_OVER, Place, is_handover, next_step, place_of
 from hub.authority.model import AgentCertificate, Attempt, Joined, RecoveryAttempt
 from hub.authority.nonces import Nonces
 from hub.authority.tokens import Grant, JoinTokens, check_token
@@ -49,9 +49,6 @@ _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
 #: Renewals of one cluster: a burst for restarts, then one in ten seconds.
 RENEWALS = Rate(10, 0.1)
 #: Length of an Ed25519 SubjectPublicKeyInfo, DER.
-#: Generations left free when somebody takes a name over: a store that was restored may have forgotten renewals, each at
-#: least a quarter of an hour apart, and none of them may come out above the new floor.
-_TAKE_OVER = 4096
 _STATEMENT_SPKI = 44
 #: How long after its last certificate an agent recovers: longer than any outage, shorter than disks lie in drawers.
 RECOVER_WITHIN = timedelta(days=90)
@@ -158,7 +155,7 @@ class IdentityService:
         digest = keymod.spki_digest(spki)
         again = bound.spki_sha256 == digest and bound.uid == attempt.cluster_uid
         again = again and bound.generation >= bound.generation_floor
-        generation = max(1, bound.generation) if again else _after(bound.generation)
+        generation = max(1, bound.generation) if again else max(_after(bound.generation), bound.generation_floor)
         certificate = self._authority.issue_agent(grant.cluster, spki, generation)
         await self._clusters.bind(
             grant.cluster,
@@ -305,7 +302,7 @@ class IdentityService:
 
 def _after(generation: int) -> int:
     """Generation of whoever takes a name over: beyond all that one before it can hold, after a restore as well."""
-    return generation + _TAKE_OVER if generation else 1
+    return generation + TAKE_OVER if generation else 1
 
 
 def check_bounds(attempt: Attempt) -> None:

@@ -77,8 +77,9 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
     environments, sequence = _environments(body, digest), _sequence(body, digest)
     if kind == "tombstone":
         return IndexEntry(digest, kind, realm, project, cell, environments, sequence)
-    named = body.get("fallback") not in {None, PREVIOUS}  # agents know the previous one themselves
-    fallback = _digest(body, "fallback", digest) if named else ""
+    fallback = ""
+    if body.get("fallback") is not None and body["fallback"] != PREVIOUS:  # agents know the previous one themselves
+        fallback = _digest(body, "fallback", digest)
     return IndexEntry(
         digest,
         kind,

@@ -18,6 +18,7 @@ from cellward.documents.facts import ClusterFacts
 from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
+from hub.authority.lineage import TAKE_OVER
 from hub.fleet import rows
 from hub.fleet.bounds import Bounds
 from hub.fleet.delivery import Invited, deliverable, withheld
@@ -161,7 +162,7 @@ class FleetService:
     async def retire_certificates(self, name: str) -> int:
         """Let no certificate issued so far count; returns the new floor. Raises fleet/unknown-cluster."""
         await self._cluster(name)
-        return await self._store.clusters.retire_certificates(name)
+        return await self._store.clusters.retire_certificates(name, TAKE_OVER)
 
     # Documents
 

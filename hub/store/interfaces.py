@@ -179,8 +179,11 @@ class ClusterStore(Protocol):
         """``update_seen`` for many in one transaction, all or none; of one cluster in the order given."""
         ...
 
-    async def retire_certificates(self, name: str) -> int:
-        """Raise the floor above every certificate issued so far and return it; raises store/unknown-cluster."""
+    async def retire_certificates(self, name: str, spare: int) -> int:
+        """Raise the floor above every certificate issued so far and return it; raises store/unknown-cluster.
+
+        ``spare`` is how far above the newest one that is known; where none was issued, the first one is let in.
+        """
         ...
 
     async def set_platform(self, name: str, uid: str, ca: str) -> None:

@@ -2,9 +2,9 @@
 
 Three signs: a key that a newer one in use has followed, a second stream while the first one still answers, neither of
 which the other end can talk itself out of, and another Kubernetes cluster than at first contact, which finds copies of
-an honest agent only: a thief says what he likes of where he is. Each locks both, since
-nobody can tell copy from original here. What can happen to an honest agent locks nobody: it meets a renewal that its
-older channel has not heard of, a stream nobody answers on any more, and a new authority of its API server.
+an honest agent only: a thief says what he likes of where he is. Each locks both, since nobody can tell copy from
+original here. What can happen to an honest agent locks nobody: it meets a renewal that its older channel has not heard
+of, a stream nobody answers on any more, and a new authority of its API server.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class TestClusters:
         for call in (
             store.clusters.bind("no", "u", "k", b"s", 1, "1"),
             store.clusters.update_seen("no", NOW, {}),
-            store.clusters.retire_certificates("no"),
+            store.clusters.retire_certificates("no", 1),
             store.clusters.set_platform("no", "u", ""),
             store.clusters.remove("no"),
             store.desired.upsert("no", KEY, "sha256:a"),
@@ -142,10 +142,11 @@ class TestClusters:
     async def test_v7_retired_certificates_are_below_the_floor(self, store: Store) -> None:
         """V7: the floor goes above everything issued, and never down."""
         await store.clusters.create("a", "alice")
+        assert await store.clusters.retire_certificates("a", 5) == 1
         await store.clusters.bind("a", "uid-1", "k", b"s", 7, "7")
-        assert await store.clusters.retire_certificates("a") == 8
-        assert await store.clusters.retire_certificates("a") == 8
-        assert (await store.clusters.standing()).floors == {"a": 8}
+        assert await store.clusters.retire_certificates("a", 5) == 12
+        assert await store.clusters.retire_certificates("a", 5) == 12
+        assert (await store.clusters.standing()).floors == {"a": 12}
 
     async def test_v7_where_an_installation_runs_is_forgotten_with_it(self, store: Store) -> None:
         """V7: a renewal keeps it, another installation under the name does not."""

@@ -143,9 +143,11 @@ class MemoryClusters:
     async def names_of_uids(self, uids: Sequence[str]) -> Mapping[str, str]:
         return {row.uid: row.name for row in self.rows.values() if row.uid and row.uid in uids}
 
-    async def retire_certificates(self, name: str) -> int:
+    async def retire_certificates(self, name: str, spare: int) -> int:
         row = self.require(name)
-        floor = max(row.generation_floor, row.generation + 1)
+        floor = row.generation_floor
+        if floor <= row.generation:
+            floor = row.generation + spare if row.generation else 1
         self.rows[name] = replace(row, generation_floor=floor)
         self._changes.notify([CLUSTERS])
         return floor

@@ -40,7 +40,6 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
     body = call.body(schemas.DocumentUpload)
     call.details["count"] = str(len(body.envelopes))
     call.rates.documents(call.principal, len(body.envelopes))
-
     accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call))
     call.subject = f"Document//{accepted.entries[0].digest}" if accepted.entries else ""
     return schemas.UploadResult(

@@ -188,13 +188,15 @@ class SqlClusters:
         if rows:
             await self._db.write(job)
 
-    async def retire_certificates(self, name: str) -> int:
-        """Raise the floor above what was issued; a store set back may have forgotten some, so far above."""
+    async def retire_certificates(self, name: str, spare: int) -> int:
+        """Raise the floor above what was issued; a store set back may have forgotten some."""
         table = clusters.c
 
         async def job(tx: Transaction) -> int:
             floor = case(
-                (table.generation_floor > table.generation, table.generation_floor), else_=table.generation + 1
+                (table.generation_floor > table.generation, table.generation_floor),
+                (table.generation == 0, 1),
+                else_=table.generation + spare,
             )
             raised = update(clusters).where(table.name == name).values(generation_floor=floor)
             row = (await tx.connection.execute(raised.returning(table.generation_floor))).one_or_none()
@@ -235,14 +237,7 @@ class SqlClusters:
 
     async def set_invited(self, name: str, invited: Json) -> None:
         """Set what the invite names the cluster to be."""
-
-        async def job(tx: Transaction) -> None:
-            change = update(clusters).where(clusters.c.name == name).values(invited=dict(invited))
-            if (await tx.connection.execute(change)).rowcount != 1:
-                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
-            tx.notify(CLUSTERS)
-
-        await self._db.write(job)
+        await self._set(name, {"invited": dict(invited)})
 
     async def used(self, name: str, spki_sha256: str) -> None:
         """Forget the key before the newest one, if this is the newest one."""

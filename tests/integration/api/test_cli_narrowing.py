@@ -60,7 +60,7 @@ async def test_v4_lock_locks_and_unlock(installed: Cli, monkeypatch: pytest.Monk
         assert "cellward clusters invite eu-1" in done.stderr
     row = await installed.api.store.clusters.get("eu-1")
     assert row is not None
-    assert row.generation_floor == row.generation + 1
+    assert row.generation_floor > row.generation
     assert (await installed("locks", "-o", "name")).stdout.split() == [f"lock/key/{'ab' * 32}"]
     assert "[identity/bad-lock]" in (await installed("lock", "eu-1", "--reason", "x", code=2)).stderr
     assert "[fleet/unknown-cluster]" in (await installed("lock", "cluster/eu-9", "--reason", "x", code=1)).stderr

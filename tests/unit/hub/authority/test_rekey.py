@@ -1,0 +1,67 @@
+"""Taking every certificate of a cluster out of force, on a store that has forgotten some of them (V7)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cellward.errors import CellwardError
+from cellward.identity import keys
+from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
+from hub.authority.copies import Copies
+from hub.authority.model import AgentCertificate, Attempt
+from hub.authority.service import IdentityService
+from hub.fleet.realm import RealmService
+from hub.fleet.service import FleetService
+from tests.fakes.authority import REALM, FakeHub
+from tests.fakes.clock import ManualClock
+from tests.fakes.signed import Keys, new_root
+from tests.fakes.store import MemoryStore
+
+UID = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+
+
+def _peer(hub: FakeHub, certificate: AgentCertificate) -> PeerIdentity:
+    end = b"-----END CERTIFICATE-----\n"
+    leaf = certificate.chain_pem.split(end)[0] + end
+    return verify_peer(leaf, hub.authority.agent_authorities, hub.clock.now(), hub.authority.trust_domain(), "agent")
+
+
+async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too() -> None:
+    """V7: `unlock --rekey` ends every certificate the two had, and the right one joins again."""
+    clock = ManualClock(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+    hub, store = FakeHub(clock), MemoryStore(clock)
+    fleet = FleetService(store, RealmService(store.meta), clock, Keys(new_root()[1]))
+    identity = IdentityService(
+        authority=hub.authority,
+        tokens=hub.join_tokens,
+        clusters=store.clusters,
+        locks=hub.clusters,
+        copies=Copies(hub.clusters, hub.audit, clock),
+        audit=hub.audit,
+        clock=clock,
+    )
+    statement = keys.spki_of(keys.new_signing_key())
+
+    async def join() -> AgentCertificate:
+        token = await hub.join_tokens.mint("eu-1")
+        given = Attempt(token, make_csr(keys.new_tls_key()), REALM, UID, statement, "192.0.2.1")
+        return (await identity.join(given)).certificate
+
+    async def renewed(old: AgentCertificate) -> AgentCertificate:
+        return await identity.renew(_peer(hub, old), make_csr(keys.new_tls_key()))
+
+    await fleet.create_cluster("eu-1", "test")
+    held = await join()
+    backup = store.clusters.rows["eu-1"]
+    for _ in range(3):
+        held = await renewed(held)
+    store.clusters.rows["eu-1"] = backup
+    floor = await fleet.retire_certificates("eu-1")
+    with pytest.raises(CellwardError) as caught:
+        await renewed(held)
+    assert caught.value.code == "authority/replaced"
+    again = await join()
+    assert again.generation >= floor
+    assert (await renewed(again)).generation == again.generation + 1
