@@ -42,7 +42,7 @@ DaysOption = Annotated[int, typer.Option(min=1, max=3650, help="Days until the k
 #: Kinds an author signs unless told otherwise.
 KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 #: How far back a new key is valid, for clocks that are behind.
-_BEFORE = timedelta(minutes=5)
+BEFORE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _entry(
     unknown = sorted(set(kinds) - set(EVERY_KIND))
     if unknown:
         raise errors.BAD_OPTION(f"there are no documents of kind {', '.join(unknown)}")
-    start = now() - _BEFORE
+    start = now() - BEFORE
     return KeyringEntry(
         keyid=keyid_of(spki),
         scheme="ed25519",

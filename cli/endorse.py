@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cli.home import ClusterProfile
 
 #: As the agent publishes it (``agent.platform``).
-CONFIG_MAP, FIELD, SCHEMA = "cellward-agent-identity", "identity.json", "cellward.agent-identity/v1"
+CONFIG_MAP, SCHEMA = "cellward-agent-identity", "cellward.agent-identity/v1"
 _FIELDS = {"schema", "realm", "name", "uid", "facts", "statementKeyid", "statementSpki"}
 #: Most bytes taken of what kubectl prints, and seconds it has.
 _MAX, _SECONDS = 256 * 1024, 30
@@ -50,6 +50,7 @@ class Endorsed(Shown):
     environments: list[str]
     production: bool
     region: str
+    labels: dict[str, str]
     projects: list[str]
     statement_keyid: str
     endorsement: str = ""
@@ -187,6 +188,7 @@ def _shown(said: Said, change: str) -> Endorsed:
         environments=list(facts.environments),
         production=facts.production,
         region=facts.region,
+        labels=dict(facts.labels),
         projects=list(facts.projects),
         statement_keyid=said.statement_keyid,
         change=change,
@@ -195,13 +197,15 @@ def _shown(said: Said, change: str) -> Endorsed:
 
 def _table(item: Endorsed) -> None:
     show_table(
-        ("cluster", "uid", "environments", "production", "projects", "statement key", "change"),
+        ("cluster", "uid", "environments", "production", "region", "labels", "projects", "statement key", "change"),
         [
             [
                 item.cluster,
                 item.uid,
                 ",".join(item.environments),
                 "yes" if item.production else "no",
+                item.region or "-",
+                ",".join(f"{key}={value}" for key, value in item.labels.items()) or "-",
                 ",".join(item.projects),
                 short(item.statement_keyid),
                 item.change,

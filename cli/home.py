@@ -6,7 +6,6 @@ Layout: ``config.yaml``, ``token``, ``hub-ca.pem``; ``trust.yaml``, ``root.json`
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,26 +79,6 @@ class Home:
         path = self.path / name
         write_atomic(path, data, mode)
         return path
-
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file, None when there is none; raises cli/bad-file."""
-        data = self._read(name)
-        try:
-            return json.loads(data) if data is not None else None
-        except (ValueError, RecursionError) as error:
-            raise errors.BAD_FILE(f"{self.path / name} is not JSON: {str(error)[:200]}") from error
-
-    def read_counts(self, name: str) -> dict[str, int]:
-        """Read a JSON map of whole numbers, empty when there is none; raises cli/bad-file."""
-        found = self.read_json(name)
-        found = {} if found is None else found
-        if not isinstance(found, dict) or not all(type(number) is int for number in found.values()):
-            raise errors.BAD_FILE(f"{self.path / name} is not a map of whole numbers")
-        return found
-
-    def write_json(self, name: str, value: object) -> None:
-        """Write a JSON file."""
-        self.write(name, json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
 
     def profile(self) -> Profile:
         """The hub logged in to, with the environment (CELLWARD_SERVER, CELLWARD_TOKEN) on top."""

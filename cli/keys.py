@@ -24,14 +24,7 @@ _MAX_PASSPHRASE_FILE = 4096
 
 def load_key(home: Home, name: str, passphrase_file: Path | None) -> Ed25519Signer:
     """Open a key; raises cli/missing-key, cli/no-passphrase, document/bad-passphrase."""
-    from cellward.documents.dsse import Ed25519Signer
-
-    path = home.file("keys") / f"{name}.pem"
-    if not path.exists():
-        raise errors.MISSING_KEY(f"{path} does not exist", key=name)
-    pem = read_file(path)
-    encrypted = b"ENCRYPTED" in pem.splitlines()[0] if pem else False
-    return Ed25519Signer.from_pem(pem, given_passphrase(passphrase_file) if encrypted else None)
+    return load_all(home, passphrase_file, name)[0]
 
 
 def load_all(home: Home, passphrase_file: Path | None, *names: str) -> tuple[Ed25519Signer, ...]:

@@ -15,7 +15,7 @@ from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, Pa
 from cli.door.pages import every
 from cli.output import Column, Format, say, show_list, show_one, show_table
 from cli.records import ProposeOption, RecordOption
-from cli.revocations import SignedOption, lock_signed, unlock_signed
+from cli.revocations import SignedOption, check_unsigned, lock_signed, unlock_signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,7 @@ def lock(  # noqa: PLR0913 - options of a command
     if signed:
         lock_signed(asked, Options(home, record, dry_run, None, output, passphrase_file, propose_to))
         return
+    check_unsigned(propose_to)
     kind = next(known for known in KINDS if known == asked.kind)
     try:
         body = schemas.LockRequest(kind=kind, subject=asked.subject, reason=reason, dry_run=dry_run)
@@ -83,9 +84,12 @@ def unlock(  # noqa: PLR0913 - options of a command
     from cellward.api import schemas
 
     asked = _lock(whom)
+    if signed and rekey:
+        raise errors.BAD_OPTION("--rekey does not go with --signed: only a hub takes certificates out of force")
     if signed:
         unlock_signed(asked, Options(home, record, dry_run, None, output, passphrase_file, propose_to))
         return
+    check_unsigned(propose_to)
     if dry_run:
         raise errors.BAD_OPTION("--dry-run goes with --signed here")
     client = local(home).client()

@@ -12,7 +12,7 @@ from cli.cells import split
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
 from cli.output import Format, Shown, say, show_list
 from cli.records import ProposeOption, RecordOption
-from cli.revocations import SignedOption, lift_signed, quarantine_signed
+from cli.revocations import SignedOption, check_unsigned, lift_signed, quarantine_signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +68,13 @@ def quarantine(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Cut a cell off from everything but DNS until `cellward lift`; its pods stay, for whoever looks into it."""
     if signed:
-        if cluster:
-            raise errors.BAD_OPTION("--cluster does not go with --signed: it holds on every cluster")
+        _check_everywhere(cluster)
         options = Options(home, record, dry_run, None, output, passphrase_file, propose_to)
         quarantine_signed(*split(cell), environment or (), reason, options)
         return
     if reason:
         raise errors.BAD_OPTION("--reason goes with --signed here")
+    check_unsigned(propose_to)
     _narrow(cell, "quarantine", environment, cluster, dry_run, home, output)
 
 
@@ -93,10 +93,17 @@ def lift(  # noqa: PLR0913 - options of a command
 ) -> None:
     """End a hold or a quarantine of the hub; the cell returns at most to what signatures allow."""
     if signed:
+        _check_everywhere(cluster)
         options = Options(home, record, dry_run, None, output, passphrase_file, propose_to)
         lift_signed(*split(cell), environment or (), options)
         return
+    check_unsigned(propose_to)
     _narrow(cell, "run", environment, cluster, dry_run, home, output)
+
+
+def _check_everywhere(clusters: list[str] | None) -> None:
+    if clusters:
+        raise errors.BAD_OPTION("--cluster does not go with --signed: what is signed holds on every cluster")
 
 
 def _narrow(

@@ -141,7 +141,7 @@ def put_json(value: object) -> None:
 
 
 def put_bytes(pieces: Iterable[bytes]) -> None:
-    """Pass data on as it is, without the promise of this module; for what is not text, and never to a terminal."""
+    """Pass data on as it is; for lines that the door read, of which each is an object in printable ASCII."""
     for piece in pieces:
         sys.stdout.buffer.write(piece)
 

@@ -21,14 +21,15 @@ from cli.context import (
     OutputOption,
     PassphraseOption,
     command,
-    instant,
     local,
+    now,
 )
 from cli.output import Format, say
 from cli.records import ProposeOption, RecordOption, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from cellward.documents.revocations import Revocations, SignedQuarantine
     from cellward.identity.locks import Lock
@@ -44,13 +45,19 @@ SignedOption = Annotated[
 ReasonOption = Annotated[str, typer.Option(help="Why; it is signed with it and shown wherever it refuses.")]
 
 
+def check_unsigned(propose_to: Path | None) -> None:
+    """Refuse, without --signed, an option that would have something proposed: it would be done instead."""
+    if propose_to is not None:
+        raise errors.BAD_OPTION("--propose goes with --signed")
+
+
 def lock_signed(lock: Lock, options: Options) -> None:
     """Add a lock to the signed set; one of the same subject is replaced."""
     from cellward.documents.revocations import SignedLock
 
     def change(found: Revocations) -> Revocations:
         kept = [one for one in found.locks if (one.kind, one.subject) != (lock.kind, lock.subject)]
-        new = SignedLock(lock.kind, lock.subject, lock.reason, _moment())
+        new = SignedLock(lock.kind, lock.subject, lock.reason, now())
         return replace(found, locks=(*kept, new))
 
     _amend(options, change, f"locks {lock}")
@@ -79,7 +86,7 @@ def quarantine_signed(project: str, cell: str, environments: Sequence[str], reas
 
     def change(found: Revocations) -> Revocations:
         kept = [one for one in found.quarantines if not _is(one, project, cell, environments)]
-        new = (SignedQuarantine(project, cell, name, reason, _moment()) for name in dict.fromkeys(environments))
+        new = (SignedQuarantine(project, cell, name, reason, now()) for name in dict.fromkeys(environments))
         return replace(found, quarantines=(*kept, *new))
 
     _amend(options, change, f"quarantines {project}/{cell} in {', '.join(environments)}")
@@ -121,11 +128,6 @@ def _is(one: SignedQuarantine, project: str, cell: str, environments: Sequence[s
     return (one.project, one.cell) == (project, cell) and (not environments or one.environment in environments)
 
 
-def _moment() -> datetime:
-    now = instant()
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
 @command
 def minimum(  # noqa: PLR0913 - options of a command
     project: Annotated[str, typer.Argument(help='A project, or "*" for all.')],
@@ -142,5 +144,5 @@ def minimum(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Sign the earliest issue of a Deployment that a cluster without memory of the cell accepts."""
     options = Options(home, record, dry_run, None, output, passphrase_file, propose_to)
-    moment = None if clear else (issued_at.replace(tzinfo=UTC) if issued_at is not None else _moment())
+    moment = None if clear else (issued_at.replace(tzinfo=UTC) if issued_at is not None else now())
     minimum_signed(project, moment, options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
+from cli.author import BEFORE, KINDS
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from cli.door.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.home import KEY_NAMES, Home, Trust, read_file
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: How long the author's first key may sign.
 AUTHOR_LIFE = timedelta(days=365)
-#: Kinds an author signs.
-AUTHOR_KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 
 
 class LoggedIn(Shown):
@@ -178,13 +177,13 @@ def first_keyring(realm: str, owner: str, author: Ed25519Signer) -> Keyring:
     """Return a keyring with one author, who may sign everything for a year."""
     from cellward.documents.keyring import Keyring, KeyringEntry
 
-    start = now() - timedelta(minutes=5)
+    start = now() - BEFORE
     entry = KeyringEntry(
         keyid=author.keyid,
         scheme=author.scheme,
         spki_der=author.public_spki_der,
         owner=owner,
-        kinds=AUTHOR_KINDS,
+        kinds=KINDS,
         projects=("*",),
         environments=("*",),
         not_before=start,

@@ -1,4 +1,4 @@
-"""Request and response bodies of the admin API; shared with the CLI, so nothing else of the hub is imported here.
+"""Request and response bodies of the admin API, as hub and command line read them.
 
 JSON names are camelCase. Requests refuse unknown fields; responses may grow, so whoever reads one ignores what it does
 not know. Bytes are standard base64, times RFC 3339 in UTC, digests ``sha256:<64 hex>``.

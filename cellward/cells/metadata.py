@@ -1,8 +1,9 @@
 """Addresses where clouds answer with credentials, and every other spelling under which a packet reaches them; pure.
 
-Invariant: what a connection opens never holds one of them, neither itself nor behind a NAT64 gateway. The well-known
-prefix (RFC 6052) has one twin for each address. Of the local-use block (RFC 8215) a gateway may take any part, so the
-block is left out as a whole; inside it only a single gateway's prefix can be opened, of which the twins are known.
+Invariant: what a connection opens never holds one of them, neither itself nor behind a NAT64 gateway whose prefix is
+one of the two below; a prefix of an operator's own cannot be known. The well-known prefix (RFC 6052) has one twin for
+each address. Of the local-use block (RFC 8215) a gateway may take any part, so the block is left out as a whole; inside
+it only a single gateway's prefix can be opened, of which the twins are known.
 """
 
 from __future__ import annotations

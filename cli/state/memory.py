@@ -1,21 +1,19 @@
 """Pure rules of the local state: what is newest, which number comes next, what a faulty clock left behind.
 
-A number or time more than AHEAD beyond this machine's clock is a clock fault: everybody refuses it, so it counts for
-nothing here either, and is reported. It stays until `cellward trust repair` takes it out.
+A number or time more than MAX_AHEAD beyond this machine's clock is a clock fault: everybody refuses it, so it counts
+for nothing here either, and is reported. It stays until `cellward trust repair` takes it out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
+from cellward.documents.numbers import MAX_AHEAD, milliseconds
 from cli.state.errors import BAD_STATE, NUMBER_USED
 from cli.state.model import Key, Record, State
 
-#: How far a number or a time may be ahead of this machine's clock.
-AHEAD = timedelta(minutes=10)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Records kept of one cell, besides those that are newest somewhere.
 KEPT = 32
 
@@ -30,7 +28,7 @@ class Fault:
 
 def bound(now: datetime) -> int:
     """Return the highest number that counts now, in milliseconds since 1970: one that a next one can still follow."""
-    return (now + AHEAD - _EPOCH) // timedelta(milliseconds=1) - 1
+    return milliseconds(now + MAX_AHEAD) - 1
 
 
 def name_of(key: Key) -> str:
@@ -76,7 +74,7 @@ def newest(state: State, key: Key, environment: str, now: datetime) -> Record | 
 
 def newest_issued(state: State, key: Key, now: datetime) -> datetime | None:
     """The latest time of issue among own Deployments and tombstones of a cell."""
-    times = [one.issued_at for one in _of(state, key) if one.sequence and one.issued_at <= now + AHEAD]
+    times = [one.issued_at for one in _of(state, key) if one.sequence and one.issued_at <= now + MAX_AHEAD]
     return max(times, default=None)
 
 

@@ -88,7 +88,8 @@ async def test_receipts_count_as_evidence_once_the_cluster_is_endorsed(
     assert "nothing was signed" in tried.stderr
     assert await evidence(installed) == "vouched by the hub only"
     done = await installed("clusters", "endorse", "eu-1", "--kubeconfig", kubeconfig, "-o", "json")
-    assert json.loads(done.stdout)["statementKeyid"] == statement.keyid
+    said = json.loads(done.stdout)
+    assert (said["statementKeyid"], said["region"], said["labels"]) == (statement.keyid, "eu", {})
     assert await evidence(installed) == "endorsed"
     assert "endorsed" in (await installed("cells", "show", "shop/cart")).stdout
     # The hub turns the refusal of an agent into a success, or shows a receipt made with a key of its own.

@@ -231,3 +231,23 @@ def test_v16_any_answer_of_a_hub_becomes_an_error(status: int, data: bytes) -> N
     error = problem(status, data, "/v1/x")
     assert error.hint
     assert error.exit_code in {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("lift", "shop/cart", "--signed", "--cluster", "eu-1"), "--cluster does not go with --signed"),
+        (("quarantine", "shop/cart", "--signed", "--cluster", "eu-1"), "--cluster does not go with --signed"),
+        (("unlock", "cluster/eu-1", "--signed", "--rekey"), "--rekey does not go with --signed"),
+        (("lock", "cluster/eu-1", "--reason", "stolen", "--propose", "proposal"), "--propose goes with --signed"),
+        (("unlock", "cluster/eu-1", "--propose", "proposal"), "--propose goes with --signed"),
+        (("quarantine", "shop/cart", "--propose", "proposal"), "--propose goes with --signed"),
+        (("lift", "shop/cart", "--propose", "proposal"), "--propose goes with --signed"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(words: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    """What is asked for one cluster is not done on all of them, and what is to be proposed is not done at once."""
+    result = run(*words, "--home", str(tmp_path))
+    told(result)
+    assert "[cli/bad-option]" in result.stderr
+    assert why in " ".join(result.stderr.split())
