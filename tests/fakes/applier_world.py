@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,12 +45,22 @@ REALM = "sha256:" + "a" * 64
 KINDS = ("release", "deployment", "approval", "tombstone")
 
 
+@functools.cache
+def _read_guards() -> Sequence[JSONObject]:
+    return load_guards(CHART_FILES)
+
+
+def chart_guards() -> Sequence[JSONObject]:
+    """Return the chart's policies and bindings, read once in a test process: a copy for each agent."""
+    return copy.deepcopy(_read_guards())
+
+
 async def fenced() -> FakeKube:
     """Return a cluster in memory with the agent's namespace and the chart's fence."""
     fake = FakeKube()
     place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cellward-system"}}
     await fake.apply(place, manager="chart")
-    for guard in load_guards(CHART_FILES):
+    for guard in chart_guards():
         await fake.apply(guard, manager="chart")
     return fake
 

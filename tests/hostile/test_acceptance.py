@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.applier.fence import load_guards
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
 from agent.spool.interfaces import FloorsCopy
@@ -19,9 +18,8 @@ from cellward.documents.keyring import Keyring
 from cellward.documents.model import PREVIOUS
 from cellward.documents.numbers import milliseconds
 from cellward.documents.revocations import Revocations
-from tests.fakes.applier_world import REALM, World, cell_yaml, fenced, service_yaml
+from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced, service_yaml
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 CELL = "shop1"
 WEB = ObjectRef("apps/v1", "Deployment", f"shop--{CELL}--dev", "web")
@@ -36,7 +34,7 @@ async def kube() -> FakeKube:
 @pytest.fixture
 async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
     """Run an engine on it."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
         yield running
 
 

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.applier.fence import NAMES, load_guards
+from agent.applier.fence import NAMES
 from agent.applier.ownership import strip
 from agent.kube.client import KubeClient
 from agent.spool.state import open_state
 from agent.stamps.keeper import StampKeeper
 from agent.stamps.state import Step
 from cellward.cells.stamps import Stamps
-from tests.fakes.applier_world import World, cell_yaml, service_yaml
+from tests.fakes.applier_world import World, cell_yaml, chart_guards, service_yaml
 from tests.unit.cellward.cells.netpol import Pod, allowed
 from tools.stack.api import Answer
-from tools.stack.chart import AGENT_USER, CHART_FILES, INSTALLER, chart_objects, remove_guards
+from tools.stack.chart import AGENT_USER, INSTALLER, chart_objects, remove_guards
 from tools.stack.control_plane import BlockingControlPlane
 from tools.stack.steps import drive
 
@@ -122,7 +122,7 @@ async def agent(cluster: Cluster, directory: Path) -> AsyncIterator[World]:
     path = cluster.plane.agent_kubeconfig(directory / "kubeconfig")
     client = await KubeClient.connect(path)
     try:
-        world = World(directory / "state", client, load_guards(CHART_FILES))
+        world = World(directory / "state", client, chart_guards())
         world.settle_seconds = 1.5
         async with world.running() as running:
             yield running

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.applier.fence import load_guards
 from agent.kube.interfaces import ObjectRef
 from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
-from tests.fakes.applier_world import REALM, World, cell_yaml, fenced
+from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 CELL = "shop1"
 NAMESPACE = f"shop--{CELL}--dev"
@@ -32,7 +30,7 @@ async def kube() -> FakeKube:
 @pytest.fixture
 async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
     """Run an engine on it."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
         yield running
 
 
@@ -92,7 +90,7 @@ async def test_a_hub_cannot_lift_a_signed_quarantine(world: World, kube: FakeKub
 
 async def test_a_signed_quarantine_outlives_a_restart_without_a_set(tmp_path: Path, kube: FakeKube) -> None:
     """Whoever damages the set on disk opens nothing: what is not known is not lifted."""
-    world = World(tmp_path / "state", kube, load_guards(CHART_FILES))
+    world = World(tmp_path / "state", kube, chart_guards())
     async with world.running():
         digest = await deployed(world, kube)
         revoke(world, quarantines=(quarantined(),))
@@ -110,7 +108,7 @@ async def test_a_signed_quarantine_outlives_a_restart_without_a_set(tmp_path: Pa
 
 async def test_a_quarantine_that_came_while_the_agent_was_down_closes(tmp_path: Path, kube: FakeKube) -> None:
     """Also when no hub names the cell any more."""
-    world = World(tmp_path / "state", kube, load_guards(CHART_FILES))
+    world = World(tmp_path / "state", kube, chart_guards())
     async with world.running():
         await deployed(world, kube)
     current = world.policy.current

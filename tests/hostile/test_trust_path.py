@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.signer import SSlibKey
 
 from agent.applier.fence import KINDS as GUARD_KINDS
-from agent.applier.fence import Fence, load_guards
+from agent.applier.fence import Fence
 from agent.audit.interfaces import RecorderPort
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType
@@ -31,9 +31,8 @@ from cellward.policy.trust import _check_keys
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
-from tests.fakes.applier_world import REALM, World, cell_yaml, fenced, service_yaml
+from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced, service_yaml
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 CELL = "shop1"
 NAMESPACE = f"shop--{CELL}--dev"
@@ -52,7 +51,7 @@ async def kube() -> FakeKube:
 @pytest.fixture
 async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
     """Run an engine on it."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
         yield running
 
 

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.applier.fence import load_guards
 from agent.kube.client import KubeClient
-from tests.fakes.applier_world import World
+from tests.fakes.applier_world import World, chart_guards
 from tools.stack.api import ApiClient
-from tools.stack.chart import CHART_FILES
 from tools.stack.control_plane import BlockingControlPlane
 
 _numbers = itertools.count(1)
@@ -47,5 +45,5 @@ def cell() -> str:
 @pytest.fixture
 async def world(tmp_path: Path, kube: KubeClient) -> AsyncIterator[World]:
     """Run an engine with the agent's rights."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
         yield running

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from agent.anchor import ANCHOR_NAME, SecretAnchor
-from agent.applier.fence import load_guards
 from agent.kube.client import KubeClient
 from agent.spool.interfaces import AnchorState, CellKey, FloorsCopy
 from cellward.documents.floors import Floor
-from tests.fakes.applier_world import World, cell_yaml, service_yaml
+from tests.fakes.applier_world import World, cell_yaml, chart_guards, service_yaml
 from tools.stack.api import ApiClient
-from tools.stack.chart import AGENT_NAMESPACE, CHART_FILES
+from tools.stack.chart import AGENT_NAMESPACE
 
 pytestmark = pytest.mark.real
 
@@ -28,7 +27,7 @@ async def test_v1_wiped_volume_does_not_go_back_from_3_to_1(
 ) -> None:
     """The hub delivers 1.0 again after the agent lost everything: 3.0 stays, and goes on."""
     admin.delete(ANCHOR)
-    world = World(tmp_path / "state", kube, load_guards(CHART_FILES))
+    world = World(tmp_path / "state", kube, chart_guards())
     world.anchor = SecretAnchor(kube, AGENT_NAMESPACE)  # type: ignore[assignment]
 
     def release(version: str) -> str:

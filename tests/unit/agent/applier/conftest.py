@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.applier.fence import load_guards
-from tests.fakes.applier_world import World, fenced
+from tests.fakes.applier_world import World, chart_guards, fenced
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 
 @pytest.fixture
@@ -22,5 +20,5 @@ async def kube() -> FakeKube:
 @pytest.fixture
 async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
     """Run an engine on it; workloads become ready when a test says so."""
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES)).running() as running:
+    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
         yield running

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.applier.fence import load_guards
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_QUOTA
 from agent.kube.interfaces import ObjectRef
 from agent.spool.errors import FULL
 from cellward.errors import CellwardError
-from tests.fakes.applier_world import World, cell_yaml, service_yaml
+from tests.fakes.applier_world import World, cell_yaml, chart_guards, service_yaml
 from tests.fakes.clock import ShiftedClock
 from tests.fakes.kube import FakeKube
-from tools.stack.chart import CHART_FILES
 
 CELL = "shop1"
 WEB = ObjectRef("apps/v1", "Deployment", "shop--shop1--dev", "web")
@@ -148,7 +146,7 @@ async def test_v1_agent_that_was_down_longer_than_the_deadline_fails_no_release(
 async def test_step_of_the_wall_clock_fails_no_release(tmp_path: Path, kube: FakeKube) -> None:
     """A virtual machine that was suspended wakes up an hour later, by its wall clock."""
     clock = ShiftedClock()
-    async with World(tmp_path / "state", kube, load_guards(CHART_FILES), clock).running() as world:
+    async with World(tmp_path / "state", kube, chart_guards(), clock).running() as world:
         good = await first(world, kube)
         assert (await world.submit(world.item(CELL, second(world, good, service_yaml(replicas=1), 600)))).accepted
         clock.advance(900)
