@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from tools.stack.api import ApiClient
 
+_DEADLINE_SECONDS = 40.0
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -31,7 +33,12 @@ def installed_kind(
             "versions": [{"name": version, "served": True, "storage": True, "schema": anything}],
         },
     }
-    admin.must(admin.request("POST", _DEFINITIONS, crd), f"define {kind}")
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    # The same kind of a test before may still be on its way out.
+    while (made := admin.request("POST", _DEFINITIONS, crd)).status == 409:
+        assert time.monotonic() < deadline, made.text
+        time.sleep(0.05)
+    admin.must(made, f"define {kind}")
     try:
         yield
     finally:
