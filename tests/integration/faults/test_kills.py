@@ -117,7 +117,7 @@ def test_api_server_killed_during_an_apply(installation: Installation) -> None:
 def test_agent_starts_without_its_api_server_and_waits(installation: Installation) -> None:
     """No crash loop: the process waits with back-off, check tells that it is away, and it goes on by itself."""
     installation.stop_agent(kill=True)
-    installation.plane.stop_apiserver()
+    installation.plane.stop_apiserver(kill=True)
     try:
         size = installation.agent.log.stat().st_size
         installation.agent.start()
