@@ -14,8 +14,8 @@ VENV := $(CELLWARD_VENV)/bin
 PY := $(VENV)/python
 CODE := cellward hub agent cli auditverify tools
 
-# Test processes; two cores are enough for two API servers.
-WORKERS ?= 2
+# Test processes; one more than the two cores that are enough, because each also waits for other programs.
+WORKERS ?= 3
 # Further arguments for pytest, e.g. make test ARGS="tests/unit -k floors".
 ARGS ?=
 

@@ -41,23 +41,27 @@ def opa_binary() -> Path:
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingControlPlane]:
     """Run one real API server with etcd and controllers, the agent's chart installed, no nodes.
 
-    One per test process. Tests share it: each works in cell namespaces of its own and leaves cluster-wide objects
-    alone. It is synchronous on purpose, so that function-scoped event loops come and go around it.
+    Tests share it, all of them in one test process (see ``pytest_collection_modifyitems``): each works in cell
+    namespaces of its own and leaves cluster-wide objects alone. It is synchronous on purpose, so that function-scoped
+    event loops come and go around it.
     """
     with BlockingControlPlane("test", tmp_path_factory.mktemp("control-plane")) as running:
         running.install_agent_chart()
         yield running
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin what may take long first, and keep the random order of the rest.
 
     What runs together, a group of xdist or else a module, is as long as the longest time limit in it. Begun last, it
-    would keep one test process busy while the others have nothing left to do.
+    would keep one test process busy while the others have nothing left to do. All tests of the shared control plane
+    are a group, or each process would run one of its own.
     """
     longest: dict[str, float] = {}
     for item in items:
+        if "control_plane" in getattr(item, "fixturenames", ()) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("control-plane"))
         whole = _whole(item)
         longest[whole] = max(longest.get(whole, 0.0), _limit(item))
     items.sort(key=lambda item: -longest[_whole(item)])

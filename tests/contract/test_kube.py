@@ -18,7 +18,10 @@ from tests.fakes.kube import FakeKube
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])
+_REAL = (pytest.mark.real, pytest.mark.xdist_group("control-plane"))
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=_REAL)])
 async def kube(request: pytest.FixtureRequest) -> AsyncIterator[KubeApi]:
     """Return each implementation in turn, as somebody with all rights."""
     if request.param == "fake":

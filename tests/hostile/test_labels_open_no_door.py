@@ -32,7 +32,7 @@ from tools.stack.chart import AGENT_USER, INSTALLER, chart_objects, remove_guard
 from tools.stack.control_plane import BlockingControlPlane
 from tools.stack.steps import drive
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180), pytest.mark.xdist_group("bare-control-plane")]
 
 _OLDER = Path(__file__).parent / "older_chart"
 _ADMISSION = "admissionregistration.k8s.io/v1"

@@ -23,7 +23,7 @@ from tests.fakes.clock import a_second
 #: What the process may open: as many files as there are silent connections.
 FILES = 1024
 LISTENERS = ("api", "link", "enrolment", "metrics")
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("small-hub")]
 
 
 @dataclass
