@@ -116,7 +116,7 @@ NOT_REPAIRED = define(
     "cell/not-repaired",
     Conflict,
     "Something of a cell differs from what was released and could not be brought back.",
-    hint="The message names the object, what refuses, and the command with which an administrator mends it.",
+    hint="An administrator mends it: docs/how-to/mend-what-the-agent-cannot.md says which commands there are.",
 )
 GUARD_BROKEN = define(
     "apply/admission-guard",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from importlib.resources import files
 
 #: What stands before words that came from a hub.
 HEADING = "the hub says"
-#: Where an agent puts a step of its own into the text of a condition, which comes through the hub.
-_STEP = "; next: "
+#: Where an agent puts a step of its own into the text of a condition, which comes through the hub; and what follows it.
+_STEP, _MORE = "; next: ", re.compile(r" \(and \d+ more\)\Z")
 
 
 @functools.cache
@@ -36,4 +37,5 @@ def relayed_step(text: str, own: str) -> str:
 def split_step(message: str) -> tuple[str, str]:
     """Return a condition's message and the step an agent put into it."""
     found, _, step = message.partition(_STEP)
-    return found, step
+    more = _MORE.search(step)
+    return (found, step) if more is None else (found + more[0], step[: more.start()])

@@ -7,8 +7,10 @@ bindings of the chart's policies are gone and the agent is down; then both come 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from agent.applier.fence import NAMES
 from agent.kube.client import KubeClient
 from agent.kube.errors import KUBE_FORBIDDEN
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
+from agent.link.messages import condition_to_wire
+from cellward.api import schemas
+from cellward.checks.runner import table_lines
 from cellward.errors import CellwardError
+from cli.check import _cluster
 from tests.fakes.applier_world import World, cell_yaml
 from tests.integration.applier.damage import AT_ONCE, TAKE_BACK, UNGUARDED, Damage, Target
 from tests.integration.applier.test_guarded_fields import Snapshot, snapshot
@@ -28,6 +34,8 @@ from tools.stack.steps import drive
 
 pytestmark = pytest.mark.real
 
+#: Its console block is what a person would see here.
+GUIDE = Path("docs/how-to/mend-what-the-agent-cannot.md").absolute()
 _numbers = itertools.count(1)
 #: Seconds until a cell is itself again; a machine with much else to do takes its time.
 _PATIENCE = 120.0
@@ -129,6 +137,25 @@ async def test_v12_every_repair_is_admitted_by_every_guard(writes: Writes, world
     assert writes.admitted >= ACTIONS
 
 
+def _as_checked(world: World) -> str:
+    """What ``cellward check`` prints of the agent's repairs, once the hub has passed the condition on."""
+    (sent,) = [condition_to_wire(one) for one in world.health.get() if one.name == "repairs"]
+    found = schemas.Component(
+        category="clusters", name=sent.name, ok=sent.ok, code=sent.code, message=sent.message, hint=sent.hint
+    )
+    cluster = schemas.Cluster(
+        name="eu-1", created_at=datetime.now(UTC), created_by="ada", joined=True, connected=True, conditions=[found]
+    )
+    lines = table_lines([one for one in _cluster(cluster) if one.id == "clusters/repairs"])
+    return "\n".join(lines[2:])
+
+
+def _plain(text: str) -> str:
+    """Text without its lines; which of the agent's writes met the guard last, and how many others did, is chance."""
+    found = re.sub(r"(content differs|not written yet); (patch|apply) ", "…; ", " ".join(text.split()))
+    return re.sub(r"\(and \d+ more\)", "(and … more)", found)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("guarded_again")
 async def test_v12_what_only_an_administrator_mends_is_said_with_the_command(
@@ -146,6 +173,7 @@ async def test_v12_what_only_an_administrator_mends_is_said_with_the_command(
         lambda: any(one.name == "repairs" and command in one.message for one in world.health.get()), seconds=_PATIENCE
     )
     assert any(one["decision"] == "failed" and command in one["reason"] for one in await world.records())
+    assert _plain(_as_checked(world).replace(f"--{cell}--", "--web--")) in _plain(GUIDE.read_text())
     assert target.annotate({TAKE_BACK: target.place}).ok
     await world.until(lambda: snapshot(target) == released and not world.report(cell).conditions, seconds=_PATIENCE)
 

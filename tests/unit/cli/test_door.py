@@ -12,6 +12,7 @@ from cellward.api import schemas
 from cellward.errors import CellwardError
 from cli.door.answers import parse_answer, problem
 from cli.door.pages import MAX_PAGES, every
+from cli.door.told import split_step
 
 GOOD = b'{"name": "eu", "role": "viewer", "expiresAt": "2026-01-01T00:00:00Z", "more": 1}'
 
@@ -72,3 +73,10 @@ def test_v16_a_list_that_does_not_end_is_refused(follow: Callable[[int], str]) -
     with pytest.raises(CellwardError) as caught:
         list(every(_list(lambda at: follow(at + 1))))
     assert caught.value.code == "cli/bad-answer"
+
+
+def test_a_step_of_an_agent_is_taken_out_of_its_sentence() -> None:
+    """The sentence stays whole, and what is told to be run is the command alone."""
+    assert split_step("a; b; next: kubectl get x -n y (and 2 more)") == ("a; b (and 2 more)", "kubectl get x -n y")
+    assert split_step("a; next: kubectl get x") == ("a", "kubectl get x")
+    assert split_step("nothing to do") == ("nothing to do", "")
