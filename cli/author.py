@@ -6,7 +6,7 @@ stays it: somebody who comes back gets a new key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +29,7 @@ from cli.context import (
     now,
 )
 from cli.output import Format, say
-from cli.records import Base, ProposeOption, RecordOption, base_of
+from cli.records import Base, Options, ProposeOption, RecordOption, base_of
 
 if TYPE_CHECKING:
     from cellward.documents.keyring import Keyring, KeyringEntry, State
@@ -43,19 +43,6 @@ DaysOption = Annotated[int, typer.Option(min=1, max=3650, help="Days until the k
 KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 #: How far back a new key is valid, for clocks that are behind.
 BEFORE = timedelta(minutes=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What every command that changes the keyring role is given."""
-
-    home: Path
-    record: Path | None
-    dry_run: bool
-    wait: float | None
-    output: Format
-    passphrase_file: Path | None
-    propose: Path | None = None
 
 
 @app.command()
@@ -156,28 +143,12 @@ def amend(
 ) -> None:
     """Sign and publish another keyring or other revocations; a dry run opens no key."""
     from cellward.policy import publisher
-    from cli.ceremony import propose
-    from cli.keys import load_roles
-    from cli.policy import hand_over, preview
+    from cli.policy import carry_out
 
     draft = publisher.draft_keyring(
         base.record, keyring=keyring, revocations=revocations, now=instant(), seen=base.seen
     )
-    if options.dry_run:
-        preview(base, draft, options.output)
-        return
-    if options.propose is not None:
-        propose(draft, options.propose)
-        return
-    keys = load_roles(
-        base.place.home,
-        options.passphrase_file,
-        keyring=base.record.keyids("keyring"),
-        publisher=base.record.keyids("snapshot"),
-    )
-    draft = draft.signed(publisher.SigningKeys(keyring=keys["keyring"]))
-    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
-    hand_over(base, publication, options.output, wait=options.wait)
+    carry_out(base, draft, options)
 
 
 def _entry(

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.author import Options
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
 from cli.door.pages import every
 from cli.output import Column, Format, say, show_list, show_one, show_table
-from cli.records import ProposeOption, RecordOption
+from cli.records import Options, ProposeOption, RecordOption
 from cli.revocations import SignedOption, check_unsigned, lock_signed, unlock_signed
 
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.author import Options
 from cli.cells import split
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
 from cli.output import Format, Shown, say, show_list
-from cli.records import ProposeOption, RecordOption
+from cli.records import Options, ProposeOption, RecordOption
 from cli.revocations import SignedOption, check_unsigned, lift_signed, quarantine_signed
 
 if TYPE_CHECKING:

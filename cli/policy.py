@@ -29,7 +29,7 @@ from cli.context import (
 )
 from cli.home import parse_yaml, read_file
 from cli.output import Format, Shown, say, short, show_list, show_one, show_table
-from cli.records import Base, ProposeOption, RecordOption, base_of
+from cli.records import Base, Options, ProposeOption, RecordOption, base_of
 from cli.waiting import wait_policy
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ DEFAULT_BINDINGS = "bindings.yaml"
 OPA_VARIABLE = "CELLWARD_OPA"
 #: The version that the tools of this tree build; a test compares the two.
 OPA_VERSION = "1.22.2"
+#: Whose keys sign what is new in a draft, and the role of it.
+_SIGNERS = {"policy": "targets", "keyring": "keyring"}
 _TOP = {"bindings", "pruneLimit", "thresholds", "hubAttestation"}
 _FIELDS = {"name", "bundle", "selector", "mode", "stalenessSeconds", "onStale", "parameters"}
 
@@ -79,13 +81,11 @@ def publish(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Build, compile, sign and publish bundles, bindings and the keyring of the record as one set."""
     from cellward.policy import publisher
-    from cli.ceremony import propose
-    from cli.keys import load_roles
 
-    place = local(home)
+    options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
     archives, bundles = _build(directory)
     _compile(bundles, opa, skip=skip_compile)
-    base = base_of(place, record)
+    base = base_of(local(home), record)
     chosen = bindings or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
     draft = publisher.draft_policy(
         base.record,
@@ -94,22 +94,7 @@ def publish(  # noqa: PLR0913 - options of a command
         now=instant(),
         seen=base.seen,
     )
-    if dry_run:
-        preview(base, draft, output)
-        return
-    if propose_to is not None:
-        propose(draft, propose_to)
-        return
-    keys = load_roles(
-        place.home,
-        passphrase_file,
-        policy=base.record.keyids("targets"),
-        keyring=base.record.keyids("keyring"),
-        publisher=base.record.keyids("snapshot"),
-    )
-    draft = draft.signed(publisher.SigningKeys(policy=keys["policy"], keyring=keys["keyring"]))
-    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
-    hand_over(base, publication, output, wait=timeout if wait else None)
+    carry_out(base, draft, options)
 
 
 @app.command()
@@ -125,18 +110,11 @@ def refresh(
 ) -> None:
     """Renew the publisher's snapshot (7 days) over what the record has; nothing else changes. Meant for a schedule."""
     from cellward.policy import publisher
-    from cli.keys import load_roles
 
-    place = local(home)
-    base = base_of(place, record)
-    draft = publisher.draft_refresh(base.record, seen=base.seen)
-    if dry_run:
-        preview(base, draft, output)
-        return
-    keys = load_roles(place.home, passphrase_file, publisher=base.record.keyids("snapshot"))
-    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
+    options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file)
+    base = base_of(local(home), record)
     # The record stays as it is: a schedule need not commit, and numbers go by the clock.
-    hand_over(base, publication, output, wait=timeout if wait else None, keep=False)
+    carry_out(base, publisher.draft_refresh(base.record, seen=base.seen), options, keep=False)
 
 
 @app.command("list")
@@ -294,6 +272,26 @@ class Made(Shown):
     dry_run: bool
     versions: dict[str, int]
     targets: list[str]
+
+
+def carry_out(base: Base, draft: Draft, options: Options, *, keep: bool = True) -> None:
+    """Show a draft, propose it, or sign what is new in it and publish it; keys are opened for the last alone."""
+    from cellward.policy import publisher
+    from cli.ceremony import propose
+    from cli.keys import load_roles
+
+    if options.dry_run:
+        preview(base, draft, options.output)
+        return
+    if options.propose is not None:
+        propose(draft, options.propose)
+        return
+    record = base.record
+    fresh = {name: record.keyids(role) for name, role in _SIGNERS.items() if role in draft.fresh}
+    keys = load_roles(base.place.home, options.passphrase_file, **fresh, publisher=record.keyids("snapshot"))
+    draft = draft.signed(publisher.SigningKeys(policy=keys.get("policy", ()), keyring=keys.get("keyring", ())))
+    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
+    hand_over(base, publication, options.output, wait=options.wait, keep=keep)
 
 
 def preview(base: Base, draft: Draft, output: Format) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cellward.policy.publisher import Publication
     from cellward.policy.record import Record
     from cli.door.client import Client
+    from cli.output import Format
 
 #: Names the file where it is not beside trust.yaml.
 RECORD_VARIABLE = "CELLWARD_POLICY_RECORD"
@@ -39,6 +40,19 @@ ProposeOption = Annotated[
         "--propose", help="Write a proposal for others to sign (`cellward trust sign`) instead of publishing."
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What every command that signs policy, keyring or revocations is given."""
+
+    home: Path
+    record: Path | None
+    dry_run: bool
+    wait: float | None
+    output: Format
+    passphrase_file: Path | None
+    propose: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.author import Options, amend
+from cli.author import amend
 from cli.context import (
     DEFAULT_HOME,
     DryRunOption,
@@ -25,7 +25,7 @@ from cli.context import (
     now,
 )
 from cli.output import Format, say
-from cli.records import ProposeOption, RecordOption, base_of
+from cli.records import Options, ProposeOption, RecordOption, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

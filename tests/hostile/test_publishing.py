@@ -20,13 +20,13 @@ from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.policy.floors import PolicyFloors
 from cellward.policy.record import Record
-from cli.author import Options, amend
+from cli.author import amend
 from cli.context import instant, local
 from cli.door.keyring import trusted_policy
 from cli.home import Home
 from cli.keys import public_pem
 from cli.output import Format
-from cli.records import base_of
+from cli.records import Options, base_of
 from cli.state.model import State
 from cli.state.policy import with_policy
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, file_in
