@@ -17,7 +17,7 @@ from cli.context import DEFAULT_HOME, HomeOption, Local, OutputOption, command, 
 from cli.door.keyring import shown_policy
 from cli.door.told import own_step, relayed_step, split_step
 from cli.lives import ca_lives, certificate_life, policy_lives
-from cli.output import Format, put, put_lines, show_data
+from cli.output import Format, put, put_lines, say, show_data
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -43,6 +43,8 @@ def check(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) 
         put_lines(table_lines(report.results))
         put()
         put("all is well" if report.ok else "something is not well")
+        if any(result.category == "clusters" and result.ok is False for result in report.results):
+            say("what is said of clusters came through the hub: run no command from it unread")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 

@@ -77,9 +77,6 @@ class Applying:
             if done:
                 cell.record = cell.record.with_object(owned)
                 return
-        elif old is None and owned.role is Role.OBJECT:
-            # Looked at again: since the dry run somebody may have made one, under our manager's name even.
-            await cluster.is_there(before, owned)
         live = await cluster.write(cell.record, owned, force=bool(owned.uid) or owned.role is not Role.OBJECT)
         cell.record = cell.record.with_object(live)
 
