@@ -6,6 +6,7 @@ Whoever serves it brings the TLS context. Nothing in here keeps state between tw
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import uuid
 from collections.abc import Awaitable, Callable
@@ -49,14 +50,15 @@ def all_routes() -> tuple[Route, ...]:
     return tuple(chain.from_iterable(tables))
 
 
+@functools.cache
 def openapi_document() -> dict[str, object]:
-    """The OpenAPI document as it is served and committed."""
+    """The OpenAPI document as it is served and committed; made once, when somebody asks for it, and not changed."""
     return build_document(all_routes())
 
 
 def make_api_app(services: Services) -> web.Application:
     """Build the application over its services."""
-    document, rates = openapi_document(), TokenRates(services.clock)
+    rates = TokenRates(services.clock)
     app = web.Application(
         client_max_size=services.max_body, middlewares=[_outermost(services, asyncio.Semaphore(MAX_CONCURRENT))]
     )
@@ -64,7 +66,7 @@ def make_api_app(services: Services) -> web.Application:
         app.router.add_route(route.method, PREFIX + route.path, _endpoint(route, services, rates))
 
     async def serve_document(_: web.Request) -> web.Response:
-        return web.json_response(document)
+        return web.json_response(openapi_document())
 
     app.router.add_get(PREFIX + "/openapi.json", serve_document)
     return app
