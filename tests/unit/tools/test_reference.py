@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -114,11 +115,16 @@ def _commands() -> Iterator[Any]:
                 yield pytest.param(line.removeprefix("$ "), id=name)
 
 
+@functools.cache
+def _cellward() -> Any:
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("line", list(_commands()))
 def test_every_command_of_a_guide_exists(line: str) -> None:
     """The command is one of ``cellward``, and it has each option that the guide gives it."""
     words = shlex.split(line.partition("|")[0].partition(">")[0], comments=True)[1:]
-    command: Any = typer.main.get_command(app)
+    command = _cellward()
     while getattr(command, "commands", None):
         assert words[0] in command.commands
         command = command.commands[words.pop(0)]
