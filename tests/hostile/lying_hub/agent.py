@@ -343,6 +343,10 @@ class Ground:
     kube: FakeKube
     guards: Any
 
+    def __repr__(self) -> str:
+        """Nothing of what it holds: Hypothesis would print all of it."""
+        return "ground"
+
     @classmethod
     async def make(cls) -> Ground:
         """Make it once."""

@@ -143,6 +143,17 @@ class LyingHub:
         self.moments.append({asked: self._ask(asked, b"") for asked in list(self.seen)})
         self._everything, self._alike = [], {}
 
+    @contextlib.contextmanager
+    def known_until(self, moment: int) -> Iterator[None]:
+        """Forget for a while what came after a moment."""
+        moments, self.moments = self.moments, self.moments[: moment + 1]
+        self._everything, self._alike = [], {}
+        try:
+            yield
+        finally:
+            self.moments = moments
+            self._everything, self._alike = [], {}
+
     def start_lying(self, lies: Sequence[Lie] = (), present: dict[Asked, Answer] | None = None) -> None:
         """From now on nothing is true any more but by accident."""
         self.lying, self.lies, self.received, self.always = True, list(lies), [], None

@@ -69,6 +69,10 @@ class Stage:
     _truths: dict[Line, Truth] = field(default_factory=dict)
     _memories: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Nothing of what it holds: Hypothesis would print all of it."""
+        return "stage"
+
     def presents(self, line: Line) -> list[dict[Asked, Answer]]:
         """Moments at which a hub may be truthful: before anybody signed something newer, and afterwards."""
         if line.home == "fresh":
@@ -86,11 +90,16 @@ class Stage:
         return self._memories[home]
 
     def play(
-        self, line: Line, present: dict[Asked, Answer], lies: Sequence[Lie] = (), always: Lie | None = None
+        self,
+        line: Line,
+        present: dict[Asked, Answer],
+        lies: Sequence[Lie] = (),
+        always: Lie | None = None,
+        home: Path | None = None,
     ) -> Played:
-        """Run a line from a copy of its home."""
+        """Run a line from a copy of its home, or from a home that was used already."""
         hub = self.installation.hub
-        home = self.installation.linked(line.home, self.directory / "used")
+        home = home or self.installation.linked(line.home, self.directory / "used")
         began = time.time() * 1000
         hub.start_lying(lies, present)
         hub.always = always
@@ -136,6 +145,15 @@ class Stage:
             assert frozenset(forms.values()) in truth.outcomes, (line, played.result.output)
         self._check_home(played, truth)
         return played
+
+    def check_afterwards(self, line: Line, then: Line, lies: Sequence[Lie], always: Lie | None) -> None:
+        """Run a line against a hub that lies, then another against one that does not: that one works as ever."""
+        present = self.installation.hub.moments[2]
+        told = self.play(line, present, lies, always)
+        ended(told.result)
+        played = self.play(then, present, home=told.home)
+        ended(played.result)
+        assert played.result.exit_code == 0, (line, then, told.result.output, played.result.output)
 
     def _check_clock(self, payload: bytes, played: Played) -> None:
         try:

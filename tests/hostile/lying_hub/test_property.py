@@ -91,3 +91,41 @@ def test_v1_no_key_signs_what_it_would_not_have_signed_for_a_truthful_hub(
 ) -> None:
     """V1: as the docstring of this module says."""
     stage.check(COMMANDS[at], present, lies, always)
+
+
+#: What an author goes on with.
+THEN = tuple(
+    line
+    for line in COMMANDS
+    if line.home == "author"
+    and " ".join(line.words)
+    in {"apply -f {cart_1} -e dev", "delete shop/cart -e dev", "policy refresh", "author add carol --key {carol}"}
+)
+
+
+@pytest.fixture
+def before_others(stage: Stage) -> Iterator[Stage]:
+    """The stage without the moment in which others had signed newer policy: that is to be remembered."""
+    with stage.installation.hub.known_until(2):
+        yield stage
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@settings(
+    max_examples=max(30, EXAMPLES // 4),
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    at=st.sampled_from([at for at, line in enumerate(COMMANDS) if line.home == "author"]),
+    then=st.integers(0, len(THEN) - 1),
+    lies=st.lists(LIES, max_size=10),
+    always=ALWAYS,
+)
+def test_v16_what_a_hub_once_said_keeps_nobody_from_working(
+    before_others: Stage, at: int, then: int, lies: list[Lie], always: Lie | None
+) -> None:
+    """V16: nothing of a hub that lied stays behind on this machine and makes it refuse an honest one."""
+    before_others.check_afterwards(COMMANDS[at], THEN[then], lies, always)
