@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from base64 import b64decode, b64encode
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,16 @@ async def test_v15_a_proposal_brings_no_keys_that_its_signers_are_not_shown(inst
     file.write_text(json.dumps(honest))
     await installed("trust", "sign", str(file))
     await installed("trust", "submit", str(file))
+
+
+async def test_a_proposal_numbered_ahead_of_the_clock_is_not_signed(
+    installed: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its signature would be worth nothing today, and a floor above every number once the clock is there."""
+    dan = await author(installed, "dan")
+    with monkeypatch.context() as patch:
+        patch.setattr("cli.author.instant", lambda: instant() + timedelta(hours=1))
+        file = await proposed(installed, tmp_path, *dan)
+    before = file.read_bytes()
+    assert "[document/number-ahead]" in (await installed("trust", "sign", str(file), code=4)).stderr
+    assert file.read_bytes() == before
