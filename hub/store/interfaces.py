@@ -180,10 +180,7 @@ class ClusterStore(Protocol):
         ...
 
     async def retire_certificates(self, name: str, spare: int) -> int:
-        """Raise the floor above every certificate issued so far and return it; raises store/unknown-cluster.
-
-        ``spare`` is how far above the newest one that is known; where none was issued, the first one is let in.
-        """
+        """Raise the floor ``spare`` above the newest certificate known and return it; raises store/unknown-cluster."""
         ...
 
     async def set_platform(self, name: str, uid: str, ca: str) -> None:
