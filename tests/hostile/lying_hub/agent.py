@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from agent.applier.worker import CellWorker
 from agent.link.desired import DesiredItems, Listing
 from agent.link.interfaces import ReceiptFacts
 from agent.policy.store import PolicyStore
+from agent.spool.state import AnchorKeeper
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
 from cellward.documents.facts import Selector
 from cellward.documents.keyring import Keyring, KeyringEntry
@@ -30,6 +32,7 @@ from cellward.documents.model import Approval, Deployment, Document, Release, To
 from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
 from cellward.errors import CellwardError
 from cellward.policy.client import select_all
+from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import VerifiedSet
 from cellward.wire.codec import DesiredItem
 from tests.fakes import applier_world
@@ -240,16 +243,20 @@ class Told(World):
         self.past = past
         self.busy = 0
         self.items: DesiredItems
+        self.keeper: AnchorKeeper
         self.listing = Listing()
         self._open_store()
 
     def _open_store(self) -> None:
         self.store = PolicyStore(self.directory / "policy", root=self.past.policy.root, realm=self.past.realm)
         self.policy = _View(self.store)
-        self.policy.current = self.store.load(select_all).verified
+        copied = None if self.anchor.state is None else self.anchor.state.floors.policy
+        kept = None if copied is None else PolicyFloors.from_json(copied)
+        self.policy.current = self.store.load(select_all, kept).verified
 
     async def _start(self) -> None:
         await super()._start()
+        self.keeper = AnchorKeeper(self.state, self.anchor, self.timer, self.health, 3600)
         self.items = DesiredItems(self.state, self, self.recorder, self.health, self.timer, lambda: None)  # type: ignore[arg-type]
         await self.listen(0)
 
@@ -288,15 +295,19 @@ class Told(World):
             candidate = self.store.fetch(_Served(source), select_all, at)
             if self.store.changed(candidate):
                 self.store.commit(candidate, at, "")
+                await self.state.policy_floors.set(self.store.floors.to_json())
+                await self.keeper.save_floors()
                 self.policy.current = candidate.verified
                 self.engine.reconsider()
         except CellwardError as error:
             return error.code
         return ""
 
-    async def again(self) -> None:
-        """Stop, and start from the disk."""
+    async def again(self, *, lost: bool) -> None:
+        """Stop, and start from the disk, or where the disk is lost, from the copy of the floors alone."""
         await self._stop()
+        if lost:
+            shutil.rmtree(self.directory)
         self._open_store()
         await self._start()
 

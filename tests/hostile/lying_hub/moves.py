@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from hypothesis import strategies as st
 
@@ -168,16 +169,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Let the agent start anew, or look at everything again."""
+    """Let the agent start anew, with its disk or after it was lost, or look at everything again."""
 
-    restart: bool
+    how: Literal["restart", "lost", "resync"]
 
     async def play(self, told: Told) -> None:
         """Do it."""
-        if self.restart:
-            await told.again()
-        else:
+        if self.how == "resync":
             told.engine.resync()
+        else:
+            await told.again(lost=self.how == "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +229,11 @@ SESSIONS = st.one_of(
     st.builds(Session, st.sampled_from([0, 3, 2**63]), st.just(""), st.sampled_from(["", "sha256:" + "0" * 64])),
 )
 MOVES: st.SearchStrategy[Move] = st.one_of(
-    ITEMS, ITEMS, WHOLE, MIXED, SESSIONS, st.builds(Listed, ITEMS), st.sampled_from([True, False, False]).map(Again)
+    ITEMS,
+    ITEMS,
+    WHOLE,
+    MIXED,
+    SESSIONS,
+    st.builds(Listed, ITEMS),
+    st.builds(Again, st.sampled_from(["resync", "restart", "lost"])),
 )

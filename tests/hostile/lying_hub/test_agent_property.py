@@ -13,7 +13,8 @@ documents, policy store, floors, SQLite. After each move, once nothing is left t
   is the one it names, and runs;
 - no sequence, time of issue or floor is lower, and none is beyond the clock; no cell is gone that no tombstone ended;
 - a signed quarantine is in force, whatever the hub says;
-- a restart changes nothing of it, and nobody met an error that nobody expected.
+- a restart changes nothing of it; after the disk was lost the copy of the floors still bounds all of it; and nobody met
+  an error that nobody expected.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from agent.applier.model import CellRecord
 from agent.applier.revoked import Revoked
 from agent.kube.interfaces import ObjectRef
 from agent.policy.store import PolicyStore
+from agent.spool import floors as floors_module
 from cellward.policy.trust import digest_of
 from tests.hostile.lying_hub.agent import Ground, Key, Told
 from tests.hostile.lying_hub.moves import ITEMS, MOVES, WHOLE, Again, Item, Items, Listed, Move, Policy
@@ -74,20 +76,28 @@ class Watch:
 
     told: Told
     index: int = -1
+    #: The newest set that was ever in force, and whether the disk was ever lost since.
+    highest: int = -1
+    was_lost: bool = False
     sequences: dict[Key, tuple[int, Any]] = field(default_factory=dict)
     records: Mapping[Key, CellRecord] = field(default_factory=dict)
 
     async def look(self, move: Move | None) -> None:
         """Assert all that has to hold after a move."""
+        lost = isinstance(move, Again) and move.how == "lost"
         before, self.index = self.index, self._policy()
-        assert self.index >= before, move
+        self.records = {} if lost else self.records
+        self.was_lost = self.was_lost or lost
+        assert self.index >= self.highest or (self.index == -1 and self.was_lost), move
+        self.highest = max(self.index, self.highest)
+        assert self.index >= before or lost, move
         records = dict(self.told.records())
         for key, record in records.items():
             self._cell(key, record, self.records.get(key))
         for key, record in self.records.items():
             assert key in records or not (record.deployment_digest or record.objects), (move, key)
         await self._floors()
-        if isinstance(move, Again) and move.restart:
+        if isinstance(move, Again) and move.how == "restart":
             assert self.index == before
             assert {key: one.deployment_digest for key, one in records.items() if one.deployment_digest} == {
                 key: one.deployment_digest for key, one in self.records.items() if one.deployment_digest
@@ -109,7 +119,7 @@ class Watch:
     def _cell(self, key: Key, record: CellRecord, before: CellRecord | None) -> None:
         past = self.told.past
         if not record.deployment_digest:
-            assert not record.objects, key
+            assert not record.objects or self.was_lost, key
             assert before is None or not before.deployment_digest, key
             return
         placed = past.placed[record.deployment_digest]
@@ -141,6 +151,8 @@ class Watch:
         for key, (sequence, issued_at) in self.sequences.items():
             assert floors[key].sequence >= sequence
             assert floors[key].issued_at >= issued_at
+        for key, record in self.told.records().items():
+            assert not record.deployment_digest or floors[key].digest == record.deployment_digest
         for key, floor in floors.items():
             placed = self.told.past.placed[floor.digest]
             assert (placed.key, placed.sequence, placed.issued_at) == (key, floor.sequence, floor.issued_at)
@@ -238,6 +250,11 @@ def older_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PolicyStore, "fetch", fetch)
 
 
+def no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floors of the copy outside of the state are not read where the state was lost."""
+    monkeypatch.setattr(floors_module, "reconcile", lambda *_: floors_module.Reconciled({}, (), ()))
+
+
 _PLAIN = st.builds(lambda key, document: Items((Item(key, document),)), st.integers(0, 1), st.integers(0, 32))
 #: Each with the moves that are tried, aimed where all of them would take long.
 MUTANTS: dict[Callable[[pytest.MonkeyPatch], None], st.SearchStrategy[Any]] = {
@@ -245,6 +262,7 @@ MUTANTS: dict[Callable[[pytest.MonkeyPatch], None], st.SearchStrategy[Any]] = {
     no_quarantine: MOVES,
     no_subject: _PLAIN,
     older_policy: WHOLE,
+    no_copy: st.one_of(_PLAIN, st.just(Again("lost"))),
     withdrawn: st.builds(Listed, ITEMS),
 }
 
