@@ -54,7 +54,7 @@ class Placed:
     release: str
     sequence: int
     issued_at: datetime
-    keyid: str
+    keyids: tuple[str, ...]
 
 
 @dataclass(repr=False)
@@ -63,12 +63,11 @@ class Past:
 
     policy: PolicyWorld
     sets: list[dict[str, tuple[int, bytes]]] = field(default_factory=list)
-    #: Keyring and revocations of each set.
-    contents: list[tuple[Keyring, Revocations]] = field(default_factory=list)
+    #: Keyring, revocations and thresholds of each set.
+    contents: list[tuple[Keyring, Revocations, Mapping[str, int]]] = field(default_factory=list)
     foreign: MemorySource = field(default_factory=MemorySource)
     envelopes: dict[str, bytes] = field(default_factory=dict)
     placed: dict[str, Placed] = field(default_factory=dict)
-    releases: set[str] = field(default_factory=set)
     #: Digests by what they are about, in the order they were signed; what an honest hub would name.
     honest: dict[str, list[str]] = field(default_factory=dict)
 
@@ -88,7 +87,9 @@ class _Signing:
 
     def __init__(self, past: Past) -> None:
         self.past = past
-        self.ada, self.bob, self.stranger = (Ed25519Signer.generate() for _ in range(3))
+        self.ada, self.bob, self.carol, self.stranger = (Ed25519Signer.generate() for _ in range(4))
+        #: A second key of the same owner.
+        self.spare = Ed25519Signer.generate()
         self.began = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 
     def entry(self, signer: Ed25519Signer, owner: str, **changes: Any) -> KeyringEntry:
@@ -99,10 +100,10 @@ class _Signing:
         )  # fmt: skip
         return replace(made, **changes)
 
-    def sign(self, document: Document, signer: Ed25519Signer) -> str:
+    def sign(self, document: Document, *signers: Ed25519Signer) -> str:
         """Sign; returns the digest."""
         kind, payload = build_document(document)
-        envelope = dump_envelope(sign_document(payload, kind, (signer,)))
+        envelope = dump_envelope(sign_document(payload, kind, signers))
         self.past.envelopes[digest(envelope)] = envelope
         return digest(envelope)
 
@@ -120,7 +121,7 @@ class _Signing:
         """When the document of a number was issued."""
         return self.began + timedelta(minutes=number)
 
-    def deployment(self, cell: str, release: str, number: int, signer: Ed25519Signer, **changes: Any) -> str:
+    def deployment(self, cell: str, release: str, number: int, *signers: Ed25519Signer, **changes: Any) -> str:
         """Sign a placement."""
         fields: dict[str, Any] = {
             "realm": self.past.realm, "project": "shop", "cell": cell, "environments": ("dev",),
@@ -128,22 +129,23 @@ class _Signing:
             "issued_at": self.at(number), "not_after": self.began + timedelta(days=1),
             "cluster_selector": Selector(all=True), **changes,
         }  # fmt: skip
-        return self.sign(Deployment(**fields), signer)
+        return self.sign(Deployment(**fields), *signers)
 
-    def keep(self, cell: str, made: str, release: str, number: int, signer: Ed25519Signer) -> None:
+    def keep(self, cell: str, made: str, release: str, number: int, *signers: Ed25519Signer) -> None:
         """Note that authors signed it for this cluster."""
         at = self.at(number)
-        self.past.placed[made] = Placed(("shop", cell, "dev"), release, int(at.timestamp() * 1000), at, signer.keyid)
+        keyids = tuple(signer.keyid for signer in signers)
+        self.past.placed[made] = Placed(("shop", cell, "dev"), release, int(at.timestamp() * 1000), at, keyids)
         self.past.honest.setdefault(cell, []).append(made)
 
     def documents(self) -> None:
         """Two cells with a past, and what must never be in force here."""
         for cell in CELLS:
-            for number in range(1, 5):
-                signer = self.bob if number == 3 else self.ada
-                release = self.release(cell, number, signer)
-                self.past.releases.add(release)
-                self.keep(cell, self.deployment(cell, release, number, signer), release, number, signer)
+            others = {3: (self.bob,), 5: (self.ada, self.spare), 6: (self.ada, self.carol)}
+            for number in range(1, 7):
+                signers = others.get(number, (self.ada,))
+                release = self.release(cell, number, signers[0])
+                self.keep(cell, self.deployment(cell, release, number, *signers), release, number, *signers)
             self._strange(cell, release)
         stone = Tombstone(
             realm=self.past.realm, project="shop", cell="two", environments=("dev",), delete_data=True,
@@ -170,12 +172,13 @@ class _Signing:
         )  # fmt: skip
 
     def policy(self) -> None:
-        """A row of sets: a key is compromised, a cell quarantined and let go, the cluster locked and unlocked."""
+        """A row of sets: a key is lost, a cell quarantined, the cluster locked and unlocked, two owners are needed."""
         world = self.past.policy
-        both = Keyring(self.past.realm, 1, (self.entry(self.ada, "ada"), self.entry(self.bob, "bob")))
-        lost = Keyring(
-            self.past.realm, 2, (self.entry(self.ada, "ada"), self.entry(self.bob, "bob", state="compromised"))
-        )
+        good = (
+            self.entry(self.ada, "ada"), self.entry(self.spare, "ada"), self.entry(self.carol, "carol"),
+        )  # fmt: skip
+        both = Keyring(self.past.realm, 1, (*good, self.entry(self.bob, "bob")))
+        lost = Keyring(self.past.realm, 2, (*good, self.entry(self.bob, "bob", state="compromised")))
         at = now()
         closed = Revocations(self.past.realm, quarantines=(SignedQuarantine("shop", "one", "dev", "leaks", at),))
         locked = Revocations(self.past.realm, locks=(SignedLock("cluster", "eu-1", "stolen", at),))
@@ -186,19 +189,21 @@ class _Signing:
         self._published(lambda: world.amend(revocations=closed))
         self._published(lambda: world.amend(revocations=locked))
         self._published(lambda: world.amend(revocations=Revocations(self.past.realm)))
+        self._published(lambda: world.publish(denying("Bad", version="1.2.0"), thresholds={"deployment": 2}), 2)
         world.rotate()
         self._published(world.refresh)
         stranger = PolicyWorld()
         stranger.publish(denying("Worse"))
         self.past.foreign = stranger.source
 
-    def _published(self, publish: Callable[[], object]) -> None:
+    def _published(self, publish: Callable[[], object], owners: int = 0) -> None:
         publish()
         source = self.past.policy.source
         newest = {role: max(number for name, number in source.metadata if name == role) for role, _ in source.metadata}
         self.past.sets.append({role: (number, source.metadata[role, number]) for role, number in newest.items()})
         record = self.past.policy.record
-        self.past.contents.append((record.keyring, record.revocations))
+        before = self.past.contents[-1][2] if self.past.contents else {}
+        self.past.contents.append((record.keyring, record.revocations, {"deployment": owners} if owners else before))
 
 
 def make_past() -> Past:
