@@ -283,7 +283,10 @@ async def test_authors_come_and_go_without_root_and_policy_key(installed: Cli, t
         (installed.home / "keys" / f"{name}.pem").unlink()
     await installed("author", "add", "bob", "--key", public_key(tmp_path, "bob"), "--project", "shop", "--days", "30")
     await installed("author", "rotate", "bob", "--key", public_key(tmp_path, "bob2"))
+    rotated = [entry for entry in record(installed)["content"]["keyring"]["entries"] if entry["owner"] == "bob"]
+    assert [(entry["state"], entry["projects"]) for entry in rotated] == [("retired", ["shop"]), ("active", ["shop"])]
     await installed("author", "revoke", "bob", "--compromised")
+    await installed("author", "revoke", "bob")  # retiring what is stolen makes it no better
     assert (await served(installed))["targets"] == targets
     keyring = Keyring.from_json(record(installed)["content"]["keyring"])
     states = {(entry.owner, entry.state) for entry in keyring.entries}

@@ -301,6 +301,24 @@ def test_v12_cell_never_runs_privileged_pods(
         assert "cellward-agent-fence" in answer.message or "cellward-pod-security" in answer.message, answer.message
 
 
+@pytest.mark.parametrize(("label", "wanted"), [("enforce", "baseline"), ("enforce-version", "latest")])
+def test_v12_fence_keeps_no_level_that_somebody_else_set(
+    agent: ApiClient, admin: ApiClient, label: str, wanted: str
+) -> None:
+    """The guard lets stand what was there before; the agent must set it right with the very write that takes back."""
+    cell, label = CellNamespace("shop", f"kept-{label}"[:15], "dev"), f"pod-security.kubernetes.io/{label}"
+    lost = _plain("Namespace", cell.name)
+    lost["metadata"]["labels"] = {label: "privileged" if label.endswith("enforce") else "v1.25"}
+    lost["metadata"]["annotations"] = {"cellward.dev/take-back": cell.name}
+    admin.must(admin.apply(lost, manager="test"), "a namespace that lost its labels")
+    taken = cell.namespace()
+    taken["metadata"]["labels"].pop(label, None)
+    _forbidden(agent.apply(taken, manager="cellward-agent"), by="cellward-agent-fence")
+    taken["metadata"]["labels"][label] = wanted
+    answer = agent.apply(taken, manager="cellward-agent")
+    assert answer.ok, answer.message
+
+
 def test_v12_privileged_pod_is_refused_in_a_cell(admin: ApiClient, new_cell: NewCell) -> None:
     """The control of the test above: the level does what we rely on it for, even for a cluster-admin."""
     container = {"name": "x", "image": "x:1", "securityContext": {"privileged": True}}

@@ -14,7 +14,7 @@ from cellward.documents.model import Release, build_document
 from cellward.errors import CellwardError
 from cli.state import store as store_module
 from cli.state.memory import delivered, faults, newest, numbers, remember
-from cli.state.model import Record, RoleFloor, State
+from cli.state.model import FORMAT, Record, RoleFloor, State
 from cli.state.records import digest_of, record_of_payload
 from cli.state.repair import repaired
 from cli.state.store import Store
@@ -195,6 +195,20 @@ def test_v1_a_repair_loses_no_number_and_no_floor(tmp_path: Path, damage: str) -
     assert found.state.floors == {"snapshot": floor}
     assert found.state.keys["k"] == ("compromised" if damage == "field" else "retired")
     assert [one.digest for one in found.state.documents] == [record.digest]
+
+
+def test_v1_a_repair_takes_the_higher_of_both(tmp_path: Path) -> None:
+    """V1: the newer index may be the lower one, where somebody wrote into it; no number and no floor falls by that."""
+    store = Store(tmp_path, REALM)
+    store.directory.mkdir()
+    for file, number, more in ((store.previous, 9, {}), (store.file, 5, {"damage": True})):
+        floor = {"version": number, "digest": digest(str(number))}
+        value = {"format": FORMAT, "realm": REALM, "sequences": {"shop/cart": number}, "floors": {"root": floor}}
+        file.write_text(json.dumps({**value, "keys": {"k": "compromised" if number == 9 else "retired"}, **more}))
+    found = repaired(store, REALM, NOW).state
+    assert found.sequences == {"shop/cart": 9}
+    assert found.floors == {"root": RoleFloor(version=9, digest=digest("9"))}
+    assert found.keys == {"k": "compromised"}
 
 
 def test_v1_a_repair_that_is_interrupted_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

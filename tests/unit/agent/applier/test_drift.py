@@ -138,6 +138,9 @@ async def test_v1_what_cannot_be_repaired_holds_up_nothing_else(world: World, ku
     await _swap(kube)
     await kube.delete(SERVICE)
     await world.until(lambda: _image(kube) == "registry.example/web:1" and _exists(kube, SERVICE), seconds=5)
+    # Everything is there and runs; the cell is not what was released all the same.
+    await world.until(lambda: world.report("shop1").conditions)
+    await world.phase("shop1", "degraded")
 
 
 async def _unguarded(kube: FakeKube, ref: ObjectRef, change: dict[str, str]) -> None:
@@ -186,6 +189,32 @@ async def test_v15_repair_that_fails_twice_is_told_of_everywhere(world: World, k
     records = [record for record in await world.records() if record["action"] == "drift.repair"]
     assert [record["decision"] for record in records] == ["failed", "done"]
     assert (records[0]["code"], records[0]["rule"]) == (NOT_REPAIRED.code, "a webhook")
+
+
+async def test_v15_repair_that_fails_once_is_no_news(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that was away for a moment is nobody's business: one record, of the repair."""
+    repairer, failures = world.engine._parts.repairer, 0
+    check = repairer.check
+
+    async def once(*args: object, **named: object) -> object:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise KUBE_FORBIDDEN("not now", by="a webhook", rule="a webhook")
+        return await check(*args, **named)  # type: ignore[arg-type]
+
+    async def decisions() -> list[str]:
+        return [record["decision"] for record in await world.records() if record["action"] == "drift.repair"]
+
+    monkeypatch.setattr(repairer, "check", once)
+    await kube.delete(WEB)
+    async with asyncio.timeout(10):
+        while "done" not in await decisions():
+            assert not world.report("shop1").conditions
+    assert await decisions() == ["done"]
+    assert failures >= 2
 
 
 def _well(world: World) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Root
 
 from auditverify.signatures import Malformed, load_key
 from cellward.audit.checkpoint import key_hash, verify_checkpoint
@@ -17,6 +19,7 @@ from cellward.errors import CellwardError
 from cellward.identity.keys import load_signing_spki
 from cellward.identity.points import weakness_of
 from cellward.policy.signing import tuf_key
+from cellward.policy.trust import check_root
 from tests.vectors.generate import REALM, entry
 
 P = 2**255 - 19
@@ -68,10 +71,20 @@ WEAK = [
     if form < 2**255
     for sign in (0, 1)
 ]
+
+
+def root_with(raw: bytes) -> Root:
+    """A root whose targets such a key signs, as it would come from a file."""
+    root = Root(consistent_snapshot=True)
+    root.add_key(SSlibKey("a" * 64, "ed25519", "ed25519", {"public": raw.hex()}), "targets")
+    return root
+
+
 READERS: list[Callable[[bytes], object]] = [
     lambda raw: load_public_key(PREFIX + raw, ED25519),
     lambda raw: load_signing_spki(PREFIX + raw),
     lambda raw: tuf_key(PREFIX + raw),
+    lambda raw: check_root(root_with(raw)),
     lambda raw: parse_vkey(f"o+{key_hash('o', raw).hex()}+{base64.b64encode(bytes([1]) + raw).decode()}"),
     lambda raw: load_key(PREFIX + raw),
 ]

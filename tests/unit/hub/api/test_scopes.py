@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellward.audit.record import NO_RECORD, Record, encode_record
 from cellward.documents.dsse import parse_envelope
 from cellward.wire.v1 import link_pb2, types_pb2
-from hub.api.app import all_routes
+from hub.api.app import all_routes, make_api_app
+from hub.api.auth import Principal
+from hub.api.rates import REFUSALS, TokenRates
 from hub.api.resources.audit import _record as shown_record
 from hub.audit.model import IndexedRecord
 from hub.store.interfaces import CellKey
+from tests.fakes.clock import ManualClock
+from tests.fakes.live_api import TOKENS
 from tests.fakes.signed import digest
 from tests.unit.hub.api.test_api import Api, _path, api
 
@@ -133,6 +139,21 @@ async def test_refusals_do_not_fill_the_log(api: Api) -> None:
     assert len(await api.records()) - before == 5
 
 
+async def test_what_was_not_recorded_is_counted(api: Api) -> None:
+    """The next record of a kind says how many there were; kinds that are made up are bounded all together."""
+    clock = ManualClock(api.services.clock.now())
+    headers = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+    async with TestClient(TestServer(make_api_app(replace(api.services, clock=clock)))) as client:
+        for _ in range(20):
+            assert (await client.post("/v1/documents", json={}, headers=headers)).status == 403
+        clock.advance(600)
+        assert (await client.post("/v1/documents", json={}, headers=headers)).status == 403
+    records = await api.records()
+    assert [record["details"].get("suppressed") for record in records[-6:]] == [None] * 5 + ["15"]
+    rates, viewer = TokenRates(clock), Principal("v", "viewer")
+    assert sum(rates.refused(viewer, f"action-{number}", "code") == 0 for number in range(1000)) == REFUSALS.burst
+
+
 async def test_facts_that_differ_from_the_invite_are_red(api: Api) -> None:
     """`check` shows what a cluster claims beyond its invite, and what it claims less; agreement is green."""
     await api.adopt()
@@ -160,6 +181,7 @@ async def test_records_of_the_hub_are_a_type_of_their_own(api: Api) -> None:
     data = encode_record(record)
     for found, writer, cluster in (
         (IndexedRecord(0, data, "eu-1"), "agent", "eu-1"),
+        (IndexedRecord(0, data, ""), "agent", ""),
         ((await api.services.audit.tail(0, 1))[0], "hub", ""),
     ):
         shown = shown_record(found)

@@ -9,7 +9,7 @@ import pytest
 
 from cellward.audit.chain import ChainState
 from cellward.audit.checkpoint import verify_checkpoint
-from cellward.audit.record import parse_record
+from cellward.audit.record import HUB_ORIGIN, parse_record
 from cellward.audit.tree import leaf_hash, root_of
 from cellward.errors import CellwardError
 from cellward.wire.v1 import telemetry_pb2
@@ -20,6 +20,17 @@ from hub.store.interfaces import Store
 from hub.store.log import AuditFilter
 from tests.fakes.audit_writer import AuditWriter
 from tests.unit.hub.audit.logs import SPKI, all_records, check_proofs, check_range, make_log, send
+
+
+class Posing(AuditWriter):
+    """An agent whose records say that somebody else wrote them."""
+
+    claimed = ""
+
+    @property
+    def origin(self) -> str:
+        """What is claimed."""
+        return self.claimed
 
 
 class TestIngest:
@@ -162,6 +173,15 @@ class TestIngest:
             assert (ack.refused_code, ack.expected_seq) == (code, 1)
         assert (await make_log(log._store, "sha256:" + "00" * 32).ingest("c1", writer.uid, writer.spki, writer.batch(1))
                 ).refused_code == "audit/foreign-realm"  # fmt: skip
+        assert await log.size() == 0
+
+    @pytest.mark.parametrize("claimed", [HUB_ORIGIN, f"agent:{AuditWriter(2).uid}"])
+    async def test_v3_an_agent_writes_into_no_chain_but_its_own(self, log: AuditLog, claimed: str) -> None:
+        """V3: records that say the hub wrote them, or another agent, and name no cluster, under a good certificate."""
+        writer = Posing(1)
+        writer.cluster, writer.claimed = "", claimed
+        ack = await log.ingest("c1", writer.uid, writer.spki, writer.batch(1))
+        assert ack.refused_code == "audit/wrong-chain"
         assert await log.size() == 0
 
     async def test_v3_records_without_a_cluster_are_found_under_the_certificates_name(self, log: AuditLog) -> None:

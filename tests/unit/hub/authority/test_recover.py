@@ -14,6 +14,7 @@ from cellward.identity import keys
 from cellward.identity.recovery import sign_recovery
 from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
 from hub.authority.model import AgentCertificate, Attempt, Joined, RecoveryAttempt
+from hub.authority.service import RENEWALS
 from tests.fakes.authority import REALM, FakeHub
 from tests.fakes.clock import ManualClock
 
@@ -167,6 +168,15 @@ async def test_v4_removed_replaced_and_long_lost_agents_do_not_recover(away: Awa
     assert await away.refused() == "authority/replaced"
     rows["eu-1"] = replace(kept, bound_at=away.clock.now() - timedelta(days=91))
     assert await away.refused() == "authority/not-recovered"
+
+
+async def test_v6_recoveries_of_one_cluster_are_counted(away: Away) -> None:
+    """V6: a key that recovers without end is told to wait, and comes back when it did."""
+    for _ in range(int(RENEWALS.burst)):
+        await away.recover()
+    assert await away.refused() == "authority/too-many-attempts"
+    away.clock.advance(1 / RENEWALS.per_second)
+    await away.recover()
 
 
 async def test_v7_a_second_new_key_at_recovery_locks_both(away: Away) -> None:

@@ -127,6 +127,21 @@ async def test_no_cluster_touches_the_series_of_another() -> None:
     assert "cellward_hub_count" not in text
 
 
+async def test_a_family_that_comes_twice_is_taken_once() -> None:
+    """Its values are not shifted to other series, and the whole scrape of everybody else stays readable."""
+    metrics = FleetMetrics(ManualClock())
+    batch = _batch(value=1, n="1")
+    batch.families.append(_batch(value=2, n="2").families[0])
+    cells = telemetry_pb2.MetricFamily(name="cellward_agent_cells", type="gauge", help="h")
+    cells.samples.append(telemetry_pb2.Sample(name="cellward_agent_cells", value=3))
+    batch.families.append(cells)
+    assert await metrics.push("eu-1", batch) == 1
+    text = await _scrape(metrics)
+    assert 'decisions_total{cluster="eu-1",n="1"} 1.0' in text
+    assert 'cellward_agent_cells{cluster="eu-1"} 3.0' in text
+    assert 'n="2"' not in text
+
+
 async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
     """A thousand agents cost their values; what nobody pushes any more is forgotten, what is refused never kept."""
     clock = ManualClock()
