@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from cellward.documents import canonical
 from cellward.documents.fields import Fields
 from cellward.documents.numbers import check_number
+from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.errors import BAD_PROPOSAL
@@ -119,19 +120,21 @@ class Proposal:
     @classmethod
     def from_bytes(cls, data: bytes, *, own: Record) -> Proposal:
         """Read a proposal that was made from the record at hand; raises policy/bad-proposal, policy/bad-record."""
+        if len(data) > MAX_PROPOSAL:
+            raise BAD_PROPOSAL(f"the proposal is larger than {MAX_PROPOSAL} bytes")
         try:
-            value = json.loads(data) if len(data) <= MAX_PROPOSAL else None
-        except (ValueError, RecursionError) as error:
-            raise BAD_PROPOSAL("the proposal is not JSON") from error
+            value = strict_json(data)
+        except ValueError as error:
+            raise BAD_PROPOSAL(f"the proposal is not strict JSON: {error}") from error
         fields = Fields(value, _FIELDS, "the proposal", error=BAD_PROPOSAL, unknown=BAD_PROPOSAL)
         if fields.text("schema") != PROPOSAL_SCHEMA:
             raise BAD_PROPOSAL("the proposal is of another schema")
-        root, fresh, content = fields.raw("root"), fields.raw("fresh"), fields.raw("content")
-        if not isinstance(content, dict) or not isinstance(fresh, list) or not {*fresh} <= {"targets", KEYRING_ROLE}:
+        root, fresh, content = fields.raw("root"), fields.texts("fresh"), fields.raw("content")
+        if not isinstance(content, dict) or not {*fresh} <= {Targets.type, KEYRING_ROLE}:
             raise BAD_PROPOSAL("the proposal has no content, or roles that there are none of")
         record = Record.from_bytes(_bytes(fields.raw("record")), root=own.roots[0], changed=True)
         draft = Draft(
-            record, _bytes(fields.raw("targets")), _bytes(fields.raw("keyring")), frozenset(map(str, fresh)),
+            record, _bytes(fields.raw("targets")), _bytes(fields.raw("keyring")), frozenset(fresh),
             {path: _bytes(text) for path, text in content.items()},
         )  # fmt: skip
         proposal = cls(draft, None if root is None else _bytes(root))

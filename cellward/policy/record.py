@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +21,7 @@ from cellward.documents.dsse import keyid_of
 from cellward.documents.fields import DIGEST, Fields
 from cellward.documents.keyring import Keyring
 from cellward.documents.revocations import Revocations
+from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.errors import BAD_RECORD, RECORD_OLDER
@@ -221,18 +221,12 @@ def _seen(record: Record) -> dict[str, canonical.JSON]:
 
 
 def _strict(data: bytes) -> canonical.JSON:
-    def pairs(found: list[tuple[str, object]]) -> Mapping[str, object]:
-        value = dict(found)
-        if len(value) != len(found):
-            raise BAD_RECORD("a name appears twice in one object")
-        return value
-
     if len(data) > MAX_RECORD:
         raise BAD_RECORD(f"the record is larger than {MAX_RECORD} bytes")
     try:
-        return cast("canonical.JSON", json.loads(data, object_pairs_hook=pairs))
-    except (ValueError, RecursionError) as error:
-        raise BAD_RECORD("the record is not JSON") from error
+        return cast("canonical.JSON", strict_json(data))
+    except ValueError as error:
+        raise BAD_RECORD(f"the record is not strict JSON: {error}") from error
 
 
 def _text(data: bytes) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError, ErrorCode, known
 from cli import errors
 from cli.door.told import own_step, relayed_step
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     _M = TypeVar("_M", bound=BaseModel)
 
-#: Most levels of nesting in an answer.
-MAX_DEPTH = 64
 #: Longest text of a hub's problem that is shown.
 MAX_TEXT = 4000
 #: Detail of an error that a hub told: its own next step, empty where it says what this program says.
@@ -32,14 +30,6 @@ def parse_answer(data: bytes, model: type[_M], source: str) -> _M:
     except (ValueError, RecursionError) as error:
         raise errors.BAD_ANSWER(f"{source} answered something else than {model.__name__}") from error
     return found
-
-
-def strict_json(data: bytes) -> Any:
-    """Read JSON in which no key is there twice, and nothing is no number or nested too deep; raises ValueError."""
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
-    json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates are no text
-    _check_depth(value, MAX_DEPTH)
-    return value
 
 
 def problem(status: int, data: bytes, target: str) -> CellwardError:
@@ -94,22 +84,3 @@ def _check_times(value: object) -> None:
         inner = (getattr(value, name) for name in getattr(type(value), "model_fields", ()))
     for item in inner:
         _check_times(item)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
-
-
-def _check_depth(value: object, left: int) -> None:
-    if left < 0:
-        raise ValueError("nested too deep")
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for item in inner:
-        _check_depth(item, left - 1)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NewType, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError, ErrorCode
 from cli import errors
-from cli.door.answers import parse_answer, problem, strict_json
+from cli.door.answers import parse_answer, problem
 from cli.door.bounds import BoundedConnection
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError
 from cellward.runtime.files import write_atomic
 from cli.state.errors import BAD_STATE, FOREIGN_STATE, STATE_BUSY, STATE_FORMAT
@@ -148,7 +148,7 @@ class Store:
 def parse_state(data: bytes, path: Path) -> State:
     """Read the index strictly; raises cli/bad-state, cli/state-format."""
     try:
-        value = json.loads(data, object_pairs_hook=_unique)
+        value = strict_json(data)
         found = value.get("format") if isinstance(value, dict) else None
         if type(found) is int and found not in READABLE:
             raise STATE_FORMAT(f"{path} has format {found}, this version reads formats up to {FORMAT}")
@@ -157,13 +157,6 @@ def parse_state(data: bytes, path: Path) -> State:
         return State.model_validate_json(json.dumps(value))
     except (ValueError, RecursionError) as error:
         raise BAD_STATE(f"{path} is malformed: {' '.join(str(error).split())[:300]}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
 
 
 def _lock(descriptor: int, directory: Path) -> None:

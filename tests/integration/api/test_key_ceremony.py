@@ -260,3 +260,16 @@ async def test_a_proposal_numbered_ahead_of_the_clock_is_not_signed(
     before = file.read_bytes()
     assert "[document/number-ahead]" in (await installed("trust", "sign", str(file), code=4)).stderr
     assert file.read_bytes() == before
+
+
+async def test_v16_a_proposal_that_reads_in_two_ways_is_refused(installed: Cli, tmp_path: Path) -> None:
+    """Roles that are no text, or a key that is there twice: another reader would show another proposal."""
+    file = await proposed(installed, tmp_path, "policy", "publish", str(STARTER), "--skip-compile")
+    honest = json.loads(file.read_text())
+    twice = json.dumps({"fresh": honest["fresh"]}).removesuffix("}") + "," + json.dumps(honest).removeprefix("{")
+    for text in (json.dumps({**honest, "fresh": [["targets"]]}), json.dumps({**honest, "fresh": [{}]}), twice):
+        file.write_text(text)
+        refused = await installed("trust", "sign", str(file), code=4)
+        assert "[policy/bad-proposal]" in refused.stderr
+    file.write_text(json.dumps(honest))
+    await installed("trust", "sign", str(file))
