@@ -283,10 +283,13 @@ def _bind(
 ) -> Listener:
     place = Path(tempfile.mkdtemp(prefix="cellward-hub-"))
     path = str(place / "grpc")
+    front: Front | None = None
     try:
         front = Front(host, port, limits, clock, Through(path))
         server.add_secure_port(f"unix:{path}", credentials)
     except (OSError, RuntimeError) as error:
+        if front is not None:
+            front.abandon()
         shutil.rmtree(place, ignore_errors=True)
         raise CANNOT_LISTEN(f"{host}:{port} cannot be listened on", address=f"{host}:{port}") from error
     return Listener(server, host, front, place)
