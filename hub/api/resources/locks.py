@@ -10,14 +10,18 @@ from hub.fleet.model import LockView
 
 routes = RouteTable("locks")
 
+#: Ends the cursor of a signed lock, which may have the very text of one that this hub set; no subject has it.
+_SIGNED = "#signed"
+
 
 @routes.get("/locks", role="viewer", response=schemas.LockList, query=Page)
 async def list_locks(call: Call) -> schemas.LockList:
     """List locks, with the clusters each of them holds now."""
     page = call.query(Page)
-    found = [view for view in await call.services.locks.list() if str(view.lock) > page.cursor]
+    after = (page.cursor.removesuffix(_SIGNED), page.cursor.endswith(_SIGNED))
+    found = [view for view in await call.services.locks.list() if (str(view.lock), view.signed) > after]
     items = [_shown(view) for view in found[: page.limit]]
-    cursor = str(found[page.limit - 1].lock) if len(found) > page.limit else ""
+    cursor = _place(found[page.limit - 1]) if len(found) > page.limit else ""
     return schemas.LockList(items=items, next_cursor=cursor)
 
 
@@ -45,6 +49,10 @@ async def lift_lock(call: Call) -> schemas.Lock:
     call.reason = gone.lock.reason
     call.details["clusters"] = ",".join(gone.clusters)
     return _shown(gone)
+
+
+def _place(view: LockView) -> str:
+    return f"{view.lock}{_SIGNED if view.signed else ''}"
 
 
 def _shown(view: LockView) -> schemas.Lock:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -17,6 +18,7 @@ from openapi_spec_validator import validate
 from cellward.api.schemas import ApiTokenCreate
 from cellward.audit.record import ACTIONS
 from cellward.errors import CellwardError
+from cellward.identity.locks import Lock, lock_of
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
 from hub.api.__main__ import render
@@ -26,6 +28,7 @@ from hub.api.interfaces import Services
 from hub.api.rates import TokenRates
 from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
+from hub.fleet.locks import OwnLocks
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, new_root
 from tests.fakes.store import MemoryStore
@@ -404,3 +407,28 @@ async def test_v4_locks_over_the_api_from_setting_to_lifting(api: Api) -> None:
     ):
         refused = await api.ask("POST", "/locks", {"kind": kind, "subject": subject, "reason": "x"})
         assert refused[1]["code"] == code
+
+
+async def test_v4_a_signed_lock_with_the_text_of_the_hubs_own_is_on_a_page_of_its_own(api: Api) -> None:
+    """V4: a page that ends between the two, which have one text, skips neither."""
+
+    class Both(OwnLocks):
+        """Locks that this hub set, and signed ones."""
+
+        async def signed(self) -> tuple[Lock, ...]:
+            """The signed ones."""
+            return (lock_of("cluster", "eu-1"), lock_of("cluster", "eu-2"))
+
+    await api.adopt()
+    for name in ("eu-1", "us-1"):
+        await api.store.clusters.create(name, "test")
+        body = {"kind": "cluster", "subject": name, "reason": "x"}
+        assert (await api.ask("POST", "/locks", body))[0] == 201
+    api.services.locks._locks = Both(api.store.locks)
+    seen: list[tuple[str, bool]] = []
+    cursor = ""
+    while not seen or cursor:
+        page = (await api.ask("GET", f"/locks?limit=1&cursor={quote(cursor)}"))[1]
+        seen += [(item["subject"], item["signed"]) for item in page["items"]]
+        cursor = page["nextCursor"]
+    assert seen == [("eu-1", False), ("eu-1", True), ("eu-2", True), ("us-1", False)]
