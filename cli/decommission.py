@@ -28,14 +28,16 @@ def remove(
 
     client = local(home).client()
     if dry_run:
-        gone = schemas.RemovedCluster(cluster=client.get(f"/clusters/{name}", schemas.Cluster))
+        # Nobody but the hub knows its tokens, and it tells only what it revoked.
+        gone = schemas.RemovedCluster(cluster=client.get(f"/clusters/{name}", schemas.Cluster), join_tokens=None)
     elif confirm != name:
         raise errors.BAD_OPTION(
             f"removing {name} cannot be undone, its name is never used again", hint=f"Repeat it with --confirm {name}."
         )
     else:
         gone = client.delete(f"/clusters/{name}", schemas.RemovedCluster)
-    row = [gone.cluster.name, gone.cluster.uid or "-", "yes" if gone.cluster.connected else "no", str(gone.join_tokens)]
+    tokens = "not counted" if gone.join_tokens is None else str(gone.join_tokens)
+    row = [gone.cluster.name, gone.cluster.uid or "-", "yes" if gone.cluster.connected else "no", tokens]
     headings = ("cluster", "uid", "was connected", "tokens revoked")
     show_one(gone, output, lambda: show_table(headings, [row]), f"cluster/{gone.cluster.name}")
     if dry_run:

@@ -273,7 +273,7 @@ class RemovedCluster(Response):
     """A cluster that was decommissioned, as it was, and what went with it."""
 
     cluster: Cluster
-    join_tokens: int = Field(default=0, description="Join tokens that were revoked.")
+    join_tokens: int | None = Field(default=0, description="Join tokens that were revoked; null where none was tried.")
 
 
 class RetiredCertificates(Response):
