@@ -90,6 +90,10 @@ def upgrade(  # noqa: PLR0913 - options of a command
     keyring_threshold: Annotated[int, typer.Option(min=1, help="How many keyring keys must sign.")] = 1,
     renew: Annotated[bool, typer.Option("--renew", help="Give the root a new life, with the keys it has.")] = False,
     publisher: Annotated[_KeyFiles, typer.Option(help="Public key of the publisher role, repeatable.")] = None,
+    timestamp: Annotated[
+        list[str] | None,
+        typer.Option(help="Timestamp key of a new hub, repeatable: its key id, read on its machine, or a file."),
+    ] = None,
     record: RecordOption = None,
     dry_run: DryRunOption = False,
     home: HomeOption = DEFAULT_HOME,
@@ -98,19 +102,26 @@ def upgrade(  # noqa: PLR0913 - options of a command
     """Propose other keys and thresholds for roles, up to m of n. No agent is installed anew for it."""
     from cellward.policy import publisher as publishing
     from cellward.policy.ceremony import Proposal
+    from cellward.policy.record import RoleKeys
+    from cli.hubkeys import timestamp_key
 
+    place = local(home)
+    hubs = tuple(timestamp_key(place, place.home.trust(), given) for given in timestamp or ())
     changes = {
         "root": _role(root, root_threshold),
         "targets": _role(policy, policy_threshold),
         # One of them renews on a schedule, so its threshold stays 1.
         "snapshot": _role(publisher, 1),
+        # The hub before is named no more, so what its key signs counts for nothing with whoever has the new root.
+        "timestamp": RoleKeys(hubs) if hubs else None,
     }
     role = _role(keyring, keyring_threshold)
     if role is None and not any(changes.values()) and not renew:
         raise errors.BAD_OPTION(
-            "no role is given other keys", hint="Name keys with --root, --policy or --keyring, or say --renew."
+            "no role is given other keys",
+            hint="Name keys with --root, --policy, --keyring, --publisher or --timestamp, or say --renew.",
         )
-    base = base_of(local(home), record)
+    base = base_of(place, record)
     following = publishing.next_root(
         base.record.roots, changes={name: keys for name, keys in changes.items() if keys is not None}, now=instant()
     )
@@ -169,8 +180,15 @@ def _look(own: Record, proposal: Proposal, names: Sequence[str]) -> None:
 
 
 @command
-def submit(
+def submit(  # noqa: PLR0913 - options of a command
     file: ProposalArgument,
+    bundles: Annotated[
+        Path | None,
+        typer.Option(help="For a new hub: the directory that was published from, a bundle or a directory of bundles."),
+    ] = None,
+    bindings: Annotated[
+        Path | None, typer.Option(help="With --bundles: YAML with the bindings; default: as `cellward policy publish`.")
+    ] = None,
     record: RecordOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
@@ -179,18 +197,31 @@ def submit(
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Publish a proposal that enough owners signed; signs the snapshot with the publisher key."""
+    """Publish a proposal that enough owners signed; signs the snapshot with the publisher key.
+
+    A hub that has no policy yet is given bundles and bindings as well, built from --bundles. What was signed stays as
+    it is: a directory that builds anything else is refused.
+    """
     from cellward.policy import publisher
     from cellward.policy.ceremony import complete
     from cli.keys import load_roles
-    from cli.policy import hand_over, preview
+    from cli.policy import hand_over, preview, with_content
 
     base: Base = base_of(local(home), record)
     proposal = _read(file, base.record)
+    if bundles is not None:
+        proposal = replace(proposal, draft=with_content(proposal.draft, bundles, bindings))
+    elif bindings is not None:
+        raise errors.BAD_OPTION("--bindings is of use with --bundles alone")
     if dry_run:
         preview(base, proposal.draft, output)
         return
     draft = complete(proposal)
+    if not base.served and draft.missing():
+        raise errors.BAD_OPTION(
+            f"this hub has no policy yet, and the proposal does not have {draft.missing()[0]}",
+            hint="Give --bundles the directory in security's repository that was published from.",
+        )
     keys = load_roles(base.place.home, passphrase_file, publisher=draft.record.keyids("snapshot"))
     publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
     hand_over(base, publication, output, wait=timeout if wait else None)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +87,7 @@ def publish(  # noqa: PLR0913 - options of a command
     archives, bundles = _build(directory)
     _compile(bundles, opa, skip=skip_compile)
     base = base_of(local(home), record)
-    chosen = bindings or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
+    chosen = _bindings_file(directory, bindings)
     draft = publisher.draft_policy(
         base.record,
         bundles=archives,
@@ -164,6 +165,35 @@ def _build(directory: Path) -> tuple[list[bytes], list[Bundle]]:
         raise errors.BAD_FILE(f"{directory} has no .manifest, and no directory in it has one")
     archives = [build_bundle(path) for path in found]
     return archives, [read_bundle(archive) for archive in archives]
+
+
+def _bindings_file(directory: Path, given: Path | None) -> Path | None:
+    return given or (directory / DEFAULT_BINDINGS if (directory / DEFAULT_BINDINGS).exists() else None)
+
+
+def with_content(draft: Draft, directory: Path, bindings: Path | None) -> Draft:
+    """Return a draft with its targets' bytes, built from the directory that they were published from.
+
+    Nothing that is signed changes: raises cli/bad-file where a file is not, byte for byte, what the draft names.
+    """
+    from tuf.api.metadata import Targets
+
+    from cellward.policy.bindings import dump_bindings
+    from cellward.policy.model import BINDINGS_TARGET
+    from cellward.policy.trust import digest_of, parse
+
+    archives, bundles = _build(directory)
+    made = {bundle.target_path: archive for bundle, archive in zip(bundles, archives, strict=True)}
+    made[BINDINGS_TARGET] = dump_bindings(_bindings(draft.record.realm, _bindings_file(directory, bindings), bundles))
+    named = parse(Targets, draft.targets).signed.targets
+    for path in draft.missing():
+        if path not in made or digest_of(made[path]) != f"sha256:{named[path].hashes.get('sha256')}":
+            problem = "is not built from" if path not in made else "was signed with other bytes than are built from"
+            raise errors.BAD_FILE(
+                f"{path} {problem} {directory}",
+                hint="Check out the commit of security's repository that was published last, with its bindings.",
+            )
+    return replace(draft, content={**draft.content, **{path: made[path] for path in draft.missing()}})
 
 
 def _compile(bundles: Sequence[Bundle], opa: Path | None, *, skip: bool) -> None:

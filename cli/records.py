@@ -64,6 +64,7 @@ class Base:
         path: where it lies.
         raw: its bytes, as they were read.
         seen: what this machine remembers, and what verified of what the hub shows.
+        served: whether the hub shows any policy; of use for advice alone.
     """
 
     place: Local
@@ -73,6 +74,7 @@ class Base:
     path: Path
     raw: bytes
     seen: PolicyFloors
+    served: bool = True
 
     def keep(self, record: Record) -> None:
         """Write the record, and what it revokes into memory; durable before anything made from it leaves this machine.
@@ -142,9 +144,10 @@ def base_of(place: Local, given: Path | None) -> Base:
     raw, record = _read(path, trust)
     client = place.trusted_client(trust)
     remembered = policy_floors(place.home.state(trust).read())
-    seen = remembered.merged(seen_in(_shown(client, trust), record.roots[0]))
+    shown = _shown(client, trust)
+    seen = remembered.merged(seen_in(shown, record.roots[0]))
     record.check_newest(seen)
-    return Base(place, trust, client, record, path, raw, seen)
+    return Base(place, trust, client, record, path, raw, seen, shown.targets is not None)
 
 
 def _shown(client: Client, trust: Trust) -> RepositoryState:

@@ -1,4 +1,4 @@
-"""``cellward trust``: show and repair what this machine remembers. No hub is asked, so none can lower anything."""
+"""``cellward trust``: show and repair what this machine remembers. For that no hub is asked: none lowers anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli import ceremony
+from cli import ceremony, hubkeys
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local, now
 from cli.output import Format, Shown, put, put_lines, say, short, show_one, show_table
 
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="What this machine trusts and remem
 app.command()(ceremony.upgrade)
 app.command()(ceremony.sign)
 app.command()(ceremony.submit)
+app.command()(hubkeys.hub)
 
 
 class RoleView(Shown):

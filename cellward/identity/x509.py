@@ -203,6 +203,14 @@ def load_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         raise BAD_CERTIFICATE("the PEM holds no readable certificate") from None
 
 
+def authority_keyids(pem: bytes) -> tuple[str, ...]:
+    """Return the key ids of authorities in PEM, in order; raises identity/bad-certificate, identity/bad-key."""
+    try:
+        return tuple(spki_digest(spki_of(check_tls_public_key(one.public_key()))) for one in load_certificates(pem))
+    except _UNREADABLE:
+        raise BAD_CERTIFICATE("a certificate has a key that cannot be read") from None
+
+
 def is_authority(certificate: x509.Certificate) -> bool:
     """Whether a certificate may issue others."""
     try:

@@ -105,6 +105,10 @@ class Draft:
         keyring = _sign(self.keyring, keys.keyring) if KEYRING_ROLE in self.fresh else self.keyring
         return replace(self, targets=targets, keyring=keyring)
 
+    def missing(self) -> tuple[str, ...]:
+        """Return the paths of targets whose bytes are not at hand: a hub that has nothing yet cannot serve them."""
+        return tuple(sorted({*trust.parse(Targets, self.targets).signed.targets} - {*self.content}))
+
 
 def _sign(data: bytes, signers: Sequence[Ed25519Signer]) -> bytes:
     return sign_metadata(trust.parse(Targets, data), signers)

@@ -129,10 +129,10 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: 
 
 
 @asynccontextmanager
-async def live_api(directory: Path) -> AsyncIterator[LiveApi]:
-    """Run the API on loopback with TLS until the context ends."""
+async def live_api(directory: Path, made: HubKeys | None = None) -> AsyncIterator[LiveApi]:
+    """Run the API on loopback with TLS until the context ends; with fresh keys unless some are given."""
     store = await open_store(f"sqlite+aiosqlite:///{directory / 'hub.db'}")
-    made, health = hub_keys(), HealthRegistry(SystemClock())
+    made, health = made or hub_keys(), HealthRegistry(SystemClock())
     services = make_services(store, made, health)
     leaf = Authority(made, services.clock, lambda: None).issue_hub(dns=["localhost"], ips=["127.0.0.1"])
     runner = web.AppRunner(make_api_app(services), access_log=None)

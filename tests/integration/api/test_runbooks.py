@@ -25,8 +25,13 @@ async def play(cli: Cli, guide: Path, names: dict[str, str]) -> int:
     """Run them all; returns how many there were."""
     lines = commands(guide)
     for line in lines:
-        await cli(*(names.get(word, _filled(word, names)) for word in shlex.split(line)))
+        await cli(*filled(line, names))
     return len(lines)
+
+
+def filled(line: str, names: dict[str, str]) -> list[str]:
+    """Words of a line with names put in."""
+    return [names.get(word, _filled(word, names)) for word in shlex.split(line)]
 
 
 def _filled(word: str, names: dict[str, str]) -> str:
