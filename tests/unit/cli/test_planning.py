@@ -5,19 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from cellward.api import schemas
+from cellward.documents.dsse import parse_envelope
 from cellward.documents.facts import Selector
+from cellward.documents.keyring import Keyring, Verifier
 from cellward.documents.model import Tombstone
 from cellward.documents.numbers import milliseconds
+from cellward.errors import CellwardError
+from cli.door.client import Client
+from cli.door.documents import HubDocuments
 from cli.memory import Memory
+from cli.peers import chosen_fallback
 from cli.planning import Order, Plan, Target, Wish, plan_cell, plan_end
 from cli.signing import Draft, remember, taken
 from cli.state.memory import remember as kept
 from cli.state.records import record_of
 from cli.state.store import Store
+from tests.fakes.signed import Author as SigningAuthor
+from tests.fakes.signed import Keys
 
 REALM = "sha256:" + "1" * 64
 KEY = ("shop", "cart")
@@ -170,3 +179,47 @@ def test_what_somebody_else_signed_since_is_not_unchanged(author: Author) -> Non
     for environment, change in (("prod", "unchanged"), ("dev", "deployed")):
         order = Order((number,), NOW, {environment: number})
         assert author.plan(now=later(days=1), order=order).change == change
+
+
+def test_a_fallback_is_typed_whole_or_named_by_enough_of_one_in_memory(author: Author) -> None:
+    """Twelve digits of a release known here; fewer could be another one's, and nothing is looked up elsewhere."""
+    known = author.plan().drafts[0]
+    author.signed(known)
+    memory, digits = author.memory(NOW), known.digest.removeprefix("sha256:")
+    for text in (digits[:12], known.digest[:30], known.digest):
+        assert chosen_fallback(text, [KEY], memory) == known.digest
+    other = "sha256:" + "9" * 64
+    assert chosen_fallback(other, [KEY], memory) == other
+    for bad in (digits[:11], "9" * 12, "sha256:"):
+        with pytest.raises(CellwardError) as caught:
+            chosen_fallback(bad, [KEY], memory)
+        assert caught.value.code == "cli/bad-option"
+
+
+class Hub:
+    """A hub that lists one document of a cell under another cell's name; satisfies what the door asks of a client."""
+
+    def __init__(self, listed: schemas.DocumentSummary, envelope: bytes) -> None:
+        self._listed = listed
+        self._envelope = envelope
+
+    def get(self, path: str, model: type[Any], **query: object) -> Any:
+        """A list or the document."""
+        if path == "/documents":
+            return schemas.DocumentList(items=[self._listed], next_cursor="")
+        return schemas.Document(**self._listed.model_dump(), envelope=self._envelope)
+
+
+@pytest.mark.parametrize("cell", ["cart", "front"])
+def test_numbers_of_another_cell_are_none_of_this_one(cell: str) -> None:
+    """Verified all the same: what a hub shows for a cell counts only where the document says that very cell."""
+    ada = SigningAuthor(REALM)
+    keys = Keys(ada)
+    envelope = ada.deployment(ada.release(cell), 7, cell=cell)
+    listed = schemas.DocumentSummary(
+        digest=parse_envelope(envelope).digest, kind="deployment", project="shop", cell="cart", environments=["dev"],
+        sequence=7, state="verified", signers=["ada"], needed=1,
+    )  # fmt: skip
+    keyring = Keyring(REALM, 1, tuple(keys.entries.values()))
+    hub = HubDocuments(cast("Client", Hub(listed, envelope)), lambda: Verifier(keyring, REALM), NOW)
+    assert Order.of(hub.numbered("shop", "cart")).numbers == ((7,) if cell == "cart" else ())
