@@ -302,6 +302,7 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         interval=intervals.audit,
         backoff=FullJitter(intervals.backoff_base, intervals.backoff_cap),
     )
+    base.keeper.on_moved.append(audit.another_hub)
     push = MetricsPush(base.channels, lambda: take_snapshot(gauges.refreshed()), base.clock, interval=intervals.metrics)
     engine_facts = await _engine_facts(ports.policy_service)
     description = AgentDescription(

@@ -65,7 +65,9 @@ class RecorderPort(Protocol):
         """
         ...
 
-    async def begin_epoch(self, entry: Entry, *, after: int = 0, forget_log: str | None = None) -> int:
+    async def begin_epoch(
+        self, entry: Entry, *, after: int = 0, forget_log: str | None = None, forget_key: bool = False
+    ) -> int:
         """End the present epoch because the hub's log takes no more of it; return the new one.
 
         It begins with ``entry``, to which is added where the old epoch and the log stood; what waits follows it. See

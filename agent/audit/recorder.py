@@ -135,7 +135,9 @@ class Recorder:
                 raise
             _log.error("audit-debt-not-noted", action=entry.action, object=entry.object, code=error.code)
 
-    async def begin_epoch(self, entry: Entry, *, after: int = 0, forget_log: str | None = None) -> int:
+    async def begin_epoch(
+        self, entry: Entry, *, after: int = 0, forget_log: str | None = None, forget_key: bool = False
+    ) -> int:
         """Begin a new epoch with ``entry``, completed by where the old one and the log stood; return its number."""
 
         def build(old: ChainHead, seen: LogView, head: ChainHead, view: LogView) -> tuple[bytes, str]:
@@ -145,7 +147,7 @@ class Recorder:
             }  # fmt: skip
             return self._build(head, view, replace(entry, details={**entry.details, **stood}))
 
-        epoch = await self._spool.begin_epoch(build, after=after, forget_log=forget_log)
+        epoch = await self._spool.begin_epoch(build, after=after, forget_log=forget_log, forget_key=forget_key)
         _log.error("audit-epoch-begun", epoch=epoch, code=entry.code, reason=entry.reason)
         return epoch
 

@@ -13,7 +13,7 @@ from agent.audit.interfaces import Entry, RecorderPort
 from agent.audit.statement import StatementKey
 from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
-from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED
+from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED, OTHER_HUB
 from agent.link.logproof import OTHER, Proof, accept
 from agent.link.patience import Patience
 from agent.spool.audit import SqliteAuditSpool
@@ -94,6 +94,16 @@ class AuditPush:
     def on_log_origin(self, vkey: str, hub_epoch: str) -> None:
         """Hear which key the hub says its log has, and which history; compared with what is known when that matters."""
         self._announced, self._hub_epoch = vkey, hub_epoch
+
+    async def another_hub(self) -> None:
+        """Begin a new epoch for the log of another hub, and forget the log and its key of the hub before.
+
+        Only for a hub that the installation names: none brings it about. What waits goes to the new log; the first
+        record says where the old one was seen to end. Raises ``spool/unwritable``.
+        """
+        reason = "the installation names another hub, whose log begins anew"
+        entry = Entry("audit.rollback", "AuditLog//hub", "finding", code=OTHER_HUB.code, reason=reason)
+        await self._recorder.begin_epoch(entry, forget_log="", forget_key=True)
 
     async def run(self) -> None:
         """Push until cancelled; whatever fails is a condition, and the records stay where they are."""

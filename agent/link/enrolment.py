@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -14,7 +14,7 @@ import grpc.aio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
-from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, NO_TOKEN
+from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, NO_TOKEN, OTHER_HUB
 from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
 from cellward.errors import CellwardError, Exhausted, Unavailable
 from cellward.identity import keys, x509
@@ -97,9 +97,12 @@ class IdentityKeeper:
         self._tried = ""
         self._refused: CellwardError | None = None
         self._trust_domain = trust_domain_of(settings.realm)
+        self._authorities = _keyids(settings.hub_ca_pem)
         self._renewing = asyncio.Lock()
         #: Called after each renewal, for the audit record and metrics.
         self.on_identity: list[Callable[[LinkIdentity], None]] = []
+        #: Awaited before the first identity of another hub than before is kept; what raises is tried again.
+        self.on_moved: list[Callable[[], Awaitable[None]]] = []
 
     async def obtain(self) -> LinkIdentity:
         """Return the stored identity, or join until it works; the channel of one that lives is then there.
@@ -134,15 +137,20 @@ class IdentityKeeper:
             await self._renew_until_done(identity)
 
     def renewal_delay(self, identity: LinkIdentity) -> float:
-        """Seconds until renewal is due: half life ± 10 %, so that agents do not renew in step (V5)."""
+        """Seconds until renewal is due: half life ± 10 %, so that agents do not renew in step (V5).
+
+        At once where the identity is of a hub that this agent was taken away from.
+        """
+        if self._is_foreign(identity):
+            return 0.0
         due = identity.received_unix + identity.lifetime * 0.5 * self._rng.uniform(0.9, 1.1)
         return max(0.0, due - self._timer.now().timestamp())
 
-    async def join(self, name: str | None = None) -> LinkIdentity:
+    async def join(self, name: str | None = None, *, moved: bool = False) -> LinkIdentity:
         """Spend the join token once; raises what the hub refused, or ``link/no-join-token``.
 
         A token that the hub will never take is not shown to it again. ``name``: the name held so far, which selectors
-        match and no hub may change (design §2).
+        match and no hub may change (design §2). ``moved``: it is another hub than the one before.
         """
         token = self._token()
         if self._refused is not None and self._tried == _digest(token):
@@ -165,7 +173,12 @@ class IdentityKeeper:
                 if _is_spent(failure):
                     self._refused = failure
                 raise failure from error
-        return self._accept(key, answer, name=name)
+        identity = self._checked(key, answer, answer.link_address, name)
+        if moved:
+            for callback in self.on_moved:
+                await callback()
+        self._store.save(identity)
+        return identity
 
     async def renew(self) -> LinkIdentity:
         """Renew once over a channel of its own with the current certificate, and install the result.
@@ -187,15 +200,7 @@ class IdentityKeeper:
                 )
             except grpc.aio.AioRpcError as error:
                 raise status.error_of(error) from error
-        renewed = accept_identity(
-            key,
-            answer.certificate_chain_pem,
-            answer.hub_ca_pem,
-            trust_domain=self._trust_domain,
-            link_address=identity.link_address,
-            now=self._timer.now(),
-            name=identity.name,
-        )
+        renewed = self._checked(key, answer, identity.link_address, identity.name)
         self._store.save(renewed)
         self._install(renewed)
         return renewed
@@ -218,7 +223,9 @@ class IdentityKeeper:
                 answer = await stub.Recover(request, timeout=CALL_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 raise status.error_of(error) from error
-        return self._accept(key, answer.identity, name=identity.name)
+        found = self._checked(key, answer.identity, answer.identity.link_address, identity.name)
+        self._store.save(found)
+        return found
 
     async def _revive(self, identity: LinkIdentity) -> LinkIdentity:
         """Recover an expired identity, or join anew when a token was given for that."""
@@ -250,14 +257,16 @@ class IdentityKeeper:
     async def _renew_until_done(self, identity: LinkIdentity) -> None:
         while True:
             try:
-                if identity.not_after <= self._timer.now():
+                if self._is_foreign(identity):
+                    self._install(await self.join(identity.name, moved=True))
+                elif identity.not_after <= self._timer.now():
                     self._channels.suspend(identity)
                     self._install(await self._revive(identity))
                 else:
                     await self._renew_or_join(identity)
             except (CellwardError, OSError) as error:
                 self._report(identity, error)
-                if identity.not_after <= self._timer.now():
+                if identity.not_after <= self._timer.now() or self._is_foreign(identity):
                     await self._pause(error)
                 else:
                     # A lock may be lifted while the certificate still lives: that is not missed by minutes.
@@ -294,23 +303,41 @@ class IdentityKeeper:
         if expired or close or not isinstance(error, Unavailable):
             self._health.set(CONDITION, ok=False, code=code, message=f"the certificate cannot be renewed: {error}")
 
-    def _accept(
-        self, key: ec.EllipticCurvePrivateKey, answer: enrolment_pb2.JoinResponse, *, name: str | None
+    def _checked(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        answer: enrolment_pb2.JoinResponse | identity_pb2.RenewResponse,
+        link_address: str,
+        name: str | None,
     ) -> LinkIdentity:
-        identity = accept_identity(
+        """Return what the hub issued, checked, with the authorities that the installation names now."""
+        found = accept_identity(
             key,
             answer.certificate_chain_pem,
             answer.hub_ca_pem,
             trust_domain=self._trust_domain,
-            link_address=answer.link_address,
+            link_address=link_address,
             now=self._timer.now(),
             name=name,
         )
-        self._store.save(identity)
-        return identity
+        return replace(found, authorities=" ".join(sorted(self._authorities)))
+
+    def _is_foreign(self, identity: LinkIdentity) -> bool:
+        """Whether whoever installs this agent has taken it away from the hub that issued this identity.
+
+        That is said out of band, by another authority in the settings: no hub can bring it about. Keys are compared, so
+        that an authority that was renewed, or one that is added for a while, changes nothing.
+        """
+        known = frozenset(identity.authorities.split()) or _keyids(identity.hub_ca_pem.encode())
+        return bool(self._authorities and known) and known.isdisjoint(self._authorities)
 
     def _install(self, identity: LinkIdentity) -> None:
-        if identity.not_after > self._timer.now():
+        if self._is_foreign(identity):
+            # Stolen, maybe: it would renew for ever, and name any address.
+            self._channels.suspend(identity)
+            moved = OTHER_HUB("the settings name the authority of another hub; this agent has not joined it yet")
+            self._health.set(CONDITION, ok=False, code=moved.code, message=moved.message)
+        elif identity.not_after > self._timer.now():
             self._channels.install(identity)
             self._health.set(CONDITION, ok=True)
         else:
@@ -331,6 +358,14 @@ class IdentityKeeper:
         if not 0 < len(token) <= _MAX_TOKEN:
             raise NO_TOKEN(f"{path} holds no token of 1 to {_MAX_TOKEN} characters")
         return token
+
+
+def _keyids(pem: bytes) -> frozenset[str]:
+    """Key ids of authorities in PEM; none for what is no PEM of authorities, which opens no channel either."""
+    try:
+        return frozenset(x509.authority_keyids(pem))
+    except CellwardError:
+        return frozenset()
 
 
 def _digest(token: str) -> str:

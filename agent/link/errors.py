@@ -22,6 +22,12 @@ CERTIFICATE_EXPIRED = define(
     "The agent's certificate has expired.",
     hint="The agent asks the hub to recover it; if that is refused, invite the cluster again.",
 )
+OTHER_HUB = define(
+    "link/other-hub",
+    Unauthenticated,
+    "The agent was given the authority of another hub than it is joined to.",
+    hint="It joins that hub with the token of a new invitation, and has let go of the one before.",
+)
 BAD_IDENTITY = define(
     "link/bad-identity",
     Refused,

@@ -37,6 +37,8 @@ class LinkIdentity:
         generation: from the certificate's serial number (V7).
         received_unix: when this agent got the certificate, its own clock.
         not_after_unix: expiry of the leaf.
+        authorities: key ids of the hub authorities this agent was installed with when it got this, space between them;
+            empty in a file of an earlier version.
     """
 
     key_pem: str
@@ -48,6 +50,7 @@ class LinkIdentity:
     generation: int
     received_unix: int
     not_after_unix: int
+    authorities: str = ""
 
     @property
     def not_after(self) -> datetime:

@@ -191,7 +191,9 @@ class SqliteAuditSpool:
         """Return the losses not yet counted in the chain."""
         return await self._writer.run(_lost) + self._unwritten_losses
 
-    async def begin_epoch(self, build: BuildRollback, *, after: int = 0, forget_log: str | None = None) -> int:
+    async def begin_epoch(
+        self, build: BuildRollback, *, after: int = 0, forget_log: str | None = None, forget_key: bool = False
+    ) -> int:
         """End the present epoch because the log takes no more of it; return the new one.
 
         The new epoch begins with the record ``build`` makes of the old head and checkpoint; everything that waits is
@@ -202,7 +204,8 @@ class SqliteAuditSpool:
         Args:
             build: makes the first record.
             after: an epoch that the log has already; the new one is later, within a bound.
-            forget_log: forget the log's last checkpoint, never its key, for a history of this name.
+            forget_log: forget the log's last checkpoint, for a history of this name.
+            forget_key: forget the log's key as well; only where the installation names another hub.
         """
 
         def job(connection: sqlite3.Connection) -> int:
@@ -210,6 +213,8 @@ class SqliteAuditSpool:
             epoch = max(old.epoch, min(after, old.epoch + MAX_JUMP)) + 1
             if forget_log is not None:
                 connection.execute("UPDATE agent SET log_size=0, log_root='', log_note=x'', log_epoch=?", (forget_log,))
+            if forget_key:
+                connection.execute("UPDATE agent SET log_key=x''")
             connection.execute("UPDATE agent SET epoch=?, seq=0, head=?", (epoch, NO_RECORD))
             head, view = _head(connection), _view(connection)
             self._insert(connection, head, build(old, seen, head, view), bounded=False)

@@ -104,6 +104,7 @@ def build_link(
         interval=intervals.audit,
         backoff=backoff(),
     )
+    keeper.on_moved.append(audit.another_hub)
     metrics = MetricsPush(channels, collect, timer, interval=intervals.metrics)
     client = LinkClient(
         description,

@@ -1,0 +1,114 @@
+"""An agent that is taken from a stolen hub to a new one, by nothing but what its administrator installs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from agent.audit.interfaces import Entry
+from agent.link.identity import IdentityStore
+from cellward.audit.record import parse_record
+from cellward.audit.vkey import format_vkey
+from cellward.identity.keys import spki_of
+from cellward.identity.x509 import authority_keyids
+from cellward.runtime.clock import SystemClock
+from cellward.wire.codec import DesiredItem
+from hub.audit.port import AuditIngest
+from hub.audit.service import AuditLog
+from hub.sync.limits import SyncLimits
+from tests.fakes.authority import REALM
+from tests.fakes.linked_agent import LinkedAgent, until
+from tests.fakes.ports import FakeLinkHub
+from tests.fakes.store import MemoryStore
+
+
+def hub_with_log() -> tuple[FakeLinkHub, AuditLog]:
+    """A hub with keys and an audit log of its own."""
+    clock = SystemClock()
+    hub = FakeLinkHub(clock, SyncLimits(recheck=0.1, heartbeat=0.2))
+    log = AuditLog(MemoryStore(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
+    hub.ports = replace(hub.ports, audit=AuditIngest(log, hub.hub.clusters.get, hub))
+    hub.log_origin = format_vkey(log.origin, spki_of(hub.hub.keys.tree_head))
+    return hub, log
+
+
+async def drained(agent: LinkedAgent) -> None:
+    """Wait until every record is proved to be in the hub's log."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while await agent.db.audit.depth():
+        assert asyncio.get_running_loop().time() < deadline, f"never freed: {agent.condition('audit-push')}"
+        await asyncio.sleep(0.01)
+
+
+async def test_v7_v13_an_agent_leaves_a_stolen_hub_for_the_one_its_administrator_names(tmp_path: Path) -> None:
+    """V7, V13: name, uid and records stay; the old hub is there all the time, and hears nothing any more."""
+    (old, old_log), (new, new_log) = hub_with_log(), hub_with_log()
+    async with old.running(), new.running():
+        token = await old.invite("eu-1")
+        agent = LinkedAgent(tmp_path, REALM, old.enrolment.address, old.hub.authority.hub_ca_pem, token)
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link to the old hub is up")
+            old.fleet.put("eu-1", DesiredItem(0, "shop", "a", "dev", "sha256:" + "1" * 64))
+            await until(lambda: len(agent.ports.items) == 1, "an item of the old hub")
+            await agent.recorder.record(Entry("cell.apply", "Cell//seen-by-the-old-hub", "done"))
+            await drained(agent)
+            uid, old_size = agent.db.uid, (await agent.db.audit.log_view()).size
+
+        # What the join line brings: address and authority of the new hub. The token comes a little later.
+        (tmp_path / "token").write_text("")
+        agent.enrolment_address, agent.hub_ca_pem, agent.token = new.enrolment.address, new.hub.authority.hub_ca_pem, ""
+        renewals = old.hub.clusters.rows["eu-1"].generation
+        async with agent.boot():
+            await until(lambda: agent.condition("certificate") is not None, "the certificate was looked at")
+            # V1: nobody waits for a hub, and the certificate of the old one, good for an hour, is shown to nobody.
+            assert agent.parts.cluster_name() == "eu-1"
+            assert agent.parts.channels.channel is None
+            condition = agent.condition("certificate")
+            assert condition is not None
+            assert condition.code in {"link/other-hub", "link/no-join-token"}
+            await agent.recorder.record(Entry("cell.apply", "Cell//while-between-hubs", "done"))
+            (tmp_path / "token").write_text(await new.invite("eu-1"))
+            await until(agent.is_ok("hub-link"), "the link to the new hub is up")
+            new.fleet.put("eu-1", DesiredItem(0, "shop", "b", "dev", "sha256:" + "2" * 64))
+            await until(lambda: len(agent.ports.items) == 2, "an item of the new hub")
+            await drained(agent)
+            assert agent.db.uid == uid
+            assert not old.fleet.open["eu-1"]
+            assert old.hub.clusters.rows["eu-1"].generation == renewals
+            # The new log has what waited, behind the record that says where the old log was seen to end.
+            records = [parse_record(leaf.record) for leaf in await new_log.tail(0, 100)]
+            mine = [record for record in records if record.origin == f"agent:{uid}"]
+            assert [record.seq for record in mine] == list(range(1, len(mine) + 1))
+            assert (mine[0].action, mine[0].code) == ("audit.rollback", "link/other-hub")
+            assert int(mine[0].details["size"]) == old_size
+            assert "Cell//while-between-hubs" in {record.object for record in mine}
+            seen_by_old = {parse_record(leaf.record).object for leaf in await old_log.tail(0, 100)}
+            assert "Cell//while-between-hubs" not in seen_by_old
+        found = IdentityStore(tmp_path / "state").load()
+        assert found is not None
+        assert found.authorities.split() == list(authority_keyids(new.hub.authority.hub_ca_pem))
+
+        # It stays there: another start needs no token and begins no other epoch.
+        epoch = mine[0].epoch
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link to the new hub is up again")
+            assert (await agent.db.audit.head()).epoch == epoch
+
+
+async def test_v13_a_hub_alone_does_not_take_another_log_key(tmp_path: Path) -> None:
+    """V13: without another authority from the administrator, another log key stays refused."""
+    hub, log = hub_with_log()
+    other = FakeLinkHub(SystemClock()).hub.keys.tree_head
+    async with hub.running():
+        token = await hub.invite("eu-1")
+        agent = LinkedAgent(tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, token)
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+            await agent.recorder.record(Entry("cell.apply", "Cell//x", "done"))
+            await drained(agent)
+        hub.log_origin = format_vkey(log.origin, spki_of(other))
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+            await agent.recorder.record(Entry("cell.apply", "Cell//y", "done"))
+            await until(agent.has_code("audit-push", "link/log-key-changed"), "the other key is refused")
