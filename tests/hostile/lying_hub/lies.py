@@ -188,6 +188,11 @@ def mutate(where: int, new: Any) -> Lie:
     return of_json(change)
 
 
+def named(field: str, new: Any) -> Lie:
+    """Put a value into one field of an answer that has it."""
+    return of_json(lambda value: {**value, field: new} if isinstance(value, dict) and field in value else value)
+
+
 def _places(value: Any) -> Any:
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in list(children):

@@ -21,7 +21,7 @@ import yaml
 from tuf.api.metadata import Metadata
 from typer.testing import Result
 
-from cellward.identity.keys import load_signing_spki
+from cellward.identity.keys import load_signing_spki, spki_digest, spki_of
 from cellward.identity.x509 import is_authority, load_certificates
 from cli import waiting
 from cli.home import Home
@@ -291,7 +291,11 @@ def _places(installation: Installation) -> dict[str, str]:
         if (body := json.loads(payload))["kind"] == "release" and (body["cell"], body["version"]) == ("cart", "1.2")
     )
     files = {name: installation.file(file) for name, file in names.items()}
-    return {**files, "peer": peer, "server": installation.hub.server, "starter": str(STARTER.absolute())}
+    keys = installation.hub.real.keys
+    return {
+        **files, "peer": peer, "server": installation.hub.server, "starter": str(STARTER.absolute()),
+        "timestamp": spki_digest(spki_of(keys.timestamp)), "tree_head": spki_digest(spki_of(keys.tree_head)),
+    }  # fmt: skip
 
 
 @contextlib.contextmanager

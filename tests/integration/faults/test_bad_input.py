@@ -7,6 +7,7 @@ is compared before and after.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -41,7 +42,7 @@ def held(hub: Installation) -> dict[str, Any]:
     """Everything the hub holds that bad input could have changed; audit records of refusals are none of it."""
     api = hub.stage.api
     policy = api.get("/policy")
-    with sqlite3.connect(f"file:{hub.stage.hub_data / 'hub.db'}?mode=ro", uri=True) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{hub.stage.hub_data / 'hub.db'}?mode=ro", uri=True)) as database:
         counts = {
             table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - our own names
             for table in ("documents", "tuf_metadata", "tuf_targets")
@@ -175,7 +176,7 @@ def test_a_target_of_the_wrong_length_is_refused_v16(hub: Installation, untouche
 
 def _replayed_publication(hub: Installation) -> dict[str, Any]:
     """What was published, as an upload once more."""
-    with sqlite3.connect(f"file:{hub.stage.hub_data / 'hub.db'}?mode=ro", uri=True) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{hub.stage.hub_data / 'hub.db'}?mode=ro", uri=True)) as database:
         metadata = database.execute("SELECT role, version, data FROM tuf_metadata WHERE role!='timestamp'").fetchall()
         targets = database.execute("SELECT digest, data FROM tuf_targets").fetchall()
     return {
@@ -247,7 +248,7 @@ async def test_v6_spent_expired_and_unknown_tokens_are_refused(hub: Installation
     assert await failure(BareAgent("eu-5").join(here, token, realm=realm)) == (denied, "store/token-spent")
     status, code = await failure(BareAgent("eu-5").join(here, "cwj_unknown", realm=realm))
     assert (status in {denied, grpc.StatusCode.UNAUTHENTICATED}, code) == (True, "authority/bad-token")
-    with sqlite3.connect(hub.stage.hub_data / "hub.db", timeout=20) as database:
+    with contextlib.closing(sqlite3.connect(hub.stage.hub_data / "hub.db", timeout=20)) as database:
         changed = database.execute("UPDATE join_tokens SET expires_at=1577836800000000").rowcount
     assert changed >= 1
     assert await failure(BareAgent("eu-8").join(here, late, realm=realm)) == (denied, "store/token-expired")
