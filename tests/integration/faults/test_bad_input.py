@@ -248,7 +248,7 @@ async def test_v6_spent_expired_and_unknown_tokens_are_refused(hub: Installation
     assert await failure(BareAgent("eu-5").join(here, token, realm=realm)) == (denied, "store/token-spent")
     status, code = await failure(BareAgent("eu-5").join(here, "cwj_unknown", realm=realm))
     assert (status in {denied, grpc.StatusCode.UNAUTHENTICATED}, code) == (True, "authority/bad-token")
-    with contextlib.closing(sqlite3.connect(hub.stage.hub_data / "hub.db", timeout=20)) as database:
+    with contextlib.closing(sqlite3.connect(hub.stage.hub_data / "hub.db", timeout=20)) as database, database:
         changed = database.execute("UPDATE join_tokens SET expires_at=1577836800000000").rowcount
     assert changed >= 1
     assert await failure(BareAgent("eu-8").join(here, late, realm=realm)) == (denied, "store/token-expired")
