@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from auditverify.signatures import EM_DASH, Malformed, TreeHead, read_note, unbase64
 
 _COSIGNATURE = b"\x04"
+#: Lines of one witness that are tried in a note.
+MAX_TRIED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +53,42 @@ def read_anchor(note: bytes, hub_key: Ed25519PublicKey, witnesses: Sequence[Witn
     """Tree head of a checkpoint signed by the hub and, if witnesses are known, by one of them; raises Malformed."""
     head = read_note(note, hub_key)
     if witnesses and not any(_cosigned(note, witness) for witness in witnesses):
-        raise Malformed("the checkpoint is co-signed by no witness that you name")
+        raise Malformed("no witness that you name has co-signed the checkpoint, or no cosignature holds")
     return head
 
 
 def _cosigned(note: bytes, witness: Witness) -> bool:
-    """Whether a note carries a valid cosignature/v1 of a witness; raises Malformed for one that does not hold."""
+    """Whether a note carries a valid cosignature/v1 of a witness, among the first MAX_TRIED lines that look like one.
+
+    Anybody can put a line with a witness's name and hint into a note, so one that does not hold says nothing of those
+    behind it, nor of other witnesses.
+    """
     text, _, block = note.rpartition(b"\n\n")
+    tried = 0
     for line in block.decode("utf-8", "replace").split("\n"):
         parts = line.split(" ")
         if len(parts) != 3 or parts[0] != EM_DASH or parts[1] != witness.name:
             continue
-        blob = unbase64(parts[2])
+        blob = _decoded(parts[2])
         if blob[:4] != witness.hint:
             continue
+        if tried == MAX_TRIED:
+            break
+        tried += 1
         signed = b"cosignature/v1\ntime %d\n%s\n" % (int.from_bytes(blob[4:12], "big"), text)
         try:
             Ed25519PublicKey.from_public_bytes(witness.key).verify(blob[12:], signed)
-        except (InvalidSignature, ValueError) as error:
-            raise Malformed(f"the cosignature of {witness.name} does not hold") from error
+        except (InvalidSignature, ValueError):
+            continue
         return True
     return False
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return unbase64(text)
+    except Malformed:
+        return b""
 
 
 @dataclass(slots=True)

@@ -112,7 +112,7 @@ def _opened(directory: Path, name: str) -> Iterator[Ed25519PrivateKey]:
 
 def _signed(directory: Path, file: Path, hub_key: bytes, signer: Ed25519PrivateKey) -> Witnessed:
     """Verify, co-sign and keep; raises cli/not-witnessed."""
-    from auditverify.signatures import Malformed
+    from auditverify.signatures import Malformed, load_key
     from auditverify.verify import Anchors, verify_export
     from cellward.audit.cosignature import cosign
     from cellward.runtime.files import write_atomic
@@ -126,7 +126,8 @@ def _signed(directory: Path, file: Path, hub_key: bytes, signer: Ed25519PrivateK
     if not report.consistent:
         raise errors.NOT_WITNESSED(f"{file.name} is not what this witness may sign: {_why(report)}")
     vkey = read_file(directory / VKEY, _MAX).decode()
-    note = cosign(report.checkpoint, vkey.partition("+")[0], signer, int(now().timestamp()))
+    name, raw = vkey.partition("+")[0], load_key(hub_key).public_bytes_raw()
+    note = cosign(report.checkpoint, raw, name, signer, int(now().timestamp()))
     target = directory / f"checkpoint-{report.size}"
     for path in (target, before):
         write_atomic(path, note, 0o644)

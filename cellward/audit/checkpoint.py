@@ -121,6 +121,27 @@ def verify_checkpoint(note: bytes, origin: str, public_key_spki: bytes) -> Check
     return checkpoint
 
 
+def log_signature(note: bytes, public_key: bytes) -> bytes:
+    """Return the log's own signature of a note (key hash ‖ signature); ``public_key`` is the raw 32 bytes.
+
+    Raises audit/bad-checkpoint where no line of that key holds.
+    """
+    checkpoint, text, signatures = parse_checkpoint(note)
+    hash_ = key_hash(checkpoint.origin, public_key)
+    for name, blob in signatures:
+        if name == checkpoint.origin and blob[:4] == hash_ and _holds(public_key, blob[4:], text):
+            return blob
+    raise BAD_CHECKPOINT("the checkpoint is not signed by the key of this log")
+
+
+def _holds(public_key: bytes, signature: bytes, text: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, text)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
 def _signature(line: str) -> tuple[str, bytes]:
     match = _SIGNATURE.match(line)
     if match is None:

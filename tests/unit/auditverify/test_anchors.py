@@ -10,15 +10,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from auditverify.anchors import Witness, parse_witness
+from auditverify.anchors import MAX_TRIED, Witness, parse_witness
 from auditverify.signatures import Malformed
-from cellward.audit.checkpoint import Checkpoint, log_origin, sign_checkpoint
+from cellward.audit.checkpoint import Checkpoint, key_hash, log_origin, sign_checkpoint
 from cellward.audit.cosignature import cosign, witness_vkey
 from cellward.audit.tree import leaf_hash, root_of
+from cellward.errors import CellwardError
 from tests.fakes.audit_writer import REALM
 from tests.unit.auditverify.exports import KEY, OTHER, Exported, Lines, check, codes, records, resign
 
 WITNESS = Ed25519PrivateKey.generate()
+#: The log's key, raw.
+HUB = KEY.public_key().public_bytes_raw()
 
 
 def closing(lines: Lines) -> bytes:
@@ -93,7 +96,7 @@ def test_a_history_made_by_who_holds_the_tree_head_key_is_not_verified(exported:
     for anchors in (
         {"checkpoints": [checkpoint_at(honest, 12)]},
         {"checkpoints": [closing(honest)]},
-        {"checkpoints": [cosign(closing(honest), "ada.example", WITNESS, 1)], "witnesses": [known()]},
+        {"checkpoints": [cosign(closing(honest), HUB, "ada.example", WITNESS, 1)], "witnesses": [known()]},
         {"endorsed": [first.spki, second.spki]},
     ):
         report = check(forged, **anchors)
@@ -137,14 +140,14 @@ def test_an_endorsed_agent_covers_its_records_and_what_it_saw(exported: Exported
 def test_with_witnesses_a_checkpoint_counts_only_co_signed(exported: Exported, how: str) -> None:
     """Anybody can hand over a checkpoint of a hub; the witness's own signature is what is trusted."""
     lines = exported.lines()
-    note = cosign(closing(lines), "ada.example", WITNESS, 1_700_000_000)
+    note = cosign(closing(lines), HUB, "ada.example", WITNESS, 1_700_000_000)
     assert check(lines, checkpoints=[note], witnesses=[known()]).verified
     if how == "none":
         note = closing(lines)
     elif how == "other name":
-        note = cosign(closing(lines), "eve.example", WITNESS, 1)
+        note = cosign(closing(lines), HUB, "eve.example", WITNESS, 1)
     elif how == "other key":
-        note = cosign(closing(lines), "ada.example", OTHER, 1)
+        note = cosign(closing(lines), HUB, "ada.example", OTHER, 1)
     else:
         head, _, last = note[:-1].rpartition(b" ")
         blob = bytearray(base64.b64decode(last))
@@ -152,6 +155,54 @@ def test_with_witnesses_a_checkpoint_counts_only_co_signed(exported: Exported, h
         note = head + b" " + base64.b64encode(bytes(blob)) + b"\n"
     report = check(lines, checkpoints=[note], witnesses=[known()])
     assert (report.verdict, codes(report)) == ("NOT VERIFIED", {"anchor"})
+
+
+def bogus(name: str, hint: bytes, body: bytes = bytes(72)) -> bytes:
+    """A line that looks like a witness's; anybody can make it."""
+    return f"\u2014 {name} {base64.b64encode(hint + body).decode()}\n".encode()
+
+
+@pytest.mark.parametrize("body", [bytes(72), b"", bytes(8) + b"short"], ids=["whole", "empty", "short"])
+def test_a_line_that_only_looks_like_a_witness_spoils_no_other(exported: Exported, body: bytes) -> None:
+    """Put before the witness's own, or before that of another witness that is named: the honest cosignature counts."""
+    lines, eve = exported.lines(), known("eve.example", OTHER)
+    note = cosign(closing(lines), HUB, "ada.example", WITNESS, 1)
+    head, _, signatures = note.partition(b"\n\n")
+    for line in (
+        bogus("ada.example", known().hint, body),
+        bogus("eve.example", eve.hint, body),
+        "\u2014 ada.example =\n".encode(),
+    ):
+        spoilt = head + b"\n\n" + line * 5 + signatures
+        assert check(lines, checkpoints=[spoilt], witnesses=[eve, known()]).verified, line
+        alone = head + b"\n\n" + signatures.splitlines(keepends=True)[0] + line
+        assert codes(check(lines, checkpoints=[alone], witnesses=[eve, known()])) == {"anchor"}
+
+
+def test_lines_of_one_witness_are_tried_within_a_bound(exported: Exported) -> None:
+    """A note with thousands of them costs an auditor no more than some."""
+    lines = exported.lines()
+    note = cosign(closing(lines), HUB, "ada.example", WITNESS, 1)
+    head, _, signatures = note.partition(b"\n\n")
+    for count, verified in ((MAX_TRIED - 1, True), (MAX_TRIED, False)):
+        spoilt = head + b"\n\n" + bogus("ada.example", known().hint) * count + signatures
+        assert check(lines, checkpoints=[spoilt], witnesses=[known()]).verified is verified
+
+
+def test_a_cosigned_note_has_the_logs_line_and_the_witnesss_alone() -> None:
+    """What else a hub put beside its signature goes nowhere; a note that the log did not sign is not co-signed."""
+    note = sign_checkpoint(Checkpoint("log.example/x", 3, b"\1" * 32), KEY)
+    hint = key_hash("log.example/x", HUB)
+    head, _, signature = note.partition(b"\n\n")
+    extra = bogus("ada.example", known().hint) + bogus("log.example/x", hint, bytes(64)) + bogus("other", b"abcd")
+    done = cosign(head + b"\n\n" + extra + signature, HUB, "ada.example", WITNESS, 1)
+    assert done == cosign(note, HUB, "ada.example", WITNESS, 1)
+    assert done.startswith(note)
+    assert done[len(note) :].count(b"\n") == 1
+    for unsigned in (head + b"\n\n" + extra, sign_checkpoint(Checkpoint("log.example/x", 3, b"\1" * 32), OTHER)):
+        with pytest.raises(CellwardError) as caught:
+            cosign(unsigned, HUB, "ada.example", WITNESS, 1)
+        assert caught.value.code == "audit/bad-checkpoint"
 
 
 def test_a_larger_or_foreign_checkpoint_is_a_problem(exported: Exported) -> None:
@@ -168,7 +219,7 @@ def test_a_cosignature_has_the_bytes_of_the_specification() -> None:
     """C2SP tlog-cosignature: hash of name, newline, 0x04 and key; time before the signature; text signed with it."""
     raw = WITNESS.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     note = sign_checkpoint(Checkpoint("log.example/x", 3, b"\1" * 32), KEY)
-    line = cosign(note, "ada.example", WITNESS, 1234).decode().splitlines()[-1]
+    line = cosign(note, HUB, "ada.example", WITNESS, 1234).decode().splitlines()[-1]
     blob = base64.b64decode(line.removeprefix("— ada.example "))
     assert blob[:4] == hashlib.sha256(b"ada.example\n\x04" + raw).digest()[:4]
     assert blob[4:12] == (1234).to_bytes(8, "big")

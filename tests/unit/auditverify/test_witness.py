@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from auditverify.anchors import parse_witness
 from cli.main import app
 from tests.unit.auditverify.exports import SPKI, Exported, Lines, dump, records, resign
 from tests.unit.auditverify.test_anchors import rewritten, without_agent
@@ -59,6 +60,18 @@ def test_what_a_witness_signed_verifies(exported: Exported, tmp_path: Path) -> N
     before = kept(tmp_path)["witness.key"]
     assert run(tmp_path, exported.lines()).exit_code == 0
     assert kept(tmp_path)["witness.key"] == before
+
+
+def test_lines_that_a_hub_adds_to_its_checkpoint_spoil_no_cosignature(exported: Exported, tmp_path: Path) -> None:
+    """The hub knows name and hint of the witness: it puts a bogus line of that name beside its own signature."""
+    assert run(tmp_path, exported.lines()).exit_code == 0
+    known = parse_witness(kept(tmp_path)["witness.vkey"].decode())
+    line = f"\u2014 {known.name} {base64.b64encode(known.hint + bytes(72)).decode()}\n".encode()
+    lines = exported.lines()
+    lines[-1]["checkpoint"] = base64.b64encode(base64.b64decode(lines[-1]["checkpoint"]) + line * 70).decode()
+    assert run(tmp_path, lines).exit_code == 0
+    assert line not in kept(tmp_path)["checkpoint"]
+    assert verified(tmp_path, exported.lines()) == 0
 
 
 @pytest.mark.parametrize("how", ["rewritten", "tail", "dropped", "smaller", "record changed", "unsigned"])
