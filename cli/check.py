@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -154,10 +154,23 @@ class _Checks:
             yield self._skipped("clusters", "clusters/list")
             return
         clusters = all_clusters(self.client)
-        if not clusters:
+        hidden = sorted(set(self._invited()) - {cluster.name for cluster in clusters})
+        if not clusters and not hidden:
             yield Result("clusters", "clusters/list", None, "there are none; next: cellward clusters invite NAME")
         for cluster in clusters:
             yield from _cluster(cluster)
+        for name in hidden:
+            message = "the hub does not list it, and nobody removed it from here"
+            yield Result(
+                "clusters", "clusters/listed", False, message, codes.HIDDEN.hint, codes.HIDDEN.code, subject=name
+            )
+
+    def _invited(self) -> Iterable[str]:
+        """Names in trust.yaml, which no hub writes; none where there is no such file, which is a red line already."""
+        try:
+            return self.place.home.trust().clusters
+        except CellwardError:
+            return ()
 
     def _skipped(self, category: str, name: str) -> Result:
         return Result(category, name, None, f"not looked at: {self.why[:1].lower()}{self.why[1:]}")

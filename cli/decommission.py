@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from cli import errors
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
 from cli.joining import NAMESPACE, RELEASE
 from cli.output import Format, say, show_one, show_table
+
+if TYPE_CHECKING:
+    from cli.home import Home
 
 
 @command
@@ -26,7 +30,8 @@ def remove(
     """
     from cellward.api import schemas
 
-    client = local(home).client()
+    place = local(home)
+    client = place.client()
     if dry_run:
         # Nobody but the hub knows its tokens, and it tells only what it revoked.
         gone = schemas.RemovedCluster(cluster=client.get(f"/clusters/{name}", schemas.Cluster), join_tokens=None)
@@ -36,6 +41,7 @@ def remove(
         )
     else:
         gone = client.delete(f"/clusters/{name}", schemas.RemovedCluster)
+        _forget(place.home, name)
     tokens = "not counted" if gone.join_tokens is None else str(gone.join_tokens)
     row = [gone.cluster.name, gone.cluster.uid or "-", "yes" if gone.cluster.connected else "no", tokens]
     headings = ("cluster", "uid", "was connected", "tokens revoked")
@@ -46,3 +52,15 @@ def remove(
     say("cells go on there under the agent's guard; end them before with `cellward delete`, or now in that cluster:")
     say(f"  helm uninstall {RELEASE} --namespace {NAMESPACE}")
     say(f"  kubectl delete namespace {NAMESPACE}")
+
+
+def _forget(home: Home, name: str) -> None:
+    """Take the cluster out of trust.yaml: what stands there is missed by `cellward check`."""
+    if not home.file("trust.yaml").exists():
+        return
+    with home.state(home.trust()).locked():
+        # Read under the lock: an invitation may have added its own meanwhile.
+        known = home.trust()
+        if name in known.clusters:
+            left = {other: facts for other, facts in known.clusters.items() if other != name}
+            home.write_trust(replace(known, clusters=left))

@@ -16,6 +16,13 @@ NOT_JOINED = define(
     "A cluster was invited and nobody joined under its name.",
     hint="Run the line that `cellward clusters invite NAME` prints.",
 )
+HIDDEN = define(
+    "check/cluster-hidden",
+    Conflict,
+    "A cluster that trust.yaml names is not in the hub's list.",
+    hint="Ask its administrator whether its agent runs, and the hub's why it is not listed. If it was removed from "
+    "another machine, take it out of `clusters:` in trust.yaml; with a new hub, run `cellward clusters invite NAME`.",
+)
 NO_POLICY = define(
     "check/no-policy",
     Conflict,

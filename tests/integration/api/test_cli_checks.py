@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography import x509
 
 from cellward.wire.v1 import link_pb2
 from cli import check
+from cli.home import Home
 from tests.fakes.command_line import Cli
 
 LIVES = ("policy/root", "policy/targets", "policy/keyring", "policy/author-key")
@@ -64,3 +66,45 @@ async def test_lives_of_snapshot_certificates_and_the_hubs_ca_are_told(
     status = link_pb2.AgentStatus(certificate_expires_unix=int(expires.timestamp()))
     await installed.api.fleet.agent_status("eu-1", status)
     await expect("clusters/certificate", expires, timedelta(hours=1))
+
+
+async def _hidden(cli: Cli) -> dict[str, dict[str, str]]:
+    """Red lines about clusters that are not listed, by cluster."""
+    lines = json.loads((await cli("check", "-o", "json", code=1)).stdout)["checks"]
+    return {one["subject"]: one for one in lines if one["id"] == "clusters/listed"}
+
+
+async def test_a_cluster_that_the_hub_does_not_list_is_red(installed: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What trust.yaml names is asked for, whatever the hub lists: to hide a cluster is not to have none."""
+    assert await _hidden(installed) == {}
+    fleet = installed.api.services.fleet
+    listed = await fleet.clusters()
+
+    async def hiding(*names: str) -> None:
+        async def clusters() -> object:
+            return tuple(view for view in listed if view.name not in names)
+
+        monkeypatch.setattr(fleet, "clusters", clusters)
+        found = await _hidden(installed)
+        assert sorted(found) == sorted(names)
+        for line in found.values():
+            assert (line["status"], line["code"]) == ("failed", "check/cluster-hidden")
+            assert "trust.yaml" in line["hint"]
+
+    await hiding("us-1")
+    await hiding("eu-1", "us-1")
+    await hiding()
+
+
+async def test_a_cluster_that_was_removed_is_not_missed(installed: Cli) -> None:
+    """Removed from here it leaves trust.yaml; a dry run changes nothing; a removal from elsewhere is asked about."""
+    place = Home(installed.home)
+    await installed("clusters", "remove", "us-1", "--dry-run")
+    assert set(place.trust().clusters) == {"eu-1", "us-1"}
+    before = place.trust()
+    await installed("clusters", "remove", "us-1", "--confirm", "us-1")
+    after = place.trust()
+    assert after == replace(before, clusters={"eu-1": before.clusters["eu-1"]})
+    assert await _hidden(installed) == {}
+    await installed.api.services.fleet.remove_cluster("eu-1")
+    assert set(await _hidden(installed)) == {"eu-1"}
