@@ -92,12 +92,12 @@ class Base:
                 raise RECORD_OLDER(f"another command changed {self.path} meanwhile, so nothing was published")
             write_atomic(self.path, data, 0o644)
             # Whether or not a hub takes it: a stolen key is one from the moment that it was signed.
-            change.state = narrowed(change.state, record.keyring, record.revocations)
+            change.state = narrowed(change.state, record)
 
     def upload(self, publication: Publication) -> schemas.PublicationResult:
         """Hand a publication to the hub, then remember it."""
         from cellward.api import schemas
-        from cli.state.policy import with_locks, with_policy
+        from cli.state.policy import version_of, with_locks, with_policy
 
         body = schemas.Publication(
             metadata=[schemas.MetadataFile(role=f.role, version=f.version, data=f.data) for f in publication.metadata],
@@ -107,7 +107,8 @@ class Base:
         with self.place.home.state(self.trust).change() as change:
             change.state = with_policy(change.state, publication.floors)
             if publication.record is not None:
-                change.state = with_locks(change.state, publication.record.revocations)
+                record = publication.record
+                change.state = with_locks(change.state, record.revocations, version_of(record))
         return result
 
 

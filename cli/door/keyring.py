@@ -8,7 +8,7 @@ revocation; and no file that somebody once wrote counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cli.home import read_file
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> VerifiedSet:
     """Return the policy set in force, without its bundles; raises policy/*. What was accepted is remembered.
 
-    Keys that a signed revocation locks are compromised in its keyring.
+    Its revocations have the signed locks that this machine knows besides, because it signed them or saw them and no
+    newer set lifted them; keys that any of these locks are compromised in its keyring.
     """
     from cellward.policy import client as policy
     from cellward.policy import trust as tuf
-    from cli.state.policy import policy_floors, with_locks, with_policy
+    from cli.state.policy import policy_floors, revoked, with_locks, with_policy
 
     shown = shown_policy(client, trust)
     parsed, files = shown.parsed, shown.files
@@ -38,8 +39,10 @@ def trusted_policy(client: Client, home: Home, trust: Trust, now: datetime) -> V
     with home.state(trust).change() as change:
         floors = tuf.accept(parsed, policy_floors(change.state), now)
         state = with_policy(change.state, floors.with_keys(policy.keyring_of(parsed, files)))
-        change.state = with_locks(state, verified.revocations)
-    return verified
+        state = with_locks(state, verified.revocations, verified.keyring_version)
+        change.state = state
+    narrower = revoked(state, verified.revocations)
+    return replace(verified, revocations=narrower, keyring=narrower.narrow(verified.keyring))
 
 
 @dataclass(frozen=True, slots=True)

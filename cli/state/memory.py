@@ -42,11 +42,12 @@ def faults(state: State, now: datetime) -> tuple[Fault, ...]:
     found = {Fault(f"sequence of {name}", number) for name, number in state.sequences.items() if number > limit}
     found |= {Fault(f"sequence of {name_of(one.key)}", one.sequence) for one in state.documents if one.sequence > limit}
     found |= {Fault(f"floor of {role}", floor.version) for role, floor in state.floors.items() if floor.version > limit}
+    found |= {Fault(f"version of the lock of {name}", since) for name, since in state.locks.items() if since > limit}
     return tuple(sorted(found, key=lambda fault: (fault.what, fault.number)))
 
 
 def without_faults(state: State, now: datetime) -> State:
-    """Return the state without what :func:`faults` reports."""
+    """Return the state without what :func:`faults` reports; a lock stays, with a version that a set can reach."""
     limit = bound(now)
     sequences = {name: number for name, number in state.sequences.items() if number <= limit}
     documents = tuple(one for one in state.documents if one.sequence <= limit)
@@ -54,7 +55,8 @@ def without_faults(state: State, now: datetime) -> State:
         if one.sequence:
             sequences[name_of(one.key)] = max(sequences.get(name_of(one.key), 0), one.sequence)
     floors = {role: floor for role, floor in state.floors.items() if floor.version <= limit}
-    return state.model_copy(update={"sequences": sequences, "floors": floors, "documents": documents})
+    locks = {name: min(since, limit) for name, since in state.locks.items()}
+    return state.model_copy(update={"sequences": sequences, "floors": floors, "locks": locks, "documents": documents})
 
 
 def numbers(state: State, key: Key) -> tuple[int, ...]:

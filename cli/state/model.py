@@ -1,23 +1,41 @@
-"""What the local state holds, as plain frozen values; format 2 of ``state/state.json``.
+"""What the local state holds, as plain frozen values; format 3 of ``state/state.json``.
 
 Invariants: a number stands for one document of its cell, for ever; floors and sequences only rise, and the state of a
-key only worsens. The functions of ``memory`` keep them; a change that does not is an error here, not a new state.
+key only worsens; a lock goes only by a signed set that may lift it. The functions of ``memory`` and ``policy`` keep
+them; a change that does not is an error here, not a new state.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-FORMAT: Final = 2
-#: Formats that are read; format 1 had no locked keys.
-READABLE: Final = (1, FORMAT)
+from cellward.errors import CellwardError
+from cellward.identity.locks import parse_lock
+
+FORMAT: Final = 3
+#: Formats that are read; format 1 had no locks, format 2 locked keys alone, without the version they were signed in.
+READABLE: Final = (1, 2, FORMAT)
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=1, le=2**53 - 1)]
+
+
+def _lock_name(text: str) -> str:
+    try:
+        same = str(parse_lock(text)) == text
+    except CellwardError as error:
+        raise ValueError(error.message) from error
+    if not same:
+        raise ValueError(f"{text!r} is not in the form a lock is compared in")
+    return text
+
+
+#: ``KIND/SUBJECT`` of a lock.
+LockName = Annotated[str, AfterValidator(_lock_name)]
 #: Project and cell.
 Key = tuple[str, str]
 
@@ -68,12 +86,37 @@ class Record(_Part):
 class State(_Part):
     """Everything; ``sequences`` is by ``project/cell`` and outlives the records it came from."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     realm: Digest
     floors: dict[str, RoleFloor] = {}
     #: Keys ever seen retired or compromised, by key id.
     keys: dict[str, Literal["retired", "compromised"]] = {}
-    #: Keys that the newest signed revocations known here lock; unlike a key gone bad, a lock can be lifted.
-    locked_keys: tuple[str, ...] = ()
+    #: Signed locks (``KIND/SUBJECT``), by the newest version of the keyring role known here to have each. Unlike a key
+    #: gone bad a lock can be lifted: by an accepted set of at least that version that does not have it.
+    locks: dict[LockName, Number] = {}
     sequences: dict[str, Number] = {}
     documents: tuple[Record, ...] = ()
+
+    @property
+    def locked_keys(self) -> tuple[str, ...]:
+        """Ids of the keys that are locked."""
+        return tuple(sorted(name.removeprefix("key/") for name in self.locks if name.startswith("key/")))
+
+
+def upgraded(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a readable format as this one's; what is malformed in it stays so.
+
+    A locked key of format 2 goes with a set that is newer than what was accepted when it was written: it may have been
+    signed and taken by no hub.
+    """
+    if value.get("format") == FORMAT or "lockedKeys" not in value:
+        return {**value, "format": FORMAT}
+    locked = value["lockedKeys"]
+    if not isinstance(locked, list) or not all(isinstance(keyid, str) for keyid in locked):
+        raise ValueError("lockedKeys is not a list of key ids")
+    floors = value.get("floors")
+    floor = floors.get("keyring") if isinstance(floors, dict) else None
+    version = floor.get("version") if isinstance(floor, dict) else None
+    after = version + 1 if type(version) is int and version > 0 else 1
+    kept = {name: item for name, item in value.items() if name != "lockedKeys"}
+    return {**kept, "format": FORMAT, "locks": {f"key/{keyid}": after for keyid in locked}}

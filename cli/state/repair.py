@@ -17,11 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 from cellward.errors import CellwardError
 from cli.state.errors import STATE_FORMAT
 from cli.state.memory import faults, name_of, remember, without_faults
-from cli.state.model import READABLE, Number, Record, RoleFloor, State
+from cli.state.model import READABLE, LockName, Number, Record, RoleFloor, State, upgraded
 from cli.state.records import record_of_payload
 from cli.state.store import Store
 
 _FLOORS, _NUMBERS, _RECORDS = TypeAdapter(RoleFloor), TypeAdapter(Number), TypeAdapter(Record)
+_LOCKS = TypeAdapter(dict[LockName, Number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,10 @@ def _salvaged(state: State, data: bytes, done: list[str]) -> State:
         return state
     if type(value.get("format")) is int and value["format"] not in READABLE:
         raise STATE_FORMAT(f"format {value['format']} is none of {READABLE}")
-    state = _with_numbers(state, value)
+    locked = value.get("lockedKeys")
+    if locked is not None:
+        value["lockedKeys"] = [one for one in locked if isinstance(one, str)] if isinstance(locked, list) else []
+    state = _with_numbers(state, upgraded(value))
     documents = value.get("documents")
     for item in documents if isinstance(documents, list) else ():
         try:
@@ -100,14 +104,19 @@ def _with_numbers(state: State, value: Mapping[str, Any]) -> State:
             keys[keyid] = kind
     for name, number in _parts(_NUMBERS, value.get("sequences")):
         sequences[name] = max(number, sequences.get(name, 0))
-    locked = value.get("lockedKeys")
-    named = {one for one in locked if isinstance(one, str)} if isinstance(locked, list) else set()
+    locks = dict(state.locks)
+    for part in _mapping(value.get("locks")).items():
+        try:
+            ((name, version),) = _LOCKS.validate_json(json.dumps(dict((part,)))).items()
+        except ValidationError:
+            continue
+        locks[name] = max(version, locks.get(name, 0))
     return state.model_copy(
         update={
             "floors": floors,
             "keys": keys,
             "sequences": sequences,
-            "locked_keys": tuple(sorted({*state.locked_keys, *named})),
+            "locks": dict(sorted(locks.items())),
         }
     )
 

@@ -19,7 +19,7 @@ from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError
 from cellward.runtime.files import write_atomic
 from cli.state.errors import BAD_STATE, FOREIGN_STATE, STATE_BUSY, STATE_FORMAT
-from cli.state.model import FORMAT, READABLE, State
+from cli.state.model import FORMAT, READABLE, State, upgraded
 
 #: Seconds to wait for another command.
 PATIENCE = 30.0
@@ -153,7 +153,7 @@ def parse_state(data: bytes, path: Path) -> State:
         if type(found) is int and found not in READABLE:
             raise STATE_FORMAT(f"{path} has format {found}, this version reads formats up to {FORMAT}")
         if type(found) is int:
-            value["format"] = FORMAT
+            value = upgraded(value)
         return State.model_validate_json(json.dumps(value))
     except (ValueError, RecursionError) as error:
         raise BAD_STATE(f"{path} is malformed: {' '.join(str(error).split())[:300]}") from error

@@ -18,6 +18,7 @@ from tuf.api.metadata import Metadata, Snapshot, Targets
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
+from cellward.policy.errors import UNREACHABLE
 from cellward.policy.floors import PolicyFloors
 from cellward.policy.record import Record
 from cli.author import amend
@@ -274,6 +275,37 @@ async def test_what_is_locked_and_quarantined_by_signature_stands_in_the_set(ins
     found = await installed.api.services.policy.revocations()
     assert (found.locks, found.quarantines, found.minimum("shop")) == ((), (), None)
     await installed("unlock", lock, "--signed", code=2)
+
+
+async def test_a_lock_that_the_hub_did_not_take_holds_here(installed: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """V2: the key is locked for this machine from its signature on, and until a signed set lifts it."""
+    policy = installed.api.services.policy
+
+    async def away(*_: object, **__: object) -> object:
+        raise UNREACHABLE("the hub is busy")
+
+    def verified_by() -> Keyring:
+        place = Home(installed.home)
+        return trusted_policy(client_of(installed), place, place.trust(), instant()).keyring
+
+    async def locked() -> list[str]:
+        keyring = await asyncio.to_thread(verified_by)
+        found: list[str] = json.loads((await installed("trust", "show", "-o", "json")).stdout)["lockedKeys"]
+        assert [entry.keyid for entry in keyring.entries if entry.state == "compromised"] == found
+        return found
+
+    (author,) = (await asyncio.to_thread(verified_by)).entries
+    with monkeypatch.context() as patched:
+        patched.setattr(policy, "publish", away)
+        await installed("lock", f"key/{author.keyid}", "--reason", "stolen", "--signed", code=3)
+    assert (await policy.revocations()).locks == ()
+    assert await locked() == [author.keyid]
+    assert await locked() == [author.keyid]
+    await installed("policy", "refresh")
+    assert [one.subject for one in (await policy.revocations()).locks] == [author.keyid]
+    assert await locked() == [author.keyid]
+    await installed("unlock", f"key/{author.keyid}", "--signed")
+    assert await locked() == []
 
 
 async def test_authors_come_and_go_without_root_and_policy_key(installed: Cli, tmp_path: Path) -> None:

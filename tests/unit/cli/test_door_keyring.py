@@ -1,7 +1,8 @@
-"""The keyring that a hub's documents are verified by begins at this side's own root, whatever the hub shows first."""
+"""The keyring that documents of a hub are verified by begins at this side's own root, and forgets no lock made here."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -11,12 +12,18 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets
 
 from cellward.api import schemas
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.revocations import Revocations, SignedLock
 from cellward.errors import CellwardError
-from cellward.policy.publisher import MetadataFile, create_root, sign_timestamp
+from cellward.policy.model import VerifiedSet
+from cellward.policy.publisher import MetadataFile, create_root, publish_keyring, sign_timestamp
+from cellward.policy.record import Record
 from cellward.policy.signing import sign_metadata
+from cli.context import Local
 from cli.door.client import Client
 from cli.door.keyring import trusted_policy
 from cli.home import Home, Trust
+from cli.records import Base
+from cli.setup import first_keyring
 from tests.fakes.policy import PolicyWorld, denying, keys_of, moment, now
 
 
@@ -55,9 +62,30 @@ def shown(world: PolicyWorld, roots: list[bytes], metadata: dict[str, bytes]) ->
 
 def trusted(world: PolicyWorld, home: Path, answer: schemas.PolicyMetadata) -> int:
     """Take what is shown; return the version of the keyring, or raise why not."""
+    return policy_of(world, home, answer).keyring_version
+
+
+def policy_of(world: PolicyWorld, home: Path, answer: schemas.PolicyMetadata) -> VerifiedSet:
+    """Take what is shown."""
+    return trusted_policy(cast("Client", Hub(answer)), Home(home), trust_of(world, home), moment())
+
+
+def trust_of(world: PolicyWorld, home: Path) -> Trust:
+    """A home that trusts the world's root."""
     (home / "root.json").write_bytes(world.root)
-    trust = Trust(world.realm, home / "root.json", "", "ada", evaluation=True, tree_head_spki=b"")
-    return trusted_policy(cast("Client", Hub(answer)), Home(home), trust, moment()).keyring_version
+    return Trust(world.realm, home / "root.json", "", "ada", evaluation=True, tree_head_spki=b"")
+
+
+def sign_here(world: PolicyWorld, home: Path, **changes: Any) -> Record:
+    """Sign and keep another set as a command does, whose upload the hub then refuses; return the record kept."""
+    publication = publish_keyring(world.record, keys=world.keys, now=moment(), seen=world.floors, **changes)
+    assert publication.record is not None
+    path, raw = home / "policy-record.json", world.record.to_bytes()
+    path.write_bytes(raw)
+    place = Local(Home(home))
+    base = Base(place, trust_of(world, home), cast("Client", None), world.record, path, raw, world.floors)
+    base.keep(publication.record)
+    return publication.record
 
 
 def stolen(world: PolicyWorld) -> tuple[bytes, dict[str, bytes]]:
@@ -93,3 +121,65 @@ def test_v2_a_root_of_the_hubs_own_is_none(world: PolicyWorld, tmp_path: Path, b
     with pytest.raises(CellwardError) as caught:
         trusted(world, tmp_path, shown(world, [world.root] * before + [root], files))
     assert caught.value.code == "policy/unverified"
+
+
+@pytest.fixture
+def authored(world: PolicyWorld) -> str:
+    """Id of an author's key that stands in the keyring that is served."""
+    author = Ed25519Signer.generate()
+    world.amend(keyring=replace(first_keyring(world.realm, "ada", author), version=2))
+    return author.keyid
+
+
+def lock(kind: str, subject: str) -> SignedLock:
+    """A lock."""
+    return SignedLock(kind, subject, "stolen", now())  # type: ignore[arg-type]
+
+
+def state_of(policy: VerifiedSet, keyid: str) -> str:
+    """How a keyring gives a key."""
+    entry = policy.keyring.find(keyid)
+    assert entry is not None
+    return entry.state
+
+
+def test_v2_a_lock_signed_here_outlives_a_hub_that_did_not_take_it(
+    world: PolicyWorld, tmp_path: Path, authored: str
+) -> None:
+    """V2: the hub goes on serving the set before; nothing that it verifies by gives the stolen key back."""
+    before = shown(world, [world.root], set_of(world))
+    assert state_of(policy_of(world, tmp_path, before), authored) == "active"
+    locks = (lock("key", authored), lock("cluster", "eu-1"))
+    sign_here(world, tmp_path, revocations=Revocations(world.realm, locks))
+    for _ in range(3):
+        policy = policy_of(world, tmp_path, before)
+        assert state_of(policy, authored) == "compromised"
+        assert policy.revocations.lock_of(uid="", cluster="eu-1") is not None
+        state = Home(tmp_path).state(trust_of(world, tmp_path)).read()
+        assert state.locked_keys == (authored,)
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "not-taken"])
+def test_a_lock_is_lifted_by_a_newer_signed_set_alone(
+    world: PolicyWorld, tmp_path: Path, authored: str, taken: bool
+) -> None:
+    """Whether a hub ever served the set that locked: one that was signed after it, and has no lock, lifts it."""
+    record = sign_here(world, tmp_path, revocations=Revocations(world.realm, (lock("key", authored),)))
+    world.record = record
+    if taken:
+        world.amend(revocations=record.revocations)
+        assert state_of(policy_of(world, tmp_path, shown(world, [world.root], set_of(world))), authored) != "active"
+    world.amend(revocations=Revocations(world.realm))
+    assert state_of(policy_of(world, tmp_path, shown(world, [world.root], set_of(world))), authored) == "active"
+    assert Home(tmp_path).state(trust_of(world, tmp_path)).read().locks == {}
+
+
+def test_a_lock_signed_again_needs_a_set_newer_than_the_last(world: PolicyWorld, tmp_path: Path, authored: str) -> None:
+    """Locked, lifted, locked again here: the set in between lifts the first lock, not the second."""
+    locked = Revocations(world.realm, (lock("key", authored),))
+    world.amend(revocations=locked)
+    policy_of(world, tmp_path, shown(world, [world.root], set_of(world)))
+    world.amend(revocations=Revocations(world.realm))
+    lifted = shown(world, [world.root], set_of(world))
+    sign_here(world, tmp_path, revocations=locked)
+    assert state_of(policy_of(world, tmp_path, lifted), authored) == "compromised"

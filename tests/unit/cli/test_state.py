@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from cellward.documents.model import Release, build_document
+from cellward.documents.numbers import milliseconds
+from cellward.documents.revocations import Revocations
 from cellward.errors import CellwardError
 from cli.state import store as store_module
-from cli.state.memory import delivered, faults, newest, numbers, remember
+from cli.state.memory import bound, delivered, faults, newest, numbers, remember
 from cli.state.model import FORMAT, Record, RoleFloor, State
+from cli.state.policy import with_locks
 from cli.state.records import digest_of, record_of_payload
 from cli.state.repair import repaired
 from cli.state.store import Store
@@ -23,6 +26,8 @@ REALM = "sha256:" + "a" * 64
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MS = round(NOW.timestamp() * 1000)
 KEY = ("shop", "cart")
+#: Id of a key that is locked.
+LOCKED = "5" * 64
 
 
 def digest(text: str) -> str:
@@ -140,7 +145,7 @@ def test_two_commands_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("", "cli/bad-state"),
         ("[]", "cli/bad-state"),
-        ('{"format": 3}', "cli/state-format"),
+        ('{"format": 4}', "cli/state-format"),
         (f'{{"format": 1, "realm": "{REALM}", "realm": "{REALM}"}}', "cli/bad-state"),
         (f'{{"format": 1, "realm": "{REALM}", "more": 1}}', "cli/bad-state"),
         (f'{{"format": 1, "realm": "sha256:{"b" * 64}"}}', "cli/foreign-state"),
@@ -164,9 +169,39 @@ def test_a_state_of_the_format_before_is_read(tmp_path: Path) -> None:
     store.file.write_text(json.dumps({"format": 1, "realm": REALM, "sequences": {"shop/cart": 5}}))
     with store.change() as change:
         assert change.state.sequences == {"shop/cart": 5}
-        change.state = change.state.model_copy(update={"locked_keys": ("k",)})
-    assert json.loads(store.file.read_text())["format"] == 2
-    assert store.read().locked_keys == ("k",)
+        change.state = change.state.model_copy(update={"locks": {f"key/{LOCKED}": 7}})
+    assert json.loads(store.file.read_text())["format"] == 3
+    assert store.read().locked_keys == (LOCKED,)
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_locked_keys_of_format_2_stay_locked(tmp_path: Path, damaged: bool) -> None:
+    """They may be ones that no hub has taken: only a set above the one accepted last may lift them."""
+    store = Store(tmp_path, REALM)
+    store.directory.mkdir()
+    floors = {"keyring": {"version": 7, "digest": "sha256:" + "1" * 64}}
+    before = {"format": 2, "realm": REALM, "floors": floors, "lockedKeys": [LOCKED, *([3] if damaged else [])]}
+    store.file.write_text(json.dumps(before))
+    state = repaired(store, REALM, NOW).state if damaged else store.read()
+    assert state.locks == {f"key/{LOCKED}": 8}
+    nothing = Revocations(REALM)
+    assert with_locks(state, nothing, 7).locked_keys == (LOCKED,)
+    assert with_locks(state, nothing, 8).locked_keys == ()
+
+
+def test_a_repair_keeps_locks_and_makes_a_faulty_version_one_that_can_be_reached(tmp_path: Path) -> None:
+    """The newest version of each lock in any index; what cannot be a lock is left out."""
+    store = Store(tmp_path, REALM)
+    ahead, other = milliseconds(NOW) + 10**9, "cluster/eu-1"
+    for locks in ({f"key/{LOCKED}": 5, other: 9}, {f"key/{LOCKED}": 4, other: ahead, "serial/1f": 2}):
+        with store.change() as change:
+            change.state = change.state.model_copy(update={"locks": locks})
+    value = json.loads(store.file.read_text())
+    value["locks"] |= {"key/short": 3, "cluster/us-1": "many"}
+    store.file.write_text(json.dumps(value))
+    found = repaired(store, REALM, NOW)
+    assert found.state.locks == {f"key/{LOCKED}": 5, other: bound(NOW), "serial/1f": 2}
+    assert any(f"lock of {other}" in line for line in found.done)
 
 
 @pytest.mark.parametrize("damage", ["half", "gone", "field"])
