@@ -71,6 +71,7 @@ ACTIONS: Final = frozenset(
         "api.refuse",
         "api-token.create",
         "api-token.revoke",
+        "document.drop",
         "document.try",
         "document.upload",
         "realm.adopt",

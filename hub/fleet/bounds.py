@@ -1,19 +1,26 @@
-"""How much one project may have on this hub, so that none starves another; pure."""
+"""How much one project may have on this hub, so that none starves another; pure.
+
+Invariants: a document that verifies is never refused because of documents that do not; what does not verify makes way,
+and of that which waits for signatures the owner who has most; what an agent was given stays (V14).
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hub.fleet.errors import PROJECT_FULL
 from hub.fleet.model import IndexEntry
-from hub.store.interfaces import DocumentRow, Usage
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Per project: verified documents, others (pending ones), bytes of envelopes, cells times environments.
+    """Per project: verified documents, those that wait for signatures, bytes of envelopes, cells times environments.
 
     Agents hold 4,096 items; four projects at their bound still fit into one cluster.
     """
@@ -24,38 +31,120 @@ class Bounds:
     items: int = 1_000
 
 
-def check_bounds(
-    bounds: Bounds, rows: Iterable[DocumentRow], kept: Iterable[IndexEntry], usage: Mapping[str, Usage]
-) -> None:
-    """Refuse new documents beyond the bounds of their project; raises fleet/project-full.
+def make_room(
+    bounds: Bounds,
+    fresh: Mapping[str, IndexEntry],
+    kept: Mapping[str, IndexEntry],
+    now: datetime,
+    placed: frozenset[str] = frozenset(),
+) -> tuple[IndexEntry, ...]:
+    """Return what makes way for an upload; raises fleet/project-full where nothing can.
 
-    ``rows`` are those not kept yet, ``usage`` has every project among them. What a verified document may take and what
-    waits for signatures are counted apart, so that neither keeps the other out.
+    ``fresh`` and ``kept`` are by digest, ``kept`` in the order it came. ``placed`` are documents that agents were
+    given: where they do not verify any more they neither count nor go.
     """
-    placed: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-    for entry in kept:
-        placed[entry.project].update((entry.cell, environment) for environment in _placed(entry))
-    verified, pending, size = Counter[str](), Counter[str](), Counter[str]()
-    for row in rows:
-        project, used = row.project, usage[row.project]
-        (verified if row.standing == "verified" else pending)[project] += 1
-        size[project] += len(row.envelope)
-        if row.kind in _PLACING:
-            placed[project].update((row.cell, environment) for environment in row.environments)
-        for what, has, most in (
-            ("documents", used.verified + verified[project], bounds.documents),
-            ("documents that wait for signatures", used.others + pending[project], bounds.pending),
-            ("bytes of documents", used.bytes + size[project], bounds.bytes),
-            ("cells in environments", len(placed[project]), bounds.items),
-        ):
-            if has > most:
-                raise PROJECT_FULL(
-                    f"project {project} would have {has} {what}, at most {most} are kept", project=project
-                )
+    grown = {
+        entry.project
+        for digest, entry in fresh.items()
+        if digest not in kept or (entry.verified and not kept[digest].verified)
+    }
+    gone: list[IndexEntry] = []
+    for project in sorted(grown):
+        given = [entry for entry in fresh.values() if entry.project == project]
+        rest = [entry for entry in kept.values() if entry.project == project and entry.digest not in fresh]
+        verified = [entry for entry in (*rest, *given) if entry.verified]
+        if any(entry.verified for entry in given):
+            _check_verified(bounds, project, verified)
+        loose = [entry for entry in rest if not entry.verified and entry.digest not in placed]
+        gone += _make_way(bounds, project, verified, [entry for entry in given if not entry.verified], loose, now)
+    return tuple(gone)
+
+
+def _check_verified(bounds: Bounds, project: str, verified: Iterable[IndexEntry]) -> None:
+    """What agents could take is bounded by itself; nothing else counts here."""
+    documents, size, places = 0, 0, set[tuple[str, str]]()
+    for entry in verified:
+        documents, size = documents + 1, size + entry.size
+        if entry.kind in _PLACING:
+            places.update((entry.cell, environment) for environment in entry.environments)
+    for what, has, most in (
+        ("documents", documents, bounds.documents),
+        ("bytes of documents", size, bounds.bytes),
+        ("cells in environments", len(places), bounds.items),
+    ):
+        _check(project, what, has, most)
+
+
+def _make_way(
+    bounds: Bounds,
+    project: str,
+    verified: list[IndexEntry],
+    waiting: list[IndexEntry],
+    loose: list[IndexEntry],
+    now: datetime,
+) -> list[IndexEntry]:
+    """Choose among ``loose``, what is kept and does not verify; ``waiting`` is what comes and does not."""
+    gone = [entry for entry in loose if not entry.once and entry.not_after is not None and entry.not_after < now]
+    loose = _without(loose, gone)
+    # What was verified once may be completed again, when a threshold rose: it takes no place of what never was.
+    new = [entry for entry in waiting if not entry.once]
+    if new:
+        more = _evict([entry for entry in loose if not entry.once], new, bounds.pending, _one)
+        gone, loose = gone + more, _without(loose, more)
+        _check(project, "documents that wait for signatures", len(new), bounds.pending)
+    for weigh, room in ((_one, bounds.documents + bounds.pending), (_size, bounds.bytes)):
+        left = room - sum(map(weigh, verified))
+        more = _evict(loose, waiting, left, weigh)
+        gone, loose = gone + more, _without(loose, more)
+    if waiting:
+        size = sum(map(_size, (*verified, *waiting)))
+        _check(project, "bytes of documents", size, bounds.bytes)
+    return gone
+
+
+def _evict(
+    candidates: Iterable[IndexEntry], coming: Iterable[IndexEntry], room: int, weigh: Callable[[IndexEntry], int]
+) -> list[IndexEntry]:
+    """Choose the fewest of the candidates, oldest first, that must go until what is left fits; all where none does.
+
+    First goes what nobody signed who counts, then what is signed by those alone who have most: whoever adds his
+    signature to another's document does not make it go.
+    """
+    groups: defaultdict[tuple[str, ...], deque[IndexEntry]] = defaultdict(deque)
+    has, total = Counter[str](), 0
+    for entry, stays in (*((entry, True) for entry in coming), *((entry, False) for entry in candidates)):
+        total += weigh(entry)
+        has.update(dict.fromkeys(entry.owners, weigh(entry)))
+        if not stays:
+            groups[entry.owners].append(entry)
+    gone: list[IndexEntry] = []
+    while total > room and groups:
+        owners = max(groups, key=lambda names: (not names, min((has[name] for name in names), default=0), names))
+        entry = groups[owners].popleft()
+        if not groups[owners]:
+            del groups[owners]
+        total -= weigh(entry)
+        has.subtract(dict.fromkeys(owners, weigh(entry)))
+        gone.append(entry)
+    return gone
+
+
+def _check(project: str, what: str, has: int, most: int) -> None:
+    if has > most:
+        raise PROJECT_FULL(f"project {project} would have {has} {what}, at most {most} are kept", project=project)
+
+
+def _without(entries: Iterable[IndexEntry], gone: Iterable[IndexEntry]) -> list[IndexEntry]:
+    digests = {entry.digest for entry in gone}
+    return [entry for entry in entries if entry.digest not in digests]
+
+
+def _one(_: IndexEntry) -> int:
+    return 1
+
+
+def _size(entry: IndexEntry) -> int:
+    return entry.size
 
 
 _PLACING = frozenset({"deployment", "tombstone"})
-
-
-def _placed(entry: IndexEntry) -> tuple[str, ...]:
-    return entry.environments if entry.kind in _PLACING else ()

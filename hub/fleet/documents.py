@@ -1,7 +1,8 @@
 """Documents on their way into the store: read, judged by the keyring served, bounded, kept; and judged again later.
 
 Invariants: a signature that does not count is not kept; a document with none is refused whole, with the upload it came
-in; what waits for signatures moves nothing; when the keyring changes, everything kept is judged again.
+in; what waits for signatures moves nothing and makes way for what verifies; when the keyring changes, everything kept
+is judged again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cellward.documents import dsse
 from cellward.documents.numbers import check_number, faulty_numbers
 from cellward.errors import CellwardError
 from hub.fleet import rows
-from hub.fleet.bounds import Bounds, check_bounds
+from hub.fleet.bounds import Bounds, make_room
 from hub.fleet.errors import (
     BAD_DOCUMENT,
     DOCUMENT_TOO_LARGE,
@@ -63,12 +64,14 @@ class Examined:
         fresh: index entries by digest, as they will be kept.
         rows: what is to be kept; ``seen`` are the envelopes kept until now, by digest.
         grown: verified documents whose signatures change, so that agents are told again.
+        gone: documents kept until now that make way.
     """
 
     fresh: Mapping[str, IndexEntry]
     rows: tuple[DocumentRow, ...]
     seen: Mapping[str, bytes]
     grown: frozenset[str]
+    gone: tuple[IndexEntry, ...] = ()
 
 
 def anybody(_: IndexEntry) -> None:
@@ -114,8 +117,12 @@ class Documents:
         kept = {entry.digest: entry for entry in await self.entries()}
         known = {**kept, **indexed}
         before = {digest: row for digest in given if (row := await self._store.documents.get(digest)) is not None}
-        judged = await asyncio.to_thread(_judge_all, given, before, trusted, self._clock.now(), dry_run=dry_run)
-        fresh = {digest: _judged(_with_subject(indexed[digest], known), judged[digest]) for digest in given}
+        named, now = _named_by(kept.values()), self._clock.now()
+        judged = await asyncio.to_thread(_judge_all, given, indexed, before, trusted, now, named=named, dry_run=dry_run)
+        fresh = {
+            digest: _judged(_with_subject(indexed[digest], known), judged[digest], before.get(digest))
+            for digest in given
+        }
         _check_sequences(fresh.values(), kept.values())
         return await self._examined(given, fresh, judged, before, kept)
 
@@ -131,16 +138,23 @@ class Documents:
             rows.document_row(entry, dsse.dump_envelope(replace(given[digest], signatures=judged[digest].signatures)))
             for digest, entry in fresh.items()
         )
-        new = [row for row in made if row.digest not in before]
-        usage = {project: await self._store.documents.usage(project) for project in {row.project for row in new}}
-        check_bounds(self._bounds, new, kept.values(), usage)
+        fresh = {row.digest: replace(fresh[row.digest], size=len(row.envelope)) for row in made}
+        gone = make_room(self._bounds, fresh, kept, self._clock.now())
+        if gone:  # once more, with what it costs to know which of them agents were given
+            placed = await self._placed({entry.project for entry in gone})
+            gone = make_room(self._bounds, fresh, kept, self._clock.now(), placed)
         grown = {row.digest for row in made if row.digest in before and row.envelope != before[row.digest].envelope}
-        return Examined(fresh, made, {digest: row.envelope for digest, row in before.items()}, frozenset(grown))
+        return Examined(fresh, made, {digest: row.envelope for digest, row in before.items()}, frozenset(grown), gone)
 
-    async def keep(self, examined: Examined) -> None:
-        """Keep an upload, all or none."""
+    async def keep(self, examined: Examined) -> tuple[IndexEntry, ...]:
+        """Keep an upload, all or none, and return what made way for it."""
         await self._store.documents.put_many(examined.rows, examined.seen)
         self._index = None
+        dropped = await self._store.documents.drop([entry.digest for entry in examined.gone])
+        self._index = None
+        if dropped:
+            _log.info("documents-dropped", count=len(dropped))
+        return tuple(entry for entry in examined.gone if entry.digest in dropped)
 
     async def entries(self) -> tuple[IndexEntry, ...]:
         """Index of everything kept, in the order it came; names that no agent takes aside."""
@@ -187,6 +201,21 @@ class Documents:
             return None  # agents refuse it too; what else there is must not stand behind it
         return entry if all(self.usable(key, entry.digest) for key in entry.keys) else None
 
+    async def _placed(self, projects: Iterable[str]) -> frozenset[str]:
+        """Digests of all documents that clusters were given, of these projects."""
+        found: set[str] = set()
+        for project in projects:
+            cursor = ""
+            while True:
+                page = await self._store.desired.statuses("", project, "", cursor, _PAGE)
+                found.update(
+                    digest for row in page.items for digest in (row.desired.deployment_digest, *row.desired.evidence)
+                )
+                cursor = page.cursor
+                if not cursor:
+                    break
+        return frozenset(found)
+
     async def _all(self) -> list[DocumentRow]:
         found: list[DocumentRow] = []
         cursor = ""
@@ -215,50 +244,77 @@ def _together(before: dsse.Envelope | None, more: dsse.Envelope) -> dsse.Envelop
 
 def _judge_all(
     given: Mapping[str, dsse.Envelope],
+    indexed: Mapping[str, IndexEntry],
     before: Mapping[str, DocumentRow],
     trusted: Trusted,
     now: datetime,
     *,
+    named: frozenset[str],
     dry_run: bool,
 ) -> dict[str, Verdict]:
-    return {
-        digest: _judge_one(envelope, before.get(digest), trusted, now, dry_run=dry_run)
-        for digest, envelope in given.items()
-    }
+    """Judge an upload; ``named`` are releases that kept Deployments name, those of the upload are added."""
+    found: dict[str, Verdict] = {}
+    for digest in sorted(given, key=lambda digest: indexed[digest].kind == "release"):
+        verdict = found[digest] = _judge_one(
+            given[digest], before.get(digest), trusted, now, named=digest in named, dry_run=dry_run
+        )
+        named |= _named_by([replace(indexed[digest], owners=verdict.owners)])
+    return found
 
 
 def _judge_one(
-    envelope: dsse.Envelope, row: DocumentRow | None, trusted: Trusted, now: datetime, *, dry_run: bool
+    envelope: dsse.Envelope, row: DocumentRow | None, trusted: Trusted, now: datetime, *, named: bool, dry_run: bool
 ) -> Verdict:
     standing = row.standing if row is not None else ""
     if row is None:
         check_times(envelope, now)
     if dry_run and not envelope.signatures:
         return Verdict("verified")
-    own = judge(envelope, trusted, now, before=standing)
+    own = judge(envelope, trusted, now, before=standing, named=named)
     if own.standing == "unverified":
         why = "; ".join(own.reasons)[:600] or "it carries none"
         raise UNVERIFIED_DOCUMENT(f"no signature of document {envelope.digest} counts: {why}", document=envelope.digest)
     if row is None:
         return own
-    return judge(_together(dsse.parse_envelope(row.envelope), envelope), trusted, now, before=standing)
+    together = _together(dsse.parse_envelope(row.envelope), envelope)
+    return judge(together, trusted, now, before=standing, named=named)
 
 
 def _changed(kept: Iterable[DocumentRow], trusted: Trusted, now: datetime) -> list[Judged]:
-    changed = []
-    for row in kept:
+    changed, named = [], frozenset[str]()
+    # Deployments first: what they name is judged by whether somebody in force still says so.
+    for row in sorted(kept, key=lambda row: row.kind == "release"):
         try:
-            verdict = judge(dsse.parse_envelope(row.envelope), trusted, now, before=row.standing)
+            envelope = dsse.parse_envelope(row.envelope)
+            verdict = judge(envelope, trusted, now, before=row.standing, named=row.digest in named)
         except CellwardError as error:
             # Kept by a version that could read it.
             verdict = Verdict("unverified", reasons=(error.message,))
-        if (verdict.standing, verdict.to_json()) != (row.standing, dict(row.judgement)):
-            changed.append(Judged(row.digest, verdict.standing, verdict.to_json()))
+        named |= _named_by([replace(rows.entry_of(row), owners=verdict.owners)])
+        judgement = verdict.to_json()
+        if verdict.standing != "verified" and (row.standing == "verified" or rows.once(row)):
+            judgement["once"] = True
+        if (verdict.standing, judgement) != (row.standing, dict(row.judgement)):
+            changed.append(Judged(row.digest, verdict.standing, judgement))
     return changed
 
 
-def _judged(entry: IndexEntry, verdict: Verdict) -> IndexEntry:
-    return replace(entry, standing=verdict.standing, owners=verdict.owners, needed=verdict.needed)
+def _named_by(entries: Iterable[IndexEntry]) -> frozenset[str]:
+    """Digests of the releases that Deployments name on which a signature counts."""
+    return frozenset(
+        digest
+        for entry in entries
+        if entry.kind == "deployment" and entry.owners
+        for digest in (entry.subject, entry.fallback)
+        if digest
+    )
+
+
+def _judged(entry: IndexEntry, verdict: Verdict, before: DocumentRow | None) -> IndexEntry:
+    once = (
+        before is not None and verdict.standing != "verified" and (before.standing == "verified" or rows.once(before))
+    )
+    return replace(entry, standing=verdict.standing, owners=verdict.owners, needed=verdict.needed, once=once)
 
 
 def _with_subject(entry: IndexEntry, known: Mapping[str, IndexEntry]) -> IndexEntry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Exhausted, InvalidInput, NotFound, Refused, define
+from cellward.errors import Conflict, Denied, Exhausted, InvalidInput, NotFound, Refused, define
 
 UNKNOWN_CLUSTER = define(
     "fleet/unknown-cluster",
@@ -81,8 +81,8 @@ PROJECT_FULL = define(
     "fleet/project-full",
     Exhausted,
     "The project has as much on this hub as its bounds allow, so nothing of the upload was kept.",
-    hint="Delete cells that are not needed, complete or leave what waits for signatures, or ask for higher limits in "
-    "the hub's settings.",
+    hint="Delete cells that are not needed, upload less at a time of what waits for signatures, or ask for higher "
+    "limits in the hub's settings.",
 )
 FACTS_DIFFER = define(
     "fleet/facts-differ",
@@ -90,6 +90,12 @@ FACTS_DIFFER = define(
     "The cluster says of itself what its invite does not, so it is given only what both name.",
     hint="Correct the chart's values or run `cellward clusters invite NAME` with the facts that are right; whoever "
     "changed them there should not have.",
+)
+SET_BY_ADMIN = define(
+    "fleet/set-by-admin",
+    Denied,
+    "An admin set this hold or quarantine, so only an admin may loosen or lift it.",
+    hint="Ask whoever holds an admin token of this hub.",
 )
 SEQUENCE_TAKEN = define(
     "fleet/sequence-taken",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from cellward.documents import canonical, dsse, names
 from cellward.documents.facts import Selector
+from cellward.documents.fields import parse_time
 from cellward.documents.model import PREVIOUS
 from cellward.errors import CellwardError
 from hub.fleet.errors import BAD_DOCUMENT, DOCUMENT_TOO_LARGE
@@ -57,9 +59,9 @@ def index_payload(envelope: dsse.Envelope) -> IndexEntry:
 
 
 def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
-    realm = _digest(body, "realm", digest)
+    realm, not_after = _digest(body, "realm", digest), _not_after(body, digest)
     if kind == "cluster":
-        return IndexEntry(digest, kind, realm)
+        return IndexEntry(digest, kind, realm, not_after=not_after)
     if kind == "approval":
         return IndexEntry(
             digest,
@@ -68,6 +70,7 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
             _name(body, "project", names.PROJECT_MAX, digest),
             environments=(_name(body, "environment", names.ENVIRONMENT_MAX, digest),),
             subject=_digest(body, "deploymentDigest", digest),
+            not_after=not_after,
         )
     project = _name(body, "project", names.PROJECT_MAX, digest)
     cell = _name(body, "cell", names.CELL_MAX, digest)
@@ -76,7 +79,7 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
         return IndexEntry(digest, kind, realm, project, cell, version=version if isinstance(version, str) else "")
     environments, sequence = _environments(body, digest), _sequence(body, digest)
     if kind == "tombstone":
-        return IndexEntry(digest, kind, realm, project, cell, environments, sequence)
+        return IndexEntry(digest, kind, realm, project, cell, environments, sequence, not_after=not_after)
     fallback = ""
     if body.get("fallback") is not None and body["fallback"] != PREVIOUS:  # agents know the previous one themselves
         fallback = _digest(body, "fallback", digest)
@@ -91,6 +94,7 @@ def _entry(kind: str, digest: str, body: Mapping[str, object]) -> IndexEntry:
         subject=_digest(body, "releaseDigest", digest),
         fallback=fallback,
         selector=_selector(body, digest),
+        not_after=not_after,
     )
 
 
@@ -135,6 +139,16 @@ def _sequence(body: Mapping[str, object], document: str) -> int:
             "field sequence is not a whole number from 1 to 2^53 - 1", document=document, field="sequence"
         )
     return value
+
+
+def _not_after(body: Mapping[str, object], document: str) -> datetime | None:
+    value = body.get("notAfter")
+    if value is None:
+        return None
+    try:
+        return parse_time(value if isinstance(value, str) else "")
+    except CellwardError as error:
+        raise BAD_DOCUMENT(f"field notAfter: {error.message}", document=document, field="notAfter") from error
 
 
 def _selector(body: Mapping[str, object], document: str) -> Selector:

@@ -4,7 +4,8 @@ Agents verify everything again with keys that did not come from the hub. What is
 accept out of the way of what somebody can. Invariants: a signature counts when it holds and its key is in force with a
 scope that covers the document; each owner has at most one, so no owner fills an envelope; a document is *verified* when
 as many distinct owners signed as the signed bindings want, *pending* before, *unverified* with none. A key that was
-retired since still vouches for a document that was verified while it was in force, a compromised one for nothing. Pure.
+retired since still vouches for a document that was verified while it was in force, and for a new release only where a
+Deployment that somebody in force signed names it; a compromised one for nothing. Pure.
 """
 
 from __future__ import annotations
@@ -63,8 +64,12 @@ class Verdict:
         return {"owners": list(self.owners), "needed": self.needed, "reasons": [why[:200] for why in self.reasons[:8]]}
 
 
-def judge(envelope: dsse.Envelope, trusted: Trusted, now: datetime, *, before: str = "") -> Verdict:
+def judge(
+    envelope: dsse.Envelope, trusted: Trusted, now: datetime, *, before: str = "", named: bool = False
+) -> Verdict:
     """Judge every signature of an envelope; ``before`` is the standing it had, empty for a new document.
+
+    ``named`` says of a release that a Deployment names it, as agents know the word.
 
     Raises what parsing the payload raises: what cannot be read cannot be verified.
     """
@@ -73,10 +78,11 @@ def judge(envelope: dsse.Envelope, trusted: Trusted, now: datetime, *, before: s
     found: dict[str, dsse.Signature] = {}
     late: dict[str, dsse.Signature] = {}
     reasons: list[str] = []
+    kept = before == "verified" or (named and document.kind == "release")
     for signature in envelope.signatures:
         entry = trusted.keyring.find(signature.keyid)
         why = _why_not(entry, document, trusted, now)
-        stays = bool(why) and entry is not None and _stays(entry, document, trusted, now, before)
+        stays = kept and bool(why) and entry is not None and _stays(entry, document, trusted, now)
         if entry is None or (why and not stays):
             reasons.append(f"{signature.keyid[:12]}: {why}")
         elif not _holds(entry, message, signature.sig):
@@ -112,13 +118,11 @@ def _why_not(entry: KeyringEntry | None, document: Document, trusted: Trusted, n
     return entry.why_not(document, now)
 
 
-def _stays(entry: KeyringEntry, document: Document, trusted: Trusted, now: datetime, before: str) -> bool:
-    """Whether a signature that would not count on a new document counts on this one.
+def _stays(entry: KeyringEntry, document: Document, trusted: Trusted, now: datetime) -> bool:
+    """Whether the signature of a retired or outlived key counts on what was verified before, or is named.
 
-    That of a retired or outlived key, on what was verified before, and on a release: a Deployment in force may name it.
+    What it signs besides is not kept: its holder could fill the project, by whatever time he writes into a document.
     """
-    if before != "verified" and document.kind != "release":
-        return False
     if entry.owner == HUB_OWNER and not trusted.hub_environments.issuperset(environments_of(document)):
         return False
     return not entry.why_not(document, now, accepted=True)

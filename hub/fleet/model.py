@@ -28,6 +28,9 @@ class IndexEntry:
         selector: of a Deployment; None otherwise.
         standing: verified, pending or unverified; only what is verified is placed (``hub.fleet.judge``).
         owners: who signed, as far as it counts; ``needed`` is how many must have.
+        once: whether it was verified before, and is not any more.
+        not_after: when it runs out; None for never, and for what an older hub kept.
+        size: of the envelope as kept, bytes.
     """
 
     digest: str
@@ -44,6 +47,9 @@ class IndexEntry:
     standing: str = "unverified"
     owners: tuple[str, ...] = ()
     needed: int = 1
+    once: bool = False
+    not_after: datetime | None = None
+    size: int = 0
 
     @property
     def verified(self) -> bool:
@@ -67,10 +73,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Outcome of an upload: index entries, newly kept or known before, and clusters with a changed item."""
+    """Outcome of an upload: index entries, newly kept or known before, and clusters with a changed item.
+
+    ``dropped`` made way for it: documents that do not verify (``hub.fleet.bounds``).
+    """
 
     entries: tuple[IndexEntry, ...]
     clusters: tuple[str, ...]
+    dropped: tuple[IndexEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

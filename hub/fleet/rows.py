@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cellward.documents.facts import ClusterFacts, Selector
+from cellward.documents.fields import format_time, parse_time
 from cellward.errors import CellwardError
 from cellward.identity.locks import Lock
 from cellward.wire.v1 import link_pb2, types_pb2
@@ -22,7 +23,11 @@ def document_row(entry: IndexEntry, envelope: bytes) -> DocumentRow:
     """Row of an indexed document."""
     meta: dict[str, Any] = {"realm": entry.realm, "subject": entry.subject, "fallback": entry.fallback}
     meta["version"] = entry.version
-    judgement = {"owners": list(entry.owners), "needed": entry.needed}
+    judgement: dict[str, Any] = {"owners": list(entry.owners), "needed": entry.needed}
+    if entry.once:
+        judgement["once"] = True
+    if entry.not_after is not None:
+        meta["notAfter"] = format_time(entry.not_after)
     if entry.selector is not None:
         meta["selector"] = entry.selector.to_json()
     return DocumentRow(
@@ -42,7 +47,7 @@ def document_row(entry: IndexEntry, envelope: bytes) -> DocumentRow:
 def entry_of(row: DocumentRow) -> IndexEntry:
     """Index entry of a row."""
     meta = row.meta
-    selector = meta.get("selector")
+    selector, not_after = meta.get("selector"), meta.get("notAfter")
     return IndexEntry(
         row.digest,
         row.kind,
@@ -58,7 +63,15 @@ def entry_of(row: DocumentRow) -> IndexEntry:
         standing=row.standing,
         owners=tuple(row.judgement.get("owners", ())),
         needed=int(row.judgement.get("needed", 1)),
+        once=once(row),
+        not_after=parse_time(not_after) if not_after is not None else None,
+        size=len(row.envelope),
     )
+
+
+def once(row: DocumentRow) -> bool:
+    """Whether a document was verified before and is not any more."""
+    return row.standing != "verified" and bool(row.judgement.get("once"))
 
 
 def facts_of(row: ClusterRow) -> ClusterFacts | None:

@@ -26,6 +26,7 @@ from hub.fleet.documents import Documents, KeyringPort, anybody
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
     CLUSTER_EXISTS,
+    SET_BY_ADMIN,
     UNKNOWN_CELL,
     UNKNOWN_CLUSTER,
     UNKNOWN_DOCUMENT,
@@ -36,7 +37,17 @@ from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
 from hub.store.changes import POLICY
-from hub.store.interfaces import CellKey, CellRow, ClusterRow, DesiredChange, DocumentRow, Page, ReceiptRow, StatusRow
+from hub.store.interfaces import (
+    CellKey,
+    CellRow,
+    ClusterRow,
+    DesiredChange,
+    DesiredRow,
+    DocumentRow,
+    Page,
+    ReceiptRow,
+    StatusRow,
+)
 from hub.store.shared import Together
 
 if TYPE_CHECKING:
@@ -52,6 +63,10 @@ _PAGE = 500
 _JUDGE_SECONDS = 30.0
 #: Largest statement kept with a receipt, bytes.
 _MAX_STATEMENT = 64 * 1024
+#: What withholds more is tighter.
+_TIGHTNESS: Mapping[str, int] = {"run": 0, "hold": 1, "quarantine": 2}
+#: Of an item as placed: its Deployment, the evidence, the hub's state and the role that set it.
+_Placed = tuple[str, tuple[str, ...], str, str]
 _log = structlog.get_logger()
 
 
@@ -186,10 +201,9 @@ class FleetService:
             together = DocumentSet([*(entry for entry in kept if entry.digest not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
             clusters = await self._present_clusters()
-            if not dry_run:
-                await self._documents.keep(examined)
+            dropped = await self._documents.keep(examined) if not dry_run else ()
             changed = await self._place(together, keys, clusters, examined.grown, dry_run=dry_run)
-        return Accepted(tuple(fresh.values()), changed)
+        return Accepted(tuple(fresh.values()), changed, dropped)
 
     async def document(self, digest: str) -> DocumentRow:
         """One document; raises fleet/unknown-document."""
@@ -224,13 +238,23 @@ class FleetService:
             raise UNKNOWN_CELL(f"no cluster is meant to have {project}/{cell}", project=project, cell=cell)
         return found
 
-    async def narrow(self, cluster: str, key: CellKey, state: HubState) -> None:
-        """Hold or quarantine an item, or lift that; raises fleet/unknown-cell. It never changes what is desired."""
+    async def narrow(self, cluster: str, key: CellKey, state: HubState, *, admin: bool = True) -> None:
+        """Hold or quarantine an item, or lift that; it never changes what is desired.
+
+        Raises fleet/unknown-cell, and fleet/set-by-admin where an admin set what another role would loosen.
+        """
         async with self._placing:
             row = await self._store.desired.get(cluster, key)
             if row is None:
                 raise UNKNOWN_CELL(f"cluster {cluster} is not meant to have {'/'.join(key)}", cluster=cluster)
-            await self._store.desired.upsert(cluster, key, row.deployment_digest, row.evidence, state)
+            kept = row.hub_state_role
+            if row.hub_state != "run" and kept != "deployer":  # an older hub did not say who: as if an admin
+                kept = "admin"
+                if not admin and _TIGHTNESS[state] < _TIGHTNESS[row.hub_state]:
+                    raise SET_BY_ADMIN(f"{row.hub_state} of {'/'.join(key)} on {cluster} was set by an admin")
+            role = "" if state == "run" else "admin" if admin or kept == "admin" else "deployer"
+            change = DesiredChange(cluster, key, row.deployment_digest, row.evidence, state, hub_state_role=role)
+            await self._store.desired.upsert_many([change])
 
     # What agents say: FleetPort
 
@@ -389,25 +413,23 @@ class FleetService:
             after = (placement.deployment_digest, placement.evidence)
             again = anew or not grown.isdisjoint((placement.deployment_digest, *placement.evidence))
             if before is None or before[:2] != after or again:
-                state = before[2] if before is not None else "run"
-                changes.append(DesiredChange(name, key, *after, hub_state=state, again=again))
+                state, role = before[2:] if before is not None else ("run", "")
+                changes.append(DesiredChange(name, key, *after, hub_state=state, hub_state_role=role, again=again))
         if changes and not dry_run:
             await self._store.desired.upsert_many(changes)
             _log.info("desired-changed", count=len(changes))
         return tuple(sorted({change.cluster for change in changes}))
 
-    async def _present(
-        self, keys: frozenset[CellKey] | None, cluster: str
-    ) -> Mapping[tuple[str, CellKey], tuple[str, tuple[str, ...], str]]:
+    async def _present(self, keys: frozenset[CellKey] | None, cluster: str) -> Mapping[tuple[str, CellKey], _Placed]:
         if cluster:
-            return {
-                (cluster, item.key): (item.deployment_digest, tuple(item.evidence), item.hub_state)
-                for item in await self._store.desired.items(cluster, 0)
-            }
+            return {(cluster, item.key): _placed(item) for item in await self._store.desired.items(cluster, 0)}
         wanted = {("", "")} if keys is None else {(key.project, key.cell) for key in keys}
-        found: dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]] = {}
+        found: dict[tuple[str, CellKey], _Placed] = {}
         for project, cell in sorted(wanted):
             for row in await self.cells(project, cell):
-                item = row.desired
-                found[(item.cluster, item.key)] = (item.deployment_digest, tuple(item.evidence), item.hub_state)
+                found[(row.desired.cluster, row.desired.key)] = _placed(row.desired)
         return found
+
+
+def _placed(item: DesiredRow) -> _Placed:
+    return item.deployment_digest, tuple(item.evidence), item.hub_state, item.hub_state_role

@@ -255,15 +255,6 @@ class Judged:
     judgement: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a project has in the store: documents by standing, and their bytes."""
-
-    verified: int = 0
-    others: int = 0
-    bytes: int = 0
-
-
 class DocumentStore(Protocol):
     """Signed documents by digest. Changes notify ``documents``."""
 
@@ -285,8 +276,8 @@ class DocumentStore(Protocol):
         """Set standing and judgement of kept documents, all or none; digests that are not kept are passed over."""
         ...
 
-    async def usage(self, project: str) -> Usage:
-        """Return how much a project keeps here."""
+    async def drop(self, digests: Sequence[str]) -> frozenset[str]:
+        """Forget documents, except those that are verified by now; return which are gone."""
         ...
 
     async def get(self, digest: str) -> DocumentRow | None:
@@ -310,7 +301,10 @@ class CellKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DesiredChange:
-    """A desired item to be written; with ``again`` it gets a new revision even where nothing of it changed."""
+    """A desired item to be written; with ``again`` it gets a new revision even where nothing of it changed.
+
+    ``hub_state_role`` is the role that set the state, empty for ``run``.
+    """
 
     cluster: str
     key: CellKey
@@ -318,11 +312,15 @@ class DesiredChange:
     evidence: tuple[str, ...] = ()
     hub_state: str = "run"
     again: bool = False
+    hub_state_role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredRow:
-    """A desired item: ``revision`` is unique within its cluster and grows with every change."""
+    """A desired item: ``revision`` is unique within its cluster and grows with every change.
+
+    ``hub_state_role`` is the role that set the state, empty for ``run`` and for what an older hub kept.
+    """
 
     cluster: str
     key: CellKey
@@ -331,6 +329,7 @@ class DesiredRow:
     evidence: tuple[str, ...]
     hub_state: str
     changed_at: datetime
+    hub_state_role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,19 @@ class TestDesired:
             4, ("sha256:r", "sha256:p"), "hold", NOW,
         )  # fmt: skip
 
+    async def test_the_role_that_set_a_state_is_kept(self, store: Store) -> None:
+        """Another role is a change; none is said where nobody withheld anything."""
+        await store.clusters.create("eu-1", "alice")
+        await store.desired.upsert("eu-1", KEY, "sha256:a")
+        for role in ("deployer", "admin"):
+            change = DesiredChange("eu-1", KEY, "sha256:a", hub_state="hold", hub_state_role=role)
+            await store.desired.upsert_many([change])
+            assert [row.hub_state_role for row in await store.desired.items("eu-1")] == [role]
+        await store.desired.upsert("eu-1", KEY, "sha256:a")
+        item = await store.desired.get("eu-1", KEY)
+        assert item is not None
+        assert (item.hub_state_role, item.revision) == ("", 4)
+
     async def test_items_since_a_revision(self, store: Store) -> None:
         """Resume gets what changed after the revision, in order, and of its own cluster only."""
         await store.clusters.create("eu-1", "alice")

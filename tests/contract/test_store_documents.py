@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cellward.errors import CellwardError
-from hub.store.interfaces import Judged, Store, TufMetadata, Usage
+from hub.store.interfaces import Judged, Store, TufMetadata
 from tests.contract.store_rows import NOW, deployment
 
 
@@ -49,12 +49,17 @@ class TestDocuments:
         assert store.changes.stamp("documents") != before
         await store.documents.judge_many([])
 
-    async def test_usage_counts_a_projects_own(self, store: Store) -> None:
-        """Verified ones, others, and bytes; of another project nothing."""
-        made = [deployment("a", 1, "dev"), replace(deployment("b", 2, "dev"), standing="verified")]
-        await store.documents.put_many([*made, replace(deployment("c", 3, "dev"), project="bank")])
-        assert await store.documents.usage("shop") == Usage(1, 1, sum(len(row.envelope) for row in made))
-        assert await store.documents.usage("nobody") == Usage()
+    async def test_what_does_not_verify_can_be_dropped(self, store: Store) -> None:
+        """What is verified by now stays, whoever asks; what is gone is told, wakes, and may come again."""
+        good = replace(deployment("b", 2, "dev"), standing="verified")
+        await store.documents.put_many([deployment("a", 1, "dev"), good, deployment("c", 3, "dev")])
+        before = store.changes.stamp("documents")
+        assert await store.documents.drop(["sha256:a", "sha256:b", "sha256:nothing"]) == {"sha256:a"}
+        assert store.changes.stamp("documents") != before
+        assert [row.digest for row in (await store.documents.list()).items] == ["sha256:b", "sha256:c"]
+        assert await store.documents.put(deployment("a", 1, "dev")) is True
+        assert [row.digest for row in (await store.documents.list()).items] == ["sha256:b", "sha256:c", "sha256:a"]
+        assert await store.documents.drop([]) == frozenset()
 
     async def test_put_many_says_which_are_new(self, store: Store) -> None:
         """One answer per document, also for one that comes twice in a batch."""

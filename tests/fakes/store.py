@@ -43,7 +43,6 @@ from hub.store.interfaces import (
     StatusRow,
     TokenGrant,
     TufMetadata,
-    Usage,
 )
 from hub.store.log import (
     AuditAppend,
@@ -277,10 +276,12 @@ class MemoryDocuments:
                 self._rows[one.digest] = replace(row, standing=one.standing, judgement=dict(one.judgement))
         self._changes.notify([DOCUMENTS])
 
-    async def usage(self, project: str) -> Usage:
-        rows = [row for row in self._rows.values() if row.project == project]
-        verified = sum(row.standing == "verified" for row in rows)
-        return Usage(verified, len(rows) - verified, sum(len(row.envelope) for row in rows))
+    async def drop(self, digests: Sequence[str]) -> frozenset[str]:
+        gone = {digest for digest in digests if digest in self._rows and self._rows[digest].standing != "verified"}
+        self._rows = {digest: row for digest, row in self._rows.items() if digest not in gone}
+        if digests:
+            self._changes.notify([DOCUMENTS])
+        return frozenset(gone)
 
     async def get(self, digest: str) -> DocumentRow | None:
         return self._rows.get(digest)
@@ -337,11 +338,12 @@ class MemoryDesired:
             held = self._rows.get((change.key, change.cluster))
             content = (change.deployment_digest, tuple(change.evidence), change.hub_state)
             same = held is not None and (held.deployment_digest, held.evidence, held.hub_state) == content
+            same = same and held is not None and held.hub_state_role == change.hub_state_role
             if same and not change.again:
                 continue
             revision = self._revisions.get(change.cluster, 0) + 1
             changed[change.cluster] = self._revisions[change.cluster] = revision
-            row = DesiredRow(change.cluster, change.key, revision, *content, self._clock.now())
+            row = DesiredRow(change.cluster, change.key, revision, *content, self._clock.now(), change.hub_state_role)
             self._rows[change.key, change.cluster] = row
         self._changes.notify(desired_topic(name) for name in changed)
         return changed

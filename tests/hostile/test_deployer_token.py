@@ -1,4 +1,4 @@
-"""A stolen deployer token without a key of the keyring: what an agent is given afterwards, and what is kept.
+"""A stolen deployer token: what an agent is given afterwards, and what is kept; mostly without a key of the keyring.
 
 Over the API and a real database. The token is good, so nothing here is about who may upload.
 """
@@ -15,12 +15,14 @@ import pytest
 import structlog
 from aiohttp.test_utils import TestClient, TestServer
 
+from cellward.audit.record import parse_record
 from cellward.documents.dsse import Signature, dump_envelope, parse_envelope
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import make_api_app
 from hub.api.interfaces import Services
+from hub.fleet.bounds import Bounds
 from hub.fleet.delivery import Invited
 from hub.store.sql.store import open_store
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
@@ -117,3 +119,73 @@ async def test_a_good_document_does_not_carry_a_bad_one_in(hub: Hub) -> None:
     release = hub.ada.release()
     assert (await hub.upload(release, hub.mallory.deployment(release, 1)))[0] == 422
     assert (await hub.services.fleet.documents()).items == ()
+
+
+async def test_a_revoked_thief_who_filled_the_project_keeps_nobody_out(hub: Hub) -> None:
+    """With a key and the token he uploads what the bounds allow. Once the key is revoked, the next release goes out."""
+    bounds = Bounds()
+    hub.keys.enrol(hub.mallory)
+    for start in range(0, bounds.pending + 1, 100):
+        batch = [hub.mallory.release(version=str(start + number)) for number in range(100)]
+        assert (await hub.upload(*batch))[0] == 201
+    hub.keys.enrol(hub.mallory, state="compromised")
+    await hub.services.fleet.judge_again()
+    release = hub.bob.release()
+    deployment = hub.bob.deployment(release, 1)
+    assert (await hub.upload(release, deployment))[0] == 201
+    assert await hub.given() == {"cart": digest(deployment)}
+
+
+async def test_what_makes_way_is_on_record(hub: Hub) -> None:
+    """V13: junk that waits for signatures makes way for what comes, and the log names each document that is gone."""
+    hub.keys.need(release=2)
+    hub.keys.enrol(hub.mallory)
+    most = Bounds().pending
+    heap = [hub.mallory.release(version=str(number)) for number in range(most)]
+    for start in range(0, most, 128):
+        assert (await hub.upload(*heap[start : start + 128]))[0] == 201
+    release = hub.ada.release(version="new")
+    assert (await hub.upload(release))[0] == 201
+    headers = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+    assert (await hub.client.get(f"/v1/documents/{digest(heap[0])}", headers=headers)).status == 404
+    assert (await hub.client.get(f"/v1/documents/{digest(heap[1])}", headers=headers)).status == 200
+    records = [parse_record(found.record) for found in await hub.services.audit.tail(0, 1000)]
+    dropped = [record for record in records if record.action == "document.drop"]
+    assert [(record.object, record.actor) for record in dropped] == [(f"Document//{digest(heap[0])}", "deployer")]
+    status, body = await hub.upload(hub.bob.cosign(release))
+    assert (status, body["items"][0]["state"]) == (201, "verified")
+
+
+async def test_what_an_admin_withheld_no_deployer_loosens(hub: Hub) -> None:
+    """A quarantine of an admin's is lifted by an admin, new releases or not; what deployers set, deployers lift."""
+    release = hub.ada.release()
+    assert (await hub.upload(release, hub.ada.deployment(release, 1)))[0] == 201
+
+    async def narrow(role: str, state: str) -> tuple[int, str]:
+        body = {"cluster": "eu-1", "environment": "dev", "state": state}
+        headers = {"Authorization": f"Bearer {TOKENS[role]}"}
+        async with hub.client.post("/v1/cells/shop/cart/narrowing", json=body, headers=headers) as answer:
+            return answer.status, (await answer.json()).get("code", "")
+
+    async def state() -> str:
+        return (await hub.services.fleet.items("eu-1", 0))[0].hub_state
+
+    for step in ("hold", "quarantine", "hold", "run"):
+        assert await narrow("deployer", step) == (200, "")
+    assert await narrow("deployer", "hold") == (200, "")
+    assert await narrow("admin", "quarantine") == (200, "")
+    # Neither by saying it once more, nor by a new release.
+    assert await narrow("deployer", "quarantine") == (200, "")
+    assert (await hub.upload(hub.ada.deployment(release, 2)))[0] == 201
+    for step in ("run", "hold"):
+        assert await narrow("deployer", step) == (403, "fleet/set-by-admin")
+    assert await state() == "quarantine"
+    assert await narrow("admin", "hold") == (200, "")
+    # A deployer may withhold more of what an admin withheld; it stays the admin's.
+    assert await narrow("deployer", "quarantine") == (200, "")
+    assert await narrow("deployer", "run") == (403, "fleet/set-by-admin")
+    assert await narrow("admin", "run") == (200, "")
+    assert await narrow("deployer", "hold") == (200, "")
+    assert (await hub.upload(hub.ada.deployment(release, 3)))[0] == 201
+    assert await narrow("deployer", "run") == (200, "")
+    assert await state() == "run"

@@ -51,13 +51,14 @@ async def get_cell(call: Call) -> schemas.Cell:
     reach="own",
 )
 async def narrow_cell(call: Call) -> schemas.Cell:
-    """Hold or quarantine a cell on a cluster, or lift that; the hub alone may only narrow."""
+    """Hold or quarantine a cell on a cluster, or lift that; what an admin set, only an admin loosens."""
     body = call.body(schemas.NarrowRequest)
     project, cell = call.name("project"), call.name("cell")
     call.subject = f"Cell/{project}/{cell}"
     call.details.update(cluster=body.cluster, environment=body.environment, state=body.state)
     require_scope(call.principal, project, (body.environment,))
-    await call.services.fleet.narrow(body.cluster, CellKey(project, cell, body.environment), body.state)
+    key, admin = CellKey(project, cell, body.environment), call.principal.role == "admin"
+    await call.services.fleet.narrow(body.cluster, key, body.state, admin=admin)
     return await get_cell(call)
 
 

@@ -42,6 +42,16 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
     call.rates.documents(call.principal, len(body.envelopes))
     accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call))
     call.subject = f"Document//{accepted.entries[0].digest}" if accepted.entries else ""
+    for gone in accepted.dropped:
+        await call.services.audit_sink.record(
+            "document.drop",
+            f"Document//{gone.digest}",
+            "done",
+            actor=call.principal.subject,
+            reason=f"it is {gone.standing} and made way for {call.subject}",
+            details={"project": gone.project, "cell": gone.cell},
+            correlation_id=call.request_id,
+        )
     return schemas.UploadResult(
         items=[convert.document(entry) for entry in accepted.entries],
         clusters=list(accepted.clusters),

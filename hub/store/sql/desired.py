@@ -20,8 +20,9 @@ from hub.store.sql.tables import desired, desired_revisions, receipts, statuses
 
 #: Names in one IN list; SQLite takes 32,766 parameters in all.
 CHUNK = 1000
+_Content = tuple[str, tuple[str, ...], str, str]
 _KEY = ("project", "cell", "environment", "cluster")
-_ITEM = ("revision", "deployment_digest", "evidence", "hub_state", "changed_at")
+_ITEM = ("revision", "deployment_digest", "evidence", "hub_state", "hub_state_role", "changed_at")
 
 
 def _desired(row: Any) -> DesiredRow:
@@ -33,6 +34,7 @@ def _desired(row: Any) -> DesiredRow:
         evidence=tuple(row.evidence),
         hub_state=row.hub_state,
         changed_at=row.changed_at,
+        hub_state_role=row.hub_state_role,
     )
 
 
@@ -192,7 +194,7 @@ class SqlDesired:
         now = self._db.clock.now()
         changed: dict[str, int] = {}
         for change in changes:
-            content = (change.deployment_digest, tuple(change.evidence), change.hub_state)
+            content = (change.deployment_digest, tuple(change.evidence), change.hub_state, change.hub_state_role)
             if held.get((change.cluster, change.key)) == content and not change.again:
                 continue
             revision = changed[change.cluster] = revisions[change.cluster] = revisions.get(change.cluster, 0) + 1
@@ -204,6 +206,7 @@ class SqlDesired:
                 "deployment_digest": change.deployment_digest,
                 "evidence": list(change.evidence),
                 "hub_state": change.hub_state,
+                "hub_state_role": change.hub_state_role,
                 "changed_at": now,
             }
         if rows:
@@ -223,18 +226,17 @@ class SqlDesired:
             revisions |= {row.cluster: row.revision for row in (await tx.connection.execute(query)).all()}
         return revisions
 
-    async def _held(
-        self, tx: Transaction, changes: Sequence[DesiredChange]
-    ) -> dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]]:
+    async def _held(self, tx: Transaction, changes: Sequence[DesiredChange]) -> dict[tuple[str, CellKey], _Content]:
         by_key: defaultdict[CellKey, set[str]] = defaultdict(set)
         for change in changes:
             by_key[change.key].add(change.cluster)
-        held: dict[tuple[str, CellKey], tuple[str, tuple[str, ...], str]] = {}
+        held: dict[tuple[str, CellKey], _Content] = {}
         for key, names in by_key.items():
             for chunk in _chunks(sorted(names)):
                 query = select(desired).where(desired.c.cluster.in_(chunk), *_is(key))
                 for row in (await tx.connection.execute(query)).all():
-                    held[row.cluster, key] = (row.deployment_digest, tuple(row.evidence), row.hub_state)
+                    content = (row.deployment_digest, tuple(row.evidence), row.hub_state, row.hub_state_role)
+                    held[row.cluster, key] = content
         return held
 
     async def _observe(self, job: Any, cluster: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from hub.store.changes import DOCUMENTS
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.errors import MOVED
-from hub.store.interfaces import DocumentRow, Judged, Page, Usage
+from hub.store.interfaces import DocumentRow, Judged, Page
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.tables import documents
+
+#: Names in one IN list.
+_CHUNK = 1000
 
 
 def _document(row: Row[Any]) -> DocumentRow:
@@ -58,18 +61,21 @@ class SqlDocuments:
         if values:
             await self._db.write(job)
 
-    async def usage(self, project: str) -> Usage:
-        """Return how much a project keeps here."""
-        table = documents.c
-        query = (
-            select(table.standing == "verified", func.count(), func.coalesce(func.sum(func.length(table.envelope)), 0))
-            .where(table.project == project)
-            .group_by(table.standing == "verified")
-        )
-        async with self._db.read() as connection:
-            found = {bool(row[0]): (row[1], row[2]) for row in (await connection.execute(query)).all()}
-        (verified, first), (others, second) = found.get(True, (0, 0)), found.get(False, (0, 0))
-        return Usage(verified, others, first + second)
+    async def drop(self, digests: Sequence[str]) -> frozenset[str]:
+        """Forget documents that do not verify."""
+
+        async def job(tx: Transaction) -> frozenset[str]:
+            found: set[str] = set()
+            for start in range(0, len(digests), _CHUNK):
+                loose = documents.c.digest.in_(digests[start : start + _CHUNK]) & (documents.c.standing != "verified")
+                query = select(documents.c.digest).where(loose).with_for_update()
+                chunk = (await tx.connection.execute(query)).scalars().all()
+                await tx.connection.execute(delete(documents).where(documents.c.digest.in_(chunk)))
+                found.update(chunk)
+            tx.notify(DOCUMENTS)
+            return frozenset(found)
+
+        return await self._db.write(job) if digests else frozenset()
 
     async def get(self, digest: str) -> DocumentRow | None:
         """Return a document."""

@@ -126,6 +126,7 @@ desired = Table(
     Column("deployment_digest", String(80), nullable=False),
     Column("evidence", JSON, nullable=False),
     Column("hub_state", String(16), nullable=False),
+    Column("hub_state_role", String(16), nullable=False, default="", server_default=""),
     Column("changed_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("project", "cell", "environment", "cluster"),
     UniqueConstraint("cluster", "revision", name="desired_by_revision"),

@@ -14,7 +14,6 @@ from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
-from hub.fleet.bounds import Bounds
 from hub.fleet.delivery import Invited, differences
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
@@ -215,13 +214,30 @@ async def test_a_changed_keyring_judges_what_is_kept_again(world: World) -> None
     assert await world.digests("eu-1") == [digest(second)]
 
 
-async def test_a_retired_author_adds_nothing_but_a_release(world: World) -> None:
-    """A Deployment may name a release whose signer is retired, so it is taken; a new Deployment of that key is not."""
+async def test_a_retired_author_adds_nothing_but_a_release_that_is_named(world: World) -> None:
+    """A Deployment may name a release whose signer is retired; beyond that such a key adds nothing."""
+    await world.join("eu-1")
     bob = Author(world.author.realm, "bob")
+    world.keys.enrol(bob)
+    before, release, back = (bob.release(version=version) for version in ("0", "1", "2"))
+    await world.fleet.accept([before])
     world.keys.enrol(bob, state="retired")
-    release = bob.release()
-    assert (await world.fleet.accept([release])).entries[0].standing == "verified"
-    assert await _refused(world, bob.deployment(release)) == "fleet/unverified-document"
+    await world.fleet.judge_again()
+    assert (await world.fleet.document(digest(before))).standing == "verified"
+    assert await _refused(world, release) == "fleet/unverified-document"
+    assert await _refused(world, bob.deployment(release), release) == "fleet/unverified-document"
+    named = world.author.deployment(release, 1, fallback=digest(back))
+    assert await _refused(world, bob.release(version="3"), named) == "fleet/unverified-document"
+    await world.fleet.accept([release, named])
+    assert (await world.fleet.accept([back])).entries[0].standing == "verified"
+    assert await world.digests("eu-1") == [digest(named)]
+    # What a compromised key's Deployment names is named by nobody.
+    eve, last = Author(world.author.realm, "eve"), bob.release(version="4")
+    world.keys.enrol(eve)
+    await world.fleet.accept([eve.deployment(last, 2)])
+    world.keys.enrol(eve, state="compromised")
+    await world.fleet.judge_again()
+    assert await _refused(world, last) == "fleet/unverified-document"
     world.keys.enrol(bob, state="compromised")
     assert await _refused(world, release) == "fleet/unverified-document"
 
@@ -262,40 +278,6 @@ async def test_without_a_keyring_nothing_is_taken(world: World) -> None:
     """Before the first publication nothing can be verified, so nothing is kept."""
     world.keys.absent = True
     assert await _refused(world, world.author.release()) == "fleet/no-keyring"
-
-
-async def test_bounds_are_per_project(world: World) -> None:
-    """One project at its bound keeps no other out, and says which bound it was."""
-    fleet = FleetService(world.store, world.realm, world.clock, world.keys, Bounds(documents=3, pending=1, items=2))
-    release = world.author.release()
-    await fleet.accept([release, world.author.deployment(release, 1), world.author.deployment(release, 2)])
-    with pytest.raises(CellwardError) as caught:
-        await fleet.accept([world.author.release(version="2")])
-    assert caught.value.code == "fleet/project-full"
-    other = world.author.release(project="bank")
-    await fleet.accept([other, world.author.deployment(other, 1, "dev", "prod", project="bank")])
-    with pytest.raises(CellwardError) as caught:
-        await fleet.accept([world.author.deployment(other, 1, "test", project="bank")])
-    assert "cells in environments" in caught.value.message
-    # Known documents come again at any time.
-    await fleet.accept([release])
-    world.keys.need(deployment=2)
-    await fleet.accept([world.author.deployment(other, 2, project="bank")])
-    with pytest.raises(CellwardError) as caught:
-        await fleet.accept([world.author.deployment(other, 3, project="bank")])
-    assert "wait for signatures" in caught.value.message
-
-
-async def test_bytes_are_bounded_per_project(world: World) -> None:
-    """A project that stores much keeps no other out; what it has already comes again at any time."""
-    release = world.author.release()
-    fleet = FleetService(world.store, world.realm, world.clock, world.keys, Bounds(bytes=len(release) + 100))
-    await fleet.accept([release])
-    with pytest.raises(CellwardError) as caught:
-        await fleet.accept([world.author.release(version="2")])
-    assert (caught.value.code, "bytes of documents" in caught.value.message) == ("fleet/project-full", True)
-    await fleet.accept([release])
-    await fleet.accept([world.author.release(project="bank")])
 
 
 async def test_what_waits_for_signatures_takes_no_number(world: World) -> None:

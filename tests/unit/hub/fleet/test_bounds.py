@@ -1,0 +1,207 @@
+"""What one project may have on a hub, and what makes way for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from cellward.documents.model import Tombstone
+from cellward.errors import CellwardError
+from cellward.wire.v1 import link_pb2, types_pb2
+from hub.fleet.bounds import Bounds
+from hub.fleet.delivery import Invited
+from hub.fleet.realm import RealmService
+from hub.fleet.service import FleetService
+from tests.fakes.clock import ManualClock
+from tests.fakes.signed import NOW, Author, Keys, digest, new_root
+from tests.fakes.store import MemoryStore
+
+
+@dataclass
+class World:
+    """A store with one realm and three authors; ``fleet`` makes a hub over it."""
+
+    clock: ManualClock
+    store: MemoryStore
+    realm: RealmService
+    keys: Keys
+    authors: list[Author] = field(default_factory=list)
+
+    def fleet(self, **bounds: int) -> FleetService:
+        """A hub with these bounds."""
+        return FleetService(self.store, self.realm, self.clock, self.keys, Bounds(**bounds))
+
+    async def kept(self) -> set[str]:
+        """Digests of everything kept."""
+        return {row.digest for row in (await self.store.documents.list(limit=500)).items}
+
+
+@pytest.fixture
+async def world() -> World:
+    """A fresh realm; ada, bob and eve may sign everything."""
+    clock = ManualClock(NOW)
+    store = MemoryStore(clock)
+    realm = RealmService(store.meta)
+    root, ada = new_root()
+    ada.realm = (await realm.adopt(root)).realm
+    authors = [ada, Author(ada.realm, "bob"), Author(ada.realm, "eve")]
+    return World(clock, store, realm, Keys(*authors), authors)
+
+
+async def _refused(fleet: FleetService, *envelopes: bytes) -> str:
+    with pytest.raises(CellwardError) as caught:
+        await fleet.accept(list(envelopes))
+    assert caught.value.code == "fleet/project-full"
+    return caught.value.message
+
+
+async def test_bounds_are_per_project(world: World) -> None:
+    """One project at its bound keeps no other out, and says which bound it was."""
+    ada, fleet = world.authors[0], world.fleet(documents=3, pending=1, items=2)
+    release = ada.release()
+    await fleet.accept([release, ada.deployment(release, 1), ada.deployment(release, 2)])
+    assert "have 4 documents" in await _refused(fleet, ada.release(version="2"))
+    other = ada.release(project="bank")
+    await fleet.accept([other, ada.deployment(other, 1, "dev", "prod", project="bank")])
+    assert "cells in environments" in await _refused(fleet, ada.deployment(other, 1, "test", project="bank"))
+    # Known documents come again at any time.
+    await fleet.accept([release])
+    world.keys.need(deployment=2)
+    waiting = [ada.deployment(other, sequence, project="bank") for sequence in (2, 3)]
+    assert "wait for signatures" in await _refused(fleet, *waiting)
+
+
+async def test_bytes_are_bounded_per_project(world: World) -> None:
+    """A project that stores much keeps no other out; what it has already comes again at any time."""
+    ada = world.authors[0]
+    release = ada.release()
+    fleet = world.fleet(bytes=len(release) + 100)
+    await fleet.accept([release])
+    assert "bytes of documents" in await _refused(fleet, ada.release(version="2"))
+    world.keys.need(release=2)
+    assert "bytes of documents" in await _refused(fleet, ada.release(version="2"))
+    await fleet.accept([release])
+    await fleet.accept([ada.release(project="bank")])
+
+
+@pytest.mark.parametrize("bounds", [{"pending": 4}, {"documents": 12}, {"items": 6}, {"bytes": 12_000}])
+@pytest.mark.parametrize("how", ["compromised", "threshold"])
+async def test_what_does_not_verify_any_more_keeps_nothing_out(world: World, bounds: dict[str, int], how: str) -> None:
+    """A thief filled the project before his key was revoked, or a threshold rose: verified documents go on."""
+    thief, bob, eve = world.authors
+    fleet = world.fleet(**bounds)
+    for number in range(6):
+        cell = f"x{number}"
+        release = thief.release(cell=cell)
+        await fleet.accept([release, thief.deployment(release, 1, cell=cell)])
+    if how == "compromised":
+        world.keys.enrol(thief, state="compromised")
+    else:
+        world.keys.need(release=2, deployment=2)
+    await fleet.judge_again()
+    for sequence in (1, 2, 3):
+        release = bob.release(version=str(sequence))
+        documents = [release, bob.deployment(release, sequence)]
+        if how == "threshold":
+            documents += [eve.cosign(document) for document in documents]
+        accepted = await fleet.accept(documents)
+        assert {entry.standing for entry in accepted.entries} == {"verified"}
+    # What waits for a second signature is taken as well.
+    world.keys.need(release=2)
+    assert (await fleet.accept([bob.release(version="9")])).entries[0].standing == "pending"
+    rows = (await world.store.documents.list(limit=500)).items
+    assert sum(len(row.envelope) for row in rows) <= bounds.get("bytes", 10**6)
+    assert len(rows) <= bounds.get("documents", 10**6) + 256
+
+
+async def test_a_pending_document_that_is_completed_is_bounded_as_a_verified_one(world: World) -> None:
+    """The way over a threshold leads around no bound."""
+    ada, bob, _ = world.authors
+    fleet = world.fleet(documents=1)
+    await fleet.accept([ada.release()])
+    world.keys.need(release=2)
+    second = ada.release(version="2")
+    await fleet.accept([second])
+    await fleet.judge_again()
+    await fleet.accept([bob.cosign(ada.release())])
+    assert "have 2 documents" in await _refused(fleet, bob.cosign(second))
+
+
+async def test_of_what_waits_the_owner_with_most_makes_way(world: World) -> None:
+    """One signer's junk neither keeps another's document out nor takes it along by adding a signature to it."""
+    junk, bob, ada = world.authors
+    world.keys.need(release=3)
+    fleet = world.fleet(pending=4)
+    mine = ada.release(version="mine")
+    await fleet.accept([mine])
+    heap = [junk.release(version=str(number)) for number in range(9)]
+    for document in (heap[0], heap[1], junk.cosign(mine), *heap[2:]):
+        await fleet.accept([document])
+    assert await world.kept() == {digest(mine), *map(digest, heap[-3:])}
+    hers = bob.release(version="hers")
+    accepted = await fleet.accept([hers])
+    assert [entry.digest for entry in accepted.dropped] == [digest(heap[-3])]
+    await fleet.accept([bob.cosign(mine)])
+    assert (await fleet.document(digest(mine))).judgement["owners"] == ["ada", "bob", "eve"]
+    assert (await fleet.document(digest(mine))).standing == "verified"
+
+
+async def test_what_a_raised_threshold_leaves_short_is_kept_as_long_as_there_is_room(world: World) -> None:
+    """More of it than may wait, and still nothing is lost: the second owner completes all of it."""
+    ada, bob, eve = world.authors
+    fleet = world.fleet(pending=2)
+    old = [ada.release(version=str(number)) for number in range(5)]
+    await fleet.accept(old)
+    world.keys.need(release=2)
+    await fleet.judge_again()
+    for number in range(3):
+        await fleet.accept([eve.release(version=f"w{number}")])
+    assert {digest(document) for document in old} <= await world.kept()
+    accepted = await fleet.accept([bob.cosign(document) for document in old])
+    assert {entry.standing for entry in accepted.entries} == {"verified"}
+
+
+async def test_a_waiting_document_runs_out(world: World) -> None:
+    """What nobody completed in time goes with the next upload; a dry run drops nothing."""
+    ada = world.authors[0]
+    world.keys.need(tombstone=2)
+    fleet = world.fleet()
+    ending = ada.sign(
+        Tombstone(
+            realm=ada.realm, project="shop", cell="cart", environments=("dev",), sequence=1, delete_data=False,
+            issued_at=NOW, not_after=NOW + timedelta(days=1),
+        )
+    )  # fmt: skip
+    await fleet.accept([ending])
+    await fleet.accept([ada.release()])
+    assert digest(ending) in await world.kept()
+    world.clock.advance(2 * 86_400)
+    assert not (await fleet.accept([ada.release(version="2")], dry_run=True)).dropped
+    assert digest(ending) in await world.kept()
+    await fleet.accept([ada.release(version="2")])
+    assert digest(ending) not in await world.kept()
+
+
+async def test_v14_what_an_agent_was_given_stays(world: World) -> None:
+    """A raised threshold and a full project: the documents in force are kept, and can be completed; others make way."""
+    ada, bob, eve = world.authors
+    fleet = world.fleet(documents=4, pending=1)
+    await fleet.create_cluster("eu-1", "test", Invited(("dev",)))
+    facts = types_pb2.ClusterFacts(uid="uid", environments=["dev"], projects=["*"])
+    await fleet.hello("eu-1", link_pb2.Hello(facts=facts))
+    release = ada.release()
+    placed = ada.deployment(release, 1)
+    old = [ada.release(version=version) for version in ("0.1", "0.2")]
+    await fleet.accept([release, placed, *old])
+    world.keys.need(release=2, deployment=2)
+    await fleet.judge_again()
+    for number in range(4):
+        made = bob.release(version=str(number), cell="bank")
+        await fleet.accept([made, eve.cosign(made)])
+        await fleet.accept([bob.release(version=f"w{number}")])
+    kept = await world.kept()
+    assert {digest(release), digest(placed)} <= kept
+    assert digest(old[0]) not in kept
+    assert [item.deployment_digest for item in await fleet.items("eu-1", 0)] == [digest(placed)]
