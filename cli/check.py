@@ -154,13 +154,16 @@ class _Checks:
             yield self._skipped("clusters", "clusters/list")
             return
         clusters = all_clusters(self.client)
-        hidden = sorted(set(self._invited()) - {cluster.name for cluster in clusters})
+        hidden = dict.fromkeys(self._invited(), "the hub does not list it, and nobody removed it from here")
+        for cluster in clusters:
+            found = hidden.pop(cluster.name, None)
+            if found and not cluster.joined and self.place.home.file(f"endorsement-{cluster.name}.json").exists():
+                hidden[cluster.name] = "its agent was endorsed here, and the hub says that none has joined"
         if not clusters and not hidden:
             yield Result("clusters", "clusters/list", None, "there are none; next: cellward clusters invite NAME")
         for cluster in clusters:
             yield from _cluster(cluster)
-        for name in hidden:
-            message = "the hub does not list it, and nobody removed it from here"
+        for name, message in sorted(hidden.items()):
             yield Result(
                 "clusters", "clusters/listed", False, message, codes.HIDDEN.hint, codes.HIDDEN.code, subject=name
             )

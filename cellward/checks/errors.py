@@ -19,8 +19,8 @@ NOT_JOINED = define(
 HIDDEN = define(
     "check/cluster-hidden",
     Conflict,
-    "A cluster that trust.yaml names is not in the hub's list.",
-    hint="Ask its administrator whether its agent runs, and the hub's why it is not listed. If it was removed from "
+    "The hub does not show a cluster that this machine knows.",
+    hint="Ask its administrator whether its agent runs, and the hub's why it is not shown. If it was removed from "
     "another machine, take it out of `clusters:` in trust.yaml; with a new hub, run `cellward clusters invite NAME`.",
 )
 NO_POLICY = define(

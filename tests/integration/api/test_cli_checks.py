@@ -108,3 +108,12 @@ async def test_a_cluster_that_was_removed_is_not_missed(installed: Cli) -> None:
     assert await _hidden(installed) == {}
     await installed.api.services.fleet.remove_cluster("eu-1")
     assert set(await _hidden(installed)) == {"eu-1"}
+
+
+async def test_a_cluster_that_was_endorsed_is_not_one_that_never_joined(installed: Cli) -> None:
+    """A hub that lists it as invited hides it as well; what was never endorsed may still be waited for."""
+    await installed("clusters", "invite", "ap-1", "--environment", "dev", "--no-production")
+    assert await _hidden(installed) == {}
+    for name in ("ap-1", "eu-1", "never-invited"):
+        (installed.home / f"endorsement-{name}.json").write_text("{}")
+    assert set(await _hidden(installed)) == {"ap-1"}
