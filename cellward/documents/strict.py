@@ -7,6 +7,7 @@ this machine and files that travel between people: what two readers could read i
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 #: Most levels of nesting.
@@ -19,7 +20,9 @@ def strict_json(data: bytes) -> Any:
     Nesting beyond :data:`MAX_DEPTH` levels is a ValueError too. The caller bounds the bytes.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number, parse_float=finite
+        )
         _check_depth(value, MAX_DEPTH)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates are no text
     except RecursionError as error:
@@ -32,6 +35,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
     return found
+
+
+def finite(text: str) -> float:
+    """Return a number with a fraction or an exponent; one beyond every float is a ValueError, not infinity."""
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text[:80])
 
 
 def _no_number(text: str) -> NoReturn:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from cellward.documents import strict
 from cellward.policy.errors import BAD_BUNDLE, BAD_ROOTS, BUNDLE_TOO_LARGE, ROOTS_OVERLAP
 
 if TYPE_CHECKING:
@@ -156,7 +157,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _json(path: str, content: bytes) -> object:
     try:
-        value: object = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        text = content.decode("utf-8")
+        value: object = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=strict.finite
+        )
     except (ValueError, RecursionError) as error:
         raise BAD_BUNDLE(f"{path}: is not strict JSON: {error}", file=path) from error
     return value

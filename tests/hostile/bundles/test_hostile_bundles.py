@@ -189,6 +189,7 @@ def test_hostile_packages(text: bytes, code: str) -> None:
         ("data.json", b'{"base": {"x": 1}}', ""),
         ("base/data.json", b'{"x": 1, "x": 2}', "policy/bad-bundle"),
         ("base/data.json", b"NaN", "policy/bad-bundle"),
+        ("base/data.json", b'{"a": 1e999}', "policy/bad-bundle"),
         ("base/data.json", b"[" * 100_000, "policy/bad-bundle"),
     ],
 )

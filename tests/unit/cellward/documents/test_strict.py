@@ -21,9 +21,12 @@ _VALUES = st.recursive(
     "data",
     [
         b'{"a": 1, "a": 1}', b'[{"a": {"b": 1, "b": 2}}]', b"NaN", b"[-Infinity]", b'"\\ud800"', b"\xff", b"",
-        b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2), b"[" * 200_000, b"1 2",
+        b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2), b"[" * 200_000, b"1 2", b"[1e999]",
+        b'{"a": -1e400}',
     ],
-    ids=["twice", "inside", "nan", "infinity", "surrogate", "not-utf8", "empty", "deep", "deeper", "two"],
+    ids=[
+        "twice", "inside", "nan", "infinity", "surrogate", "not-utf8", "empty", "deep", "deeper", "two", "huge", "less",
+    ],
 )  # fmt: skip
 def test_v16_what_reads_in_two_ways_or_in_none_is_refused(data: bytes) -> None:
     """V16: each of it is a ValueError, whatever went wrong."""
