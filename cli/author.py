@@ -76,7 +76,7 @@ def add(  # noqa: PLR0913 - options of a command
     options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
     base = base_of(local(home), record)
     grown = _grown(base.record.keyring, entry)
-    say(f"adds key {entry.keyid[:12]} of {owner}")
+    say(f"adds key {entry.keyid} of {owner}")
     amend(base, options, keyring=grown)
 
 
@@ -104,7 +104,7 @@ def revoke(  # noqa: PLR0913 - options of a command
     base = base_of(local(home), record)
     chosen = {entry.keyid for entry in _named(base.record.keyring, who)}
     how = "compromised" if compromised else "retired"
-    say(f"makes {how}: {', '.join(sorted(keyid[:12] for keyid in chosen))}")
+    say(f"makes {how}: {', '.join(sorted(chosen))}")
     amend(base, options, keyring=_marked(base.record.keyring, chosen, compromised=compromised))
 
 
@@ -134,7 +134,7 @@ def rotate(  # noqa: PLR0913 - options of a command
     old = active[0]
     new = _entry(old.owner, read_public(key), old.kinds, old.projects, old.environments, days)
     grown = _grown(base.record.keyring, new)
-    say(f"key {new.keyid[:12]} of {old.owner} follows {old.keyid[:12]}, which retires")
+    say(f"key {new.keyid} of {old.owner} follows {old.keyid}, which retires")
     amend(base, options, keyring=_marked(grown, {old.keyid}, compromised=False))
 
 
@@ -191,7 +191,7 @@ def _grown(keyring: Keyring, entry: KeyringEntry) -> Keyring:
     from cellward.documents.keyring import Keyring
 
     if keyring.find(entry.keyid) is not None:
-        raise errors.EXISTS(f"the keyring has key {entry.keyid[:12]} already")
+        raise errors.EXISTS(f"the keyring has key {entry.keyid} already")
     grown = replace(keyring, version=keyring.version + 1, entries=(*keyring.entries, entry))
     # Read back strictly: what an agent could not read must not be signed.
     return Keyring.from_json(grown.to_json())

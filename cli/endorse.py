@@ -29,7 +29,7 @@ from cli.context import (
     now,
 )
 from cli.joining import NAMESPACE
-from cli.output import Format, Shown, say, short, show_one, show_table
+from cli.output import Format, Shown, say, show_one, show_table
 
 if TYPE_CHECKING:
     from cellward.documents.facts import ClusterFacts
@@ -207,7 +207,7 @@ def _table(item: Endorsed) -> None:
                 item.region or "-",
                 ",".join(f"{key}={value}" for key, value in item.labels.items()) or "-",
                 ",".join(item.projects),
-                short(item.statement_keyid),
+                item.statement_keyid,
                 item.change,
             ]
         ],

@@ -55,7 +55,7 @@ def list_keys(
         (
             ("role", lambda key: key.role),
             ("owner", lambda key: key.owner),
-            ("key", lambda key: key.keyid[:12]),
+            ("key", lambda key: key.keyid),
             ("state", lambda key: key.state),
             ("expires", lambda key: "" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M} UTC"),
             ("here", lambda key: key.local_name),
@@ -88,7 +88,7 @@ def create(
     public: Path = place.home.file("keys") / f"{name}.pub"
     made = CreatedKey(name=name, keyid=signer.keyid, public=str(public))
     show_one(made, output, lambda: put(made.public), f"key/{made.keyid}")
-    say(f"key {made.keyid[:12]}; its private half never leaves this machine")
+    say(f"key {made.keyid}; its private half never leaves this machine")
 
 
 def _keys(record: Record, here: dict[str, str]) -> Iterator[KeyView]:

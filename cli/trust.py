@@ -136,7 +136,7 @@ def _placed(state: State) -> Iterator[PlacedView]:
 
 
 def _table(found: TrustView) -> None:
-    show_table(("role", "floor", "digest"), [[one.role, str(one.version), short(one.digest)] for one in found.floors])
+    show_table(("role", "floor", "digest"), [[one.role, str(one.version), one.digest] for one in found.floors])
     put()
     show_table(
         ("cell", "environment", "kind", "sequence", "digest", "issued", "delivered"),
@@ -155,5 +155,5 @@ def _table(found: TrustView) -> None:
     )
     if found.keys or found.locked_keys:
         put()
-        locked = [[short(keyid), "locked"] for keyid in found.locked_keys]
-        show_table(("key", "seen"), [*([short(keyid), kind] for keyid, kind in found.keys.items()), *locked])
+        locked = [[keyid, "locked"] for keyid in found.locked_keys]
+        show_table(("key", "seen"), [*([keyid, kind] for keyid, kind in found.keys.items()), *locked])
