@@ -155,7 +155,6 @@ def sign(
     own = read_record(record_path(place, record), trust)
     own.check_newest(policy_floors(place.home.state(trust).read()))
     proposal = _read(file, own)
-    proposal.check_numbers(instant())
     names = {name: proposal.roles_of(keyid) for keyid, name in local_keys(place.home).items()}
     mine = sorted(name for name, roles in names.items() if roles)
     if not dry_run and mine:
@@ -175,6 +174,9 @@ def _look(own: Record, proposal: Proposal, names: Sequence[str]) -> None:
     say("differences to what is in force:")
     for line in proposals.changes(own, proposal) or ["none; what is in force is signed anew, its life begins again"]:
         say(f"  {line}")
+    say("until when it holds:")
+    for role, end in proposals.life_lines(proposal).items():
+        say(f"  {role}: {end}")
     if sys.stdin.isatty() and not typer.confirm(f"Sign it with {', '.join(names)}?", err=True):
         raise errors.NOT_SIGNED("nothing was signed")
 
@@ -239,29 +241,23 @@ def _role(files: _KeyFiles, threshold: int) -> RoleKeys | None:
 def _read(file: Path, own: Record) -> Proposal:
     from cellward.policy.ceremony import MAX_PROPOSAL, Proposal
 
-    return Proposal.from_bytes(read_file(file, MAX_PROPOSAL), own=own)
+    proposal = Proposal.from_bytes(read_file(file, MAX_PROPOSAL), own=own)
+    proposal.check_times(instant())
+    return proposal
 
 
 def _show(proposal: Proposal, own: Record, output: Format, *, dry_run: bool, signed: Sequence[str]) -> None:
     """Show what somebody signs, all of it: what is not shown here, its proposer alone has chosen."""
-    from tuf.api.metadata import Targets
-
     from cellward.policy.model import BINDINGS_TARGET
-    from cellward.policy.trust import parse
     from cli import proposals
 
     root, record, draft = proposal.next_root, proposal.draft.record, proposal.draft
-    ends = {
-        "root": root,
-        "targets": parse(Targets, draft.targets).signed,
-        "keyring": parse(Targets, draft.keyring).signed,
-    }
     shown = ProposalView(
         dry_run=dry_run,
         changes=proposals.changes(own, proposal),
         root_version=root.version,
         roles=proposals.role_lines(proposal),
-        expires={name: f"{signed.expires:%Y-%m-%d %H:%M} UTC" for name, signed in ends.items()},
+        expires=proposals.life_lines(proposal),
         bundles=proposals.bundle_lines(proposal),
         bindings=proposals.binding_lines(draft.content.get(BINDINGS_TARGET)),
         authors=[proposals.author_line(entry) for entry in record.keyring.entries],

@@ -1,7 +1,8 @@
 """What a proposal says, in lines for a person: all of it, and what of it differs from what is in force.
 
 Pure. In force is what the publishers' record here has, which was verified from the first root on. A line begins with
-``+`` for what comes, ``-`` for what goes and ``~`` for what changes.
+``+`` for what comes, ``-`` for what goes and ``~`` for what changes. Digests and key ids are whole: a person compares
+them with what somebody else reads out, and a part of one can be searched for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def changes(own: Record, proposal: Proposal) -> list[str]:
     ]
 
 
+def life_lines(proposal: Proposal) -> dict[str, str]:
+    """Return until when root, targets and keyring hold once the proposal is published."""
+    return {role: f"{end:%Y-%m-%d %H:%M} UTC" for role, end in proposal.ends().items()}
+
+
 def role_lines(proposal: Proposal) -> dict[str, str]:
     """Return threshold and key ids of every role once the proposal is published."""
     found = _roles(proposal.next_root, parse(Targets, proposal.draft.targets).signed)
@@ -46,9 +52,9 @@ def role_lines(proposal: Proposal) -> dict[str, str]:
 
 
 def bundle_lines(proposal: Proposal) -> list[str]:
-    """Return the bundles with the first digits of their digests."""
+    """Return the bundles with their digests."""
     found = _bundles(parse(Targets, proposal.draft.targets).signed)
-    return [f"{path} {digest[:12]}" for path, digest in sorted(found.items())]
+    return [f"{path} {digest}" for path, digest in sorted(found.items())]
 
 
 def binding_lines(data: bytes | None) -> list[str]:
@@ -59,7 +65,7 @@ def binding_lines(data: bytes | None) -> list[str]:
         return []
     found = parse_bindings(data)
     lines = [
-        f"{one.name}: {one.bundle} {one.bundle_digest[:19]}, {one.mode}, {one.on_stale} after {one.staleness_seconds} s"
+        f"{one.name}: {one.bundle} {one.bundle_digest}, {one.mode}, {one.on_stale} after {one.staleness_seconds} s"
         f", on {json.dumps(one.selector.to_json(), sort_keys=True)}, with {json.dumps(one.parameters, sort_keys=True)}"
         for one in found.bindings
     ]
@@ -76,7 +82,7 @@ def author_line(entry: KeyringEntry) -> str:
     """Return what a key of the keyring may sign, and until when."""
     kinds, projects, environments = map(",".join, (entry.kinds, entry.projects, entry.environments))
     return (
-        f"{entry.owner} {entry.keyid[:12]} {entry.state}: {kinds} of {projects} in {environments} "
+        f"{entry.owner} {entry.keyid} {entry.state}: {kinds} of {projects} in {environments} "
         f"until {entry.not_after:%Y-%m-%d}"
     )
 
@@ -113,12 +119,12 @@ def _roles(root: Root, targets: Targets | None) -> dict[str, Role]:
 
 
 def _role_line(role: Role) -> str:
-    return f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(key[:12] for key in role.keyids))}"
+    return f"{role.threshold} of {len(role.keyids)}: {', '.join(sorted(role.keyids))}"
 
 
 def _role_change(name: str, old: Role, new: Role) -> str:
     added, removed = (sorted({*one.keyids} - {*other.keyids}) for one, other in ((new, old), (old, new)))
-    moved = [f"+{key[:12]}" for key in added] + [f"-{key[:12]}" for key in removed]
+    moved = [f"+{key}" for key in added] + [f"-{key}" for key in removed]
     kept = f"{old.threshold} of {len(old.keyids)} -> {new.threshold} of {len(new.keyids)}"
     return f"role {name}: {kept}; keys {' '.join(moved) or 'as they are'}"
 
@@ -129,7 +135,7 @@ def _bundles(targets: Targets | None) -> dict[str, str]:
 
 
 def _digest_change(path: str, old: str, new: str) -> str:
-    return f"{path} {old[:12]} -> {new[:12]}"
+    return f"{path} {old} -> {new}"
 
 
 def _bindings_change(before: Targets | None, data: bytes | None) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """Signing by several people: a proposal travels from one to the next as a file, and each adds the signatures he can.
 
 Pure values over bytes. Invariants: a proposal names what it was made from, and signs nothing of what was signed before;
-a key signs only roles it belongs to, by the root there is, the root proposed, or the targets proposed; and nothing of
-it can be published before every threshold is reached (:func:`complete`).
+what it shows is what its own bytes name, role by role, with key ids that are those of their keys and lives that are
+bounded (:meth:`Proposal.check`, :meth:`Proposal.check_times`); a key signs only roles it belongs to, by the root there
+is, the root proposed, or the targets proposed; and nothing of it can be published before every threshold is reached
+(:func:`complete`).
 """
 
 from __future__ import annotations
@@ -12,17 +14,17 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from cellward.documents import canonical
 from cellward.documents.fields import Fields
-from cellward.documents.numbers import check_number
+from cellward.documents.numbers import MAX_AHEAD, check_number
 from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.errors import BAD_PROPOSAL
 from cellward.policy.model import KEYRING_ROLE
-from cellward.policy.publisher import Draft, complete_root
+from cellward.policy.publisher import LIVES, Draft, complete_root
 from cellward.policy.record import Record
 from cellward.policy.signing import sign_metadata
 
@@ -46,6 +48,17 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class _Check:
+    """One file, and who delegates to those that must sign it."""
+
+    name: str
+    file: str
+    delegator: Root | Targets
+    role: str
+    metadata: Metadata[Root] | Metadata[Targets]
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A draft, and the next root if there is to be one."""
 
@@ -59,20 +72,38 @@ class Proposal:
 
     def roles_of(self, keyid: str) -> tuple[str, ...]:
         """Return the files that a key may sign and has not signed."""
-        return tuple(role for role, data, keyids in self._open() if keyid in keyids and keyid not in _signers(data))
+        return tuple(role for role, keyids, signed in self._open() if keyid in keyids - signed)
 
-    def _open(self) -> list[tuple[str, bytes, set[str]]]:
-        delegations = trust.parse(Targets, self.draft.targets).signed.delegations
-        roles = delegations.roles if delegations is not None and delegations.roles is not None else {}
-        found: list[tuple[str, bytes, set[str]]] = []
+    def _open(self) -> list[tuple[str, set[str], set[str]]]:
+        """Each file to be signed, the keys that may, and those whose signature is there and holds."""
+        found: dict[str, tuple[set[str], set[str]]] = {}
+        for one in self._checks():
+            keyids, signed = found.setdefault(one.file, (set(), set()))
+            delegated = one.delegator.get_delegated_role(one.role)
+            keyids.update(delegated.keyids)
+            metadata = one.metadata
+            result = one.delegator.get_verification_result(one.role, metadata.signed_bytes, metadata.signatures)
+            signed.update(result.signed)
+        return [(file, keyids, signed) for file, (keyids, signed) in found.items()]
+
+    def _checks(self) -> list[_Check]:
+        targets = trust.parse(Targets, self.draft.targets)
+        found: list[_Check] = []
         if self.root is not None:
-            old = self.draft.record.root.roles[Root.type].keyids
-            found.append((Root.type, self.root, {*old, *self.next_root.roles[Root.type].keyids}))
+            root = trust.parse(Root, self.root)
+            found.append(_Check(Root.type, Root.type, self.draft.record.root, Root.type, root))
+            found.append(_Check("new root", Root.type, root.signed, Root.type, root))
         if Targets.type in self.draft.fresh:
-            found.append((Targets.type, self.draft.targets, set(self.next_root.roles[Targets.type].keyids)))
+            found.append(_Check(Targets.type, Targets.type, self.next_root, Targets.type, targets))
         if KEYRING_ROLE in self.draft.fresh:
-            found.append((KEYRING_ROLE, self.draft.keyring, set(roles[KEYRING_ROLE].keyids)))
+            keyring = trust.parse(Targets, self.draft.keyring)
+            found.append(_Check(KEYRING_ROLE, KEYRING_ROLE, targets.signed, KEYRING_ROLE, keyring))
         return found
+
+    def ends(self) -> dict[str, datetime]:
+        """Return until when root, targets and keyring hold once it is published."""
+        targets, keyring = (trust.parse(Targets, data).signed for data in (self.draft.targets, self.draft.keyring))
+        return {Root.type: self.next_root.expires, Targets.type: targets.expires, KEYRING_ROLE: keyring.expires}
 
     def signed_by(self, signer: Ed25519Signer) -> Proposal:
         """Return it with the signatures a key may add."""
@@ -88,20 +119,11 @@ class Proposal:
 
     def standing(self) -> tuple[Standing, ...]:
         """Return how many valid signatures each file has, and how many it needs."""
-        targets = trust.parse(Targets, self.draft.targets)
-        checks: list[tuple[str, Root | Targets, str, Metadata[Root] | Metadata[Targets]]] = []
-        if self.root is not None:
-            root = trust.parse(Root, self.root)
-            checks += [(Root.type, self.draft.record.root, Root.type, root), ("new root", root.signed, Root.type, root)]
-        if Targets.type in self.draft.fresh:
-            checks.append((Targets.type, self.next_root, Targets.type, targets))
-        if KEYRING_ROLE in self.draft.fresh:
-            keyring = trust.parse(Targets, self.draft.keyring)
-            checks.append((KEYRING_ROLE, targets.signed, KEYRING_ROLE, keyring))
         found = []
-        for name, delegator, role, metadata in checks:
-            result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-            found.append(Standing(name, len(result.signed), result.threshold))
+        for one in self._checks():
+            metadata = one.metadata
+            result = one.delegator.get_verification_result(one.role, metadata.signed_bytes, metadata.signatures)
+            found.append(Standing(one.name, len(result.signed), result.threshold))
         return tuple(found)
 
     def to_bytes(self) -> bytes:
@@ -146,10 +168,10 @@ class Proposal:
         record, draft = self.draft.record, self.draft
         if (record.roots, record.targets, record.keyring_metadata) != (own.roots, own.targets, own.keyring_metadata):
             raise BAD_PROPOSAL("the proposal was made from another record than the one here")
-        if self.root is not None and trust.parse(Root, self.root).signed.version != record.root.version + 1:
-            raise BAD_PROPOSAL("the proposed root does not follow the one there is")
         targets, keyring = trust.parse(Targets, draft.targets).signed, trust.parse(Targets, draft.keyring).signed
+        self._check_root()
         trust.check_delegation(targets)
+        trust.check_keyring(keyring)
         self._check_keys(own, targets)
         for role, signed, before in (
             (Targets.type, targets, own.targets), (KEYRING_ROLE, keyring, own.keyring_metadata),
@@ -158,16 +180,36 @@ class Proposal:
                 raise BAD_PROPOSAL(f"the proposal changes {role} without saying so")
             if role in draft.fresh and trust.base_of(signed) != own.base(role):
                 raise BAD_PROPOSAL(f"the proposed {role} was not made from the one there is")
-        named = {path: info.hashes.get("sha256") for path, info in {**targets.targets, **keyring.targets}.items()}
+            if role in draft.fresh and {*signed.unrecognized_fields} != {trust.BASE_FIELD}:
+                raise BAD_PROPOSAL(f"the proposed {role} says more than its signers are shown")
+        self._check_content(own, targets, keyring)
+
+    def _check_root(self) -> None:
+        if self.root is None:
+            return
+        before, after = self.draft.record.root, self.next_root
+        if after.version != before.version + 1:
+            raise BAD_PROPOSAL("the proposed root does not follow the one there is")
+        trust.check_root(after)
+        if after.unrecognized_fields != before.unrecognized_fields:
+            raise BAD_PROPOSAL("the proposed root says more than its signers are shown")
+
+    def _check_content(self, own: Record, targets: Targets, keyring: Targets) -> None:
+        """Compare every byte there is with the one role that may list it; never with both, where one could hide one."""
         last = own.signed_targets()
         had = {} if last is None else last.targets
         for path, info in targets.targets.items():
             # Otherwise a signer is not shown what he signs.
-            if path not in draft.content and (path not in had or had[path].hashes != info.hashes):
+            if path not in self.draft.content and had.get(path) != info:
                 raise BAD_PROPOSAL(f"the proposal changes {path}, and does not have it")
-        for path, data in {**draft.content, **record.content()}.items():
-            if named.get(path) != trust.digest_of(data).removeprefix("sha256:"):
-                raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")
+        if not {*self.draft.content} <= {*targets.targets}:
+            raise BAD_PROPOSAL("the proposal has content that its targets do not name")
+        for listed, content in (
+            (targets.targets, self.draft.content), (keyring.targets, self.draft.record.content()),
+        ):  # fmt: skip
+            for path, data in content.items():
+                if listed[path] != TargetFile.from_data(path, data, ["sha256"]):
+                    raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")
 
     def _check_keys(self, own: Record, targets: Targets) -> None:
         if not self.draft.record.keyring_role.is_delegated_by(targets):
@@ -178,11 +220,24 @@ class Proposal:
         except CellwardError as error:
             raise BAD_PROPOSAL(f"agents would refuse the keyring: {error.message}") from error
 
-    def check_numbers(self, now: datetime) -> None:
-        """Refuse numbers ahead of the clock (document/number-ahead): signed now, they would hold once it is there."""
+    def check_times(self, now: datetime) -> None:
+        """Refuse numbers ahead of the clock, and lives that are not what the roles are given.
+
+        A number of the future, signed now, would hold once the clock is there (document/number-ahead). A life beyond
+        the role's would outlast every later ceremony, and less than half of it is a proposal that lay about, or one
+        made to run out (policy/bad-proposal).
+        """
         for role, data in ((Targets.type, self.draft.targets), (KEYRING_ROLE, self.draft.keyring)):
             if role in self.draft.fresh:
                 check_number(trust.parse(Targets, data).signed.version, now, f"the proposed version of {role}")
+        for role, end in self.ends().items():
+            if role in self.draft.fresh or (role == Root.type and self.root is not None):
+                life = LIVES[role]
+                if not now + life / 2 <= end <= now + life + MAX_AHEAD:
+                    raise BAD_PROPOSAL(
+                        f"the proposed {role} would hold until {end:%Y-%m-%d %H:%M:%S} UTC; it is given "
+                        f"{life.days} days, of which no more than half may have gone by"
+                    )
 
 
 def complete(proposal: Proposal) -> Draft:
@@ -192,11 +247,6 @@ def complete(proposal: Proposal) -> Draft:
         return proposal.draft
     root = complete_root(record.roots, proposal.root)
     return replace(proposal.draft, record=replace(record, roots=(*record.roots, root)))
-
-
-def _signers(data: bytes) -> set[str]:
-    metadata: Metadata[Targets] = Metadata.from_bytes(data)
-    return set(metadata.signatures)
 
 
 def _text(data: bytes) -> str:

@@ -259,7 +259,6 @@ def assemble(
             )
         if wanted(binding):
             bundles[binding.bundle] = _target(parsed.targets.targets, binding.bundle, files)
-    everything = {**parsed.targets.targets, **parsed.keyring.targets}
     return VerifiedSet(
         realm=realm,
         root_version=parsed.root.version,
@@ -271,9 +270,19 @@ def assemble(
         keyring=revocations.narrow(keyring),
         binding_set=bindings,
         bundles=bundles,
-        digests={path: f"sha256:{_hex(info)}" for path, info in everything.items()},
+        digests=_digests(parsed),
         revocations=revocations,
     )
+
+
+def _digests(parsed: trust.ParsedSet) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for role in (parsed.targets, parsed.keyring):
+        for path, info in role.targets.items():
+            if path in found:
+                raise UNVERIFIED(f"target {path} is listed by two roles", target=path)
+            found[path] = f"sha256:{_hex(info)}"
+    return found
 
 
 def keyring_of(parsed: trust.ParsedSet, files: Mapping[str, bytes]) -> Keyring:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 ROOT_LIFE = timedelta(days=365)
 TARGETS_LIFE = timedelta(days=180)
 SNAPSHOT_LIFE = timedelta(days=7)
+#: What each role that people sign together is given, from the moment it is made.
+LIVES: Mapping[str, timedelta] = {Root.type: ROOT_LIFE, Targets.type: TARGETS_LIFE, KEYRING_ROLE: TARGETS_LIFE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +390,7 @@ def _check_signatures(root: Root, files: Sequence[MetadataFile], now: datetime) 
     by_role = {file.role: file.data for file in files if file.role != Root.type}
     targets = trust.parse(Targets, by_role[Targets.type])
     trust.check_delegation(targets.signed)
+    trust.check_keyring(trust.parse(Targets, by_role[KEYRING_ROLE]).signed)
     for role, data in by_role.items():
         metadata: Metadata[Targets] | Metadata[Snapshot] = (
             trust.parse(Snapshot, data) if role == Snapshot.type else trust.parse(Targets, data)

@@ -45,8 +45,10 @@ class RoleKeys:
         """Whether targets delegate the keyring role to these keys, with this threshold."""
         roles = {} if targets.delegations is None else targets.delegations.roles or {}
         role = roles.get(KEYRING_ROLE)
-        ids = {keyid_of(spki) for spki in self.keys}
-        return role is not None and (set(role.keyids), role.threshold) == (ids, self.threshold)
+        if role is None or targets.delegations is None or not {*role.keyids} <= {*targets.delegations.keys}:
+            return False
+        keys = {trust.spki_of(targets.delegations.keys[keyid], KEYRING_ROLE) for keyid in role.keyids}
+        return (keys, role.threshold) == ({*self.keys}, self.threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,8 @@ class Record:
         trust.check_delegation(metadata.signed)
         held: Metadata[Targets] = trust.parse(Targets, keyring)
         metadata.signed.verify_delegate(KEYRING_ROLE, held.signed_bytes, held.signatures)
+        trust.check_keyring(held.signed)
         content = self.content()
-        if set(held.signed.targets) != set(content):
-            raise BAD_RECORD("the keyring role's metadata is not about keyring and revocations")
         for path, data in () if changed else content.items():
             held.signed.targets[path].verify_length_and_hashes(data)
 

@@ -1,8 +1,9 @@
 """Rules of acceptance over TUF metadata: realm, chain of roots, floors, lifetimes. Pure functions over bytes.
 
-python-tuf decides first whether new content is authentic; what stands here it does not do: one key under two ids does
-not count twice, floors survive root rotation and replaced keys, a timestamp may not live longer than a day, and a set
-can be verified again offline, past its timestamp (V8).
+python-tuf decides first whether new content is authentic; what stands here it does not do: a key id is that of its key,
+so that whoever compares ids compares keys, and one key does not count twice; each role lists what is its own and no
+more; floors survive root rotation and replaced keys; a timestamp may not live longer than a day; and a set can be
+verified again offline, past its timestamp (V8).
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from securesystemslib.signer import SSlibKey
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from securesystemslib.signer import Key, SSlibKey
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Delegations, Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Delegations, Metadata, Role, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from cellward.documents import numbers
 from cellward.documents.canonical import MAX_INT
-from cellward.identity.points import weakness_of
 from cellward.policy.errors import (
     BAD_ROOT,
     EXPIRED,
@@ -35,6 +35,7 @@ from cellward.policy.errors import (
 )
 from cellward.policy.floors import PolicyFloors, RoleFloor
 from cellward.policy.model import KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
+from cellward.policy.signing import tuf_key
 
 #: A timestamp that lives longer from now on is refused: it would let whoever holds the hub's key freeze policy.
 TIMESTAMP_MAX_LIFE = timedelta(hours=24)
@@ -84,7 +85,10 @@ def digest_of(data: bytes) -> str:
 
 
 def parse(kind: type[_S], data: bytes) -> Metadata[_S]:
-    """Parse metadata of one kind without verifying it (policy/unverified when it is something else)."""
+    """Parse metadata of one kind without verifying its signatures; its key ids are those of its keys.
+
+    Raises policy/unverified when it is something else, policy/bad-root as :func:`check_keys` does.
+    """
     try:
         metadata = Metadata.from_bytes(data)
     except (DeserializationError, ValueError, RecursionError) as error:
@@ -93,6 +97,11 @@ def parse(kind: type[_S], data: bytes) -> Metadata[_S]:
         raise UNVERIFIED(f"expected {kind.type} metadata, got {metadata.signed.type}")
     if metadata.signed.version > MAX_VERSION:
         raise UNVERIFIED(f"{kind.type} metadata has a version beyond 2^53")
+    # The one door of all metadata, on every side: whoever has an id from it may take it for the key.
+    if isinstance(metadata.signed, Root):
+        check_keys(metadata.signed.keys, metadata.signed.roles)
+    elif isinstance(metadata.signed, Targets) and metadata.signed.delegations is not None:
+        check_keys(metadata.signed.delegations.keys, metadata.signed.delegations.roles or {})
     return metadata  # type: ignore[return-value]
 
 
@@ -113,32 +122,38 @@ def realm_of(root_v1: bytes) -> str:
 
 
 def check_root(root: Root) -> None:
-    """Check what python-tuf does not: consistent snapshots, known schemes, and distinct keys behind distinct ids."""
+    """Check what python-tuf does not: consistent snapshots, and keys as :func:`check_keys` has them."""
     if not root.consistent_snapshot:
         raise BAD_ROOT("the root does not use consistent snapshots")
-    for name, role in root.roles.items():
-        _check_keys(name, [cast("SSlibKey", root.keys[keyid]) for keyid in role.keyids if keyid in root.keys])
+    check_keys(root.keys, root.roles)
 
 
-def _check_keys(role: str, keys: Sequence[SSlibKey]) -> None:
-    seen: set[bytes] = set()
-    for key in keys:
+def check_keys(keys: Mapping[str, Key], roles: Mapping[str, Role]) -> None:
+    """Refuse a key whose id is not the sha256 of it, a key in any other form than ours, and a role without its keys.
+
+    TUF lets an id be any text. People compare ids and sign what they name, and one key under two ids would count twice.
+    Raises policy/bad-root.
+    """
+    for keyid, key in keys.items():
+        named = ", ".join(sorted(name for name, role in roles.items() if keyid in role.keyids)) or "no role"
         if key.scheme not in _SCHEMES:
-            raise BAD_ROOT(f"role {role} has a key of scheme {key.scheme!r}, which is not known here")
-        public = _point_of(role, key)
-        if public in seen:
-            raise BAD_ROOT(f"role {role} lists one key under two ids, which would count twice", role=role)
-        seen.add(public)
+            raise BAD_ROOT(f"a key of {named} is of scheme {key.scheme!r}, which is not known here")
+        usual = tuf_key(spki_of(key, named))
+        if not keyid == key.keyid == usual.keyid:
+            raise BAD_ROOT(f"a key of {named} has the id {keyid[:80]!r}; that of the key is {usual.keyid}", role=named)
+        if key.to_dict() != usual.to_dict():
+            raise BAD_ROOT(f"key {keyid} of {named} is not in its usual form", role=named)
+    for name, role in roles.items():
+        if absent := [keyid for keyid in role.keyids if keyid not in keys]:
+            raise BAD_ROOT(f"role {name} names the key {absent[0][:80]!r}, which is not there", role=name)
 
 
 def hub_keys(roots: Sequence[Root]) -> frozenset[bytes]:
     """Return every key that signs or signed timestamps, as :func:`point_of` gives it."""
-    roles = [(root, root.roles[Timestamp.type]) for root in roots]
     return frozenset(
-        _point_of(Timestamp.type, cast("SSlibKey", root.keys[keyid]))
-        for root, role in roles
-        for keyid in role.keyids
-        if keyid in root.keys
+        point_of(spki_of(root.keys[keyid], Timestamp.type))
+        for root in roots
+        for keyid in root.roles[Timestamp.type].keyids
     )
 
 
@@ -153,18 +168,22 @@ def point_of(spki_der: bytes) -> bytes:
     return found.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _point_of(role: str, key: SSlibKey) -> bytes:
-    """Return the key itself, whatever its encoding: letter case, line breaks and compression make other texts."""
-    text = str(key.keyval.get("public", ""))
+def spki_of(key: Key, named: str) -> bytes:
+    """Return a key as SubjectPublicKeyInfo (DER) in its usual encoding, of which its id is the sha256.
+
+    ``named`` are the roles it is for. Raises policy/bad-root for what is no key.
+    """
+    text = str(key.keyval.get("public", "")) if isinstance(key, SSlibKey) else ""
     try:
         if key.scheme == _ED25519:
-            raw = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)).public_bytes_raw()
-            if weak := weakness_of(raw):
-                raise BAD_ROOT(f"role {role} has a key that cannot be used: {weak}", role=role)
-            return raw
-        found = serialization.load_pem_public_key(text.encode())
+            found: object = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+        else:
+            found = serialization.load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise BAD_ROOT(f"role {role} has a key that is not a public key", role=role) from error
+        raise BAD_ROOT(f"a key of {named} is not a public key", role=named) from error
+    p256 = isinstance(found, ec.EllipticCurvePublicKey) and isinstance(found.curve, ec.SECP256R1)
+    if not isinstance(found, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey) or (key.scheme != _ED25519) != p256:
+        raise BAD_ROOT(f"a key of {named} is neither Ed25519 nor ECDSA P-256", role=named)
     return found.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -188,8 +207,7 @@ def verify_set(source: MetadataSet) -> ParsedSet:
         )
     except RepositoryError as error:
         raise UNVERIFIED(f"the policy metadata does not verify: {error}") from error
-    if keyring.delegations is not None or set(keyring.targets) != {KEYRING_TARGET, REVOCATIONS_TARGET}:
-        raise UNVERIFIED(f"the keyring role must hold {KEYRING_TARGET} and {REVOCATIONS_TARGET}, and nothing else")
+    check_keyring(keyring)
     for signed in (targets, keyring):
         base_of(signed)
     return ParsedSet(source, roots, timestamp, snapshot, targets, keyring)
@@ -229,7 +247,10 @@ def _check_versions(timestamp: Timestamp, snapshot: Snapshot, roles: Mapping[str
 
 
 def check_delegation(targets: Targets) -> None:
-    """Check that the top-level targets delegate exactly ``keyring/*`` to role keyring, and list no such path."""
+    """Check that the top-level targets delegate exactly ``keyring/*`` to role keyring, and list no such path.
+
+    With :func:`check_keyring` no path is listed by both roles. Raises policy/unverified, policy/bad-root.
+    """
     delegations: Delegations | None = targets.delegations
     roles = delegations.roles if delegations is not None else None
     if delegations is None or roles is None or set(roles) != {KEYRING_ROLE} or delegations.succinct_roles is not None:
@@ -239,8 +260,13 @@ def check_delegation(targets: Targets) -> None:
         raise UNVERIFIED("role keyring must be given exactly the paths keyring/*, terminating")
     if any(path.startswith(f"{KEYRING_ROLE}/") for path in targets.targets):
         raise UNVERIFIED("the targets list a path that belongs to role keyring")
-    keys = [cast("SSlibKey", delegations.keys[keyid]) for keyid in role.keyids if keyid in delegations.keys]
-    _check_keys(KEYRING_ROLE, keys)
+    check_keys(delegations.keys, roles)
+
+
+def check_keyring(keyring: Targets) -> None:
+    """Check that the keyring role lists keyring and revocations alone: another path could hide one of the targets'."""
+    if keyring.delegations is not None or set(keyring.targets) != {KEYRING_TARGET, REVOCATIONS_TARGET}:
+        raise UNVERIFIED(f"the keyring role must hold {KEYRING_TARGET} and {REVOCATIONS_TARGET}, and nothing else")
 
 
 def base_of(signed: Targets) -> RoleFloor | None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import copy
 import dataclasses
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Role
 
 from agent.applier.fence import KINDS as GUARD_KINDS
 from agent.applier.fence import Fence
@@ -27,7 +29,7 @@ from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.model import BindingSet, Decision, DecisionInput, Staleness, Violation
-from cellward.policy.trust import _check_keys
+from cellward.policy.trust import check_keys
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
@@ -400,29 +402,40 @@ def test_threshold_of_an_unknown_kind_is_refused() -> None:
 
 
 def test_one_ed25519_key_in_two_letter_cases_is_one_key() -> None:
-    """Otherwise one holder meets a threshold of two."""
-    public = ed25519.Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
-    keys = [
-        SSlibKey(str(n) * 64, "ed25519", "ed25519", {"public": text}) for n, text in enumerate((public, public.upper()))
-    ]
-    with pytest.raises(CellwardError) as caught:
-        _check_keys("root", keys)
-    assert caught.value.code == "policy/bad-root"
+    """Otherwise one holder meets a threshold of two; under its own id it has one form."""
+    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    usual = SSlibKey.from_crypto(public).keyval["public"]
+    own = hashlib.sha256(
+        public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    ).hexdigest()
+    _refused_as_keys("ed25519", "ed25519", own, usual, usual.upper())
 
 
 def test_one_p256_key_compressed_and_not_is_one_key() -> None:
     """As above."""
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    plain = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    usual = SSlibKey.from_crypto(key).keyval["public"]
     point = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
     der = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
     short = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----\n"
-    keys = [
-        SSlibKey(str(n) * 64, "ecdsa", "ecdsa-sha2-nistp256", {"public": text}) for n, text in enumerate((plain, short))
-    ]
-    with pytest.raises(CellwardError) as caught:
-        _check_keys("root", keys)
-    assert caught.value.code == "policy/bad-root"
+    own = hashlib.sha256(
+        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    ).hexdigest()
+    _refused_as_keys("ecdsa", "ecdsa-sha2-nistp256", own, usual, short)
+
+
+def _refused_as_keys(keytype: str, scheme: str, own: str, usual: str, other: str) -> None:
+    """Only the usual form under the id that is the key's own is a key of a role."""
+
+    def check(**keys: str) -> None:
+        found = {keyid: SSlibKey(keyid, keytype, scheme, {"public": text}) for keyid, text in keys.items()}
+        check_keys(found, {"root": Role([*keys], 1)})
+
+    check(**{own: usual})
+    for keys in ({own: usual, "1" * 64: other}, {own: other}, {"1" * 64: usual}, {own.upper(): usual}):
+        with pytest.raises(CellwardError) as caught:
+            check(**keys)
+        assert caught.value.code == "policy/bad-root"
 
 
 class _Nobody:

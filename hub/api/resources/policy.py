@@ -54,10 +54,13 @@ async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
             break
         roots.append(following)
     targets, keyring = await repository.fetch("targets", None), await repository.fetch(KEYRING_ROLE, None)
-    entries = {**_targets(targets), **_targets(keyring)}
+    listed = (
+        (_targets(targets), (BINDINGS_TARGET,)), (_targets(keyring), (KEYRING_TARGET, REVOCATIONS_TARGET)),
+    )  # fmt: skip
     small = [
         await repository.fetch_target(f"sha256:{_sha256(entries[path])}")
-        for path in (BINDINGS_TARGET, KEYRING_TARGET, REVOCATIONS_TARGET)
+        for entries, paths in listed
+        for path in paths
         if path in entries
     ]
     return schemas.PolicyMetadata(

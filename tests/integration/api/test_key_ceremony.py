@@ -208,7 +208,7 @@ async def test_the_differences_are_shown_before_a_key_is_opened(
     assert file.read_bytes() == before
     for told in (said_no, broken):
         line = next(line for line in told.stderr.splitlines() if "role root" in line)
-        assert re.fullmatch(r"  ~ role root: 1 of 1 -> 2 of 2; keys \+\w{12} \+\w{12} -\w{12}", line)
+        assert re.fullmatch(r"  ~ role root: 1 of 1 -> 2 of 2; keys \+\w{64} \+\w{64} -\w{64}", line)
 
 
 async def test_a_record_older_than_what_is_known_here_signs_nothing(installed: Cli, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ WEAK = [
 def root_with(raw: bytes) -> Root:
     """A root whose targets such a key signs, as it would come from a file."""
     root = Root(consistent_snapshot=True)
-    root.add_key(SSlibKey("a" * 64, "ed25519", "ed25519", {"public": raw.hex()}), "targets")
+    root.add_key(SSlibKey(keyid_of(PREFIX + raw), "ed25519", "ed25519", {"public": raw.hex()}), "targets")
     return root
 
 
