@@ -21,11 +21,13 @@ from cellward.policy.publisher import (
     Publication,
     draft_keyring,
     finish,
+    next_root,
     publish,
     publish_keyring,
     refresh,
     sign_timestamp,
 )
+from cellward.policy.signing import TufSigner, tuf_key
 from cellward.policy.trust import digest_of
 from hub.policy.service import TufRepository
 from hub.store.interfaces import TufMetadata
@@ -239,6 +241,22 @@ async def test_a_root_that_names_another_timestamp_key_is_refused(
     await repository.publish(take(world, world.make([denying("Bad")])))
     world.rotate(timestamp=keys_of(Ed25519Signer.generate()))
     assert await refused(repository, store, world.make([denying("Bad")])) == "policy/unverified"
+
+
+async def test_v16_a_root_whose_ids_are_not_those_of_its_keys_is_refused(
+    world: PolicyWorld, store: TinyTufStore, repository: TufRepository
+) -> None:
+    """V16: signed by the real root key, with a policy key under the id of another."""
+    await repository.publish(take(world, world.make([denying("Bad")])))
+    metadata = Metadata[Root].from_bytes(next_root(world.record.roots, changes={}, now=now()))
+    planted = tuf_key(Ed25519Signer.generate().public_spki_der)
+    planted.keyid = Ed25519Signer.generate().keyid
+    metadata.signed.add_key(planted, "targets")
+    metadata.sign(TufSigner(world.root_key))
+    again = replace(world.refresh(), targets={})
+    forged = replace(again, metadata=(*again.metadata, MetadataFile("root", 2, metadata.to_bytes())))
+    assert await refused(repository, store, forged) == "policy/bad-root"
+    await repository.publish(again)
 
 
 async def test_hubs_own_key_is_no_authors(world: PolicyWorld, store: TinyTufStore, repository: TufRepository) -> None:
