@@ -38,7 +38,7 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
     """Refuse what a raw manifest may not be or say.
 
     Raises cells/kind-not-allowed, or cells/bad-field for a namespace, a status, other metadata, or a label that
-    cellward sets itself.
+    cellward sets itself, also on its pods, jobs and claims.
     """
     identity = (str(manifest.get("apiVersion")), str(manifest.get("kind")))
     if identity not in ALLOWED:
@@ -53,6 +53,8 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
         raise BAD_FIELD(f"{field}: is not taken in a raw manifest", field=field)
     for place, found in _metadata_of(manifest, where):
         _check_metadata(found, place)
+    for claim in _claim_templates(manifest):
+        _check_claim_template(claim, f"{where} claim template metadata")
     _check_retention(manifest, where)
     _check_service(manifest, where)
 
@@ -96,7 +98,32 @@ def prepare_manifest(
 def _metadata_of(manifest: Mapping[str, Any], where: str) -> list[tuple[str, Any]]:
     found = [(f"{where}.metadata", manifest["metadata"])]
     found += [(f"{where} pod template metadata", item.get("metadata") or {}) for item in _templates(manifest)]
+    spec = manifest.get("spec")
+    job = spec.get("jobTemplate") if isinstance(spec, dict) else None
+    found += [(f"{where} job template metadata", job.get("metadata") or {})] if isinstance(job, dict) else []
     return found
+
+
+def _claim_templates(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the templates of claims: those of a StatefulSet, and those that go with a pod."""
+    spec = manifest.get("spec")
+    own = spec.get("volumeClaimTemplates") if isinstance(spec, dict) else None
+    found = list(own) if isinstance(own, list) else []
+    for template in _templates(manifest):
+        pod = template.get("spec")
+        volumes = pod.get("volumes") if isinstance(pod, dict) else None
+        for volume in volumes if isinstance(volumes, list) else ():
+            ephemeral = volume.get("ephemeral") if isinstance(volume, dict) else None
+            found += [ephemeral.get("volumeClaimTemplate")] if isinstance(ephemeral, dict) else []
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _check_claim_template(template: Mapping[str, Any], where: str) -> None:
+    """Refuse what a claim of the cell may not say: Kubernetes copies all of it, owners too, to the claims it makes."""
+    metadata = template.get("metadata") or {}
+    _check_metadata(metadata, where)
+    if extra := sorted(set(metadata) - _METADATA):
+        raise BAD_FIELD(f"{where}.{extra[0]}: is not taken in a raw manifest", field=f"{where}.{extra[0]}")
 
 
 def _check_metadata(metadata: object, where: str) -> None:

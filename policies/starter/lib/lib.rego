@@ -33,6 +33,13 @@ volumes contains {"name": name_of(volume), "spec": volume} if {
 	is_object(volume)
 }
 
+# Whether an annotation belongs to one of the domains, or to one below it: what stands before the slash, or all of it.
+of_domain(annotation, domains) if {
+	domain := split(annotation, "/")[0]
+	some one in domains
+	endswith(concat("", [".", domain]), concat("", [".", one]))
+}
+
 # A switch is on unless it is absent, null or false: what is no boolean is not for the rules to guess.
 asked(value) if not value in {false, null}
 

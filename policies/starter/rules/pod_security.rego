@@ -105,11 +105,15 @@ privileged contains sprintf("container %s has /proc mounted %v", [container.name
 # description: >-
 #   No host process or IPC namespace, host port or Windows host process; no volume of the host, or that the host mounts
 #   from elsewhere past the cell's isolation; no kernel setting that reaches beyond the pod; no probe or hook that
-#   makes the node call another address than the pod's.
+#   makes the node call another address than the pod's. No annotation of the pod gives it devices or settings of the runtime
+#   or its sandbox (CRI-O, containerd, NRI, CDI, Kata, gVisor), or volumes, images and templates that an injector adds after
+#   the rules have seen the pod.
 # custom:
 #   id: starter/pod-security/host-access
 #   severity: critical
-#   remediation: Use a volume claim instead of a host path, and a Service instead of a host port.
+#   remediation: >-
+#     Use a volume claim instead of a host path, a Service instead of a host port, and fields instead of annotations; an
+#     annotation that is safe for tenants is listed by the security team in parameter podSecurity.annotations of the binding.
 #   controls: ["NIST SP 800-53 AC-6", "NIST SP 800-53 SC-39", "NSA/CISA Kubernetes Hardening: pod security"]
 deny contains lib.denial(rego.metadata.rule(), reason) if some reason in host_access
 
@@ -165,6 +169,32 @@ calls(container) := {call |
 call_paths := {array.concat(holder, [way]) |
 	some holder in [["livenessProbe"], ["readinessProbe"], ["startupProbe"], ["lifecycle", "postStart"], ["lifecycle", "preStop"]]
 	some way in ["httpGet", "tcpSocket"]
+}
+
+# Annotations that runtimes take as settings of the sandbox: devices, cgroups, kernel and hypervisor.
+runtime_domains := {"crio.io", "cri-o.io", "nri.io", "cdi.k8s.io"}
+
+runtime_prefixes := {"io.kubernetes.cri-o.", "io.katacontainers.", "io.containerd.", "run.oci.", "dev.gvisor."}
+
+# Annotations that choose what an injector adds to the pod after the rules have seen it.
+injector_domains := {"inject.istio.io"}
+
+injector_prefixes := {
+	"sidecar.istio.io/userVolume", "sidecar.istio.io/proxyImage", "sidecar.istio.io/bootstrapOverride",
+	"proxy.istio.io/overrides",
+}
+
+host_access contains sprintf("the pod has annotation %s", [name]) if {
+	some name, _ in lib.pod.metadata.annotations
+	past_specification(name)
+	not name in {item | some item in lib.parameters.podSecurity.annotations}
+}
+
+past_specification(name) if lib.of_domain(name, runtime_domains | injector_domains)
+
+past_specification(name) if {
+	some prefix in (runtime_prefixes | injector_prefixes)
+	startswith(name, prefix)
 }
 
 # METADATA

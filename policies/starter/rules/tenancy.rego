@@ -5,8 +5,19 @@ package starter.tenancy
 
 import data.starter.lib
 
-# Taints that say how a node fares; Kubernetes itself gives every pod tolerations of some of them.
-node_condition := "node.kubernetes.io/"
+# Taints of a node that is lost; Kubernetes itself gives every pod a toleration of them, for 300 seconds. Others of that
+# prefix say that a node is drained or short of something, or are somebody's own.
+lost_node := {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+
+default max_toleration_seconds := 3600
+
+max_toleration_seconds := lib.parameters.scheduling.maxTolerationSeconds if {
+	is_number(lib.parameters.scheduling.maxTolerationSeconds)
+}
+
+default max_grace_seconds := 3600
+
+max_grace_seconds := lib.parameters.scheduling.maxGraceSeconds if is_number(lib.parameters.scheduling.maxGraceSeconds)
 
 listed(group, name) := {item | some item in lib.parameters[group][name]}
 
@@ -19,13 +30,15 @@ own_namespace := input.object.metadata.namespace if is_string(input.object.metad
 # title: Pods take only their own place on nodes
 # description: >-
 #   No priority class, scheduler or runtime class that the binding does not list, no node named past the scheduler, no
-#   toleration of taints that reserve nodes, and no affinity that looks at pods of other namespaces.
+#   toleration of a taint but those of a lost node (node.kubernetes.io/not-ready and unreachable, with tolerationSeconds of
+#   at most an hour), and no affinity that looks at pods of other namespaces.
 # custom:
 #   id: starter/tenancy/scheduling
 #   severity: high
 #   remediation: >-
 #     Remove the field named. If the platform offers it to tenants, have the security team sign a binding whose parameters
-#     scheduling.priorityClasses, schedulers, runtimeClasses or tolerations list it.
+#     scheduling.priorityClasses, schedulers, runtimeClasses or tolerations list it, or whose scheduling.maxTolerationSeconds
+#     is higher.
 #   controls: ["NIST SP 800-53 SC-6", "NIST SP 800-53 SC-4", "NIST SP 800-53 AC-4"]
 deny contains lib.denial(rego.metadata.rule(), reason) if some reason in displaces
 
@@ -62,7 +75,7 @@ displaces contains sprintf("the pod names node %v itself", [node]) if {
 displaces contains sprintf("the pod tolerates taint %v", [taint]) if {
 	some toleration in lib.pod.spec.tolerations
 	taint := taint_of(toleration)
-	not tolerable(taint)
+	not tolerable(taint, toleration)
 }
 
 # Without a key it tolerates every taint.
@@ -71,9 +84,13 @@ taint_of(toleration) := toleration.key if {
 	toleration.key != ""
 } else := "(every one)"
 
-tolerable(taint) if startswith(taint, node_condition)
+tolerable(taint, toleration) if {
+	taint in lost_node
+	is_number(toleration.tolerationSeconds)
+	toleration.tolerationSeconds <= max_toleration_seconds
+}
 
-tolerable(taint) if taint in listed("scheduling", "tolerations")
+tolerable(taint, _) if taint in listed("scheduling", "tolerations")
 
 displaces contains sprintf("a term of %s looks at pods of other namespaces", [kind]) if {
 	some kind in {"podAffinity", "podAntiAffinity"}
@@ -101,14 +118,16 @@ looks_elsewhere(term) if {
 # METADATA
 # title: Volumes are the cell's own
 # description: >-
-#   A claim gets a new volume of a storage class: it names no volume, selects none, binds none that was made by hand, and
+#   A claim gets a new volume of a storage class: it names no volume, selects none, binds none that was made by hand, has no
+#   annotation of the volume controllers (they read volume.beta.kubernetes.io/storage-class before storageClassName), and
 #   copies nothing from another namespace. Pods mount no inline CSI volume whose driver the binding does not list.
 # custom:
 #   id: starter/tenancy/storage
 #   severity: high
 #   remediation: >-
-#     Remove the field named and let the storage class make the volume; an inline CSI driver that is safe for tenants is
-#     listed by the security team in parameter storage.inlineDrivers of the binding.
+#     Remove the field or annotation named, name the class in storageClassName and let it make the volume; an inline CSI
+#     driver or an annotation that is safe for tenants is listed by the security team in parameter storage.inlineDrivers or
+#     storage.annotations of the binding.
 #   controls: ["NIST SP 800-53 SC-4", "NIST SP 800-53 AC-3", "NIST SP 800-53 AC-4"]
 deny contains lib.denial(rego.metadata.rule(), reason) if some reason in takes
 
@@ -140,6 +159,45 @@ takes contains sprintf("%s has storage class \"\", so it takes a volume made by 
 	claim.spec.storageClassName == ""
 }
 
+# Apart from the claims: metadata may be missing there.
+claim_metadata contains {"of": "the claim", "metadata": input.object.metadata} if {
+	input.object.kind == "PersistentVolumeClaim"
+}
+
+claim_metadata contains {
+	"of": sprintf("claim template %s", [lib.name_of(template.metadata)]),
+	"metadata": template.metadata,
+} if {
+	input.object.kind == "StatefulSet"
+	some template in input.object.spec.volumeClaimTemplates
+}
+
+claim_metadata contains {
+	"of": sprintf("volume %s", [volume.name]),
+	"metadata": volume.spec.ephemeral.volumeClaimTemplate.metadata,
+} if {
+	some volume in lib.volumes
+}
+
+# Kubernetes' own controllers, and the importer of KubeVirt, which copies from any namespace.
+controller_domains := {
+	"volume.kubernetes.io", "volume.beta.kubernetes.io", "volume.alpha.kubernetes.io", "pv.kubernetes.io",
+	"cdi.kubevirt.io",
+}
+
+takes contains sprintf("%s has annotation %s", [claim.of, name]) if {
+	some claim in claim_metadata
+	some name, _ in claim.metadata.annotations
+	lib.of_domain(name, controller_domains)
+	not name in listed("storage", "annotations")
+}
+
+takes contains sprintf("%s has annotation k8s.io/CloneRequest", [claim.of]) if {
+	some claim in claim_metadata
+	some name, _ in claim.metadata.annotations
+	name == "k8s.io/CloneRequest"
+}
+
 takes contains sprintf("%s copies from namespace %v", [claim.of, namespace]) if {
 	some claim in claims
 	some field in {"dataSource", "dataSourceRef"}
@@ -156,11 +214,16 @@ takes contains sprintf("volume %s is made by CSI driver %v for whoever asks", [v
 
 # METADATA
 # title: Everything ends when it is told to
-# description: No object, pod template or claim template has finalizers, which hold up its end, and that of its namespace and node.
+# description: >-
+#   No object, pod template or claim template has finalizers, and no pod or probe a terminationGracePeriodSeconds above an
+#   hour: both hold up its end, and that of its namespace and node.
 # custom:
 #   id: starter/tenancy/finalizers
 #   severity: medium
-#   remediation: Remove metadata.finalizers; what has to be done before an end belongs into a preStop hook.
+#   remediation: >-
+#     Remove metadata.finalizers; what has to be done before an end belongs into a preStop hook. Set
+#     terminationGracePeriodSeconds to what the pod needs; the security team may raise parameter scheduling.maxGraceSeconds of
+#     the binding.
 #   controls: ["NIST SP 800-53 SC-6", "NIST SP 800-53 CP-10"]
 deny contains lib.denial(rego.metadata.rule(), reason) if some reason in stays
 
@@ -168,6 +231,23 @@ stays contains sprintf("%s has finalizer %v", [owner.of, finalizer]) if {
 	some owner in owners
 	some finalizer in owner.metadata.finalizers
 	not of_kubernetes(owner.of, finalizer)
+}
+
+stays contains sprintf("the pod may take %v seconds to end, more than %v", [seconds, max_grace_seconds]) if {
+	seconds := lib.pod.spec.terminationGracePeriodSeconds
+	seconds > max_grace_seconds
+}
+
+stays contains sprintf("%s of container %s gives it %v seconds to end, more than %v", [
+	probe,
+	container.name,
+	seconds,
+	max_grace_seconds,
+]) if {
+	some container in lib.containers
+	some probe in {"livenessProbe", "startupProbe"}
+	seconds := container.spec[probe].terminationGracePeriodSeconds
+	seconds > max_grace_seconds
 }
 
 owners contains {"of": "the object", "metadata": input.object.metadata}

@@ -85,7 +85,12 @@ test_host_network[sprintf("%v/%s", [value, kind])] if {
 service_cases := {
 	"ClusterIP": {"spec": {"type": "ClusterIP"}, "want": set()},
 	"no type": {"spec": {}, "want": set()},
-	"headless": {"spec": {"clusterIP": "None"}, "want": set()},
+	"headless": {"spec": {"clusterIP": "None", "clusterIPs": ["None"]}, "want": set()},
+	"no address named": {"spec": {"clusterIP": "", "clusterIPs": null, "loadBalancerIP": ""}, "want": set()},
+	"a cluster address of its choice": {"spec": {"clusterIP": "10.96.0.10"}, "want": {service_type}},
+	"cluster addresses of its choice": {"spec": {"clusterIPs": ["10.96.0.10"]}, "want": {service_type}},
+	"a second one": {"spec": {"clusterIP": "", "clusterIPs": ["", "fd00::10"]}, "want": {service_type}},
+	"an address of the load balancer": {"spec": {"loadBalancerIP": "192.0.2.1"}, "want": {service_type}},
 	"NodePort": {"spec": {"type": "NodePort"}, "want": {service_type}},
 	"LoadBalancer": {"spec": {"type": "LoadBalancer"}, "want": {service_type}},
 	"ExternalName": {"spec": {"type": "ExternalName", "externalName": "example.com"}, "want": {service_type}},
@@ -96,6 +101,27 @@ test_service_type[name] if {
 	some name, case in service_cases
 	item := {"apiVersion": "v1", "kind": "Service", "metadata": fixtures.metadata, "spec": case.spec}
 	fixtures.ids(data.starter.deny) == case.want with input as fixtures.as_input(item)
+}
+
+name_cases := {
+	"external-dns.alpha.kubernetes.io/hostname": {service_type},
+	"external-dns.alpha.kubernetes.io/internal-hostname": {service_type},
+	"getambassador.io/config": {service_type},
+	"service.kubernetes.io/topology-mode": set(),
+}
+
+test_published_names[sprintf("%s/%s", [name, spec.clusterIP])] if {
+	some name, want in name_cases
+	some spec in [{"clusterIP": ""}, {"clusterIP": "None"}]
+	item := object.union(fixtures.service, {"metadata": {"annotations": {name: "shop.example.com"}}, "spec": spec})
+	fixtures.ids(data.starter.deny) == want with input as fixtures.as_input(item)
+}
+
+test_published_name_from_the_binding if {
+	name := "external-dns.alpha.kubernetes.io/hostname"
+	verified := fixtures.with_parameters({"network": {"annotations": [name]}})
+	item := object.union(fixtures.service, {"metadata": {"annotations": {name: "shop.example.com"}}})
+	fixtures.ids(data.starter.deny) == set() with input as {"object": item, "verified": verified}
 }
 
 test_service_types_from_the_binding if {

@@ -10,6 +10,10 @@ finalizers := "starter/tenancy/finalizers"
 
 annotations := "starter/network/plugin-annotations"
 
+runtime := "starter/pod-security/host-access"
+
+names := "starter/network/service-type"
+
 pod(more) := object.union(fixtures.spec, more)
 
 anti(term) := pod({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [object.union(
@@ -44,6 +48,37 @@ pod_cases := {
 	},
 	"tolerates a node in trouble": {
 		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 30}]}),
+		"want": set(),
+	},
+	"tolerates a lost node for ever": {
+		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists"}]}),
+		"want": {scheduling},
+	},
+	"tolerates a lost node too long": {
+		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 3601}]}),
+		"want": {scheduling},
+	},
+	"tolerates a node that is drained": {
+		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "tolerationSeconds": 30}]}),
+		"want": {scheduling},
+	},
+	"tolerates a node without memory": {
+		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]}),
+		"want": {scheduling},
+	},
+	"tolerates what looks like a condition": {
+		"spec": pod({"tolerations": [{"key": "node.kubernetes.io/dedicated-gpu", "operator": "Exists"}]}),
+		"want": {scheduling},
+	},
+	"ends after an hour": {"spec": pod({"terminationGracePeriodSeconds": 3600}), "want": set()},
+	"ends after an hour and a second": {"spec": pod({"terminationGracePeriodSeconds": 3601}), "want": {finalizers}},
+	"ends after 68 years": {"spec": pod({"terminationGracePeriodSeconds": 2147483647}), "want": {finalizers}},
+	"ends late when a probe fails": {
+		"spec": fixtures.spec_with({"livenessProbe": {"exec": {}, "terminationGracePeriodSeconds": 2147483647}}),
+		"want": {finalizers},
+	},
+	"ends soon when a probe fails": {
+		"spec": fixtures.spec_with({"livenessProbe": {"exec": {}, "terminationGracePeriodSeconds": 30}}),
 		"want": set(),
 	},
 	"anti-affinity in its namespace": {"spec": anti({}), "want": set()},
@@ -114,6 +149,41 @@ test_claims[name] if {
 	fixtures.ids(data.starter.deny) == case.want with input as fixtures.as_input(claim(case.spec))
 }
 
+volume_annotations := {
+	"volume.beta.kubernetes.io/storage-class": {storage},
+	"volume.kubernetes.io/selected-node": {storage},
+	"volume.beta.kubernetes.io/storage-provisioner": {storage},
+	"volume.kubernetes.io/storage-provisioner": {storage},
+	"pv.kubernetes.io/bind-completed": {storage},
+	"cdi.kubevirt.io/storage.import.source": {storage},
+	"k8s.io/CloneRequest": {storage},
+	"example.org/volume.kubernetes.io": set(),
+	"backup.example.org/keep": set(),
+}
+
+# Around one claim: itself, the template of a StatefulSet, and that of a pod.
+claimed_with(name) := {
+	"claim": object.union(claim({"storageClassName": "fast"}), {"metadata": {"annotations": {name: ""}}}),
+	"claim template": stateful({"metadata": {"name": "data", "annotations": {name: ""}}, "spec": {}}),
+	"ephemeral": fixtures.around(pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {
+		"metadata": {"annotations": {name: ""}},
+		"spec": {},
+	}}}]})).CronJob,
+}
+
+test_annotations_of_claims[sprintf("%s/%s", [name, where])] if {
+	some name, want in volume_annotations
+	some where, item in claimed_with(name)
+	fixtures.ids(data.starter.deny) == want with input as fixtures.as_input(item)
+}
+
+test_listed_annotation_of_a_claim_is_allowed[where] if {
+	some where, item in claimed_with("cdi.kubevirt.io/storage.import.source")
+	listed := {"storage": {"annotations": ["cdi.kubevirt.io/storage.import.source"]}}
+	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(listed)})
+	fixtures.ids(data.starter.deny) == set() with input as asked
+}
+
 stateful(template) := object.union(
 	fixtures.workload("StatefulSet", fixtures.spec),
 	{"spec": {"volumeClaimTemplates": [template]}},
@@ -164,7 +234,9 @@ test_finalizers_of_objects[finalizer] if {
 
 parameters := {
 	"scheduling": {
-		"priorityClasses": ["gold"], "schedulers": ["mine"], "runtimeClasses": ["gvisor"], "tolerations": ["dedicated"],
+		"priorityClasses": ["gold"], "schedulers": ["mine"], "runtimeClasses": ["gvisor"],
+		"tolerations": ["dedicated", "node.kubernetes.io/unschedulable"],
+		"maxGraceSeconds": 7200, "maxTolerationSeconds": 7200,
 	},
 	"storage": {"inlineDrivers": ["secrets-store.csi.k8s.io"]},
 	"network": {"annotations": ["cni.projectcalico.org/floatingIPs"]},
@@ -177,6 +249,9 @@ test_what_the_binding_lists_is_allowed[sprintf("%s/%s", [name, kind])] if {
 		"runtime": {"runtimeClassName": "gvisor"},
 		"taint": {"tolerations": [{"key": "dedicated", "value": "shop"}]},
 		"driver": {"volumes": [{"name": "v", "csi": {"driver": "secrets-store.csi.k8s.io"}}]},
+		"drained": {"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]},
+		"lost": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "tolerationSeconds": 7200}]},
+		"grace": {"terminationGracePeriodSeconds": 7200},
 	}
 	some kind, item in fixtures.around(pod(more))
 	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(parameters)})
@@ -188,6 +263,8 @@ test_what_the_binding_does_not_list_is_refused[sprintf("%s/%s", [name, kind])] i
 		"class": {"priorityClassName": "system-cluster-critical", "priority": 2000000000},
 		"taint": {"tolerations": [{"operator": "Exists"}]},
 		"driver": {"volumes": [{"name": "v", "csi": {"driver": "host.example"}}]},
+		"lost": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "tolerationSeconds": 7201}]},
+		"grace": {"terminationGracePeriodSeconds": 7201},
 	}
 	some kind, item in fixtures.around(pod(more))
 	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(parameters)})
@@ -199,7 +276,29 @@ test_plugin_annotations[name] if {
 		"k8s.v1.cni.cncf.io/networks": {annotations},
 		"v1.multus-cni.io/default-network": {annotations},
 		"cni.projectcalico.org/ipAddrs": {annotations},
+		"ovn.kubernetes.io/ip_address": {annotations},
+		"attachnet.default.ovn.kubernetes.io/logical_switch": {annotations},
+		"networking.gke.io/interfaces": {annotations},
+		"networking.gke.io/default-interface": {annotations},
+		"danm.k8s.io/interfaces": {annotations},
+		"ipam.cilium.io/ip-pool": {annotations},
+		"io.kubernetes.cri-o.Devices": {runtime},
+		"io.kubernetes.cri-o.UnifiedCgroup.c": {runtime},
+		"cpu-quota.crio.io": {runtime},
+		"devices.nri.io/pod": {runtime},
+		"cdi.k8s.io/gpu": {runtime},
+		"io.katacontainers.config.hypervisor.path": {runtime},
+		"run.oci.keep_original_groups": {runtime},
+		"sidecar.istio.io/userVolume": {runtime},
+		"sidecar.istio.io/userVolumeMount": {runtime},
+		"inject.istio.io/templates": {runtime},
+		"external-dns.alpha.kubernetes.io/hostname": {names},
+		"sidecar.istio.io/rewriteAppHTTPProbers": set(),
+		"sidecar.istio.io/inject": set(),
+		"cluster-autoscaler.kubernetes.io/safe-to-evict": set(),
 		"example.org/note": set(),
+		"example.org/cilium.io": set(),
+		"notcilium.io/x": set(),
 	}
 	item := template_with("Deployment", {"annotations": {name: "bank/net"}})
 	fixtures.ids(data.starter.deny) == want with input as fixtures.as_input(item)
@@ -208,5 +307,12 @@ test_plugin_annotations[name] if {
 test_listed_plugin_annotation_is_allowed if {
 	item := template_with("Deployment", {"annotations": {"cni.projectcalico.org/floatingIPs": "[]"}})
 	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(parameters)})
+	fixtures.ids(data.starter.deny) == set() with input as asked
+}
+
+test_listed_runtime_annotation_is_allowed if {
+	item := template_with("Deployment", {"annotations": {"cpu-quota.crio.io": "disable"}})
+	listed := {"podSecurity": {"annotations": ["cpu-quota.crio.io"]}}
+	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(listed)})
 	fixtures.ids(data.starter.deny) == set() with input as asked
 }

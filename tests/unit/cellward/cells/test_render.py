@@ -338,6 +338,54 @@ def test_raw_pods_cannot_claim_another_component() -> None:
         rendered(raw(manifest))
 
 
+def _with_claim(place: str, metadata: object) -> dict[str, Any]:
+    """Return a raw manifest whose jobs or claims get this metadata from their template."""
+    claim = {"metadata": metadata, "spec": {"storageClassName": "fast"}}
+    pod = {"spec": {"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": claim}}]}}
+    api, kind, spec = {
+        "claims of a StatefulSet": (
+            "apps/v1",
+            "StatefulSet",
+            {"template": {"spec": {}}, "volumeClaimTemplates": [claim]},
+        ),
+        "claims of pods": ("apps/v1", "Deployment", {"template": pod}),
+        "claims of pods of jobs": ("batch/v1", "CronJob", {"jobTemplate": {"spec": {"template": pod}}}),
+        "jobs": ("batch/v1", "CronJob", {"jobTemplate": {"metadata": metadata, "spec": {"template": {"spec": {}}}}}),
+    }[place]
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": "x"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": {"cellward.dev/project": "other"}},
+        {"labels": {"app.kubernetes.io/managed-by": "cellward"}},
+        {"annotations": {"cellward.dev/owner": "me"}},
+        {"labels": {"a": 1}},
+        "text",
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["claims of a StatefulSet", "claims of pods", "claims of pods of jobs", "jobs"])
+def test_v16_what_templates_make_names_no_other_cell(place: str, metadata: object) -> None:
+    """Kubernetes copies the metadata of these templates to what it makes of them, in the cell's namespace."""
+    with pytest.raises(InvalidInput) as caught:
+        rendered(raw(_with_claim(place, metadata)))
+    assert caught.value.code == "cells/bad-field"
+    rendered(raw(_with_claim(place, {"labels": {"a": "b"}, "annotations": {"c": "d"}})))
+
+
+@pytest.mark.parametrize("place", ["claims of a StatefulSet", "claims of pods", "claims of pods of jobs"])
+@pytest.mark.parametrize("field", ["ownerReferences", "finalizers", "namespace", "generateName"])
+def test_v16_a_claim_template_has_no_owner(place: str, field: str) -> None:
+    """A claim that has an owner ends with it, data and all."""
+    with pytest.raises(InvalidInput) as caught:
+        rendered(raw(_with_claim(place, {"name": "v", field: []})))
+    assert caught.value.code == "cells/bad-field"
+    assert field in caught.value.message
+    rendered(raw(_with_claim(place, {"name": "v"})))
+
+
 def test_two_objects_of_one_name_are_refused() -> None:
     """A raw manifest cannot replace what a component renders."""
     manifest = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}}
