@@ -36,7 +36,8 @@ class Adoption:
     async def run(self, cell: Cell, correlation_id: str) -> bool:
         """Take what is there into the record; return whether anything was.
 
-        Raises kube/* when the API server does not let us look.
+        Raises kube/* when the API server does not let us look, stamps/pending while a stamp proves nothing: what was
+        copied meanwhile would be taken for ours, for good.
         """
         record = cell.record
         if record.objects or not await self._is_ours(record):
@@ -56,8 +57,9 @@ class Adoption:
 
     async def _is_ours(self, record: CellRecord) -> bool:
         """Whether there is a namespace of ours; whose it is otherwise, the rollout says."""
+        wanted, check_proof = self._namespace(record), self._parts.stamps.check_proof
         try:
-            return await self._parts.cluster.claim_namespace(record, self._namespace(record))
+            return await self._parts.cluster.claim_namespace(record, wanted, check_proof)
         except CellwardError as error:
             if error.code in {FOREIGN_NAMESPACE.code, NAMESPACE_ENDING.code}:
                 return False

@@ -71,10 +71,11 @@ class CellCluster:
                 return None
             raise
 
-    async def claim_namespace(self, record: CellRecord, manifest: JSONObject) -> bool:
+    async def claim_namespace(self, record: CellRecord, manifest: JSONObject, check_proof: Callable[[], None]) -> bool:
         """Check that the namespace is ours or free; return whether it exists.
 
-        Raises cell/namespace-not-ours, apply/namespace-terminating.
+        Raises cell/namespace-not-ours, apply/namespace-terminating, and what ``check_proof`` raises while a stamp does
+        not prove whose a namespace is that is not on record.
         """
         live = await self.look(OwnedObject(manifest, Role.NAMESPACE).ref)
         if live is None:
@@ -82,8 +83,11 @@ class CellCluster:
         if live["metadata"].get("deletionTimestamp"):
             place = f"Namespace/{record.namespace}"
             raise NAMESPACE_ENDING(f"namespace {record.namespace} is being deleted", object=place)
-        known = record.by_ref().get(ref_of(manifest))
-        check_namespace(live, manifest, known=known is not None and known.uid == live["metadata"]["uid"])
+        on_record = record.by_ref().get(ref_of(manifest))
+        known = on_record is not None and on_record.uid == live["metadata"]["uid"]
+        check_namespace(live, manifest, known=known)
+        if not known:
+            check_proof()
         return True
 
     async def write(self, record: CellRecord, owned: OwnedObject, *, force: bool = True) -> OwnedObject:

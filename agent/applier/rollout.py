@@ -122,7 +122,8 @@ class Rollout:
     ) -> tuple[RefusalText, ...]:
         """Make the namespace real, with isolation before anything else when it is new, and measure it (V9)."""
         cluster, decided_on = self._parts.cluster, cell.isolation
-        exists = await cluster.claim_namespace(cell.record, change.rendered.namespace_object)
+        wanted_namespace, check_proof = change.rendered.namespace_object, self._parts.stamps.check_proof
+        exists = await cluster.claim_namespace(cell.record, wanted_namespace, check_proof)
         first = adopted or not any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
         wanted = {Role.NAMESPACE, Role.RIGHTS, *([Role.ISOLATION] if first or not exists else [])}
         ground = [owned for owned in change.objects if owned.role in wanted]

@@ -205,6 +205,58 @@ async def test_nothing_new_is_applied_before_the_key_is_changed(world: World, ku
     await world.until(lambda: any(one.code == "cell/namespace-not-ours" for one in world.report("third").refusals))
 
 
+async def _impostor_while_the_key_changes(world: World, kube: FakeKube) -> None:
+    """Make a namespace ``third`` with stamps copied while the guards were away; a cell that cannot follow holds on."""
+    copied = dict(live_labels(kube, place("front")))
+    binding = copy.deepcopy(kube._objects[BINDING])
+    await kube.delete(BINDING)
+    # The name of a manager is anybody's to write, too.
+    await kube.apply(namespace(place("third"), {**copied, "cellward.dev/cell": "third"}), manager="cellward-agent")
+    await world.until(lambda: not world.engine._fence.intact)
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb in {"apply", "patch"} and place("front") in {ref.name, ref.namespace}:
+            raise KUBE_FORBIDDEN("somebody's webhook says no", by="admission")
+
+    kube.on_request = refuse
+    await kube.apply({**binding, "metadata": {"name": BINDING.name}}, manager="chart")
+    keeper = world.engine._stamps
+    await world.until(lambda: keeper._state and keeper._state.step is not Step.DONE)
+
+
+@pytest.mark.parametrize("how", ["run", "quarantine", "end"])
+async def test_v10_a_copied_stamp_proves_nothing_while_the_key_is_changed(
+    world: World, kube: FakeKube, how: str
+) -> None:
+    """Neither a first release nor quarantine nor an end takes it for ours; with the new key it is somebody else's."""
+    await deploy_both(world)
+    await _impostor_while_the_key_changes(world, kube)
+    before = dict(live_labels(kube, place("third")))
+    signed = (
+        world.tombstone("third") if how == "end" else world.deployment("third", world.release(caller_yaml("third")))
+    )
+    item = world.item("third", signed, hub_state="quarantine" if how == "quarantine" else "run")
+    await world.state.items.put(item)
+    await world.engine.submit(item)
+    if how == "run":
+        await world.until(lambda: world.report("third").refusals)
+        assert [one.code for one in world.report("third").refusals] == ["stamps/pending"]
+    kube.on_request = None
+    world.engine._stamps._grace = 0.3
+    world.engine._stamps._wake.set()
+    await settled(world, kube)
+    if how == "run":
+        await world.until(lambda: "cell/namespace-not-ours" in {one.code for one in world.report("third").refusals})
+    else:
+        ended = {"quarantine": "held", "end": "removed"}[how]
+        await world.phase("third", ended)
+    assert live_labels(kube, place("third")) == before
+    assert not [ref for ref in kube._objects if ref.namespace == place("third")]
+    assert not reaches(kube, place("third"), place("data"))
+    assert "cell/adopted" not in {one["code"] for one in await world.records()}
+
+
 def _unstamp(world: World, kube: FakeKube) -> None:
     """Make cells and records as a version without stamps left them."""
     none = Stamps((), None, closed=False)
