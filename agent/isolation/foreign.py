@@ -197,7 +197,41 @@ def cilium_rules(policy: Mapping[str, Any]) -> list[Spec]:
     return [*([single] if single else []), *(many or ())]
 
 
+def _cilium_gateway(spec: Spec, place: Place) -> bool:
+    """Whether traffic of a cell leaves by another node; a selector without namespaces is about all of them."""
+    selectors = spec.get("selectors")
+    return not selectors or any(_matches(one.get("namespaceSelector") or {}, place.labels) for one in selectors)
+
+
+def _cilium_envoy(spec: Spec, place: Place) -> bool:
+    """Whether calls of a cell's services go to a proxy; without services a policy elsewhere may name the listener."""
+    services = [*(spec.get("services") or ()), *(spec.get("backendServices") or ())]
+    return not services or any(one["namespace"] == place.name for one in services)
+
+
+# -- OVN-Kubernetes and Kube-OVN --------------------------------------------------------------------------------------
+
+#: What of a subnet goes before NetworkPolicies, or takes traffic another way.
+_OF_SUBNET: Final = ("acls", "externalEgressGateway", "policyRoutingTableID")
+
+
+def _ovn_route(spec: Spec, place: Place) -> bool:
+    origin = spec["from"]
+    return set(origin) != {"namespaceSelector"} or _matches(origin["namespaceSelector"], place.labels)
+
+
+def _kube_ovn(spec: Spec, place: Place) -> bool:
+    """A subnet is about the namespaces it names; the default one, and one that names none, about any."""
+    if not any(spec.get(field) for field in _OF_SUBNET):
+        return False
+    names, selectors = spec.get("namespaces") or (), spec.get("namespaceSelectors") or ()
+    if spec.get("default") or not (names or selectors) or isinstance(names, str):
+        return True
+    return place.name in names or any(_matches(one, place.labels) for one in selectors)
+
+
 _POLICY: Final = "policy.networking.k8s.io"
+_AWS: Final = "networking.k8s.aws/v1alpha1"
 CILIUM: Final = ForeignKind("cilium.io/v2", "CiliumClusterwideNetworkPolicy", _cilium)
 
 #: All kinds that are looked at; those that are not on the cluster are asked for again now and then.
@@ -209,11 +243,20 @@ FOREIGN: Final = (
     ForeignKind("crd.projectcalico.org/v1", "GlobalNetworkPolicy", _calico),
     ForeignKind("projectcalico.org/v3", "GlobalNetworkPolicy", _calico),
     CILIUM,
+    ForeignKind("cilium.io/v2", "CiliumClusterwideEnvoyConfig", _cilium_envoy),
+    ForeignKind("cilium.io/v2", "CiliumEgressGatewayPolicy", _cilium_gateway),
+    ForeignKind(_AWS, "ClusterNetworkPolicy", _by_subject),
+    ForeignKind("k8s.ovn.org/v1", "AdminPolicyBasedExternalRoute", _ovn_route),
+    ForeignKind("kubeovn.io/v1", "Subnet", _kube_ovn),
     ForeignKind("crd.antrea.io/v1beta1", "NetworkPolicy"),
     ForeignKind("crd.projectcalico.org/v1", "NetworkPolicy"),
     ForeignKind("projectcalico.org/v3", "NetworkPolicy"),
     ForeignKind("cilium.io/v2", "CiliumNetworkPolicy"),
+    ForeignKind("cilium.io/v2", "CiliumEnvoyConfig"),
     ForeignKind("cilium.io/v2", "CiliumLocalRedirectPolicy"),
+    ForeignKind(_AWS, "ApplicationNetworkPolicy"),
+    ForeignKind("networking.gke.io/v1alpha1", "FQDNNetworkPolicy"),
+    ForeignKind("k8s.ovn.org/v1", "EgressFirewall"),
 )
 
 

@@ -1,7 +1,7 @@
 """Watches policies of network plugins beside our own, and says of which cells they make the isolation unknown.
 
 Most clusters have one plugin and few of these kinds: one that is not there is asked for again now and then. One that
-cannot be read counts as selecting every cell.
+cannot be read counts as selecting every cell, and so does one that discovery has in another version than we know.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import structlog
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.isolation.errors import FOREIGN_POLICY
 from agent.isolation.foreign import FOREIGN, ForeignKind, Place, selecting
-from agent.kube.errors import KUBE_NOT_FOUND, KUBE_UNAVAILABLE
+from agent.kube.errors import KUBE_NOT_FOUND, KUBE_THROTTLED, KUBE_UNAVAILABLE
 from agent.kube.interfaces import JSONObject, KubeApi, WatchEvent, WatchType
 from cellward.cells.conditions import CellCondition
+from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
 
@@ -28,6 +29,7 @@ CONDITION: Final = "foreign-isolation"
 #: How often a kind that is not there is asked for again, seconds.
 ABSENT_SECONDS: Final = 30.0
 _SHOWN: Final = 3
+_NO_ANSWER: Final = (KUBE_UNAVAILABLE.code, KUBE_THROTTLED.code)
 _NOT_YET: Final = "they were not looked at yet"
 
 
@@ -102,9 +104,7 @@ class ForeignPolicies:
             async for event in events:
                 gone = event.type is WatchType.INTERRUPTED and event.code == KUBE_NOT_FOUND.code
                 if gone:
-                    self._seen.pop(kind, None)
-                    self._listed.pop(kind, None)
-                    self._unread.pop(kind, None)
+                    await self._gone(kind)
                 elif not self._take(kind, event):
                     continue
                 await self._changed()
@@ -114,6 +114,21 @@ class ForeignPolicies:
             close = getattr(events, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _gone(self, kind: ForeignKind) -> None:
+        """Take it that a kind is not there; one that is there in another version alone cannot be read."""
+        try:
+            versions = await self._kube.served_versions(kind.api_version, kind.kind)
+        except CellwardError as error:
+            # Nobody said what is there: what was known of it still counts, but where we are refused.
+            if error.code not in _NO_ANSWER:
+                self._unread[kind] = error.message
+            return
+        self._seen.pop(kind, None)
+        self._listed.pop(kind, None)
+        self._unread.pop(kind, None)
+        if versions:
+            self._unread[kind] = f"the cluster serves it as {', '.join(versions)}"
 
     def _take(self, kind: ForeignKind, event: WatchEvent) -> bool:
         """Take an event; return whether it changed anything."""

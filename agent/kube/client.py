@@ -19,9 +19,9 @@ from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 
 from agent.kube.answers import error_of
 from agent.kube.config import POOL_SIZE, load_configuration
-from agent.kube.errors import KUBE_UNEXPECTED
+from agent.kube.errors import KUBE_NOT_FOUND, KUBE_UNEXPECTED
 from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
-from agent.kube.kinds import KindInfo, collection_path, kind_of, object_path
+from agent.kube.kinds import KindInfo, collection_path, group_path, kind_of, object_path
 from agent.kube.tls import NETWORK_ERRORS, demand_as_kubernetes_does, network_error
 from agent.kube.watch import WatchLoop
 from cellward.errors import CellwardError
@@ -164,6 +164,26 @@ class KubeClient:
 
         return WatchLoop(info, open_stream, self._timer).events()
 
+    async def served_versions(self, api_version: str, kind: str) -> tuple[str, ...]:
+        """Ask discovery: the group's versions, and in each for the kind."""
+        info = kind_of(api_version, kind)
+        group = await self._found(group_path(info), f"discover {api_version}")
+        served = []
+        for version in _names(group.get("versions"), "version"):
+            listed = await self._found(group_path(info, version), f"discover {kind}")
+            if info.plural in _names(listed.get("resources"), "name"):
+                served.append(version)
+        return tuple(served)
+
+    async def _found(self, path: str, what: str) -> JSONObject:
+        """GET what may not be there; nothing then."""
+        try:
+            return await self._call("GET", path, what)
+        except CellwardError as error:
+            if error.code != KUBE_NOT_FOUND.code:
+                raise
+            return {}
+
     async def _open(
         self, info: KindInfo, query: Mapping[str, str], seconds: float, label_selector: str
     ) -> aiohttp.ClientResponse:
@@ -235,6 +255,17 @@ class KubeClient:
         except NETWORK_ERRORS as error:
             raise network_error(what, error) from error
         raise error_of(response.status, _status_of(text), what)
+
+
+def _names(items: object, field: str) -> list[str]:
+    """Return one field of each entry of an answer of discovery; raises kube/unexpected for another form."""
+    if items is None:
+        return []
+    if not isinstance(items, list) or not all(
+        isinstance(one, dict) and isinstance(one.get(field), str) for one in items
+    ):
+        raise KUBE_UNEXPECTED("discover: the answer is not what Kubernetes defines")
+    return [one[field] for one in items]
 
 
 def _status_of(text: str) -> Mapping[str, Any]:

@@ -124,6 +124,10 @@ class KubeApi(Protocol):
         """Watch a kind over all namespaces for ever, reconnecting with full jitter; ends only by cancellation."""
         ...
 
+    async def served_versions(self, api_version: str, kind: str) -> tuple[str, ...]:
+        """Return the versions, as "v1", in which the API server serves a kind of a group; none when it is not there."""
+        ...
+
     async def close(self) -> None:
         """Close all connections."""
         ...

@@ -1,4 +1,4 @@
-"""The closed list of kinds Cellward manages or watches, with their paths; nothing is discovered.
+"""The closed list of kinds Cellward manages or watches, with their paths; no kind is discovered.
 
 A static table needs no discovery requests at start, cannot be led astray by an aggregated API, and is the list V2 asks
 for: an object of any other kind has no path at all.
@@ -59,6 +59,15 @@ _ALL: Final = (
     KindInfo("cilium.io/v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies", namespaced=False),
     KindInfo("cilium.io/v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies"),
     KindInfo("cilium.io/v2", "CiliumLocalRedirectPolicy", "ciliumlocalredirectpolicies"),
+    KindInfo("cilium.io/v2", "CiliumClusterwideEnvoyConfig", "ciliumclusterwideenvoyconfigs", namespaced=False),
+    KindInfo("cilium.io/v2", "CiliumEnvoyConfig", "ciliumenvoyconfigs"),
+    KindInfo("cilium.io/v2", "CiliumEgressGatewayPolicy", "ciliumegressgatewaypolicies", namespaced=False),
+    KindInfo("networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy", "clusternetworkpolicies", namespaced=False),
+    KindInfo("networking.k8s.aws/v1alpha1", "ApplicationNetworkPolicy", "applicationnetworkpolicies"),
+    KindInfo("networking.gke.io/v1alpha1", "FQDNNetworkPolicy", "fqdnnetworkpolicies"),
+    KindInfo("k8s.ovn.org/v1", "AdminPolicyBasedExternalRoute", "adminpolicybasedexternalroutes", namespaced=False),
+    KindInfo("k8s.ovn.org/v1", "EgressFirewall", "egressfirewalls"),
+    KindInfo("kubeovn.io/v1", "Subnet", "subnets", namespaced=False),
 )
 KINDS: Final[Mapping[tuple[str, str], KindInfo]] = {(info.api_version, info.kind): info for info in _ALL}
 
@@ -77,6 +86,12 @@ def collection_path(info: KindInfo, namespace: str) -> str:
     if info.namespaced and namespace:
         return f"{base}/namespaces/{quote(namespace, safe='')}/{info.plural}"
     return f"{base}/{info.plural}"
+
+
+def group_path(info: KindInfo, version: str = "") -> str:
+    """Return the path where discovery tells of a kind's group, or of one version of it."""
+    path = f"/apis/{quote(info.api_version.split('/')[0], safe='')}"
+    return f"{path}/{quote(version, safe='')}" if version else path
 
 
 def object_path(ref: ObjectRef) -> str:

@@ -173,6 +173,12 @@ async def test_kinds_are_a_closed_list(kube: KubeApi) -> None:
     assert await _code(kube.get(ObjectRef("v1", "ConfigMap", "", "x"))) == "kube/invalid"
 
 
+async def test_discovery_tells_the_versions_of_a_kind(kube: KubeApi) -> None:
+    """Of a kind on the list, and of no other."""
+    assert await kube.served_versions("apps/v1", "Deployment") == ("v1",)
+    assert await _code(kube.served_versions("apps/v1", "ControllerRevision")) == "kube/unknown-kind"
+
+
 async def test_watch_tells_the_whole_list_and_then_what_happens(kube: KubeApi, namespace: str) -> None:
     """RESTARTED, the list, SYNCED, then additions, changes, and an object that leaves the selector as deleted."""
     labels = {"watched": namespace}

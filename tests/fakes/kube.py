@@ -164,6 +164,11 @@ class FakeKube:
         finally:
             self._watchers.remove(watcher)
 
+    async def served_versions(self, api_version: str, kind: str) -> tuple[str, ...]:
+        """Every kind is served here as it is known."""
+        kind_of(api_version, kind)
+        return (api_version.rsplit("/", maxsplit=1)[-1],)
+
     async def close(self) -> None:
         """Do nothing."""
 

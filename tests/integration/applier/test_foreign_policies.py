@@ -23,6 +23,9 @@ _ALL: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     ("crd.antrea.io", "v1beta1", "ClusterNetworkPolicy", "clusternetworkpolicies", _PODS),
     ("crd.projectcalico.org", "v1", "GlobalNetworkPolicy", "globalnetworkpolicies", {"selector": "all()"}),
     ("cilium.io", "v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies", {"endpointSelector": {}}),
+    ("cilium.io", "v2", "CiliumClusterwideEnvoyConfig", "ciliumclusterwideenvoyconfigs", {"resources": []}),
+    ("networking.k8s.aws", "v1alpha1", "ClusterNetworkPolicy", "clusternetworkpolicies", _NAMESPACES),
+    ("kubeovn.io", "v1", "Subnet", "subnets", {"default": True, "acls": [{"action": "allow"}]}),
 )
 
 
@@ -50,6 +53,23 @@ async def test_v9_a_cluster_wide_policy_makes_isolation_unknown(
         assert admin.request("DELETE", f"{path}/open").ok
         await world.until(lambda: world.report(cell).isolation == "enforced")
         await world.until(lambda: next(one for one in world.health.get() if one.name == "foreign-isolation").ok)
+
+
+async def test_v9_a_kind_in_an_unknown_version_makes_isolation_unknown(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """What a plugin of next year serves is not taken for a cluster without it; the condition names the version."""
+    world.prober.state = "enforced"
+    assert (await world.deploy(cell_yaml(cell), cell)).accepted
+    await world.until(lambda: world.report(cell).isolation == "enforced")
+    with installed_kind(admin, "k8s.ovn.org", "v7", "AdminPolicyBasedExternalRoute", "adminpolicybasedexternalroutes",
+                        scope="Cluster"):  # fmt: skip
+        await world.until(lambda: world.report(cell).isolation == "unknown")
+        said = world.report(cell).conditions
+        subject = "k8s.ovn.org/v1 AdminPolicyBasedExternalRoute"
+        assert [(one.code, one.subject) for one in said] == [("isolation/foreign-policy", subject)]
+        assert "v7" in said[0].message
+    await world.until(lambda: world.report(cell).isolation == "enforced")
 
 
 async def test_v9_the_decision_is_made_on_unknown_isolation(world: World, admin: ApiClient, cell: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from agent.applier.fence import NAMES
 from agent.applier.identity import CellIdentity
+from agent.isolation.foreign import FOREIGN
+from agent.kube.kinds import collection_path, kind_of
 from tests.integration.chart.cells import STAMPS, CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects
@@ -127,6 +129,13 @@ def test_v12_agent_reads_nothing_it_does_not_need(agent: ApiClient, path: str) -
         "/apis/crd.projectcalico.org/v1/globalnetworkpolicies",
         "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies",
         "/apis/cilium.io/v2/namespaces/default/ciliumnetworkpolicies",
+        "/apis/cilium.io/v2/ciliumclusterwideenvoyconfigs",
+        "/apis/cilium.io/v2/ciliumegressgatewaypolicies",
+        "/apis/networking.k8s.aws/v1alpha1/clusternetworkpolicies",
+        "/apis/networking.gke.io/v1alpha1/fqdnnetworkpolicies",
+        "/apis/k8s.ovn.org/v1/adminpolicybasedexternalroutes",
+        "/apis/k8s.ovn.org/v1/egressfirewalls",
+        "/apis/kubeovn.io/v1/subnets",
     ],
 )
 def test_v12_agent_watches_policies_of_plugins_and_writes_none(agent: ApiClient, path: str) -> None:
@@ -134,6 +143,14 @@ def test_v12_agent_watches_policies_of_plugins_and_writes_none(agent: ApiClient,
     assert agent.request("GET", path).status == 404, "no such kind here, and nobody who forbids to look"
     _forbidden(agent.request("POST", path, {"metadata": {"name": "mine"}}))
     _forbidden(agent.request("DELETE", f"{path}/theirs"))
+
+
+def test_v10_every_policy_of_plugins_that_is_looked_for_may_be_read(agent: ApiClient) -> None:
+    """The agent's list and its rights say the same, and discovery is open to it."""
+    paths = [collection_path(kind_of(one.api_version, one.kind), "") for one in FOREIGN]
+    assert {path: agent.request("GET", path).status for path in paths} == dict.fromkeys(paths, 404)
+    assert agent.request("GET", "/apis/networking.k8s.io").ok
+    assert agent.request("GET", "/apis/networking.k8s.io/v1").ok
 
 
 def test_v12_agent_reads_no_secrets_elsewhere(agent: ApiClient, new_cell: NewCell) -> None:

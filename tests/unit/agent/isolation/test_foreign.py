@@ -14,6 +14,11 @@ CNP = BY_NAME["policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"]
 ANP = BY_NAME["policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"]
 ANTREA = BY_NAME["crd.antrea.io/v1beta1", "ClusterNetworkPolicy"]
 CALICO = BY_NAME["crd.projectcalico.org/v1", "GlobalNetworkPolicy"]
+AWS = BY_NAME["networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy"]
+ENVOY = BY_NAME["cilium.io/v2", "CiliumClusterwideEnvoyConfig"]
+GATEWAY = BY_NAME["cilium.io/v2", "CiliumEgressGatewayPolicy"]
+ROUTE = BY_NAME["k8s.ovn.org/v1", "AdminPolicyBasedExternalRoute"]
+SUBNET = BY_NAME["kubeovn.io/v1", "Subnet"]
 CILIUM = BY_NAME["cilium.io/v2", "CiliumClusterwideNetworkPolicy"]
 
 OURS = {"matchLabels": {"team": "blue"}}
@@ -34,7 +39,7 @@ def _policy(spec: Any) -> dict[str, Any]:
     return {"metadata": {"name": "x"}, "spec": spec}
 
 
-@pytest.mark.parametrize("kind", [CNP, ANP])
+@pytest.mark.parametrize("kind", [CNP, ANP, AWS], ids=lambda one: f"{one.api_version} {one.kind}")
 @pytest.mark.parametrize(
     ("subject", "selects"),
     [
@@ -130,7 +135,50 @@ def test_cilium(body: Any, selects: bool) -> None:
     assert selecting(CILIUM, {"metadata": {"name": "x"}, **body}, PLACE) is selects
 
 
-@pytest.mark.parametrize("kind", [one for one in FOREIGN if one.selects is None], ids=lambda one: one.api_version)
+_ACLS = {"acls": [{"action": "allow-related", "direction": "to-lport", "match": "ip4", "priority": 3000}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "selects"),
+    [
+        (ENVOY, {"services": [{"name": "api", "namespace": "shop--web--dev"}], "resources": []}, True),
+        (ENVOY, {"backendServices": [{"name": "api", "namespace": "shop--web--dev"}]}, True),
+        (ENVOY, {"services": [{"name": "api", "namespace": "other"}], "backendServices": None}, False),
+        (ENVOY, {"services": [{"name": "api"}]}, True),
+        (ENVOY, {"services": "api"}, True),
+        (ENVOY, {"resources": []}, True),
+        (GATEWAY, {"selectors": [{"namespaceSelector": THEIRS, "podSelector": {}}]}, False),
+        (GATEWAY, {"selectors": [{"namespaceSelector": THEIRS}, {"namespaceSelector": OURS}]}, True),
+        (GATEWAY, {"selectors": [{"podSelector": {"matchLabels": {"app": "x"}}}]}, True),
+        (GATEWAY, {"selectors": [{"namespaceSelector": None}]}, True),
+        (GATEWAY, {"selectors": [{"namespaceSelector": STRANGE}]}, True),
+        (GATEWAY, {"selectors": []}, True),
+        (GATEWAY, {}, True),
+        (ROUTE, {"from": {"namespaceSelector": OURS}, "nextHops": {}}, True),
+        (ROUTE, {"from": {"namespaceSelector": THEIRS}, "nextHops": {}}, False),
+        (ROUTE, {"from": {"namespaceSelector": {}}}, True),
+        (ROUTE, {"from": {"namespaceSelector": THEIRS, "more": {}}}, True),
+        (ROUTE, {"from": {}}, True),
+        (ROUTE, {}, True),
+        (SUBNET, {"default": True, "cidrBlock": "10.16.0.0/16", "namespaces": ["shop--web--dev"]}, False),
+        (SUBNET, {"default": True, "namespaces": ["other"], **_ACLS}, True),
+        (SUBNET, {"namespaces": ["shop--web--dev"], **_ACLS}, True),
+        (SUBNET, {"namespaces": ["other"], **_ACLS}, False),
+        (SUBNET, {"namespaces": "other", **_ACLS}, True),
+        (SUBNET, {"namespaces": ["other"], "namespaceSelectors": [OURS], **_ACLS}, True),
+        (SUBNET, {"namespaces": ["other"], "namespaceSelectors": [THEIRS], **_ACLS}, False),
+        (SUBNET, {**_ACLS}, True),
+        (SUBNET, {"namespaces": ["shop--web--dev"], "externalEgressGateway": "192.0.2.1"}, True),
+    ],
+)
+def test_routes_and_proxies(kind: ForeignKind, spec: Any, selects: bool) -> None:
+    """What takes a cell's traffic another way counts like a policy."""
+    assert selecting(kind, _policy(spec), PLACE) is selects
+
+
+@pytest.mark.parametrize(
+    "kind", [one for one in FOREIGN if one.selects is None], ids=lambda one: f"{one.api_version} {one.kind}"
+)
 def test_what_lives_in_the_namespace_of_a_cell_is_about_it(kind: ForeignKind) -> None:
     """Nobody makes one there while the guards stand; one that came in without them counts."""
     for namespace, selects in (("shop--web--dev", True), ("other", False)):
