@@ -205,12 +205,13 @@ class CellWorker:
             return ()
         cell.blocked = None if cell.blocked is Phase.HELD else cell.blocked
         await self._narrowing.lift(cell, item, correlation_id)
-        if running and record.settled:
+        in_force = running and await self._is_in_force(item)
+        if in_force and record.settled:
             return ()
         if not running:
             self._parts.revoked.check_lock()
         await self._report_progress()
-        if running and record.fallback_active:
+        if in_force and record.fallback_active:
             back = await self._pace.fetch(self._parts.intake.fallback(item), accepted=True)
             if back is not None:
                 return await self._release(item, back, correlation_id, fallback=True)
@@ -220,6 +221,11 @@ class CellWorker:
             async with self._pace.working():
                 return await self._narrowing.end(cell, item, verified, correlation_id, self._pace.breathe)
         return await self._release(item, verified, correlation_id)
+
+    async def _is_in_force(self, item: DesiredItem) -> bool:
+        """Whether nothing else was accepted since; what is on record may be older than the floor, which decides."""
+        floor = await self._parts.state.floors.get(*item.key)
+        return floor is None or floor.digest == item.deployment_digest
 
     async def _release(
         self, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool = False

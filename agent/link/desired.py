@@ -18,6 +18,7 @@ from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.link.errors import ITEM_UNUSABLE, ITEMS_DIFFER
 from agent.link.interfaces import LinkPorts, ReceiptFacts
 from agent.spool.interfaces import StateDb
+from agent.spool.state import LINK_REVISION
 from cellward.documents import canonical
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
@@ -31,7 +32,7 @@ _log = structlog.get_logger()
 #: Condition of the desired items.
 CONDITION = "desired-items"
 #: Keys in StateDb.meta.
-REVISION = "link.revision"
+REVISION = LINK_REVISION
 HUB_EPOCH = "link.hub-epoch"
 #: Cells one hub may name to an agent; what it names beyond is left out, or it could fill memory and disk for good.
 MAX_ITEMS = 4096

@@ -52,7 +52,8 @@ STATE_OLDER = define(
     "spool/state-older",
     Refused,
     "The agent started with older state than it had before.",
-    hint="Do not restore the agent's volume from a snapshot; see the record before this one for what is missing.",
+    hint="Do not restore the agent's volume from a snapshot. What its cells run stays; deliver them again, for nothing"
+    " in them is repaired until the hub names them.",
 )
 ANCHOR_MISSING = define(
     "spool/anchor-missing",

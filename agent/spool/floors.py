@@ -1,6 +1,7 @@
 """The floors in the state file, and their copy outside of it; what they promise is in ``agent.spool.interfaces``.
 
 Invariant: a floor never falls, neither by a write nor by what is found at a start: the higher of state and copy wins.
+What is on record of a cell below its floor is not what ran last, so that it is forgotten.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def reconcile(
 
 
 def settle_floors(connection: sqlite3.Connection, copy: FloorsCopy, *, known: bool) -> list[Finding]:
-    """Raise the floors here to those of the copy; return what was found.
+    """Raise the floors here to those of the copy, and forget what is on record of those cells; return what was found.
 
     ``known`` says that there was state here: where there was none, that alone is the finding.
     """
@@ -165,6 +166,8 @@ def settle_floors(connection: sqlite3.Connection, copy: FloorsCopy, *, known: bo
     found = reconcile(_floors(connection), {CellKey(*row[:3]): int(row[3]) for row in rows}, copy.cells)
     for key, floor in found.raised.items():
         _raise(connection, key, floor, "")
+        # Drift repair would make it true again, and bring older content back (V14).
+        connection.execute("DELETE FROM inventory WHERE namespace=?", ("--".join(key),))
     above = tuple(sorted(found.raised)) if known else ()
     told = (
         (STATE_OLDER, "the copy of the floors is above the state for", above),

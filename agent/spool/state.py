@@ -42,6 +42,8 @@ _log = structlog.get_logger()
 
 #: Name of the state file in the state directory.
 FILE_NAME = "state.db"
+#: Key in the meta table: up to which revision the hub's items are held.
+LINK_REVISION = "link.revision"
 #: Condition set by the anchor keeper.
 ANCHOR_CONDITION = "state-anchor"
 
@@ -299,7 +301,10 @@ def _settle(
         raise errors.FOREIGN(f"the state is of uid {row[0]}, the anchor of uid {anchored.uid}")
     found = list(damage)
     if compare:
-        found += _compare(row, anchored)
+        older = _compare(row, anchored)
+        if any(finding.code == errors.STATE_OLDER.code for finding in older):
+            _forget_cells(connection)
+        found += older
     if anchored is not None:
         found += settle_floors(connection, anchored.floors, known=row is not None)
     known_epochs = [0, *([row[1]] if row is not None else []), *([anchored.epoch] if anchored is not None else [])]
@@ -329,6 +334,17 @@ def _compare(row: tuple[str, int, int, int] | None, anchored: AnchorState | None
         reason = f"the anchor knows epoch {anchored.epoch}, record {anchored.seq}; the state is at {epoch}, {seq}"
         return [Finding(errors.STATE_OLDER.code, reason)]
     return []
+
+
+def _forget_cells(connection: sqlite3.Connection) -> None:
+    """Forget what is on record of cells, and what a hub asked for, as if the volume had been lost.
+
+    Not everything that narrows raises a floor: an old record opens a cell that was quarantined since, and drift repair
+    or an old item would bring that about without anybody's word. Floors, accepted documents and what waits stay.
+    """
+    connection.execute("DELETE FROM inventory")
+    connection.execute("DELETE FROM items WHERE kind='received'")
+    connection.execute("DELETE FROM meta WHERE key=?", (LINK_REVISION,))
 
 
 def _keep_findings(connection: sqlite3.Connection, findings: Sequence[Finding]) -> None:

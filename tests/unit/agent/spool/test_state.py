@@ -17,12 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.link.desired import REVISION
 from agent.spool.floors import reconcile
 from agent.spool.interfaces import AnchorState, CellKey, Finding, FloorsCopy
 from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper, OpenedState, open_state
 from cellward.documents.floors import Floor
 from cellward.errors import CellwardError
 from cellward.runtime.health import HealthRegistry
+from cellward.wire.codec import DesiredItem
 from tests.fakes.anchor import FakeAnchor
 from tests.fakes.clock import ManualClock
 
@@ -355,6 +357,48 @@ async def test_older_state_is_a_finding_by_records_alone(tmp_path: Path) -> None
     restored = await reopen(tmp_path, anchor)
     assert [finding.code for finding in restored.findings] == ["spool/state-older"]
     await restored.db.close()
+
+
+async def test_v1_v14_older_state_forgets_what_is_on_record_of_cells(tmp_path: Path) -> None:
+    """V14: floors and accepted documents stay; what would be made true again by repair, or taken up again, goes."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    item = DesiredItem(1, "shop", "cart", "dev", D1)
+    await first.db.inventory.put("shop--cart--dev", {"version": "1"})
+    await first.db.items.put(item)
+    await first.db.accepted.put(item)
+    await first.db.meta.set({REVISION: "7"})
+    await first.db.floors.set("shop", "cart", "dev", Floor(3, D1))
+    position = await first.db.position()
+    await first.db.close()
+    again = await reopen(tmp_path, anchor)
+    assert await again.db.inventory.namespaces() == ("shop--cart--dev",), "nothing is older: nothing is forgotten"
+    assert await again.db.items.list() == (item,)
+    await again.db.close()
+    anchor.state = replace(position, seq=position.seq + 1)
+    restored = await reopen(tmp_path, anchor)
+    assert await restored.db.inventory.namespaces() == ()
+    assert await restored.db.items.list() == ()
+    assert await restored.db.meta.get(REVISION) is None, "the hub is asked for all of them"
+    assert await restored.db.accepted.list() == (item,)
+    assert await restored.db.floors.get("shop", "cart", "dev") == Floor(3, D1)
+    await restored.db.close()
+
+
+async def test_v1_v14_a_floor_that_is_raised_forgets_that_cell_alone(tmp_path: Path) -> None:
+    """V14: the record of a cell below its floor is not what ran last; the others are as they were."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    for cell in ("cart", "stock"):
+        await first.db.inventory.put(f"shop--{cell}--dev", {"version": "1"})
+        await first.db.floors.set("shop", cell, "dev", Floor(3, D1))
+    position = await first.db.position()
+    await first.db.close()
+    raised = {**position.floors.cells, CellKey("shop", "cart", "dev"): Floor(4, D2)}
+    anchor.state = replace(position, floors=replace(position.floors, cells=raised))
+    again = await reopen(tmp_path, anchor)
+    assert await again.db.inventory.namespaces() == ("shop--stock--dev",)
+    await again.db.close()
 
 
 async def test_v1_state_from_before_a_policy_update_is_older(tmp_path: Path) -> None:
