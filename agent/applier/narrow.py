@@ -6,6 +6,7 @@ A Tombstone ends workloads first, then the rest; data and namespace only when it
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 from agent.applier.adopt import Adoption
@@ -23,6 +24,7 @@ from agent.isolation.driver import closed
 from agent.kube.interfaces import ref_of
 from cellward.cells.network import NetworkIntent, default_deny
 from cellward.documents.fields import format_time
+from cellward.errors import CellwardError
 from cellward.telemetry.metrics import AGENT_DECISIONS
 from cellward.wire.codec import DesiredItem
 
@@ -120,9 +122,9 @@ class Narrowing:
         await self._parts.state.accepted.put(replace(item, evidence=tuple(end.envelopes)))
 
     async def rewrite(self, cell: Cell, *, quarantined: bool) -> None:
-        """Write the closed or the released form of every isolation object; saving it is the caller's.
+        """Write the closed or the released form of every isolation object; saving what was written is the caller's.
 
-        Edges that are shut stay so when quarantine is lifted.
+        Edges that are shut stay so when quarantine is lifted. What closes a cell is durable before it is written.
         """
         changed: list[OwnedObject] = []
         for owned in cell.record.objects:
@@ -142,6 +144,11 @@ class Narrowing:
         # In memory first: drift repair must not undo it while it is being written.
         cell.record = record
         self._parts.reindex(cell)
+        if quarantined:
+            # An agent that is killed on the way closes the rest at its next start, with neither hub nor policy; that
+            # the disk is full does not stand in the way (V13).
+            with contextlib.suppress(CellwardError):
+                await self._parts.save(cell, record)
 
         async def write(owned: OwnedObject) -> None:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))

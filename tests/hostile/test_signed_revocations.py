@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
 from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
 from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced
@@ -58,6 +60,12 @@ def is_open(kube: FakeKube) -> bool:
     """Whether pods of the cell may talk to each other."""
     spec = kube._objects[INSIDE]["spec"]
     return bool(spec["ingress"] or spec["egress"])
+
+
+def open_policies(kube: FakeKube) -> list[str]:
+    """Every policy of the cell that lets anything through."""
+    policies = {ref.name: one["spec"] for ref, one in kube._objects.items() if ref.kind == "NetworkPolicy"}
+    return [name for name, spec in policies.items() if spec["ingress"] or spec["egress"]]
 
 
 async def deployed(world: World, kube: FakeKube) -> str:
@@ -154,3 +162,36 @@ async def test_a_locked_author_key_signs_nothing(world: World, kube: FakeKube) -
     receipt = await world.submit(world.item(CELL, newer))
     assert [refusal.code for refusal in receipt.refusals] == ["document/no-valid-signature"]
     assert "compromised" in receipt.refusals[0].reason
+
+
+@pytest.mark.parametrize("written", [0, 1], ids=["before-the-first-write", "after-the-first-write"])
+async def test_v4_an_agent_killed_while_it_closes_a_cell_closes_it_all_the_same(
+    world: World, kube: FakeKube, tmp_path: Path, written: int
+) -> None:
+    """V1, V4: at its next start, with neither hub nor policy; drift repair does not open what was closed already."""
+    await deployed(world, kube)
+    asked, killed = 0, tmp_path / "killed"
+
+    def die(verb: str, ref: ObjectRef, user: str | None) -> None:
+        nonlocal asked
+        del user
+        if verb not in {"apply", "patch_json"} or (ref.kind != "NetworkPolicy" and not killed.exists()):
+            return
+        asked += 1
+        if asked > written:
+            if not killed.exists():
+                shutil.copytree(world.directory, killed)
+            raise KUBE_UNAVAILABLE("the process is gone")
+
+    kube.on_request = die
+    revoke(world, quarantines=(quarantined(),))
+    await world.until(killed.exists)
+
+    def put_back() -> None:
+        shutil.rmtree(world.directory)
+        shutil.copytree(killed, world.directory)
+        kube.on_request = None
+        assert open_policies(kube), "it was killed too late to show anything"
+
+    await world.restart_without_anything(put_back)
+    await world.until(lambda: not open_policies(kube), seconds=10)
