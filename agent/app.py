@@ -32,6 +32,7 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore, LinkIdentity
+from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription
 from agent.link.metrics_push import MetricsPush
 from agent.measure import Gauges
@@ -295,6 +296,7 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         base.db.audit,
         recorder,
         base.statement,
+        InstalledHub(base.db.meta, base.keeper.authorities),
         realm=settings.realm,
         uid=base.db.uid,
         timer=base.clock,
@@ -302,7 +304,6 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         interval=intervals.audit,
         backoff=FullJitter(intervals.backoff_base, intervals.backoff_cap),
     )
-    base.keeper.on_moved.append(audit.another_hub)
     push = MetricsPush(base.channels, lambda: take_snapshot(gauges.refreshed()), base.clock, interval=intervals.metrics)
     engine_facts = await _engine_facts(ports.policy_service)
     description = AgentDescription(

@@ -14,6 +14,7 @@ from agent.audit.statement import StatementKey
 from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
 from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED, OTHER_HUB
+from agent.link.installed import InstalledHub
 from agent.link.logproof import OTHER, Proof, accept
 from agent.link.patience import Patience
 from agent.spool.audit import SqliteAuditSpool
@@ -52,6 +53,7 @@ class AuditPush:
         spool: the audit spool.
         recorder: for findings about the log.
         statement: signs a checkpoint over each batch.
+        installed: which hub the settings name, and whose log is remembered.
         realm: realm of the installation.
         uid: cluster uid.
         timer: the agent's clock.
@@ -66,6 +68,7 @@ class AuditPush:
         spool: SqliteAuditSpool,
         recorder: RecorderPort,
         statement: StatementKey,
+        installed: InstalledHub,
         *,
         realm: str,
         uid: str,
@@ -78,6 +81,7 @@ class AuditPush:
         self._spool = spool
         self._recorder = recorder
         self._statement = statement
+        self._installed = installed
         self._realm = realm
         self._uid = uid
         self._origin = log_origin(realm)
@@ -95,7 +99,7 @@ class AuditPush:
         """Hear which key the hub says its log has, and which history; compared with what is known when that matters."""
         self._announced, self._hub_epoch = vkey, hub_epoch
 
-    async def another_hub(self) -> None:
+    async def _another_hub(self) -> None:
         """Begin a new epoch for the log of another hub, and forget the log and its key of the hub before.
 
         Only for a hub that the installation names: none brings it about. What waits goes to the new log; the first
@@ -126,6 +130,10 @@ class AuditPush:
         changed = self._channels.changed
         if not await self._spool.depth():
             return
+        if await self._installed.is_another():
+            await self._another_hub()
+        # Before the first key is pinned: whose it is must be known for good.
+        await self._installed.remember()
         view = await self._pinned_view()
         call: Any = telemetry_pb2_grpc.TelemetryStub(channel).PushAudit()
         try:

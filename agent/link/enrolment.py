@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
 import grpc.aio
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
@@ -25,6 +26,8 @@ from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
 from cellward.wire import status
 from cellward.wire.v1 import enrolment_pb2, enrolment_pb2_grpc, identity_pb2, identity_pb2_grpc
+
+_log = structlog.get_logger()
 
 #: Condition set by this module.
 CONDITION = "certificate"
@@ -101,8 +104,11 @@ class IdentityKeeper:
         self._renewing = asyncio.Lock()
         #: Called after each renewal, for the audit record and metrics.
         self.on_identity: list[Callable[[LinkIdentity], None]] = []
-        #: Awaited before the first identity of another hub than before is kept; what raises is tried again.
-        self.on_moved: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def authorities(self) -> frozenset[str]:
+        """Key ids of the hub authorities that the settings name."""
+        return self._authorities
 
     async def obtain(self) -> LinkIdentity:
         """Return the stored identity, or join until it works; the channel of one that lives is then there.
@@ -115,6 +121,8 @@ class IdentityKeeper:
                 identity = self._store.load()
                 if identity is None or identity.trust_domain != self._trust_domain:
                     identity = await self.join()
+                else:
+                    identity = self._with_authorities(identity)
             except CellwardError as error:
                 self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
                 await self._pause(error)
@@ -146,11 +154,11 @@ class IdentityKeeper:
         due = identity.received_unix + identity.lifetime * 0.5 * self._rng.uniform(0.9, 1.1)
         return max(0.0, due - self._timer.now().timestamp())
 
-    async def join(self, name: str | None = None, *, moved: bool = False) -> LinkIdentity:
+    async def join(self, name: str | None = None) -> LinkIdentity:
         """Spend the join token once; raises what the hub refused, or ``link/no-join-token``.
 
         A token that the hub will never take is not shown to it again. ``name``: the name held so far, which selectors
-        match and no hub may change (design §2). ``moved``: it is another hub than the one before.
+        match and no hub may change (design §2).
         """
         token = self._token()
         if self._refused is not None and self._tried == _digest(token):
@@ -174,9 +182,6 @@ class IdentityKeeper:
                     self._refused = failure
                 raise failure from error
         identity = self._checked(key, answer, answer.link_address, name)
-        if moved:
-            for callback in self.on_moved:
-                await callback()
         self._store.save(identity)
         return identity
 
@@ -258,7 +263,7 @@ class IdentityKeeper:
         while True:
             try:
                 if self._is_foreign(identity):
-                    self._install(await self.join(identity.name, moved=True))
+                    self._install(await self.join(identity.name))
                 elif identity.not_after <= self._timer.now():
                     self._channels.suspend(identity)
                     self._install(await self._revive(identity))
@@ -326,10 +331,24 @@ class IdentityKeeper:
         """Whether whoever installs this agent has taken it away from the hub that issued this identity.
 
         That is said out of band, by another authority in the settings: no hub can bring it about. Keys are compared, so
-        that an authority that was renewed, or one that is added for a while, changes nothing.
+        that an authority that was renewed, or one that is added for a while, changes nothing. The authorities that the
+        hub sent say nothing here: it could have its agents leave, with nowhere to go.
         """
-        known = frozenset(identity.authorities.split()) or _keyids(identity.hub_ca_pem.encode())
+        known = frozenset(identity.authorities.split())
         return bool(self._authorities and known) and known.isdisjoint(self._authorities)
+
+    def _with_authorities(self, identity: LinkIdentity) -> LinkIdentity:
+        """Return a stored identity of this hub with the authorities of the settings, and keep them with it."""
+        text = " ".join(sorted(self._authorities))
+        if not text or identity.authorities == text or self._is_foreign(identity):
+            return identity
+        named = replace(identity, authorities=text)
+        try:
+            self._store.rewrite(named)
+        except OSError as error:
+            # The agent enforces all the same (V1); what the file says is compared again at the next start.
+            _log.warning("identity-not-rewritten", reason=str(error))
+        return named
 
     def _install(self, identity: LinkIdentity) -> None:
         if self._is_foreign(identity):

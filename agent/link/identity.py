@@ -37,8 +37,8 @@ class LinkIdentity:
         generation: from the certificate's serial number (V7).
         received_unix: when this agent got the certificate, its own clock.
         not_after_unix: expiry of the leaf.
-        authorities: key ids of the hub authorities this agent was installed with when it got this, space between them;
-            empty in a file of an earlier version.
+        authorities: key ids of the hub authorities this agent was installed with when it last started with this, space
+            between them; empty in a file of an earlier version.
     """
 
     key_pem: str
@@ -138,9 +138,13 @@ class IdentityStore:
 
     def save(self, identity: LinkIdentity) -> None:
         """Replace the identity, then forget the pending key."""
+        self.rewrite(identity)
+        self._pending.unlink(missing_ok=True)
+
+    def rewrite(self, identity: LinkIdentity) -> None:
+        """Replace the identity by one with the same key; a request under way keeps its own key."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(self._path, json.dumps(asdict(identity)).encode(), 0o600)
-        self._pending.unlink(missing_ok=True)
 
     def pending_key(self) -> ec.EllipticCurvePrivateKey:
         """Return the key of the request under way, made and stored if there is none."""

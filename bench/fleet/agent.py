@@ -18,6 +18,7 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
+from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription
 from agent.link.metrics_push import MetricsPush
 from agent.link.succession import CONDITION as LINK
@@ -126,8 +127,9 @@ class SimulatedAgent:
         intervals = IntervalSettings()
         description = AgentDescription(realm=self._common.realm, facts=self._facts, agent_version=VERSION)
         audit = AuditPush(
-            self._channels, self._real.audit, self._recorder, self._statement, realm=self._common.realm,
-            uid=self._real.uid, timer=self._clock, health=self._health, interval=intervals.audit,
+            self._channels, self._real.audit, self._recorder, self._statement,
+            InstalledHub(self._real.meta, self._keeper.authorities), realm=self._common.realm, uid=self._real.uid,
+            timer=self._clock, health=self._health, interval=intervals.audit,
         )  # fmt: skip
         registry = AgentMetrics().registry
         metrics = MetricsPush(self._channels, lambda: take_snapshot(registry), self._clock, interval=intervals.metrics)

@@ -13,6 +13,7 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
+from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription, LinkPorts
 from agent.link.metrics_push import MetricsPush
 from agent.metrics.snapshot import Snapshot
@@ -97,6 +98,7 @@ def build_link(
         db.audit,
         recorder,
         statement,
+        InstalledHub(db.meta, keeper.authorities),
         realm=settings.realm,
         uid=db.uid,
         timer=timer,
@@ -104,7 +106,6 @@ def build_link(
         interval=intervals.audit,
         backoff=backoff(),
     )
-    keeper.on_moved.append(audit.another_hub)
     metrics = MetricsPush(channels, collect, timer, interval=intervals.metrics)
     client = LinkClient(
         description,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.audit.interfaces import Entry
-from agent.link.identity import IdentityStore
+from agent.link.identity import FILE_NAME, IdentityStore
 from cellward.audit.record import parse_record
 from cellward.audit.vkey import format_vkey
 from cellward.identity.keys import spki_of
@@ -112,3 +112,113 @@ async def test_v13_a_hub_alone_does_not_take_another_log_key(tmp_path: Path) -> 
             await until(agent.is_ok("hub-link"), "the link is up")
             await agent.recorder.record(Entry("cell.apply", "Cell//y", "done"))
             await until(agent.has_code("audit-push", "link/log-key-changed"), "the other key is refused")
+
+
+async def test_v13_an_agent_without_its_identity_takes_up_the_log_of_another_hub(tmp_path: Path) -> None:
+    """V13: the file was removed, or is of another realm; whose log is remembered does not hang on it."""
+    (old, _), (new, new_log) = hub_with_log(), hub_with_log()
+    async with old.running(), new.running():
+        agent = LinkedAgent(
+            tmp_path, REALM, old.enrolment.address, old.hub.authority.hub_ca_pem, await old.invite("eu-1")
+        )
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link to the old hub is up")
+            await agent.recorder.record(Entry("cell.apply", "Cell//a", "done"))
+            await drained(agent)
+            old_size = (await agent.db.audit.log_view()).size
+        (tmp_path / "state" / FILE_NAME).unlink()
+        agent.enrolment_address, agent.hub_ca_pem = new.enrolment.address, new.hub.authority.hub_ca_pem
+        agent.token = await new.invite("eu-1")
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link to the new hub is up")
+            await agent.recorder.record(Entry("cell.apply", "Cell//b", "done"))
+            await drained(agent)
+        records = [parse_record(leaf.record) for leaf in await new_log.tail(0, 100)]
+        mine = [record for record in records if record.origin == f"agent:{agent.db.uid}"]
+        assert (mine[0].action, mine[0].code) == ("audit.rollback", "link/other-hub")
+        assert int(mine[0].details["size"]) == old_size
+        assert mine[-1].object == "Cell//b"
+
+
+async def test_v13_without_its_identity_the_same_hub_takes_no_other_log_key(tmp_path: Path) -> None:
+    """V13: that the identity is gone says nothing about the log; a hub with another key is refused as before."""
+    hub, log = hub_with_log()
+    other = FakeLinkHub(SystemClock()).hub.keys.tree_head
+    async with hub.running():
+        agent = LinkedAgent(
+            tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, await hub.invite("eu-1")
+        )
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+            await agent.recorder.record(Entry("cell.apply", "Cell//x", "done"))
+            await drained(agent)
+        hub.log_origin = format_vkey(log.origin, spki_of(other))
+        (tmp_path / "state" / FILE_NAME).unlink()
+        agent.token = await hub.invite("eu-1")
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+            await agent.recorder.record(Entry("cell.apply", "Cell//y", "done"))
+            await until(agent.has_code("audit-push", "link/log-key-changed"), "the other key is refused")
+
+
+async def test_v13_a_hub_cannot_make_an_agent_of_an_earlier_version_leave(tmp_path: Path) -> None:
+    """V4, V13: its identity names no authorities; those that the hub sent with a renewal do not stand in for them."""
+    (hub, _), (stranger, _) = hub_with_log(), hub_with_log()
+    async with hub.running():
+        agent = LinkedAgent(
+            tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, await hub.invite("eu-1")
+        )
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+        store = IdentityStore(tmp_path / "state")
+        earlier = store.load()
+        assert earlier is not None
+        # What the hub names for the link now; the link itself goes on with the authority that is installed.
+        both = hub.hub.authority.hub_ca_pem + stranger.hub.authority.hub_ca_pem
+        for named, is_up in ((stranger.hub.authority.hub_ca_pem, False), (both, True)):
+            store.save(replace(earlier, authorities="", hub_ca_pem=named.decode()))
+            async with agent.boot():
+                await until(lambda: agent.condition("certificate") is not None, "the certificate was looked at")
+                assert agent.is_ok("certificate")(), agent.condition("certificate")
+                if is_up:
+                    await until(agent.is_ok("hub-link"), "the link is up")
+            found = store.load()
+            assert found is not None
+            assert found.authorities.split() == sorted(authority_keyids(hub.hub.authority.hub_ca_pem))
+
+
+async def test_v7_authorities_that_are_replaced_one_after_the_other_change_nothing(tmp_path: Path) -> None:
+    """V7: first both are installed, then the new one alone, all within the life of one certificate."""
+    (hub, _), (stranger, _) = hub_with_log(), hub_with_log()
+    mine, new = hub.hub.authority.hub_ca_pem, stranger.hub.authority.hub_ca_pem
+    async with hub.running():
+        agent = LinkedAgent(tmp_path, REALM, hub.enrolment.address, mine, await hub.invite("eu-1"))
+        for installed in (mine, mine + new, new):
+            agent.hub_ca_pem = installed
+            async with agent.boot():
+                await until(agent.is_ok("hub-link"), "the link is up")
+                await agent.recorder.record(Entry("cell.apply", "Cell//x", "done"))
+                await drained(agent)
+                assert (await agent.db.audit.head()).epoch == 1
+
+
+async def test_v6_a_rewritten_identity_leaves_the_request_under_way_its_key(tmp_path: Path) -> None:
+    """V6: an answer that was lost is asked for again with the same key."""
+    hub, _ = hub_with_log()
+    async with hub.running():
+        agent = LinkedAgent(
+            tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, await hub.invite("eu-1")
+        )
+        async with agent.boot():
+            await until(agent.is_ok("hub-link"), "the link is up")
+        store = IdentityStore(tmp_path / "state")
+        earlier = store.load()
+        assert earlier is not None
+        store.save(replace(earlier, authorities=""))
+        pending = spki_of(store.pending_key())
+        async with agent.boot():
+            await until(agent.is_ok("certificate"), "the certificate was looked at")
+        found = store.load()
+        assert found is not None
+        assert found.authorities
+        assert spki_of(store.pending_key()) == pending
