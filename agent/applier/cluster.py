@@ -20,6 +20,7 @@ from agent.applier.errors import (
     NEEDS_REPLACE,
     NOT_GONE,
 )
+from agent.applier.exact import Exact, is_exact
 from agent.applier.identity import CellIdentity
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
@@ -96,6 +97,10 @@ class CellCluster:
         if owned.role is Role.ISOLATION:
             (live,) = await self._driver.apply([owned.manifest])
             return self.seen(record, owned, live)
+        exact = Exact(self.kube, who, record, owned) if is_exact(owned) else None
+        if exact is not None:
+            # What a dry run was allowed, another API server that lags behind may still forbid.
+            await self._with_patience(exact.prepare, self._timer.monotonic() + RIGHTS_SECONDS)
         try:
             apply = partial(
                 self.kube.apply,
@@ -104,13 +109,20 @@ class CellCluster:
                 force=force,
                 as_user=who.user_of(owned.role),
             )
-            # What a dry run was allowed, another API server that lags behind may still forbid.
             live = await self._with_patience(apply, self._timer.monotonic() + RIGHTS_SECONDS)
         except CellwardError as error:
             if error.code == KUBE_CONFLICT.code:
                 raise _foreign(owned.ref, error.details.get("managers", "")) from error
             raise
-        return self.seen(record, owned, live)
+        return self.seen(record, owned, live if exact is None else await exact.settle(live))
+
+    async def exactly(self, record: CellRecord, owned: OwnedObject, live: JSONObject) -> JSONObject:
+        """Return an object that was applied, without what is not of its manifest; raises what ``Exact`` does."""
+        if not is_exact(owned):
+            return live
+        exact = Exact(self.kube, self.identity(record.namespace), record, replace(owned, uid=live["metadata"]["uid"]))
+        await exact.prepare()
+        return await exact.settle(live)
 
     async def _as_scaled(self, record: CellRecord, owned: OwnedObject) -> JSONObject:
         flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)

@@ -161,6 +161,9 @@ class Repairer:
                     raise
                 refused = refused or error
                 continue
+            if task.anew:
+                # The answer to a write is no baseline: it has what nobody owns, too.
+                now = await self._cluster.exactly(task.record, task.owned, now)
             if task.anew or task.as_released(now):
                 return Repair(self._cluster.seen(task.record, task.owned, now), task.cause)
             if refused is None:

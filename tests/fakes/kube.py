@@ -90,7 +90,8 @@ class FakeKube:
         _check_known(obj)
         if ref in self._objects:
             raise KUBE_STALE(f"{ref} already exists")
-        return self._created(obj)
+        new, body = self._created(obj), copy.deepcopy(_body(obj))
+        return {**new, **body, "metadata": {**new["metadata"], **body.get("metadata", {})}}
 
     async def get(self, ref: ObjectRef, *, as_user: str | None = None) -> JSONObject:
         """Return a copy."""
