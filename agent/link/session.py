@@ -288,20 +288,23 @@ class Session:
             await self._send(agent_status=status)
 
     async def _flush(self) -> None:
-        """Send what this stream has not carried yet; each stays in ``outgoing`` until its frame is acknowledged."""
+        """Send what this stream has not carried yet; each stays in ``outgoing`` until its frame is acknowledged.
+
+        Nothing more is taken once the session is quiet, also where that was said while this was sending.
+        """
         flight, outgoing = self._flight, self._outgoing
         for number, key, payload in await outgoing.receipts():
-            if number not in flight.receipts_sent:
+            if number not in flight.receipts_sent and not self._quiet:
                 flight.receipts_sent.add(number)
                 flight.receipts[self._sent + 1] = (key, number)
                 await self._send(receipt=link_pb2.Receipt.FromString(payload))
         for key, report in outgoing.reports():
-            if flight.reports_sent.get(key) is not report:
+            if flight.reports_sent.get(key) is not report and not self._quiet:
                 flight.reports_sent[key] = report
                 flight.reports[self._sent + 1] = (key, report)
                 await self._send(cell_status=report_to_wire(report))
         for result in outgoing.results():
-            if result.id not in flight.results_sent:
+            if result.id not in flight.results_sent and not self._quiet:
                 flight.results_sent.add(result.id)
                 flight.results[self._sent + 1] = result.id
                 await self._send(command_result=result)

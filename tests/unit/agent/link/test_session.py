@@ -17,6 +17,7 @@ from agent.link.outgoing import Outgoing
 from agent.link.session import DrainRequest, Session, SessionHooks
 from agent.spool.state import open_state
 from cellward.errors import CellwardError
+from cellward.identity.errors import EXPIRED
 from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import link_pb2, link_pb2_grpc, types_pb2
 
@@ -182,14 +183,14 @@ async def test_a_refusal_surfaces_with_the_hubs_code_and_reason(tmp_path: Path) 
     """V15: the agent shows what the hub said."""
 
     async def script(hub: ScriptedHub) -> AsyncIterator[link_pb2.HubFrame]:
-        refusal = types_pb2.Refusal(code="identity/expired", reason="it is late", next="renew")
+        refusal = types_pb2.Refusal(code=EXPIRED.code, reason="it is late", next="renew")
         yield hub.frame(1, 1, refusal=refusal)
 
     async with scene(tmp_path, script) as (_, agent):
         with pytest.raises(CellwardError) as caught:
             await agent.session.run()
         assert (caught.value.code, caught.value.message, caught.value.hint) == (
-            "identity/expired",
+            EXPIRED.code,
             "it is late",
             "renew",
         )
@@ -241,6 +242,32 @@ async def test_v13_a_receipt_stays_until_its_frame_is_acknowledged(tmp_path: Pat
         assert "cell_status" not in {frame.WhichOneof("body") for frame in hub.frames}
         agent.session.quiet(on=False)
         await hub.got("cell_status")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_v13_a_session_that_became_quiet_while_it_was_sending_takes_no_more(tmp_path: Path) -> None:
+    """What waits belongs to the successor from that moment on, not from the next round on."""
+
+    async def script(hub: ScriptedHub) -> AsyncIterator[link_pb2.HubFrame]:
+        yield hub.welcome()
+        await asyncio.Event().wait()
+
+    async with scene(tmp_path, script) as (hub, agent):
+        read = agent.outgoing.receipts
+
+        async def slow() -> Any:
+            found = await read()
+            if found:
+                agent.session.quiet(on=True)
+                agent.outgoing.add_report(CellReport("shop", "cart", "dev", "ready"))
+            return found
+
+        agent.outgoing.receipts = slow  # type: ignore[method-assign]
+        running = asyncio.ensure_future(agent.session.run())
+        await agent.outgoing.add_receipt(ReceiptFacts(1, "shop", "cart", "dev", "sha256:" + "1" * 64, accepted=True))
+        await hub.got("heartbeat")
+        assert not {"receipt", "cell_status"} & {frame.WhichOneof("body") for frame in hub.frames}
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
