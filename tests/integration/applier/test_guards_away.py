@@ -153,7 +153,7 @@ def _as_checked(world: World) -> str:
 def _plain(text: str) -> str:
     """Text without its lines; which of the agent's writes met the guard last, and how many others did, is chance."""
     found = re.sub(r"(content differs|not written yet); (patch|apply) ", "…; ", " ".join(text.split()))
-    return re.sub(r"\(and \d+ more\)", "(and … more)", found)
+    return re.sub(r" \(and \d+ more\)", "", found)
 
 
 @pytest.mark.timeout(600)
