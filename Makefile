@@ -59,7 +59,7 @@ test-pythons: ## Run every test on each Python of this machine that pyproject.to
 	done
 
 .PHONY: soak
-soak: parts ## Property tests with many examples (hubs that lie to CLI and agent: 10,000 each); half an hour
+soak: parts ## Property tests with many examples (hubs that lie to CLI and agent: 10,000 each); 40 minutes
 	@CELLWARD_SOAK_EXAMPLES=10000 $(PY) -m pytest -q -p no:randomly $(or $(ARGS),tests/hostile/lying_hub)
 
 .PHONY: e2e
