@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
@@ -18,24 +14,11 @@ from cellward.documents.keyring import Keyring
 from cellward.documents.model import PREVIOUS
 from cellward.documents.numbers import milliseconds
 from cellward.documents.revocations import Revocations
-from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced, service_yaml
+from tests.fakes.applier_world import REALM, World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
 CELL = "shop1"
 WEB = ObjectRef("apps/v1", "Deployment", f"shop--{CELL}--dev", "web")
-
-
-@pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    return await fenced()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an engine on it."""
-    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
-        yield running
 
 
 def release(world: World, version: str, replicas: int = 0, signer: Ed25519Signer | None = None) -> str:

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-
-import pytest
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from agent.spool.interfaces import CellKey
 from agent.spool.state import AnchorKeeper
 from cellward.documents.floors import Floor
-from tests.fakes.applier_world import Policy, World, cell_yaml, chart_guards, fenced, service_yaml
+from tests.fakes.applier_world import Policy, World, cell_yaml, service_yaml
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.kube import FakeKube
 
@@ -26,19 +23,6 @@ KEY = CellKey("shop", CELL, "dev")
 NAMESPACE = f"shop--{CELL}--dev"
 WEB = ObjectRef("apps/v1", "Deployment", NAMESPACE, "web")
 INSIDE = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", NAMESPACE, "allow-within-cell")
-
-
-@pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    return await fenced()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an engine on it."""
-    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
-        yield running
 
 
 async def settle(world: World, kube: FakeKube, version: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
 from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
-from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced
+from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards
 from tests.fakes.kube import FakeKube
 
 CELL = "shop1"
@@ -21,19 +20,6 @@ NAMESPACE = f"shop--{CELL}--dev"
 WEB = ObjectRef("apps/v1", "Deployment", NAMESPACE, "web")
 INSIDE = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", NAMESPACE, "allow-within-cell")
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    return await fenced()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an engine on it."""
-    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
-        yield running
 
 
 def revoke(world: World, **revoked: object) -> None:

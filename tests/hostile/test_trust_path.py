@@ -7,8 +7,6 @@ import base64
 import copy
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +31,7 @@ from cellward.policy.trust import check_keys
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
-from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards, fenced, service_yaml
+from tests.fakes.applier_world import REALM, World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
 CELL = "shop1"
@@ -42,19 +40,6 @@ WEB = ObjectRef("apps/v1", "Deployment", NAMESPACE, "web")
 SERVICE = ObjectRef("v1", "Service", NAMESPACE, "web")
 INSIDE = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", NAMESPACE, "allow-within-cell")
 NOTHING = "sha256:" + "1" * 64
-
-
-@pytest.fixture
-async def kube() -> FakeKube:
-    """Return a cluster with the chart's fence."""
-    return await fenced()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, kube: FakeKube) -> AsyncIterator[World]:
-    """Run an engine on it."""
-    async with World(tmp_path / "state", kube, chart_guards()).running() as running:
-        yield running
 
 
 async def _deployed(world: World, kube: FakeKube) -> str:
