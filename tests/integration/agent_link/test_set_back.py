@@ -93,6 +93,18 @@ class Scene:
         self.start_log()
         await self.reconnect()
 
+    async def outgrown(self) -> None:
+        """The hub comes back without the agent's last records, and its log grows past what the agent saw."""
+        await self.record("a")
+        await self.drained()
+        backup = len(self.journal.done)
+        await self.record("b", "c")
+        await self.drained()
+        await self.journal.restore(backup)
+        self.start_log()
+        for _ in range(20):
+            await self.log.append_hub("hub", "hub.start", "Hub", "done")
+
     async def reconnect(self) -> None:
         """Have the agent introduce itself again, and wait until it was welcomed."""
         client = self.agent.parts.client
@@ -178,15 +190,7 @@ async def test_v13_a_hub_that_lost_records_the_agent_has_freed_goes_on(scene: Sc
 async def test_v13_a_restored_hub_that_has_grown_past_what_the_agent_saw_is_found(scene: Scene) -> None:
     """The log is long enough again, but another one: its own signature on another root proves it."""
     async with running(scene):
-        await scene.record("a")
-        await scene.drained()
-        backup = len(scene.journal.done)
-        await scene.record("b", "c")
-        await scene.drained()
-        await scene.journal.restore(backup)
-        scene.start_log()
-        for _ in range(20):
-            await scene.log.append_hub("hub", "hub.start", "Hub", "done")
+        await scene.outgrown()
         await scene.reconnect()
         await scene.record("d")
         await scene.drained()
@@ -199,15 +203,7 @@ async def test_v13_a_restored_hub_that_has_grown_past_what_the_agent_saw_is_foun
 async def test_v13_records_that_meet_a_restored_hub_before_its_name_is_known_wait_no_minute(scene: Scene) -> None:
     """The stream that was open began an epoch already; the one that forgets the other log follows at once."""
     async with running(scene):
-        await scene.record("a")
-        await scene.drained()
-        backup = len(scene.journal.done)
-        await scene.record("b", "c")
-        await scene.drained()
-        await scene.journal.restore(backup)
-        scene.start_log()
-        for _ in range(20):
-            await scene.log.append_hub("hub", "hub.start", "Hub", "done")
+        await scene.outgrown()
         await scene.record("d")
         await until(scene.agent.has_code("audit-push", "link/log-refused"), "the open stream met the other log")
         assert scene.agent.db.epoch == 2

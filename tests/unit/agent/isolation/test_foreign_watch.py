@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -58,6 +58,18 @@ class _Kube:
         await self.events.join()
 
 
+def made(kube: _Kube, clock: ManualClock, health: HealthRegistry, told: Callable[[], None]) -> ForeignPolicies:
+    """What is watched of a cluster in which one cell is."""
+    return ForeignPolicies(
+        kube,  # type: ignore[arg-type]  # what is asked of a cluster here
+        ListRecorder(),
+        health,
+        clock,
+        lambda: (PLACE,),
+        told,
+    )
+
+
 async def test_v9_a_policy_counts_while_its_kind_is_listed_again() -> None:
     """At no event of a new list is the isolation of a selected cell believed; one that went meanwhile is forgotten."""
     kube, health, clock = _Kube(), HealthRegistry(ManualClock()), ManualClock()
@@ -66,14 +78,7 @@ async def test_v9_a_policy_counts_while_its_kind_is_listed_again() -> None:
     def note() -> None:
         told.append(bool(found.selecting(PLACE)))
 
-    found = ForeignPolicies(
-        kube,  # type: ignore[arg-type]  # what is asked of a cluster here
-        ListRecorder(),
-        health,
-        clock,
-        lambda: (PLACE,),
-        note,
-    )
+    found = made(kube, clock, health, note)
     running = asyncio.create_task(found.run())
     begin, end = WatchEvent(WatchType.RESTARTED, {}), WatchEvent(WatchType.SYNCED, {})
     first, second = (WatchEvent(WatchType.ADDED, _policy(name)) for name in ("a", "b"))
@@ -108,14 +113,7 @@ async def test_v9_a_kind_of_another_version_is_not_absent(discovered: Any, said:
     """Only discovery says that a kind is not there: a 404 says that of one version."""
     kube, clock, told = _Kube(), ManualClock(), asyncio.Event()
     kube.discovered = discovered
-    found = ForeignPolicies(
-        kube,  # type: ignore[arg-type]  # what is asked of a cluster here
-        ListRecorder(),
-        HealthRegistry(clock),
-        clock,
-        lambda: (PLACE,),
-        told.set,
-    )
+    found = made(kube, clock, HealthRegistry(clock), told.set)
     running = asyncio.create_task(found.run())
     await kube.send(WatchEvent(WatchType.RESTARTED, {}))
     told.clear()
@@ -130,14 +128,7 @@ async def test_v9_a_kind_of_another_version_is_not_absent(discovered: Any, said:
 async def test_v9_a_policy_counts_while_nobody_says_what_is_there() -> None:
     """A 404 with discovery away takes nothing back that was seen."""
     kube, clock, told = _Kube(), ManualClock(), asyncio.Event()
-    found = ForeignPolicies(
-        kube,  # type: ignore[arg-type]  # what is asked of a cluster here
-        ListRecorder(),
-        HealthRegistry(clock),
-        clock,
-        lambda: (PLACE,),
-        told.set,
-    )
+    found = made(kube, clock, HealthRegistry(clock), told.set)
     running = asyncio.create_task(found.run())
     begin, end = WatchEvent(WatchType.RESTARTED, {}), WatchEvent(WatchType.SYNCED, {})
     await kube.send(begin, WatchEvent(WatchType.ADDED, _policy("a")), end)
