@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from tools.stack.control_plane import BlockingControlPlane
 # No test is about time (design §13), and a busy machine is none of a property's business.
 settings.register_profile("cellward", deadline=None)
 settings.load_profile("cellward")
+
+
+#: What `make test-pythons` sets for its own `make test`: programs that tests start must not take it for theirs.
+_OF_OUR_MAKE = ("CELLWARD_VENV", "PYTHON", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,7 +113,12 @@ class Strays:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Install the collector; on the workers of xdist only the filters, which have the process that reports fail."""
+    """Leave the environment of our own ``make`` and install the collector of strays.
+
+    On the workers of xdist only its filters, which have the process that reports fail.
+    """
+    for name in _OF_OUR_MAKE:
+        os.environ.pop(name, None)
     for category in Strays.CATEGORIES:
         config.addinivalue_line("filterwarnings", f"always::pytest.{category.__name__}")
     if not hasattr(config, "workerinput"):

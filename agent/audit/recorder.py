@@ -17,6 +17,7 @@ import structlog
 
 from agent.audit.interfaces import Entry
 from agent.spool.audit import SqliteAuditSpool, settle
+from agent.spool.errors import CANNOT_WRITE
 from agent.spool.interfaces import Also, ChainHead, Finding, LogView
 from cellward.audit.record import Record, encode_record, record_digest
 from cellward.errors import CellwardError
@@ -27,8 +28,6 @@ _log = structlog.get_logger()
 
 #: Condition that says whether records can be written.
 CONDITION = "audit-spool"
-#: Errors for which a repair or a narrowing goes on without its record.
-_CANNOT_WRITE = frozenset({"spool/full", "spool/unwritable"})
 
 #: Action of the record that counts losses.
 LOSS_ACTION = "audit.lost"
@@ -106,7 +105,7 @@ class Recorder:
         try:
             seq = await self._spool.append(build, self._build_loss, self._both(also, owed))
         except CellwardError as error:
-            if error.code in _CANNOT_WRITE:
+            if error.code in CANNOT_WRITE:
                 self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
             raise
         self._health.set(CONDITION, ok=True)
@@ -118,7 +117,7 @@ class Recorder:
         try:
             return await self.record(entry, also=also, owed=owed)
         except CellwardError as error:
-            if error.code not in _CANNOT_WRITE:
+            if error.code not in CANNOT_WRITE:
                 raise
             _log.error("audit-record-lost", action=entry.action, object=entry.object, code=error.code)
             self.lost += 1
@@ -131,7 +130,7 @@ class Recorder:
         try:
             await self._spool.owe(self._debt(key), text)
         except CellwardError as error:
-            if error.code not in _CANNOT_WRITE:
+            if error.code not in CANNOT_WRITE:
                 raise
             _log.error("audit-debt-not-noted", action=entry.action, object=entry.object, code=error.code)
 

@@ -2,6 +2,9 @@
 
 Nothing is dropped silently: receipts are in the state file, reports are replaced only by newer ones of the same cell,
 results are few because commands are. One instance lives as long as the process; sessions come and go.
+
+An acknowledgement is believed also while the disk is full: the receipt then stays in the state file and is taken out of
+it later. After a restart it goes up once more, and the hub knows it already.
 """
 
 from __future__ import annotations
@@ -9,10 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
+import structlog
+
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.link.messages import receipt_to_wire
+from agent.spool.errors import CANNOT_WRITE
 from agent.spool.interfaces import CellKey, Outbox
+from cellward.errors import CellwardError
 from cellward.wire.v1 import link_pb2
+
+_log = structlog.get_logger()
 
 #: Results of commands kept while offline; commands expire within minutes, so more than this is nonsense.
 MAX_RESULTS = 256
@@ -26,6 +35,8 @@ class Outgoing:
         self._reports: OrderedDict[CellKey, CellReport] = OrderedDict()
         self._results: list[link_pb2.CommandResult] = []
         self._status_due = False
+        #: Acknowledged receipts that could not be taken out of the state file yet.
+        self._acknowledged: set[tuple[CellKey, int]] = set()
         #: Set whenever something was added; the session's sender clears it.
         self.wake = asyncio.Event()
 
@@ -77,8 +88,17 @@ class Outgoing:
 
     async def receipts(self) -> tuple[tuple[int, CellKey, bytes], ...]:
         """Return unacknowledged receipts, oldest first."""
-        return await self._outbox.pending()
+        return tuple(each for each in await self._outbox.pending() if (each[1], each[0]) not in self._acknowledged)
 
     async def receipt_done(self, key: CellKey, number: int) -> None:
         """Forget an acknowledged receipt, unless a newer one replaced it."""
-        await self._outbox.done(key, number)
+        self._acknowledged.add((key, number))
+        for each in tuple(self._acknowledged):
+            try:
+                await self._outbox.done(*each)
+            except CellwardError as error:
+                if error.code not in CANNOT_WRITE:
+                    raise
+                _log.warning("receipt-kept", code=error.code, waiting=len(self._acknowledged))
+                return
+            self._acknowledged.discard(each)

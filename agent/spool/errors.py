@@ -16,6 +16,8 @@ UNWRITABLE = define(
     "The agent's durable state cannot be written.",
     hint="Check the agent's volume: permissions, read-only mounts, disk errors.",
 )
+#: Codes of a state file that cannot be written for now: whoever can go on without it does.
+CANNOT_WRITE = frozenset({FULL.code, UNWRITABLE.code})
 CLOSED = define("spool/closed", Internal, "The durable state is closed.", hint="The agent is stopping.")
 LOCKED = define(
     "spool/locked",

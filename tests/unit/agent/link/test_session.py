@@ -15,7 +15,10 @@ from agent.link import session
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.link.outgoing import Outgoing
 from agent.link.session import DrainRequest, Session, SessionHooks
+from agent.spool.errors import FULL
+from agent.spool.interfaces import CellKey
 from agent.spool.state import open_state
+from agent.spool.stores import SqliteOutbox
 from cellward.errors import CellwardError
 from cellward.identity.errors import EXPIRED
 from cellward.runtime.clock import SystemClock
@@ -244,6 +247,44 @@ async def test_v13_a_receipt_stays_until_its_frame_is_acknowledged(tmp_path: Pat
         await hub.got("cell_status")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_v16_an_acknowledgement_that_cannot_be_kept_does_not_end_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the receipt is acknowledged: the stream goes on, and nothing goes up twice on it (V13)."""
+    done, full = SqliteOutbox.done, True
+    outboxes: list[SqliteOutbox] = []
+
+    async def while_full(outbox: SqliteOutbox, key: CellKey, number: int) -> None:
+        outboxes.append(outbox)
+        if full:
+            raise FULL("no space left")
+        await done(outbox, key, number)
+
+    monkeypatch.setattr(SqliteOutbox, "done", while_full)
+
+    async def script(hub: ScriptedHub) -> AsyncIterator[link_pb2.HubFrame]:
+        yield hub.welcome()
+        first = await hub.got("receipt")
+        yield hub.frame(2, first.seq, desired_item=item("after"))
+        await hub.got("cell_status")
+        second = max(frame.seq for frame in hub.frames)
+        yield hub.frame(3, second, drain=link_pb2.Drain())
+
+    async with scene(tmp_path, script) as (hub, agent):
+        running = asyncio.ensure_future(agent.session.run())
+        await agent.outgoing.add_receipt(ReceiptFacts(1, "shop", "cart", "dev", "sha256:" + "1" * 64, accepted=True))
+        while not agent.items:
+            await asyncio.sleep(0)
+            assert not running.done(), running
+        assert await agent.outgoing.receipts() == ()
+        full = False
+        await agent.outgoing.add_receipt(ReceiptFacts(2, "shop", "pay", "dev", "sha256:" + "2" * 64, accepted=True))
+        agent.outgoing.add_report(CellReport("shop", "cart", "dev", "ready"))
+        await asyncio.wait_for(running, 10)
+        assert [frame.WhichOneof("body") for frame in hub.frames].count("receipt") == 2
+        assert await outboxes[0].pending() == ()
 
 
 async def test_v13_a_session_that_became_quiet_while_it_was_sending_takes_no_more(tmp_path: Path) -> None:
