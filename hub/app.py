@@ -47,7 +47,8 @@ from hub.fleet.bounds import Bounds
 from hub.fleet.locks import LockBook
 from hub.fleet.realm import Realm, RealmService
 from hub.fleet.service import FleetService
-from hub.front.front import Front, Inside
+from hub.front.front import Front
+from hub.front.inside import Inside
 from hub.front.watch import Fronts
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics

@@ -30,8 +30,9 @@ from cellward.wire.v1 import (
 from hub.authority.interfaces import AuditSink
 from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
-from hub.front.front import Front, Through
+from hub.front.front import Front
 from hub.front.limits import ENROLMENT, LINK, FrontLimits
+from hub.front.through import Through
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, Strangers, unobserved
@@ -75,10 +76,12 @@ class Listener:
         self.front.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no newcomers, stop the server, and let go of every connection."""
-        await self.release()
-        await self.server.stop(grace=grace)
-        await self.front.end()
+        """Take no newcomers, stop the server, and let go of every connection, also when this is cancelled."""
+        try:
+            await self.release()
+            await self.server.stop(grace=grace)
+        finally:
+            await self.front.end()
 
     async def release(self) -> None:
         """Give the address back; also for a listener that was never started. Idempotent."""
