@@ -146,7 +146,7 @@ def base_of(place: Local, given: Path | None) -> Base:
     client = place.trusted_client(trust)
     remembered = policy_floors(place.home.state(trust).read())
     shown = _shown(client, trust)
-    seen = remembered.merged(seen_in(shown, record.roots[0]))
+    seen = remembered.merged(seen_in(shown, record.roots))
     record.check_newest(seen)
     return Base(place, trust, client, record, path, raw, seen, shown.targets is not None)
 

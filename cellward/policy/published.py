@@ -1,12 +1,13 @@
 """What a hub shows as published, read by a publisher: verified, and then only compared with the publishers' record.
 
 Nothing of it is ever signed again. It says two things: that somebody signed something newer already, and from which
-number of a snapshot to go on.
+number of a snapshot to go on. What only a key of an older root signed says neither: since the rotation whoever stole it
+can sign any number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
@@ -28,59 +29,56 @@ class RepositoryState:
     snapshot: bytes | None = None
 
 
-def seen_in(state: RepositoryState, root: bytes) -> PolicyFloors:
-    """Return version and digest of everything in a state that verifies from ``root`` on, which is ours.
+def seen_in(state: RepositoryState, own: Sequence[bytes]) -> PolicyFloors:
+    """Return version and digest of everything in a state that counts, by the newest root of it and of ``own``.
 
-    Raises policy/unverified for what does not verify: a hub that shows it is broken, or somebody else's.
+    ``own`` is a verified chain of roots that begins with the first, which is ours. Targets, keyring and snapshot that
+    an older root verifies and the newest does not are left out: they may be what is still served since before a
+    rotation, and are never something newer.
+
+    Raises policy/unverified for what no root verifies: a hub that shows it is broken, or somebody else's.
     """
     if not state.roots:
         return PolicyFloors()
     try:
-        roots = (root, *state.roots[1:])
+        roots = (own[0], *state.roots[1:])
         newest = verified_roots(roots)
         found = {Root.type: RoleFloor(newest.version, trust.digest_of(roots[-1]))}
-        for role, data in _given(state):
-            metadata: Metadata[Targets] | Metadata[Snapshot] = (
-                trust.parse(Snapshot, data) if role == Snapshot.type else trust.parse(Targets, data)
-            )
-            if role == KEYRING_ROLE:
-                _delegator(state, roots).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-            else:
-                verified_by_any(roots, role, metadata)
-            found[role] = RoleFloor(metadata.signed.version, trust.digest_of(data))
+        chain = own if len(own) > len(roots) else roots
+        found.update(_roles(state, chain))
     except RepositoryError as error:
         raise UNVERIFIED(f"what the hub says is published does not verify: {error}") from error
     return PolicyFloors(found)
 
 
-def _given(state: RepositoryState) -> Iterable[tuple[str, bytes]]:
-    for role, data in (("targets", state.targets), (KEYRING_ROLE, state.keyring), ("snapshot", state.snapshot)):
-        if data is not None:
-            yield role, data
+def _roles(state: RepositoryState, chain: Sequence[bytes]) -> Iterator[tuple[str, RoleFloor]]:
+    """Targets, keyring and snapshot whose keys the newest root of a chain still names."""
+    targets = None if state.targets is None else trust.parse(Targets, state.targets)
+    if targets is not None and state.targets is not None and _counts(chain, Targets.type, targets):
+        yield Targets.type, RoleFloor(targets.signed.version, trust.digest_of(state.targets))
+    if state.keyring is not None:
+        if targets is None:
+            raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
+        keyring = trust.parse(Targets, state.keyring)
+        targets.signed.verify_delegate(KEYRING_ROLE, keyring.signed_bytes, keyring.signatures)
+        if _counts(chain, Targets.type, targets):
+            yield KEYRING_ROLE, RoleFloor(keyring.signed.version, trust.digest_of(state.keyring))
+    if state.snapshot is not None:
+        snapshot = trust.parse(Snapshot, state.snapshot)
+        if _counts(chain, Snapshot.type, snapshot):
+            yield Snapshot.type, RoleFloor(snapshot.signed.version, trust.digest_of(state.snapshot))
 
 
-def _delegator(state: RepositoryState, roots: Sequence[bytes]) -> Targets:
-    if state.targets is None:
-        raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
-    metadata = trust.parse(Targets, state.targets)
-    verified_by_any(roots, Targets.type, metadata)
-    return metadata.signed
-
-
-def verified_by_any(roots: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> None:
-    """Verify by the newest root, else by an older one of the verified chain; raises what TUF raises.
-
-    After a rotation that replaces a role's keys the present set is still the old keys'. What is signed now is held to
-    the newest root, by the publisher and by everybody else.
-    """
+def _counts(chain: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> bool:
+    """Whether the newest root verifies it, not only an older one; raises what TUF raises where none does."""
     failure = UnsignedMetadataError(f"no root signs for {role}")
-    for data in reversed(roots):
+    for age, data in enumerate(reversed(chain)):
         try:
             trust.parse(Root, data).signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         except UnsignedMetadataError as error:
             failure = error
         else:
-            return
+            return age == 0
     raise failure
 
 

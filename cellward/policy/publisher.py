@@ -197,6 +197,8 @@ def draft_policy(
     Raises policy/record-older, policy/foreign-realm, policy/incomplete-set, or what a bundle raises.
     """
     record.check_newest(seen)
+    # Who holds the keyring role changes by a proposal (:func:`draft_again`) alone.
+    record = replace(record, keyring_role=record.role_in_force())
     if bindings.realm != record.realm:
         raise FOREIGN_REALM(f"the bindings belong to realm {bindings.realm}")
     content = _content(bundles, bindings)
@@ -205,7 +207,10 @@ def draft_policy(
 
 
 def draft_again(record: Record, *, now: datetime, seen: PolicyFloors = NOTHING_SEEN) -> Draft:
-    """Make targets of the same content anew, and a keyring: after a root or the keyring's keys were replaced."""
+    """Make targets of the same content anew, and a keyring: after a root or the keyring's keys were replaced.
+
+    The keyring role becomes what the record names, which its signers are shown; see :mod:`cellward.policy.ceremony`.
+    """
     record.check_newest(seen)
     before = record.signed_targets()
     if before is None:

@@ -2,8 +2,19 @@
 
 Whoever signs policy again (a refresh, a new author, a revocation) takes it from here and never from a hub, which could
 show an older set or parts of several. Written by ``cellward policy publish``, ``author``, ``trust upgrade`` and the
-signed locks; a refresh only reads it. Invariant: a record that does not hold together by its own signatures, from the
-first root on, is refused whole, so what is signed again was signed before and belongs together.
+signed locks; a refresh only reads it. Invariants: a record that does not hold together by its own signatures, from the
+first root on, is refused whole, so what is signed again was signed before and belongs together; and once something was
+published, no field that no signature covers is ever signed. Each is one of these:
+
+- *roots*: each signed by the one before; *targets* and *keyring*: by the newest root, and by those targets. What only
+  an older root's keys signed is refused: such a key may be the reason for the rotation.
+- *content*: what the signed keyring role lists, byte for byte.
+- *keyringRole*: what the signed targets delegate to. It changes by a proposal alone, which shows it to every signer.
+- *realm*, *seen*: derived from the others.
+- *snapshot*: no more than a lower bound for the next number, which is bounded by the signer's clock.
+
+Before the first publication content and keyringRole are covered by nothing: who signs them compares them with what he
+made on that machine, or is shown all of it.
 """
 
 from __future__ import annotations
@@ -27,7 +38,7 @@ from cellward.policy import trust
 from cellward.policy.errors import BAD_RECORD, RECORD_OLDER
 from cellward.policy.floors import PolicyFloors, RoleFloor
 from cellward.policy.model import KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
-from cellward.policy.published import verified_by_any, verified_roots
+from cellward.policy.published import verified_roots
 
 RECORD_SCHEMA = "cellward.policy-record/v1"
 MAX_RECORD = 8 * 1024 * 1024
@@ -41,14 +52,20 @@ class RoleKeys:
     keys: tuple[bytes, ...]
     threshold: int = 1
 
-    def is_delegated_by(self, targets: Targets) -> bool:
-        """Whether targets delegate the keyring role to these keys, with this threshold."""
+    @classmethod
+    def delegated_by(cls, targets: Targets) -> RoleKeys | None:
+        """Return the keys that targets delegate the keyring role to, None for no keys that are there."""
         roles = {} if targets.delegations is None else targets.delegations.roles or {}
         role = roles.get(KEYRING_ROLE)
         if role is None or targets.delegations is None or not {*role.keyids} <= {*targets.delegations.keys}:
-            return False
-        keys = {trust.spki_of(targets.delegations.keys[keyid], KEYRING_ROLE) for keyid in role.keyids}
-        return (keys, role.threshold) == ({*self.keys}, self.threshold)
+            return None
+        keys = (trust.spki_of(targets.delegations.keys[keyid], KEYRING_ROLE) for keyid in role.keyids)
+        return cls(tuple(keys), role.threshold)
+
+    def is_delegated_by(self, targets: Targets) -> bool:
+        """Whether targets delegate the keyring role to these keys, with this threshold."""
+        found = RoleKeys.delegated_by(targets)
+        return found is not None and ({*found.keys}, found.threshold) == ({*self.keys}, self.threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,12 @@ class Record:
         """Return the targets as they were signed last."""
         return None if self.targets is None else trust.parse(Targets, self.targets).signed
 
+    def role_in_force(self) -> RoleKeys:
+        """Return the keys of the keyring role that the signed targets delegate to; before there are any, its own."""
+        signed = self.signed_targets()
+        found = None if signed is None else RoleKeys.delegated_by(signed)
+        return self.keyring_role if found is None else found
+
     def base(self, role: str) -> RoleFloor | None:
         """Return version and digest of what a role would be based on, None for nothing."""
         data = self.targets if role == Targets.type else self.keyring_metadata
@@ -132,31 +155,37 @@ class Record:
     def check(self, *, changed: bool = False) -> None:
         """Verify everything in it by the signatures in it, from the first root on; raises policy/bad-record.
 
-        With ``changed`` its keyring and revocations are those to publish next, which nobody has signed yet: then they
-        are not compared with what was signed. That is how a proposal carries it, and compares them with its own draft.
+        With ``changed`` its keyring, revocations and keyring role are those to publish next, which nobody has signed
+        yet: then they are not compared with what was signed. That is how a proposal carries it, and compares them with
+        its own draft.
         """
         try:
-            verified_roots(self.roots)
+            root = verified_roots(self.roots)
             realms = {self.realm, self.keyring.realm, self.revocations.realm}
             if len(realms) != 1:
                 raise BAD_RECORD("root, keyring and revocations are of different realms")
             if (self.targets is None) != (self.keyring_metadata is None):
                 raise BAD_RECORD("there are targets without a keyring, or the reverse")
             if self.targets is not None and self.keyring_metadata is not None:
-                self._check_published(self.targets, self.keyring_metadata, changed=changed)
+                self._check_published(root, self.targets, self.keyring_metadata, changed=changed)
             self.floors()
         except RepositoryError as error:
             raise BAD_RECORD(f"what is in it does not verify: {error}") from error
 
-    def _check_published(self, targets: bytes, keyring: bytes, *, changed: bool) -> None:
+    def _check_published(self, root: Root, targets: bytes, keyring: bytes, *, changed: bool) -> None:
         metadata = trust.parse(Targets, targets)
-        verified_by_any(self.roots, Targets.type, metadata)
+        # By the newest root alone: a rotation signs the targets anew, and a key that it takes out may be stolen.
+        root.verify_delegate(Targets.type, metadata.signed_bytes, metadata.signatures)
         trust.check_delegation(metadata.signed)
         held: Metadata[Targets] = trust.parse(Targets, keyring)
         metadata.signed.verify_delegate(KEYRING_ROLE, held.signed_bytes, held.signatures)
         trust.check_keyring(held.signed)
-        content = self.content()
-        for path, data in () if changed else content.items():
+        if changed:
+            return
+        if not self.keyring_role.is_delegated_by(metadata.signed):
+            # No signature covers the field, and the targets of next time delegate to it.
+            raise BAD_RECORD("its keyringRole is not what the signed targets delegate to")
+        for path, data in self.content().items():
             held.signed.targets[path].verify_length_and_hashes(data)
 
     def to_bytes(self, *, changed: bool = False) -> bytes:

@@ -14,8 +14,19 @@ from cellward.documents.keyring import Keyring, KeyringEntry, State
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.floors import PolicyFloors, RoleFloor
+from cellward.policy.model import BindingSet
 from cellward.policy.published import RepositoryState, seen_in
-from cellward.policy.publisher import Publication, SigningKeys, draft_keyring, draft_refresh, finish, preview, refresh
+from cellward.policy.publisher import (
+    Publication,
+    SigningKeys,
+    draft_again,
+    draft_keyring,
+    draft_policy,
+    draft_refresh,
+    finish,
+    preview,
+    refresh,
+)
 from cellward.policy.record import Record
 from tests.fakes.policy import PolicyWorld, denying, keys_of, moment, now
 
@@ -61,8 +72,8 @@ def code(error: pytest.ExceptionInfo[CellwardError]) -> str:
 
 def test_a_hub_that_shows_an_older_set_does_not_get_it_signed_again(world: PolicyWorld) -> None:
     """What a refresh signs is what the record has; the older set on show changes nothing of it."""
-    honest = seen_in(world.state, world.root)
-    lying = seen_in(oldest(world), world.root)
+    honest = seen_in(world.state, (world.root,))
+    lying = seen_in(oldest(world), (world.root,))
     for seen in (honest, lying, PolicyFloors()):
         made = refresh(world.record, keys=world.keys, now=moment(), seen=seen)
         signed = {file.role: file.data for file in made.metadata}
@@ -74,7 +85,7 @@ def test_an_older_record_signs_nothing(world: PolicyWorld) -> None:
     """Somebody else has published since: by what this machine remembers, or by what a hub shows and verifies."""
     older = world.record
     world.publish(denying("Newest", version="1.0.2"))
-    for seen in (world.floors, seen_in(world.state, world.root)):
+    for seen in (world.floors, seen_in(world.state, (world.root,))):
         for sign in (
             lambda seen=seen: refresh(older, keys=world.keys, now=moment(), seen=seen),
             lambda seen=seen: draft_keyring(older, keyring=world.keyring, now=moment(), seen=seen),
@@ -108,9 +119,9 @@ def test_a_root_shown_twice_is_refused_and_remembered_nowhere(world: PolicyWorld
     """It once became version 2 in the floors, and then no honest hub could be published to."""
     twice = RepositoryState((world.root, world.root))
     with pytest.raises(CellwardError) as caught:
-        seen_in(twice, world.root)
+        seen_in(twice, (world.root,))
     assert code(caught) == "policy/unverified"
-    made = refresh(world.record, keys=world.keys, now=moment(), seen=seen_in(world.state, world.root))
+    made = refresh(world.record, keys=world.keys, now=moment(), seen=seen_in(world.state, (world.root,)))
     assert made.floors.roles["root"].version == 1
     assert [file.version for file in made.metadata if file.role == "root"] == [1]
 
@@ -120,7 +131,7 @@ def test_the_first_root_is_ours_not_the_hubs(world: PolicyWorld) -> None:
     other = PolicyWorld()
     other.publish(denying("Bad"))
     with pytest.raises(CellwardError) as caught:
-        seen_in(other.state, world.root)
+        seen_in(other.state, (world.root,))
     assert code(caught) == "policy/unverified"
 
 
@@ -216,10 +227,14 @@ def test_expired_targets_are_not_put_under_a_new_snapshot(world: PolicyWorld) ->
 
 
 def test_after_a_rotation_the_record_goes_on(world: PolicyWorld) -> None:
-    """The root of the record is the newest; what the old keys signed is the base of what the new ones sign."""
-    world.policy_key = Ed25519Signer.generate()
+    """What the old keys signed is the base of what the new ones sign, together with the root; alone it is refused."""
+    before, world.policy_key = world.record, Ed25519Signer.generate()
     world.rotate(targets=keys_of(world.policy_key))
-    world.record.check()
+    with pytest.raises(CellwardError) as caught:
+        world.record.check()
+    assert code(caught) == "policy/bad-record"
+    draft = replace(draft_again(before, now=moment()), record=world.record)
+    world.take(finish(draft.signed(world.keys), world.keys.publisher, now=moment()))
     made = world.publish(denying("New", version="1.0.2"))
     assert made.floors.roles["root"].version == 2
     assert Record.from_bytes(world.record.to_bytes(), root=world.root) == world.record
@@ -233,3 +248,42 @@ def test_v1_a_number_of_the_future_gets_under_no_snapshot(world: PolicyWorld) ->
     with pytest.raises(CellwardError) as caught:
         finish(ahead.signed(world.keys), world.keys.publisher, now=moment())
     assert code(caught) == "document/number-ahead"
+
+
+def test_v1_what_only_an_older_root_verifies_is_nothing_newer(world: PolicyWorld) -> None:
+    """V1: a stolen key that was rotated out signs any number; a hub that shows it stops no publisher."""
+    stolen, world.policy_key = world.policy_key, Ed25519Signer.generate()
+    before = world.record
+    draft = draft_again(before, now=moment() + timedelta(minutes=5)).signed(
+        SigningKeys(policy=(stolen,), keyring=(world.keyring_key,))
+    )
+    shown = RepositoryState((world.root,), draft.targets, draft.keyring)
+    assert seen_in(shown, before.roots).roles["targets"].version > world.version("targets")
+    world.rotate(targets=keys_of(world.policy_key))
+    for roots in ((world.root,), world.record.roots):
+        assert set(seen_in(replace(shown, roots=roots), world.record.roots).roles) == {"root"}
+    assert set(seen_in(replace(shown, roots=world.record.roots), (world.root,)).roles) == {"root"}
+    forged = replace(shown, targets=replace(draft, targets=_unsigned(draft.targets)).targets)
+    with pytest.raises(CellwardError) as caught:
+        seen_in(forged, world.record.roots)
+    assert code(caught) == "policy/unverified"
+
+
+def _unsigned(data: bytes) -> bytes:
+    return json.dumps({**json.loads(data), "signatures": []}).encode()
+
+
+def test_v1_the_keyring_role_of_a_record_is_what_the_targets_delegate_to(world: PolicyWorld) -> None:
+    """V1: no signature covers the field, and the policy key would sign it next time, without showing it."""
+    thief = keys_of(world.keyring_key, Ed25519Signer.generate())
+    for role in (thief, keys_of(Ed25519Signer.generate()), replace(thief, threshold=2)):
+        with pytest.raises(CellwardError) as caught:
+            replace(world.record, keyring_role=role).check()
+        assert code(caught) == "policy/bad-record"
+        # As a library, too: the next publication delegates to who is in force.
+        world_of_thief = replace(world.record, keyring_role=role)
+        drafted = draft_policy(world_of_thief, bundles=[], bindings=BindingSet(world.realm, ()), now=moment())
+        delegations = trust.parse(Targets, drafted.targets).signed.delegations
+        assert delegations is not None
+        assert delegations.roles is not None
+        assert delegations.roles["keyring"].keyids == [world.keyring_key.keyid]
