@@ -35,11 +35,13 @@ from hub.api.auth import BOOTSTRAP, hash_token, new_token
 from hub.api.certificate import ApiCertificate
 from hub.api.interfaces import HubFacts as ApiFacts
 from hub.api.interfaces import Services
+from hub.audit.intake import Intake, volume_of
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
 from hub.authority.copies import Copies
 from hub.authority.keystore import KeyStore
+from hub.authority.limits import Rate
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
@@ -58,6 +60,7 @@ from hub.policy.service import TufRepository
 from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition, signed_locks
 from hub.settings import HubSettings
 from hub.store.interfaces import Store
+from hub.store.sql.database import database_file
 from hub.store.sql.store import open_store
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.interfaces import SyncPorts
@@ -115,6 +118,7 @@ class Hub:
     locks: Locks
     tokens: JoinTokens
     fronts: Fronts
+    intake: Intake
     enrolment_server: EnrolmentServer = field(init=False)
     link_server: LinkServer = field(init=False)
     gauges: Facts | None = None
@@ -213,6 +217,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         ),
         locks=locks,
         tokens=tokens,
+        intake=_intake(settings, clock, health),
     )
     hub.enrolment_server = _enrolment(hub)
     try:
@@ -221,6 +226,17 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         hub.enrolment_server.front.abandon()
         raise
     return hub
+
+
+def _intake(settings: HubSettings, clock: SystemClock, health: HealthRegistry) -> Intake:
+    limits = settings.limits
+    return Intake(
+        clock,
+        health,
+        volume_of(database_file(settings.database).parent),
+        rate=Rate(limits.audit_burst_bytes, limits.audit_bytes_per_second),
+        reserve=limits.reserve_bytes,
+    )
 
 
 def _enrolment(hub: Hub) -> EnrolmentServer:
@@ -249,7 +265,7 @@ def _link(hub: Hub) -> LinkServer:
         changes=hub.store.changes,
         policy=PolicyPosition(hub.policy, hub.store.changes),
         content=Content(hub.store.documents, hub.policy, hub.store.changes, hub.fleet.placed),
-        audit=AuditIngest(hub.audit, directory.binding, hub.store),
+        audit=AuditIngest(hub.audit, directory.binding, hub.store, hub.intake),
         metrics=hub.fleet_metrics,
     )
     link = build_link_server(
@@ -358,6 +374,7 @@ async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
             )
             hub.health.set("store", ok=True)
             hub.fronts.look()
+            hub.intake.look()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
             _log.warning("housekeeping-failed", error=str(error))
             hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")

@@ -89,6 +89,17 @@ class LimitSettings(_Strict):
 
     request_bytes: int = Field(default=32 * 1024**2, ge=64 * 1024, description="Largest request body, bytes.")
     series_per_cluster: int = Field(default=20_000, ge=1, description="Most metric series of one cluster.")
+    audit_burst_bytes: int = Field(
+        default=64 * 1024**2, ge=4 * 1024**2, description="Audit records of one cluster taken at once, bytes."
+    )
+    audit_bytes_per_second: int = Field(
+        default=16 * 1024, ge=1024, description="Audit records of one cluster taken for ever, bytes per second."
+    )
+    reserve_bytes: int = Field(
+        default=256 * 1024**2,
+        ge=1024**2,
+        description="Room on the database's volume that agents' audit records leave free; at most a quarter of it.",
+    )
 
 
 class HubSettings(FileSettings):

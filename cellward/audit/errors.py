@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, InvalidInput, Refused, TooNew, define
+from cellward.errors import Conflict, Exhausted, InvalidInput, Refused, TooNew, define
 
 BAD_RECORD = define(
     "audit/bad-record",
@@ -63,4 +63,16 @@ BAD_RECEIPT = define(
     Refused,
     "A receipt is malformed, not signed by the key it must be signed by, or about something else.",
     hint="It is no evidence. Endorse the cluster: cellward clusters endorse; or find out who changed the receipt.",
+)
+TOO_FAST = define(
+    "audit/too-fast",
+    Exhausted,
+    "An agent sends more audit records than the hub takes from one cluster.",
+    hint="The records wait in the agent's spool. Find out what it records; limits.audit_bytes_per_second is the bound.",
+)
+NO_ROOM = define(
+    "audit/no-room",
+    Exhausted,
+    "The hub keeps its last room for locks, bindings and its own records, and takes no audit records of agents.",
+    hint="Free space on the volume of the hub's data directory; what agents recorded waits in their spools.",
 )

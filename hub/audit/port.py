@@ -7,6 +7,7 @@ from typing import Protocol
 
 from cellward.errors import CellwardError
 from cellward.wire.v1 import telemetry_pb2
+from hub.audit.intake import Intake
 from hub.audit.model import AuditBatchIn
 from hub.audit.restore import History, RestoreWatch
 from hub.audit.service import AuditLog
@@ -34,11 +35,19 @@ class AuditIngest:
         log: the audit log.
         binding: returns what is bound to a cluster name (``ClusterStore.get``).
         history: names the hub's history (the store).
+        intake: how much is taken; None bounds nothing.
     """
 
-    def __init__(self, log: AuditLog, binding: Callable[[str], Awaitable[Binding | None]], history: History) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        binding: Callable[[str], Awaitable[Binding | None]],
+        history: History,
+        intake: Intake | None = None,
+    ) -> None:
         self._log = log
         self._binding = binding
+        self._intake = intake
         self._restore = RestoreWatch(log, history)
 
     async def hello(self, cluster: str, hub_epoch: str, last_checkpoint: bytes) -> None:
@@ -46,7 +55,9 @@ class AuditIngest:
         await self._restore.saw(cluster, hub_epoch, last_checkpoint)
 
     async def ingest(self, cluster: str, batch: telemetry_pb2.AuditBatch) -> telemetry_pb2.AuditAck:
-        """Make a batch durable and prove it is in the log."""
+        """Make a batch durable and prove it is in the log; raises audit/no-room, audit/too-fast: it was not taken."""
+        if self._intake is not None:
+            self._intake.admit(cluster, sum(map(len, batch.records)))
         binding = await self._binding(cluster)
         if binding is None or not binding.uid:
             raise _unbound(cluster)

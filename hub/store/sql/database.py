@@ -149,6 +149,11 @@ def _translated() -> Iterator[None]:
         raise UNAVAILABLE("every connection of the database is in use") from error
 
 
+def database_file(url: str) -> Path:
+    """Return where the database of a URL is that ``connect`` has taken."""
+    return Path(str(make_url(url).database))
+
+
 def connect(url: str, clock: Clock) -> Database:
     """Return the engines for a URL; nothing is opened before it is used. Raises store/unsupported, store/unavailable.
 
