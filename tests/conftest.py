@@ -83,10 +83,9 @@ def _limit(item: pytest.Item) -> float:
 
 
 class Strays:
-    """Fails the run, and no innocent test, with exceptions that nobody could raise.
+    """Fails the run, and no innocent test, with exceptions that nobody could raise and with what was never closed.
 
-    The interpreter reports them when it collects the object, during whichever test runs just then. What was merely not
-    closed is shown: whether it is found at all depends on when the collector runs.
+    The interpreter reports them when it collects the object, during whichever test runs just then.
     """
 
     CATEGORIES = (pytest.PytestUnraisableExceptionWarning, pytest.PytestUnhandledThreadExceptionWarning)
@@ -101,8 +100,7 @@ class Strays:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail a run that passed otherwise."""
-        raised = [found for found in self._found if "ResourceWarning" not in found]
-        if raised and session.exitstatus == pytest.ExitCode.OK:
+        if self._found and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

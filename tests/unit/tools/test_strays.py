@@ -6,17 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools.parts.model import ROOT
 
-_TESTS = """
-import gc
-
+_RAISES = """
 class Left:
     def __init__(self):
         self.me = self
 
     def __del__(self):
         raise RuntimeError("left behind")
+"""
+_IS_OPEN = """
+import socket
+
+class Left:
+    def __init__(self):
+        self.me = self
+        self.left_behind = socket.socket()
+"""
+_TESTS = """
+import gc
 
 def test_leaves():
     for _ in range(3):
@@ -27,9 +38,12 @@ def test_innocent():
 """
 
 
-def test_strays_fail_the_run_and_no_test(tmp_path: Path) -> None:
-    """Three exceptions of collected objects: both tests pass, the run fails and shows each."""
-    (tmp_path / "test_left.py").write_text(_TESTS)
+@pytest.mark.parametrize(
+    ("left", "shown"), [(_RAISES, "left behind"), (_IS_OPEN, "unclosed <socket")], ids=["raises", "open"]
+)
+def test_strays_fail_the_run_and_no_test(tmp_path: Path, left: str, shown: str) -> None:
+    """Three that raise when they are collected, or were not closed: both tests pass, the run fails, all are shown."""
+    (tmp_path / "test_left.py").write_text(left + _TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     plugins = ("-p", "no:randomly", "-p", "no:asyncio", "-p", "tests.conftest", "-n", "1")
     command = [sys.executable, "-m", "pytest", *plugins, "test_left.py"]
@@ -37,5 +51,5 @@ def test_strays_fail_the_run_and_no_test(tmp_path: Path) -> None:
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
-    assert done.stdout.count("left behind") >= 3
+    assert done.stdout.count(shown) >= 3
     assert done.returncode == 1
