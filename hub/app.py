@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -33,8 +33,8 @@ from cellward.version import VERSION
 from hub.api.app import make_api_app
 from hub.api.auth import BOOTSTRAP, hash_token, new_token
 from hub.api.certificate import ApiCertificate
+from hub.api.interfaces import Door, Services
 from hub.api.interfaces import HubFacts as ApiFacts
-from hub.api.interfaces import Services
 from hub.audit.intake import Intake, volume_of
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
@@ -321,8 +321,8 @@ def _services(hub: Hub) -> Services:
 @asynccontextmanager
 async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]:
     """Open the two HTTP listeners."""
-    known: list[Callable[[str], None]] = []
-    services = replace(_services(hub), known=known)
+    doors: list[Door] = []
+    services = replace(_services(hub), doors=doors)
     api = web.AppRunner(make_api_app(services), access_log=None, keepalive_timeout=_KEEP_ALIVE)
     metrics = web.AppRunner(
         make_metrics_app(hub.registry, hub.fleet_metrics, hub.fronts, FactsCollector(lambda: hub.gauges)),
@@ -333,7 +333,7 @@ async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]
     try:
         await api.setup()
         fronts.append(_listen(hub, "api", api, hub.settings.listen.api, certificate.context))
-        known.append(fronts[0].known)
+        doors.append(fronts[0])
         if hub.settings.listen.metrics:
             await metrics.setup()
             fronts.append(_listen(hub, "metrics", metrics, hub.settings.listen.metrics))

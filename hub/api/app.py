@@ -15,8 +15,9 @@ from itertools import chain
 import structlog
 from aiohttp import web
 
-from cellward.errors import CellwardError, Denied, Refused
-from hub.api.auth import ANONYMOUS, authenticate, require, require_unbound
+from cellward.errors import CellwardError, Denied, Refused, Unauthenticated
+from hub.api.auth import ANONYMOUS, require, require_unbound
+from hub.api.door import enter
 from hub.api.errors import BUSY, INTERNAL
 from hub.api.interfaces import Services
 from hub.api.openapi import build_document
@@ -24,7 +25,6 @@ from hub.api.problems import error_of, problem_response
 from hub.api.rates import TokenRates
 from hub.api.resources import audit, cells, clusters, documents, locks, policy, system, tokens
 from hub.api.routing import PREFIX, Answer, Call, Route, read_body, read_query
-from hub.front.front import text_of
 
 REQUEST_ID = "X-Request-Id"
 #: Most requests answered at a time; beyond it the caller is told to come again.
@@ -89,6 +89,9 @@ def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Aw
         except CellwardError as error:
             log.info("request-refused", code=error.code, reason=error.message)
             response = problem_response(error, request_id)
+            if isinstance(error, Unauthenticated):
+                # Whoever shows no token in force keeps no place either.
+                response.force_close()
         except web.HTTPException as exception:
             known = error_of(exception, request.path)
             if known is None:
@@ -112,22 +115,13 @@ def _endpoint(route: Route, services: Services, rates: TokenRates) -> _Endpoint:
     async def answer(request: web.Request) -> web.StreamResponse:
         principal = ANONYMOUS
         if route.role is not None:
-            principal = await authenticate(request, services.tokens, services.clock.now())
-            _tell(services, request)
+            principal = await enter(request, services)
         call = Call(request, services, principal, _request_id(request), rates, subject=request.path)
         if not route.action:
             return _respond(route, await _handle(route, call))
         return await _audited(route, call)
 
     return answer
-
-
-def _tell(services: Services, request: web.Request) -> None:
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    if peer is None:
-        return
-    for hear in services.known:
-        hear(text_of(peer))
 
 
 async def _handle(route: Route, call: Call) -> Answer:

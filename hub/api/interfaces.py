@@ -148,6 +148,22 @@ class RequestObserver(Protocol):
         ...
 
 
+class Door(Protocol):
+    """The listener in front, which keeps places for connections (``hub.front``); peers are named as gRPC would."""
+
+    def known(self, peer: str, owner: str, *, kept: bool = False) -> None:
+        """A request showed a token of ``owner`` in force; admins are ``kept`` places."""
+        ...
+
+    def refused(self, peer: str) -> None:
+        """A request showed no token in force."""
+        ...
+
+    def forget(self, owner: str, but: str = "") -> None:
+        """Cut every connection of an owner except that of the peer ``but``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything the handlers use. ``facts`` is asked on each request: the log origin is known only with the realm."""
@@ -164,7 +180,7 @@ class Services:
     health: HealthPort
     facts: Callable[[], HubFacts]
     metrics: RequestObserver | None = None
-    #: Hear which peer has shown a token in force (``hub.front``).
-    known: Sequence[Callable[[str], None]] = ()
+    #: Hear which peer has shown whose token; there is one once the API listens.
+    doors: Sequence[Door] = ()
     max_body: int = 32 * 1024**2
     join_token_life: timedelta = timedelta(minutes=30)

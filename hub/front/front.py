@@ -41,6 +41,10 @@ class HandOn(Protocol):
         """
         ...
 
+    def cut(self, guest: Guest) -> None:
+        """Let go of a guest's connection at once, where it was taken over."""
+        ...
+
     async def end(self) -> None:
         """Cut off whatever is left of the connections taken, once no ``take`` is under way; nothing is open then."""
         ...
@@ -108,11 +112,27 @@ class Front:
         """Give the address back before anything was accepted."""
         self._listening.close()
 
-    def known(self, peer: str) -> None:
-        """Hear from the server behind that a peer has proven who it is; by gRPC's text, or ``text_of`` its address."""
-        number = self._peers.get(peer) or guest_of(peer)
-        if number is not None:
-            self.lobby.known(number)
+    def known(self, peer: str, owner: str, *, kept: bool = False) -> None:
+        """Hear from the server behind, with each call, that a peer has proven to be ``owner``.
+
+        ``peer`` is gRPC's text, or ``text_of`` its address. ``kept`` owners are kept a place (``Lobby.known``).
+        """
+        for guest in self.lobby.known(self._number(peer), owner, kept=kept):
+            self._cut(guest)
+
+    def refused(self, peer: str) -> None:
+        """Hear that what a peer has proven counts no more: it is a stranger again, with a stranger's time."""
+        for guest in self.lobby.refused(self._number(peer)):
+            self._cut(guest)
+
+    def forget(self, owner: str, but: str = "") -> None:
+        """Cut everything an owner has, except the connection of the peer ``but``: who may do nothing holds nothing."""
+        for guest in self.lobby.forget(owner, self._number(but)):
+            self._cut(guest)
+
+    def _number(self, peer: str) -> int:
+        """Number of a peer's guest, 0 for none."""
+        return self._peers.get(peer) or guest_of(peer) or 0
 
     def _accept(self) -> None:
         """Take whoever waits, some at a time: others have their turn in between."""
@@ -188,9 +208,10 @@ class Front:
             asyncio.get_running_loop().remove_reader(connection)
             connection.close()
             return
-        # Whoever has it by now reads the end of it and lets go.
+        # Whoever is being handed it reads the end of it; whoever has it may not be reading.
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
+        self._hand_on.cut(guest)
 
     async def _watch(self) -> None:
         while True:

@@ -19,13 +19,12 @@ class Inside:
         self._factory = factory
         self._context = context
         self._handshake = handshake
-        self._open: set[_Watched] = set()
+        self._open: dict[Guest, _Watched] = {}
 
     async def take(self, connection: socket.socket, guest: Guest, gone: Callable[[], None]) -> None:
         """Take the connection over."""
-        del guest
         timeout = self._handshake if self._context is not None else None
-        watched = _Watched(self._factory(), gone, self._open)
+        watched = _Watched(self._factory(), gone, guest, self._open)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: watched, connection, ssl=self._context, ssl_handshake_timeout=timeout
@@ -34,9 +33,15 @@ class Inside:
             await watched.fail()
             raise
 
+    def cut(self, guest: Guest) -> None:
+        """Let go of a guest's connection at once."""
+        watched = self._open.get(guest)
+        if watched is not None:
+            watched.abort()
+
     async def end(self) -> None:
         """Cut off whatever is left of the connections taken; nothing of them is open when this returns."""
-        left = list(self._open)
+        left = list(self._open.values())
         for watched in left:
             watched.abort()
         for watched in left:
@@ -46,9 +51,12 @@ class Inside:
 class _Watched(asyncio.Protocol):
     """Passes everything on, says when the connection is gone, and is among the ``open`` ones until then."""
 
-    def __init__(self, inner: asyncio.Protocol, gone: Callable[[], None], among: set[_Watched]) -> None:
+    def __init__(
+        self, inner: asyncio.Protocol, gone: Callable[[], None], guest: Guest, among: dict[Guest, _Watched]
+    ) -> None:
         self._inner = inner
         self._gone: Callable[[], None] | None = gone
+        self._guest = guest
         self._among = among
         self._transport: asyncio.Transport | None = None
         #: Set when the transport calls for the last time; it closes its socket before anybody who waits has a turn.
@@ -70,7 +78,7 @@ class _Watched(asyncio.Protocol):
         """Pass it on."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._among.add(self)
+        self._among[self._guest] = self
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -91,7 +99,7 @@ class _Watched(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass it on, and say it."""
-        self._among.discard(self)
+        self._among.pop(self._guest, None)
         self.closed.set()
         if self._gone is not None:
             self._gone()

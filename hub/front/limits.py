@@ -22,6 +22,8 @@ class FrontLimits:
         strangers: connections of peers that have proven nothing yet, in all; ``strangers_per_address`` of one address.
         silence: seconds until the first byte.
         opening: seconds from the first byte until the peer has proven who it is.
+        per_owner: known connections of one owner: a cluster, a token.
+        kept: places, in all and of one address, that known connections leave to newcomers and to admins.
     """
 
     connections: int
@@ -30,14 +32,21 @@ class FrontLimits:
     strangers_per_address: int
     silence: float = 5.0
     opening: float = 10.0
+    per_owner: int = 64
+    kept: int = 0
+
+    def spare(self, most: int) -> int:
+        """Places of ``most`` that are kept; never a large part of a small number."""
+        return min(self.kept, max(1, most // 8)) if self.kept else 0
 
 
 #: A fleet may come through one address, and after a restart of the hub all of it at once.
 #: With these all listeners together take less than 20,000 descriptors, a common hard limit.
-LINK = FrontLimits(4_096, 4_096, 2_048, 1_536, opening=20.0)
+#: An agent has one connection, and for a while those that broke without an end; hence its few.
+LINK = FrontLimits(4_096, 4_096, 2_048, 1_536, opening=20.0, per_owner=8, kept=16)
 #: Nobody proves anything on the connection itself here: a join is one call, made at once.
 ENROLMENT = FrontLimits(2_048, 1_536, 2_048, 1_536, opening=35.0)
-API = FrontLimits(1_024, 512, 256, 128)
+API = FrontLimits(1_024, 512, 256, 128, kept=64)
 METRICS = FrontLimits(128, 64, 128, 64, opening=30.0)
 
 

@@ -28,16 +28,22 @@ class Through:
     def __init__(self, path: str, linger: float = LINGER) -> None:
         self._path = path
         self._linger = linger
-        self._pairs: set[_Pair] = set()
+        self._pairs: dict[Guest, _Pair] = {}
 
     async def take(self, connection: socket.socket, guest: Guest, gone: Callable[[], None]) -> None:
         """Take the connection over."""
-        pair = _Pair(gone, self._linger, self._pairs)
+        pair = _Pair(gone, self._linger, guest, self._pairs)
         await pair.connect(connection, self._path, f"\0{PREFIX}{guest.number}/{guest.peer}".encode())
+
+    def cut(self, guest: Guest) -> None:
+        """Let go of a guest's connection at once."""
+        pair = self._pairs.get(guest)
+        if pair is not None:
+            pair.abort()
 
     async def end(self) -> None:
         """Cut off whatever is left of the connections taken, also one end of them; nothing of them is open then."""
-        left = list(self._pairs)
+        left = list(self._pairs.values())
         for pair in left:
             pair.abort()
         for pair in left:
@@ -51,9 +57,10 @@ class _Pair:
     are connected aborts both, and once one is lost the other one has ``linger`` seconds.
     """
 
-    def __init__(self, gone: Callable[[], None], linger: float, among: set[_Pair]) -> None:
+    def __init__(self, gone: Callable[[], None], linger: float, guest: Guest, among: dict[Guest, _Pair]) -> None:
         self._gone: Callable[[], None] | None = gone
         self._linger = linger
+        self._guest = guest
         self._among = among
         self._outer, self._inner = _End(self), _End(self)
         self._outer.other, self._inner.other = self._inner, self._outer
@@ -92,7 +99,7 @@ class _Pair:
     def made(self, end: _End) -> None:
         """Hear that an end has its transport."""
         self._open.add(end)
-        self._among.add(self)
+        self._among[self._guest] = self
         self.closed.clear()
 
     def lost(self, end: _End) -> None:
@@ -103,7 +110,7 @@ class _Pair:
         elif not self._open:
             if self._last is not None:
                 self._last.cancel()
-            self._among.discard(self)
+            self._among.pop(self._guest, None)
             self.closed.set()
         if end is self._outer and self._gone is not None:
             self._gone()

@@ -94,14 +94,14 @@ class Guard(grpc.aio.ServerInterceptor):
         who: PeerGate | Strangers,
         observe: Observe = unobserved,
         refusals: Refusals | None = None,
-        known: Sequence[Callable[[str], None]] = (),
+        known: Sequence[Callable[[str, str], None]] = (),
     ) -> None:
         self._methods = frozenset(methods)
         self._gate = who if isinstance(who, PeerGate) else None
         self._strangers = who if isinstance(who, Strangers) else None
         self._observe = observe
         self._refusals = refusals
-        #: Hear of each peer that was admitted, by gRPC's text.
+        #: Hear of each peer that was admitted: gRPC's text of it, and the cluster it is.
         self._known = known
 
     async def intercept_service(
@@ -174,7 +174,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 if method not in _ASK_THEMSELVES:
                     await self._gate.check_newest(live)
                 for hear in self._known:
-                    hear(context.peer())
+                    hear(context.peer(), live.peer.name)
                 with self._gate.open(live):
                     await _until_cut(work, live)
             outcome = "ok"

@@ -255,7 +255,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     )
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
     methods = [method for file in services for method in _methods(file)]
-    known: list[Callable[[str], None]] = []
+    known: list[Callable[[str, str], None]] = []
     server = grpc.aio.server(
         interceptors=(Guard(methods, gate, observe, Refusals(audit, clock), known),),
         options=limits.link_options(),

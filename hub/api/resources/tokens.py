@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from cellward.api import schemas
 from hub.api.auth import ANONYMOUS, BOOTSTRAP, hash_token, new_token, require
+from hub.api.door import revoke
 from hub.api.errors import BAD_REQUEST, RESERVED_NAME, UNKNOWN_API_TOKEN
 from hub.api.interfaces import ApiToken
 from hub.api.routing import Call, Page, RouteTable
@@ -57,7 +58,7 @@ async def list_api_tokens(call: Call) -> schemas.ApiTokenList:
 
 @routes.delete("/tokens/{name}", role="admin", response=schemas.ApiToken, action="api-token.revoke")
 async def revoke_api_token(call: Call) -> schemas.ApiToken:
-    """Revoke a token: the next request with it is refused."""
+    """Revoke a token: the next request with it is refused, and its connections end."""
     name = call.name("name")
     call.subject = f"ApiToken//{name}"
     if name in RESERVED:
@@ -65,6 +66,7 @@ async def revoke_api_token(call: Call) -> schemas.ApiToken:
     gone = await call.services.tokens.remove(name)
     if gone is None:
         raise UNKNOWN_API_TOKEN(f"there is no token of {name}")
+    revoke(call.request, call.services, gone.subject)
     call.details["role"] = gone.role
     return _shown(gone, call.services.clock.now())
 

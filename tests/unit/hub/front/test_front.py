@@ -266,6 +266,9 @@ class Never:
         self.begun.set()
         await asyncio.Event().wait()
 
+    def cut(self, guest: Guest) -> None:
+        """Nothing was taken."""
+
     async def end(self) -> None:
         """Nothing was taken."""
 
@@ -313,3 +316,30 @@ async def test_v16_a_protocol_that_does_not_close_is_cut_off() -> None:
     peer.close()
     assert descriptors() == before
     assert front.lobby.counts() == NOBODY
+
+
+class Full(asyncio.Protocol):
+    """A protocol of this process that reads nothing."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read nothing."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+
+
+async def test_v4_a_connection_that_nobody_reads_is_cut_as_well() -> None:
+    """V4: who does not read, and so sees no end, loses a forgotten owner's connection all the same."""
+    before = descriptors()
+    front = Front("127.0.0.1", 0, LINK, SystemClock(), Inside(Full, None))
+    front.start()
+    peer = await speaking(front, b"request")
+    host, port = peer.getsockname()
+    await until(lambda: front.lobby.counts()["opening"] == 1)
+    front.known(f"ipv4:{host}:{port}", "ada")
+    front.forget("ada")
+    # What listens, and the peer's own end.
+    await until(lambda: descriptors() == before + 2)
+    assert front.lobby.counts() == NOBODY
+    peer.close()
+    await front.close()
+    await front.end(0.0)
