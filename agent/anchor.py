@@ -95,7 +95,8 @@ def _unpacked(data: bytes) -> FloorsCopy:
     body = json.loads(plain)
     if body["policy"] is not None:
         # What cannot be written down would end every start.
-        canonical.encode(PolicyFloors.from_json(body["policy"]).to_json())
+        canonical.encode(body["policy"])
+        PolicyFloors.from_json(body["policy"])
     return FloorsCopy({CellKey(*map(str, row[:3])): _floor(*row[3:]) for row in body["cells"]}, body["policy"])
 
 

@@ -30,7 +30,7 @@ from cli.context import (
 )
 from cli.home import read_file
 from cli.output import Format, Shown, put, say, show_one, show_table
-from cli.records import Base, RecordOption, base_of, read_record, record_path
+from cli.records import Base, RecordOption, base_of, look, read_record, record_path
 
 if TYPE_CHECKING:
     from cellward.policy.ceremony import Proposal
@@ -153,8 +153,8 @@ def sign(
     place = local(home)
     trust = place.home.trust()
     own = read_record(record_path(place, record), trust)
-    own.check_newest(policy_floors(place.home.state(trust).read()))
     proposal = _read(file, own)
+    own.check_newest(policy_floors(place.home.state(trust).read()), proposal.root)
     names = {name: proposal.roles_of(keyid) for keyid, name in local_keys(place.home).items()}
     mine = sorted(name for name, roles in names.items() if roles)
     if not dry_run and mine:
@@ -209,8 +209,9 @@ def submit(  # noqa: PLR0913 - options of a command
     from cli.keys import load_roles
     from cli.policy import hand_over, preview, with_content
 
-    base: Base = base_of(local(home), record)
+    base: Base = look(local(home), record)
     proposal = _read(file, base.record)
+    base.record.check_newest(base.seen, proposal.root)
     if bundles is not None:
         proposal = replace(proposal, draft=with_content(proposal.draft, bundles, bindings))
     elif bindings is not None:

@@ -65,6 +65,7 @@ class Base:
         raw: its bytes, as they were read.
         seen: what this machine remembers, and what verified of what the hub shows.
         served: whether the hub shows any policy; of use for advice alone.
+        roots: the roots that the hub shows, verified one by one from the record's first on.
     """
 
     place: Local
@@ -75,6 +76,7 @@ class Base:
     raw: bytes
     seen: PolicyFloors
     served: bool = True
+    roots: tuple[bytes, ...] = ()
 
     def keep(self, record: Record) -> None:
         """Write the record, and what it revokes into memory; durable before anything made from it leaves this machine.
@@ -137,6 +139,13 @@ def base_of(place: Local, given: Path | None) -> Base:
 
     Nothing that the hub shows enters what is signed: it only makes this refuse, or begin from a higher number.
     """
+    base = look(place, given)
+    base.record.check_newest(base.seen)
+    return base
+
+
+def look(place: Local, given: Path | None) -> Base:
+    """Read the record, and everything it is compared with; the caller calls ``Record.check_newest``."""
     from cellward.policy.published import seen_in
     from cli.state.policy import policy_floors
 
@@ -147,8 +156,7 @@ def base_of(place: Local, given: Path | None) -> Base:
     remembered = policy_floors(place.home.state(trust).read())
     shown = _shown(client, trust)
     seen = remembered.merged(seen_in(shown, record.roots))
-    record.check_newest(seen)
-    return Base(place, trust, client, record, path, raw, seen, shown.targets is not None)
+    return Base(place, trust, client, record, path, raw, seen, shown.targets is not None, shown.roots)
 
 
 def _shown(client: Client, trust: Trust) -> RepositoryState:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli import ceremony, hubkeys
+from cli import ceremony, follow, hubkeys
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local, now
 from cli.output import Format, Shown, put, put_lines, say, short, show_one, show_table
 
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="What this machine trusts and remem
 app.command()(ceremony.upgrade)
 app.command()(ceremony.sign)
 app.command()(ceremony.submit)
+app.command()(follow.follow)
 app.command()(hubkeys.hub)
 
 

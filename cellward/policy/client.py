@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from urllib import parse as urls
 
 from tuf.api import exceptions
-from tuf.api.metadata import Root, TargetFile
+from tuf.api.metadata import Root, TargetFile, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from cellward.documents import canonical
@@ -135,17 +135,36 @@ def update(
     (directory / "targets").mkdir(exist_ok=True)
     try:
         _run(directory, bootstrap, fetcher, wanted)
+        if _forget_snapshot(directory):
+            _run(directory, bootstrap, fetcher, wanted)
     except (exceptions.RepositoryError, exceptions.DownloadError) as error:
         raise _translate(error) from error
     files = read_files(directory)
     parsed = trust.verify_set(metadata_of(files, bootstrap))
-    if fetcher.timestamp is not None and fetcher.timestamp != parsed.source.timestamp:
+    served = None if fetcher.timestamp is None else trust.floor_in(Timestamp.type, fetcher.timestamp)
+    if served is not None and served != trust.floor_of(parsed.timestamp):
         raise ROLLBACK(f"timestamp version {parsed.timestamp.version} was accepted before with other content")
     verified = assemble(parsed, files, realm=realm, wanted=wanted)
     used = {f"targets/{verified.digests[path].removeprefix('sha256:')}" for path in _needed(verified)}
     kept = {path: data for path, data in files.items() if path in used or not path.startswith("targets/")}
     accepted = trust.accept(parsed, floors, now).with_keys(keyring_of(parsed, files))
     return Candidate(verified, accepted, kept)
+
+
+def _forget_snapshot(directory: Path) -> bool:
+    """Take away a snapshot that is the one the timestamp names in version, and not in bytes; return whether it was one.
+
+    python-tuf keeps the file it has of a version. With a signature more than the hub's it would not fit a timestamp
+    again before the next snapshot.
+    """
+    file = directory / "metadata" / "snapshot.json"
+    named = trust.parse(Timestamp, (directory / "metadata" / "timestamp.json").read_bytes()).signed.snapshot_meta
+    try:
+        named.verify_length_and_hashes(file.read_bytes())
+    except exceptions.LengthOrHashMismatchError:
+        file.unlink()
+        return True
+    return False
 
 
 def _needed(verified: VerifiedSet) -> set[str]:

@@ -104,7 +104,8 @@ RECORD_OLDER = define(
     "policy/record-older",
     Refused,
     "The publishers' record is older than policy that is signed already.",
-    hint="Take the newest policy-record.json from security's repository. If it is that, find out who else signs.",
+    hint="Take the newest policy-record.json from security's repository. If it is that, find out who else signs; a "
+    "root that was signed and never published is submitted, or taken into the record by `cellward trust follow`.",
 )
 EXPIRED = define(
     "policy/expired",

@@ -24,10 +24,19 @@ _RANK = {"active": 0, "retired": 1, "compromised": 2}
 
 @dataclass(frozen=True, slots=True)
 class RoleFloor:
-    """Highest version of a role ever accepted, and the digest of its bytes."""
+    """Highest version of a role ever accepted, and which document it was.
+
+    ``digest`` is that of its signed part (``trust.floor_of``), never of a file: whoever carries a file may add to its
+    signatures, and it stays the same document. Empty where it is not known, in state of a version that kept the
+    digest of the file; then the version holds, and the next set accepted says the digest.
+    """
 
     version: int
     digest: str
+
+    def differs_from(self, other: RoleFloor) -> bool:
+        """Whether two of one version are two documents, as far as both are known."""
+        return bool(self.digest and other.digest) and self.digest != other.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +52,25 @@ class PolicyFloors:
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON form for a state file."""
-        roles = {role: {"version": floor.version, "digest": floor.digest} for role, floor in self.roles.items()}
+        roles = {role: {"version": floor.version, "signed": floor.digest} for role, floor in self.roles.items()}
         return {"roles": roles, "keys": dict(self.keys)}
 
     @classmethod
     def from_json(cls, value: object) -> PolicyFloors:
-        """Read the JSON form; raises ValueError when it is not one."""
+        """Read the JSON form; raises ValueError when it is not one.
+
+        ``digest`` in place of ``signed`` was that of the file, which says nothing of the document.
+        """
         given, keys = (value.get("roles"), value.get("keys")) if isinstance(value, dict) else (None, None)
         if not isinstance(given, dict) or not isinstance(keys, dict):
             raise ValueError("floors are not an object of roles and keys")  # noqa: TRY004 - one kind for a bad file
         roles: dict[str, RoleFloor] = {}
         for role, entry in given.items():
             version = entry.get("version") if isinstance(entry, dict) else None
-            digest = entry.get("digest") if isinstance(entry, dict) else None
+            digest = entry.get("signed", entry.get("digest")) if isinstance(entry, dict) else None
             if type(version) is not int or not 0 < version <= MAX_INT or not isinstance(digest, str):
                 raise ValueError(f"floor of {role} is malformed")
+            digest = digest if "signed" in entry else ""
             roles[role] = RoleFloor(version, digest)
         if not all(isinstance(state, str) and _RANK.get(state) for state in keys.values()):
             raise ValueError("a remembered key is neither retired nor compromised")
@@ -70,7 +83,9 @@ class PolicyFloors:
         """
         roles = dict(self.roles)
         for role, floor in other.roles.items():
-            if role not in roles or floor.version > roles[role].version:
+            here = roles.get(role)
+            same = here is not None and floor.version == here.version and not here.digest
+            if here is None or floor.version > here.version or same:
                 roles[role] = floor
         ours, theirs = (floors.roles.get(Root.type, RoleFloor(0, "")).version for floors in (self, other))
         newer = other if theirs > ours else self
@@ -87,7 +102,7 @@ class PolicyFloors:
             here = found.get(role)
             if here is None or here.version < floor.version:
                 return role
-            if here.version == floor.version and here.digest != floor.digest:
+            if here.version == floor.version and here.differs_from(floor):
                 return role
         return ""
 

@@ -30,7 +30,7 @@ class RepositoryState:
 
 
 def seen_in(state: RepositoryState, own: Sequence[bytes]) -> PolicyFloors:
-    """Return version and digest of everything in a state that counts, by the newest root of it and of ``own``.
+    """Return version and identity of everything in a state that counts, by the newest root of it and of ``own``.
 
     ``own`` is a verified chain of roots that begins with the first, which is ours. Targets, keyring and snapshot that
     an older root verifies and the newest does not are left out: they may be what is still served since before a
@@ -43,7 +43,7 @@ def seen_in(state: RepositoryState, own: Sequence[bytes]) -> PolicyFloors:
     try:
         roots = (own[0], *state.roots[1:])
         newest = verified_roots(roots)
-        found = {Root.type: RoleFloor(newest.version, trust.digest_of(roots[-1]))}
+        found = {Root.type: trust.floor_of(newest)}
         chain = own if len(own) > len(roots) else roots
         found.update(_roles(state, chain))
     except RepositoryError as error:
@@ -54,19 +54,19 @@ def seen_in(state: RepositoryState, own: Sequence[bytes]) -> PolicyFloors:
 def _roles(state: RepositoryState, chain: Sequence[bytes]) -> Iterator[tuple[str, RoleFloor]]:
     """Targets, keyring and snapshot whose keys the newest root of a chain still names."""
     targets = None if state.targets is None else trust.parse(Targets, state.targets)
-    if targets is not None and state.targets is not None and _counts(chain, Targets.type, targets):
-        yield Targets.type, RoleFloor(targets.signed.version, trust.digest_of(state.targets))
+    if targets is not None and _counts(chain, Targets.type, targets):
+        yield Targets.type, trust.floor_of(targets.signed)
     if state.keyring is not None:
         if targets is None:
             raise INCOMPLETE("there is a keyring, but no targets that delegate to it")
         keyring = trust.parse(Targets, state.keyring)
         targets.signed.verify_delegate(KEYRING_ROLE, keyring.signed_bytes, keyring.signatures)
         if _counts(chain, Targets.type, targets):
-            yield KEYRING_ROLE, RoleFloor(keyring.signed.version, trust.digest_of(state.keyring))
+            yield KEYRING_ROLE, trust.floor_of(keyring.signed)
     if state.snapshot is not None:
         snapshot = trust.parse(Snapshot, state.snapshot)
         if _counts(chain, Snapshot.type, snapshot):
-            yield Snapshot.type, RoleFloor(snapshot.signed.version, trust.digest_of(state.snapshot))
+            yield Snapshot.type, trust.floor_of(snapshot.signed)
 
 
 def _counts(chain: Sequence[bytes], role: str, metadata: Metadata[Targets] | Metadata[Snapshot]) -> bool:

@@ -32,7 +32,7 @@ from cellward.policy import trust
 from cellward.policy.bindings import dump_bindings
 from cellward.policy.bundle import Bundle, read_bundle
 from cellward.policy.errors import BAD_ROOT, EXPIRED, FOREIGN_REALM, INCOMPLETE, UNVERIFIED
-from cellward.policy.floors import NOTHING_SEEN, PolicyFloors, RoleFloor
+from cellward.policy.floors import NOTHING_SEEN, PolicyFloors
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, BindingSet
 from cellward.policy.published import verified_roots
 from cellward.policy.record import Record, RoleKeys
@@ -325,7 +325,7 @@ def preview(
     snapshot: Metadata[Snapshot] = Metadata(Snapshot(version, expires=expiry(now, SNAPSHOT_LIFE), meta=meta))
     files = (*files, MetadataFile(Snapshot.type, version, sign_metadata(snapshot, publisher)))
     roots = tuple(MetadataFile(Root.type, index + 1, data) for index, data in enumerate(record.roots))
-    floors = {file.role: RoleFloor(file.version, trust.digest_of(file.data)) for file in (*roots, *files)}
+    floors = {file.role: trust.floor_in(file.role, file.data) for file in (*roots[-1:], *files)}
     content = {trust.digest_of(data): data for data in (*draft.content.values(), *record.content().values())}
     kept = replace(record, targets=draft.targets, keyring_metadata=draft.keyring, snapshot=version)
     return Publication((*roots, *files), content, PolicyFloors(floors).with_keys(record.keyring), kept)

@@ -124,31 +124,37 @@ class Record:
         return self.keyring_role if found is None else found
 
     def base(self, role: str) -> RoleFloor | None:
-        """Return version and digest of what a role would be based on, None for nothing."""
+        """Return version and identity of what a role would be based on, None for nothing."""
         data = self.targets if role == Targets.type else self.keyring_metadata
-        return None if data is None else RoleFloor(trust.parse(Targets, data).signed.version, trust.digest_of(data))
+        return None if data is None else trust.floor_in(role, data)
 
     def floors(self) -> PolicyFloors:
         """Return the floors that whoever published it must not fall below."""
-        roles = {Root.type: RoleFloor(self.root.version, trust.digest_of(self.roots[-1]))}
+        roles = {Root.type: trust.floor_of(self.root)}
         for role in (Targets.type, KEYRING_ROLE):
             found = self.base(role)
             if found is not None:
                 roles[role] = found
         return PolicyFloors(roles).with_keys(self.keyring)
 
-    def check_newest(self, seen: PolicyFloors) -> None:
+    def check_newest(self, seen: PolicyFloors, proposed: bytes | None = None) -> None:
         """Refuse to be the base of anything while newer policy is known to be signed (policy/record-older).
 
         ``seen`` is what this machine remembers and what verified of what a hub shows. A hub that shows less changes
         nothing: only this record is signed again, and agents compare what it is based on with what they have.
+
+        ``proposed`` is a root that follows the record's, on its way to be published: whoever has the file may have
+        shown it to a hub before, and then it is no newer than what is about to be published.
         """
-        mine = self.floors()
+        mine = dict(self.floors().roles)
+        known = seen.get(Root.type)
+        if proposed is not None and known == trust.floor_in(Root.type, proposed):
+            mine[Root.type] = known
         for role in (Root.type, Targets.type, KEYRING_ROLE):
             known, here = seen.get(role), mine.get(role)
             if known is None or (here is not None and known.version < here.version):
                 continue
-            if here is None or known != here:
+            if here is None or known.version > here.version or known.differs_from(here):
                 version = here.version if here is not None else "none"
                 raise RECORD_OLDER(f"{role} version {known.version} was signed already, the record has {version}")
 
@@ -235,7 +241,8 @@ class Record:
         if record.roots[0] != root:
             raise BAD_RECORD("the record begins with another root than this side trusts")
         record.check(changed=changed)
-        if fields.text("realm", DIGEST) != record.realm or fields.raw("seen") != _seen(record):
+        seen = (_seen(record), _seen_as_files(record))
+        if fields.text("realm", DIGEST) != record.realm or fields.raw("seen") not in seen:
             raise BAD_RECORD("what the record says of itself is not what is in it")
         return record
 
@@ -247,7 +254,17 @@ def _role(value: canonical.JSON) -> RoleKeys:
 
 
 def _seen(record: Record) -> dict[str, canonical.JSON]:
-    return {role: {"version": floor.version, "digest": floor.digest} for role, floor in record.floors().roles.items()}
+    return {role: {"version": floor.version, "signed": floor.digest} for role, floor in record.floors().roles.items()}
+
+
+def _seen_as_files(record: Record) -> dict[str, canonical.JSON]:
+    """Return what a version wrote that took the digest of a file for what was signed."""
+    files = {Root.type: record.roots[-1], Targets.type: record.targets, KEYRING_ROLE: record.keyring_metadata}
+    return {
+        role: {"version": floor.version, "digest": trust.digest_of(data)}
+        for role, floor in record.floors().roles.items()
+        if (data := files[role]) is not None
+    }
 
 
 def _strict(data: bytes) -> canonical.JSON:

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.signer import Key, SSlibKey
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Delegations, Metadata, Role, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Delegations, Metadata, Role, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
+from tuf.api.serialization.json import CanonicalJSONSerializer
 
 from cellward.documents import numbers
 from cellward.documents.canonical import MAX_INT
@@ -82,6 +83,24 @@ class ParsedSet:
 def digest_of(data: bytes) -> str:
     """Return ``sha256:<hex>`` of bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def floor_of(signed: Signed) -> RoleFloor:
+    """Return version and identity of metadata: the digest of its signed part, in the form its signatures are over.
+
+    The one thing that metadata is compared by. Signatures are no part of it: anybody who carries a file may add one
+    that nobody knows, and a signer one more of m of n, and it is the document that it was.
+    """
+    return RoleFloor(signed.version, digest_of(CanonicalJSONSerializer().serialize(signed)))
+
+
+def floor_in(role: str, data: bytes) -> RoleFloor:
+    """Return :func:`floor_of` of a file of a role; its signatures are not verified. Raises what :func:`parse` does."""
+    if role == Root.type:
+        return floor_of(parse(Root, data).signed)
+    if role == Timestamp.type:
+        return floor_of(parse(Timestamp, data).signed)
+    return floor_of(parse(Snapshot, data).signed if role == Snapshot.type else parse(Targets, data).signed)
 
 
 def parse(kind: type[_S], data: bytes) -> Metadata[_S]:
@@ -270,7 +289,7 @@ def check_keyring(keyring: Targets) -> None:
 
 
 def base_of(signed: Targets) -> RoleFloor | None:
-    """Return what signed metadata says it was made from: version and digest of its own role's, None for the first.
+    """Return what signed metadata says it was made from: :func:`floor_of` its own role's, None for the first.
 
     Raises policy/unverified when it does not say so: whoever signs without knowing what is in force must not be heard.
     """
@@ -278,7 +297,7 @@ def base_of(signed: Targets) -> RoleFloor | None:
     if base is None:
         return None
     version, digest = (base.get("version"), base.get("digest")) if isinstance(base, dict) else (None, None)
-    if type(version) is not int or not isinstance(digest, str) or len(base) != 2:
+    if type(version) is not int or not isinstance(digest, str) or not digest or len(base) != 2:
         raise UNVERIFIED(f"version {signed.version} of targets or keyring does not say what it is based on")
     return RoleFloor(version, digest)
 
@@ -310,20 +329,19 @@ def _check_base(role: str, old: RoleFloor | None, signed: Targets) -> None:
     if old is None or signed.version <= old.version:
         return
     base = base_of(signed)
-    if base is None or base.version < old.version or (base.version == old.version and base.digest != old.digest):
+    if base is None or base.version < old.version or (base.version == old.version and base.differs_from(old)):
         made = "from nothing" if base is None else f"from version {base.version}"
         raise OLD_BASE(f"{role} version {signed.version} was made {made}, version {old.version} is in force", role=role)
 
 
 def floors_of(parsed: ParsedSet) -> dict[str, RoleFloor]:
-    """Return version and digest of each role of a set."""
-    source = parsed.source
+    """Return version and identity of each role of a set."""
     return {
-        Root.type: RoleFloor(parsed.root.version, digest_of(source.roots[-1])),
-        Timestamp.type: RoleFloor(parsed.timestamp.version, digest_of(source.timestamp)),
-        Snapshot.type: RoleFloor(parsed.snapshot.version, digest_of(source.snapshot)),
-        Targets.type: RoleFloor(parsed.targets.version, digest_of(source.targets)),
-        KEYRING_ROLE: RoleFloor(parsed.keyring.version, digest_of(source.keyring)),
+        Root.type: floor_of(parsed.root),
+        Timestamp.type: floor_of(parsed.timestamp),
+        Snapshot.type: floor_of(parsed.snapshot),
+        Targets.type: floor_of(parsed.targets),
+        KEYRING_ROLE: floor_of(parsed.keyring),
     }
 
 
@@ -358,7 +376,7 @@ def check_lifetimes(parsed: ParsedSet, now: datetime) -> None:
 def _check_floor(role: str, old: RoleFloor, new: RoleFloor) -> None:
     if new.version < old.version:
         raise ROLLBACK(f"{role} version {new.version} is older than version {old.version}", role=role)
-    if new.version == old.version and new.digest != old.digest:
+    if new.version == old.version and new.differs_from(old):
         raise ROLLBACK(f"{role} version {new.version} was accepted before with other content", role=role)
 
 

@@ -1,4 +1,4 @@
-"""What the local state holds, as plain frozen values; format 3 of ``state/state.json``.
+"""What the local state holds, as plain frozen values; format 4 of ``state/state.json``.
 
 Invariants: a number stands for one document of its cell, for ever; floors and sequences only rise, and the state of a
 key only worsens; a lock goes only by a signed set that may lift it. The functions of ``memory`` and ``policy`` keep
@@ -16,9 +16,10 @@ from pydantic.alias_generators import to_camel
 from cellward.errors import CellwardError
 from cellward.identity.locks import parse_lock
 
-FORMAT: Final = 3
-#: Formats that are read; format 1 had no locks, format 2 locked keys alone, without the version they were signed in.
-READABLE: Final = (1, 2, FORMAT)
+FORMAT: Final = 4
+#: Formats that are read; format 1 had no locks, format 2 locked keys alone, without the version they were signed in,
+#: and before format 4 the digest of a floor was that of a file, whose signatures anybody may add to.
+READABLE: Final = (1, 2, 3, FORMAT)
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=1, le=2**53 - 1)]
@@ -45,10 +46,13 @@ class _Part(BaseModel):
 
 
 class RoleFloor(_Part):
-    """Newest version of a TUF role ever published or accepted here, and the digest of its bytes."""
+    """Newest version of a TUF role ever published or accepted here, and the digest of its signed part.
+
+    The digest is empty where a format before this one had another, until the next set is accepted.
+    """
 
     version: Number
-    digest: Digest
+    digest: Digest | Literal[""]
 
 
 class Record(_Part):
@@ -86,7 +90,7 @@ class Record(_Part):
 class State(_Part):
     """Everything; ``sequences`` is by ``project/cell`` and outlives the records it came from."""
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     realm: Digest
     floors: dict[str, RoleFloor] = {}
     #: Keys ever seen retired or compromised, by key id.
@@ -106,11 +110,22 @@ class State(_Part):
 def upgraded(value: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON of a readable format as this one's; what is malformed in it stays so.
 
-    A locked key of format 2 goes with a set that is newer than what was accepted when it was written: it may have been
-    signed and taken by no hub.
+    Floors keep their versions, and know their digests again from the next set that is accepted. A locked key of format
+    2 goes with a set that is newer than what was accepted when it was written: it may have been signed and taken by no
+    hub.
     """
-    if value.get("format") == FORMAT or "lockedKeys" not in value:
-        return {**value, "format": FORMAT}
+    if value.get("format") == FORMAT:
+        return value
+    floors = value.get("floors")
+    if isinstance(floors, dict):
+        kept = {role: {**one, "digest": ""} if isinstance(one, dict) else one for role, one in floors.items()}
+        value = {**value, "floors": kept}
+    return {**_with_locks(value), "format": FORMAT}
+
+
+def _with_locks(value: dict[str, Any]) -> dict[str, Any]:
+    if "lockedKeys" not in value:
+        return value
     locked = value["lockedKeys"]
     if not isinstance(locked, list) or not all(isinstance(keyid, str) for keyid in locked):
         raise ValueError("lockedKeys is not a list of key ids")
@@ -119,4 +134,4 @@ def upgraded(value: dict[str, Any]) -> dict[str, Any]:
     version = floor.get("version") if isinstance(floor, dict) else None
     after = version + 1 if type(version) is int and version > 0 else 1
     kept = {name: item for name, item in value.items() if name != "lockedKeys"}
-    return {**kept, "format": FORMAT, "locks": {f"key/{keyid}": after for keyid in locked}}
+    return {**kept, "locks": {f"key/{keyid}": after for keyid in locked}}

@@ -97,7 +97,9 @@ def _with_numbers(state: State, value: Mapping[str, Any]) -> State:
     """Raise floors and numbers, and worsen keys, by what is well formed."""
     floors, keys, sequences = dict(state.floors), dict(state.keys), dict(state.sequences)
     for role, floor in _parts(_FLOORS, value.get("floors")):
-        if role not in floors or floor.version > floors[role].version:
+        here = floors.get(role)
+        same = here is not None and floor.version == here.version and not here.digest
+        if here is None or floor.version > here.version or same:
             floors[role] = floor
     for keyid, kind in _mapping(value.get("keys")).items():
         if kind in {"retired", "compromised"} and keys.get(keyid) != "compromised":

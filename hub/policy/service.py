@@ -25,7 +25,7 @@ from cellward.errors import CellwardError
 from cellward.policy import client, trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
 from cellward.policy.errors import FOREIGN_REALM, INCOMPLETE, NOTHING_PUBLISHED, UNVERIFIED
-from cellward.policy.floors import PolicyFloors, RoleFloor
+from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 from cellward.policy.published import RepositoryState
 from cellward.policy.publisher import MetadataFile, Publication, sign_timestamp
@@ -121,24 +121,25 @@ class TufRepository:
         another replica was faster. Nothing has changed then.
         """
         async with self._lock:
-            given = self._given(upload)
+            given, replaced = await self._as_kept(self._given(upload))
             before = {role: await self._newest(role) for role in ROLES}
             roots = await self._roots(given)
             realm = self._check_realm(roots[0])
             snapshot = _highest(given, "snapshot")
+            _check_new_root(len(roots), snapshot, before)
             version = self._next_version(before["timestamp"])
             timestamp = self._timestamp(version, snapshot)
             fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
             floors = await self._floors(before)
             candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, floors)
-            await self._keep(given, candidate, timestamp, before, upload.targets)
+            await self._keep(given, replaced, candidate, timestamp, before, upload.targets)
         await self._announce(version)
         return _result(candidate)
 
     async def _floors(self, before: Mapping[str, MetadataFile | None]) -> PolicyFloors:
         """Return what an agent that has what is served now would hold an upload to."""
         roles = {
-            role: RoleFloor(file.version, trust.digest_of(file.data))
+            role: trust.floor_in(role, file.data)
             for role, file in before.items()
             if file and role != "timestamp"  # our own; see _next_version
         }
@@ -161,6 +162,26 @@ class TufRepository:
             if len(data) > MAX_ARCHIVE or trust.digest_of(data) != digest:
                 raise UNVERIFIED(f"the target {digest[:80]} is not what its digest says")
         return given
+
+    async def _as_kept(
+        self, given: Mapping[tuple[str, int], bytes]
+    ) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
+        """Return what is given, and the stored bytes that some of it takes the place of.
+
+        Both are one document each time, with other signatures. Root and snapshot stay as they are stored: nothing the
+        publishers sign names their bytes, so whoever may upload could change them. Targets and keyring are as the
+        publisher's snapshot names them.
+        """
+        kept, replaced = dict(given), {}
+        for (role, version), data in given.items():
+            stored = await self._store.get_metadata(role, version)
+            if stored is None or stored == data or trust.floor_in(role, stored) != trust.floor_in(role, data):
+                continue
+            if role in {Root.type, Snapshot.type}:
+                kept[role, version] = stored
+            else:
+                replaced[role, version] = stored
+        return kept, replaced
 
     async def _roots(self, given: Mapping[tuple[str, int], bytes]) -> list[bytes]:
         roots: list[bytes] = []
@@ -227,6 +248,7 @@ class TufRepository:
     async def _keep(
         self,
         given: Mapping[tuple[str, int], bytes],
+        replaced: Mapping[tuple[str, int], bytes],
         candidate: Candidate,
         timestamp: bytes,
         before: Mapping[str, MetadataFile | None],
@@ -241,7 +263,7 @@ class TufRepository:
         files = [TufMetadata("timestamp", verified.timestamp_version, timestamp)]
         for (role, version), data in given.items():
             if version == newest.get(role) or (role == "root" and version <= verified.root_version):
-                files.append(TufMetadata(role, version, data))
+                files.append(TufMetadata(role, version, data, replaced.get((role, version))))
         used = {digest: data for digest, data in targets.items() if digest in verified.digests.values()}
         expect = {role: file.version if file else 0 for role, file in before.items()}
         await self._store.publish(files, used, expect)
@@ -381,6 +403,17 @@ def _version_of(role: str, data: bytes) -> int:
     if role == "timestamp":
         return trust.parse(Timestamp, data).signed.version
     return trust.parse(Targets, data).signed.version
+
+
+def _check_new_root(newest: int, snapshot: MetadataFile, before: Mapping[str, MetadataFile | None]) -> None:
+    """Refuse a new root that comes without a new snapshot (policy/incomplete-set).
+
+    Whoever completes one makes a set for it. By itself it comes from somebody who has the file of a ceremony and no
+    key, ahead of its publishers.
+    """
+    root, served = before[Root.type], before[Snapshot.type]
+    if root is not None and served is not None and newest > root.version and snapshot.version <= served.version:
+        raise INCOMPLETE(f"root version {newest} comes without a new snapshot")
 
 
 def _highest(given: Mapping[tuple[str, int], bytes], role: str) -> MetadataFile:

@@ -432,15 +432,20 @@ class DesiredStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TufMetadata:
-    """One signed metadata file."""
+    """One signed metadata file.
+
+    ``replaces`` are the bytes stored of this version that it takes the place of: the same signed part, which the caller
+    has checked, with other signatures.
+    """
 
     role: str
     version: int
     data: bytes
+    replaces: bytes | None = None
 
 
 class TufStore(Protocol):
-    """TUF metadata and targets; what is stored under a version never changes. New metadata notifies ``policy``."""
+    """TUF metadata and targets; what is signed under a version never changes. New metadata notifies ``policy``."""
 
     async def put_metadata(self, role: str, version: int, data: bytes) -> None:
         """Keep metadata; the same bytes again are fine, others raise store/immutable."""

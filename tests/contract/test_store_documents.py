@@ -113,6 +113,17 @@ class TestTuf:
         assert caught.value.code == "store/immutable"
         assert await store.tuf.get_metadata("root", 1) == b"one"
 
+    async def test_a_file_is_replaced_by_whoever_names_its_bytes(self, store: Store) -> None:
+        """The same document with other signatures; nobody else, and nobody who read something else, replaces it."""
+        await store.tuf.put_metadata("targets", 1, b"one")
+        with pytest.raises(CellwardError) as caught:
+            await store.tuf.publish([TufMetadata("targets", 1, b"two", replaces=b"other")], {})
+        assert caught.value.code == "store/immutable"
+        await store.tuf.put_metadata("targets", 2, b"newer")
+        await store.tuf.publish([TufMetadata("targets", 1, b"two", replaces=b"one")], {})
+        await store.tuf.publish([TufMetadata("targets", 1, b"two", replaces=b"one")], {})
+        assert [await store.tuf.get_metadata("targets", version) for version in (1, 2)] == [b"two", b"newer"]
+
     async def test_publish_is_all_or_nothing(self, store: Store) -> None:
         """V16: a publication that fails at its last file leaves neither metadata nor targets."""
         await store.tuf.put_metadata("timestamp", 1, b"t1")

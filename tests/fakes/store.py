@@ -442,7 +442,9 @@ class MemoryTuf:
             if item.role == "timestamp":
                 new["timestamp"] = {key: data for key, data in new.get("timestamp", {}).items() if key <= item.version}
             kept = new.setdefault(item.role, {}).setdefault(item.version, item.data)
-            if kept != item.data:
+            if kept == item.replaces:
+                new[item.role][item.version] = item.data
+            elif kept != item.data:
                 raise IMMUTABLE(f"{item.role} version {item.version} is published with other bytes", role=item.role)
         self._metadata = new
         self._targets = {**targets, **self._targets}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 
 from hub.store.changes import POLICY
 from hub.store.errors import IMMUTABLE, MOVED
@@ -82,5 +82,11 @@ class SqlTuf:
         if kept is None:
             values = {"role": item.role, "version": item.version, "data": item.data}
             await tx.connection.execute(insert(tuf_metadata).values(values))
+        elif kept == item.replaces:
+            await tx.connection.execute(
+                update(tuf_metadata)
+                .where(tuf_metadata.c.role == item.role, tuf_metadata.c.version == item.version)
+                .values(data=item.data)
+            )
         elif kept != item.data:
             raise IMMUTABLE(f"{item.role} version {item.version} is published with other bytes", role=item.role)

@@ -77,6 +77,8 @@ COMMANDS: tuple[Line, ...] = (
         "trust upgrade --out {home}/new.json --timestamp {timestamp}",
         "trust submit {home}/signed.json --bundles {starter}",
         "trust repair",
+        "trust follow",
+        "trust follow --out {home}/new.json",
         "keys list",
         "keys create spare --no-passphrase",
     ),

@@ -43,7 +43,7 @@ from agent.applier.revoked import Revoked
 from agent.kube.interfaces import ObjectRef
 from agent.policy.store import PolicyStore
 from agent.spool import floors as floors_module
-from cellward.policy.trust import digest_of
+from cellward.policy.trust import floor_in
 from tests.hostile.lying_hub.agent import Ground, Key, Told
 from tests.hostile.lying_hub.moves import ITEMS, MOVES, WHOLE, Again, Item, Items, Listed, Move, Policy
 
@@ -110,7 +110,7 @@ class Watch:
             return -1
         (index,) = [at for at, one in enumerate(past.sets) if one["snapshot"][0] == verified.snapshot_version]
         for role in ("targets", "keyring", "snapshot"):
-            assert floors[role].digest == digest_of(past.sets[index][role][1]), role
+            assert floors[role] == floor_in(role, past.sets[index][role][1]), role
         keyring, revocations, thresholds = past.contents[index]
         assert dict(verified.binding_set.thresholds) == dict(thresholds)
         assert (verified.keyring, verified.revocations) == (revocations.narrow(keyring), revocations)

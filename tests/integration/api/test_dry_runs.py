@@ -32,6 +32,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "policy publish": (str(STARTER), "--skip-compile"),
     "policy refresh": (),
     "quarantine": ("shop/cart",),
+    "trust follow": (),
     "trust repair": (),
     "trust sign": ("{proposal}",),
     "trust submit": ("{proposal}",),

@@ -43,7 +43,7 @@ def secret(text: str, floors: bytes = EMPTY, packed: bytes = b"") -> dict[str, A
 
 def policy_floor(version: int, digest: str) -> bytes:
     """Floors with one of the policy's targets."""
-    roles = {"targets": {"version": version, "digest": digest}}
+    roles = {"targets": {"version": version, "signed": digest}}
     return json.dumps({"cells": [], "policy": {"roles": roles, "keys": {}}}).encode()
 
 
@@ -138,7 +138,7 @@ async def test_the_anchor_comes_back_as_it_was_saved(kube: FakeKube) -> None:
             CellKey("shop", "cart", "dev"): Floor(3, D1, datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)),
             CellKey("shop", "cart", "prod"): Floor(2, D1),
         },
-        {"roles": {"snapshot": {"version": 7, "digest": D1}}, "keys": {"1" * 64: "retired"}},
+        {"roles": {"snapshot": {"version": 7, "signed": D1}}, "keys": {"1" * 64: "retired"}},
     )
     state = AnchorState("u-1", 3, 7, floors)
     await anchor.save(state)

@@ -14,10 +14,12 @@ from cellward.documents.model import Release, build_document
 from cellward.documents.numbers import milliseconds
 from cellward.documents.revocations import Revocations
 from cellward.errors import CellwardError
+from cellward.policy.floors import PolicyFloors
+from cellward.policy.floors import RoleFloor as PolicyFloor
 from cli.state import store as store_module
 from cli.state.memory import bound, delivered, faults, newest, numbers, remember
 from cli.state.model import FORMAT, Record, RoleFloor, State
-from cli.state.policy import with_locks
+from cli.state.policy import with_locks, with_policy
 from cli.state.records import digest_of, record_of_payload
 from cli.state.repair import repaired
 from cli.state.store import Store
@@ -145,7 +147,7 @@ def test_two_commands_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("", "cli/bad-state"),
         ("[]", "cli/bad-state"),
-        ('{"format": 4}', "cli/state-format"),
+        ('{"format": 5}', "cli/state-format"),
         (f'{{"format": 1, "realm": "{REALM}", "realm": "{REALM}"}}', "cli/bad-state"),
         (f'{{"format": 1, "realm": "{REALM}", "more": 1}}', "cli/bad-state"),
         (f'{{"format": 1, "realm": "sha256:{"b" * 64}"}}', "cli/foreign-state"),
@@ -170,8 +172,28 @@ def test_a_state_of_the_format_before_is_read(tmp_path: Path) -> None:
     with store.change() as change:
         assert change.state.sequences == {"shop/cart": 5}
         change.state = change.state.model_copy(update={"locks": {f"key/{LOCKED}": 7}})
-    assert json.loads(store.file.read_text())["format"] == 3
+    assert json.loads(store.file.read_text())["format"] == FORMAT
     assert store.read().locked_keys == (LOCKED,)
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_v1_floors_of_format_3_keep_their_versions(tmp_path: Path, damaged: bool) -> None:
+    """V1: their digests were those of files; which document it was, the next one accepted of that version says."""
+    store = Store(tmp_path, REALM)
+    store.directory.mkdir()
+    floors = {"root": {"version": 2, "digest": digest("file")}, "keyring": {"version": 7, "digest": digest("file")}}
+    store.file.write_text(json.dumps({"format": 3, "realm": REALM, "floors": floors, **({"x": 1} if damaged else {})}))
+    state = repaired(store, REALM, NOW).state if damaged else store.read()
+    assert {role: (floor.version, floor.digest) for role, floor in state.floors.items()} == {
+        "root": (2, ""), "keyring": (7, ""),
+    }  # fmt: skip
+    with store.locked():
+        store.write(state)
+    seen = PolicyFloors({"root": PolicyFloor(2, digest("signed")), "keyring": PolicyFloor(6, digest("older"))})
+    after = with_policy(store.read(), seen)
+    assert after.floors["root"] == RoleFloor(version=2, digest=digest("signed"))
+    assert after.floors["keyring"] == RoleFloor(version=7, digest="")
+    assert with_policy(after, PolicyFloors({"root": PolicyFloor(2, digest("other"))})).floors == after.floors
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])

@@ -14,7 +14,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets
 from cellward.documents.dsse import Ed25519Signer
 from cellward.policy.publisher import MetadataFile, sign_timestamp
 from cellward.policy.signing import TufSigner
-from cellward.policy.trust import BASE_FIELD, digest_of
+from cellward.policy.trust import BASE_FIELD, floor_of
 from cli.home import Home
 from cli.keys import load_key
 from tools.demo.narrate import StepFailedError, wait_for
@@ -59,8 +59,8 @@ def forge_targets(
     must be for an agent to accept it, if ``publisher`` is the real one.
     """
     forged = Metadata[Targets].from_bytes(targets)
-    base = {"version": forged.signed.version, "digest": digest_of(targets)}
-    forged.signed.unrecognized_fields[BASE_FIELD] = base
+    base = floor_of(forged.signed)
+    forged.signed.unrecognized_fields[BASE_FIELD] = {"version": base.version, "digest": base.digest}
     forged.signed.version += 1
     forged.signed.expires += _LONGER
     forged.sign(TufSigner(signer))

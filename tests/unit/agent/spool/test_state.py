@@ -33,7 +33,7 @@ D1, D2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
 #: Floors of a policy, and a key that is out of use.
-POLICY: dict[str, Any] = {"roles": {"snapshot": {"version": 7, "digest": D1}}, "keys": {"1" * 64: "retired"}}
+POLICY: dict[str, Any] = {"roles": {"snapshot": {"version": 7, "signed": D1}}, "keys": {"1" * 64: "retired"}}
 
 
 async def reopen(directory: Path, anchor: FakeAnchor | None) -> OpenedState:
@@ -129,7 +129,7 @@ async def test_v1_one_lower_floor_in_the_copy_is_a_finding(tmp_path: Path) -> No
             ({"cells": {}}, "shop/cart/dev"),
             ({"policy": None}, "policy"),
             ({"policy": {**POLICY, "keys": {}}}, "policy"),
-            ({"policy": {**POLICY, "roles": {"snapshot": {"version": 6, "digest": D1}}}}, "policy"),
+            ({"policy": {**POLICY, "roles": {"snapshot": {"version": 6, "signed": D1}}}}, "policy"),
         )
     ):
         anchor, place = FakeAnchor(), tmp_path / str(number)
@@ -405,11 +405,11 @@ async def test_v1_state_from_before_a_policy_update_is_older(tmp_path: Path) -> 
     """V1: policy floors are folded into what the anchor knows."""
     anchor = FakeAnchor()
     opened = await reopen(tmp_path / "a", anchor)
-    await opened.db.policy_floors.set({"roles": {"targets": {"version": 1, "digest": "x"}}, "keys": {}})
+    await opened.db.policy_floors.set({"roles": {"targets": {"version": 1, "signed": "x"}}, "keys": {}})
     await opened.db.close()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     opened = await reopen(tmp_path / "a", anchor)
-    await opened.db.policy_floors.set({"roles": {"targets": {"version": 2, "digest": "y"}}, "keys": {}})
+    await opened.db.policy_floors.set({"roles": {"targets": {"version": 2, "signed": "y"}}, "keys": {}})
     anchor.state = await opened.db.position()
     await opened.db.close()
     opened = await reopen(tmp_path / "b", anchor)

@@ -287,3 +287,22 @@ def test_v1_the_keyring_role_of_a_record_is_what_the_targets_delegate_to(world: 
         assert delegations is not None
         assert delegations.roles is not None
         assert delegations.roles["keyring"].keyids == [world.keyring_key.keyid]
+
+
+def test_a_record_of_a_version_that_took_files_for_documents_is_read(world: PolicyWorld) -> None:
+    """What it says of itself is derived; it is written anew as this version does, and a wrong one is refused still."""
+    data = world.record.to_bytes()
+    value = json.loads(data)
+    files = {
+        "root": world.root,
+        "targets": world.record.targets or b"",
+        "keyring": world.record.keyring_metadata or b"",
+    }
+    value["seen"] = {
+        role: {"version": one["version"], "digest": trust.digest_of(files[role])} for role, one in value["seen"].items()
+    }
+    assert Record.from_bytes(json.dumps(value).encode(), root=world.root).to_bytes() == data
+    value["seen"]["root"]["digest"] = "sha256:" + "0" * 64
+    with pytest.raises(CellwardError) as caught:
+        Record.from_bytes(json.dumps(value).encode(), root=world.root)
+    assert caught.value.code == "policy/bad-record"

@@ -293,7 +293,7 @@ def test_floors_are_read_strictly() -> None:
         {"roles": {}},
         {"roles": {}, "keys": []},
         {"roles": {"root": 1}, "keys": {}},
-        {"roles": {"root": {"version": "1", "digest": "x"}}, "keys": {}},
+        {"roles": {"root": {"version": "1", "signed": "x"}}, "keys": {}},
         {"roles": {"root": {"version": 1}}, "keys": {}},
         {"roles": {}, "keys": {"1" * 64: "active"}},
         {"roles": {}, "keys": {"1" * 64: "forgotten"}},
