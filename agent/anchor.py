@@ -62,7 +62,8 @@ class SecretAnchor:
 
     async def save(self, state: AnchorState) -> None:
         """Replace the anchor; durable in etcd when it returns. Raises kube/* and ``spool/floors-too-large``."""
-        anchor = json.dumps({"uid": state.uid, "epoch": state.epoch, "seq": state.seq}, sort_keys=True).encode()
+        numbers = {"uid": state.uid, "epoch": state.epoch, "seq": state.seq, "closings": state.closings}
+        anchor = json.dumps(numbers, sort_keys=True).encode()
         manifest: JSONObject = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -108,7 +109,9 @@ def _floor(sequence: Any, digest: Any, issued_at: Any) -> Floor:
 
 def _parsed(data: bytes, floors: FloorsCopy) -> AnchorState:
     body = json.loads(data)
-    state = AnchorState(str(body["uid"]), int(body["epoch"]), int(body["seq"]), floors)
-    if not 0 <= state.epoch <= _MAX_EPOCH or not 0 <= state.seq <= _MAX_SEQ:
+    # An agent of before counted no closings.
+    closings = int(body["closings"]) if "closings" in body else 0
+    state = AnchorState(str(body["uid"]), int(body["epoch"]), int(body["seq"]), floors, closings)
+    if not 0 <= state.epoch <= _MAX_EPOCH or not 0 <= state.seq <= _MAX_SEQ or not 0 <= closings <= _MAX_SEQ:
         raise ValueError("a number out of its bounds")
     return state

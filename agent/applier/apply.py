@@ -38,9 +38,15 @@ class Applying:
         record = _begun(before, change, format_time(self._parts.timer.now()))
         for owned in objects:
             record = record.with_object(owned)
+        # Neither raises a floor: an old volume would bring back what failed, or open what is closed.
+        closing = change.fallback or bool(set(change.shut) - set(before.shut))
+        if closing:
+            self._parts.state.closings.add(before.namespace)
         cell.applying = True
         try:
             await self._journal.save(cell, change, record)
+            if closing:
+                await self._parts.copy_closings()
             await self._write(cell, change, before, objects, anew, breathe)
         finally:
             cell.applying = False

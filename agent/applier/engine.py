@@ -72,9 +72,9 @@ class EngineParts:
     """What the composition root gives the engine.
 
     ``facts`` returns this cluster's facts, from its own configuration; ``guards`` are the chart's admission policies
-    (``fence.load_guards``); ``copy_floors`` returns when every floor is also kept outside the state directory;
-    ``agent_namespace`` is where the accounts of cells live; ``settle_seconds`` is how long guards that came back may
-    take to bite, ``absent_seconds`` how often a network plugin's kind that is not there is asked for.
+    (``fence.load_guards``); ``copy_floors`` returns when every floor and closing is also kept outside the state
+    directory; ``agent_namespace`` is where the accounts of cells live; ``settle_seconds`` is how long guards that came
+    back may take to bite, ``absent_seconds`` how often a network plugin's kind that is not there is asked for.
     """
 
     kube: KubeApi

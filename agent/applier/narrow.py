@@ -126,29 +126,23 @@ class Narrowing:
 
         Edges that are shut stay so when quarantine is lifted. What closes a cell is durable before it is written.
         """
-        changed: list[OwnedObject] = []
-        for owned in cell.record.objects:
-            if owned.role is not Role.ISOLATION:
-                continue
-            # Without a baseline it is known to be not written yet, also to drift repair, until a write came through.
-            close = quarantined or owned.ref.name in cell.record.shut
-            if close and not owned.opened:
-                changed.append(replace(owned, manifest=closed(owned.manifest), opened=owned.manifest, baseline={}))
-            elif not close and owned.opened:
-                changed.append(replace(owned, manifest=owned.opened, opened={}, baseline={}))
-            elif owned.uid and not owned.baseline:
-                changed.append(owned)
+        changed, closes = _changed(cell.record, quarantined=quarantined)
+        closing = closes or (quarantined and not cell.record.quarantined)
         record = replace(cell.record, quarantined=quarantined, unrecorded=quarantined)
         for owned in changed:
             record = record.with_object(owned)
         # In memory first: drift repair must not undo it while it is being written.
         cell.record = record
         self._parts.reindex(cell)
-        if quarantined:
+        if closing:
+            self._parts.state.closings.add(record.namespace)
+        if quarantined or closing:
             # An agent that is killed on the way closes the rest at its next start, with neither hub nor policy; that
             # the disk is full does not stand in the way (V13).
             with contextlib.suppress(CellwardError):
                 await self._parts.save(cell, record)
+        if closing:
+            await self._parts.copy_closings()
 
         async def write(owned: OwnedObject) -> None:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
@@ -192,6 +186,25 @@ class Narrowing:
             cell.forget(owned.ref)
         if objects:
             await self._parts.save(cell, record)
+
+
+def _changed(record: CellRecord, *, quarantined: bool) -> tuple[list[OwnedObject], bool]:
+    """Return the isolation objects that have another form to be written, and whether one of them closes."""
+    changed: list[OwnedObject] = []
+    closes = False
+    for owned in record.objects:
+        if owned.role is not Role.ISOLATION:
+            continue
+        # Without a baseline it is known to be not written yet, also to drift repair, until a write came through.
+        close = quarantined or owned.ref.name in record.shut
+        if close and not owned.opened:
+            changed.append(replace(owned, manifest=closed(owned.manifest), opened=owned.manifest, baseline={}))
+            closes = True
+        elif not close and owned.opened:
+            changed.append(replace(owned, manifest=owned.opened, opened={}, baseline={}))
+        elif owned.uid and not owned.baseline:
+            changed.append(owned)
+    return changed, closes
 
 
 def _default_deny(record: CellRecord) -> OwnedObject:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from agent.applier.cell import Cell
 from agent.applier.cluster import CellCluster
@@ -26,15 +29,18 @@ from cellward.documents.model import Deployment, Tombstone
 from cellward.runtime.clock import Timer
 from cellward.wire.codec import DesiredItem
 
+#: How long the narrowing of a cell waits for its count to be kept outside the state directory, seconds.
+CLOSING_SECONDS: Final = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The engine's tools.
 
-    ``copy_floors`` returns when every floor is also kept outside the state directory. ``offers`` says what the accepted
-    release of a cell offers here, None where there is none. ``reindex`` is told of a cell whose record changed, before
-    the record is relied on. ``view`` returns for how many seconds every watch has seen the cluster since the start, or
-    None while one of them does not.
+    ``copy_floors`` returns when every floor and closing is also kept outside the state directory. ``offers`` says what
+    the accepted release of a cell offers here, None where there is none. ``reindex`` is told of a cell whose record
+    changed, before the record is relied on. ``view`` returns for how many seconds every watch has seen the cluster
+    since the start, or None while one of them does not.
     """
 
     cluster: CellCluster
@@ -65,6 +71,17 @@ class Parts:
         floor = Floor(found.document.sequence, found.digest, found.document.issued_at)
         await self.state.floors.set(*item.key, floor, fallback)
         await self.copy_floors()
+
+    async def copy_closings(self) -> None:
+        """Have it known outside the state directory that a cell is closed, before it is; never stands in the way (V13).
+
+        Closing raises no floor, and a full spool keeps no record of it: an old volume would open the cell again. It was
+        counted before its record was saved, so that an agent that is killed in between finds both or neither.
+        """
+        # What does not come through is a condition, and saved with whatever is saved next.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self.copy_floors()
 
     async def save(self, cell: Cell, record: CellRecord) -> None:
         """Take a record into force and make it durable; raises spool/full, then it holds in memory only."""

@@ -113,6 +113,14 @@ class Inventory(Protocol):
         ...
 
 
+class Closings(Protocol):
+    """How often cells were closed by anything that raises no floor; the anchor keeps the total."""
+
+    def add(self, namespace: str) -> None:
+        """Count one closing; it becomes durable with the next record of the namespace."""
+        ...
+
+
 class Items(Protocol):
     """Desired items by key. ``StateDb`` has two sets: ``items`` as received, ``accepted`` as verified and taken."""
 
@@ -255,6 +263,11 @@ class StateDb(Protocol):
         ...
 
     @property
+    def closings(self) -> Closings:
+        """How often cells were closed."""
+        ...
+
+    @property
     def meta(self) -> Meta:
         """Small named strings."""
         ...
@@ -294,12 +307,16 @@ class FloorsCopy:
 
 @dataclass(frozen=True, slots=True)
 class AnchorState:
-    """What is kept outside the state directory: to notice that it was emptied or set back, and all floors (V1)."""
+    """What is kept outside the state directory: to notice that it was emptied or set back, and all floors (V1).
+
+    ``closings`` is how often cells were closed, in all.
+    """
 
     uid: str
     epoch: int
     seq: int
     floors: FloorsCopy = FloorsCopy()
+    closings: int = 0
 
 
 class Anchor(Protocol):

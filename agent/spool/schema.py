@@ -7,7 +7,7 @@ import sqlite3
 from agent.spool.errors import TOO_NEW
 
 #: ``PRAGMA user_version`` of the file this code writes.
-VERSION = 4
+VERSION = 5
 
 _V1 = """
 CREATE TABLE agent (
@@ -54,7 +54,9 @@ ALTER TABLE floors ADD COLUMN fallback TEXT NOT NULL DEFAULT '';
 ALTER TABLE floors ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
 DROP TABLE floor_digests;
 """
-_STEPS = (_V1, _V2, _V3, _V4)
+#: How often the record of a cell was closed.
+_V5 = "CREATE TABLE closings (namespace TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
+_STEPS = (_V1, _V2, _V3, _V4, _V5)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

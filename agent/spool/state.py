@@ -14,13 +14,14 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from agent.spool import errors
 from agent.spool.audit import SqliteAuditSpool
+from agent.spool.closings import SqliteClosings, durable_closings, raise_closings
 from agent.spool.floors import SqliteFloors, SqlitePolicyFloors, copy_of, mark_copied, settle_floors
 from agent.spool.interfaces import Anchor, AnchorState, Finding, FloorsCopy
 from agent.spool.schema import migrate
@@ -52,7 +53,13 @@ class SqliteStateDb:
     """The real StateDb; made by ``open_state`` only."""
 
     def __init__(
-        self, writer: Writer, lock: int, audit_max_bytes: int, identity: AnchorState, monotonic: Callable[[], float]
+        self,
+        writer: Writer,
+        lock: int,
+        audit_max_bytes: int,
+        identity: AnchorState,
+        closings: SqliteClosings,
+        monotonic: Callable[[], float],
     ) -> None:
         self._writer = writer
         self._lock: int | None = lock
@@ -63,7 +70,8 @@ class SqliteStateDb:
         self.items = SqliteItems(writer, "received")
         self.accepted = SqliteItems(writer, "accepted")
         self.blobs = SqliteBlobs(writer)
-        self.inventory = SqliteInventory(writer)
+        self.closings = closings
+        self.inventory = SqliteInventory(writer, closings)
         self.meta = SqliteMeta(writer)
         self.outbox = SqliteOutbox(writer)
         self.audit = SqliteAuditSpool(writer, audit_max_bytes)
@@ -101,7 +109,9 @@ class SqliteStateDb:
 
     async def position(self) -> AnchorState:
         """Return what the anchor should hold now."""
-        return await self._writer.run(_position)
+        found = await self._writer.run(_position)
+        # Also of what a full disk has no record: a restart must not open it.
+        return replace(found, closings=max(found.closings, self.closings.total))
 
     async def begin_epoch(self, findings: Sequence[Finding]) -> None:
         """Begin a new epoch for findings made after opening, unless this one has no record yet (V1).
@@ -173,7 +183,9 @@ async def open_state(
         found = [finding for finding in (damage, unreadable) if finding is not None]
         compare = anchor is not None and unreadable is None
         identity, findings = await writer.run(lambda connection: _settle(connection, anchored, found, compare=compare))
-        db = SqliteStateDb(writer, lock, min(audit_max_bytes, max_bytes * 3 // 4), identity, clock.monotonic)
+        closings = SqliteClosings(await writer.run(durable_closings))
+        bound = min(audit_max_bytes, max_bytes * 3 // 4)
+        db = SqliteStateDb(writer, lock, bound, identity, closings, clock.monotonic)
         if anchor is not None:
             await anchor.save(identity)
             await db.mark_anchored(identity)
@@ -216,7 +228,7 @@ class AnchorKeeper:
             await self._save(floors_only=False)
 
     async def save_floors(self) -> None:
-        """Return when the copy holds every floor there is now; raises what its place raises.
+        """Return when the copy holds every floor and closing there is now; raises what its place raises.
 
         Many that wait are served by one write.
         """
@@ -226,17 +238,21 @@ class AnchorKeeper:
         try:
             async with self._lock:
                 state, saved = await self._db.position(), self._saved
-                moved = saved is None or (state.floors != saved.floors if floors_only else state != saved)
-                if moved:
+                if saved is None or (_lasting(state) != _lasting(saved) if floors_only else state != saved):
                     await self._anchor.save(state)
                     if saved is None or state.floors != saved.floors:
                         await self._db.mark_anchored(state, None if saved is None else saved.floors)
                     self._saved = state
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # cancelled: who waited has no more time
             code = error.code if isinstance(error, CellwardError) else "spool/anchor-unavailable"
             self._health.set(ANCHOR_CONDITION, ok=False, code=code, message=f"the anchor cannot be saved: {error}")
             raise
         self._health.set(ANCHOR_CONDITION, ok=True)
+
+
+def _lasting(state: AnchorState) -> tuple[FloorsCopy, int]:
+    """Return what has to be in the anchor before what raised it goes on."""
+    return state.floors, state.closings
 
 
 async def _load(anchor: Anchor | None) -> tuple[AnchorState | None, Finding | None]:
@@ -301,12 +317,12 @@ def _settle(
         raise errors.FOREIGN(f"the state is of uid {row[0]}, the anchor of uid {anchored.uid}")
     found = list(damage)
     if compare:
-        older = _compare(row, anchored)
-        if any(finding.code == errors.STATE_OLDER.code for finding in older):
-            _forget_cells(connection)
-        found += older
+        found += _compare(row, anchored, sum(durable_closings(connection).values()))
     if anchored is not None:
         found += settle_floors(connection, anchored.floors, known=row is not None)
+        raise_closings(connection, anchored.closings)
+    if any(finding.code == errors.STATE_OLDER.code for finding in found):
+        _forget_cells(connection)
     known_epochs = [0, *([row[1]] if row is not None else []), *([anchored.epoch] if anchored is not None else [])]
     if row is None:
         uid = anchored.uid if anchored is not None else str(uuid.uuid4())
@@ -321,7 +337,7 @@ def _settle(
     return _position(connection), tuple(Finding(code, reason, json.loads(details)) for code, reason, details in pending)
 
 
-def _compare(row: tuple[str, int, int, int] | None, anchored: AnchorState | None) -> list[Finding]:
+def _compare(row: tuple[str, int, int, int] | None, anchored: AnchorState | None, closings: int) -> list[Finding]:
     if anchored is None:
         if row is not None and row[3]:
             return [Finding(errors.ANCHOR_MISSING.code, "the anchor that was saved before is gone")]
@@ -332,6 +348,9 @@ def _compare(row: tuple[str, int, int, int] | None, anchored: AnchorState | None
     _, epoch, seq, _ = row
     if (epoch, seq) < (anchored.epoch, anchored.seq):
         reason = f"the anchor knows epoch {anchored.epoch}, record {anchored.seq}; the state is at {epoch}, {seq}"
+        return [Finding(errors.STATE_OLDER.code, reason)]
+    if closings < anchored.closings:
+        reason = f"the anchor counts {anchored.closings} closings of cells, the state {closings}"
         return [Finding(errors.STATE_OLDER.code, reason)]
     return []
 
@@ -354,4 +373,4 @@ def _keep_findings(connection: sqlite3.Connection, findings: Sequence[Finding]) 
 
 def _position(connection: sqlite3.Connection) -> AnchorState:
     uid, epoch, seq = connection.execute("SELECT uid, epoch, seq FROM agent").fetchone()
-    return AnchorState(uid, epoch, seq, copy_of(connection))
+    return AnchorState(uid, epoch, seq, copy_of(connection), sum(durable_closings(connection).values()))

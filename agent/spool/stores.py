@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from agent.spool.closings import SqliteClosings
 from agent.spool.interfaces import Also, CellKey
 from agent.spool.writer import Writer
 from cellward.documents.floors import TimeFloor, Trusted
@@ -164,8 +165,9 @@ class SqliteBlobs:
 class SqliteInventory:
     """Inventories by namespace."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, closings: SqliteClosings) -> None:
         self._writer = writer
+        self._closings = closings
 
     async def get(self, namespace: str) -> Any:
         """Return the document, or None."""
@@ -183,7 +185,13 @@ class SqliteInventory:
     def putting(self, namespace: str, value: Any) -> Also:
         """Return ``put`` as work that joins another write."""
         row = (namespace, json.dumps(value, sort_keys=True))
-        return lambda connection: connection.execute("INSERT OR REPLACE INTO inventory VALUES (?,?)", row).rowcount
+        counting = self._closings.putting(namespace)
+
+        def job(connection: sqlite3.Connection) -> int:
+            counting(connection)
+            return connection.execute("INSERT OR REPLACE INTO inventory VALUES (?,?)", row).rowcount
+
+        return job
 
     async def delete(self, namespace: str) -> None:
         """Forget the namespace."""

@@ -70,6 +70,7 @@ class StampedState:
         self.accepted = real.accepted
         self.blobs = real.blobs
         self.inventory = real.inventory
+        self.closings = real.closings
         self.meta = StampedMeta(real.meta, synced)
         self.outbox = StampedOutbox(real.outbox, acked)
         self.audit = real.audit

@@ -10,9 +10,12 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
-from agent.spool.interfaces import CellKey
-from agent.spool.state import AnchorKeeper
+from agent.spool.errors import FULL
+from agent.spool.interfaces import Also, CellKey
+from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper
 from cellward.documents.floors import Floor
 from tests.fakes.applier_world import Policy, World, cell_yaml, service_yaml
 from tests.fakes.evaluator import FakeEvaluator
@@ -63,16 +66,8 @@ async def back_up(world: World, place: Path) -> None:
     await world._start()
 
 
-async def put_back(world: World, kube: FakeKube, place: Path) -> list[JSONObject]:
-    """Start the agent on the copy; return every object that is written from then on, in order.
-
-    There is no policy at first, so that nothing can be verified: what happens then, the volume alone brings about.
-    """
-    await AnchorKeeper(world.state, world.anchor, world.timer, world.health, 3600).save()
-    await world._stop()
-    shutil.rmtree(world.directory)
-    shutil.copytree(place, world.directory)
-    world.receipts.clear()
+def note_writes(kube: FakeKube) -> list[JSONObject]:
+    """Return a list that gets every object that is written from now on, in order."""
     written: list[JSONObject] = []
     store = kube._store
 
@@ -82,6 +77,22 @@ async def put_back(world: World, kube: FakeKube, place: Path) -> list[JSONObject
         return store(ref, old, new, dry_run=dry_run)
 
     kube._store = noted  # type: ignore[method-assign]
+    return written
+
+
+async def put_back(world: World, kube: FakeKube, place: Path, *, killed: bool = False) -> list[JSONObject]:
+    """Start the agent on the copy; return every object that is written from then on, in order.
+
+    There is no policy at first, so that nothing can be verified: what happens then, the volume alone brings about. An
+    agent that is ``killed`` has no time to save the chain's position once more.
+    """
+    if not killed:
+        await AnchorKeeper(world.state, world.anchor, world.timer, world.health, 3600).save()
+    await world._stop()
+    shutil.rmtree(world.directory)
+    shutil.copytree(place, world.directory)
+    world.receipts.clear()
+    written = note_writes(kube)
     policy, world.policy = world.policy, Policy(None, FakeEvaluator())
     await world._start()
     world.policy.current = policy.current
@@ -146,6 +157,78 @@ async def test_v4_old_volume_does_not_open_a_quarantined_cell(world: World, kube
     await world.phase(CELL, "held")
     assert not any(is_open_policy(one) for one in written if ref_of(one) == INSIDE)
     assert not is_open(kube)
+
+
+async def _quarantine(world: World, kube: FakeKube, digest: str) -> None:
+    closing = world.item(CELL, digest, hub_state="quarantine")
+    await world.engine.submit(closing)
+    await world.until(lambda: not is_open(kube) and world.report(CELL).phase == "held")
+
+
+async def _stays_closed(world: World, kube: FakeKube, written: list[JSONObject], digest: str) -> None:
+    """The cell takes a turn, which begins with whatever its record wants repaired, and nothing opens."""
+    await _quarantine(world, kube, digest)
+    assert not any(is_open_policy(one) for one in written if ref_of(one) == INSIDE)
+    assert world.state.epoch == 2, "it is a finding, which begins a new epoch"
+
+
+async def test_v4_v13_old_volume_opens_nothing_that_was_closed_while_the_spool_was_full(
+    world: World, kube: FakeKube, tmp_path: Path
+) -> None:
+    """The quarantine could only be counted, so that the chain's position did not move."""
+    first = await settle(world, kube, "1.0.0")
+    await back_up(world, tmp_path / "backup")
+    before = (await world.state.audit.head()).seq
+    world.state.audit._max_bytes = 0
+    await _quarantine(world, kube, first)
+    assert (await world.state.audit.head()).seq == before
+    await _stays_closed(world, kube, await put_back(world, kube, tmp_path / "backup"), first)
+
+
+async def test_v4_old_volume_opens_nothing_when_the_node_died_after_the_quarantine(
+    world: World, kube: FakeKube, tmp_path: Path
+) -> None:
+    """Closing itself has it known outside the volume; the anchor's next turn never comes."""
+    first = await settle(world, kube, "1.0.0")
+    await AnchorKeeper(world.state, world.anchor, world.timer, world.health, 3600).save()
+    await back_up(world, tmp_path / "backup")
+    await _quarantine(world, kube, first)
+    await _stays_closed(world, kube, await put_back(world, kube, tmp_path / "backup", killed=True), first)
+
+
+async def test_v4_v13_what_was_closed_on_a_full_disk_is_closed_after_a_restart(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume itself is the old one: it had no room for the record of the closing."""
+
+    def no_room(_: str, __: object) -> Also:
+        def job(_: object) -> None:
+            raise FULL("no room")
+
+        return job
+
+    first = await settle(world, kube, "1.0.0")
+    monkeypatch.setattr(world.state.inventory, "putting", no_room)
+    await world.engine.submit(world.item(CELL, first, hub_state="quarantine"))
+    await world.until(lambda: not is_open(kube))
+    written = note_writes(kube)
+    await world.restart_without_anything(lambda: None)
+    await _stays_closed(world, kube, written, first)
+
+
+async def test_v4_v16_an_anchor_that_cannot_be_written_does_not_stop_the_narrowing(
+    world: World, kube: FakeKube
+) -> None:
+    """It is a condition, and the count is in the anchor as soon as there is one again."""
+    first = await settle(world, kube, "1.0.0")
+    world.anchor.error = OSError("connection refused")
+    await _quarantine(world, kube, first)
+    assert [one.ok for one in world.health.get() if one.name == ANCHOR_CONDITION] == [False]
+    world.anchor.error = None
+    assert world.anchor.state is not None
+    assert world.anchor.state.closings == 0
+    await AnchorKeeper(world.state, world.anchor, world.timer, world.health, 3600).save()
+    assert world.anchor.state.closings == 1
 
 
 async def test_v1_an_old_record_of_its_own_gets_no_accepting_receipt(world: World, kube: FakeKube) -> None:

@@ -70,6 +70,7 @@ async def kube() -> FakeKube:
         secret(json.dumps({**GOOD, "epoch": 2**70})),
         secret(json.dumps({**GOOD, "epoch": -1})),
         secret(json.dumps({**GOOD, "seq": 2**53})),
+        secret(json.dumps({**GOOD, "closings": -1})),
         secret(json.dumps({"uid": "u-1"})),
         {**secret(""), "data": {"anchor.json": "%%%"}},
         {**secret(""), "data": {"other": "eA=="}},
@@ -93,6 +94,7 @@ async def kube() -> FakeKube:
         "huge-epoch",
         "negative",
         "huge-seq",
+        "closings",
         "fields",
         "base64",
         "key",
@@ -140,9 +142,15 @@ async def test_the_anchor_comes_back_as_it_was_saved(kube: FakeKube) -> None:
         },
         {"roles": {"snapshot": {"version": 7, "signed": D1}}, "keys": {"1" * 64: "retired"}},
     )
-    state = AnchorState("u-1", 3, 7, floors)
+    state = AnchorState("u-1", 3, 7, floors, 5)
     await anchor.save(state)
     assert await anchor.load() == state
+
+
+async def test_an_anchor_of_an_agent_of_before_counts_no_closings(kube: FakeKube) -> None:
+    """An update is no finding."""
+    await kube.apply(secret(json.dumps(GOOD)), manager="somebody")
+    assert await SecretAnchor(kube, "cellward-system").load() == AnchorState("u-1", 3, 7, FloorsCopy())
 
 
 async def test_v1_floors_of_many_cells_fit_and_too_many_are_refused(kube: FakeKube) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +94,31 @@ async def test_v10_edge_is_judged_again_when_the_callee_changes(world: World, ku
     await deploy(world, back_yaml("4.0.0"))
     await world.until(lambda: open_to(kube) == [8080])
     await world.until(lambda: not complaint(world))
+
+
+async def test_v1_v13_old_volume_opens_no_edge_that_was_closed_since(
+    world: World, kube: FakeKube, tmp_path: Path
+) -> None:
+    """The spool was full, so that nothing but the count of closings says that the caller's record is old."""
+    await deploy(world, back_yaml("1.0.0"))
+    await deploy(world, FRONT, back_yaml("1.0.0"))
+    await world._stop()
+    shutil.copytree(world.directory, tmp_path / "backup")
+    await world._start()
+    gone = world.anchor.state
+    assert gone is not None
+    await deploy(world, back_yaml("2.0.0", port=7070))
+    await world.until(lambda: open_to(kube) == [] and complaint(world))
+    assert world.anchor.state is not None
+    # The least that a full spool and a callee whose floor had moved before leave of it.
+    world.anchor.state = replace(gone, closings=world.anchor.state.closings)
+    await world._stop()
+    shutil.rmtree(world.directory)
+    shutil.copytree(tmp_path / "backup", world.directory)
+    await world._start()
+    world.engine.resync()
+    await deploy(world, back_yaml("3.0.0", port=7070).replace("name: back", "name: aside"))
+    assert open_to(kube) == []
 
 
 async def test_v10_both_sides_may_change_together_in_any_order(world: World, kube: FakeKube) -> None:

@@ -385,8 +385,8 @@ async def test_v1_v14_older_state_forgets_what_is_on_record_of_cells(tmp_path: P
     await restored.db.close()
 
 
-async def test_v1_v14_a_floor_that_is_raised_forgets_that_cell_alone(tmp_path: Path) -> None:
-    """V14: the record of a cell below its floor is not what ran last; the others are as they were."""
+async def test_v1_v14_a_floor_that_is_raised_forgets_every_cell(tmp_path: Path) -> None:
+    """V4, V14: a floor says that the volume is old; what was closed since, of other cells too, has none."""
     anchor = FakeAnchor()
     first = await reopen(tmp_path, anchor)
     for cell in ("cart", "stock"):
@@ -397,8 +397,48 @@ async def test_v1_v14_a_floor_that_is_raised_forgets_that_cell_alone(tmp_path: P
     raised = {**position.floors.cells, CellKey("shop", "cart", "dev"): Floor(4, D2)}
     anchor.state = replace(position, floors=replace(position.floors, cells=raised))
     again = await reopen(tmp_path, anchor)
-    assert await again.db.inventory.namespaces() == ("shop--stock--dev",)
+    assert [finding.code for finding in again.findings] == ["spool/state-older"]
+    assert await again.db.inventory.namespaces() == ()
     await again.db.close()
+
+
+async def test_v1_v4_raised_policy_floors_forget_every_cell(tmp_path: Path) -> None:
+    """V4: a newer signed set may isolate a cell; a record of before would open it again."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    await first.db.inventory.put("shop--cart--dev", {"version": "1"})
+    position = await first.db.position()
+    await first.db.close()
+    anchor.state = replace(position, floors=replace(position.floors, policy=POLICY))
+    again = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in again.findings] == ["spool/state-older"]
+    assert await again.db.inventory.namespaces() == ()
+    await again.db.close()
+
+
+async def test_v1_v4_a_closing_is_durable_with_its_record_and_fewer_are_older(tmp_path: Path) -> None:
+    """V4: what the anchor counts and the volume has no record of is told once, and then counted on both sides."""
+    anchor = FakeAnchor()
+    first = await reopen(tmp_path, anchor)
+    keeper = keeper_of(first, anchor)
+    first.db.closings.add("shop--cart--dev")
+    await first.db.inventory.put("shop--stock--dev", {"version": "1"})
+    await keeper.save_floors()
+    assert anchor.state is not None
+    assert anchor.state.closings == 1
+    await first.db.close()
+    second = await reopen(tmp_path, anchor)
+    assert [finding.code for finding in second.findings] == ["spool/state-older"], "the record of cart was not saved"
+    assert await second.db.inventory.namespaces() == ()
+    second.db.closings.add("shop--cart--dev")
+    await second.db.inventory.put("shop--cart--dev", {"version": "2"})
+    await keeper_of(second, anchor).save_floors()
+    assert anchor.state.closings == 2
+    await second.db.close()
+    third = await reopen(tmp_path, anchor)
+    assert await third.db.inventory.namespaces() == ("shop--cart--dev",)
+    assert third.db.epoch == second.db.epoch
+    await third.db.close()
 
 
 async def test_v1_state_from_before_a_policy_update_is_older(tmp_path: Path) -> None:
