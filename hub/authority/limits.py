@@ -42,11 +42,22 @@ class Limiter:
         """Take so many, all or none; False when there are not so many left."""
         level = self._level(key)
         left = level >= count
-        self._buckets[key] = (level - count if left else level, self._clock.monotonic())
+        self._set(key, level - count if left else level)
+        return left
+
+    def spend(self, key: str, count: int) -> None:
+        """Take so many even when there are fewer; what is owed comes first (``wait``)."""
+        self._set(key, self._level(key) - count)
+
+    def wait(self, key: str) -> float:
+        """Seconds until there is something left for this key; 0.0 when there is."""
+        return max(0.0, (1.0 - self._level(key)) / self._rate.per_second)
+
+    def _set(self, key: str, level: float) -> None:
+        self._buckets[key] = (level, self._clock.monotonic())
         self._buckets.move_to_end(key)
         while len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)
-        return left
 
     def _level(self, key: str) -> float:
         now = self._clock.monotonic()

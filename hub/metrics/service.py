@@ -6,11 +6,14 @@ refused is counted, answered to the agent, and never takes the rest of its snaps
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from array import array
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -39,8 +42,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,199}\Z")
 _SUFFIXES = {"counter": ("_total", "_created"), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count", "_created")}
 
 
-#: What a snapshot says apart from its values: per family name, type, help and, per sample, its name and labels.
-_Key = tuple[tuple[str, str, str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]], ...]
+#: What a snapshot says apart from its values: per family name, type, help, how many samples were pushed and, of as many
+#: of them as may be kept, name and labels.
+_Key = tuple[tuple[str, str, str, int, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]], ...]
+#: Stands for more labels than a sample may have.
+_TOO_MANY = (("", ""),) * (MAX_LABELS + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +103,26 @@ class FleetMetrics(Collector):
         self._shapes: WeakValueDictionary[_Key, Shape] = WeakValueDictionary()
         self._snapshots: dict[str, Snapshot] = {}
         self._refused: dict[str, int] = {}
+        # One for all: whatever agents push, checking it takes one thread, and never the event loop's.
+        self._checker = ThreadPoolExecutor(1, thread_name_prefix="fleet-metrics")
 
     async def push(self, cluster: str, batch: telemetry_pb2.MetricsBatch) -> int:
         """Take a snapshot of a cluster, named by its certificate; returns how many samples were refused."""
-        shape = self._shape_of(batch)
-        pushed = [sample.value for family in batch.families for sample in family.samples]
-        values = array("d", (pushed[position] for position in shape.positions))
-        absurd = _absurd(shape, values) if any(map(math.isnan, values)) else 0
+        taken = self._clock.monotonic()
+        shape, values, absurd = await asyncio.get_running_loop().run_in_executor(self._checker, self._check, batch)
         refused = shape.refused + absurd
-        self._snapshots[cluster] = Snapshot(self._clock.monotonic(), shape, values, absurd)
+        self._snapshots[cluster] = Snapshot(taken, shape, values, absurd)
         self._refused[cluster] = self._refused.get(cluster, 0) + refused
         return refused
 
+    def _check(self, batch: telemetry_pb2.MetricsBatch) -> tuple[Shape, array[float], int]:
+        shape = self._shape_of(batch)
+        pushed = [sample.value for family in batch.families for sample in family.samples]
+        values = array("d", (pushed[position] for position in shape.positions))
+        return shape, values, _absurd(shape, values) if any(map(math.isnan, values)) else 0
+
     def _shape_of(self, batch: telemetry_pb2.MetricsBatch) -> Shape:
-        key: _Key = tuple(
-            (
-                family.name,
-                family.type,
-                family.help[:MAX_HELP],
-                tuple((sample.name, tuple(sorted(sample.labels.items()))) for sample in family.samples),
-            )
-            for family in batch.families
-        )
+        key = _key_of(batch, self._limit)
         shape = self._shapes.get(key)
         if shape is None:
             shape = _checked(key, self._limit)
@@ -169,6 +173,23 @@ def family_name(name: str, kind: str) -> str | None:
     return known.name if known is not None and known.type == kind else None
 
 
+def _key_of(batch: telemetry_pb2.MetricsBatch, limit: int) -> _Key:
+    """Read what may be kept and no more: of the first ``limit`` samples in families that are allowed."""
+    key = []
+    for place, family in enumerate(batch.families):
+        count, wanted = len(family.samples), 0
+        if place < MAX_FAMILIES and family_name(family.name, family.type) is not None:
+            wanted = min(count, limit)
+            limit -= wanted
+        samples = tuple((sample.name, _labels_of(sample)) for sample in islice(family.samples, wanted))
+        key.append((family.name, family.type, family.help[:MAX_HELP], count, samples))
+    return tuple(key)
+
+
+def _labels_of(sample: telemetry_pb2.Sample) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(sample.labels.items())) if len(sample.labels) <= MAX_LABELS else _TOO_MANY
+
+
 def _by_family(shape: Shape, values: array[float]) -> Iterator[tuple[Family, array[float]]]:
     """Yield each family with its part of the values."""
     start = 0
@@ -188,7 +209,7 @@ def _checked(key: _Key, limit: int) -> Shape:
     families: dict[str, Family] = {}
     positions: list[int] = []
     seen = 0
-    for place, (pushed, kind, _, samples) in enumerate(key):
+    for place, (pushed, kind, _, count, samples) in enumerate(key):
         name = family_name(pushed, kind)
         if place < MAX_FAMILIES and name is not None and name not in families:
             # The first of several that are one series: two would cost everybody the whole scrape.
@@ -198,7 +219,7 @@ def _checked(key: _Key, limit: int) -> Shape:
             series = tuple((samples[index][0], dict(samples[index][1])) for index in good)
             families[name] = Family(name, kind, ALLOWED[name].help, series)
             positions += (seen + index for index in good)
-        seen += len(samples)
+        seen += count
     return Shape(tuple(families.values()), tuple(positions), seen - len(positions))
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from cellward.errors import Denied, Exhausted, Internal, InvalidInput, Refused, Unauthenticated, Unavailable, define
+from cellward.errors import (
+    Conflict,
+    Denied,
+    Exhausted,
+    Internal,
+    InvalidInput,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+    define,
+)
 
 UNKNOWN_METHOD = define(
     "link/unknown-method",
@@ -87,6 +97,12 @@ TOO_MANY_CALLS = define(
     Exhausted,
     "The cluster has too many calls open at once.",
     hint="One agent needs fewer than ten; look for a second installation with the same identity.",
+)
+SUPERSEDED = define(
+    "link/superseded",
+    Conflict,
+    "A newer stream of the same agent has taken the place of this one.",
+    hint="Nothing to do when an agent has just connected anew; if it repeats, look for a copy of it.",
 )
 NOT_CONNECTED = define(
     "link/not-connected",

@@ -30,11 +30,13 @@ from cellward.runtime.tasks import heard
 from hub.authority.copies import Copies
 from hub.authority.errors import LOCKED, NOT_BOUND, REPLACED, STALE_KEY
 from hub.authority.lineage import Place, is_handover, place_of
-from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, TOO_MANY_CALLS, WEAK_TRANSPORT
+from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, SUPERSEDED, TOO_MANY_CALLS, WEAK_TRANSPORT
 from hub.sync.interfaces import ClusterBinding, DirectoryPort, Standing
 
 #: What gRPC says of a connection: lists of bytes by property name.
 AuthContext = Mapping[str, Iterable[bytes]]
+#: Streams an agent has one of. Sync is not among them: who has two of those is asked which one answers (V7).
+ONE_EACH = frozenset({"/cellward.wire.v1.Telemetry/PushAudit", "/cellward.wire.v1.Telemetry/PushMetrics"})
 _log = structlog.get_logger()
 _current: ContextVar[PeerIdentity] = ContextVar("cellward-peer")
 
@@ -53,6 +55,8 @@ class Live:
     cut: asyncio.Future[CellwardError] = field(repr=False)
     #: What was bound to the name when the call began.
     bound: ClusterBinding | None = field(default=None, repr=False)
+    #: What is called; empty before the call is open.
+    method: str = ""
 
     @property
     def peer(self) -> PeerIdentity:
@@ -105,8 +109,7 @@ class PeerGate:
         # The next tick sees what changed within the age of the view, and cuts what was let in by it.
         await self._refresh(self._view_age)
         self._check_standing(peer)
-        if len(self._live.get(peer.name, ())) >= self._calls_per_cluster:
-            raise TOO_MANY_CALLS(f"cluster {peer.name} has {self._calls_per_cluster} calls open", cluster=peer.name)
+        self._check_count(peer.name)
         bound = await self._commit(peer)
         return Live(proven, authorities, asyncio.get_running_loop().create_future(), bound)
 
@@ -128,9 +131,19 @@ class PeerGate:
         raise STALE_KEY(reason, cluster=peer.name)
 
     @contextmanager
-    def open(self, live: Live) -> Iterator[None]:
-        """Keep a call under watch, and say whose it is, while the context lasts."""
+    def open(self, live: Live, method: str = "") -> Iterator[None]:
+        """Keep a call under watch, and say whose it is, while the context lasts; raises link/too-many-calls.
+
+        Of calls that an agent has one of, a newer one ends the older.
+        """
+        # Once more: calls that were let in together did not see each other.
+        self._check_count(live.peer.name)
         calls = self._live.setdefault(live.peer.name, set())
+        live.method = method
+        if method in ONE_EACH:
+            for older in calls:
+                if older.method == method and not older.cut.done():
+                    older.cut.set_result(SUPERSEDED(f"cluster {live.peer.name} has opened a newer stream"))
         calls.add(live)
         token = _current.set(live.peer)
         try:
@@ -183,6 +196,10 @@ class PeerGate:
             raise NOT_BOUND(f"cluster {name} was removed", cluster=name)
         if peer.generation < standing.floors.get(name, 0):
             raise REPLACED(f"generation {peer.generation} of {name} was replaced", cluster=name)
+
+    def _check_count(self, name: str) -> None:
+        if len(self._live.get(name, ())) >= self._calls_per_cluster:
+            raise TOO_MANY_CALLS(f"cluster {name} has {self._calls_per_cluster} calls open", cluster=name)
 
     async def _commit(self, peer: PeerIdentity) -> ClusterBinding | None:
         """A certificate counts from its first use, whatever it is used for: the one before renews no more (V7)."""

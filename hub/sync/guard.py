@@ -175,7 +175,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     await self._gate.check_newest(live)
                 for hear in self._known:
                     hear(context.peer(), live.peer.name)
-                with self._gate.open(live):
+                with self._gate.open(live, method):
                     await _until_cut(work, live)
             outcome = "ok"
         except (grpc.aio.AbortError, asyncio.CancelledError):

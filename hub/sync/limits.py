@@ -42,6 +42,10 @@ class SyncLimits:
     #: How long the stream of another boot has to show that somebody is still there, before it is superseded.
     twin: float = 5.0
     commands: int = 16
+    #: Metrics of one cluster, bytes: no honest agent pushes so much for long. A snapshot counts as one of that size.
+    metrics_burst: int = 4 * 1024 * 1024
+    metrics_per_second: int = 256 * 1024
+    metrics_least: int = 64 * 1024
     #: How long a drained stream still takes what its agent had on the way.
     linger: float = 5.0
     drain_min_ms: int = 500

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 
+from cellward.runtime.clock import Clock
 from cellward.wire.codec import check_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import (
@@ -18,10 +20,12 @@ from cellward.wire.v1 import (
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
+from hub.authority.limits import Limiter, Rate
 from hub.authority.service import IdentityService
 from hub.sync.errors import BAD_OFFSET
 from hub.sync.gate import current_peer
 from hub.sync.interfaces import AuditPort, ContentPort, MetricsPort
+from hub.sync.limits import SyncLimits
 
 #: Bytes of content in one message.
 CHUNK = 64 * 1024
@@ -69,9 +73,11 @@ class ContentServicer(content_pb2_grpc.ContentServicer):
 class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):
     """Takes audit records and metrics under the name the certificate proves."""
 
-    def __init__(self, audit: AuditPort, metrics: MetricsPort) -> None:
+    def __init__(self, audit: AuditPort, metrics: MetricsPort, limits: SyncLimits, clock: Clock) -> None:
         self._audit = audit
         self._metrics = metrics
+        self._least = limits.metrics_least
+        self._pace = Limiter(Rate(limits.metrics_burst, limits.metrics_per_second), clock)
 
     async def PushAudit(  # noqa: N802 - the generated name
         self,
@@ -93,12 +99,16 @@ class TelemetryServicer(telemetry_pb2_grpc.TelemetryServicer):
         request_iterator: AsyncIterator[telemetry_pb2.MetricsBatch],
         context: _Context,  # noqa: ARG002
     ) -> AsyncIterator[telemetry_pb2.MetricsAck]:
-        """Take snapshots; the newest one wins."""
+        """Take snapshots; the newest one wins. Who sends too much is not read until what it sent is paid for."""
         cluster = current_peer().name
+        await asyncio.sleep(self._pace.wait(cluster))
         async for batch in request_iterator:
+            self._pace.spend(cluster, max(self._least, batch.ByteSize()))
             ack = telemetry_pb2.MetricsAck(seq=batch.seq, refused=await self._metrics.push(cluster, batch))
+            # A stream mostly waits, for days; what it was sent last must not wait with it.
             del batch
             yield ack
+            await asyncio.sleep(self._pace.wait(cluster))
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServicer):

@@ -385,9 +385,14 @@ async def test_v4_open_calls_of_one_cluster_are_bounded() -> None:
     async with FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, calls_per_cluster=2)).running() as here:
         agent, other = await joined(here), await joined(here, "us-1")
         async with agent.channel(here) as channel:
-            pushes: list[Any] = [telemetry_pb2_grpc.TelemetryStub(channel).PushMetrics() for _ in range(2)]
-            for push in pushes:
-                await push.write(telemetry_pb2.MetricsBatch(seq=1))
+            stub = telemetry_pb2_grpc.TelemetryStub(channel)
+            pushes: list[Any] = [stub.PushMetrics(), stub.PushAudit()]
+            batches = (
+                telemetry_pb2.MetricsBatch(seq=1),
+                telemetry_pb2.AuditBatch(epoch=1, first_seq=1, records=[b"r"]),
+            )
+            for push, batch in zip(pushes, batches, strict=True):
+                await push.write(batch)
                 assert (await push.read()).seq == 1
             assert await failure(fetch(channel)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "link/too-many-calls")
             async with other.channel(here) as second:
