@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Final
 
 from agent.applier.cell import Cell
-from agent.applier.errors import ADOPTED, FOREIGN_NAMESPACE, NAMESPACE_ENDING
+from agent.applier.errors import ADOPTED, FOREIGN_NAMESPACE, NAMESPACE_ENDING, NOT_GONE
 from agent.applier.every import every
 from agent.applier.model import CellRecord, OwnedObject, Role
-from agent.applier.ownership import applied_by, strip
+from agent.applier.ownership import applied_by, as_found
 from agent.applier.parts import Parts
 from agent.audit.interfaces import Entry
 from agent.kube.interfaces import JSONObject, ref_of
@@ -74,7 +74,7 @@ class Adoption:
             live = await self._parts.cluster.look(wanted.ref)
             if live is not None and applied_by(live, who.manager_of(wanted.role)):
                 cell.observe(live)
-                yield replace(wanted, uid=live["metadata"]["uid"], baseline=strip(live))
+                yield replace(wanted, uid=live["metadata"]["uid"], baseline=as_found(live))
 
     async def _released(self, cell: Cell) -> AsyncIterator[OwnedObject]:
         """Yield isolation and objects of an earlier release."""
@@ -87,7 +87,7 @@ class Adoption:
             for live in await kube.list(api_version, kind, namespace=record.namespace, label_selector=selector):
                 if applied_by(live, who.manager_of(role)):
                     cell.observe(live)
-                    body = strip(live)
+                    body = as_found(live)
                     yield OwnedObject(body, role, uid=live["metadata"]["uid"], baseline=body)
 
     def _namespace(self, record: CellRecord) -> JSONObject:
@@ -100,7 +100,13 @@ class Adoption:
 
         async def remove(live: JSONObject) -> None:
             ref = ref_of(live)
-            if await self._parts.repairer.remove_foreign_policy(ref, live["metadata"]["uid"]):
+            try:
+                removed = await self._parts.repairer.remove_foreign_policy(ref, live["metadata"]["uid"])
+            except CellwardError as error:
+                if error.code != NOT_GONE.code:
+                    raise
+                return  # one that something keeps must not keep us from closing the cell
+            if removed:
                 reason = "a policy that is not of this cell"
                 await self._parts.recorder.record_or_count(
                     Entry("drift.repair", str(ref), "done", reason=reason, correlation_id=correlation_id)

@@ -123,8 +123,12 @@ class Applying:
     async def _drop(self, cell: Cell, change: Change, owned: OwnedObject) -> None:
         reason = "no longer part of the release"
         await self._journal.note(change, change.entry("object.delete", "allow", subject=str(owned.ref), reason=reason))
-        await self._parts.cluster.delete(cell.record, owned)
-        cell.record = cell.record.without(owned.ref)
+        going = await self._parts.cluster.delete(cell.record, owned)
+        if going is not None and await self._parts.cluster.let_go(going) is not None:
+            # It may run for as long as it is there: it stays on record, and the cell is not ready before it is gone.
+            cell.record = cell.record.with_going(going)
+        else:
+            cell.record = cell.record.without(owned.ref)
         cell.forget(owned.ref)
 
 

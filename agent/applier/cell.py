@@ -140,7 +140,7 @@ class Cell:
         if self.record.fallback_active or self.edges or self.has_failed() or self.unrepaired:
             return Phase.DEGRADED
         if not self.unhealthy():
-            return Phase.READY
+            return Phase.PROGRESSING if self.record.going else Phase.READY
         return Phase.PROGRESSING if self.record.rollout_started else Phase.DEGRADED
 
     @property

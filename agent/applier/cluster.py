@@ -7,6 +7,7 @@ baseline.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ from agent.applier.exact import Exact, is_exact
 from agent.applier.identity import CellIdentity
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
-from agent.applier.ownership import applied_by, as_scaled, flexible_paths, managers_of, strip
+from agent.applier.ownership import applied_by, as_scaled, flexible_paths, holding, loosen, managers_of, strip
 from agent.isolation.interfaces import IsolationDriver
 from agent.kube.errors import KUBE_CONFLICT, KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, ref_of
@@ -81,7 +82,7 @@ class CellCluster:
         live = await self.look(OwnedObject(manifest, Role.NAMESPACE).ref)
         if live is None:
             return False
-        if live["metadata"].get("deletionTimestamp"):
+        if is_ending(live):
             place = f"Namespace/{record.namespace}"
             raise NAMESPACE_ENDING(f"namespace {record.namespace} is being deleted", object=place)
         on_record = record.by_ref().get(ref_of(manifest))
@@ -184,10 +185,12 @@ class CellCluster:
         live = await self.look(owned.ref)
         if live is None:
             return False
-        known = record.by_ref().get(owned.ref)
+        known, going = record.by_ref().get(owned.ref), record.going_at(owned.ref)
         ours = applied_by(live, self.identity(record.namespace).manager_of(owned.role))
-        if known is None and ours and live["metadata"].get("deletionTimestamp"):
-            raise NOT_GONE(f"{owned.ref} was deleted and is not gone yet", object=str(owned.ref))
+        if going is not None and going.uid == live["metadata"]["uid"]:
+            raise not_gone(owned.ref, live)
+        if known is None and ours and is_ending(live):
+            raise not_gone(owned.ref, live)
         if known is None or (known.uid != live["metadata"]["uid"] and not ours):
             raise _foreign(owned.ref, ", ".join(managers_of(live)))
         return True
@@ -225,16 +228,32 @@ class CellCluster:
         """
         deadline = self._timer.monotonic() + seconds
         for one in owned:
-            while await self._still_there(one):
+            while (left := await self.let_go(one)) is not None:
                 if self._timer.monotonic() > deadline:
-                    raise NOT_GONE(f"{one.ref} was deleted and is not gone yet", object=str(one.ref))
+                    raise not_gone(one.ref, left)
                 await self._timer.sleep(_PAUSE)
                 if breathe is not None:
                     await breathe()
 
-    async def _still_there(self, owned: OwnedObject) -> bool:
+    async def let_go(self, owned: OwnedObject) -> JSONObject | None:
+        """Return what is left of an object that was deleted, None once this very one is gone.
+
+        A finalizer that neither its manifest nor a controller of Kubernetes put on is taken off: it would keep it, and
+        what it runs, for ever. Whether that is refused, is seen by what is left.
+        """
+        live = await self._still_there(owned)
+        operations = loosen(live, owned.manifest) if live is not None and is_ending(live) else []
+        if not operations:
+            return live
+        who = self.identity(owned.ref.namespace)
+        manager, user = who.manager_of(owned.role), who.user_of(owned.role)
+        with contextlib.suppress(CellwardError):
+            await self.kube.patch_json(owned.ref, operations, manager=manager, as_user=user)
+        return await self._still_there(owned)
+
+    async def _still_there(self, owned: OwnedObject) -> JSONObject | None:
         live = await self.look(owned.ref)
-        return live is not None and owned.uid == live["metadata"]["uid"]
+        return live if live is not None and owned.uid == live["metadata"]["uid"] else None
 
     async def _try(self, record: CellRecord, owned: OwnedObject) -> None:
         who = self.identity(record.namespace)
@@ -268,6 +287,18 @@ def check_namespace(live: JSONObject, manifest: JSONObject, *, known: bool) -> N
         raise FOREIGN_NAMESPACE(
             f"namespace {name} exists and is managed by {owners}", object=f"Namespace/{name}", managers=owners
         )
+
+
+def is_ending(live: JSONObject) -> bool:
+    """Whether an object was deleted and only its finalizers keep it; pure."""
+    return bool(live["metadata"].get("deletionTimestamp"))
+
+
+def not_gone(ref: ObjectRef, left: JSONObject) -> CellwardError:
+    """Return the error that an object which was deleted is still there, and what holds it; pure."""
+    held = ", ".join(holding(left))
+    by = f", held by finalizer {held}" if held else ""
+    return NOT_GONE(f"{ref} was deleted and is not gone yet{by}", object=str(ref))
 
 
 def _foreign(ref: ObjectRef, managers: str) -> CellwardError:

@@ -14,14 +14,15 @@ from typing import Final
 import structlog
 
 from agent.applier.cell import Cell
-from agent.applier.errors import FOREIGN_NAMESPACE
+from agent.applier.cluster import not_gone
+from agent.applier.errors import FOREIGN_NAMESPACE, NOT_GONE
 from agent.applier.mending import unrepaired
 from agent.applier.model import OwnedObject, Role
 from agent.applier.order import apply_rank
 from agent.applier.parts import Parts
-from agent.applier.patience import TOLD_AFTER, Fight
+from agent.applier.patience import TOLD_AFTER, TOLD_LATE, Fight
 from agent.applier.refusals import unexpected
-from agent.applier.repair import Repair
+from agent.applier.repair import DELETED, Repair
 from agent.applier.slots import Slots
 from agent.audit.interfaces import Entry
 from agent.kube.interfaces import ObjectRef
@@ -172,7 +173,25 @@ class DriftControl:
     def _longest_wait(self, ref: ObjectRef) -> float:
         return _LONGEST_WAIT if self._follows(ref) else _LONGEST_GROUND_WAIT
 
+    def follow(self) -> None:
+        """Look after what was deleted until it is gone."""
+        for going in self._cell.record.going:
+            self.mark(going.ref)
+
+    async def _see_off(self, going: OwnedObject) -> None:
+        """Take what was deleted off the record once it is gone; raises apply/deletion-pending before."""
+        left = await self._parts.cluster.let_go(going)
+        if left is not None:
+            raise not_gone(going.ref, left)
+        self._cell.record = self._cell.record.without_going(going.ref)
+        self._unsaved = True
+        entry = Entry("object.delete", str(going.ref), "done", reason="it is gone", details=self._labels)
+        await self._parts.recorder.record_or_count(entry)
+
     async def _repair(self, ref: ObjectRef, since: float) -> None:
+        going = self._cell.record.going_at(ref)
+        if going is not None:
+            await self._see_off(going)
         owned = self._cell.record.by_ref().get(ref)
         if owned is None and ref in self._strangers:
             await self._owe(ref, _STRANGER)
@@ -212,7 +231,8 @@ class DriftControl:
             self.forgive()
         if repair.owned.role is Role.NAMESPACE and repair.owned.uid != known.uid:
             self._fights.clear()  # what was in it went with it
-        await self._note(repair.owned.ref, repair.cause, since, exact=repair.exact)
+        cause = self._owed.get(repair.owned.ref, repair.cause)
+        await self._note(repair.owned.ref, cause, since, exact=repair.exact)
 
     async def _note(self, ref: ObjectRef, cause: str, since: float, *, exact: bool) -> None:
         """Count, time and record a repair; a full spool never blocks it (V13)."""
@@ -240,8 +260,8 @@ class DriftControl:
 
     async def _owe(self, ref: ObjectRef, cause: str) -> None:
         """Note that a repair is to be recorded before it is begun: an agent may be killed in between (V13)."""
-        if self._owed.get(ref) == cause:
-            return
+        if self._owed.get(ref) == cause or (cause == DELETED and ref in self._owed):
+            return  # that it is gone by now is our own doing
         self._owed[ref] = cause
         entry = Entry("drift.repair", str(ref), "done", reason=cause, details=self._labels)
         await self._parts.recorder.owe(_debt(ref), entry)
@@ -265,7 +285,7 @@ class DriftControl:
         fight.refused(self._parts.timer.monotonic(), self._longest_wait(ref))
         self._parts.metrics.increment(AGENT_DRIFT_FAILURES, kind=ref.kind, **self._labels)
         _log.warning("drift-repair-failed", object=str(ref), code=error.code, reason=error.message)
-        if fight.failed < TOLD_AFTER:
+        if fight.failed < (TOLD_LATE if error.code == NOT_GONE.code else TOLD_AFTER):
             return
         condition = unrepaired(ref, self._owed.get(ref, ""), error, self._cell.record.namespace)
         self._cell.unrepaired[ref] = condition
@@ -274,8 +294,9 @@ class DriftControl:
         fight.told = True
         self._owed.pop(ref, None)
         _log.error("drift-not-repaired", object=str(ref), code=error.code, reason=condition.message)
+        action = "drift.repair" if self._cell.record.going_at(ref) is None else "object.delete"
         entry = Entry(
-            "drift.repair", str(ref), "failed", code=condition.code, rule=error.details.get("rule", ""),
+            action, str(ref), "failed", code=condition.code, rule=error.details.get("rule", ""),
             reason=condition.message, details={**self._labels, "count": str(fight.failed)},
         )  # fmt: skip
         await self._parts.recorder.record_or_count(entry, owed=_debt(ref))

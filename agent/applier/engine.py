@@ -272,7 +272,7 @@ class CellEngine:
 
     def _reindex(self, cell: Cell) -> None:
         key = CellKey(*cell.record.key)
-        worker, refs = self._workers[key], frozenset(cell.record.by_ref())
+        worker, refs = self._workers[key], frozenset(one.ref for one in (*cell.record.objects, *cell.record.going))
         for ref in self._refs_of.get(key, frozenset()) - refs:
             self._by_ref.pop(ref, None)
         for ref in refs:
@@ -391,7 +391,9 @@ class CellEngine:
 
     def _looks_drifted(self, cell: Cell, live: JSONObject) -> bool:
         """Cheap look at an event; whoever repairs reads the object again before believing it."""
-        owned = cell.record.by_ref().get(ref_of(live))
+        owned, going = cell.record.by_ref().get(ref_of(live)), cell.record.going_at(ref_of(live))
+        if going is not None:
+            return True  # whether it may go now, whoever looks after it sees
         if owned is None:
             return False  # pruned between the event and now
         if not owned.uid:

@@ -7,7 +7,7 @@ again (V1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -91,6 +91,7 @@ class CellRecord:
         offers: endpoints of the release that runs, for the connections of others.
         needs: its connections to other cells, as they were signed.
         shut: names of its edges that are closed, because the other side offers something else.
+        going: what was deleted and is not gone yet; no part of ``objects`` any more.
     """
 
     project: str
@@ -114,6 +115,7 @@ class CellRecord:
     offers: tuple[Offer, ...] = ()
     needs: tuple[Need, ...] = ()
     shut: tuple[str, ...] = ()
+    going: tuple[OwnedObject, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -135,10 +137,24 @@ class CellRecord:
         """Return the record without one object."""
         return replace(self, objects=tuple(owned for owned in self.objects if owned.ref != ref))
 
+    def going_at(self, ref: ObjectRef) -> OwnedObject | None:
+        """Return what was deleted there and is not gone yet."""
+        return next((owned for owned in self.going if owned.ref == ref), None)
+
+    def with_going(self, owned: OwnedObject) -> CellRecord:
+        """Return the record with an object that was deleted no longer among its objects, but on record until gone."""
+        others = self.without_going(owned.ref).going
+        return replace(self.without(owned.ref), going=(*others, owned))
+
+    def without_going(self, ref: ObjectRef) -> CellRecord:
+        """Return the record without what was deleted there."""
+        return replace(self, going=tuple(owned for owned in self.going if owned.ref != ref))
+
     def to_json(self) -> JSONObject:
         """Return the durable shape."""
         body = asdict(self)
-        body["objects"] = [{**asdict(owned), "role": owned.role.value} for owned in self.objects]
+        for name, found in (("objects", self.objects), ("going", self.going)):
+            body[name] = [{**asdict(owned), "role": owned.role.value} for owned in found]
         return {"schema": RECORD_SCHEMA, **body}
 
 
@@ -146,11 +162,17 @@ def record_from_json(value: Mapping[str, Any]) -> CellRecord:
     """Read the durable shape; an unknown schema raises ValueError, the state file is ours alone."""
     if value.get("schema") != RECORD_SCHEMA:
         raise ValueError(f"inventory has schema {value.get('schema')!r}")
-    objects = tuple(OwnedObject(**{**owned, "role": Role(owned["role"])}) for owned in value["objects"])
+    objects, going = _objects(value["objects"]), _objects(value.get("going") or ())
     conditions = tuple(CellCondition(**found) for found in value.get("conditions") or ())
     offers = tuple(Offer(**found) for found in value.get("offers") or ())
     needs = tuple(Need(**{**found, "offer": Offer(**found["offer"])}) for found in value.get("needs") or ())
-    composed = {"objects", "conditions", "offers", "needs", "shut"}
+    composed = {"objects", "conditions", "offers", "needs", "shut", "going"}
     fields = {name: value[name] for name in CellRecord.__dataclass_fields__.keys() - composed if name in value}
     shut = tuple(value.get("shut") or ())
-    return CellRecord(**fields, objects=objects, conditions=conditions, offers=offers, needs=needs, shut=shut)
+    return CellRecord(
+        **fields, objects=objects, conditions=conditions, offers=offers, needs=needs, shut=shut, going=going
+    )
+
+
+def _objects(found: Iterable[Mapping[str, Any]]) -> tuple[OwnedObject, ...]:
+    return tuple(OwnedObject(**{**owned, "role": Role(owned["role"])}) for owned in found)

@@ -158,6 +158,10 @@ class Narrowing:
         # To the last pod: while one still ends, its isolation must stand.
         await self._delete(cell, workloads, breathe, "Foreground")
         await self._delete(cell, rest, breathe)
+        if cell.record.going:
+            # What an earlier release let go may run as well.
+            await self._parts.cluster.wait_gone(cell.record.going, breathe)
+            await self._parts.save(cell, replace(cell.record, going=()))
         if not with_data:
             for owned in data:
                 cell.record = cell.record.with_object(replace(owned, retained=True))

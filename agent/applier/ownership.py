@@ -19,6 +19,7 @@ from agent.kube.interfaces import JSONObject
 Path = tuple[str, ...]
 Fields = dict[str, Any]
 
+_FINALIZERS: Final[Path] = ("metadata", "finalizers")
 #: What the API server and its controllers own on every object.
 _SYSTEM: Final[tuple[Path, ...]] = (
     ("status",),
@@ -30,8 +31,9 @@ _SYSTEM: Final[tuple[Path, ...]] = (
     ("metadata", "selfLink"),
     ("metadata", "deletionTimestamp"),
     ("metadata", "deletionGracePeriodSeconds"),
-    # Set by load balancer, storage and job controllers; they can delay a deletion, never change what runs.
-    ("metadata", "finalizers"),
+    # Of a deletion by the garbage collector; how we delete decides anew about both.
+    (*_FINALIZERS, "foregroundDeletion"),
+    (*_FINALIZERS, "orphan"),
 )
 #: What the controllers of one kind write beside its status.
 _BY_CONTROLLERS: Final[Mapping[str, tuple[Path, ...]]] = {
@@ -42,7 +44,17 @@ _BY_CONTROLLERS: Final[Mapping[str, tuple[Path, ...]]] = {
         ("metadata", "annotations", "volume.kubernetes.io/*"),
         ("metadata", "annotations", "volume.beta.kubernetes.io/*"),
         ("spec", "volumeName"),
+        # Storage drivers have their own; it is never pruned, and an end waits for it.
+        _FINALIZERS,
     ),
+    # What makes load balancers takes them away before the Service goes.
+    "Service": (
+        (*_FINALIZERS, "service.kubernetes.io/load-balancer-cleanup"),
+        (*_FINALIZERS, "service.k8s.aws/resources"),
+        (*_FINALIZERS, "gke.networking.io/*"),
+        (*_FINALIZERS, "networking.gke.io/*"),
+    ),
+    "NetworkPolicy": ((*_FINALIZERS, "networking.k8s.aws/resources"),),
     "ServiceAccount": (("secrets",),),
     "HorizontalPodAutoscaler": (("metadata", "annotations", "autoscaling.alpha.kubernetes.io/*"),),
 }
@@ -90,6 +102,16 @@ def strip(obj: Mapping[str, Any], flexible: Sequence[Path] = ()) -> JSONObject:
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **kept}
 
 
+def as_found(live: Mapping[str, Any]) -> JSONObject:
+    """Return what is taken for released of an object of ours that is on no record.
+
+    That is everything but finalizers: nobody knows who put them on, and whoever needs one there puts it on again.
+    """
+    body = strip(live)
+    body["metadata"].pop("finalizers", None)
+    return body
+
+
 def drift_of(live: Mapping[str, Any], baseline: Mapping[str, Any], manager: str, flexible: Sequence[Path] = ()) -> str:
     """Say in a few words how an object differs from its baseline, or return an empty text when it does not."""
     foreign = [name for name, guarded in _foreign(live, manager, flexible) if guarded]
@@ -134,7 +156,7 @@ def takeover(live: Mapping[str, Any], manager: str, flexible: Sequence[Path] = (
     ours["fieldsV1"] = _merge(ours.get("fieldsV1") or {}, moved)
     return [
         {"op": "replace", "path": "/metadata/managedFields", "value": entries},
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+        _version_of(live),
     ]
 
 
@@ -143,11 +165,47 @@ def restore(live: Mapping[str, Any], baseline: Mapping[str, Any], flexible: Sequ
 
     What must not stay as released is left as it is: labels of a namespace that are its cluster's, for one.
     """
-    operations = list(_difference(strip(live, flexible), baseline, live, ""))
-    if not operations:
+    ours = strip(live, flexible)
+    others = _finalizers(live, guarded=False)
+    if others:  # of one list; what is a controller's own stays in it
+        ours = _with_finalizers(ours, others)
+        baseline = _with_finalizers(baseline, others)
+    operations = list(_difference(ours, baseline, live, ""))
+    return [*operations, _version_of(live)] if operations else []
+
+
+def loosen(live: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[JSONObject]:
+    """Return the JSON patch that takes off what holds a deleted object; empty when nothing of a stranger does.
+
+    What the manifest names, or a controller of Kubernetes, is left to whoever takes it off.
+    """
+    held = holding(live)
+    kept = [*_finalizers(live, guarded=False), *(manifest.get("metadata", {}).get("finalizers") or ())]
+    left = [name for name in held if name in kept]
+    if left == list(held):
         return []
-    version = {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
-    return [*operations, version]
+    return [{"op": "replace", "path": "/metadata/finalizers", "value": left}, _version_of(live)]
+
+
+def holding(live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the finalizers of an object."""
+    return tuple(str(name) for name in live.get("metadata", {}).get("finalizers") or ())
+
+
+def _version_of(live: Mapping[str, Any]) -> JSONObject:
+    """Return the operation that lets a patch fail as stale when anything changed in between."""
+    return {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]}
+
+
+def _finalizers(live: Mapping[str, Any], *, guarded: bool) -> list[str]:
+    """Return, sorted, the finalizers that must be as released, or the others."""
+    kind = str(live["kind"])
+    return sorted(name for name in holding(live) if _guarded(kind, (*_FINALIZERS, name), ()) is guarded)
+
+
+def _with_finalizers(obj: Mapping[str, Any], others: Sequence[str]) -> JSONObject:
+    metadata = obj.get("metadata") or {}
+    return {**obj, "metadata": {**metadata, "finalizers": [*(metadata.get("finalizers") or ()), *others]}}
 
 
 def _entries(live: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -179,10 +237,14 @@ def _matches(pattern: Path, path: Path) -> bool:
 
 
 def _prune(value: Mapping[str, Any], path: Path, kind: str, flexible: Sequence[Path]) -> JSONObject:
-    """Drop unguarded fields and what becomes empty by it; lists are kept or dropped as a whole."""
+    """Drop unguarded fields and what becomes empty by it; lists, but that of finalizers, are kept or dropped whole."""
     kept: JSONObject = {}
     for key, inner in value.items():
         here = (*path, key)
+        if here == _FINALIZERS:
+            found = sorted(str(name) for name in inner or () if _guarded(kind, (*here, str(name)), flexible))
+            kept |= {key: found} if found else {}
+            continue
         if isinstance(inner, Mapping):
             pruned = _prune(inner, here, kind, flexible)
             if pruned or (not inner and _guarded(kind, here, flexible)):
@@ -199,7 +261,7 @@ def _split(fields: Mapping[str, Any], path: Path, kind: str, flexible: Sequence[
     for key, inner in fields.items():
         if key == ".":
             continue
-        here = (*path, key[2:]) if key.startswith("f:") else path
+        here = _below(path, key)
         if inner:
             ours, theirs = _split(inner, here, kind, flexible)
             if not ours and not theirs:  # only the member itself, as in {".": {}}
@@ -218,6 +280,13 @@ def _split(fields: Mapping[str, Any], path: Path, kind: str, flexible: Sequence[
         elif rest:
             rest["."] = {}
     return guarded, rest
+
+
+def _below(path: Path, key: str) -> Path:
+    """Return the path of a member of a fieldsV1 tree; the items of a list that is no set are not told apart."""
+    if key.startswith("v:"):
+        return (*path, str(json.loads(key[2:])))
+    return (*path, key[2:]) if key.startswith("f:") else path
 
 
 def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> Fields:

@@ -13,6 +13,8 @@ _FIRST_RETRY: Final = 0.1
 _FORGIVEN_AFTER: Final = 180.0
 #: Repairs that fail so often one after the other are told of.
 TOLD_AFTER: Final = 2
+#: What was deleted has longer to go: after about a quarter of a minute.
+TOLD_LATE: Final = 7
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from agent.applier.cluster import CellCluster, check_namespace
+from agent.applier.cluster import CellCluster, check_namespace, is_ending, not_gone
 from agent.applier.errors import ISOLATION_FIRST
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload
@@ -23,13 +23,13 @@ from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_INVALID, KUBE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.errors import CellwardError
 
+#: What is wrong with an object that is not there.
+DELETED: Final = "deleted"
 _ATTEMPTS: Final = 5
 #: From this attempt on a repair begins with an apply, which nobody who writes meanwhile can make stale.
 _HURRIED: Final = 2
 #: After these another order of the same writes may come through.
 _REFUSED: Final = frozenset({KUBE_FORBIDDEN.code, KUBE_INVALID.code})
-#: How long a repair waits for what it deleted; a finalizer must not hold up the other repairs of the cell.
-_GONE_SECONDS: Final = 1.0
 
 
 async def _at_once(_: str) -> None:
@@ -90,10 +90,11 @@ class Repairer:
         """
         for attempt in range(_ATTEMPTS):
             live = await self._cluster.look(owned.ref)
+            live = await self._let_go(owned, live) if live is not None and is_ending(live) else live
             try:
                 if live is None:
-                    await before("deleted")
-                    return await self._make(record, owned, "deleted", isolated=isolated)
+                    await before(DELETED)
+                    return await self._make(record, owned, DELETED, isolated=isolated)
                 return await self._once(record, owned, live, before, isolated=isolated, hurried=attempt >= _HURRIED)
             except CellwardError as error:
                 again = error.code == KUBE_STALE.code or (error.code == KUBE_NOT_FOUND.code and live is not None)
@@ -102,14 +103,34 @@ class Repairer:
         return None
 
     async def remove_foreign_policy(self, ref: ObjectRef, uid: str) -> bool:
-        """Delete a NetworkPolicy in a cell that is not ours: policies add up, so it can only widen (V10)."""
+        """Delete a NetworkPolicy in a cell that is not ours: policies add up, so it can only widen (V10).
+
+        Raises apply/deletion-pending while something keeps it, for it is open for as long.
+        """
         try:
             await self._cluster.kube.delete(ref, uid=uid)
         except CellwardError as error:
             if error.code in {KUBE_NOT_FOUND.code, KUBE_STALE.code}:
                 return False
             raise
+        metadata = {"namespace": ref.namespace, "name": ref.name}
+        policy = {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": metadata}
+        left = await self._cluster.let_go(OwnedObject(policy, Role.ISOLATION, uid=uid))
+        if left is not None:
+            raise not_gone(ref, left)
         return True
+
+    async def _let_go(self, owned: OwnedObject, live: JSONObject) -> JSONObject | None:
+        """Take off what keeps an object that is being deleted; return what is left of it.
+
+        Raises apply/deletion-pending when somebody else's object is left in the place of ours.
+        """
+        if owned.ref.kind in DATA or owned.role is Role.NAMESPACE:
+            return live
+        left = await self._cluster.let_go(replace(owned, uid=live["metadata"]["uid"]))
+        if left is not None and left["metadata"]["uid"] != owned.uid:
+            raise not_gone(owned.ref, left)
+        return left
 
     async def _once(
         self,
@@ -124,7 +145,7 @@ class Repairer:
         flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
         manager = self._cluster.identity(record.namespace).manager_of(owned.role)
         # A finalizer can keep what is being deleted for ever, and it works on: its fields stay as released meanwhile.
-        ending = bool(live["metadata"].get("deletionTimestamp"))
+        ending = is_ending(live)
         other = live["metadata"]["uid"] != owned.uid
         anew = other or not owned.baseline
         cause = "not written yet" if anew else drift_of(live, owned.baseline, manager, flexible)
@@ -147,7 +168,7 @@ class Repairer:
             if error.code != KUBE_IMMUTABLE.code or owned.ref.kind in DATA:
                 raise
             if ending:
-                return None
+                raise not_gone(owned.ref, live) from error
             return await self._replace(record, owned, live, cause, isolated=isolated)
 
     async def _take_back(self, task: _Task, live: JSONObject, *, hurried: bool) -> Repair:
@@ -225,7 +246,10 @@ class Repairer:
         """Somebody made the object anew in a way that cannot be changed back in place."""
         current = replace(owned, uid=live["metadata"]["uid"])
         await self._cluster.delete(record, current)
-        await self._cluster.wait_gone([current], seconds=_GONE_SECONDS)
+        left = await self._cluster.let_go(current)
+        if left is not None:
+            # Not waited for here: the other repairs of the cell would wait too. It is tried again beside them.
+            raise not_gone(owned.ref, left)
         return await self._make(record, owned, cause, isolated=isolated)
 
     async def _make(self, record: CellRecord, owned: OwnedObject, cause: str, *, isolated: bool) -> Repair:

@@ -136,6 +136,7 @@ class CellWorker:
             self._retry_at = None
             await self._carry_out(item)
         await self._finish()
+        self.drift.follow()
         with contextlib.suppress(SupersededError):
             await self._judge_health()
         await self._edges.judge()

@@ -11,10 +11,10 @@ import pytest
 from agent.applier.drift import DriftControl
 from agent.applier.errors import NOT_REPAIRED
 from agent.applier.order import WORKLOADS
-from agent.kube.errors import KUBE_FORBIDDEN
+from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from agent.spool.interfaces import CellKey
-from tests.fakes.applier_world import World, cell_yaml
+from tests.fakes.applier_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
 PLACE = "shop--shop1--dev"
@@ -166,6 +166,32 @@ async def test_v1_repair_that_hangs_holds_up_nothing_else(
 
     monkeypatch.setattr(kube, "apply", hanging)
     await asyncio.wait_for(hangs.wait(), 10)
+    await _swap(kube)
+    await world.until(lambda: _image(kube) == "registry.example/web:1", seconds=5)
+
+
+async def test_v1_what_does_not_go_holds_up_nothing_else(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many objects that can only be made anew, and do not go: each of them waits by itself."""
+    manifests = "".join(f"        - {{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{n}}}}}\n" for n in range(20))
+    stuck = [ObjectRef("v1", "ConfigMap", PLACE, f"c{n}") for n in range(20)]
+    more = service_yaml() + f"    raw:\n      type: manifests\n      manifests:\n{manifests}"
+    assert (await world.deploy(cell_yaml("shop1", "1.1.0", more), "shop1")).accepted
+    delete = kube.delete
+
+    async def kept(ref: ObjectRef, **options: Any) -> None:
+        if ref not in stuck:
+            await delete(ref, **options)
+
+    def immutable(verb: str, ref: ObjectRef, user: str | None) -> None:
+        if verb in {"apply", "patch"} and ref in stuck and user is not None:
+            raise KUBE_IMMUTABLE("field is immutable when `immutable` is set")
+
+    monkeypatch.setattr(kube, "delete", kept)
+    kube.on_request = immutable
+    for ref in stuck:
+        await kube.patch_json(ref, [{"op": "add", "path": "/data", "value": {"x": "evil"}}], manager="kubectl")
     await _swap(kube)
     await world.until(lambda: _image(kube) == "registry.example/web:1", seconds=5)
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from agent.applier.ownership import applied_by, drift_of, flexible_paths, managers_of, restore, strip, takeover
+from agent.applier.ownership import (
+    applied_by,
+    drift_of,
+    flexible_paths,
+    loosen,
+    managers_of,
+    restore,
+    strip,
+    takeover,
+)
 
 OURS = "cellward/shop--web--dev"
 
@@ -73,7 +82,10 @@ def test_lost_entry_of_ours_is_made_again() -> None:
             "PersistentVolumeClaim",
             {"f:metadata": {"f:annotations": {".": {}, "f:pv.kubernetes.io/bind-completed": {}}}},
         ),
-        ("Service", {"f:metadata": {"f:finalizers": {".": {}, 'v:"service.kubernetes.io/lb"': {}}}}),
+        ("Service", {"f:metadata": {"f:finalizers": {".": {}, 'v:"service.kubernetes.io/load-balancer-cleanup"': {}}}}),
+        ("Deployment", {"f:metadata": {"f:finalizers": {".": {}, 'v:"foregroundDeletion"': {}}}}),
+        ("NetworkPolicy", {"f:metadata": {"f:finalizers": {'v:"networking.k8s.aws/resources"': {}}}}),
+        ("PersistentVolumeClaim", {"f:metadata": {"f:finalizers": {'v:"topolvm.example/pvc"': {}}}}),
         ("Namespace", {"f:metadata": {"f:labels": {"f:team": {}}}}),
         ("Deployment", {"f:metadata": {"f:annotations": {".": {}}}}),
     ],
@@ -89,6 +101,31 @@ def test_our_labels_of_a_namespace_are_guarded(label: str) -> None:
     """A namespace is shared, except for what makes it a cell."""
     live = _live(_entry("them", {"f:metadata": {"f:labels": {f"f:{label}": {}}}}), kind="Namespace")
     assert drift_of(live, strip(live), OURS)
+
+
+@pytest.mark.parametrize(
+    "finalizer", ["evil.example/keep", "kubernetes.io/evil", "service.kubernetes.io/load-balancer-cleanup"]
+)
+def test_v1_finalizer_of_a_stranger_is_drift(finalizer: str) -> None:
+    """Whoever put it on and however the entry of managedFields looks: a deletion would never come to its end."""
+    clean = _live()
+    live = _live(metadata={"finalizers": ["orphan", finalizer]})
+    assert drift_of(live, strip(clean), OURS) == "content differs"
+    entry = _entry("kubectl", {"f:metadata": {"f:finalizers": {".": {}, f'v:"{finalizer}"': {}}}})
+    assert drift_of(_live(entry), strip(clean), OURS) == "fields of kubectl"
+    operation, _ = restore(live, strip(clean))
+    assert operation == {"op": "replace", "path": "/metadata/finalizers", "value": ["orphan"]}
+
+
+def test_what_holds_a_deleted_object_is_taken_off() -> None:
+    """But for what its manifest names and for what a controller of Kubernetes takes off itself."""
+    lb, mine = "service.kubernetes.io/load-balancer-cleanup", "ours.example/a"
+    live = _live(kind="Service", metadata={"finalizers": [lb, "evil.example/keep", mine]})
+    operation, version = loosen(live, {"kind": "Service", "metadata": {"finalizers": [mine]}})
+    assert operation == {"op": "replace", "path": "/metadata/finalizers", "value": [lb, mine]}
+    assert version["path"] == "/metadata/resourceVersion"
+    assert loosen(_live(kind="Service", metadata={"finalizers": [lb]}), {}) == []
+    assert loosen(_live(kind="PersistentVolumeClaim", metadata={"finalizers": ["x.example/y"]}), {}) == []
 
 
 def test_mixed_entry_is_split() -> None:
