@@ -25,7 +25,7 @@ from agent.applier.exact import Exact, is_exact
 from agent.applier.identity import CellIdentity
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
-from agent.applier.ownership import applied_by, as_scaled, flexible_paths, holding, loosen, managers_of, strip
+from agent.applier.ownership import applied_by, as_scaled, flexible_of, holding, loosen, managers_of, strip
 from agent.isolation.interfaces import IsolationDriver
 from agent.kube.errors import KUBE_CONFLICT, KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_NOT_FOUND, KUBE_STALE
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, ref_of
@@ -126,14 +126,14 @@ class CellCluster:
         return await exact.settle(live)
 
     async def _as_scaled(self, record: CellRecord, owned: OwnedObject) -> JSONObject:
-        flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
+        flexible = flexible_of([other.manifest for other in record.objects], owned.manifest)
         live = await self.look(owned.ref) if flexible else None
         return owned.manifest if live is None else as_scaled(owned.manifest, live, flexible)
 
     def seen(self, record: CellRecord, owned: OwnedObject, live: JSONObject) -> OwnedObject:
         """Return the object with uid and baseline of what the API server answered."""
         self._on_seen(live)
-        flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
+        flexible = flexible_of([other.manifest for other in record.objects], owned.manifest)
         return replace(owned, uid=live["metadata"]["uid"], baseline=strip(live, flexible))
 
     async def preflight(

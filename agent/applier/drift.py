@@ -202,6 +202,12 @@ class DriftControl:
         if owned is None or not self._wanted(owned):
             self._well(ref)
             return
+        if self._cell.is_done(owned):
+            await self._parts.repairer.clear_done(self._cell.record, owned, lambda cause: self._owe(ref, cause))
+            if ref in self._owed:
+                await self._note(ref, self._owed[ref], since, exact=True)
+            self._well(ref)
+            return
         repair = await self._parts.repairer.check(
             self._cell.record, owned, lambda cause: self._owe(ref, cause), isolated=self._isolated()
         )
@@ -218,9 +224,8 @@ class DriftControl:
             return False
         if self._cell.record.ending and owned.role is Role.OBJECT:
             return False
-        if self._cell.applying and not owned.baseline and owned.role is Role.OBJECT:
-            return False  # its turn comes: what it needs is written before it
-        return not self._cell.is_done(owned)
+        # While a release is applied, its turn comes: what it needs is written before it.
+        return not (self._cell.applying and not owned.baseline and owned.role is Role.OBJECT)
 
     async def _take(self, repair: Repair, since: float) -> None:
         known = self._cell.record.by_ref()[repair.owned.ref]

@@ -23,7 +23,7 @@ from agent.applier.impostors import Impostors
 from agent.applier.intake import Intake
 from agent.applier.interfaces import DocumentSource, OnReceipt, OnStatus, PolicyView
 from agent.applier.model import CellRecord, Phase, Role, record_from_json
-from agent.applier.ownership import drift_of, flexible_paths
+from agent.applier.ownership import drift_of, flexible_of
 from agent.applier.parts import Parts
 from agent.applier.repair import Repairer, is_foreign_policy
 from agent.applier.restamp import is_behind
@@ -398,7 +398,7 @@ class CellEngine:
             return False  # pruned between the event and now
         if not owned.uid:
             return True  # it was written a moment ago, and there is nothing to compare with yet
-        flexible = flexible_paths([other.manifest for other in cell.record.objects], owned.manifest)
+        flexible = flexible_of([other.manifest for other in cell.record.objects], owned.manifest)
         manager = self._parts.cluster.identity(cell.record.namespace).manager_of(owned.role)
         return live["metadata"]["uid"] != owned.uid or bool(drift_of(live, owned.baseline, manager, flexible))
 

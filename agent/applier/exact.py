@@ -17,7 +17,7 @@ from typing import Final
 from agent.applier.identity import CellIdentity
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA
-from agent.applier.ownership import Path, as_scaled, flexible_paths, restore, strip, takeover
+from agent.applier.ownership import Flexible, as_scaled, flexible_of, restore, strip, takeover
 from agent.kube.errors import (
     KUBE_FORBIDDEN,
     KUBE_IMMUTABLE,
@@ -47,7 +47,7 @@ class Exact:
     def __init__(self, kube: KubeApi, who: CellIdentity, record: CellRecord, owned: OwnedObject) -> None:
         self._kube, self._owned = kube, owned
         self._manager, self._user = who.manager_of(owned.role), who.user_of(owned.role)
-        self._flexible: tuple[Path, ...] = flexible_paths([one.manifest for one in record.objects], owned.manifest)
+        self._flexible: Flexible | None = flexible_of([one.manifest for one in record.objects], owned.manifest)
         self._wanted: JSONObject | None = None
 
     async def prepare(self) -> None:

@@ -8,9 +8,9 @@ comparing the whole object with its baseline, what the API server made of the re
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -65,38 +65,67 @@ _NAMESPACE_OURS: Final[tuple[Path, ...]] = (
     ("metadata", "labels", "pod-security.kubernetes.io/*"),
     ("metadata", "annotations", "cellward.dev/*"),
 )
-#: What an autoscaler that the release itself declares may change on its target.
-AUTOSCALED: Final[tuple[Path, ...]] = (("spec", "replicas"),)
+#: What an autoscaler decides on its target.
+_SCALED: Final[Path] = ("spec", "replicas")
 
 
-def flexible_paths(manifests: Sequence[Mapping[str, Any]], target: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return the paths of ``target`` that a declared autoscaler among ``manifests`` may change."""
+@dataclass(frozen=True, slots=True)
+class Flexible:
+    """The number of pods that an autoscaler of the release decides, within its bounds; what was released is right too.
+
+    ``released`` is None where the release leaves it open.
+    """
+
+    lowest: int
+    highest: int
+    released: int | None
+
+    def allows(self, live: Mapping[str, Any]) -> bool:
+        """Whether the number is one the autoscaler may have chosen."""
+        value = _scale_of(live)
+        return value is None or value == self.released or self.lowest <= value <= self.highest
+
+    def nearest(self, live: Mapping[str, Any]) -> int | None:
+        """Return the number that is to be stated: that of the live object, or what is right instead; None if open."""
+        value = _scale_of(live)
+        if value is None or self.allows(live):
+            return self.released if value is None else value
+        # At zero an autoscaler is off: it begins again with what was released.
+        begin = self.highest if value > self.highest else self.released or self.lowest
+        return max(self.lowest, min(self.highest, begin))
+
+
+def flexible_of(manifests: Sequence[Mapping[str, Any]], target: Mapping[str, Any]) -> Flexible | None:
+    """Return what a declared autoscaler among ``manifests`` may change of ``target``, a released manifest."""
     for manifest in manifests:
         if manifest["kind"] != "HorizontalPodAutoscaler":
             continue
-        scaled = manifest["spec"]["scaleTargetRef"]
+        spec = manifest["spec"]
+        scaled = spec["scaleTargetRef"]
         if (scaled["kind"], scaled["name"]) == (target["kind"], target["metadata"]["name"]):
-            return AUTOSCALED
-    return ()
+            lowest = spec.get("minReplicas")
+            return Flexible(1 if lowest is None else int(lowest), int(spec["maxReplicas"]), _scale_of(target))
+    return None
 
 
-def as_scaled(manifest: JSONObject, live: Mapping[str, Any], flexible: Sequence[Path]) -> JSONObject:
-    """Return a manifest with its flexible fields as they are on the live object.
+def as_scaled(manifest: JSONObject, live: Mapping[str, Any], flexible: Flexible | None) -> JSONObject:
+    """Return a manifest with the number of pods of the live object, where an autoscaler may have chosen it.
 
     A forced apply of what the release says would set an autoscaled workload back at every release and every repair; to
     leave the field out would set it to its default where nobody has scaled yet.
     """
-    scaled = copy.deepcopy(manifest) if flexible else manifest
-    for *parents, last in flexible:
-        source, target = live, scaled
-        for name in parents:
-            source, target = source.get(name) or {}, target.get(name) or {}
-        if last in source and last in target:
-            target[last] = source[last]
-    return scaled
+    stated = None if flexible is None else flexible.nearest(live)
+    if stated is None:
+        return manifest
+    return {**manifest, "spec": {**(manifest.get("spec") or {}), "replicas": stated}}
 
 
-def strip(obj: Mapping[str, Any], flexible: Sequence[Path] = ()) -> JSONObject:
+def _scale_of(obj: Mapping[str, Any]) -> int | None:
+    value = (obj.get("spec") or {}).get("replicas")
+    return value if isinstance(value, int) else None
+
+
+def strip(obj: Mapping[str, Any], flexible: Flexible | None = None) -> JSONObject:
     """Return the part of an object that must stay as released: without status, bookkeeping and controllers' fields."""
     kept = _prune(obj, (), str(obj["kind"]), flexible)
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **kept}
@@ -112,13 +141,18 @@ def as_found(live: Mapping[str, Any]) -> JSONObject:
     return body
 
 
-def drift_of(live: Mapping[str, Any], baseline: Mapping[str, Any], manager: str, flexible: Sequence[Path] = ()) -> str:
+def drift_of(
+    live: Mapping[str, Any], baseline: Mapping[str, Any], manager: str, flexible: Flexible | None = None
+) -> str:
     """Say in a few words how an object differs from its baseline, or return an empty text when it does not."""
     foreign = [name for name, guarded in _foreign(live, manager, flexible) if guarded]
     if foreign:
         return f"fields of {', '.join(sorted(set(foreign)))}"
     if strip(live, flexible) != baseline:
         return "content differs"
+    if flexible is not None and not flexible.allows(live):
+        bounds = f"the autoscaler decides from {flexible.lowest} to {flexible.highest}"
+        return f"scaled to {_scale_of(live)}, and {bounds}"
     return ""
 
 
@@ -132,7 +166,7 @@ def applied_by(live: Mapping[str, Any], manager: str) -> bool:
     return any(_is_ours(entry, manager) for entry in _entries(live))
 
 
-def takeover(live: Mapping[str, Any], manager: str, flexible: Sequence[Path] = ()) -> list[JSONObject]:
+def takeover(live: Mapping[str, Any], manager: str, flexible: Flexible | None = None) -> list[JSONObject]:
     """Return the JSON patch that moves all foreign guarded fields into our Apply entry; empty when there are none.
 
     It carries the resourceVersion, so it fails as stale when anything changed in between.
@@ -160,7 +194,7 @@ def takeover(live: Mapping[str, Any], manager: str, flexible: Sequence[Path] = (
     ]
 
 
-def restore(live: Mapping[str, Any], baseline: Mapping[str, Any], flexible: Sequence[Path] = ()) -> list[JSONObject]:
+def restore(live: Mapping[str, Any], baseline: Mapping[str, Any], flexible: Flexible | None = None) -> list[JSONObject]:
     """Return the JSON patch that sets the content back to the baseline; empty when nothing differs.
 
     What must not stay as released is left as it is: labels of a namespace that are its cluster's, for one.
@@ -200,7 +234,7 @@ def _version_of(live: Mapping[str, Any]) -> JSONObject:
 def _finalizers(live: Mapping[str, Any], *, guarded: bool) -> list[str]:
     """Return, sorted, the finalizers that must be as released, or the others."""
     kind = str(live["kind"])
-    return sorted(name for name in holding(live) if _guarded(kind, (*_FINALIZERS, name), ()) is guarded)
+    return sorted(name for name in holding(live) if _guarded(kind, (*_FINALIZERS, name), None) is guarded)
 
 
 def _with_finalizers(obj: Mapping[str, Any], others: Sequence[str]) -> JSONObject:
@@ -217,17 +251,17 @@ def _is_ours(entry: Mapping[str, Any], manager: str) -> bool:
     return same and not entry.get("subresource")
 
 
-def _foreign(live: Mapping[str, Any], manager: str, flexible: Sequence[Path]) -> Iterator[tuple[str, Fields]]:
+def _foreign(live: Mapping[str, Any], manager: str, flexible: Flexible | None) -> Iterator[tuple[str, Fields]]:
     for entry in _entries(live):
         if not entry.get("subresource") and not _is_ours(entry, manager):
             guarded, _ = _split(entry.get("fieldsV1") or {}, (), str(live["kind"]), flexible)
             yield str(entry.get("manager", "")), guarded
 
 
-def _guarded(kind: str, path: Path, flexible: Sequence[Path]) -> bool:
+def _guarded(kind: str, path: Path, flexible: Flexible | None) -> bool:
     if kind == "Namespace":
         return any(_matches(pattern, path) for pattern in _NAMESPACE_OURS)
-    ignored = (*_SYSTEM, *_BY_CONTROLLERS.get(kind, ()), *flexible)
+    ignored = (*_SYSTEM, *_BY_CONTROLLERS.get(kind, ()), *(() if flexible is None else (_SCALED,)))
     return not any(_matches(pattern, path) for pattern in ignored)
 
 
@@ -236,7 +270,7 @@ def _matches(pattern: Path, path: Path) -> bool:
     return len(head) == len(pattern) and all(fnmatchcase(part, want) for part, want in zip(head, pattern, strict=True))
 
 
-def _prune(value: Mapping[str, Any], path: Path, kind: str, flexible: Sequence[Path]) -> JSONObject:
+def _prune(value: Mapping[str, Any], path: Path, kind: str, flexible: Flexible | None) -> JSONObject:
     """Drop unguarded fields and what becomes empty by it; lists, but that of finalizers, are kept or dropped whole."""
     kept: JSONObject = {}
     for key, inner in value.items():
@@ -254,7 +288,7 @@ def _prune(value: Mapping[str, Any], path: Path, kind: str, flexible: Sequence[P
     return kept
 
 
-def _split(fields: Mapping[str, Any], path: Path, kind: str, flexible: Sequence[Path]) -> tuple[Fields, Fields]:
+def _split(fields: Mapping[str, Any], path: Path, kind: str, flexible: Flexible | None) -> tuple[Fields, Fields]:
     """Split a fieldsV1 tree into what must stay as released and the rest."""
     guarded: Fields = {}
     rest: Fields = {}

@@ -18,7 +18,17 @@ from agent.applier.cluster import CellCluster, check_namespace, is_ending, not_g
 from agent.applier.errors import ISOLATION_FIRST
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload
-from agent.applier.ownership import Path, as_scaled, drift_of, flexible_paths, managers_of, restore, strip, takeover
+from agent.applier.ownership import (
+    Flexible,
+    applied_by,
+    as_scaled,
+    drift_of,
+    flexible_of,
+    managers_of,
+    restore,
+    strip,
+    takeover,
+)
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_INVALID, KUBE_NOT_FOUND, KUBE_STALE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from cellward.errors import CellwardError
@@ -54,13 +64,14 @@ class _Task:
 
     record: CellRecord
     owned: OwnedObject
-    flexible: tuple[Path, ...]
+    flexible: Flexible | None
     cause: str
     anew: bool
 
     def as_released(self, live: JSONObject) -> bool:
         """Whether the content is what it is to be."""
-        return strip(live, self.flexible) == self.owned.baseline
+        scaled = self.flexible is None or self.flexible.allows(live)
+        return scaled and strip(live, self.flexible) == self.owned.baseline
 
 
 _Way = Callable[[_Task, JSONObject], Awaitable[JSONObject]]
@@ -102,6 +113,26 @@ class Repairer:
                     raise
         return None
 
+    async def clear_done(
+        self, record: CellRecord, owned: OwnedObject, before: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Delete what somebody made in the place of a job that completed.
+
+        That it ran excuses the job's absence, and nothing else of its name. Raises apply/deletion-pending.
+        """
+        live = await self._cluster.look(owned.ref)
+        if live is None or live["metadata"]["uid"] == owned.uid:
+            return
+        manager = self._cluster.identity(record.namespace).manager_of(owned.role)
+        if not record.settled and applied_by(live, manager):
+            return  # ours, of a release that is being applied: that of which nothing is on record yet
+        await before(f"made anew by {', '.join(managers_of(live))} in the place of a job that completed")
+        current = replace(owned, uid=live["metadata"]["uid"])
+        await self._cluster.delete(record, current)
+        left = await self._cluster.let_go(current)
+        if left is not None:
+            raise not_gone(owned.ref, left)
+
     async def remove_foreign_policy(self, ref: ObjectRef, uid: str) -> bool:
         """Delete a NetworkPolicy in a cell that is not ours: policies add up, so it can only widen (V10).
 
@@ -142,7 +173,7 @@ class Repairer:
         isolated: bool,
         hurried: bool,
     ) -> Repair | None:
-        flexible = flexible_paths([other.manifest for other in record.objects], owned.manifest)
+        flexible = flexible_of([other.manifest for other in record.objects], owned.manifest)
         manager = self._cluster.identity(record.namespace).manager_of(owned.role)
         # A finalizer can keep what is being deleted for ever, and it works on: its fields stay as released meanwhile.
         ending = is_ending(live)

@@ -212,6 +212,79 @@ async def test_an_autoscaled_workload_keeps_its_size(world: World, admin: ApiCli
     assert live["replicas"] == 7
 
 
+@pytest.mark.parametrize(("scaled", "back"), [(0, 2), (50, 10)])
+async def test_v1_what_no_autoscaler_may_choose_is_taken_back(
+    world: World, admin: ApiClient, cell: str, scaled: int, back: int
+) -> None:
+    """At zero pods the autoscaler is off: nothing else would ever bring them back."""
+    target = _manifest(cell, "Deployment", "web", "apps/v1")
+    assert (await world.deploy(cell_yaml(cell, "1.0.0", service_yaml(replicas=2) + _AUTOSCALED), cell)).accepted
+    answer = admin.request(
+        "PATCH", _path(cell, "deployments", "web"), {"spec": {"replicas": scaled}},
+        content_type="application/merge-patch+json",
+    )  # fmt: skip
+    assert answer.ok, answer.message
+    await world.until(lambda: admin.get(target).body["spec"]["replicas"] == back, seconds=10)
+    await world.until(lambda: world.report(cell).drift_repairs == 1)
+    (repair,) = [one for one in await world.records() if one["action"] == "drift.repair"]
+    assert (repair["decision"], repair["reason"]) == (
+        "done",
+        f"scaled to {scaled}, and the autoscaler decides from 1 to 10",
+    )
+
+
+def _job(image: str) -> str:
+    return f"""\
+    raw:
+      type: manifests
+      manifests:
+        - apiVersion: batch/v1
+          kind: Job
+          metadata: {{name: once}}
+          spec: {{template: {{spec: {{restartPolicy: Never, containers: [{{name: main, image: '{image}'}}]}}}}}}
+"""
+
+
+def _complete(admin: ApiClient, path: str) -> None:
+    """Write the status of a job that ran, as its controller does."""
+    started = admin.request("GET", path).body["status"]["startTime"]
+    conditions = [
+        {"type": name, "status": "True", "lastTransitionTime": started, "lastProbeTime": started}
+        for name in ("SuccessCriteriaMet", "Complete")
+    ]
+    status = {
+        "startTime": started, "completionTime": started, "succeeded": 1, "active": 0, "ready": 0, "terminating": 0,
+        "uncountedTerminatedPods": {}, "conditions": conditions,
+    }  # fmt: skip
+    answer = admin.request("PATCH", f"{path}/status", {"status": status}, content_type="application/merge-patch+json")
+    assert answer.ok, answer.message
+
+
+async def test_v1_the_place_of_a_job_that_completed_is_not_free(world: World, admin: ApiClient, cell: str) -> None:
+    """That it ran excuses its absence; what somebody makes of that name goes, and blocks no release."""
+    released = service_yaml() + _job("registry.example/job:1")
+    assert (await world.deploy(cell_yaml(cell, "1.0.0", released), cell)).accepted
+    job, path = _manifest(cell, "Job", "once", "batch/v1"), _path(cell, "jobs", "once", "apis/batch/v1")
+    await world.until(lambda: admin.get(job).body.get("status", {}).get("startTime"))
+    _complete(admin, path)
+    await world.phase(cell, "ready")
+    assert admin.request("DELETE", f"{path}?propagationPolicy=Background").ok
+    await world.until(lambda: not admin.get(job).ok)
+    pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "evil.example/x:1"}]}
+    assert admin.create({**job, "spec": {"template": {"spec": pod}}}).ok
+    await world.until(lambda: not admin.get(job).ok, seconds=10)
+    await world.until(lambda: world.report(cell).drift_repairs == 1)
+    (repair,) = [one for one in await world.records() if one["action"] == "drift.repair"]
+    assert (repair["object"], repair["decision"]) == (f"Job/shop--{cell}--dev/once", "done")
+    assert repair["reason"].endswith("in the place of a job that completed")
+    # The next release with it, which says another version, comes through.
+    newer = service_yaml(image="registry.example/web:2") + _job("registry.example/job:1")
+    receipt = await world.deploy(cell_yaml(cell, "1.1.0", newer), cell)
+    assert receipt.accepted, receipt.refusals
+    (container,) = admin.get(job).body["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/job:1"
+
+
 async def test_v1_a_service_made_anew_in_another_shape_is_the_released_one_again(
     world: World, admin: ApiClient, cell: str
 ) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from agent.applier.ownership import (
     applied_by,
+    as_scaled,
     drift_of,
-    flexible_paths,
+    flexible_of,
     loosen,
     managers_of,
     restore,
@@ -19,6 +20,10 @@ from agent.applier.ownership import (
 )
 
 OURS = "cellward/shop--web--dev"
+_SCALER = {
+    "kind": "HorizontalPodAutoscaler",
+    "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "minReplicas": 2, "maxReplicas": 10},
+}
 
 
 def _entry(manager: str, fields: dict[str, Any], operation: str = "Update", subresource: str = "") -> dict[str, Any]:
@@ -169,14 +174,32 @@ def test_what_is_not_ours_survives_a_restore() -> None:
 
 def test_declared_autoscaler_may_scale_its_target_and_nothing_else() -> None:
     """V1 with autoscaling: only what the release itself hands over."""
-    scaler = {"kind": "HorizontalPodAutoscaler", "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}}}
     live = _live(_entry("hpa", {"f:spec": {"f:replicas": {}}}))
-    flexible = flexible_paths([scaler], live)
+    flexible = flexible_of([_SCALER], live)
     baseline = strip(live, flexible)
     live["spec"]["replicas"] = 9
     assert drift_of(live, baseline, OURS, flexible) == ""
-    assert flexible_paths([scaler], {**live, "metadata": {"name": "other"}}) == ()
+    assert flexible_of([_SCALER], {**live, "metadata": {"name": "other"}}) is None
     assert drift_of(live, strip(_live()), OURS) != ""
+
+
+@pytest.mark.parametrize(
+    ("released", "live", "stated"),
+    [(5, 3, 3), (5, 10, 10), (5, 11, 10), (5, 1, 5), (5, 0, 5), (0, 0, 0), (0, 1, 2), (None, 4, 4), (None, 0, 2)],
+)
+def test_v1_outside_its_bounds_no_autoscaler_decided(released: int | None, live: int, stated: int) -> None:
+    """It chooses from 2 to 10: at zero it is off, and beyond ten somebody else scaled."""
+    manifest = {
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {} if released is None else {"replicas": released},
+    }
+    flexible = flexible_of([_SCALER], manifest)
+    now = _live()
+    baseline = strip(now, flexible)
+    now["spec"]["replicas"] = live
+    assert bool(drift_of(now, baseline, OURS, flexible)) is (live != stated)
+    assert as_scaled(manifest, now, flexible)["spec"]["replicas"] == stated
 
 
 def test_inputs_are_not_changed() -> None:
