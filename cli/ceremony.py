@@ -206,6 +206,7 @@ def submit(  # noqa: PLR0913 - options of a command
     """
     from cellward.policy import publisher
     from cellward.policy.ceremony import complete
+    from cli.first_policy import check_memory
     from cli.keys import load_roles
     from cli.policy import hand_over, preview, with_content
 
@@ -225,6 +226,7 @@ def submit(  # noqa: PLR0913 - options of a command
             f"this hub has no policy yet, and the proposal does not have {draft.missing()[0]}",
             hint="Give --bundles the directory in security's repository that was published from.",
         )
+    check_memory(base, draft)
     keys = load_roles(base.place.home, passphrase_file, publisher=draft.record.keyids("snapshot"))
     publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
     hand_over(base, publication, output, wait=timeout if wait else None)

@@ -71,6 +71,14 @@ def publish(  # noqa: PLR0913 - options of a command
     skip_compile: Annotated[
         bool, typer.Option("--skip-compile", help="Sign bundles that nobody compiled; agents compile them anyway.")
     ] = False,
+    first_publication: Annotated[
+        bool,
+        typer.Option(
+            "--first-publication",
+            help="The first policy of a realm, from another machine than `cellward init` ran on: show all that gets in "
+            "force, and ask. Refused where anything is published.",
+        ),
+    ] = False,
     record: RecordOption = None,
     propose_to: ProposeOption = None,
     dry_run: DryRunOption = False,
@@ -95,7 +103,7 @@ def publish(  # noqa: PLR0913 - options of a command
         now=instant(),
         seen=base.seen,
     )
-    carry_out(base, draft, options)
+    carry_out(base, draft, options, first=first_publication)
 
 
 @app.command()
@@ -304,10 +312,14 @@ class Made(Shown):
     targets: list[str]
 
 
-def carry_out(base: Base, draft: Draft, options: Options, *, keep: bool = True) -> None:
-    """Show a draft, propose it, or sign what is new in it and publish it; keys are opened for the last alone."""
+def carry_out(base: Base, draft: Draft, options: Options, *, keep: bool = True, first: bool = False) -> None:
+    """Show a draft, propose it, or sign what is new in it and publish it; keys are opened for the last alone.
+
+    ``first`` says that a person was asked for the first publication of the realm: :mod:`cli.first_policy`.
+    """
     from cellward.policy import publisher
     from cli.ceremony import propose
+    from cli.first_policy import check_first, check_memory
     from cli.keys import load_roles
 
     if options.dry_run:
@@ -316,6 +328,7 @@ def carry_out(base: Base, draft: Draft, options: Options, *, keep: bool = True) 
     if options.propose is not None:
         propose(draft, options.propose)
         return
+    (check_first if first else check_memory)(base, draft)
     record = base.record
     fresh = {name: record.keyids(role) for name, role in _SIGNERS.items() if role in draft.fresh}
     keys = load_roles(base.place.home, options.passphrase_file, **fresh, publisher=record.keyids("snapshot"))
@@ -341,7 +354,7 @@ def hand_over(
 ) -> schemas.PublicationResult:
     """Keep the record, hand the publication to the hub, and show what is served then."""
     if keep and publication.record is not None:
-        base.keep(publication.record)
+        base.keep(publication.record, signed=True)
     result = base.upload(publication)
     show_one(result, output, lambda: _show_versions(result), f"policy/{result.snapshot_version}")
     if keep:

@@ -1,6 +1,7 @@
 """What a proposal says, in lines for a person: all of it, and what of it differs from what is in force.
 
-Pure. In force is what the publishers' record here has, which was verified from the first root on. A line begins with
+Pure. In force is what the publishers' record here has and signatures cover, verified from the first root on; before the
+first publication that is the root alone. A line begins with
 ``+`` for what comes, ``-`` for what goes and ``~`` for what changes. Digests and key ids are whole: a person compares
 them with what somebody else reads out, and a part of one can be searched for.
 """
@@ -31,8 +32,11 @@ def changes(own: Record, proposal: Proposal) -> list[str]:
     before, after = own.signed_targets(), parse(Targets, draft.targets).signed
     had, gets = ({entry.keyid: author_line(entry) for entry in one.keyring.entries} for one in (own, draft.record))
     held, holds = ({line: line for line in revocation_lines(one.revocations)} for one in (own, draft.record))
+    if before is None:
+        # Nothing is in force, and no signature covers what the record has to publish: all of it comes.
+        had, held = {}, {}
     return [
-        *_differences("", _roles(own.root, before), _roles(proposal.next_root, after), _role_change),
+        *_roles_change(_roles(own.root, before), _roles(proposal.next_root, after)),
         *_differences("bundle ", _bundles(before), _bundles(after), _digest_change),
         *_bindings_change(before, draft.content.get(BINDINGS_TARGET)),
         *_differences("", had, gets, lambda _, old, new: f"author {old} -> {new}", "author {1}"),
@@ -116,6 +120,12 @@ def _roles(root: Root, targets: Targets | None) -> dict[str, Role]:
     delegations = None if targets is None else targets.delegations
     delegated = (None if delegations is None else delegations.roles) or {}
     return {**root.roles, **delegated}
+
+
+def _roles_change(before: Mapping[str, Role], after: Mapping[str, Role]) -> Iterator[str]:
+    new = {name: role for name, role in after.items() if name not in before}
+    yield from (f"+ role {name}: {_role_line(role)}" for name, role in sorted(new.items()))
+    yield from _differences("", {**before, **new}, after, _role_change)
 
 
 def _role_line(role: Role) -> str:

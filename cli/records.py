@@ -66,6 +66,7 @@ class Base:
         seen: what this machine remembers, and what verified of what the hub shows.
         served: whether the hub shows any policy; of use for advice alone.
         roots: the roots that the hub shows, verified one by one from the record's first on.
+        shown: what verified of what the hub shows, alone.
     """
 
     place: Local
@@ -77,16 +78,20 @@ class Base:
     seen: PolicyFloors
     served: bool = True
     roots: tuple[bytes, ...] = ()
+    shown: PolicyFloors | None = None
 
-    def keep(self, record: Record) -> None:
+    def keep(self, record: Record, *, signed: bool = False) -> None:
         """Write the record, and what it revokes into memory; durable before anything made from it leaves this machine.
+
+        ``signed`` says that this machine signed something in it, which it may only with a memory of the realm: then
+        having written it is one, see :mod:`cli.first_policy`.
 
         Raises policy/record-older where another command wrote it meanwhile: what that one signed would be lost, and
         with it maybe a revocation.
         """
         from cellward.policy.errors import RECORD_OLDER
         from cellward.policy.record import MAX_RECORD
-        from cli.state.policy import narrowed
+        from cli.state.policy import narrowed, with_record
 
         data = record.to_bytes()
         with self.place.home.state(self.trust).change() as change:
@@ -95,6 +100,8 @@ class Base:
             write_atomic(self.path, data, 0o644)
             # Whether or not a hub takes it: a stolen key is one from the moment that it was signed.
             change.state = narrowed(change.state, record)
+            if signed:
+                change.state = with_record(change.state, record)
 
     def upload(self, publication: Publication) -> schemas.PublicationResult:
         """Hand a publication to the hub, then remember it."""
@@ -154,9 +161,10 @@ def look(place: Local, given: Path | None) -> Base:
     raw, record = _read(path, trust)
     client = place.trusted_client(trust)
     remembered = policy_floors(place.home.state(trust).read())
-    shown = _shown(client, trust)
-    seen = remembered.merged(seen_in(shown, record.roots))
-    return Base(place, trust, client, record, path, raw, seen, shown.targets is not None, shown.roots)
+    state = _shown(client, trust)
+    shown = seen_in(state, record.roots)
+    seen = remembered.merged(shown)
+    return Base(place, trust, client, record, path, raw, seen, state.targets is not None, state.roots, shown)
 
 
 def _shown(client: Client, trust: Trust) -> RepositoryState:

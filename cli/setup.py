@@ -131,6 +131,7 @@ def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) 
     from cellward.policy.record import Record, RoleKeys
     from cellward.policy.trust import digest_of, realm_of
     from cli.keys import save_key
+    from cli.state.policy import with_policy, with_record
 
     # Kept in trust.yaml: what is no key would be found out by the first auditor, or make the file unreadable.
     try:
@@ -154,16 +155,18 @@ def _make(home: Home, hub: schemas.Trust, passphrase: bytes | None, owner: str) 
         save_key(home, name, signer, passphrase)
     record = Record((root,), first_keyring(realm, owner, keys["author"]), Revocations(realm), _role(keys["keyring"]))
     home.write(DEFAULT_RECORD, record.to_bytes(), 0o644)
-    home.write_trust(
-        Trust(
-            realm=realm,
-            root_file=home.file("root.json"),
-            root_digest=digest_of(root),
-            owner=owner,
-            evaluation=passphrase is None,
-            tree_head_spki=hub.tree_head_spki,
-        )
+    trust = Trust(
+        realm=realm,
+        root_file=home.file("root.json"),
+        root_digest=digest_of(root),
+        owner=owner,
+        evaluation=passphrase is None,
+        tree_head_spki=hub.tree_head_spki,
     )
+    home.write_trust(trust)
+    with home.state(trust).change() as change:
+        # Whoever made the root knows what its first policy is made from: here it is published without further ado.
+        change.state = with_record(with_policy(change.state, record.floors()), record)
     home.write("root.json", root, 0o644)
 
 

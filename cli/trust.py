@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import ceremony, follow, hubkeys
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local, now
-from cli.output import Format, Shown, put, put_lines, say, short, show_one, show_table
+from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, instant, local, now
+from cli.output import Format, Shown, put, put_lines, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
     from cli.state.model import State
@@ -97,6 +97,32 @@ def show(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -
         say(f"clock fault: the {fault.what} is {fault.number}, beyond this machine's clock; it counts for nothing")
     if found.faults:
         say("next: check this machine's clock, then cellward trust repair")
+
+
+@app.command()
+@command
+def learn(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
+    """Verify the policy that the hub serves, and remember it: for a machine that knows nothing of the realm yet.
+
+    A hub may show an older set. Compare the lines with `cellward trust show` on a machine that published.
+    """
+    from cli.door.keyring import trusted_policy
+
+    place = local(home)
+    trust = place.home.trust()
+    trusted_policy(place.trusted_client(trust), place.home, trust, instant())
+    floors = place.home.state(trust).read().floors
+    show_list(
+        [RoleView(role=role, version=one.version, digest=one.digest) for role, one in floors.items()],
+        output,
+        (
+            ("role", lambda one: one.role),
+            ("floor", lambda one: str(one.version)),
+            ("digest", lambda one: one.digest),
+        ),
+        lambda one: f"role/{one.role}",
+    )
+    say("a hub may show an older set: compare each line with `cellward trust show` on a machine that published")
 
 
 @app.command()

@@ -107,6 +107,19 @@ RECORD_OLDER = define(
     hint="Take the newest policy-record.json from security's repository. If it is that, find out who else signs; a "
     "root that was signed and never published is submitted, or taken into the record by `cellward trust follow`.",
 )
+NO_FLOORS = define(
+    "policy/no-floors",
+    Refused,
+    "This machine remembers no policy of the realm, so it cannot tell whether the publishers' record is the newest.",
+    hint="Sign where policy was published before, or run `cellward trust learn` here and compare what it shows with "
+    "`cellward trust show` there. A realm's very first policy is published where `cellward init` ran.",
+)
+NOT_FIRST = define(
+    "policy/not-first",
+    Refused,
+    "This is not the first publication of the realm.",
+    hint="Leave out --first-publication, and take the newest publishers' record from security's repository.",
+)
 EXPIRED = define(
     "policy/expired",
     Refused,

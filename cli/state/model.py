@@ -98,6 +98,8 @@ class State(_Part):
     #: Signed locks (``KIND/SUBJECT``), by the newest version of the keyring role known here to have each. Unlike a key
     #: gone bad a lock can be lifted: by an accepted set of at least that version that does not have it.
     locks: dict[LockName, Number] = {}
+    #: The publishers' record that this machine wrote last, by its digest: made by ``init``, or signed here.
+    record: Digest | None = None
     sequences: dict[str, Number] = {}
     documents: tuple[Record, ...] = ()
 

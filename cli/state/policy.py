@@ -63,6 +63,22 @@ def narrowed(state: State, record: PolicyRecord) -> State:
     return _with_locks(state, state.locks, record.revocations, version_of(record))
 
 
+def with_record(state: State, record: PolicyRecord) -> State:
+    """Return the state after this machine wrote the publishers' record."""
+    return state.model_copy(update={"record": _digest(record)})
+
+
+def wrote(state: State, record: PolicyRecord) -> bool:
+    """Whether this is the record that this machine wrote last, in content: a repository may end lines its own way."""
+    return state.record is not None and state.record == _digest(record)
+
+
+def _digest(record: PolicyRecord) -> str:
+    from cellward.policy.trust import digest_of
+
+    return digest_of(record.to_bytes())
+
+
 def revoked(state: State, revocations: Revocations) -> Revocations:
     """Return revocations of a hub's set with the locks that are known here besides, to verify by; not to be signed."""
     from cellward.documents.revocations import SignedLock

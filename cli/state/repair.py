@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from cellward.documents.fields import DIGEST
 from cellward.errors import CellwardError
 from cli.state.errors import STATE_FORMAT
 from cli.state.memory import faults, name_of, remember, without_faults
@@ -106,6 +107,7 @@ def _with_numbers(state: State, value: Mapping[str, Any]) -> State:
             keys[keyid] = kind
     for name, number in _parts(_NUMBERS, value.get("sequences")):
         sequences[name] = max(number, sequences.get(name, 0))
+    written = value.get("record")
     locks = dict(state.locks)
     for part in _mapping(value.get("locks")).items():
         try:
@@ -118,6 +120,7 @@ def _with_numbers(state: State, value: Mapping[str, Any]) -> State:
             "floors": floors,
             "keys": keys,
             "sequences": sequences,
+            "record": written if isinstance(written, str) and DIGEST.match(written) else state.record,
             "locks": dict(sorted(locks.items())),
         }
     )

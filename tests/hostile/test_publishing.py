@@ -137,8 +137,13 @@ async def test_a_runner_with_an_older_record_signs_nothing(installed: Cli, tmp_p
     shutil.rmtree(state)
     refused = await installed("policy", "refresh", "--record", str(old), code=4)
     assert "policy/record-older" in refused.stderr
-    # Neither: what is signed then was made from less than is in force, and nobody who knows that set takes it.
+    # Neither: nothing is signed.
     lie(installed, before)
+    for words in (PUBLISH, ("author", "revoke", "ada")):
+        refused = await installed(*words, "--record", str(old), code=4)
+        assert "policy/no-floors" in refused.stderr
+    # Once it learnt the older set from that hub: made from less than is in force, and nobody who knows that takes it.
+    await installed("trust", "learn")
     await installed(*PUBLISH, "--record", str(old))
     home = Home(installed.home)
     newest = Record.from_bytes((installed.home / "policy-record.json").read_bytes(), root=_root(installed))

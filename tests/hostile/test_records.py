@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tuf.api.metadata import Metadata, Targets
+from typer.testing import CliRunner, Result
 
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
@@ -24,9 +26,12 @@ from cellward.policy.publisher import SigningKeys
 from cellward.policy.record import Record, RoleKeys
 from cli.context import instant
 from cli.door.keyring import trusted_policy
+from cli.errors import UNREACHABLE
 from cli.home import Home
+from cli.main import app
+from cli.records import Base
 from tests.fakes.command_line import Cli, client_of
-from tests.hostile.test_publishing import PUBLISH, record, served
+from tests.hostile.test_publishing import PUBLISH, be_honest, lie, record, served
 from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
 
 
@@ -126,3 +131,158 @@ async def test_v1_a_policy_key_that_was_rotated_out_has_nothing_signed(
     record_file(installed).write_bytes(honest)
     await installed(*PUBLISH)
     assert await authors(installed) == {"ada"}
+
+
+def set_back(run: Cli, author: Ed25519Signer) -> bytes:
+    """A record as before the first publication, in which no signature covers anything, with a thief as author."""
+    own = own_record(run)
+    keyring = with_author(own.keyring, author)
+    return replace(own, keyring=keyring, targets=None, keyring_metadata=None, snapshot=0).to_bytes()
+
+
+async def asked(run: Cli, monkeypatch: pytest.MonkeyPatch, answer: str, *words: str) -> Result:
+    """Run a command in a terminal, in which somebody answers."""
+    with monkeypatch.context() as patch:
+        patch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda *_: True)
+        return await asyncio.to_thread(CliRunner().invoke, app, [*words, "--home", str(run.home)], input=f"{answer}\n")
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["memory", "no-memory"])
+@pytest.mark.parametrize("hub", ["honest", "silent"])
+async def test_v1_a_record_set_back_before_the_first_publication_gets_nothing_signed(
+    installed: Cli, tmp_path: Path, hub: str, memory: bool
+) -> None:
+    """V1: a hub that shows nothing, and a machine without memory, are no reason to begin the realm anew."""
+    before = await served(installed)
+    record_file(installed).write_bytes(evil := set_back(installed, Ed25519Signer.generate()))
+    if not memory:
+        shutil.rmtree(installed.home / "state")
+    if hub == "silent":
+        lie(installed, dict.fromkeys(("targets", "keyring", "snapshot", "timestamp")))
+    for words in (PUBLISH, (*PUBLISH, "--first-publication")):
+        known = memory or hub == "honest"
+        refused = await installed(*words, code=4 if known or words == PUBLISH else 2)
+        wanted = "policy/record-older" if known else "policy/no-floors" if words == PUBLISH else "no terminal"
+        assert wanted in refused.stderr
+    assert record_file(installed).read_bytes() == evil
+    be_honest(installed)
+    assert await served(installed) == before
+    assert await authors(installed) == {"ada"}
+
+
+async def test_v1_a_machine_without_memory_signs_no_policy(installed: Cli, tmp_path: Path) -> None:
+    """V1: not even from the newest record, which it cannot know to be that; it learns first, and a person compares."""
+    before, state = await served(installed), installed.home / "state"
+    proposal = str(tmp_path / "p.json")
+    await installed("policy", "minimum", "shop", "--propose", proposal)
+    await installed("trust", "sign", proposal)
+    shutil.rmtree(state)
+    signing = (
+        PUBLISH,
+        ("author", "revoke", "ada"),
+        ("lock", "cluster/eu-9", "--reason", "stolen", "--signed"),
+        ("policy", "minimum", "cart"),
+        ("trust", "submit", proposal),
+    )
+    for words in signing:
+        for key in ("policy", "keyring", "publisher"):
+            (installed.home / "keys" / f"{key}.pem").rename(tmp_path / key)
+        assert "[policy/no-floors]" in (await installed(*words, code=4)).stderr
+        for key in ("policy", "keyring", "publisher"):
+            (tmp_path / key).rename(installed.home / "keys" / f"{key}.pem")
+    assert await served(installed) == before
+    learnt = json.loads((await installed("trust", "learn", "-o", "json")).stdout)
+    mine = own_record(installed).floors().roles
+    assert {one["role"]: (one["version"], one["digest"]) for one in learnt}.items() >= {
+        (role, (floor.version, floor.digest)) for role, floor in mine.items()
+    }
+    await installed("trust", "submit", proposal)
+    await installed(*PUBLISH)
+
+
+async def test_v1_a_root_that_a_hub_shows_is_no_memory(installed: Cli, tmp_path: Path) -> None:
+    """V1: `trust follow` writes the record without signing anything, so that machine knows no more than before."""
+    old, before, proposal = record_file(installed).read_bytes(), await served(installed), str(tmp_path / "p.json")
+    await installed("trust", "upgrade", "--renew", "--out", proposal)
+    await installed("trust", "sign", proposal)
+    await installed("trust", "submit", proposal)
+    record_file(installed).write_bytes(old)
+    shutil.rmtree(installed.home / "state")
+    lie(installed, before)
+    await installed("trust", "follow")
+    assert own_record(installed).root.version == 2
+    assert "[policy/no-floors]" in (await installed(*PUBLISH, code=4)).stderr
+
+
+async def test_v1_a_schedule_without_memory_refreshes_what_record_and_hub_agree_on(installed: Cli) -> None:
+    """V1: a set before the newest goes under no new snapshot because a record was reverted, or a hub shows less."""
+    old, before = record_file(installed).read_bytes(), await served(installed)
+    await installed("author", "revoke", "ada", "--compromised")
+    newest, state = record_file(installed).read_bytes(), installed.home / "state"
+    nothing = dict.fromkeys(("targets", "keyring", "snapshot", "timestamp"))
+    for kept, shown, code in (
+        (newest, None, ""), (newest, before, "policy/no-floors"), (newest, nothing, "policy/no-floors"),
+        (old, None, "policy/record-older"), (old, nothing, "policy/no-floors"),
+    ):  # fmt: skip
+        record_file(installed).write_bytes(kept)
+        shutil.rmtree(state)
+        be_honest(installed)
+        had = await served(installed)
+        if shown is not None:
+            lie(installed, shown)
+        done = await installed("policy", "refresh", code=4 if code else 0)
+        assert code in done.stderr
+        be_honest(installed)
+        assert ((await served(installed))["snapshot"] != had["snapshot"]) == (not code)
+        state.mkdir(exist_ok=True)
+
+
+async def test_v1_the_first_publication_is_what_init_made_here(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """V1: an honest first user is asked nothing; what was changed in between is shown to a person, or not signed."""
+    await cli("init", "--no-passphrase", "--owner", "ada")
+    made = record_file(cli).read_bytes()
+    record_file(cli).write_bytes(set_back(cli, thief := Ed25519Signer.generate()))
+    assert "[policy/no-floors]" in (await cli(*PUBLISH, code=4)).stderr
+    said_no = await asked(cli, monkeypatch, "n", *PUBLISH, "--first-publication")
+    assert (said_no.exit_code, "[cli/not-signed]" in said_no.stderr) == (1, True)
+    assert f"author thief {thief.keyid} active" in said_no.stderr
+    assert (await served(cli))["targets"] is None
+    # Lines end otherwise in some checkouts; no hub took it the first time.
+    record_file(cli).write_bytes(made.replace(b"\n", b"\r\n"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Base, "upload", _away)
+        await cli(*PUBLISH, code=3)
+    await cli(*PUBLISH)
+    assert await authors(cli) == {"ada"}
+
+
+async def test_v1_the_first_publication_from_another_machine_is_shown_whole(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V1: every key, role, author and bundle, and a yes; afterwards nothing is the first any more."""
+    await cli("init", "--no-passphrase", "--owner", "ada")
+    shutil.rmtree(cli.home / "state")
+    assert "[policy/no-floors]" in (await cli(*PUBLISH, code=4)).stderr
+    proposal = tmp_path / "p.json"
+    await cli(*PUBLISH, "--propose", str(proposal))
+    own = own_record(cli)
+    (ada,) = own.keyring.entries
+    signed = await cli("trust", "sign", str(proposal))
+    assert f"+ author ada {ada.keyid}" in signed.stderr
+    assert f"+ role keyring: 1 of 1: {own.keyids('keyring')[0]}" in signed.stderr
+    assert "[policy/no-floors]" in (await cli("trust", "submit", str(proposal), code=4)).stderr
+    done = await asked(cli, monkeypatch, "y", *PUBLISH, "--first-publication")
+    assert done.exit_code == 0
+    for role in ("root", "targets", "snapshot", "timestamp", "keyring"):
+        assert f"role {role}: 1 of 1: {own.keyids(role)[0]}" in done.stderr
+    assert f"author ada {ada.keyid} active" in done.stderr
+    assert "bundle bundles/starter-" in done.stderr
+    again = await asked(cli, monkeypatch, "y", *PUBLISH, "--first-publication")
+    assert (again.exit_code, "[policy/not-first]" in again.stderr) == (4, True)
+    shutil.rmtree(cli.home / "state")
+    again = await asked(cli, monkeypatch, "y", *PUBLISH, "--first-publication")
+    assert (again.exit_code, "[policy/not-first]" in again.stderr) == (4, True)
+
+
+def _away(*_: object) -> None:
+    raise UNREACHABLE("away")

@@ -72,6 +72,7 @@ COMMANDS: tuple[Line, ...] = (
         "trust submit {home}/signed.json",
         "trust submit {home}/proposal.json",
         "trust show",
+        "trust learn",
         "trust hub",
         "trust hub --tree-head {tree_head}",
         "trust upgrade --out {home}/new.json --timestamp {timestamp}",
@@ -89,6 +90,7 @@ COMMANDS: tuple[Line, ...] = (
         "author add carol --key {carol}",
         "author revoke bob --compromised",
         "trust submit {home}/signed.json",
+        "trust learn",
     ),
     *_of(
         "author",

@@ -315,7 +315,8 @@ def _places(installation: Installation) -> dict[str, str]:
 def staged(installation: Installation, directory: Path) -> Iterator[Stage]:
     """Let others sign newer things at the real hub, record that moment, and make lines cheap to run."""
     stage = Stage(installation, _places(installation), directory)
-    by_text = {" ".join(line.words): line for line in COMMANDS}
+    # Where two homes have the line, the first: a runner without memory signs no policy, so none is newer then.
+    by_text = {" ".join(line.words): line for line in reversed(COMMANDS)}
     path = f"{installation.files / 'tools'}:{os.environ['PATH']}"
     clock = SimpleNamespace(monotonic=itertools.count(step=0.4).__next__, sleep=lambda _: None)
     with (

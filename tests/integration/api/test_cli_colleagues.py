@@ -98,6 +98,7 @@ async def test_after_a_repair_a_peers_release_is_not_our_own(installed: Cli, tmp
     (installed.home / "state" / "state.json").unlink()
     (installed.home / "state" / "previous.json").unlink()
     await installed("trust", "repair")
+    await other("trust", "learn")
     await other("author", "revoke", "bob", "--compromised", "--record", str(installed.home / "policy-record.json"))
     changed = file_in(tmp_path, CALLER.replace('"1.0"', '"1.1"'), "changed.yaml")
     refused = await installed("apply", "-f", changed, "-e", "dev", "--peer", theirs["release"], code=4)

@@ -261,10 +261,12 @@ def test_v1_a_repair_takes_the_higher_of_both(tmp_path: Path) -> None:
     for file, number, more in ((store.previous, 9, {}), (store.file, 5, {"damage": True})):
         floor = {"version": number, "digest": digest(str(number))}
         value = {"format": FORMAT, "realm": REALM, "sequences": {"shop/cart": number}, "floors": {"root": floor}}
+        value["record"] = digest("record") if number == 9 else "sha256:damaged"
         file.write_text(json.dumps({**value, "keys": {"k": "compromised" if number == 9 else "retired"}, **more}))
     found = repaired(store, REALM, NOW).state
     assert found.sequences == {"shop/cart": 9}
     assert found.floors == {"root": RoleFloor(version=9, digest=digest("9"))}
+    assert found.record == digest("record")
     assert found.keys == {"k": "compromised"}
 
 
