@@ -118,16 +118,17 @@ looks_elsewhere(term) if {
 # METADATA
 # title: Volumes are the cell's own
 # description: >-
-#   A claim gets a new volume of a storage class: it names no volume, selects none, binds none that was made by hand, has no
-#   annotation of the volume controllers (they read volume.beta.kubernetes.io/storage-class before storageClassName), and
-#   copies nothing from another namespace. Pods mount no inline CSI volume whose driver the binding does not list.
+#   A claim gets a new volume of the cluster's default storage class, or of one that the binding lists: of another name there
+#   may be no class at all, only volumes made by hand. It names no volume, selects none, has no annotation of the volume
+#   controllers (they read volume.beta.kubernetes.io/storage-class before storageClassName), and copies nothing from another
+#   namespace. Pods mount no inline CSI volume whose driver the binding does not list.
 # custom:
 #   id: starter/tenancy/storage
 #   severity: high
 #   remediation: >-
-#     Remove the field or annotation named, name the class in storageClassName and let it make the volume; an inline CSI
-#     driver or an annotation that is safe for tenants is listed by the security team in parameter storage.inlineDrivers or
-#     storage.annotations of the binding.
+#     Remove the field or annotation named and let the default class make the volume. A class whose volumes are made on demand,
+#     an inline CSI driver or an annotation that is safe for tenants is listed by the security team in parameter
+#     storage.classes, storage.inlineDrivers or storage.annotations of the binding.
 #   controls: ["NIST SP 800-53 SC-4", "NIST SP 800-53 AC-3", "NIST SP 800-53 AC-4"]
 deny contains lib.denial(rego.metadata.rule(), reason) if some reason in takes
 
@@ -157,6 +158,19 @@ takes contains sprintf("%s selects volumes that are there", [claim.of]) if {
 takes contains sprintf("%s has storage class \"\", so it takes a volume made by hand", [claim.of]) if {
 	some claim in claims
 	claim.spec.storageClassName == ""
+}
+
+takes contains sprintf("%s has storage class %v, which the binding does not list", [claim.of, class]) if {
+	some claim in claims
+	class := claim.spec.storageClassName
+	not class in ({"", null} | listed("storage", "classes"))
+}
+
+# The older way to say it, where the binding lets claims have the annotation.
+takes contains sprintf("%s has storage class %v, which the binding does not list", [claim.of, class]) if {
+	some claim in claim_metadata
+	class := claim.metadata.annotations["volume.beta.kubernetes.io/storage-class"]
+	not class in listed("storage", "classes")
 }
 
 # Apart from the claims: metadata may be missing there.

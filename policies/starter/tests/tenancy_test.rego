@@ -101,8 +101,12 @@ pod_cases := {
 		"want": {storage},
 	},
 	"an ephemeral claim": {
-		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}}}]}),
+		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}]}),
 		"want": set(),
+	},
+	"an ephemeral claim of a class that nobody listed": {
+		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "manual"}}}}]}),
+		"want": {storage},
 	},
 	"an ephemeral claim that stays": {
 		"spec": pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {
@@ -123,8 +127,9 @@ test_pods[sprintf("%s/%s", [name, kind])] if {
 claim(spec) := {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": fixtures.metadata, "spec": spec}
 
 claim_cases := {
-	"a new volume": {"spec": {"storageClassName": "fast"}, "want": set()},
 	"of the default class": {"spec": {}, "want": set()},
+	"of no class by null": {"spec": {"storageClassName": null}, "want": set()},
+	"of a class that nobody listed": {"spec": {"storageClassName": "manual"}, "want": {storage}},
 	"nothing named": {"spec": {"volumeName": "", "selector": null, "dataSource": null}, "want": set()},
 	"somebody's volume": {"spec": {"volumeName": "pv-of-bank"}, "want": {storage}},
 	"a volume by its labels": {"spec": {"selector": {"matchLabels": {"owner": "bank"}}}, "want": {storage}},
@@ -163,7 +168,7 @@ volume_annotations := {
 
 # Around one claim: itself, the template of a StatefulSet, and that of a pod.
 claimed_with(name) := {
-	"claim": object.union(claim({"storageClassName": "fast"}), {"metadata": {"annotations": {name: ""}}}),
+	"claim": object.union(claim({}), {"metadata": {"annotations": {name: ""}}}),
 	"claim template": stateful({"metadata": {"name": "data", "annotations": {name: ""}}, "spec": {}}),
 	"ephemeral": fixtures.around(pod({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {
 		"metadata": {"annotations": {name: ""}},
@@ -182,6 +187,33 @@ test_listed_annotation_of_a_claim_is_allowed[where] if {
 	listed := {"storage": {"annotations": ["cdi.kubevirt.io/storage.import.source"]}}
 	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters(listed)})
 	fixtures.ids(data.starter.deny) == set() with input as asked
+}
+
+with_classes(classes, item) := object.union(
+	fixtures.as_input(item),
+	{"verified": fixtures.with_parameters({"storage": {"classes": classes}})},
+)
+
+test_listed_class_is_allowed[where] if {
+	some where, item in {
+		"claim": claim({"storageClassName": "fast"}),
+		"claim template": stateful({"metadata": {"name": "data"}, "spec": {"storageClassName": "fast"}}),
+	}
+	fixtures.ids(data.starter.deny) == set() with input as with_classes(["fast"], item)
+	fixtures.ids(data.starter.deny) == {storage} with input as with_classes(["faster"], item)
+}
+
+test_no_list_allows_what_is_made_by_hand if {
+	item := claim({"storageClassName": ""})
+	fixtures.ids(data.starter.deny) == {storage} with input as with_classes([""], item)
+}
+
+test_class_by_the_listed_annotation[class] if {
+	some class, want in {"fast": set(), "manual": {storage}}
+	item := object.union(claim({}), {"metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": class}}})
+	more := {"classes": ["fast"], "annotations": ["volume.beta.kubernetes.io/storage-class"]}
+	asked := object.union(fixtures.as_input(item), {"verified": fixtures.with_parameters({"storage": more})})
+	fixtures.ids(data.starter.deny) == want with input as asked
 }
 
 stateful(template) := object.union(
