@@ -107,14 +107,14 @@ class Succession:
     async def run(self) -> None:
         """Keep a session open until cancelled."""
         while True:
-            channel = self._channels.channel
+            channel, replaced = self._channels.channel, self._channels.changed
             if channel is None:
                 await self._timer.sleep(self._backoff.next())
                 continue
-            if not await self._reachable(channel):
+            if not await self._reachable(channel, replaced):
                 continue
             begun, failed = self._timer.monotonic(), self.failed
-            drain = await self._one_link(channel)
+            drain = await self._one_link(channel, replaced)
             if self._timer.monotonic() - begun >= SHORT:
                 self._short = 0
             elif self.failed == failed:
@@ -124,9 +124,8 @@ class Succession:
             if self._short > FREE and self.failed == failed:
                 await self._timer.sleep(min(LONGEST_PAUSE, 0.5 * 2.0 ** min(10, self._short - FREE)))
 
-    async def _reachable(self, channel: grpc.aio.Channel) -> bool:
+    async def _reachable(self, channel: grpc.aio.Channel, replaced: asyncio.Event) -> bool:
         """Wait for a connection; the back-off is for hubs that answer and refuse, not for one that is away."""
-        replaced = self._channels.changed
         for patience in (UNREACHABLE_AFTER, UNREACHABLE_AGAIN):
             if await connected(channel, replaced, patience):
                 return True
@@ -135,16 +134,21 @@ class Succession:
             self._health.set(CONDITION, ok=False, code=HUB_UNAVAILABLE.code, message="the hub cannot be reached")
         return False
 
-    async def _one_link(self, channel: grpc.aio.Channel) -> DrainRequest | None:
-        """Run a session and its successors on newer channels until none is left; then wait as back-off says."""
-        current, replaced = self._open(channel), self._channels.changed
+    async def _one_link(self, channel: grpc.aio.Channel, replaced: asyncio.Event) -> DrainRequest | None:
+        """Run a session and its successors on newer channels until none is left; then wait as back-off says.
+
+        ``replaced`` is of this very channel: a newer one may have come while its connection was waited for.
+        """
+        current = self._open(channel)
         try:
             while await self._is_replaced(current, replaced):
                 newer = self._channels.changed
                 successor = await self._hand_over(current)
                 if successor is None:
-                    # The old session goes on; it is asked again until it ends, and then the ordinary way leads on.
-                    await self._pause(current)
+                    # The old session goes on; it is asked again until it ends, and then the ordinary way leads on. To a
+                    # channel that came meanwhile at once: that happens no more often than there are renewals.
+                    if not newer.is_set():
+                        await self._pause(current)
                     continue
                 old, current, replaced = current, successor, newer
                 await old.wind_down()
@@ -186,7 +190,7 @@ class Succession:
 
     async def _hand_over(self, current: _Live) -> _Live | None:
         """Open a session on the new channel and return it once it is welcomed; None when that did not come about."""
-        channel = self._channels.channel
+        channel, replaced = self._channels.channel, self._channels.changed
         if channel is None:
             return None
         current.session.quiet(on=True)
@@ -205,14 +209,21 @@ class Succession:
                 await successor.end()
         if taken:
             return successor
-        self._say_why(successor)
+        self._say_why(successor, overtaken=replaced.is_set())
         return None
 
-    def _say_why(self, successor: _Live) -> None:
-        self.failed += 1
+    def _say_why(self, successor: _Live, *, overtaken: bool) -> None:
+        """Say why a session was not handed over; no failure where its channel was replaced before it was welcomed.
+
+        A hub refuses a certificate that a newer one in use has followed (V7), and the newer one is this agent's own.
+        """
         code, reason = HUB_UNAVAILABLE.code, f"no welcome within {HANDOVER_TIMEOUT:g} s"
         try:
             successor.result()
         except CellwardError as error:
             code, reason = error.code, error.message
+        if overtaken:
+            _log.info("hub-link-handover-overtaken", code=code, reason=reason)
+            return
+        self.failed += 1
         _log.warning("hub-link-handover-failed", code=code, reason=reason)

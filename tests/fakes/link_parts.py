@@ -14,7 +14,7 @@ from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
 from agent.link.installed import InstalledHub
-from agent.link.interfaces import AgentDescription, LinkPorts
+from agent.link.interfaces import AgentDescription, LinkPorts, PlatformPort
 from agent.link.metrics_push import MetricsPush
 from agent.metrics.snapshot import Snapshot
 from agent.settings import AgentSettings
@@ -59,6 +59,7 @@ def build_link(
     timer: Timer,
     health: HealthRegistry,
     channels: ChannelHolder | None = None,
+    platform: PlatformPort | None = None,
 ) -> LinkParts:
     """Make the link.
 
@@ -74,6 +75,7 @@ def build_link(
         timer: the agent's clock.
         health: gets ``certificate``, ``hub-link``, ``desired-items`` and ``audit-push``.
         channels: only to share it with a recorder made before; a new one by default.
+        platform: says in which cluster the agent runs.
 
     Raises:
         OSError: the hub's CA file cannot be read.
@@ -122,5 +124,6 @@ def build_link(
         heartbeat=intervals.heartbeat,
         status_interval=intervals.status,
         backoff=backoff(),
+        platform=platform,
     )
     return LinkParts(client, HubContent(channels), keeper, channels, audit, metrics)

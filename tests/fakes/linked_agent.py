@@ -16,6 +16,7 @@ from agent.link.interfaces import (
     CellReport,
     CommandOutcome,
     CommandRequest,
+    PlatformPort,
     PolicyPosition,
     ReceiptFacts,
 )
@@ -95,6 +96,7 @@ class LinkedAgent:
     metrics: AgentMetrics = field(init=False)
     boots: int = 0
     heartbeat: float = 0.3
+    platform: PlatformPort | None = None
 
     @contextlib.asynccontextmanager
     async def boot(self) -> AsyncIterator[LinkedAgent]:
@@ -130,6 +132,7 @@ class LinkedAgent:
             timer=self.timer,
             health=self.health,
             channels=channels,
+            platform=self.platform,
         )
         running = asyncio.ensure_future(self.parts.client.run())
         try:

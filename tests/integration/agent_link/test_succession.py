@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
-from agent.link import succession
+from agent.link import channels, succession
 from agent.link.interfaces import ReceiptFacts
+from agent.platform import Platform
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import DesiredItem
@@ -48,11 +50,26 @@ class SlowFleet(FakeFleet):
 
 
 @dataclass
+class SlowPlatform:
+    """Says where the agent runs, which it asks before each Hello, as late as a test likes."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
+
+    async def __call__(self) -> Platform:
+        """Answer late that this is not known."""
+        self.asked += 1
+        await self.go.wait()
+        return Platform(uid="", authority_sha256="")
+
+
+@dataclass
 class Scene:
     """A hub that can be slow, and an agent that is linked to it."""
 
     hub: FakeLinkHub
     fleet: SlowFleet
+    platform: SlowPlatform
     agent: LinkedAgent
 
     @property
@@ -78,14 +95,18 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2, drain_min_ms=10, drain_max_ms=50))
     fleet = hub.fleet = SlowFleet(hub.changes)
     hub.ports = replace(hub.ports, fleet=fleet)
+    platform = SlowPlatform()
+    platform.go.set()
     fleet.hello_go.set()
     fleet.receipt_go.set()
     async with hub.running():
         token = await hub.invite("eu-1")
         agent = LinkedAgent(tmp_path, REALM, hub.enrolment.address, hub.hub.authority.hub_ca_pem, token)
+        agent.platform = platform
         async with agent.boot():
             await until(agent.is_ok("hub-link"), "the link is up")
-            yield Scene(hub, fleet, agent)
+            yield Scene(hub, fleet, platform, agent)
+            platform.go.set()
             fleet.hello_go.set()
             fleet.receipt_go.set()
 
@@ -118,6 +139,48 @@ async def test_why_a_session_could_not_be_handed_over_is_told(scene: Scene, caps
     assert scene.agent.is_ok("hub-link")()
     scene.fleet.hello_refused = None
     await until(lambda: scene.agent.parts.client.sessions_welcomed == 2, "the session moved over")
+
+
+async def test_v5_v7_a_handover_that_a_newer_renewal_overtakes_is_no_failure(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Hello comes so late that its key was followed by newer ones: the next channel is taken, nobody is locked."""
+    scene.platform.go.clear()
+    asked = scene.platform.asked
+    await scene.agent.parts.keeper.renew()
+    await until(lambda: scene.platform.asked > asked, "the first successor is about to say Hello")
+    # Two more: the second one is asked for with the key that the first one brought, and so puts it to use.
+    await scene.agent.parts.keeper.renew()
+    await scene.agent.parts.keeper.renew()
+    scene.platform.go.set()
+    await until(lambda: scene.agent.parts.client.sessions_welcomed == 2, "the session moved over")
+    assert "authority/overtaken" in capsys.readouterr().out, "the first successor was refused"
+    assert scene.fleet.hellos[-1][1].generation == scene.hub.hub.clusters.rows["eu-1"].generation == 4
+    assert scene.client_failed == 0
+    assert scene.agent.is_ok("hub-link")()
+    assert not scene.hub.hub.clusters.locks
+    await scene.send("a")
+    await scene.nothing_waits()
+
+
+async def test_v5_a_channel_that_is_replaced_while_it_connects_is_left(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The renewal falls between the connection and the session: that session moves over like any other."""
+    renewed: list[int] = []
+
+    async def then_renew(channel: grpc.aio.Channel, replaced: asyncio.Event, seconds: float) -> bool:
+        is_there = await channels.connected(channel, replaced, seconds)
+        if not renewed:
+            renewed.append((await scene.agent.parts.keeper.renew()).generation)
+        return is_there
+
+    monkeypatch.setattr(succession, "connected", then_renew)
+    scene.agent.parts.client._succession.reconnect()
+    await until(lambda: scene.agent.parts.client.sessions_welcomed == 3, "again on the old channel, then on the new")
+    assert renewed == [2]
+    await until(lambda: len(scene.fleet.open["eu-1"]) == 1, "the old one has ended")
+    assert scene.client_failed == 0
 
 
 async def test_an_agent_that_ends_in_the_middle_of_a_handover_leaves_nothing_running(
