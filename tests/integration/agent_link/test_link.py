@@ -198,6 +198,10 @@ async def test_v5_renewal_loses_no_frame_in_either_direction(hub: FakeLinkHub, t
                 hub.fleet.put("eu-1", item(f"c{number}{part}"))
                 await agent.parts.client.send_receipt(receipt(f"c{number}{part}"))
                 await agent.parts.client.send_report(CellReport("shop", f"c{number}{part}", "dev", "ready"))
+            # Each renewal is a handover of its own, with all of this under way; one that the next renewals
+            # overtake is shown in test_succession, and what many renewals at once cost in test_old_channel.
+            moved = number + 2
+            await until(lambda: agent.parts.client.sessions_welcomed == moved, "the session moved over")  # noqa: B023
         names = {f"c{number}{part}" for number in range(6) for part in "xyz"}
         await until(lambda: {i.cell for i in agent.ports.items} == names, "all items came")
         await until(lambda: {r.cell for _, r in hub.fleet.receipts} == names, "all receipts arrived")

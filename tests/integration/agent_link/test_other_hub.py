@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from agent.audit.interfaces import Entry
 from agent.link.identity import FILE_NAME, IdentityStore
 from cellward.audit.record import parse_record
@@ -22,6 +24,9 @@ from tests.fakes.linked_agent import LinkedAgent, until
 from tests.fakes.ports import FakeLinkHub
 from tests.fakes.store import MemoryStore
 
+#: Items of the old hub and of the new one.
+FIRST, SECOND = (DesiredItem(0, "shop", cell, "dev", "sha256:" + digit * 64) for cell, digit in ("a1", "b2"))
+
 
 def hub_with_log() -> tuple[FakeLinkHub, AuditLog]:
     """A hub with keys and an audit log of its own."""
@@ -33,6 +38,28 @@ def hub_with_log() -> tuple[FakeLinkHub, AuditLog]:
     return hub, log
 
 
+def cells(agent: LinkedAgent) -> list[str]:
+    """Cells of the items that the rest of the agent was given, in that order."""
+    return [item.cell for item in agent.ports.items]
+
+
+async def an_item_of_the_new_hub(agent: LinkedAgent, new: FakeLinkHub, *, named_before: bool) -> None:
+    """V14: have the new hub name an item before the link is up or on it; what it does not name stays.
+
+    The agent asks for everything once more because the hubs differ, so an item comes on both sessions; one named while
+    the first session is being left comes on both, or on the second one alone, as the clock will have it.
+    """
+    if named_before:
+        new.fleet.put("eu-1", SECOND)
+    await until(agent.is_ok("hub-link"), "the link to the new hub is up")
+    if not named_before:
+        new.fleet.put("eu-1", SECOND)
+    await until(agent.has_code("desired-items", "link/items-differ"), "it is seen that the hubs differ")
+    await until(lambda: "b" in cells(agent), "an item of the new hub")
+    assert cells(agent) == ["a", "b", "b"] or (not named_before and cells(agent) == ["a", "b"])
+    assert {replace(item, revision=0) for item in await agent.db.items.list()} == {FIRST, SECOND}
+
+
 async def drained(agent: LinkedAgent) -> None:
     """Wait until every record is proved to be in the hub's log."""
     deadline = asyncio.get_running_loop().time() + 10
@@ -41,7 +68,10 @@ async def drained(agent: LinkedAgent) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_v7_v13_an_agent_leaves_a_stolen_hub_for_the_one_its_administrator_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named_before", [False, True], ids=["named-on-the-link", "named-before-it"])
+async def test_v7_v13_an_agent_leaves_a_stolen_hub_for_the_one_its_administrator_names(
+    tmp_path: Path, named_before: bool
+) -> None:
     """V7, V13: name, uid and records stay; the old hub is there all the time, and hears nothing any more."""
     (old, old_log), (new, new_log) = hub_with_log(), hub_with_log()
     async with old.running(), new.running():
@@ -49,8 +79,8 @@ async def test_v7_v13_an_agent_leaves_a_stolen_hub_for_the_one_its_administrator
         agent = LinkedAgent(tmp_path, REALM, old.enrolment.address, old.hub.authority.hub_ca_pem, token)
         async with agent.boot():
             await until(agent.is_ok("hub-link"), "the link to the old hub is up")
-            old.fleet.put("eu-1", DesiredItem(0, "shop", "a", "dev", "sha256:" + "1" * 64))
-            await until(lambda: len(agent.ports.items) == 1, "an item of the old hub")
+            old.fleet.put("eu-1", FIRST)
+            await until(lambda: cells(agent) == ["a"], "an item of the old hub")
             await agent.recorder.record(Entry("cell.apply", "Cell//seen-by-the-old-hub", "done"))
             await drained(agent)
             uid, old_size = agent.db.uid, (await agent.db.audit.log_view()).size
@@ -69,9 +99,7 @@ async def test_v7_v13_an_agent_leaves_a_stolen_hub_for_the_one_its_administrator
             assert condition.code in {"link/other-hub", "link/no-join-token"}
             await agent.recorder.record(Entry("cell.apply", "Cell//while-between-hubs", "done"))
             (tmp_path / "token").write_text(await new.invite("eu-1"))
-            await until(agent.is_ok("hub-link"), "the link to the new hub is up")
-            new.fleet.put("eu-1", DesiredItem(0, "shop", "b", "dev", "sha256:" + "2" * 64))
-            await until(lambda: len(agent.ports.items) == 2, "an item of the new hub")
+            await an_item_of_the_new_hub(agent, new, named_before=named_before)
             await drained(agent)
             assert agent.db.uid == uid
             assert not old.fleet.open["eu-1"]
