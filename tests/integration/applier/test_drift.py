@@ -145,10 +145,12 @@ async def test_v10_deleted_policy_comes_back(world: World, admin: ApiClient, cel
     await _undone(world, admin, target, lambda: admin.must(admin.delete(target, user=AGENT_USER), "delete"))
 
 
-async def test_v10_further_policy_is_deleted(world: World, admin: ApiClient, cell: str) -> None:
-    """Policies add up, so one that is none of ours can only widen: it goes."""
+@pytest.mark.parametrize("finalizers", [[], ["evil.example/keep"]], ids=["free", "held"])
+async def test_v10_further_policy_is_deleted(world: World, admin: ApiClient, cell: str, finalizers: list[str]) -> None:
+    """Policies add up, so one that is none of ours can only widen: it goes, whatever somebody keeps it with."""
     await world.deploy(cell_yaml(cell), cell)
     extra = _manifest(cell, "NetworkPolicy", "open", POLICY)
+    extra["metadata"]["finalizers"] = finalizers
     extra["spec"] = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}
     assert admin.apply(extra, manager="x", user=AGENT_USER).ok
     await world.until(lambda: not admin.get(extra).ok)
