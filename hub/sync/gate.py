@@ -108,7 +108,7 @@ class PeerGate:
         peer = proven.identity
         # The next tick sees what changed within the age of the view, and cuts what was let in by it.
         await self._refresh(self._view_age)
-        self._check_standing(peer)
+        self.check_standing(peer)
         self._check_count(peer.name)
         bound = await self._commit(peer)
         return Live(proven, authorities, asyncio.get_running_loop().create_future(), bound)
@@ -184,9 +184,14 @@ class PeerGate:
         for part in live.proven.times:
             if now > part.ends:
                 raise EXPIRED(f"the peer's {part.what} was valid until {part.ends.isoformat()}")
-        self._check_standing(live.peer)
+        self.check_standing(live.peer)
 
-    def _check_standing(self, peer: PeerIdentity) -> None:
+    def is_calling(self, name: str) -> bool:
+        """Whether a cluster has a call open."""
+        return name in self._live
+
+    def check_standing(self, peer: PeerIdentity) -> None:
+        """Refuse who may not speak, as far as it is known; raises authority/locked, not-bound and replaced errors."""
         standing, name = self._standing, peer.name
         uid = standing.uids.get(name, "")
         lock = standing.locks.hit(cluster=name, uid=uid, serial=f"{peer.serial:x}", key=peer.spki_sha256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import grpc
@@ -17,6 +17,7 @@ import grpc.aio
 import structlog
 
 from cellward.errors import CellwardError
+from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.tasks import heard
 from cellward.wire import status
 from cellward.wire.errors import BAD_MESSAGE
@@ -94,14 +95,14 @@ class Guard(grpc.aio.ServerInterceptor):
         who: PeerGate | Strangers,
         observe: Observe = unobserved,
         refusals: Refusals | None = None,
-        known: Sequence[Callable[[str, str], None]] = (),
+        known: Callable[[str, PeerIdentity], None] | None = None,
     ) -> None:
         self._methods = frozenset(methods)
         self._gate = who if isinstance(who, PeerGate) else None
         self._strangers = who if isinstance(who, Strangers) else None
         self._observe = observe
         self._refusals = refusals
-        #: Hear of each peer that was admitted: gRPC's text of it, and the cluster it is.
+        #: Hears of each peer that was admitted: gRPC's text of it, and what it proved.
         self._known = known
 
     async def intercept_service(
@@ -173,8 +174,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 live = await self._gate.admit(context.auth_context())
                 if method not in _ASK_THEMSELVES:
                     await self._gate.check_newest(live)
-                for hear in self._known:
-                    hear(context.peer(), live.peer.name)
+                if self._known is not None:
+                    self._known(context.peer(), live.peer)
                 with self._gate.open(live, method):
                     await _until_cut(work, live)
             outcome = "ok"

@@ -16,6 +16,8 @@ class SyncLimits:
     calls_per_cluster: int = 24
     handshake: float = 10.0
     link_connections: int = 4_096
+    #: An agent's connection has a stream open all the time; one without any is of no use to an honest one.
+    link_idle: float = 60.0
     #: Enrolment is for strangers: nobody may sit there. A join is one call, made at once on a connection of its own.
     enrolment_calls: int = 4096
     enrolment_streams: int = 4
@@ -58,6 +60,7 @@ class SyncLimits:
             ("grpc.max_concurrent_streams", self.streams_per_connection),
             ("grpc.max_allowed_incoming_connections", self.link_connections),
             ("grpc.server_handshake_timeout_ms", int(self.handshake * 1000)),
+            ("grpc.max_connection_idle_ms", int(self.link_idle * 1000)),
             ("grpc.max_connection_age_ms", int(self.connection_age * 1000)),
             ("grpc.max_connection_age_grace_ms", int(self.connection_grace * 1000)),
         ]

@@ -37,6 +37,7 @@ from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, Strangers, unobserved
 from hub.sync.interfaces import ChangesPort, Subscription, SyncPorts
+from hub.sync.known import KnownPeers
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer
 from hub.sync.refusals import Refusals
@@ -104,12 +105,14 @@ class LinkServer:
         listener: Listener,
         link: LinkServicer,
         gate: PeerGate,
+        known: KnownPeers,
         leaf: RotatingLeaf,
         changes: ChangesPort,
         limits: SyncLimits,
     ) -> None:
         self._listener = listener
         self._gate = gate
+        self._known = known
         self._leaf = leaf
         self._changes = changes
         self._limits = limits
@@ -142,6 +145,7 @@ class LinkServer:
             async with self._changes.subscribe(*_STANDING) as changed:
                 while not stop.is_set():
                     await self._gate.tick()
+                    self._known.look()
                     self._leaf.rotate_if_due()
                     if await _first_of(stop, changed, self._limits.recheck):
                         # A fleet that joins or renews changes much at once: one look for all of it.
@@ -255,9 +259,9 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     )
     services = (link_pb2.DESCRIPTOR, content_pb2.DESCRIPTOR, telemetry_pb2.DESCRIPTOR, identity_pb2.DESCRIPTOR)
     methods = [method for file in services for method in _methods(file)]
-    known: list[Callable[[str, str], None]] = []
+    known = KnownPeers(gate, front.per_owner)
     server = grpc.aio.server(
-        interceptors=(Guard(methods, gate, observe, Refusals(audit, clock), known),),
+        interceptors=(Guard(methods, gate, observe, Refusals(audit, clock), known.hear),),
         options=limits.link_options(),
     )
     link = LinkServicer(ports=ports, facts=facts, limits=limits, clock=clock, copies=identity.copies)
@@ -267,8 +271,10 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     telemetry_pb2_grpc.add_TelemetryServicer_to_server(telemetry, server)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity), server)
     listener = _bind(server, host, port, leaf.credentials(lambda: authority.agent_ca_pem), front, clock)
-    known.append(listener.front.known)
-    return LinkServer(listener=listener, link=link, gate=gate, leaf=leaf, changes=ports.changes, limits=limits)
+    known.door = listener.front
+    return LinkServer(
+        listener=listener, link=link, gate=gate, known=known, leaf=leaf, changes=ports.changes, limits=limits
+    )
 
 
 def _methods(file: FileDescriptor) -> list[str]:
