@@ -323,11 +323,14 @@ async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]
     """Open the two HTTP listeners."""
     doors: list[Door] = []
     services = replace(_services(hub), doors=doors)
-    api = web.AppRunner(make_api_app(services), access_log=None, keepalive_timeout=_KEEP_ALIVE)
+    # Bodies end at once when it stops; who is being answered has as long as streams have.
+    grace = hub.settings.drain_seconds
+    api = web.AppRunner(make_api_app(services), access_log=None, keepalive_timeout=_KEEP_ALIVE, shutdown_timeout=grace)
     metrics = web.AppRunner(
         make_metrics_app(hub.registry, hub.fleet_metrics, hub.fronts, FactsCollector(lambda: hub.gauges)),
         access_log=None,
         keepalive_timeout=_KEEP_ALIVE,
+        shutdown_timeout=grace,
     )
     fronts: list[Front] = []
     try:

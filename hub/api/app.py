@@ -5,11 +5,13 @@ Whoever serves it brings the TLS context. Nothing in here keeps state between tw
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import json
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from itertools import chain
 
 import structlog
@@ -17,21 +19,22 @@ from aiohttp import web
 
 from cellward.errors import CellwardError, Denied, Refused, Unauthenticated
 from hub.api.auth import ANONYMOUS, require, require_unbound
-from hub.api.door import enter
-from hub.api.errors import BUSY, INTERNAL
+from hub.api.body import Parser, limit_of
+from hub.api.door import enter, peer_of
+from hub.api.errors import INTERNAL, TOO_SLOW
 from hub.api.interfaces import Services
 from hub.api.openapi import build_document
 from hub.api.problems import error_of, problem_response
 from hub.api.rates import TokenRates
 from hub.api.resources import audit, cells, clusters, documents, locks, policy, system, tokens
-from hub.api.routing import PREFIX, Answer, Call, Route, read_body, read_query
+from hub.api.room import DEFAULTS, Bodies, RoomLimits, Turns, Words
+from hub.api.routing import PREFIX, Answer, Call, Route, read_query
 
 REQUEST_ID = "X-Request-Id"
-#: Most requests answered at a time; beyond it the caller is told to come again.
-MAX_CONCURRENT = 128
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ID_KEY = web.RequestKey("request-id", str)
+_PROVEN_KEY = web.RequestKey("proven", bool)
 _log = structlog.get_logger()
 
 
@@ -56,41 +59,59 @@ def openapi_document() -> dict[str, object]:
     return build_document(all_routes())
 
 
-def make_api_app(services: Services) -> web.Application:
-    """Build the application over its services."""
-    rates = TokenRates(services.clock)
-    app = web.Application(
-        client_max_size=services.max_body, middlewares=[_outermost(services, asyncio.Semaphore(MAX_CONCURRENT))]
-    )
-    for route in all_routes():
-        app.router.add_route(route.method, PREFIX + route.path, _endpoint(route, services, rates))
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What all requests of this process share."""
 
-    async def serve_document(_: web.Request) -> web.Response:
-        return web.json_response(openapi_document())
+    turns: Turns
+    bodies: Bodies
+    words: Words
+    parser: Parser
+    rates: TokenRates
+
+
+def make_api_app(services: Services, limits: RoomLimits = DEFAULTS) -> web.Application:
+    """Build the application over its services."""
+    words = Words(limits, services.clock)
+    rates = TokenRates(services.clock, services.max_body)
+    bounds = _Bounds(Turns(limits), Bodies(limits), words, Parser(), rates)
+    app = web.Application(client_max_size=services.max_body, middlewares=[_outermost(services, words)])
+    for route in all_routes():
+        app.router.add_route(route.method, PREFIX + route.path, _endpoint(route, services, bounds))
+
+    async def serve_document(request: web.Request) -> web.Response:
+        words.costly(peer_of(request))
+        return web.Response(body=_openapi_bytes(), content_type="application/json")
+
+    async def stop(_: web.Application) -> None:
+        bounds.bodies.stop()
 
     app.router.add_get(PREFIX + "/openapi.json", serve_document)
+    app.on_shutdown.append(stop)
     return app
+
+
+@functools.cache
+def _openapi_bytes() -> bytes:
+    return json.dumps(openapi_document()).encode()
 
 
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Awaitable[web.StreamResponse]]:
+def _outermost(services: Services, words: Words) -> Callable[..., Awaitable[web.StreamResponse]]:
     @web.middleware
     async def wrap(request: web.Request, handler: _Endpoint) -> web.StreamResponse:
         request_id = _request_id(request)
         started = services.clock.monotonic()
         log = _log.bind(correlation_id=request_id, method=request.method, path=request.path)
         try:
-            if slots.locked():
-                raise BUSY(f"{MAX_CONCURRENT} requests are being answered")  # noqa: TRY301 - one place makes problems
-            async with slots:
-                response = await handler(request)
+            response = await handler(request)
         except CellwardError as error:
             log.info("request-refused", code=error.code, reason=error.message)
             response = problem_response(error, request_id)
-            if isinstance(error, Unauthenticated):
-                # Whoever shows no token in force keeps no place either.
+            if isinstance(error, Unauthenticated) or error.code == TOO_SLOW.code:
+                # Whoever shows no token in force keeps no place either; nor is the rest of a body waited for.
                 response.force_close()
         except web.HTTPException as exception:
             known = error_of(exception, request.path)
@@ -101,6 +122,8 @@ def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Aw
             # V16: our own mistake costs one request; its text stays in the log.
             log.exception("request-failed")
             response = problem_response(INTERNAL("the hub made a mistake"), request_id)
+        if _PROVEN_KEY not in request and words.last(request):
+            response.force_close()
         if not response.prepared:
             response.headers[REQUEST_ID] = request_id
             response.headers["Cache-Control"] = "no-store"
@@ -111,36 +134,48 @@ def _outermost(services: Services, slots: asyncio.Semaphore) -> Callable[..., Aw
     return wrap
 
 
-def _endpoint(route: Route, services: Services, rates: TokenRates) -> _Endpoint:
+def _endpoint(route: Route, services: Services, bounds: _Bounds) -> _Endpoint:
     async def answer(request: web.Request) -> web.StreamResponse:
         principal = ANONYMOUS
         if route.role is not None:
             principal = await enter(request, services)
-        call = Call(request, services, principal, _request_id(request), rates, subject=request.path)
-        if not route.action:
-            return _respond(route, await _handle(route, call))
-        return await _audited(route, call)
+            request[_PROVEN_KEY] = True
+        call = Call(request, services, principal, _request_id(request), bounds.rates, subject=request.path)
+        async with AsyncExitStack() as room:
+            if not route.action:
+                return _respond(route, await _handle(route, call, bounds, room))
+            return await _audited(route, call, bounds, room)
 
     return answer
 
 
-async def _handle(route: Route, call: Call) -> Answer:
+async def _handle(route: Route, call: Call, bounds: _Bounds, room: AsyncExitStack) -> Answer:
+    who, kept = call.principal, route.role is None or call.principal.role == "admin"
     if route.role is not None:
-        require(call.principal, route.role)
+        require(who, route.role)
         if route.reach == "whole":
-            require_unbound(call.principal)
+            require_unbound(who)
         if route.action:
-            call.rates.mutation(call.principal)
+            call.rates.mutation(who)
     call.parameters = read_query(call.request, route.query)
     if route.request is not None:
-        call.payload = await read_body(call.request, route.request, call.services.max_body)
-    return await route.handler(call)
+        body = await bounds.bodies.read(
+            call.request,
+            limit_of(route, call.services),
+            who.subject,
+            kept=kept,
+            count=lambda size: call.rates.bytes(who, size),
+            room=room,
+        )
+        call.payload = await bounds.parser.parse(body, route.request)
+    with bounds.turns.take(who.subject, kept=kept):
+        return await route.handler(call)
 
 
-async def _audited(route: Route, call: Call) -> web.StreamResponse:
+async def _audited(route: Route, call: Call, bounds: _Bounds, room: AsyncExitStack) -> web.StreamResponse:
     """Handle a mutation; its record is durable before anything is answered (V13)."""
     try:
-        answer = await _handle(route, call)
+        answer = await _handle(route, call, bounds, room)
     except CellwardError as error:
         decision = "deny" if isinstance(error, Denied | Refused) else "failed"
         await _record(route, call, decision, code=error.code, reason=error.message)

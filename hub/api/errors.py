@@ -58,6 +58,12 @@ TOO_LARGE = define(
     "The request is larger than the hub accepts.",
     hint="Send less at once.",
 )
+TOO_SLOW = define(
+    "api/too-slow",
+    InvalidInput,
+    "The body of the request does not come in time.",
+    hint="Send it again, over a faster connection or in smaller parts.",
+)
 BUSY = define(
     "api/busy",
     Exhausted,

@@ -14,15 +14,15 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellward.api.schemas import Role
-from cellward.documents import canonical
-from cellward.errors import CellwardError
 from hub.api.auth import Principal
-from hub.api.errors import BAD_REQUEST, TOO_LARGE
+from hub.api.errors import BAD_REQUEST
 from hub.api.interfaces import Services
 from hub.api.rates import TokenRates
 
 PREFIX = "/v1"
 _JSON = "application/json"
+#: Most wrong fields that are looked at one by one.
+_TOLD = 100
 _M = TypeVar("_M", bound=BaseModel)
 _PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,126}[a-z0-9])?\Z")
@@ -99,6 +99,8 @@ class Route:
     action: str
     media_type: str
     reach: Reach = "whole"
+    #: Whether its body may be as large as bodies may be at all.
+    large: bool = False
 
     @property
     def operation_id(self) -> str:
@@ -151,11 +153,14 @@ class RouteTable:
         action: str,
         status: int = 200,
         reach: Reach = "whole",
+        large: bool = False,
     ) -> Callable[[_H], _H]:
         """Declare a handler that changes something; it is audited under ``action``."""
 
         def declare(handler: _H) -> _H:
-            row = Route("POST", path, handler, role, self._tag, request, response, None, status, action, _JSON, reach)
+            row = Route(
+                "POST", path, handler, role, self._tag, request, response, None, status, action, _JSON, reach, large
+            )
             self._rows.append(row)
             return handler
 
@@ -172,27 +177,6 @@ class RouteTable:
         return declare
 
 
-async def read_body(request: web.Request, model: type[BaseModel], limit: int) -> BaseModel:
-    """Read and check the body; raises api/too-large before it was read whole, api/bad-request naming each field."""
-    if request.content_length is not None and request.content_length > limit:
-        raise TOO_LARGE(f"the body has {request.content_length} bytes; at most {limit} are accepted")
-    data = bytearray()
-    async for piece in request.content.iter_chunked(64 * 1024):
-        data += piece
-        if len(data) > limit:
-            raise TOO_LARGE(f"the body has more than {limit} bytes")
-    body = bytes(data) or b"{}"
-    try:
-        # Two programs read two values from one body where a key comes twice.
-        canonical.parse(body, limit=limit)
-    except CellwardError as error:
-        raise BAD_REQUEST(f"body: {error.message}") from error
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise BAD_REQUEST(_explain(error)) from error
-
-
 def read_query(request: web.Request, model: type[Query] | None) -> BaseModel | None:
     """Check the query; raises api/bad-request naming each parameter."""
     if model is None:
@@ -202,10 +186,13 @@ def read_query(request: web.Request, model: type[Query] | None) -> BaseModel | N
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise BAD_REQUEST(_explain(error)) from error
+        raise BAD_REQUEST(explain(error)) from error
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """Name each field that is wrong; of many only their number."""
+    if error.error_count() > _TOLD:
+        return f"{error.error_count()} fields are wrong"
     problems = [
         f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}"
         for item in error.errors(include_url=False, include_input=False, include_context=False)

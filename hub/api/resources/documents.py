@@ -34,6 +34,7 @@ class DocumentQuery(Page):
     action="document.upload",
     status=201,
     reach="own",
+    large=True,
 )
 async def upload_documents(call: Call) -> schemas.UploadResult:
     """Take signed documents that verify, all or none; what agents make of them is their own decision."""
@@ -65,6 +66,7 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
     response=schemas.TrialResult,
     action="document.try",
     reach="own",
+    large=True,
 )
 async def try_documents(call: Call) -> schemas.TrialResult:
     """Say what documents would change. It takes payloads, not envelopes, so that a dry run needs no signature."""

@@ -80,6 +80,7 @@ async def get_policy_metadata(call: Call) -> schemas.PolicyMetadata:
     response=schemas.PublicationResult,
     action="policy.publish",
     status=201,
+    large=True,
 )
 async def publish_policy(call: Call) -> schemas.PublicationResult:
     """Take signed policy after verifying it as an agent would; the hub signs the timestamp alone."""
