@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Rows read at a time.
 _PAGE = 500
+#: Documents that are read or judged at a time.
+_AT_ONCE = 2
 #: Seconds for which the index of documents is not read again; an upload to this process drops it at once.
 _INDEX_SECONDS = 2.0
 #: Which keyring and settings everything kept was judged by.
@@ -78,8 +80,46 @@ def anybody(_: IndexEntry) -> None:
     """Let every document pass: who asks is not bound to projects."""
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What an upload is judged by: the keyring, and what is kept of the same documents and about them.
+
+    Attributes:
+        before: rows of those that are kept already, by digest.
+        named: those that Deployments name which are kept.
+    """
+
+    trusted: Trusted
+    before: Mapping[str, DocumentRow]
+    named: frozenset[str]
+
+    def same(self, other: Basis) -> bool:
+        """Whether judging by the other one comes to the same."""
+        if self.trusted.mark != other.trusted.mark or self.named != other.named:
+            return False
+        ours, theirs = (
+            {digest: (row.envelope, row.standing) for digest, row in one.before.items()} for one in (self, other)
+        )
+        return ours == theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An upload that was read, and judged by what was in force then; by digest."""
+
+    given: Mapping[str, dsse.Envelope]
+    indexed: Mapping[str, IndexEntry]
+    dry_run: bool
+    basis: Basis
+    judged: Mapping[str, Verdict]
+
+
 class Documents:
-    """What the fleet keeps of signed documents. The caller holds one lock around ``examine`` and ``keep``."""
+    """What the fleet keeps of signed documents.
+
+    The caller holds one lock around ``basis``, and one around ``examine`` and ``keep``; what costs time, ``read`` and
+    ``prepare``, is done in a thread, a few documents at a time, while nobody waits for that lock.
+    """
 
     def __init__(
         self, store: Store, realm: RealmService, clock: Clock, keyring: KeyringPort, bounds: Bounds | None = None
@@ -91,34 +131,78 @@ class Documents:
         self._bounds = bounds or Bounds()
         self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
         self._unusable: set[tuple[CellKey, str]] = set()
+        self._working = asyncio.Semaphore(_AT_ONCE)
 
-    async def examine(
-        self, envelopes: Sequence[bytes], *, dry_run: bool, permit: Callable[[IndexEntry], None] = anybody
-    ) -> Examined:
-        """Read and judge an upload; nothing is written. ``permit`` raises for what its sender may not upload.
+    async def read(
+        self, envelopes: Sequence[bytes], *, permit: Callable[[IndexEntry], None] = anybody
+    ) -> tuple[Mapping[str, dsse.Envelope], Mapping[str, IndexEntry]]:
+        """Read an upload: envelopes and their index entries, by digest; the first that nobody may have ends it.
 
-        With ``dry_run`` a payload that nobody signed is judged as if everybody had who must: it shows what would
-        happen, and no key is used for it.
+        ``permit`` raises for what its sender may not upload.
         """
         realm = (await self._realm.require()).realm
         given: dict[str, dsse.Envelope] = {}
+        indexed: dict[str, IndexEntry] = {}
         for data in envelopes:
-            envelope = _read(data)
-            given[envelope.digest] = _together(given.get(envelope.digest), envelope)
-        indexed = {digest: index_payload(envelope) for digest, envelope in given.items()}
-        for entry in indexed.values():
+            # One document has its turn after the other: a large upload is in nobody's way.
+            async with self._working:
+                envelope, entry = await asyncio.to_thread(_read, data)
             if entry.realm != realm:
                 raise FOREIGN_REALM(f"document {entry.digest} belongs to {entry.realm}", document=entry.digest)
             check_number(entry.sequence, self._clock.now())
             permit(entry)
+            given[entry.digest] = _together(given.get(entry.digest), envelope)
+            indexed[entry.digest] = entry
+        return given, indexed
+
+    async def basis(self, digests: Iterable[str]) -> Basis:
+        """What an upload of these documents is judged by now; raises fleet/no-keyring."""
         trusted = await self._keyring.current()
         if trusted is None:
             raise NO_KEYRING("no policy was published here yet")
+        wanted = frozenset(digests)
+        before = {digest: row for digest in wanted if (row := await self._store.documents.get(digest)) is not None}
+        return Basis(trusted, before, _named_by(await self.entries()) & wanted)
+
+    async def prepare(
+        self,
+        given: Mapping[str, dsse.Envelope],
+        indexed: Mapping[str, IndexEntry],
+        basis: Basis,
+        *,
+        dry_run: bool,
+    ) -> Prepared:
+        """Judge an upload; nothing is written.
+
+        With ``dry_run`` a payload that nobody signed is judged as if everybody had who must: it shows what would
+        happen, and no key is used for it.
+        """
+        now, named = self._clock.now(), basis.named
+        judged: dict[str, Verdict] = {}
+        # Deployments first: they name the releases of the same upload.
+        for digest in sorted(given, key=lambda digest: indexed[digest].kind == "release"):
+            async with self._working:
+                verdict = judged[digest] = await asyncio.to_thread(
+                    _judge_one,
+                    given[digest],
+                    basis.before.get(digest),
+                    basis.trusted,
+                    now,
+                    named=digest in named,
+                    dry_run=dry_run,
+                )
+            named |= _named_by([replace(indexed[digest], owners=verdict.owners)])
+        return Prepared(given, indexed, dry_run, basis, judged)
+
+    async def examine(self, prepared: Prepared) -> Examined:
+        """Say what is to be kept of an upload; judged once more where what it was judged by has changed meanwhile."""
+        given, indexed = prepared.given, prepared.indexed
+        basis = await self.basis(given)
+        if not prepared.basis.same(basis):
+            prepared = await self.prepare(given, indexed, basis, dry_run=prepared.dry_run)
+        judged, before = prepared.judged, basis.before
         kept = {entry.digest: entry for entry in await self.entries()}
         known = {**kept, **indexed}
-        before = {digest: row for digest in given if (row := await self._store.documents.get(digest)) is not None}
-        named, now = _named_by(kept.values()), self._clock.now()
-        judged = await asyncio.to_thread(_judge_all, given, indexed, before, trusted, now, named=named, dry_run=dry_run)
         fresh = {
             digest: _judged(_with_subject(indexed[digest], known), judged[digest], before.get(digest))
             for digest in given
@@ -227,10 +311,11 @@ class Documents:
                 return found
 
 
-def _read(data: bytes) -> dsse.Envelope:
+def _read(data: bytes) -> tuple[dsse.Envelope, IndexEntry]:
     if len(data) > MAX_ENVELOPE:
         raise DOCUMENT_TOO_LARGE(f"the envelope has {len(data)} bytes; at most {MAX_ENVELOPE} are carried")
-    return dsse.parse_envelope(data)
+    envelope = dsse.parse_envelope(data)
+    return envelope, index_payload(envelope)
 
 
 def _together(before: dsse.Envelope | None, more: dsse.Envelope) -> dsse.Envelope:
@@ -240,26 +325,6 @@ def _together(before: dsse.Envelope | None, more: dsse.Envelope) -> dsse.Envelop
     if (before.payload_type, before.payload) != (more.payload_type, more.payload):
         raise BAD_DOCUMENT("two envelopes over one payload name different types", document=more.digest)
     return replace(before, signatures=tuple(dict.fromkeys((*before.signatures, *more.signatures))))
-
-
-def _judge_all(
-    given: Mapping[str, dsse.Envelope],
-    indexed: Mapping[str, IndexEntry],
-    before: Mapping[str, DocumentRow],
-    trusted: Trusted,
-    now: datetime,
-    *,
-    named: frozenset[str],
-    dry_run: bool,
-) -> dict[str, Verdict]:
-    """Judge an upload; ``named`` are releases that kept Deployments name, those of the upload are added."""
-    found: dict[str, Verdict] = {}
-    for digest in sorted(given, key=lambda digest: indexed[digest].kind == "release"):
-        verdict = found[digest] = _judge_one(
-            given[digest], before.get(digest), trusted, now, named=digest in named, dry_run=dry_run
-        )
-        named |= _named_by([replace(indexed[digest], owners=verdict.owners)])
-    return found
 
 
 def _judge_one(

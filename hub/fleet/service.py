@@ -195,8 +195,12 @@ class FleetService:
                 ``fleet/no-realm``, ``fleet/no-keyring``, ``fleet/unverified-document``, ``fleet/sequence-taken``,
                 ``fleet/project-full``, a code of ``cellward.documents``, or what ``permit`` raises.
         """
+        given, indexed = await self._documents.read(envelopes, permit=permit)
         async with self._placing:
-            examined = await self._documents.examine(envelopes, dry_run=dry_run, permit=permit)
+            basis = await self._documents.basis(given)
+        prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
+        async with self._placing:
+            examined = await self._documents.examine(prepared)
             fresh, kept = examined.fresh, await self._documents.entries()
             together = DocumentSet([*(entry for entry in kept if entry.digest not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))

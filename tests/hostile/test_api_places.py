@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
 from hub.api.app import make_api_app
 from hub.api.interfaces import Door, Services
+from hub.api.resources import audit
 from hub.api.room import RoomLimits
 from hub.authority.limits import Rate
 from hub.front.front import Front
@@ -32,6 +33,7 @@ from hub.front.inside import Inside
 from hub.front.limits import FrontLimits
 from hub.store.sql.store import open_store
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
+from tests.fakes.signed import new_root
 
 LIMITS = FrontLimits(24, 24, 12, 12, per_owner=4, kept=4)
 #: Turns and room in the same proportion; an hour, so that no test is about time where it does not say so.
@@ -377,3 +379,24 @@ async def test_v16_one_token_sends_so_many_bytes_and_then_waits(api: Api, monkey
         assert "api/too-fast" not in codes[:2]
         assert codes[2] == "api/too-fast"
         assert await upload(tokens[1]) == codes[0]
+
+
+async def test_v16_an_export_that_nobody_reads_ends(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """V16: whoever stops to read the log keeps neither a turn nor the connection."""
+    await api.services.realm.adopt(new_root()[0])
+    ended = asyncio.Event()
+
+    async def endless(write: Callable[[bytes], Awaitable[None]]) -> None:
+        try:
+            while True:
+                await write(bytes(65536))
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(audit, "PATIENCE", 0.2)
+    monkeypatch.setattr(api.services.audit, "export", endless)
+    reader = await api.connect()
+    reader.send("GET", "/audit/export", TOKENS["viewer"])
+    async with asyncio.timeout(20.0):
+        await ended.wait()
+    assert await reader.ended()

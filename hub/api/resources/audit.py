@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
@@ -17,6 +18,8 @@ from hub.api.routing import Call, Query, RouteTable
 from hub.audit.model import IndexedRecord
 
 routes = RouteTable("audit")
+#: Seconds whoever exports the log may take to read on.
+PATIENCE = 30.0
 #: No log grows beyond what JSON keeps exactly.
 _INDEX = re.compile(r"[0-9]{1,15}\Z")
 _log = structlog.get_logger()
@@ -60,11 +63,17 @@ async def export_audit(call: Call) -> web.StreamResponse:
     await call.services.realm.require()
     await call.services.audit.head()
     await response.prepare(call.request)
+
+    async def write(piece: bytes) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await response.write(piece)
+
     try:
-        await call.services.audit.export(response.write)
-    except CellwardError as error:
+        await call.services.audit.export(write)
+    except (CellwardError, TimeoutError) as error:
         # The status line is out already: cut the answer off, so that nobody takes a part for the whole.
-        _log.warning("export-cut", code=error.code, correlation_id=call.request_id)
+        code = error.code if isinstance(error, CellwardError) else "reads-too-slowly"
+        _log.warning("export-cut", code=code, correlation_id=call.request_id)
         if call.request.transport is not None:
             call.request.transport.abort()
         return response

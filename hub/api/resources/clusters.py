@@ -15,7 +15,7 @@ async def list_clusters(call: Call) -> schemas.ClusterList:
     """List clusters by name."""
     page = call.query(Page)
     found = [view for view in await call.services.fleet.clusters() if view.name > page.cursor]
-    items = [convert.cluster(view) for view in found[: page.limit]]
+    items = [convert.cluster(view, call.principal) for view in found[: page.limit]]
     return schemas.ClusterList(items=items, next_cursor=items[-1].name if len(found) > page.limit else "")
 
 
@@ -31,13 +31,14 @@ async def create_cluster(call: Call) -> schemas.Cluster:
     """Create a cluster by name; an agent joins under it with a token."""
     name = call.body(schemas.ClusterCreate).name
     call.subject = f"Cluster//{name}"
-    return convert.cluster(await call.services.fleet.create_cluster(name, call.principal.subject))
+    created = await call.services.fleet.create_cluster(name, call.principal.subject)
+    return convert.cluster(created, call.principal)
 
 
 @routes.get("/clusters/{cluster}", role="viewer", response=schemas.Cluster, reach="shared")
 async def get_cluster(call: Call) -> schemas.Cluster:
     """Show one cluster with its conditions."""
-    return convert.cluster(await call.services.fleet.cluster(call.name("cluster")))
+    return convert.cluster(await call.services.fleet.cluster(call.name("cluster")), call.principal)
 
 
 @routes.post(
@@ -101,4 +102,4 @@ async def remove_cluster(call: Call) -> schemas.RemovedCluster:
     view = await call.services.fleet.cluster(name)
     tokens = await call.services.fleet.remove_cluster(name)
     call.details.update(uid=view.uid, count=str(tokens))
-    return schemas.RemovedCluster(cluster=convert.cluster(view), join_tokens=tokens)
+    return schemas.RemovedCluster(cluster=convert.cluster(view, call.principal), join_tokens=tokens)

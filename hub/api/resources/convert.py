@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -11,9 +12,13 @@ from cellward.errors import known
 from hub.store.interfaces import DocumentRow
 
 if TYPE_CHECKING:
+    from hub.api.auth import Principal
     from hub.fleet.model import ClusterView, IndexEntry
     from hub.policy.service import PublishResult
     from hub.store.interfaces import CellRow
+
+#: Names of conditions, as agents of ours have them.
+_PLAIN = re.compile(r"[a-z][a-z-]{0,39}\Z")
 
 
 def at(unix: object) -> datetime | None:
@@ -42,6 +47,29 @@ def hint_of(code: str) -> str:
     return entry.hint if entry is not None else ""
 
 
+def plain(component: schemas.Component, who: Principal) -> schemas.Component:
+    """A component as the caller may see it: for some projects only, code and colour with our own fixed words.
+
+    Free words may name what is other projects' business, whoever wrote them.
+    """
+    if not who.bound:
+        return component
+    entry = known(component.code)
+    return component.model_copy(
+        update={
+            "name": component.name if _PLAIN.match(component.name) else "",
+            "code": component.code if entry is not None else "",
+            "message": entry.title if entry is not None else "",
+            "hint": hint_of(component.code),
+        }
+    )
+
+
+def projects(named: Iterable[str], who: Principal) -> list[str]:
+    """Projects of a cluster that the caller may know of."""
+    return [name for name in named if name == "*" or who.covers(name)]
+
+
 def condition(cluster: str, value: Mapping[str, object]) -> schemas.Component:
     """A condition an agent reported."""
     code = str(value.get("code", ""))
@@ -58,8 +86,8 @@ def condition(cluster: str, value: Mapping[str, object]) -> schemas.Component:
     )
 
 
-def cluster(view: ClusterView) -> schemas.Cluster:
-    """A cluster."""
+def cluster(view: ClusterView, who: Principal) -> schemas.Cluster:
+    """A cluster, as the caller may see it."""
     report, facts = view.report, view.facts
     policy = report.policy
     return schemas.Cluster(
@@ -80,14 +108,14 @@ def cluster(view: ClusterView) -> schemas.Cluster:
             production=facts.production,
             labels=dict(facts.labels),
             region=facts.region,
-            projects=list(facts.projects),
+            projects=projects(facts.projects, who),
         ),
         invited=None
         if view.invited is None
         else schemas.Invitation(
             environments=list(view.invited.environments),
             production=view.invited.production,
-            projects=list(view.invited.projects),
+            projects=projects(view.invited.projects, who),
             region=view.invited.region,
             labels=dict(view.invited.labels),
         ),
@@ -109,7 +137,7 @@ def cluster(view: ClusterView) -> schemas.Cluster:
         authority=report.authority,
         certificate_expires=at(report.certificate_expires_unix),
         spool_depth=report.spool_depth,
-        conditions=[condition(view.name, value) for value in report.conditions],
+        conditions=[plain(condition(view.name, value), who) for value in report.conditions],
     )
 
 

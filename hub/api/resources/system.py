@@ -13,6 +13,7 @@ from hub.fleet.errors import FACTS_DIFFER, NO_REALM
 
 if TYPE_CHECKING:
     from cellward.errors import ErrorCode
+    from hub.api.auth import Principal
     from hub.fleet.model import ClusterView
 
 routes = RouteTable("system")
@@ -43,7 +44,7 @@ async def get_status(call: Call) -> schemas.Status:
     head = await services.audit.head() if realm is not None else None
     components = [_own(call), *_conditions(call), *await _policy(call)]
     for view in clusters:
-        components += _cluster(view)
+        components += _cluster(view, call.principal)
     return schemas.Status(
         version=services.facts().version,
         realm=realm.realm if realm is not None else "",
@@ -89,7 +90,7 @@ def _own(call: Call) -> schemas.Component:
 
 
 def _conditions(call: Call) -> list[schemas.Component]:
-    return [
+    found_here = (
         schemas.Component(
             category="hub",
             name=found.name,
@@ -100,7 +101,8 @@ def _conditions(call: Call) -> list[schemas.Component]:
             since=found.since,
         )
         for found in call.services.health.get()
-    ]
+    )
+    return [convert.plain(one, call.principal) for one in found_here]
 
 
 async def _policy(call: Call) -> list[schemas.Component]:
@@ -125,7 +127,7 @@ async def _policy(call: Call) -> list[schemas.Component]:
     ]
 
 
-def _cluster(view: ClusterView) -> list[schemas.Component]:
+def _cluster(view: ClusterView, who: Principal) -> list[schemas.Component]:
     away = codes.AGENT_AWAY if view.joined else codes.NOT_JOINED
     link = schemas.Component(
         category="clusters",
@@ -137,7 +139,8 @@ def _cluster(view: ClusterView) -> list[schemas.Component]:
         cluster=view.name,
         since=view.last_seen,
     )
-    return [link, *_facts(view), *(convert.condition(view.name, value) for value in view.report.conditions)]
+    said = (convert.condition(view.name, value) for value in view.report.conditions)
+    return [link, *(convert.plain(one, who) for one in (*_facts(view), *said))]
 
 
 def _facts(view: ClusterView) -> list[schemas.Component]:

@@ -21,6 +21,8 @@ from hub.api.auth import Principal
 from hub.api.rates import REFUSALS, TokenRates
 from hub.api.resources.audit import _record as shown_record
 from hub.audit.model import IndexedRecord
+from hub.fleet.delivery import Invited
+from hub.fleet.errors import FACTS_DIFFER
 from hub.store.interfaces import CellKey
 from tests.fakes.clock import ManualClock
 from tests.fakes.live_api import TOKENS
@@ -229,3 +231,27 @@ async def test_v16_nothing_a_caller_sends_is_an_internal_error(api: Api, data: s
         body = data.draw(st.one_of(_JSON, st.fixed_dictionaries({}, optional=dict.fromkeys(names, _JSON))))
     status, answer = await api.ask(route.method, f"{path}?{urlencode(query)}", body, role="admin")
     assert status < 500, (route.method, path, query, body, answer)
+
+
+async def test_v10_a_token_of_one_project_reads_nothing_of_others_in_conditions(api: Api) -> None:
+    """V10: free words of agents and of the hub name whatever they like; such a token gets codes and our own words."""
+    await api.adopt()
+    await api.services.fleet.create_cluster("eu-1", "test", Invited(("dev",), projects=("shop", "secretproj")))
+    facts = types_pb2.ClusterFacts(uid="u", environments=["dev"], projects=["shop", "secretproj", "hidden"])
+    await api.services.fleet.hello("eu-1", link_pb2.Hello(facts=facts))
+    said = [
+        types_pb2.Condition(name="isolation", ok=False, code="fleet/facts-differ", message="of secretproj/payments"),
+        types_pb2.Condition(name="x/secretproj", ok=False, code="secretproj/payments", message="hidden"),
+    ]
+    await api.services.fleet.agent_status("eu-1", link_pb2.AgentStatus(conditions=said))
+    api.services.health.set("intake", ok=False, code="fleet/facts-differ", message="hidden")  # type: ignore[attr-defined]
+    bound = await _token(api, "viewer", projects=["shop"])
+    for path in ("/status", "/clusters", "/clusters/eu-1"):
+        status, shown = await api.ask("GET", path, role=bound)
+        assert status == 200
+        assert "secretproj" not in str(shown)
+        assert "hidden" not in str(shown)
+        assert "isolation" in str(shown)
+        assert FACTS_DIFFER.title in str(shown)
+        assert "secretproj" in str((await api.ask("GET", path))[1])
+    assert (await api.ask("GET", "/clusters/eu-1", role=bound))[1]["facts"]["projects"] == ["shop"]

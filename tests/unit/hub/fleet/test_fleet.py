@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
+from hub.fleet import documents
 from hub.fleet.delivery import Invited, differences
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
@@ -590,3 +594,39 @@ async def test_first_root_stays(world: World) -> None:
     with pytest.raises(CellwardError):
         await service.adopt(b"{}")
     assert await RealmService(store.meta).current() == realm
+
+
+@pytest.mark.parametrize("step", ["_read", "_judge_one"])
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_v16_v4_an_upload_that_takes_long_is_in_nobodys_way(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str, revoked: bool
+) -> None:
+    """V16: cells are held while it is read or judged. V4: a key that is revoked meanwhile counts for nothing."""
+    await world.join("eu-1", "dev")
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release, 1)])
+    begun, go, real = threading.Event(), threading.Event(), getattr(documents, step)
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        found = real(*arguments, **named)
+        begun.set()
+        assert go.wait(20.0)
+        return found
+
+    monkeypatch.setattr(documents, step, slowly)
+    second = world.author.deployment(release, 2)
+    upload = asyncio.ensure_future(world.fleet.accept([second]))
+    async with asyncio.timeout(20.0):
+        while not begun.is_set():
+            await asyncio.sleep(0.005)
+        await world.fleet.narrow("eu-1", CART, "hold")
+    if revoked:
+        world.keys.entries.clear()
+        world.keys.changes += 1
+    go.set()
+    if revoked:
+        with pytest.raises(CellwardError, match="no signature"):
+            await upload
+    else:
+        await upload
+    assert ((await world.digests("eu-1"))[-1] == digest(second)) is not revoked
