@@ -133,6 +133,7 @@ class Hub:
                 Task("store-watch", self.store.watch),
                 Task("timestamp", lambda: self.policy.run(stop)),
                 Task("documents", lambda: self.fleet.follow_keyring(stop)),
+                Task("moves", lambda: self.fleet.moves.follow(stop)),
                 Task("housekeeping", lambda: _housekeeping(self, stop)),
                 Task("api-certificate", lambda: certificate.follow(stop)),
                 self.enrolment_server.task(stop),

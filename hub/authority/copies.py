@@ -11,10 +11,13 @@ import structlog
 
 from cellward.runtime.clock import Clock
 from hub.authority.interfaces import AuditSink, LockKeeper
+from hub.authority.limits import Limiter, Rate
 
 _log = structlog.get_logger()
 #: Who is recorded as having locked.
 ACTOR = "hub"
+#: Findings of one kind about one cluster: three at once, then one in ten minutes; what they say is what an agent says.
+FINDINGS = Rate(3, 1 / 600)
 
 
 class Copies:
@@ -24,6 +27,8 @@ class Copies:
         self._locks = locks
         self._audit = audit
         self._clock = clock
+        self._findings = Limiter(FINDINGS, clock)
+        self._suppressed = 0
 
     async def found(
         self, cluster: str, uid: str, *, code: str, reason: str, details: Mapping[str, str] | None = None
@@ -34,7 +39,12 @@ class Copies:
         await self.finding(cluster, code=code, reason=reason, details={"subject": f"agent/{uid}", **(details or {})})
 
     async def finding(self, cluster: str, *, code: str, reason: str, details: Mapping[str, str] | None = None) -> None:
-        """Record what a person should look at and nobody is locked for."""
+        """Record what a person should look at and nobody is locked for, within the bound; the rest is counted."""
+        if not self._findings.take(f"{cluster} {code}"):
+            self._suppressed += 1
+            return
+        suppressed, self._suppressed = self._suppressed, 0
+        told = {**(details or {}), **({"suppressed": str(suppressed)} if suppressed else {})}
         await self._audit.record(
-            "identity.copy", f"Cluster//{cluster}", "finding", actor=ACTOR, code=code, reason=reason, details=details
+            "identity.copy", f"Cluster//{cluster}", "finding", actor=ACTOR, code=code, reason=reason, details=told
         )

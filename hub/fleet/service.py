@@ -34,6 +34,7 @@ from hub.fleet.errors import (
 from hub.fleet.index import CLUSTER_NAME
 from hub.fleet.locks import OwnLocks
 from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
+from hub.fleet.moves import Moves
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
 from hub.store.changes import POLICY
@@ -92,6 +93,8 @@ class FleetService:
         self._items = Together(store.desired.items_of, "desired-items")
         self._placing = asyncio.Lock()
         self._facts: dict[str, tuple[object, ClusterFacts | None]] = {}
+        #: Clusters to place again, followed by a root task.
+        self.moves = Moves(self._place_on, clock)
 
     async def start(self) -> None:
         """Judge and place everything once: an upload may have been kept just before the process ended."""
@@ -167,6 +170,7 @@ class FleetService:
             # Once more: somebody may have made one in between.
             tokens += await self._store.tokens.revoke(name)
         self._facts.pop(name, None)
+        self.moves.forget(name)
         self._reports.forget(name)
         return tokens
 
@@ -270,9 +274,7 @@ class FleetService:
         await self._reports.seen(cluster, rows.hello_report(hello, facts))
         if rows.facts_of(row) != facts:
             _log.info("facts-changed", cluster=cluster, digest=facts.digest())
-            async with self._placing:
-                entries = await self._documents.entries()
-                await self._place(DocumentSet(entries), None, [await self._cluster(cluster)])
+            await self.moves.changed(cluster)
 
     async def connected(self, cluster: str, stream_id: str) -> None:
         """Note that a stream is open."""
@@ -372,6 +374,13 @@ class FleetService:
     def _view(self, row: ClusterRow, revision: int, locks: LockSet) -> ClusterView:
         lock = locks.hit(cluster=row.name, uid=row.uid, serial=row.serial, key=row.spki_sha256)
         return rows.view_of(row, connected=row.name in self._streams, revision=revision, lock=lock)
+
+    async def _place_on(self, cluster: str) -> None:
+        async with self._placing:
+            row = (await self._rows.join(cluster)).get(cluster)
+            # It may have been removed since it said so.
+            if row is not None and row.removed_at is None:
+                await self._place(DocumentSet(await self._documents.entries()), None, [row])
 
     async def _place_all(self) -> None:
         documents = DocumentSet(await self._documents.entries())

@@ -50,6 +50,12 @@ HELLO_EXPECTED = define(
     "The first frame of a stream is Hello, in time, and there is only one.",
     hint="Open a new stream and send Hello first.",
 )
+TOO_MANY_HELLOS = define(
+    "link/too-many-hellos",
+    Exhausted,
+    "The agent begins streams more often than the hub takes them.",
+    hint="The agent comes again by itself, ever more rarely; look for why its streams end, or for a copy of it.",
+)
 OUT_OF_ORDER = define(
     "link/out-of-order",
     InvalidInput,

@@ -38,6 +38,9 @@ class SyncLimits:
     #: How long changes of bindings and locks are gathered before the streams are looked at because of them.
     settle: float = 0.1
     hello: float = 10.0
+    #: Streams that one cluster begins: so many at once, then so many a second; an agent backs off long before.
+    hellos: int = 30
+    hellos_per_second: float = 0.5
     heartbeat: float = 15.0
     silence: float = 90.0
     write: float = 20.0

@@ -15,8 +15,8 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
 from hub.authority.copies import Copies
-from hub.authority.limits import peer_of
-from hub.sync.errors import NOT_CONNECTED
+from hub.authority.limits import Limiter, Rate, peer_of
+from hub.sync.errors import NOT_CONNECTED, TOO_MANY_HELLOS
 from hub.sync.gate import current_peer
 from hub.sync.interfaces import SyncPorts
 from hub.sync.limits import SyncLimits
@@ -46,6 +46,7 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         self._clock = clock
         self._twins = Twins(ports.directory, copies, clock)
         self._sessions: dict[str, SyncSession] = {}
+        self._hellos = Limiter(Rate(limits.hellos, limits.hellos_per_second), clock)
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -66,6 +67,8 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             twins=self._twins,
         )
         try:
+            if not self._hellos.take(session.cluster):
+                raise TOO_MANY_HELLOS(f"cluster {session.cluster} begins streams too often", cluster=session.cluster)
             await session.introduce()
             await self._check_twin(session, peer_of(context.peer()))
             # Nothing is awaited between here and the try: what is registered is released.
