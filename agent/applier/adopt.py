@@ -1,9 +1,12 @@
 """Takes back what an earlier life of the agent left in a cell, after its own record of it was lost (V1, V10, V14).
 
 The namespace proves whose it is by its stamp, which only the agent writes and whose key has a copy outside its state.
-What a manager of ours wrote in it is taken into the record as it stands, so that quarantine closes it, the next release
-prunes it under the brake, and a tombstone ends it; a NetworkPolicy of anybody else goes at once. A full spool blocks
-none of this.
+Nothing *in* it proves anything: labels and managedFields are written, and taken off, by whoever may write there. So
+what is found is never believed, only narrowed: namespace and rights are what they always are; a NetworkPolicy that we
+applied stands until the next release and is closed by quarantine, every other one goes, behind a default-deny; objects
+are known by name and uid alone, so that the next release makes them what is signed or ends them, under the brake, and a
+tombstone ends them. What has the labels alone and runs nothing is a stranger's unless a release names it. A full spool
+blocks none of this.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from typing import Final
 from agent.applier.cell import Cell
 from agent.applier.errors import ADOPTED, FOREIGN_NAMESPACE, NAMESPACE_ENDING, NOT_GONE
 from agent.applier.every import every
-from agent.applier.model import CellRecord, OwnedObject, Role
+from agent.applier.model import CellRecord, Found, OwnedObject, Role
 from agent.applier.ownership import applied_by, as_found
 from agent.applier.parts import Parts
 from agent.audit.interfaces import Entry
-from agent.kube.interfaces import JSONObject, ref_of
+from agent.kube.interfaces import JSONObject, KubeApi, ref_of
 from cellward.cells.labels import cell_labels
 from cellward.cells.manifests import ALLOWED
+from cellward.cells.network import NetworkIntent, default_deny
 from cellward.errors import CellwardError
 
 _POLICY: Final = ("networking.k8s.io/v1", "NetworkPolicy")
@@ -40,12 +44,11 @@ class Adoption:
         copied meanwhile would be taken for ours, for good.
         """
         record = cell.record
-        if record.objects or not await self._is_ours(record):
+        if record.objects or not await self.proves(record):
             return False
         found = [owned async for owned in self._ground(cell)] + [owned async for owned in self._released(cell)]
+        found += await self._shut_behind(record, found)
         await self._remove_strangers(record, found, correlation_id)
-        if not found:
-            return False
         for owned in found:
             record = record.with_object(owned)
         entry = Entry(
@@ -55,8 +58,8 @@ class Adoption:
         await self._parts.save_counted(cell, record, entry)
         return True
 
-    async def _is_ours(self, record: CellRecord) -> bool:
-        """Whether there is a namespace of ours; whose it is otherwise, the rollout says."""
+    async def proves(self, record: CellRecord) -> bool:
+        """Whether there is a namespace that is provably of this cell; whose it is otherwise, the rollout says."""
         wanted, check_proof = self._namespace(record), self._parts.stamps.check_proof
         try:
             return await self._parts.cluster.claim_namespace(record, wanted, check_proof)
@@ -72,23 +75,40 @@ class Adoption:
         namespace = OwnedObject(self._namespace(record), Role.NAMESPACE)
         for wanted in (namespace, *who.rights(cell_labels(*record.key))):
             live = await self._parts.cluster.look(wanted.ref)
-            if live is not None and applied_by(live, who.manager_of(wanted.role)):
+            if live is not None:
                 cell.observe(live)
-                yield replace(wanted, uid=live["metadata"]["uid"], baseline=as_found(live))
+                # Without our entry it is not known how much of it is ours: drift repair writes it anew.
+                known = applied_by(live, who.manager_of(wanted.role))
+                yield replace(wanted, uid=live["metadata"]["uid"], baseline=as_found(live) if known else {})
 
     async def _released(self, cell: Cell) -> AsyncIterator[OwnedObject]:
-        """Yield isolation and objects of an earlier release."""
-        record = cell.record
-        who, kube = self._parts.cluster.identity(record.namespace), self._parts.cluster.kube
-        labels = cell_labels(*record.key)
-        selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+        """Yield isolation and objects of an earlier release, each read by itself: nobody bounds how large they are."""
+        record, cluster = cell.record, self._parts.cluster
+        who = cluster.identity(record.namespace)
         for api_version, kind in sorted({*ALLOWED, _POLICY}):
             role = Role.ISOLATION if (api_version, kind) == _POLICY else Role.OBJECT
-            for live in await kube.list(api_version, kind, namespace=record.namespace, label_selector=selector):
-                if applied_by(live, who.manager_of(role)):
-                    cell.observe(live)
+            async for seen in labelled(cluster.kube, record, api_version, kind):
+                applied = applied_by(seen, who.manager_of(role))
+                live = await cluster.look(ref_of(seen)) if applied or role is Role.OBJECT else None
+                if live is None:
+                    continue
+                cell.observe(live)
+                if role is Role.ISOLATION:
                     body = as_found(live)
                     yield OwnedObject(body, role, uid=live["metadata"]["uid"], baseline=body)
+                else:
+                    yield found_object(live, "entry" if applied else "labels")
+
+    async def _shut_behind(self, record: CellRecord, found: list[OwnedObject]) -> list[OwnedObject]:
+        """Have a default-deny that is ours: one that is not goes with the other strangers, and would open the cell."""
+        deny = OwnedObject(default_deny(NetworkIntent(*record.key, ())), Role.ISOLATION)
+        if any(owned.ref == deny.ref for owned in found):
+            return []
+        live = await self._parts.cluster.look(deny.ref)
+        if live is None:
+            return [await self._parts.cluster.write(record, deny)]
+        repair = await self._parts.repairer.check(record, replace(deny, uid=live["metadata"]["uid"]))
+        return [] if repair is None else [repair.owned]
 
     def _namespace(self, record: CellRecord) -> JSONObject:
         metadata = {"name": record.namespace, "labels": cell_labels(*record.key)}
@@ -112,5 +132,19 @@ class Adoption:
                     Entry("drift.repair", str(ref), "done", reason=reason, correlation_id=correlation_id)
                 )
 
-        policies = await self._parts.cluster.kube.list(*_POLICY, namespace=record.namespace)
-        await every([live for live in policies if ref_of(live) not in ours], remove)
+        policies = self._parts.cluster.kube.list_metadata(*_POLICY, namespace=record.namespace)
+        await every([live async for live in policies if ref_of(live) not in ours], remove)
+
+
+async def labelled(kube: KubeApi, record: CellRecord, api_version: str, kind: str) -> AsyncIterator[JSONObject]:
+    """Yield the metadata of what has the labels of a cell, in its namespace."""
+    selector = ",".join(f"{name}={value}" for name, value in sorted(cell_labels(*record.key).items()))
+    async for seen in kube.list_metadata(api_version, kind, namespace=record.namespace, label_selector=selector):
+        yield seen
+
+
+def found_object(live: JSONObject, found: Found) -> OwnedObject:
+    """Return an object of which no more is known than that it is there."""
+    ref = ref_of(live)
+    name = {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": {"name": ref.name, "namespace": ref.namespace}}
+    return OwnedObject(name, Role.OBJECT, uid=live["metadata"]["uid"], found=found)

@@ -102,6 +102,9 @@ class Applying:
             return replace(owned, uid=""), False
         if done:
             return replace(owned, uid=mine.uid), False
+        if old.found:
+            # Nothing is known to bring it back to; to write a job that ran anew is not ours to decide.
+            return replace(owned, uid=mine.uid), False
         if not same and not old.baseline:
             # The record names what was never written: there is no such state to bring it back to first.
             fresh = replace(owned, uid=mine.uid, baseline={})
@@ -119,6 +122,9 @@ class Applying:
         )
         for owned in change.prune.retain if role is Role.OBJECT else ():
             cell.record = cell.record.with_object(replace(owned, retained=True))
+        for owned in change.prune.leave if role is Role.OBJECT else ():
+            cell.record = cell.record.without(owned.ref)
+            cell.forget(owned.ref)
 
     async def _drop(self, cell: Cell, change: Change, owned: OwnedObject) -> None:
         reason = "no longer part of the release"

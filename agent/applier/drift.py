@@ -220,7 +220,7 @@ class DriftControl:
 
     def _wanted(self, owned: OwnedObject) -> bool:
         """Whether the object is to be there; what was never applied is the rollout's business."""
-        if self._cell.record.ending == "all" or owned.retained or not owned.uid:
+        if self._cell.record.ending == "all" or owned.retained or owned.found or not owned.uid:
             return False
         if self._cell.record.ending and owned.role is Role.OBJECT:
             return False

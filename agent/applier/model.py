@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from cellward.cells.conditions import CellCondition
@@ -42,6 +42,11 @@ class Role(StrEnum):
     OBJECT = "object"
 
 
+#: What says that an object is of a cell: an entry of managedFields in our name as well, or labels alone. Whoever may
+#: write in the cell can make both, and take both away.
+Found = Literal["", "entry", "labels"]
+
+
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
     """One object of a cell.
@@ -54,6 +59,9 @@ class OwnedObject:
         retained: no longer released, but kept because it holds data.
         opened: of isolation in quarantine, what was released; ``manifest`` is then the closed form.
         done: a Job that completed; it is not made again when it goes.
+        found: of an object of a release that was found without a record of it: what says that it is of this cell.
+            Nobody knows what was released of it: ``manifest`` is no more than its name, and it is never repaired. The
+            next release makes it what is signed, or ends it.
     """
 
     manifest: JSONObject
@@ -63,6 +71,7 @@ class OwnedObject:
     retained: bool = False
     opened: JSONObject = field(default_factory=dict)
     done: bool = False
+    found: Found = ""
 
     @property
     def ref(self) -> ObjectRef:

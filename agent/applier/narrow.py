@@ -16,9 +16,11 @@ from agent.applier.cluster import Propagation
 from agent.applier.decide import decided, details_of, refusals_of
 from agent.applier.every import every
 from agent.applier.intake import VerifiedEnd
+from agent.applier.leftovers import Leftovers
 from agent.applier.model import CellRecord, OwnedObject, Role
 from agent.applier.order import DATA, is_workload, removal
 from agent.applier.parts import Parts
+from agent.applier.plan import is_doubtful
 from agent.audit.interfaces import Entry, RefusalText
 from agent.isolation.driver import closed
 from agent.kube.interfaces import ref_of
@@ -35,6 +37,7 @@ class Narrowing:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._adoption = Adoption(parts)
+        self._leftovers = Leftovers(parts, self._adoption)
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
@@ -151,6 +154,10 @@ class Narrowing:
         await every(changed, write)
 
     async def _remove(self, cell: Cell, breathe: Breathe, *, with_data: bool) -> None:
+        for owned in cell.record.objects:
+            if is_doubtful(owned):
+                cell.record = cell.record.without(owned.ref)
+                cell.forget(owned.ref)
         objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]
         workloads = removal(owned for owned in objects if is_workload(owned))
         rest = removal(owned for owned in objects if not is_workload(owned) and owned.ref.kind not in DATA)
@@ -165,6 +172,7 @@ class Narrowing:
         if not with_data:
             for owned in data:
                 cell.record = cell.record.with_object(replace(owned, retained=True))
+            await self._leftovers.end(cell, breathe)
             return
         await self._delete(cell, tuple(data), breathe)
         namespaces = tuple(owned for owned in cell.record.objects if owned.role is Role.NAMESPACE)
@@ -173,6 +181,7 @@ class Narrowing:
         for owned in cell.record.objects:
             if owned.role is Role.RIGHTS and owned.ref.namespace != cell.record.namespace:
                 await self._parts.cluster.delete(cell.record, owned)
+        await self._leftovers.check_gone(cell)
         await self._parts.save(cell, replace(cell.record, objects=()))
 
     async def _delete(

@@ -100,6 +100,8 @@ def flexible_of(manifests: Sequence[Mapping[str, Any]], target: Mapping[str, Any
     for manifest in manifests:
         if manifest["kind"] != "HorizontalPodAutoscaler":
             continue
+        if "spec" not in manifest:
+            continue  # found without a record of it
         spec = manifest["spec"]
         scaled = spec["scaleTargetRef"]
         if (scaled["kind"], scaled["name"]) == (target["kind"], target["metadata"]["name"]):
@@ -153,6 +155,9 @@ def drift_of(
     if flexible is not None and not flexible.allows(live):
         bounds = f"the autoscaler decides from {flexible.lowest} to {flexible.highest}"
         return f"scaled to {_scale_of(live)}, and {bounds}"
+    if not applied_by(live, manager):
+        # Edited away: what proves whose the object is, once our record of it is lost.
+        return "our entry of managedFields is gone"
     return ""
 
 

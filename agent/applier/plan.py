@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.applier.errors import PRUNE_BRAKE
 from agent.applier.model import CellRecord, OwnedObject, Role
-from agent.applier.order import DATA, removal
+from agent.applier.order import DATA, is_workload, removal
 from agent.kube.interfaces import ObjectRef
 
 #: So many objects may always go in one change.
@@ -19,20 +19,33 @@ PRUNE_PERCENT: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """What goes, in order of removal, and what stays although it is no longer released because it holds data."""
+    """What goes, in order of removal, and what stays although it is no longer released because it holds data.
+
+    ``leave`` is what says by labels alone that it is of the cell, was not released and runs nothing: it may be a
+    stranger's, and is taken off the record.
+    """
 
     delete: tuple[OwnedObject, ...]
     retain: tuple[OwnedObject, ...]
+    leave: tuple[OwnedObject, ...] = ()
 
 
 def plan_prune(record: CellRecord, released: Iterable[ObjectRef]) -> Prune:
     """Compare the inventory with what is released now; namespace and rights are never pruned."""
     wanted = set(released)
     gone = [o for o in record.objects if o.ref not in wanted and o.role in {Role.OBJECT, Role.ISOLATION}]
+    left = tuple(owned for owned in gone if is_doubtful(owned))
+    gone = [owned for owned in gone if owned not in left]
     return Prune(
         delete=removal(owned for owned in gone if owned.ref.kind not in DATA),
         retain=tuple(owned for owned in gone if owned.ref.kind in DATA),
+        leave=left,
     )
+
+
+def is_doubtful(owned: OwnedObject) -> bool:
+    """Whether an object may be a stranger's that only has the labels of the cell; what runs pods as it is ended."""
+    return owned.found == "labels" and not is_workload(owned)
 
 
 def check_brake(
@@ -47,7 +60,8 @@ def check_brake(
         confirmed: ``confirm_prune`` of the signed Deployment.
         what: would delete it.
     """
-    total = sum(1 for owned in record.objects if owned.role in {Role.OBJECT, Role.ISOLATION})
+    known = [owned for owned in record.objects if not is_doubtful(owned)]
+    total = sum(1 for owned in known if owned.role in {Role.OBJECT, Role.ISOLATION})
     limit = min(max(PRUNE_FLOOR, total * PRUNE_PERCENT // 100), signed_limit)
     count = len(prune.delete)
     if count > max(limit, confirmed):

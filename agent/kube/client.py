@@ -28,6 +28,8 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock, Timer
 
 _APPLY: Final = "application/apply-patch+yaml"
+_JSON: Final = "application/json"
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _JSON_PATCH: Final = "application/json-patch+json"
 #: Seconds for one request as a whole; webhooks may take ten of them each.
 REQUEST_SECONDS: Final = 30.0
@@ -36,6 +38,8 @@ _CONNECT_SECONDS: Final = 5.0
 _WATCH_SILENCE_SECONDS: Final = 180.0
 #: Objects per page of a list.
 _PAGE: Final = 500
+#: The same where somebody else decides how large they are; metadata may take most of the 1.5 MB of an object.
+_SMALL_PAGE: Final = 20
 _TURNS_TO_CLOSE: Final = 4
 
 
@@ -108,18 +112,31 @@ class KubeClient:
         self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = ""
     ) -> tuple[JSONObject, ...]:
         """GET a collection, page by page."""
+        pages = self._pages(kind_of(api_version, kind), namespace, label_selector, limit=_PAGE)
+        return tuple([item async for page in pages for item in page])
+
+    async def list_metadata(
+        self, api_version: str, kind: str, *, namespace: str, label_selector: str = ""
+    ) -> AsyncIterator[JSONObject]:
+        """GET a collection's metadata, page by page."""
         info = kind_of(api_version, kind)
-        found: list[JSONObject] = []
+        async for page in self._pages(info, namespace, label_selector, limit=_SMALL_PAGE, accept=_METADATA_ONLY):
+            for item in page:
+                yield {"apiVersion": api_version, "kind": kind, "metadata": item["metadata"]}
+
+    async def _pages(
+        self, info: KindInfo, namespace: str, label_selector: str, *, limit: int, accept: str = _JSON
+    ) -> AsyncIterator[Sequence[JSONObject]]:
         following = ""
         while True:
-            query = {"limit": str(_PAGE), "labelSelector": label_selector, "continue": following}
+            query = {"limit": str(limit), "labelSelector": label_selector, "continue": following}
             path = f"{collection_path(info, namespace)}?{urlencode({k: v for k, v in query.items() if v})}"
-            page = await self._call("GET", path, f"list {kind}")
+            page = await self._call("GET", path, f"list {info.kind}", accept=accept)
             # The items of a list come without apiVersion and kind.
-            found += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
+            yield [{**item, "apiVersion": info.api_version, "kind": info.kind} for item in page.get("items") or ()]
             following = page.get("metadata", {}).get("continue", "")
             if not following:
-                return tuple(found)
+                return
 
     async def delete(
         self,
@@ -200,13 +217,14 @@ class KubeClient:
         *,
         ref: ObjectRef | None = None,
         body: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         as_user: str | None = None,
+        accept: str = _JSON,
     ) -> JSONObject:
         limits = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
         try:
             response = await self._send(
-                method, path, what, limits=limits, body=body, content_type=content_type, as_user=as_user
+                method, path, what, limits=limits, body=body, content_type=content_type, as_user=as_user, accept=accept
             )
         except CellwardError as error:
             if ref is not None:
@@ -232,11 +250,12 @@ class KubeClient:
         *,
         limits: aiohttp.ClientTimeout,
         body: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         as_user: str | None = None,
+        accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
         """Send one request; return the open response of a success, raise our error of anything else."""
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "cellward-agent"}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "cellward-agent"}
         if as_user is not None:
             headers["Impersonate-User"] = as_user
         try:

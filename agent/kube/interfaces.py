@@ -97,6 +97,15 @@ class KubeApi(Protocol):
         """Return all objects of a kind, over all namespaces when none is given."""
         ...
 
+    def list_metadata(
+        self, api_version: str, kind: str, *, namespace: str, label_selector: str = ""
+    ) -> AsyncIterator[JSONObject]:
+        """Yield all objects of a kind in a namespace with their metadata alone, in small pages.
+
+        Whoever may write there decides how large objects are and how many.
+        """
+        ...
+
     async def delete(
         self,
         ref: ObjectRef,

@@ -111,6 +111,13 @@ class FakeKube:
             if ref[:2] == (api_version, kind) and namespace in {"", ref.namespace} and _selected(obj, wanted)
         )
 
+    async def list_metadata(
+        self, api_version: str, kind: str, *, namespace: str, label_selector: str = ""
+    ) -> AsyncIterator[JSONObject]:
+        """Yield copies of the metadata."""
+        for found in await self.list(api_version, kind, namespace=namespace, label_selector=label_selector):
+            yield {"apiVersion": api_version, "kind": kind, "metadata": found["metadata"]}
+
     async def delete(
         self,
         ref: ObjectRef,

@@ -106,6 +106,91 @@ async def test_quarantine_closes_a_cell_whose_isolation_is_gone_as_well(world: W
     assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
 
 
+def _strip(kube: FakeKube, *, all_of: str = PLACE) -> None:
+    """Take every entry of managedFields off, as whoever may write in the cell can."""
+    for ref, live in kube._objects.items():
+        if all_of in {ref.namespace, ref.name}:
+            live["metadata"]["managedFields"] = []
+
+
+async def test_v10_a_release_takes_what_nobody_signs_for_any_more(world: World, kube: FakeKube) -> None:
+    """Workloads with the labels of the cell are ended unless it names them; what runs nothing is a stranger's."""
+    _strip(kube)
+    theirs = ObjectRef("v1", "ConfigMap", PLACE, "theirs")
+    labels = kube._objects[OLD]["metadata"]["labels"]
+    metadata = {"name": "theirs", "namespace": PLACE, "labels": labels}
+    await kube.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}}, manager="them"
+    )
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0", service_yaml(image="registry.example/web:2")), CELL)
+    assert receipt.accepted, receipt.refusals
+    spec = kube._objects[WEB]["spec"]["template"]["spec"]
+    assert spec["containers"][0]["image"] == "registry.example/web:2"
+    assert not _there(kube, OLD)
+    assert not _there(kube, OPENED)
+    assert kube._objects[theirs]["data"] == {"a": "b"}
+
+
+async def test_v9_a_default_deny_that_nobody_signs_for_is_never_away(world: World, kube: FakeKube) -> None:
+    """It goes with no other policy: without it every pod of the cell would be open while the rest is looked at."""
+    _strip(kube)
+    kube._objects[DENY]["spec"]["ingress"] = [{}]
+    deleted: list[ObjectRef] = []
+
+    def watch(verb: str, ref: ObjectRef, _: str | None) -> None:
+        if verb == "delete" and ref.kind == "NetworkPolicy":
+            deleted.append(ref)
+            assert kube._objects[DENY]["spec"]["ingress"] == []
+
+    kube.on_request = watch
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0"), CELL, confirm_prune=9)
+    assert receipt.accepted, receipt.refusals
+    assert FOREIGN in deleted
+    assert DENY not in deleted
+
+
+async def test_v1_what_is_found_is_not_kept_up_for_whoever_made_it(world: World, kube: FakeKube) -> None:
+    """A release that is refused leaves it on record; drift repair makes nothing of it again."""
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0"), CELL)
+    assert not receipt.accepted
+    await kube.delete(OLD)
+    world.engine.resync()
+    await kube.delete(DENY)
+    await world.until(lambda: _there(kube, DENY))
+    assert not _there(kube, OLD)
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+async def test_v14_v15_an_end_is_not_said_while_anything_runs(world: World, kube: FakeKube, with_data: bool) -> None:
+    """Whose the namespace is cannot be proved: nothing in it is touched, and the end says what is there."""
+    place = kube._objects[ObjectRef("v1", "Namespace", "", PLACE)]["metadata"]["labels"]
+    stamp, place["cellward.dev/stamp"] = place["cellward.dev/stamp"], "of-another-life"
+    await world.engine.submit(world.item(CELL, world.tombstone(CELL, delete_data=with_data)))
+    await world.until(lambda: world.report(CELL).refusals)
+    (refusal,) = world.report(CELL).refusals
+    assert refusal.code == "apply/deletion-pending"
+    assert (PLACE if with_data else f"Deployment/{PLACE}/old") in refusal.reason
+    assert world.report(CELL).phase != "removed"
+    assert _there(kube, OLD)
+    place["cellward.dev/stamp"] = stamp
+    await world.phase(CELL, "removed")
+    assert not _there(kube, OLD)
+    assert not _there(kube, WEB)
+
+
+async def test_v14_an_end_takes_a_workload_that_says_it_is_of_the_cell(world: World, kube: FakeKube) -> None:
+    """Also where the record is whole: one that was made beside it would run on. Without the labels it is nobody's."""
+    assert (await world.deploy(cell_yaml(CELL, "1.1.0"), CELL, confirm_prune=9)).accepted
+    body = copy.deepcopy(kube._objects[WEB])
+    for name, labels in (("beside", body["metadata"]["labels"]), ("stranger", {})):
+        metadata = {"name": name, "namespace": PLACE, "labels": labels}
+        manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": body["spec"]}
+        await kube.apply(manifest, manager="them")
+    assert (await world.submit(world.item(CELL, world.tombstone(CELL)))).accepted
+    names = {ref.name for ref in kube._objects if ref.kind == "Deployment" and ref.namespace == PLACE}
+    assert names == {"stranger"}
+
+
 async def test_a_namespace_of_somebody_else_is_left_alone(world: World, kube: FakeKube) -> None:
     """Its labels say the cell, its manager does not: nothing in it is taken, and the release is refused."""
     place = "shop--theirs--dev"

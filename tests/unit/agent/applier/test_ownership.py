@@ -47,6 +47,14 @@ def test_own_entry_and_subresources_are_no_drift() -> None:
     assert takeover(live, OURS) == []
 
 
+def test_v1_an_entry_of_ours_that_is_gone_is_drift() -> None:
+    """The content is as it was; what proves whose it is was edited away."""
+    live = _live()
+    baseline = strip(live)
+    live["metadata"]["managedFields"] = []
+    assert drift_of(live, baseline, OURS) == "our entry of managedFields is gone"
+
+
 def test_foreign_fields_are_drift_and_move_to_our_entry() -> None:
     """The union has both, the foreign entry is gone, the version makes it optimistic."""
     container: dict[str, Any] = {'k:{"name":"x"}': {".": {}, "f:image": {}}}
