@@ -7,9 +7,10 @@ is enforced here, before any policy sees the document; policy can only ask for m
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeVar, cast
 
 from cellward.documents import dsse, names
@@ -34,15 +35,22 @@ from cellward.documents.model import (
     payload_type_of,
     project_of,
 )
-from cellward.documents.numbers import MAX_AHEAD, check_number
+from cellward.documents.numbers import MAX_AHEAD, check_number, milliseconds
 from cellward.errors import CellwardError
 
 KEYRING_SCHEMA = "cellward.keyring/v1"
 MAX_ENTRIES = 1024
 #: How far ahead of this clock a document may be issued.
 MAX_ISSUED_AHEAD = MAX_AHEAD
+#: Longest life that a new key is given.
+MAX_LIFE = timedelta(days=3650)
 #: Owner of the hub's attestation key; it counts only where a signed binding admits it.
 HUB_OWNER = "hub"
+
+#: Words of ASCII, single spaces between them: a name, an e-mail address, a team. Owners are compared byte for byte and
+#: told apart by people, so no letter looks like another one's, and none pushes words into the next line of a terminal.
+#: Nor is one the beginning of a key id, by which commands choose keys.
+_OWNER = re.compile(r"(?=.{1,64}\Z)(?![0-9a-f]{12,}\Z)[A-Za-z0-9._@+'-]+(?: [A-Za-z0-9._@+'-]+)*\Z", re.ASCII)
 
 State = Literal["active", "retired", "compromised"]
 D = TypeVar("D", bound=Document)
@@ -151,7 +159,7 @@ class KeyringEntry:
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """Every author's key; ``version`` is for people, order is kept by TUF."""
+    """Every author's key; ``version`` is for people and counts by one, order is kept by TUF."""
 
     realm: str
     version: int
@@ -187,6 +195,58 @@ class Keyring:
         if len({entry.keyid for entry in entries}) != len(entries):
             raise BAD_KEYRING("one key appears in two entries")
         return cls(realm=fields.text("realm", DIGEST), version=fields.integer("version", 1), entries=entries)
+
+
+def is_owner(text: str) -> bool:
+    """Whether a text may name the owner of a key that is newly signed; older keyrings may keep others."""
+    return _OWNER.match(text) is not None
+
+
+def following_version(keyring: Keyring, now: datetime) -> int:
+    """Return the version of the keyring after this one: one more.
+
+    Where nobody would take that, because somebody once signed a number far ahead of the clock, it goes on at the clock.
+    """
+    return milliseconds(now) if _is_ahead(keyring, now) else keyring.version + 1
+
+
+def _is_ahead(keyring: Keyring, now: datetime) -> bool:
+    return keyring.version + 1 > milliseconds(now + MAX_AHEAD)
+
+
+def check_following(before: Keyring | None, after: Keyring, now: datetime) -> None:
+    """Refuse to sign a keyring that no command makes out of the one in force; raises document/bad-keyring.
+
+    ``before`` is None where nothing was signed yet. What agents read leniently, a number for people, a scheme of a
+    later version, any owner, is no less signed: it could stop every later command, or mislead a person.
+    """
+    had = {} if before is None else {entry.keyid: entry for entry in before.entries}
+    owners = {entry.owner for entry in had.values()}
+    check_number(after.version, now, "the version of the keyring")
+    if before is not None and not _is_ahead(before, now):
+        allowed = {before.version + 1, *([before.version] if before.entries == after.entries else [])}
+        if after.version not in allowed:
+            raise BAD_KEYRING(f"version {after.version} of the keyring does not follow version {before.version}")
+    for entry in after.entries:
+        old = had.get(entry.keyid)
+        if (old is None or old.scheme != entry.scheme) and entry.scheme not in dsse.SCHEMES:
+            raise BAD_KEYRING(f"key {entry.keyid} is given scheme {entry.scheme!r}, with which nothing verifies")
+        if entry.owner not in owners and not is_owner(entry.owner):
+            raise BAD_KEYRING(
+                f"key {entry.keyid} is given an owner that is not at most 64 letters, digits and ._@+'- of ASCII, "
+                "with single spaces between words"
+            )
+        if old is None or (old.not_before, old.not_after) != (entry.not_before, entry.not_after):
+            _check_life(entry, now)
+
+
+def _check_life(entry: KeyringEntry, now: datetime) -> None:
+    """Refuse a life that begins later, which locks an author out until then, or ends before it, or never."""
+    if not entry.not_before <= now + MAX_AHEAD:
+        raise BAD_KEYRING(f"key {entry.keyid} would count from {format_time(entry.not_before)} on, not from now")
+    if not entry.not_before < entry.not_after <= now + MAX_LIFE + MAX_AHEAD:
+        until = format_time(entry.not_after)
+        raise BAD_KEYRING(f"key {entry.keyid} would count until {until}: a key has at most {MAX_LIFE.days} days")
 
 
 @dataclass(frozen=True, slots=True)
