@@ -48,7 +48,9 @@ BEFORE = timedelta(minutes=5)
 @app.command()
 @command
 def add(  # noqa: PLR0913 - options of a command
-    owner: Annotated[str, typer.Argument(help="Whose key it is; thresholds count owners.")],
+    owner: Annotated[
+        str, typer.Argument(help="Whose key it is, a name or e-mail address in ASCII; thresholds count owners.")
+    ],
     key: KeyFileOption,
     project: Annotated[
         list[str] | None, typer.Option(help="Project it may sign for, repeatable; default: all.")
@@ -75,8 +77,9 @@ def add(  # noqa: PLR0913 - options of a command
     entry = _entry(owner, read_public(key), kind or KINDS, project or ["*"], environment or ["*"], days)
     options = Options(home, record, dry_run, timeout if wait else None, output, passphrase_file, propose_to)
     base = base_of(local(home), record)
+    check_owner(owner, base.record.keyring)
     grown = _grown(base.record.keyring, entry)
-    say(f"adds key {entry.keyid} of {owner}")
+    say(f"adds key {entry.keyid} of {owner!a}")
     amend(base, options, keyring=grown)
 
 
@@ -134,17 +137,20 @@ def rotate(  # noqa: PLR0913 - options of a command
     old = active[0]
     new = _entry(old.owner, read_public(key), old.kinds, old.projects, old.environments, days)
     grown = _grown(base.record.keyring, new)
-    say(f"key {new.keyid} of {old.owner} follows {old.keyid}, which retires")
+    say(f"key {new.keyid} of {old.owner!a} follows {old.keyid}, which retires")
     amend(base, options, keyring=_marked(grown, {old.keyid}, compromised=False))
 
 
 def amend(
     base: Base, options: Options, *, keyring: Keyring | None = None, revocations: Revocations | None = None
 ) -> None:
-    """Sign and publish another keyring or other revocations; a dry run opens no key."""
+    """Sign and publish another keyring, numbered here, or other revocations; a dry run opens no key."""
+    from cellward.documents.keyring import following_version
     from cellward.policy import publisher
     from cli.policy import carry_out
 
+    if keyring is not None:
+        keyring = replace(keyring, version=following_version(base.record.keyring, now()))
     draft = publisher.draft_keyring(
         base.record, keyring=keyring, revocations=revocations, now=instant(), seen=base.seen
     )
@@ -176,11 +182,24 @@ def _entry(
     )
 
 
+def check_owner(owner: str, keyring: Keyring | None = None) -> None:
+    """Refuse a name for an owner that people could take for something else; one that the keyring has may stay."""
+    from cellward.documents.keyring import is_owner
+
+    known = keyring is not None and any(entry.owner == owner for entry in keyring.entries)
+    if not known and not is_owner(owner):
+        raise errors.BAD_OPTION(
+            f"{owner[:80]!r} cannot be the name of an owner",
+            hint="Give up to 64 ASCII letters, digits and ._@+'- with single spaces, such as ada@example.org.",
+        )
+
+
 def _named(keyring: Keyring, who: str) -> tuple[KeyringEntry, ...]:
     """Entries of an owner, or the one with a key id of which at least twelve digits are given."""
-    found = tuple(entry for entry in keyring.entries if entry.owner == who)
-    if not found and len(who) >= 12:
-        found = tuple(entry for entry in keyring.entries if entry.keyid.startswith(who))
+    # Ids first: an owner may be called like the beginning of somebody else's.
+    found = tuple(entry for entry in keyring.entries if len(who) >= 12 and entry.keyid.startswith(who))
+    if not found:
+        found = tuple(entry for entry in keyring.entries if entry.owner == who)
     if not found:
         raise errors.BAD_OPTION(f"the keyring has no owner and no key {who!r}", hint="See `cellward keys list`.")
     return found
@@ -192,7 +211,7 @@ def _grown(keyring: Keyring, entry: KeyringEntry) -> Keyring:
 
     if keyring.find(entry.keyid) is not None:
         raise errors.EXISTS(f"the keyring has key {entry.keyid} already")
-    grown = replace(keyring, version=keyring.version + 1, entries=(*keyring.entries, entry))
+    grown = replace(keyring, entries=(*keyring.entries, entry))
     # Read back strictly: what an agent could not read must not be signed.
     return Keyring.from_json(grown.to_json())
 
@@ -204,4 +223,4 @@ def _marked(keyring: Keyring, keyids: set[str], *, compromised: bool) -> Keyring
         replace(entry, state=state) if entry.keyid in keyids and entry.state != "compromised" else entry
         for entry in keyring.entries
     )
-    return replace(keyring, version=keyring.version + 1, entries=entries)
+    return replace(keyring, entries=entries)

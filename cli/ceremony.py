@@ -29,7 +29,7 @@ from cli.context import (
     local,
 )
 from cli.home import read_file
-from cli.output import Format, Shown, put, say, show_one, show_table
+from cli.output import Format, Shown, put, put_folded, say, show_one, show_table, tell
 from cli.records import Base, RecordOption, base_of, look, read_record, record_path
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cellward.policy.record import Record, RoleKeys
 
 _KeyFiles = list[Path] | None
+_NOTHING = "none; what is in force is signed anew, its life begins again"
 ProposalArgument = Annotated[Path, typer.Argument(help="The proposal, as a file.")]
 
 
@@ -55,6 +56,8 @@ class ProposalView(Shown):
     dry_run: bool
     #: What differs from what is in force: ``+`` comes, ``-`` goes, ``~`` changes.
     changes: list[str]
+    #: The same of every field of everything that is signed.
+    fields: list[str]
     root_version: int
     roles: dict[str, str]
     expires: dict[str, str]
@@ -158,7 +161,8 @@ def sign(
     names = {name: proposal.roles_of(keyid) for keyid, name in local_keys(place.home).items()}
     mine = sorted(name for name, roles in names.items() if roles)
     if not dry_run and mine:
-        _look(own, proposal, mine)
+        show_signed(own, proposal)
+        _confirm(mine)
         for signer in load_all(place.home, passphrase_file, *mine):
             proposal = proposal.signed_by(signer)
         write_atomic(file, proposal.to_bytes(), 0o644)
@@ -167,16 +171,22 @@ def sign(
         say("no key here may add a signature")
 
 
-def _look(own: Record, proposal: Proposal, names: Sequence[str]) -> None:
-    """Show a person what differs from what is in force before any key is opened; raises cli/not-signed for a no."""
+def show_signed(own: Record, proposal: Proposal) -> None:
+    """Show a person all that would be signed, as differences to what is in force; before keys are opened."""
     from cli import proposals
 
-    say("differences to what is in force:")
-    for line in proposals.changes(own, proposal) or ["none; what is in force is signed anew, its life begins again"]:
-        say(f"  {line}")
-    say("until when it holds:")
-    for role, end in proposals.life_lines(proposal).items():
-        say(f"  {role}: {end}")
+    fields = proposals.fields(own, proposal)
+    if fields:
+        say("differences to what is in force:")
+        tell(f"  {line}" for line in proposals.changes(own, proposal) or [_NOTHING])
+        say("until when it holds:")
+        tell(f"  {role}: {end}" for role, end in proposals.life_lines(proposal).items())
+        say("every field of it that differs from what is in force:")
+        tell(f"  {line}" for line in fields)
+
+
+def _confirm(names: Sequence[str]) -> None:
+    """Ask before a key is opened; raises cli/not-signed for a no."""
     if sys.stdin.isatty() and not typer.confirm(f"Sign it with {', '.join(names)}?", err=True):
         raise errors.NOT_SIGNED("nothing was signed")
 
@@ -204,21 +214,21 @@ def submit(  # noqa: PLR0913 - options of a command
     A hub that has no policy yet is given bundles and bindings as well, built from --bundles. What was signed stays as
     it is: a directory that builds anything else is refused.
     """
-    from cellward.policy import publisher
-    from cellward.policy.ceremony import complete
+    from cellward.policy.ceremony import Proposal, complete
     from cli.first_policy import check_memory
     from cli.keys import load_roles
-    from cli.policy import hand_over, preview, with_content
+    from cli.policy import finish, hand_over, preview, with_content
 
     base: Base = look(local(home), record)
-    proposal = _read(file, base.record)
+    draft = _read_again(file, base)
+    proposal = _read(file, base.record) if draft is None else Proposal(draft)
     base.record.check_newest(base.seen, proposal.root)
     if bundles is not None:
         proposal = replace(proposal, draft=with_content(proposal.draft, bundles, bindings))
     elif bindings is not None:
         raise errors.BAD_OPTION("--bindings is of use with --bundles alone")
     if dry_run:
-        preview(base, proposal.draft, output)
+        preview(base, proposal, output)
         return
     draft = complete(proposal)
     if not base.served and draft.missing():
@@ -226,9 +236,10 @@ def submit(  # noqa: PLR0913 - options of a command
             f"this hub has no policy yet, and the proposal does not have {draft.missing()[0]}",
             hint="Give --bundles the directory in security's repository that was published from.",
         )
+    show_signed(base.record, proposal)
     check_memory(base, draft)
     keys = load_roles(base.place.home, passphrase_file, publisher=draft.record.keyids("snapshot"))
-    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
+    publication = finish(base, draft, keys["publisher"][:1])
     hand_over(base, publication, output, wait=timeout if wait else None)
 
 
@@ -245,8 +256,23 @@ def _read(file: Path, own: Record) -> Proposal:
     from cellward.policy.ceremony import MAX_PROPOSAL, Proposal
 
     proposal = Proposal.from_bytes(read_file(file, MAX_PROPOSAL), own=own)
-    proposal.check_times(instant())
+    proposal.check_times(own, instant())
     return proposal
+
+
+def _read_again(file: Path, base: Base) -> Draft | None:
+    """Return what a proposal became that is in the record already, which is handed over once more; None for another.
+
+    The record is written before a hub is asked: whatever a hub answers, or whether it answers, agents may have the set.
+    """
+    from cellward.policy import publisher
+    from cellward.policy.ceremony import MAX_PROPOSAL, Proposal
+
+    proposal = Proposal.read(read_file(file, MAX_PROPOSAL), own=base.record)
+    if not proposal.is_in(base.record):
+        return None
+    say("the record has it already: it is handed over again")
+    return replace(publisher.draft_refresh(base.record, seen=base.seen), content=proposal.draft.content)
 
 
 def _show(proposal: Proposal, own: Record, output: Format, *, dry_run: bool, signed: Sequence[str]) -> None:
@@ -258,6 +284,7 @@ def _show(proposal: Proposal, own: Record, output: Format, *, dry_run: bool, sig
     shown = ProposalView(
         dry_run=dry_run,
         changes=proposals.changes(own, proposal),
+        fields=proposals.fields(own, proposal),
         root_version=root.version,
         roles=proposals.role_lines(proposal),
         expires=proposals.life_lines(proposal),
@@ -272,8 +299,8 @@ def _show(proposal: Proposal, own: Record, output: Format, *, dry_run: bool, sig
 
 
 def _table(shown: ProposalView) -> None:
-    show_table(("differs from what is in force",), [[line] for line in shown.changes or ["nothing but the lives"]])
-    put()
+    _lines("differs from what is in force", shown.changes or ["nothing but the lives"])
+    _lines("every field that differs", shown.fields or ["none"])
     show_table(("role", "keys"), [[name, keys] for name, keys in shown.roles.items()])
     put()
     show_table(("signed", "until"), [[name, ends] for name, ends in shown.expires.items()])
@@ -282,6 +309,11 @@ def _table(shown: ProposalView) -> None:
         ("bundle", shown.bundles), ("binding", shown.bindings or ["as they are"]),
         ("author", shown.authors), ("revocation", shown.revocations or ["none"]),
     ):  # fmt: skip
-        show_table((heading,), [[text] for text in lines])
-        put()
+        _lines(heading, lines)
     show_table(("signs", "have", "need"), [[one.role, str(one.have), str(one.need)] for one in shown.signatures])
+
+
+def _lines(heading: str, lines: Sequence[str]) -> None:
+    put(heading.upper())
+    put_folded(lines)
+    put()

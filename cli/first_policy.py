@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import errors
-from cli.output import say
+from cli.output import say, tell
 
 if TYPE_CHECKING:
     from cellward.policy.publisher import Draft
@@ -53,8 +53,7 @@ def check_first(base: Base, draft: Draft) -> None:
     if known := _published(base):
         raise NOT_FIRST(f"{known} has a publication of realm {base.record.realm}")
     say("with the first publication of this realm gets in force:")
-    for line in _lines(draft):
-        say(f"  {line}")
+    tell(f"  {line}" for line in _lines(draft))
     if not sys.stdin.isatty():
         raise errors.BAD_OPTION(
             "--first-publication asks a person, and there is no terminal", hint="Run it in one and look at each line."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, instant, local
-from cli.output import Format, Shown, put, say, show_list, show_one
+from cli.output import Format, Shown, cut, put, say, show_list, show_one
 from cli.records import RecordOption, read_record, record_path
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def list_keys(
     record: RecordOption = None, home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table
 ) -> None:
     """Show every key by role, when what it signs or may sign expires, and which are on this machine. Asks no hub."""
+    from cellward.documents.keyring import is_owner
     from cli.keys import local_keys
 
     place = local(home)
@@ -53,9 +54,10 @@ def list_keys(
         list(_keys(found, here)),
         output,
         (
-            ("role", lambda key: key.role),
-            ("owner", lambda key: key.owner),
+            # First what cannot be chosen to look like something else.
             ("key", lambda key: key.keyid),
+            ("role", lambda key: key.role),
+            ("owner", lambda key: key.owner if not key.owner or is_owner(key.owner) else cut(key.owner)),
             ("state", lambda key: key.state),
             ("expires", lambda key: "" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M} UTC"),
             ("here", lambda key: key.local_name),

@@ -36,7 +36,7 @@ def policy_lives(shown: ShownPolicy, now: datetime) -> Iterator[Result]:
         yield life_line("policy", f"policy/{name}", Life(expires - life, expires), now, code)
     for entry in keyring_of(parsed, shown.files).entries:
         if entry.state == "active":
-            whose = f"{entry.owner} {entry.keyid[:12]}"
+            whose = f"{entry.keyid[:12]} of {entry.owner}"
             life_of = Life(entry.not_before, entry.not_after)
             yield life_line("policy", "policy/author-key", life_of, now, codes.AUTHOR_KEY_ENDS, whose)
 

@@ -12,7 +12,7 @@ import typer
 from cli import errors
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
 from cli.door.pages import every
-from cli.output import Column, Format, say, show_list, show_one, show_table
+from cli.output import Column, Format, cut, say, show_list, show_one, show_table
 from cli.records import Options, ProposeOption, RecordOption
 from cli.revocations import SignedOption, check_unsigned, lock_signed, unlock_signed
 
@@ -140,7 +140,7 @@ def _key(lock: Lock) -> tuple[str, str]:
 _COLUMNS: tuple[Column, ...] = (
     ("lock", lambda item: f"{item.kind}/{item.subject}"),
     ("clusters", lambda item: ",".join(item.clusters) or "-"),
-    ("reason", lambda item: item.reason or "-"),
+    ("reason", lambda item: cut(item.reason) if item.reason else "-"),
     ("set", lambda item: f"{item.created_at:%Y-%m-%d %H:%M} UTC" if item.created_at else "-"),
     ("by", lambda item: "signed" if item.signed else item.created_by or "-"),
 )

@@ -8,6 +8,8 @@ is a table, JSON or YAML made here, and what could steer a terminal is escaped i
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from cellward.documents.differences import quoted
 from cellward.telemetry.terminal import escaped, escaped_json, escaped_yaml, plain
 
 
@@ -144,6 +147,38 @@ def put_bytes(pieces: Iterable[bytes]) -> None:
     """Pass data on as it is; for lines that the door read, of which each is an object in printable ASCII."""
     for piece in pieces:
         sys.stdout.buffer.write(piece)
+
+
+def cut(text: str, limit: int = 80) -> str:
+    """Return words that somebody chose, quoted on one line in ASCII; what is longer ends with how long it is."""
+    return quoted(text) if len(text) <= limit else f"{quoted(text[:limit])}... ({len(text)} characters)"
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Tell a person lines, on stderr; one that is wider than the terminal goes on in lines that are marked.
+
+    Else the terminal would break it, and the rest of one line could be written to look like a line of its own.
+    """
+    for line in lines:
+        for part in folded(line):
+            say(part)
+
+
+def put_folded(lines: Iterable[str]) -> None:
+    """Print lines of data; where a person looks, broken as :func:`tell` does it."""
+    for line in lines:
+        put_lines(folded(line) if sys.stdout.isatty() else [line])
+
+
+def folded(line: str) -> list[str]:
+    """Return a line in parts of at most the terminal's width, words whole where it can be; further ones are marked."""
+    width = max(40, min(shutil.get_terminal_size((80, 24)).columns, 200))
+    found = [""]
+    for word in re.findall(rf"\"?[0-9A-Za-z:]{{1,{width - 8}}}|.", escaped(line)):
+        if len(found[-1]) + len(word) > width:
+            found.append("    | ")
+        found[-1] += word
+    return found
 
 
 def flush() -> None:

@@ -29,13 +29,15 @@ from cli.context import (
     local,
 )
 from cli.home import parse_yaml, read_file
-from cli.output import Format, Shown, say, short, show_list, show_one, show_table
+from cli.output import Format, Shown, say, short, show_list, show_one, show_table, tell
 from cli.records import Base, Options, ProposeOption, RecordOption, base_of
 from cli.waiting import wait_policy
 
 if TYPE_CHECKING:
     from cellward.api import schemas
+    from cellward.documents.dsse import Ed25519Signer
     from cellward.policy.bundle import Bundle
+    from cellward.policy.ceremony import Proposal
     from cellward.policy.compile import Compiler
     from cellward.policy.model import Binding, BindingSet
     from cellward.policy.publisher import Draft, Publication
@@ -318,13 +320,19 @@ def carry_out(base: Base, draft: Draft, options: Options, *, keep: bool = True, 
     ``first`` says that a person was asked for the first publication of the realm: :mod:`cli.first_policy`.
     """
     from cellward.policy import publisher
-    from cli.ceremony import propose
+    from cellward.policy.ceremony import Proposal
+    from cli.ceremony import propose, show_signed
     from cli.first_policy import check_first, check_memory
     from cli.keys import load_roles
 
+    proposal = Proposal(draft)
+    # What others would be refused to sign is not signed alone either: it could stop every later command.
+    proposal.check(base.record)
+    proposal.check_times(base.record, instant())
     if options.dry_run:
-        preview(base, draft, options.output)
+        preview(base, proposal, options.output)
         return
+    show_signed(base.record, proposal)
     if options.propose is not None:
         propose(draft, options.propose)
         return
@@ -333,15 +341,31 @@ def carry_out(base: Base, draft: Draft, options: Options, *, keep: bool = True, 
     fresh = {name: record.keyids(role) for name, role in _SIGNERS.items() if role in draft.fresh}
     keys = load_roles(base.place.home, options.passphrase_file, **fresh, publisher=record.keyids("snapshot"))
     draft = draft.signed(publisher.SigningKeys(policy=keys.get("policy", ()), keyring=keys.get("keyring", ())))
-    publication = publisher.finish(draft, keys["publisher"][:1], now=instant(), seen=base.seen)
+    publication = finish(base, draft, keys["publisher"][:1])
     hand_over(base, publication, options.output, wait=options.wait, keep=keep)
 
 
-def preview(base: Base, draft: Draft, output: Format) -> None:
+def finish(base: Base, draft: Draft, signers: Sequence[Ed25519Signer]) -> Publication:
+    """Show the snapshot over a draft that was signed, field by field, then sign it."""
+    from cellward.policy import publisher
+    from cellward.policy.payloads import snapshot_differences
+
+    at = instant()
+    (unsigned,) = (
+        file.data for file in publisher.preview(draft, now=at, seen=base.seen).metadata if file.role == "snapshot"
+    )
+    say("the snapshot that is signed over it:")
+    tell(f"  {line}" for line in snapshot_differences(base.record.snapshot, unsigned))
+    return publisher.finish(draft, signers, now=at, seen=base.seen)
+
+
+def preview(base: Base, proposal: Proposal, output: Format) -> None:
     """Show what would be published; nobody signs it, and no key is opened."""
     from cellward.policy import publisher
+    from cli.ceremony import show_signed
 
-    shown = publisher.preview(draft, now=instant(), seen=base.seen)
+    show_signed(base.record, proposal)
+    shown = publisher.preview(proposal.draft, now=instant(), seen=base.seen)
     versions = {file.role: file.version for file in shown.metadata}
     made = Made(dry_run=True, versions=versions, targets=sorted(shown.targets))
     rows = [[role, str(version)] for role, version in versions.items()]
@@ -355,7 +379,13 @@ def hand_over(
     """Keep the record, hand the publication to the hub, and show what is served then."""
     if keep and publication.record is not None:
         base.keep(publication.record, signed=True)
-    result = base.upload(publication)
+    try:
+        result = base.upload(publication)
+    except CellwardError:
+        if keep:
+            # It stays in the record: a hub that says no may have handed it to agents.
+            say(f"it is signed, and {base.path} has it; hand it over by the same `trust submit`, or `policy refresh`")
+        raise
     show_one(result, output, lambda: _show_versions(result), f"policy/{result.snapshot_version}")
     if keep:
         say(f"commit {base.path} to security's repository: without it nobody can publish, refresh or add an author")

@@ -3,7 +3,8 @@
 Pure. In force is what the publishers' record here has and signatures cover, verified from the first root on; before the
 first publication that is the root alone. A line begins with
 ``+`` for what comes, ``-`` for what goes and ``~`` for what changes. Digests and key ids are whole: a person compares
-them with what somebody else reads out, and a part of one can be searched for.
+them with what somebody else reads out, and a part of one can be searched for. An id comes before words that people
+chose, which are quoted. The first lines are for reading and leave things out; :func:`fields` leaves out nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tuf.api.metadata import Role, Root, Targets
 
+from cellward.documents.differences import quoted
+from cellward.documents.fields import format_time
 from cellward.policy.model import BINDINGS_TARGET
+from cellward.policy.payloads import signed_differences
 from cellward.policy.trust import parse
+from cli.output import cut
 
 if TYPE_CHECKING:
     from cellward.documents.keyring import KeyringEntry
-    from cellward.documents.revocations import Revocations
+    from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
     from cellward.policy.ceremony import Proposal
     from cellward.policy.record import Record
 
@@ -31,7 +36,7 @@ def changes(own: Record, proposal: Proposal) -> list[str]:
     draft = proposal.draft
     before, after = own.signed_targets(), parse(Targets, draft.targets).signed
     had, gets = ({entry.keyid: author_line(entry) for entry in one.keyring.entries} for one in (own, draft.record))
-    held, holds = ({line: line for line in revocation_lines(one.revocations)} for one in (own, draft.record))
+    held, holds = (_revocations(one.revocations) for one in (own, draft.record))
     if before is None:
         # Nothing is in force, and no signature covers what the record has to publish: all of it comes.
         had, held = {}, {}
@@ -44,9 +49,17 @@ def changes(own: Record, proposal: Proposal) -> list[str]:
     ]
 
 
+def fields(own: Record, proposal: Proposal) -> list[str]:
+    """Return every difference of every payload to be signed, field by field; a field that nobody knows is one of them.
+
+    The lives, which begin anew, and the numbers are among them.
+    """
+    return [str(one) for one in signed_differences(own, proposal)]
+
+
 def life_lines(proposal: Proposal) -> dict[str, str]:
     """Return until when root, targets and keyring hold once the proposal is published."""
-    return {role: f"{end:%Y-%m-%d %H:%M} UTC" for role, end in proposal.ends().items()}
+    return {role: f"{end:%Y-%m-%d %H:%M:%S} UTC" for role, end in proposal.ends().items()}
 
 
 def role_lines(proposal: Proposal) -> dict[str, str]:
@@ -83,24 +96,33 @@ def binding_lines(data: bytes | None) -> list[str]:
 
 
 def author_line(entry: KeyringEntry) -> str:
-    """Return what a key of the keyring may sign, and until when."""
+    """Return what a key of the keyring may sign, from when and until when; its owner is a word that somebody chose."""
     kinds, projects, environments = map(",".join, (entry.kinds, entry.projects, entry.environments))
     return (
-        f"{entry.owner} {entry.keyid} {entry.state}: {kinds} of {projects} in {environments} "
-        f"until {entry.not_after:%Y-%m-%d}"
+        f"{entry.keyid} of {quoted(entry.owner)}, {entry.state}: {kinds} of {projects} in {environments} "
+        f"from {format_time(entry.not_before)} until {format_time(entry.not_after)}, {quoted(entry.scheme)}"
     )
 
 
 def revocation_lines(found: Revocations) -> list[str]:
     """Return signed locks, quarantines and minimum times."""
-    return [
-        *(f"locks {one.kind}/{one.subject}" for one in found.locks),
-        *(f"quarantines {one.project}/{one.cell} in {one.environment}" for one in found.quarantines),
-        *(
-            f"first contact in {project} takes nothing before {moment:%Y-%m-%d %H:%M:%S} UTC"
-            for project, moment in found.minimum_issued_at.items()
-        ),
-    ]
+    return [*_revocations(found).values()]
+
+
+def _revocations(found: Revocations) -> dict[str, str]:
+    """Lines by what they are about: another reason is a change, not another lock."""
+    locks = {f"{one.kind}/{one.subject}": one for one in found.locks}
+    closed = {f"{one.project}/{one.cell} in {one.environment}": one for one in found.quarantines}
+    minimum = {project: format_time(moment) for project, moment in found.minimum_issued_at.items()}
+    return {
+        **{f"lock {name}": f"locks {name} since {_since(one)}" for name, one in locks.items()},
+        **{f"quarantine {name}": f"quarantines {name} since {_since(one)}" for name, one in closed.items()},
+        **{f"minimum {name}": f"first contact in {name} takes nothing before {at}" for name, at in minimum.items()},
+    }
+
+
+def _since(one: SignedLock | SignedQuarantine) -> str:
+    return f"{format_time(one.issued_at)}: {cut(one.reason)}"
 
 
 def _differences(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.author import BEFORE, KINDS
+from cli.author import BEFORE, KINDS, check_owner
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
 from cli.door.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.home import KEY_NAMES, Home, Trust, read_file
@@ -80,7 +80,7 @@ def init(
     no_passphrase: Annotated[
         bool, typer.Option("--no-passphrase", help="Keep the keys unencrypted; marks the installation as evaluation.")
     ] = False,
-    owner: Annotated[str, typer.Option(help="Whose keys these are, as in the keyring.")] = "",
+    owner: Annotated[str, typer.Option(help="Whose keys these are, as in the keyring: a name or e-mail address.")] = "",
     output: OutputOption = Format.table,
 ) -> None:
     """Make the keys of this installation here, and give the hub its root of trust. No key leaves this machine."""
@@ -92,7 +92,9 @@ def init(
         hub = client.get("/trust", schemas.Trust)
         if hub.realm:
             raise errors.FOREIGN_HUB(f"this hub already serves realm {hub.realm}, and its root is not in {home}")
-        _make(place.home, hub, _passphrase(passphrase_file, none=no_passphrase), owner or _user())
+        owner = owner or _user()
+        check_owner(owner)
+        _make(place.home, hub, _passphrase(passphrase_file, none=no_passphrase), owner)
     trust = place.home.trust()
     root = read_file(trust.root_file)
     adopted = client.post("/trust/root", schemas.RootAdoption(root=root), schemas.Trust)

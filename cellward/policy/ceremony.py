@@ -2,9 +2,9 @@
 
 Pure values over bytes. Invariants: a proposal names what it was made from, and signs nothing of what was signed before;
 what it shows is what its own bytes name, role by role, with key ids that are those of their keys and lives that are
-bounded (:meth:`Proposal.check`, :meth:`Proposal.check_times`); a key signs only roles it belongs to, by the root there
-is, the root proposed, or the targets proposed; and nothing of it can be published before every threshold is reached
-(:func:`complete`).
+bounded (:meth:`Proposal.check`, :meth:`Proposal.check_times`), and what was signed stops no later command; a key signs
+only roles it belongs to, by the root there is, the root proposed, or the targets proposed; and nothing of it can be
+published before every threshold is reached (:func:`complete`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from cellward.documents import canonical
 from cellward.documents.fields import Fields
+from cellward.documents.keyring import check_following
 from cellward.documents.numbers import MAX_AHEAD, check_number
 from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError
 from cellward.policy import trust
+from cellward.policy.bindings import parse_bindings
+from cellward.policy.client import check_authors
 from cellward.policy.errors import BAD_PROPOSAL
-from cellward.policy.model import KEYRING_ROLE
+from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE
 from cellward.policy.publisher import LIVES, Draft, complete_root
 from cellward.policy.record import Record
 from cellward.policy.signing import sign_metadata
@@ -142,6 +145,13 @@ class Proposal:
     @classmethod
     def from_bytes(cls, data: bytes, *, own: Record) -> Proposal:
         """Read a proposal that was made from the record at hand; raises policy/bad-proposal, policy/bad-record."""
+        proposal = cls.read(data, own=own)
+        proposal.check(own)
+        return proposal
+
+    @classmethod
+    def read(cls, data: bytes, *, own: Record) -> Proposal:
+        """Read a proposal of the same realm without :meth:`check`; raises policy/bad-proposal, policy/bad-record."""
         if len(data) > MAX_PROPOSAL:
             raise BAD_PROPOSAL(f"the proposal is larger than {MAX_PROPOSAL} bytes")
         try:
@@ -159,9 +169,7 @@ class Proposal:
             record, _bytes(fields.raw("targets")), _bytes(fields.raw("keyring")), frozenset(fresh),
             {path: _bytes(text) for path, text in content.items()},
         )  # fmt: skip
-        proposal = cls(draft, None if root is None else _bytes(root))
-        proposal.check(own)
-        return proposal
+        return cls(draft, None if root is None else _bytes(root))
 
     def check(self, own: Record) -> None:
         """Refuse what was not made from ``own``, or does not hold together (policy/bad-proposal)."""
@@ -183,6 +191,7 @@ class Proposal:
             if role in draft.fresh and {*signed.unrecognized_fields} != {trust.BASE_FIELD}:
                 raise BAD_PROPOSAL(f"the proposed {role} says more than its signers are shown")
         self._check_content(own, targets, keyring)
+        self._check_bindings(own, targets)
 
     def _check_root(self) -> None:
         if self.root is None:
@@ -211,25 +220,56 @@ class Proposal:
                 if listed[path] != TargetFile.from_data(path, data, ["sha256"]):
                     raise BAD_PROPOSAL(f"{path} is not what the proposal would have signed")
 
+    def _check_bindings(self, own: Record, targets: Targets) -> None:
+        """Refuse targets without their bindings, or bindings without their bundles: no agent and no hub takes them."""
+        data, last = self.draft.content.get(BINDINGS_TARGET), own.signed_targets()
+        if data is None:
+            # What the bindings name is not at hand, so all that there was is to be there.
+            if Targets.type in self.draft.fresh and (last is None or targets.targets != last.targets):
+                raise BAD_PROPOSAL(
+                    "the proposed targets are others than those in force, and have no bindings with them"
+                )
+            return
+        found = parse_bindings(data)
+        if found.realm != own.realm:
+            raise BAD_PROPOSAL("the proposed bindings belong to another realm")
+        for one in found.bindings:
+            info = targets.targets.get(one.bundle)
+            if info is None or one.bundle_digest != f"sha256:{info.hashes.get('sha256')}":
+                raise BAD_PROPOSAL(f"binding {one.name} names a bundle that the proposed targets do not have")
+
     def _check_keys(self, own: Record, targets: Targets) -> None:
         if not self.draft.record.keyring_role.is_delegated_by(targets):
             # Nobody is shown it, and the targets of next time would delegate to it.
             raise BAD_PROPOSAL("the keyringRole proposed is not what the targets proposed delegate to")
         try:
             own.floors().with_keys(self.draft.record.keyring)
+            check_authors(self.draft.record.keyring, trust.hub_keys((*self._roots(), self.next_root)))
         except CellwardError as error:
             raise BAD_PROPOSAL(f"agents would refuse the keyring: {error.message}") from error
 
-    def check_times(self, now: datetime) -> None:
-        """Refuse numbers ahead of the clock, and lives that are not what the roles are given.
+    def _roots(self) -> tuple[Root, ...]:
+        return tuple(trust.parse(Root, data).signed for data in self.draft.record.roots)
+
+    def is_in(self, own: Record) -> bool:
+        """Whether a record is what becomes of this once it is published: it was submitted, and maybe did not arrive."""
+        roots = (*self.draft.record.roots, *([] if self.root is None else [self.root]))
+        made = (roots, self.draft.targets, self.draft.keyring)
+        return made == (own.roots, own.targets, own.keyring_metadata)
+
+    def check_times(self, own: Record, now: datetime) -> None:
+        """Refuse numbers ahead of the clock, and lives that are not what the roles and keys are given.
 
         A number of the future, signed now, would hold once the clock is there (document/number-ahead). A life beyond
         the role's would outlast every later ceremony, and less than half of it is a proposal that lay about, or one
-        made to run out (policy/bad-proposal).
+        made to run out (policy/bad-proposal). The keyring is to follow the one in force (document/bad-keyring).
         """
         for role, data in ((Targets.type, self.draft.targets), (KEYRING_ROLE, self.draft.keyring)):
             if role in self.draft.fresh:
                 check_number(trust.parse(Targets, data).signed.version, now, f"the proposed version of {role}")
+        if KEYRING_ROLE in self.draft.fresh:
+            before = None if own.keyring_metadata is None else own.keyring
+            check_following(before, self.draft.record.keyring, now)
         for role, end in self.ends().items():
             if role in self.draft.fresh or (role == Root.type and self.root is not None):
                 life = LIVES[role]

@@ -20,6 +20,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from cellward.documents import canonical
 from cellward.documents.keyring import HUB_OWNER, Keyring
+from cellward.documents.numbers import check_number
 from cellward.documents.revocations import Revocations
 from cellward.errors import CellwardError
 from cellward.policy import trust
@@ -147,7 +148,10 @@ def update(
     verified = assemble(parsed, files, realm=realm, wanted=wanted)
     used = {f"targets/{verified.digests[path].removeprefix('sha256:')}" for path in _needed(verified)}
     kept = {path: data for path, data in files.items() if path in used or not path.startswith("targets/")}
-    accepted = trust.accept(parsed, floors, now).with_keys(keyring_of(parsed, files))
+    keyring = keyring_of(parsed, files)
+    # By the clock, since a step cannot be bounded: whoever was away did not see the versions in between.
+    check_number(keyring.version, now, "the version of the keyring")
+    accepted = trust.accept(parsed, floors, now).with_keys(keyring)
     return Candidate(verified, accepted, kept)
 
 
@@ -268,7 +272,7 @@ def assemble(
     for what, found in realms.items():
         if found != realm:
             raise FOREIGN_REALM(f"the {what} belong to realm {found}")
-    _check_authors(keyring, trust.hub_keys(parsed.roots))
+    check_authors(keyring, trust.hub_keys(parsed.roots))
     bundles: dict[str, bytes] = {}
     for binding in bindings.bindings:
         info = parsed.targets.targets.get(binding.bundle)
@@ -309,7 +313,7 @@ def keyring_of(parsed: trust.ParsedSet, files: Mapping[str, bytes]) -> Keyring:
     return Keyring.from_json(canonical.decode(_target(parsed.keyring.targets, KEYRING_TARGET, files)))
 
 
-def _check_authors(keyring: Keyring, hub_keys: frozenset[bytes]) -> None:
+def check_authors(keyring: Keyring, hub_keys: frozenset[bytes]) -> None:
     """Refuse a key of the hub's among the authors', under whatever owner: the hub would be one of them (design §2)."""
     for entry in keyring.entries:
         if entry.owner != HUB_OWNER and trust.point_of(entry.spki_der) in hub_keys:

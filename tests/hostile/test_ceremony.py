@@ -148,7 +148,7 @@ def test_an_honest_proposal_is_signed_and_all_of_it_told_before(ceremony: Ceremo
     for keyid in (ceremony.policies[2].keyid, keyid_of(new.keys[2])):
         assert keyid in told.stderr
     for end in honest.ends().values():
-        assert f"{end:%Y-%m-%d %H:%M} UTC" in told.stderr
+        assert f"{end:%Y-%m-%d %H:%M:%S} UTC" in told.stderr
     for signer in (*ceremony.roots, *ceremony.policies[:2], ceremony.keyring, ceremony.publisher, ceremony.hub):
         assert signer.keyid in told.stdout
     assert read_bundle(ceremony.archive).digest.removeprefix("sha256:") in told.stdout

@@ -245,7 +245,7 @@ async def test_v1_the_first_publication_is_what_init_made_here(cli: Cli, monkeyp
     assert "[policy/no-floors]" in (await cli(*PUBLISH, code=4)).stderr
     said_no = await asked(cli, monkeypatch, "n", *PUBLISH, "--first-publication")
     assert (said_no.exit_code, "[cli/not-signed]" in said_no.stderr) == (1, True)
-    assert f"author thief {thief.keyid} active" in said_no.stderr
+    assert f'author {thief.keyid} of "thief", active' in said_no.stderr.replace("\n    | ", "")
     assert (await served(cli))["targets"] is None
     # Lines end otherwise in some checkouts; no hub took it the first time.
     record_file(cli).write_bytes(made.replace(b"\n", b"\r\n"))
@@ -267,16 +267,17 @@ async def test_v1_the_first_publication_from_another_machine_is_shown_whole(
     await cli(*PUBLISH, "--propose", str(proposal))
     own = own_record(cli)
     (ada,) = own.keyring.entries
-    signed = await cli("trust", "sign", str(proposal))
-    assert f"+ author ada {ada.keyid}" in signed.stderr
-    assert f"+ role keyring: 1 of 1: {own.keyids('keyring')[0]}" in signed.stderr
+    signed = (await cli("trust", "sign", str(proposal))).stderr.replace("\n    | ", "")
+    assert f'+ author {ada.keyid} of "ada"' in signed
+    assert f"+ role keyring: 1 of 1: {own.keyids('keyring')[0]}" in signed
     assert "[policy/no-floors]" in (await cli("trust", "submit", str(proposal), code=4)).stderr
     done = await asked(cli, monkeypatch, "y", *PUBLISH, "--first-publication")
     assert done.exit_code == 0
+    told = done.stderr.replace("\n    | ", "")
     for role in ("root", "targets", "snapshot", "timestamp", "keyring"):
-        assert f"role {role}: 1 of 1: {own.keyids(role)[0]}" in done.stderr
-    assert f"author ada {ada.keyid} active" in done.stderr
-    assert "bundle bundles/starter-" in done.stderr
+        assert f"role {role}: 1 of 1: {own.keyids(role)[0]}" in told
+    assert f'author {ada.keyid} of "ada", active' in told
+    assert "bundle bundles/starter-" in told
     again = await asked(cli, monkeypatch, "y", *PUBLISH, "--first-publication")
     assert (again.exit_code, "[policy/not-first]" in again.stderr) == (4, True)
     shutil.rmtree(cli.home / "state")
