@@ -122,7 +122,8 @@ def _outermost(services: Services, words: Words) -> Callable[..., Awaitable[web.
             # V16: our own mistake costs one request; its text stays in the log.
             log.exception("request-failed")
             response = problem_response(INTERNAL("the hub made a mistake"), request_id)
-        if _PROVEN_KEY not in request and words.last(request):
+        spent = response.status == web.HTTPTooManyRequests.status_code
+        if _PROVEN_KEY not in request and (words.last(request) or spent):
             response.force_close()
         if not response.prepared:
             response.headers[REQUEST_ID] = request_id
