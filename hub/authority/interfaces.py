@@ -47,6 +47,10 @@ class Tokens(Protocol):
         """Keep a new token."""
         ...
 
+    async def live(self, token_hashes: Sequence[str], now: datetime) -> frozenset[str]:
+        """Those of these hashes whose token has not expired, spent or not."""
+        ...
+
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
         """Spend it for one key, atomically; the same key may spend it again until it expires.
 
@@ -134,6 +138,10 @@ class Clusters(Protocol):
 
     async def get(self, name: str) -> BoundCluster | None:
         """The cluster of this name, or None."""
+        ...
+
+    async def keys_of(self, uids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """Digests of the TLS keys bound to each of these uids; a uid that nobody has is left out."""
         ...
 
     async def name_of_uid(self, uid: str) -> str | None:

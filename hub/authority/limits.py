@@ -75,15 +75,25 @@ class JoinLimits:
         attempts: Rate = Rate(2000, 50),
         failures: Rate = Rate(10, 0.2),
         records: Rate = Rate(50, 1),
+        holders: Rate = Rate(20, 0.2),
     ) -> None:
         self._attempts = Limiter(attempts, clock)
         self._failures = Limiter(failures, clock)
         self._records = Limiter(records, clock)
+        self._holders = Limiter(holders, clock)
         self._suppressed = 0
 
-    def admit(self, address: str) -> None:
-        """Let an attempt in before anything is computed for it; raises authority/too-many-attempts."""
-        if not self._failures.allowed(address) or not self._attempts.take(address):
+    def admits(self, address: str) -> bool:
+        """Whether an attempt is let in before anything is computed for it."""
+        return self._failures.allowed(address) and self._attempts.take(address)
+
+    def hold(self, address: str, holder: str) -> None:
+        """Let in whoever shows what only an agent of this hub has, from an address that others have used up.
+
+        Strangers behind the same address (NAT, a load balancer) keep no agent out; ``holder`` is what was shown, and
+        has a bound of its own. Raises authority/too-many-attempts; also for an empty one: nothing was shown.
+        """
+        if not holder or not self._holders.take(holder):
             raise TOO_MANY_ATTEMPTS(f"there were too many attempts from {address}")
 
     def failed(self, address: str) -> int | None:

@@ -8,6 +8,7 @@ decided under a lock of that name, so that two joins at once cannot both be the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -42,7 +43,8 @@ from hub.authority.limits import JoinLimits, Limiter, Rate
 from hub.authority.lineage import TAKE_OVER, Place, is_handover, next_step, place_of
 from hub.authority.model import AgentCertificate, Attempt, Joined, RecoveryAttempt
 from hub.authority.nonces import Nonces
-from hub.authority.tokens import Grant, JoinTokens, check_token
+from hub.authority.tokens import Grant, JoinTokens, check_token, hash_token
+from hub.store.shared import Together
 
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -81,6 +83,7 @@ class IdentityService:
         self.copies = copies
         self._limits = limits or JoinLimits(clock)
         self._renewals = Limiter(renewals, clock)
+        self._bound_keys: Together[str, Mapping[str, frozenset[str]]] = Together(clusters.keys_of, "bound-keys")
         self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -94,7 +97,9 @@ class IdentityService:
         Raises authority/* and identity/* errors, and what the store raises for a token; every refusal is recorded
         within the bound that keeps strangers from filling the log.
         """
-        self._limits.admit(attempt.address)
+        if not self._limits.admits(attempt.address):
+            live = await self._tokens.is_live(attempt.token)
+            self._limits.hold(attempt.address, hash_token(attempt.token) if live else "")
         try:
             return await self._join(attempt)
         except CellwardError as error:
@@ -108,7 +113,8 @@ class IdentityService:
         same. Raises authority/bad-recovery, authority/not-recovered, authority/locked, authority/replaced,
         authority/too-many-attempts, identity/bad-request or identity/bad-key.
         """
-        self._limits.admit(attempt.address)
+        if not self._limits.admits(attempt.address):
+            await self._let_in(attempt)
         try:
             check_recovery_bounds(attempt)
             if not attempt.nonce:
@@ -117,6 +123,34 @@ class IdentityService:
         except CellwardError as error:
             await self._failed("certificate.recover", attempt.address, error)
             raise
+
+    async def _let_in(self, attempt: RecoveryAttempt) -> None:
+        """Let in whoever proves a bound key from an address that others have used up.
+
+        So is a request for a nonce: it costs no more than its refusal. Raises authority/too-many-attempts.
+        """
+        holder = ""
+        with contextlib.suppress(CellwardError):
+            check_recovery_bounds(attempt)
+            if not attempt.nonce:
+                return
+            if self._nonces.holds(attempt.nonce, attempt.cluster_uid, attempt.csr_der):
+                held = keymod.spki_digest(attempt.bound_spki_der)
+                bound = await self._bound_keys.join(attempt.cluster_uid)
+                if held in bound.get(attempt.cluster_uid, ()) and self._is_signed(attempt):
+                    holder = f"{attempt.cluster_uid} {held}"
+        self._limits.hold(attempt.address, holder)
+
+    def _is_signed(self, attempt: RecoveryAttempt) -> bool:
+        spki = keymod.spki_of(public_key_of_csr(attempt.csr_der))
+        return is_recovery_signed(
+            attempt.bound_spki_der,
+            attempt.signature,
+            attempt.nonce,
+            self._authority.realm(),
+            attempt.cluster_uid,
+            spki,
+        )
 
     async def _failed(self, action: str, address: str, error: CellwardError) -> None:
         suppressed = self._limits.failed(address)
@@ -208,11 +242,8 @@ class IdentityService:
         name = await self._clusters.name_of_uid(attempt.cluster_uid)
         known = await self._clusters.get(name) if name is not None else None
         held = keymod.spki_digest(attempt.bound_spki_der)
-        realm = self._authority.realm()
         # Checked for a uid nobody has as well: how long a refusal takes says nothing about who is known here.
-        signed = is_recovery_signed(
-            attempt.bound_spki_der, attempt.signature, attempt.nonce, realm, attempt.cluster_uid, spki
-        )
+        signed = self._is_signed(attempt)
         if known is None or not signed or held not in {known.spki_sha256, known.previous_spki_sha256}:
             raise NOT_RECOVERED("no agent of this uid is bound to this key")
         if not self._renewals.take(known.name):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ from cellward.identity.names import check_name
 from cellward.runtime.clock import Clock
 from hub.authority.errors import BAD_TOKEN, LIFETIME
 from hub.authority.interfaces import Tokens
+from hub.store.shared import Together
 
 #: Longest life of a token.
 MAX_LIFETIME = timedelta(minutes=30)
@@ -38,6 +40,8 @@ class JoinTokens:
     def __init__(self, tokens: Tokens, clock: Clock) -> None:
         self._tokens = tokens
         self._clock = clock
+        # However many ask, one read answers all that wait.
+        self._live: Together[str, frozenset[str]] = Together(self._read_live, "join-tokens")
 
     async def mint(self, cluster: str, *, lifetime: timedelta = MAX_LIFETIME, replace: bool = False) -> str:
         """New token for a cluster name; the text is shown once and only its hash is kept.
@@ -50,6 +54,16 @@ class JoinTokens:
         token = f"cwj_{'replace_' if replace else ''}{secrets.token_hex(32)}"
         await self._tokens.put(hash_token(token), cluster, self._clock.now() + lifetime)
         return token
+
+    async def is_live(self, token: str) -> bool:
+        """Whether a token was made here and has not expired, spent or not; nothing malformed is looked for."""
+        if len(token) > MAX_TOKEN or not _TOKEN.match(token):
+            return False
+        hashed = hash_token(token)
+        return hashed in await self._live.join(hashed)
+
+    async def _read_live(self, hashes: Sequence[str]) -> frozenset[str]:
+        return await self._tokens.live(hashes, self._clock.now())
 
     async def spend(self, token: str, spki_sha256: str) -> Grant:
         """Spend a token by one key; the same key may spend it again until it expires.

@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from hub.store.changes import ChangeBus
 from hub.store.log import AuditStore
+from hub.store.tokens import TokenStore
 
 Json = Mapping[str, Any]
 T_co = TypeVar("T_co", covariant=True)
@@ -140,6 +141,10 @@ class ClusterStore(Protocol):
         """Return how many clusters there are."""
         ...
 
+    async def keys_of(self, uids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """Return the digests of the TLS keys bound to each of these uids; a uid that nobody has is left out."""
+        ...
+
     async def name_of_uid(self, uid: str) -> str | None:
         """Return the name a uid is bound to."""
         ...
@@ -196,32 +201,6 @@ class ClusterStore(Protocol):
 
     async def standing(self) -> Standing:
         """Return whose name or generation counts for nothing, of all clusters, as one read."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TokenGrant:
-    """What a spent join token grants: one certificate for one cluster name."""
-
-    cluster: str
-
-
-class TokenStore(Protocol):
-    """Join tokens at rest: hashes only (V6)."""
-
-    async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
-        """Keep a new token; drops tokens that expired a day before. Raises store/immutable for a known hash."""
-        ...
-
-    async def revoke(self, cluster: str) -> int:
-        """Forget every token of a cluster and return how many there were."""
-        ...
-
-    async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
-        """Spend it for one key: exactly one key wins among parallel tries, and it may ask again until expiry.
-
-        Raises store/unknown-token, store/token-expired, store/token-spent.
-        """
         ...
 
 

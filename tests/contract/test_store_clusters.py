@@ -218,6 +218,23 @@ class TestTokens:
             await store.tokens.spend("hash", "key", NOW + timedelta(seconds=10))
         assert caught.value.code == "store/token-expired"
 
+    async def test_live_tokens_are_told_from_others_spent_or_not(self, store: Store) -> None:
+        """V6: of many hashes at once, those whose token has not expired."""
+        for name, seconds in (("new", 10), ("spent", 10), ("old", -1)):
+            await store.tokens.put(name, "eu-1", NOW + timedelta(seconds=seconds))
+        await store.tokens.spend("spent", "key", NOW)
+        asked = ["new", "spent", "old", *(f"unknown-{number}" for number in range(2500))]
+        assert await store.tokens.live(asked, NOW) == {"new", "spent"}
+        assert await store.tokens.live([], NOW) == frozenset()
+
+    async def test_keys_of_uids(self, store: Store) -> None:
+        """V7: the newest key and, until that one was used, the one before; nothing for a uid nobody has."""
+        for name in ("a", "b", "c"):
+            await store.clusters.create(name, "alice")
+        await store.clusters.bind("a", "uid-a", "k1", b"s", 1, "1")
+        await store.clusters.bind("b", "uid-b", "k3", b"s", 2, "2", "k2")
+        assert await store.clusters.keys_of(["uid-a", "uid-b", "uid-x", ""]) == {"uid-a": {"k1"}, "uid-b": {"k2", "k3"}}
+
     async def test_unknown_token(self, store: Store) -> None:
         """A token nobody made grants nothing."""
         with pytest.raises(CellwardError) as caught:

@@ -65,6 +65,10 @@ class FakeTokens:
         """Keep a new token."""
         self.rows[token_hash] = (cluster, expires_at, "")
 
+    async def live(self, token_hashes: Sequence[str], now: datetime) -> frozenset[str]:
+        """Those that have not expired."""
+        return frozenset(key for key in token_hashes if key in self.rows and self.rows[key][1] > now)
+
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> Grant:
         """Spend by one key."""
         cluster, expires_at, spent_by = self.rows.get(token_hash, ("", now, ""))
@@ -136,6 +140,11 @@ class FakeClusters:
     async def get(self, name: str) -> Bound | None:
         """The cluster of this name."""
         return self.rows.get(name)
+
+    async def keys_of(self, uids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """Keys bound to uids."""
+        rows = (row for row in self.rows.values() if row.uid and row.uid in uids)
+        return {row.uid: frozenset({row.spki_sha256, row.previous_spki_sha256} - {""}) for row in rows}
 
     async def name_of_uid(self, uid: str) -> str | None:
         """Name a uid is bound to."""

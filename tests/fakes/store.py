@@ -41,7 +41,6 @@ from hub.store.interfaces import (
     SeenRow,
     Standing,
     StatusRow,
-    TokenGrant,
     TufMetadata,
 )
 from hub.store.log import (
@@ -54,6 +53,7 @@ from hub.store.log import (
     TileKey,
     is_dense,
 )
+from hub.store.tokens import TokenGrant
 
 
 def in_range(*numbers: int) -> None:
@@ -91,6 +91,10 @@ class MemoryClusters:
 
     async def count(self) -> int:
         return len(self.rows)
+
+    async def keys_of(self, uids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        rows = (row for row in self.rows.values() if row.uid and row.uid in uids)
+        return {row.uid: frozenset({row.spki_sha256, row.previous_spki_sha256} - {""}) for row in rows}
 
     async def name_of_uid(self, uid: str) -> str | None:
         return next((row.name for row in self.rows.values() if row.uid and row.uid == uid), None)
@@ -225,6 +229,9 @@ class MemoryTokens:
         kept = {key: row for key, row in self._rows.items() if row[0] != cluster}
         gone, self._rows = len(self._rows) - len(kept), kept
         return gone
+
+    async def live(self, token_hashes: Sequence[str], now: datetime) -> frozenset[str]:
+        return frozenset(key for key in token_hashes if key in self._rows and self._rows[key][1] > now)
 
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
         await asyncio.sleep(0)

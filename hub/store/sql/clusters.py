@@ -20,9 +20,10 @@ from hub.store.errors import (
     UNKNOWN_CLUSTER,
     UNKNOWN_TOKEN,
 )
-from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing, TokenGrant
+from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing
 from hub.store.sql.database import Database, Transaction
 from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
+from hub.store.tokens import TokenGrant
 
 #: Expired tokens are kept this long, so that a late try is told "expired" and not "unknown".
 KEEP_EXPIRED = timedelta(days=1)
@@ -252,6 +253,19 @@ class SqlClusters:
 
         await self._db.write(job)
 
+    async def keys_of(self, uids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """Return the digests of the TLS keys bound to each of these uids."""
+        columns = clusters.c
+        found: dict[str, frozenset[str]] = {}
+        wanted = sorted({*uids} - {""})
+        async with self._db.read() as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                query = select(columns.uid, columns.spki_sha256, columns.previous_spki_sha256)
+                query = query.where(columns.uid.in_(wanted[start : start + _CHUNK]))
+                for row in (await connection.execute(query)).all():
+                    found[row.uid] = frozenset({row.spki_sha256, row.previous_spki_sha256} - {""})
+        return found
+
     async def standing(self) -> Standing:
         """Return whose name or generation counts for nothing."""
         columns = clusters.c
@@ -293,6 +307,17 @@ class SqlTokens:
             return gone.rowcount
 
         return await self._db.write(job)
+
+    async def live(self, token_hashes: Sequence[str], now: datetime) -> frozenset[str]:
+        """Return those of these hashes whose token has not expired."""
+        table, found, wanted = join_tokens.c, set[str](), sorted(set(token_hashes))
+        async with self._db.read() as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                query = select(table.token_hash).where(
+                    table.token_hash.in_(wanted[start : start + _CHUNK]), table.expires_at > now
+                )
+                found.update((await connection.execute(query)).scalars())
+        return frozenset(found)
 
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
         """Spend it for one key; the condition in the UPDATE lets exactly one key win."""
