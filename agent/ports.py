@@ -25,6 +25,7 @@ from agent.link.interfaces import (
 )
 from agent.policy.interfaces import ContentSource, FloorKeeper
 from agent.policy.service import PolicyService
+from agent.spool.interfaces import CellKey
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy.errors import KEY_LIFTED, OLD_BASE
@@ -208,8 +209,12 @@ class AgentPorts:
         await self.engine.on_receipt(receipt)
 
     async def on_withdrawn(self, item: DesiredItem) -> bool:
-        """Let the engine forget an item that was never accepted."""
-        return self.engine.withdraw(item)
+        """Let the engine forget an item of which nothing is left."""
+        return await self.engine.withdraw(item)
+
+    async def on_full(self) -> Sequence[CellKey]:
+        """Let the engine forget cells that ended."""
+        return await self.engine.make_room()
 
     async def on_policy_notice(self, version: int) -> None:
         """Refresh policy; the version itself is only a hint of the hub."""

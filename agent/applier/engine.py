@@ -200,24 +200,42 @@ class CellEngine:
         """Take a desired item; returns at once, the outcome comes by ``on_receipt``."""
         self._take(item)
 
-    def withdraw(self, item: DesiredItem) -> bool:
-        """Forget an item the hub no longer names, if nothing of it was ever accepted or applied; return whether it is.
+    async def withdraw(self, item: DesiredItem) -> bool:
+        """Forget an item the hub no longer names, if nothing is left of it; return whether it is forgotten.
 
-        What was accepted stays as it is: no item means no change, and only a tombstone ends a cell (V14).
+        What was accepted stays as it is: no item means no change, and only a tombstone ends a cell (V14). Of a cell
+        that ended, and has nothing any more, the floor says all there is to say.
         """
         key = CellKey(*item.key)
         worker = self._workers.get(key)
         if worker is None:
             return True
         record = worker.cell.record
-        if record.deployment_digest or record.objects:
+        if (record.deployment_digest or record.objects) and not worker.is_over:
             return False
-        del self._workers[key], self._by_namespace[record.namespace]
+        await self._forget(key, worker)
+        return True
+
+    async def make_room(self) -> tuple[CellKey, ...]:
+        """Forget every cell that ended and of which nothing is left but its floor; return which."""
+        over = [(key, worker) for key, worker in self._workers.items() if worker.is_over]
+        for key, worker in over:
+            await self._forget(key, worker)
+        return tuple(key for key, _ in over)
+
+    async def _forget(self, key: CellKey, worker: CellWorker) -> None:
+        namespace = worker.cell.record.namespace
+        await self._given.state.inventory.delete(namespace)
+        await self._given.state.accepted.remove(*key)
+        if self._workers.get(key) is not worker:
+            return
+        del self._workers[key], self._by_namespace[namespace]
+        self._refs_of.pop(key, None)
+        self._told.pop(key, None)
         task = self._tasks.pop(key, None)
         if task is not None:
             task.cancel()
         self._judge()
-        return True
 
     def statuses(self) -> Mapping[CellKey, CellReport]:
         """Return the state of every cell."""

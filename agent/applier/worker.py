@@ -89,6 +89,13 @@ class CellWorker:
             self._pace.pending = self._pace.pending or self.cell.item
             self.wake()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the cell ended, nothing is left of it, and nobody asks for anything else."""
+        record, item = self.cell.record, self._pace.pending or self.cell.item
+        ended = bool(record.ending) and record.settled and not record.objects and not record.going
+        return ended and self._untold is None and (item is None or item.deployment_digest == record.deployment_digest)
+
     async def run(self) -> None:
         """Take turns for ever; ends only by cancellation."""
         if self._unfinished:

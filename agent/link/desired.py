@@ -203,13 +203,24 @@ class DesiredItems:
         """Whether the item may be kept; one of a cell known before always may."""
         if self._held is None:
             self._held = {held.key for held in await self._db.items.list()}
-        if item.key not in self._held and len(self._held) >= MAX_ITEMS:
+        if item.key not in self._held and len(self._held) >= MAX_ITEMS and not await self._made_room(self._held):
             message = f"the hub names more than {MAX_ITEMS} cells; the rest is left out"
             self._health.set(CONDITION, ok=False, code=ITEMS_DIFFER.code, message=message)
             self._left_out = True
             return False
         self._held.add(item.key)
         return True
+
+    async def _made_room(self, held: set[Key]) -> bool:
+        """Give the places of cells that ended to others: their floors are kept, and whoever names them is heard."""
+        try:
+            for key in await self._ports.on_full():
+                await self._db.items.remove(*key)
+                held.discard(key)
+                self._taken.pop(key, None)
+        except CellwardError as error:
+            _log.warning("no-room-made", code=error.code, reason=error.message)
+        return len(held) < MAX_ITEMS
 
     async def _refuse(self, listing: Listing, message: link_pb2.DesiredItem, error: CellwardError) -> None:
         """Leave an item out that nobody can use, whoever signed it; say so once, and to its author if there is a way.

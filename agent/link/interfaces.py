@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from agent.audit.interfaces import RefusalText
+from agent.spool.interfaces import CellKey
 from cellward.cells.conditions import CellCondition
 from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem
@@ -123,8 +124,12 @@ class LinkPorts(Protocol):
     async def on_withdrawn(self, item: DesiredItem) -> bool:
         """Hear that a full listing no longer names an item; return True when it may be forgotten.
 
-        False when anything of it was accepted: then the item stays, because no item means no change (V14).
+        False when anything of it was accepted and is not over: then it stays, because no item means no change (V14).
         """
+        ...
+
+    async def on_full(self) -> Sequence[CellKey]:
+        """Hear that there is no room for another cell; forget those that ended and left nothing, and return them."""
         ...
 
     async def on_policy_notice(self, version: int) -> None:

@@ -57,6 +57,10 @@ class SimulatedEngine:
         """Forget an item that nothing came of."""
         return CellKey(*item.key) not in self._reports
 
+    async def on_full(self) -> Sequence[CellKey]:
+        """Keep all: the benchmark ends no cell."""
+        return ()
+
     async def on_policy_notice(self, version: int) -> None:  # noqa: ARG002 - of the interface
         """Refresh policy."""
         self.accepted.notice()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from agent.link.interfaces import (
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.settings import AgentSettings, FactSettings, IntervalSettings
+from agent.spool.interfaces import CellKey
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
 from cellward.runtime.clock import SystemClock, Timer
@@ -42,6 +43,7 @@ class FakePorts:
     withdrawn: list[DesiredItem] = field(default_factory=list)
     refused: list[ReceiptFacts] = field(default_factory=list)
     accepted: bool = True
+    ended: Sequence[CellKey] = ()
 
     async def on_item(self, item: DesiredItem) -> None:
         """Write it down."""
@@ -55,6 +57,11 @@ class FakePorts:
         """Write it down; True when the test says that nothing was accepted."""
         self.withdrawn.append(item)
         return not self.accepted
+
+    async def on_full(self) -> Sequence[CellKey]:
+        """Give way with what the test says has ended."""
+        ended, self.ended = self.ended, ()
+        return ended
 
     async def on_policy_notice(self, version: int) -> None:
         """Write it down."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import copy
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from agent.applier.worker import CellWorker
 from agent.link.desired import DesiredItems, Listing
 from agent.link.interfaces import ReceiptFacts
 from agent.policy.store import PolicyStore
+from agent.spool.interfaces import CellKey
 from agent.spool.state import AnchorKeeper
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
 from cellward.documents.facts import Selector
@@ -278,7 +279,11 @@ class Told(World):
 
     async def on_withdrawn(self, item: DesiredItem) -> bool:
         """Forget it where nothing came of it."""
-        return self.engine.withdraw(item)
+        return await self.engine.withdraw(item)
+
+    async def on_full(self) -> Sequence[CellKey]:
+        """As AgentPorts does."""
+        return await self.engine.make_room()
 
     async def on_refused(self, receipt: ReceiptFacts) -> None:
         """Note the refusal."""

@@ -160,7 +160,7 @@ async def test_v14_hub_that_names_no_cells_any_more_deletes_nothing(world: World
     _ready(kube, WEB)
     await world.phase(CELL, "ready")
     deletes = sum(verb == "delete" for verb, _, _ in kube.requests)
-    assert not world.engine.withdraw(item)
+    assert not await world.engine.withdraw(item)
     world.engine.resync()
     await kube.delete(SERVICE)
     await world.until(lambda: SERVICE in kube._objects)
