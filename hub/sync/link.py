@@ -57,8 +57,12 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         """Serve one stream; refusals leave as a Refusal frame and then as the status of the call."""
+        peer = current_peer()
+        if not self._hellos.take(peer.name):
+            # By the status alone: nothing was read, so the stream has no name that a frame could bear.
+            raise TOO_MANY_HELLOS(f"cluster {peer.name} begins streams too often", cluster=peer.name)
         session = SyncSession(
-            peer=current_peer(),
+            peer=peer,
             stream=context,
             ports=self._ports,
             facts=self._facts,
@@ -67,8 +71,6 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             twins=self._twins,
         )
         try:
-            if not self._hellos.take(session.cluster):
-                raise TOO_MANY_HELLOS(f"cluster {session.cluster} begins streams too often", cluster=session.cluster)
             await session.introduce()
             await self._check_twin(session, peer_of(context.peer()))
             # Nothing is awaited between here and the try: what is registered is released.

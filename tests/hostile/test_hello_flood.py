@@ -12,7 +12,7 @@ from cellward.wire.v1 import link_pb2, types_pb2
 from hub.fleet.delivery import Invited
 from hub.fleet.service import FleetService
 from hub.sync.limits import SyncLimits
-from tests.fakes.bare_agent import stream
+from tests.fakes.bare_agent import failure, stream
 from tests.fakes.clock import ManualClock
 from tests.fakes.live_api import live_api
 from tests.fakes.ports import FakeLinkHub
@@ -49,7 +49,8 @@ async def test_v16_streams_are_begun_at_a_rate_of_each_cluster_alone() -> None:
                     await link.send(hello=evil.hello())
                     await link.receive("welcome")
             async with stream(channel) as link:
-                assert await link.ended() == (grpc.StatusCode.RESOURCE_EXHAUSTED, "link/too-many-hellos")
+                # Without a frame: the agent would not know one of a stream that has no name yet.
+                assert await failure(link.call.read()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "link/too-many-hellos")
             async with stream(other) as link:
                 await link.send(hello=good.hello())
                 await link.receive("welcome")
