@@ -122,7 +122,7 @@ class CellEngine:
         self._foreign = ForeignPolicies(
             given.kube, given.recorder, given.health, given.timer, self._places, self._look_beside, given.absent_seconds
         )
-        self._impostors = Impostors(given.recorder, given.health, self._owns_namespace)
+        self._impostors = Impostors(given.recorder, given.health, self._owns_namespace, self._stamps.proof)
         # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
         self._watch = ClusterWatch(given.kube, given.health, given.timer, self._on_event, self._on_synced)
         self._parts = Parts(

@@ -2,19 +2,23 @@
 
 Nothing selects them: they lack the stamp, or carry one that no longer holds. So nothing is closed because of them and
 nothing of them is touched; they are a red condition and a record until somebody takes the labels off.
+
+One that has its very name and the stamp that holds is a cell whose record was lost with the agent's state. It is told
+of as that: whoever deleted it would delete what runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
 
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.kube.interfaces import WatchEvent, WatchType
-from agent.stamps.errors import IMPOSTOR
+from agent.stamps.errors import IMPOSTOR, NOT_ON_RECORD
 from cellward.cells import labels
+from cellward.cells.stamps import Stamps
 from cellward.runtime.health import HealthRegistry
 
 _log = structlog.get_logger()
@@ -36,13 +40,39 @@ def describe(name: str, found: dict[str, str]) -> str:
     return f"namespace {name} says that it is a cell ({claim}) and was never accepted; {off}"
 
 
-class Impostors:
-    """Follows all namespaces; ``owned`` says of a name whether a cell of ours has it."""
+def is_own_place(name: str, found: Mapping[str, str], stamps: Stamps) -> bool:
+    """Whether a namespace has the name that its labels say and the stamp that holds: only the agent writes it; pure."""
+    stamped = stamps.of_namespace(found.get(labels.PROJECT, ""))
+    return (
+        bool(stamped) and name == _own_name(found) and all(found.get(label) == said for label, said in stamped.items())
+    )
 
-    def __init__(self, recorder: RecorderPort, health: HealthRegistry, owned: Callable[[str], bool]) -> None:
+
+def _own_name(found: Mapping[str, str]) -> str:
+    return "--".join(found.get(label, "") for label in (labels.PROJECT, labels.CELL, labels.ENVIRONMENT))
+
+
+class Impostors:
+    """Follows all namespaces.
+
+    Args:
+        recorder: gets a finding for each that is new.
+        health: gets the condition.
+        owned: says of a name whether a cell of ours has it.
+        stamps: those that prove something now, None while they do not.
+    """
+
+    def __init__(
+        self,
+        recorder: RecorderPort,
+        health: HealthRegistry,
+        owned: Callable[[str], bool],
+        stamps: Callable[[], Stamps | None],
+    ) -> None:
         self._recorder = recorder
         self._health = health
         self._owned = owned
+        self._stamps = stamps
         self._labelled: dict[str, dict[str, str]] = {}
         self._known: dict[str, dict[str, str]] = {}
         self._synced = False
@@ -75,15 +105,31 @@ class Impostors:
         """Set the condition, and record what is new; call it too when what is ours has changed."""
         if not self._synced:
             return
-        found = {name: said for name, said in self._labelled.items() if not self._owned(name)}
+        stamps = self._stamps()
+        found = {
+            name: said
+            for name, said in self._labelled.items()
+            # What has its own name and a stamp is judged once stamps prove something: until then it may be a cell.
+            if not self._owned(name) and (stamps is not None or labels.STAMP not in said or name != _own_name(said))
+        }
         new = [name for name, said in found.items() if self._known.get(name) != said]
         self._known = found
-        told = [describe(name, said) for name, said in sorted(found.items())[:_SHOWN]]
+        texts = {name: _judged(name, said, stamps) for name, said in sorted(found.items())}
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        code = IMPOSTOR.code if found else ""
+        codes = {code for code, _ in texts.values()}
+        code = IMPOSTOR.code if IMPOSTOR.code in codes else min(codes, default="")
+        told = [text for _, text in [*texts.values()][:_SHOWN]]
         self._health.set(CONDITION, ok=not found, code=code, message="; ".join(told) + more)
         for name in sorted(new):
-            reason = describe(name, found[name])
-            _log.error("namespace-is-no-cell", namespace=name, reason=reason)
-            entry = Entry("fence.finding", f"Namespace/{name}", "finding", code=IMPOSTOR.code, reason=reason)
+            code, reason = texts[name]
+            _log.error("namespace-is-no-cell", namespace=name, code=code, reason=reason)
+            entry = Entry("fence.finding", f"Namespace/{name}", "finding", code=code, reason=reason)
             await self._recorder.record_or_count(entry)
+
+
+def _judged(name: str, found: dict[str, str], stamps: Stamps | None) -> tuple[str, str]:
+    """Return code and text."""
+    if stamps is None or not is_own_place(name, found, stamps):
+        return IMPOSTOR.code, describe(name, found)
+    cell = f"{found[labels.PROJECT]}/{found[labels.CELL]} in {found[labels.ENVIRONMENT]}"
+    return NOT_ON_RECORD.code, f"namespace {name} is that of {cell}, of which this agent has no record any more"

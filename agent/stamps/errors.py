@@ -16,6 +16,12 @@ IMPOSTOR = define(
     "A namespace says in its labels that it is a cell, and this agent never accepted it.",
     hint="No cell lets it in or talks to it. Take its cellward.dev labels off (kubectl label namespace NAME KEY-).",
 )
+NOT_ON_RECORD = define(
+    "stamps/cell-not-on-record",
+    Conflict,
+    "A namespace is that of a cell accepted here, and this agent has no record of the cell any more.",
+    hint="Leave the namespace as it is, and deliver the cell again (deploy or end it): until then it is not repaired.",
+)
 RENEWED = define(
     "stamps/renewed",
     Conflict,

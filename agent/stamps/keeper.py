@@ -108,6 +108,14 @@ class StampKeeper:
 
     # -- told by the applier ------------------------------------------------------------------------------------------
 
+    def proof(self) -> Stamps | None:
+        """Return the stamps that prove whose a namespace is, None while they do not."""
+        try:
+            self.check_proof()
+        except CellwardError:
+            return None
+        return self.current
+
     def saw_guards(self, fingerprint: str) -> None:
         """Take note of which guards stand; empty when one is missing or changed."""
         if fingerprint != self._guards:
