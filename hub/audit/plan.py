@@ -7,38 +7,20 @@ recorded once per chain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from cellward.audit.errors import FORK, GAP
-from cellward.audit.record import HUB_ORIGIN, NO_RECORD, Record, cell_of, encode_record
+from cellward.audit.record import HUB_ORIGIN, NO_RECORD, cell_of, encode_record
 from cellward.errors import CellwardError
 from hub.audit.batch import Batch, Leaf, make_leaf
 from hub.audit.errors import KEY_CHANGED, LOG_BEHIND, OLD_EPOCH
-from hub.store.log import AuditChain, AuditEntry, AuditStore
+from hub.store.log import AuditChain, AuditEntry, AuditEvent, AuditStore, WaitingEvent
 
 #: Epoch of the hub's chain before any restore.
 FIRST_EPOCH: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class HubEvent:
-    """Something the hub did, decided or found; its place in the chain is not known yet."""
-
-    actor: str
-    action: str
-    object: str
-    decision: str
-    cluster: str = ""
-    code: str = ""
-    reason: str = ""
-    rule: str = ""
-    correlation_id: str = ""
-    revision: int = 0
-    details: Mapping[str, str] = field(default_factory=dict)
-    new_epoch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +98,30 @@ class Plan:
         self.entries: list[AuditEntry] = []
         self.hashes: list[bytes] = []
         self.chains: dict[tuple[str, int], AuditChain] = {}
+        self.placed: list[int] = []
 
-    async def add_event(self, event: HubEvent) -> Placed:
-        """Put a record of the hub at the end of its chain."""
+    async def add_event(self, event: AuditEvent, at: datetime | None = None) -> Placed:
+        """Put a record of the hub at the end of its chain; ``at`` is when it was, now unless it waited since then."""
         chain = self._planned(HUB_ORIGIN) or await self._known.newest(HUB_ORIGIN)
         if chain is None:
             chain = AuditChain(HUB_ORIGIN, FIRST_EPOCH, 0, NO_RECORD)
-        details = dict(event.details)
         if event.new_epoch:
-            details |= {"oldEpoch": str(chain.epoch), "oldSeq": str(chain.seq), "oldHead": chain.head}
+            old = {"oldEpoch": str(chain.epoch), "oldSeq": str(chain.seq), "oldHead": chain.head}
+            event = replace(event, details={**event.details, **old})
             chain = AuditChain(HUB_ORIGIN, chain.epoch + 1, 0, NO_RECORD)
-        record = Record(
-            realm=self._realm,
-            origin=HUB_ORIGIN,
-            cluster=event.cluster,
-            epoch=chain.epoch,
-            seq=chain.seq + 1,
-            prev=chain.head,
-            time=self._now,
-            actor=event.actor or HUB_ORIGIN,
-            action=event.action,
-            object=event.object,
-            decision=event.decision,
-            code=event.code,
-            reason=event.reason,
-            rule=event.rule,
-            correlation_id=event.correlation_id,
-            revision=event.revision,
-            details=details,
-        )
+        record = event.record(self._realm, chain.epoch, chain.seq + 1, chain.head, at or self._now)
         leaf = make_leaf(record, encode_record(record))
         index = self._add(leaf, event.cluster)
         self.chains[HUB_ORIGIN, chain.epoch] = replace(chain, seq=record.seq, head=leaf.digest)
         return Placed(chain.epoch, record.seq, index)
+
+    async def add_waiting(self, waiting: Sequence[WaitingEvent]) -> Placed:
+        """Put what waited at the end of the hub's chain, in order; the append forgets it."""
+        placed = Placed(FIRST_EPOCH, 0, None)
+        for one in waiting:
+            placed = await self.add_event(one.event, one.at)
+            self.placed.append(one.number)
+        return placed
 
     async def add_batch(self, batch: Batch) -> Placed:
         """Put what is new of a batch into the log; raises Refusal. At most one batch per writer and plan."""
@@ -173,7 +146,7 @@ class Plan:
         gap = refusal.cause.code == GAP.code
         chain = await self._known.newest(batch.origin)
         await self.add_event(
-            HubEvent(
+            AuditEvent(
                 actor=batch.origin,
                 action="audit.gap" if gap else "audit.fork",
                 object=f"Cluster//{batch.cluster}",
@@ -288,12 +261,12 @@ class Plan:
         return index
 
 
-def _new_epoch(batch: Batch, old: AuditChain | None) -> HubEvent:
+def _new_epoch(batch: Batch, old: AuditChain | None) -> AuditEvent:
     """Describe the new epoch of an agent: it lost its state, or was set back."""
     details = {"epoch": str(batch.epoch)}
     if old is not None:
         details |= {"oldEpoch": str(old.epoch), "oldSeq": str(old.seq), "oldHead": old.head}
-    return HubEvent(
+    return AuditEvent(
         actor=batch.origin,
         action="audit.epoch",
         object=f"Cluster//{batch.cluster}",

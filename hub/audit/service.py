@@ -8,6 +8,7 @@ moved, and then everything here is read again. Lock order: none; one worker task
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -23,10 +24,11 @@ from hub.audit.batch import Batch, check_batch
 from hub.audit.errors import NO_REALM
 from hub.audit.export import write_export
 from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
-from hub.audit.plan import Chains, HubEvent, Placed, Plan, Refusal
+from hub.audit.plan import Chains, Placed, Plan, Refusal
 from hub.audit.tree import Edge, LogTree
+from hub.store.changes import EVENTS, ChangeBus
 from hub.store.errors import MOVED, UNAVAILABLE
-from hub.store.log import AuditAppend, AuditFilter, AuditStore, TileKey
+from hub.store.log import AuditAppend, AuditEvent, AuditFilter, AuditStore, TileKey
 
 _log = structlog.get_logger()
 
@@ -34,6 +36,8 @@ _log = structlog.get_logger()
 GROUP_RECORDS: Final = 4096
 #: How often a group is planned anew because another process wrote first.
 TRIES: Final = 20
+#: Seconds after which what waits is looked for although nobody told of it.
+SETTLE_SECONDS: Final = 5.0
 #: Most records of one page of ``tail``.
 MAX_PAGE: Final = 1000
 
@@ -48,8 +52,13 @@ class _Head:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """What the hub did and kept in the store: it is given its place."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    work: Batch | HubEvent
+    work: Batch | AuditEvent | _Waiting
     done: asyncio.Future[tuple[Placed, _Head]]
 
 
@@ -141,7 +150,7 @@ class AuditLog:
 
         Raises store/full, store/unavailable: then the action must not be done.
         """
-        event = HubEvent(
+        event = AuditEvent(
             actor=actor,
             action=action,
             object=object,
@@ -184,7 +193,7 @@ class AuditLog:
 
     async def begin_epoch(self, actor: str, reason: str, details: Mapping[str, str] | None = None) -> None:
         """Begin a new epoch of the hub's own chain, as a finding that names the old head; after a restore."""
-        event = HubEvent(actor, "hub.restore", "Hub", "finding", reason=reason, details=details or {}, new_epoch=True)
+        event = AuditEvent(actor, "hub.restore", "Hub", "finding", reason=reason, details=details or {}, new_epoch=True)
         await self._submit(event)
 
     async def denied(self, note: bytes) -> Checkpoint | None:
@@ -203,6 +212,7 @@ class AuditLog:
 
     async def export(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Write the whole log as NDJSON, in pieces; raises audit/no-realm."""
+        await self.settle()
         snapshot = await self._store.snapshot()
         edge = await self._tree.load_edge(snapshot.size)
         note = self._sign(snapshot.size, await self._tree.root(edge))
@@ -212,15 +222,18 @@ class AuditLog:
 
     async def tail(self, cursor: int, limit: int, filters: AuditFilter | None = None) -> tuple[IndexedRecord, ...]:
         """Return matching records from index ``cursor`` on, oldest first; last index + 1 is the next cursor."""
+        await self.settle()
         rows = await self._store.records(max(0, cursor), max(1, min(limit, MAX_PAGE)), filters)
         return tuple(IndexedRecord(row.index, row.record, row.cluster) for row in rows)
 
     async def size(self) -> int:
         """Return how many records the log has."""
+        await self.settle()
         return await self._store.size()
 
     async def head(self) -> SignedHead:
         """Return the newest signed tree head; raises audit/no-realm."""
+        await self.settle()
         size = await self._store.size()
         head = self._head
         if head is None or head.edge.size != size or not head.note:
@@ -236,7 +249,27 @@ class AuditLog:
         while self._worker is not None and not self._worker.done():
             await asyncio.wait([self._worker])
 
-    async def _submit(self, work: Batch | HubEvent) -> tuple[Placed, _Head]:
+    async def settle(self) -> None:
+        """Give everything that waits its place in the log; raises store/full, store/unavailable, and then it waits."""
+        while True:
+            waiting = await self._store.waiting(1)
+            if not waiting:
+                return
+            await self._submit(_Waiting())
+
+    async def follow(self, changes: ChangeBus) -> None:
+        """Give what waits its place whenever something does; runs until cancelled, a failure is tried again."""
+        async with changes.subscribe(EVENTS) as woken:
+            while True:
+                try:
+                    await self.settle()
+                except CellwardError as error:
+                    _log.warning("audit-events-wait", code=error.code, reason=error.message)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SETTLE_SECONDS):
+                        await woken.wait()
+
+    async def _submit(self, work: Batch | AuditEvent | _Waiting) -> tuple[Placed, _Head]:
         request = _Request(work, asyncio.get_running_loop().create_future())
         # A caller that goes away must not leave an error nobody looks at.
         request.done.add_done_callback(lambda future: None if future.cancelled() else future.exception())
@@ -297,7 +330,7 @@ class AuditLog:
             grown, tiles = edge.grow(plan.hashes)
             try:
                 if plan.entries or plan.chains:
-                    batch = AuditAppend(edge.size, plan.entries, tuple(plan.chains.values()), tiles)
+                    batch = AuditAppend(edge.size, plan.entries, tuple(plan.chains.values()), tiles, plan.placed)
                     await self._store.append(batch)
                 elif await self._store.size() != edge.size:
                     # Nothing to write, so no append has noticed that all of this was decided on an older log.
@@ -320,10 +353,13 @@ class AuditLog:
         raise MOVED("another process writes to the audit log all the time")
 
     async def _plan(
-        self, plan: Plan, work: Batch | HubEvent, told: dict[tuple[str, str], tuple[int, int]]
+        self, plan: Plan, work: Batch | AuditEvent | _Waiting, told: dict[tuple[str, str], tuple[int, int]]
     ) -> Placed | BaseException:
         try:
-            if isinstance(work, HubEvent):
+            if isinstance(work, _Waiting):
+                # Of two that ask at once the first has it all.
+                return await plan.add_waiting(() if plan.placed else await self._store.waiting(GROUP_RECORDS))
+            if isinstance(work, AuditEvent):
                 return await plan.add_event(work)
             return await plan.add_batch(work)
         except Refusal as refusal:

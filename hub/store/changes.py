@@ -1,8 +1,8 @@
 """Wakes whoever waits for a change. In this process at once; changes by others arrive as a change of everything.
 
-Topics: ``desired:<cluster>``, ``documents``, ``policy``, ``clusters``, ``audit``. A notification carries no content:
-whoever is woken reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what happens
-between two waits is one change per topic, so a slow subscriber never grows.
+Topics: ``desired:<cluster>``, ``documents``, ``policy``, ``clusters``, ``audit``, ``events``. A notification carries no
+content: whoever is woken reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what
+happens between two waits is one change per topic, so a slow subscriber never grows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ DOCUMENTS: Final = "documents"
 CLUSTERS: Final = "clusters"
 #: Topic of the audit log.
 AUDIT: Final = "audit"
+#: Topic of what the hub did and is not in the audit log yet.
+EVENTS: Final = "events"
 
 
 def desired_topic(cluster: str) -> str:

@@ -7,7 +7,7 @@ are plain dictionaries. Cursors are opaque text, empty for the first page and af
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -17,6 +17,7 @@ from hub.store.log import AuditStore
 from hub.store.tokens import TokenStore
 
 Json = Mapping[str, Any]
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -236,6 +237,17 @@ class Judged:
 
 class DocumentStore(Protocol):
     """Signed documents by digest. Changes notify ``documents``."""
+
+    async def revision(self) -> int:
+        """Return a number that grows with every change of any document."""
+        ...
+
+    async def expect(self, revision: int) -> None:
+        """Raise store/moved when a document has changed since that revision; in a transaction none can until its end.
+
+        For whoever decides on what was read before the transaction began.
+        """
+        ...
 
     async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
         """Keep a document and return whether it is new.
@@ -512,8 +524,8 @@ class MetaStore(Protocol):
         ...
 
 
-class Store(Protocol):
-    """All of it; ``hub.store.sql.store.open_store`` makes the real one."""
+class Tables(Protocol):
+    """Every part of the store, as the database has it or as one open transaction sees it."""
 
     @property
     def clusters(self) -> ClusterStore:
@@ -558,6 +570,19 @@ class Store(Protocol):
     @property
     def meta(self) -> MetaStore:
         """Small named values."""
+        ...
+
+
+class Store(Tables, Protocol):
+    """All of it; ``hub.store.sql.store.open_store`` makes the real one."""
+
+    async def transact(self, job: Callable[[Tables], Awaitable[T]]) -> T:
+        """Run ``job`` in one transaction and return its result once it is durable.
+
+        What decides, what changes and what is recorded about it goes in one: ``job`` reads and writes through the
+        tables it is given alone, and may be run again where the database asks for that, so it has no other effect.
+        Raises what ``job`` raises; then nothing was written.
+        """
         ...
 
     @property

@@ -1,5 +1,9 @@
 """What the audit log asks of its store: rows, one atomic append, and reading; ``Store.audit`` implements it.
 
+What the hub does is kept as an event, in the transaction that does it (``AuditStore.put_events``). Its place in the
+log, which one process at a time gives, comes afterwards: the append that has its record forgets the event. So nothing
+is in force without a record, and no record is lost or doubled by a process that ends in between (V13).
+
 The rules of ``hub.store.interfaces`` hold here as well. What a record is, and why it is taken, is ``hub/audit``'s.
 """
 
@@ -7,8 +11,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
+
+from cellward.audit.record import HUB_ORIGIN, NO_RECORD, Record, encode_record
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Something the hub did, decided or found; it has no place in the log yet.
+
+    Raises audit/bad-record when it is made of what no record can hold: what is kept can be given its place.
+    """
+
+    actor: str
+    action: str
+    object: str
+    decision: str
+    cluster: str = ""
+    code: str = ""
+    reason: str = ""
+    rule: str = ""
+    correlation_id: str = ""
+    revision: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)
+    new_epoch: bool = False
+
+    def __post_init__(self) -> None:
+        encode_record(self.record("", 1, 1, NO_RECORD, _ANY_TIME))
+
+    def record(self, realm: str, epoch: int, seq: int, prev: str, time: datetime) -> Record:
+        """Return the record at its place in the hub's chain."""
+        return Record(
+            realm=realm,
+            origin=HUB_ORIGIN,
+            cluster=self.cluster,
+            epoch=epoch,
+            seq=seq,
+            prev=prev,
+            time=time,
+            actor=self.actor or HUB_ORIGIN,
+            action=self.action,
+            object=self.object,
+            decision=self.decision,
+            code=self.code,
+            reason=self.reason,
+            rule=self.rule,
+            correlation_id=self.correlation_id,
+            revision=self.revision,
+            details=self.details,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEvent:
+    """An event that was kept ``at`` and has no place in the log yet; ``number`` orders them."""
+
+    number: int
+    at: datetime
+    event: AuditEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +122,16 @@ class TileKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditAppend:
-    """One transaction of the log: entries from ``expected_size`` on, and everything that follows from them."""
+    """One transaction of the log: entries from ``expected_size`` on, and everything that follows from them.
+
+    ``placed`` are the numbers of waiting events whose records are among the entries.
+    """
 
     expected_size: int
     entries: Sequence[AuditEntry] = ()
     chains: Sequence[AuditChain] = ()
     tiles: Mapping[TileKey, bytes] = field(default_factory=dict)
+    placed: Sequence[int] = ()
 
 
 def is_dense(batch: AuditAppend) -> bool:
@@ -101,12 +168,21 @@ class AuditSnapshot:
 
 
 class AuditStore(Protocol):
-    """The audit log at rest. An append notifies ``audit``."""
+    """The audit log at rest. An append notifies ``audit``, an event that waits ``events``."""
+
+    async def put_events(self, events: Sequence[AuditEvent]) -> None:
+        """Keep what the hub does, decides or found until it has its place; in the transaction that does it."""
+        ...
+
+    async def waiting(self, limit: int) -> tuple[WaitingEvent, ...]:
+        """Return events that have no place yet, oldest first."""
+        ...
 
     async def append(self, batch: AuditAppend) -> None:
         """Write all of it in one durable transaction.
 
-        Raises store/moved when the log has another size, or an entry is not where the log goes on or is there already.
+        Raises store/moved when the log has another size, an entry is not where the log goes on or is there already, or
+        a placed event does not wait any more.
         """
         ...
 

@@ -1,10 +1,9 @@
-"""Each kind of store: on SQLite and in memory."""
+"""The store the contract is about."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -12,7 +11,6 @@ from hub.store.interfaces import Store
 from hub.store.sql.store import open_store
 from tests.contract.store_rows import NOW
 from tests.fakes.clock import ManualClock
-from tests.fakes.store import MemoryStore
 
 
 @pytest.fixture
@@ -21,12 +19,9 @@ def clock() -> ManualClock:
     return ManualClock(NOW)
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
-    """Give each kind of store, empty."""
-    if request.param == "memory":
-        yield cast("Store", MemoryStore(clock))
-        return
+@pytest.fixture
+async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
+    """Give an empty store."""
     opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", clock)
-    yield cast("Store", opened)
+    yield opened
     await opened.close()

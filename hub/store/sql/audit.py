@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, select, tuple_, update
+from sqlalchemy import Row, Select, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.store.changes import AUDIT
+from hub.store.changes import AUDIT, EVENTS
 from hub.store.errors import MOVED
 from hub.store.log import (
     AuditAppend,
     AuditChain,
     AuditEntry,
+    AuditEvent,
     AuditFilter,
     AuditRow,
     AuditSnapshot,
     TileKey,
+    WaitingEvent,
     is_dense,
 )
-from hub.store.sql.database import Database, Transaction
+from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import insert_many, upsert
-from hub.store.sql.tables import audit_chains, audit_log, audit_records, audit_tiles, microseconds
+from hub.store.sql.tables import audit_chains, audit_events, audit_log, audit_records, audit_tiles, microseconds
 
 _RECORD: Final = (
     "idx", "record", "origin", "epoch", "seq", "time", "cluster", "action", "decision", "project", "cell",
 )  # fmt: skip
 _CHAIN: Final = ("seq", "head", "uid", "cluster", "statement_spki", "checkpoint", "checkpoint_seq", "forked")
 
+#: Numbers in one IN list.
+_CHUNK: Final = 1000
+
 
 class SqlAudit:
     """Implements ``AuditStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
+
+    async def put_events(self, events: Sequence[AuditEvent]) -> None:
+        """Keep events until they have their place."""
+        now = self._db.clock.now()
+        values = [{"at": now, "event": asdict(event)} for event in events]
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(insert(audit_events), values)
+            tx.notify(EVENTS)
+
+        if values:
+            await self._db.write(job)
+
+    async def waiting(self, limit: int) -> tuple[WaitingEvent, ...]:
+        """Return events that have no place yet."""
+        query = select(audit_events).order_by(audit_events.c.number).limit(limit)
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return tuple(WaitingEvent(row.number, row.at, AuditEvent(**row.event)) for row in rows)
 
     async def append(self, batch: AuditAppend) -> None:
         """Write all of it in one transaction, if the log still has the expected size."""
@@ -51,6 +76,11 @@ class SqlAudit:
             if batch.entries:
                 await insert_many(tx.connection, audit_records, _RECORD, [_values(entry) for entry in batch.entries])
                 tx.notify(AUDIT)
+            for start in range(0, len(batch.placed), _CHUNK):
+                chunk = batch.placed[start : start + _CHUNK]
+                gone = await tx.connection.execute(delete(audit_events).where(audit_events.c.number.in_(chunk)))
+                if gone.rowcount != len(chunk):
+                    raise MOVED("another process has given a waiting event its place")
             dialect = self._db.dialect
             if batch.chains:
                 rows = [{name: getattr(chain, name) for name in ("origin", "epoch", *_CHAIN)} for chain in batch.chains]

@@ -21,7 +21,7 @@ from hub.store.errors import (
     UNKNOWN_TOKEN,
 )
 from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing
-from hub.store.sql.database import Database, Transaction
+from hub.store.sql.database import Access, Transaction
 from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
 from hub.store.tokens import TokenGrant
 
@@ -48,8 +48,8 @@ def _cluster(row: Row[Any]) -> ClusterRow:
 class SqlClusters:
     """Implements ``ClusterStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def create(self, name: str, created_by: str, invited: Json | None = None) -> ClusterRow:
         """Add a cluster."""
@@ -282,8 +282,8 @@ class SqlClusters:
 class SqlTokens:
     """Implements ``TokenStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def put(self, token_hash: str, cluster: str, expires_at: datetime) -> None:
         """Keep a new token."""

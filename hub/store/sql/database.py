@@ -2,22 +2,25 @@
 
 Invariants: a write transaction runs in a task of its own, so a caller that is cancelled (a stream that ended) neither
 aborts it half-way nor leaves a connection in it; subscribers are woken after the commit, or after what may have been
-one, never before it.
+one, never before it; inside a transaction everything is read and written through it, so that nothing is decided on what
+another moment showed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
@@ -34,16 +37,53 @@ READERS = 4
 DRIVER = "sqlite+aiosqlite"
 
 
-class Transaction:
-    """A write transaction: the connection, and the topics to wake when it is durable."""
+#: Whether the running task is inside a write transaction.
+_inside: ContextVar[bool] = ContextVar("store-transaction", default=False)
 
-    def __init__(self, connection: AsyncConnection) -> None:
+
+class Access(Protocol):
+    """What the parts of a store read and write through: the database, or one open transaction of it."""
+
+    @property
+    def clock(self) -> Clock:
+        """Time of rows."""
+        ...
+
+    @property
+    def dialect(self) -> str:
+        """Name of the SQL dialect."""
+        ...
+
+    async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``job`` in the open transaction, or in one of its own."""
+        ...
+
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Read at one moment."""
+        ...
+
+
+class Transaction:
+    """A write transaction: the connection, and the topics to wake when it is durable. Satisfies ``Access``."""
+
+    def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self.connection = connection
+        self.clock = clock
+        self.dialect = connection.dialect.name
         self.topics: set[str] = set()
 
     def notify(self, *topics: str) -> None:
         """Wake the subscribers of these topics after the commit."""
         self.topics.update(topics)
+
+    async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``job`` as a part of this transaction."""
+        return await job(self)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Read what this transaction has written, and what was there before it."""
+        yield self.connection
 
 
 class Database:
@@ -64,6 +104,7 @@ class Database:
 
         Raises what the job raises (then nothing is written), store/full, store/unavailable, store/damaged.
         """
+        _check_outside()
         task = asyncio.create_task(self._write(job), name="store-write")
         self._running.add(task)
         task.add_done_callback(self._finished)
@@ -72,6 +113,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Read at one moment: everything inside sees the same state."""
+        _check_outside()
         with _translated():
             async with self._reader.connect() as connection, connection.begin():
                 yield connection
@@ -109,11 +151,12 @@ class Database:
 
     async def _write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         transaction: Transaction | None = None
+        _inside.set(True)
         async with self._turn:
             try:
                 with _translated():
                     async with self._writer.begin() as connection:
-                        transaction = Transaction(connection)
+                        transaction = Transaction(connection, self.clock)
                         return await job(transaction)
             except OverflowError as error:
                 raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
@@ -136,6 +179,12 @@ class Database:
         heard(task)
 
 
+def _check_outside() -> None:
+    """Refuse to open a second transaction inside one: it would wait for the first, or see another moment."""
+    if _inside.get():
+        raise RuntimeError("inside a transaction the store it was given is used")
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Raise what an error of the database means to the rooms; a broken constraint is for whoever broke it."""
@@ -154,9 +203,10 @@ def database_file(url: str) -> Path:
     return Path(str(make_url(url).database))
 
 
-def connect(url: str, clock: Clock) -> Database:
+def connect(url: str, clock: Clock, *, keep: bool = True) -> Database:
     """Return the engines for a URL; nothing is opened before it is used. Raises store/unsupported, store/unavailable.
 
+    Without ``keep`` every transaction opens a connection and closes it, so that there is nothing to close at the end.
     SQLite needs a file: a database in memory would be another one for every connection.
     """
     try:
@@ -172,8 +222,8 @@ def connect(url: str, clock: Clock) -> Database:
     if parsed.database in (None, "", ":memory:"):
         raise UNAVAILABLE("a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db.")
     dialect.check_place(Path(str(parsed.database)))
-    writer = create_async_engine(parsed, pool_size=1, max_overflow=0)
-    reader = create_async_engine(parsed, pool_size=READERS, max_overflow=0)
+    pools: list[dict[str, Any]] = [{"pool_size": size, "max_overflow": 0} for size in (1, READERS)]
+    writer, reader = (create_async_engine(parsed, **(pool if keep else {"poolclass": NullPool})) for pool in pools)
     dialect.prepare_sqlite(writer.sync_engine, writer=True)
     dialect.prepare_sqlite(reader.sync_engine, writer=False)
     return Database(writer, reader, clock)

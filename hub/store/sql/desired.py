@@ -14,7 +14,7 @@ from hub.store.changes import desired_topic
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.errors import UNKNOWN_CLUSTER
 from hub.store.interfaces import CellKey, CellRow, DesiredChange, DesiredRow, Json, Page, ReceiptRow, StatusRow
-from hub.store.sql.database import Database, Transaction
+from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import desired, desired_revisions, receipts, statuses
 
@@ -41,8 +41,8 @@ def _desired(row: Any) -> DesiredRow:
 class SqlDesired:
     """Implements ``DesiredStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def upsert(
         self,

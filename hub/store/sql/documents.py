@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store.changes import DOCUMENTS
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.errors import MOVED
 from hub.store.interfaces import DocumentRow, Judged, Page
-from hub.store.sql.database import Database, Transaction
-from hub.store.sql.tables import documents
+from hub.store.sql.database import Access, Transaction
+from hub.store.sql.tables import documents, revisions
 
 #: Names in one IN list.
 _CHUNK = 1000
@@ -28,8 +29,24 @@ def _document(row: Row[Any]) -> DocumentRow:
 class SqlDocuments:
     """Implements ``DocumentStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
+
+    async def revision(self) -> int:
+        """Return a number that grows with every change."""
+        async with self._db.read() as connection:
+            return await _revision(connection)
+
+    async def expect(self, revision: int) -> None:
+        """Refuse to go on when something has changed since."""
+
+        async def job(tx: Transaction) -> None:
+            # Written, not read: on PostgreSQL the row is then ours until the transaction ends.
+            same = update(revisions).where(revisions.c.name == DOCUMENTS, revisions.c.revision == revision)
+            if (await tx.connection.execute(same.values(revision=revision))).rowcount != 1:
+                raise MOVED("documents were kept, judged or dropped meanwhile")
+
+        await self._db.write(job)
 
     async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
         """Keep a document and return whether it is new."""
@@ -40,7 +57,7 @@ class SqlDocuments:
 
         async def job(tx: Transaction) -> tuple[bool, ...]:
             kept = tuple([await self._put(tx, document, (seen or {}).get(document.digest)) for document in batch])
-            tx.notify(DOCUMENTS)
+            await _changed(tx)
             return kept
 
         return await self._db.write(job)
@@ -56,7 +73,7 @@ class SqlDocuments:
 
         async def job(tx: Transaction) -> None:
             await tx.connection.execute(change, values)
-            tx.notify(DOCUMENTS)
+            await _changed(tx)
 
         if values:
             await self._db.write(job)
@@ -72,7 +89,7 @@ class SqlDocuments:
                 chunk = (await tx.connection.execute(query)).scalars().all()
                 await tx.connection.execute(delete(documents).where(documents.c.digest.in_(chunk)))
                 found.update(chunk)
-            tx.notify(DOCUMENTS)
+            await _changed(tx)
             return frozenset(found)
 
         return await self._db.write(job) if digests else frozenset()
@@ -125,3 +142,15 @@ class SqlDocuments:
         }
         await tx.connection.execute(insert(documents).values(values))
         return True
+
+
+async def _revision(connection: AsyncConnection) -> int:
+    return int(
+        (await connection.execute(select(revisions.c.revision).where(revisions.c.name == DOCUMENTS))).scalar_one()
+    )
+
+
+async def _changed(tx: Transaction) -> None:
+    grown = update(revisions).where(revisions.c.name == DOCUMENTS).values(revision=revisions.c.revision + 1)
+    await tx.connection.execute(grown)
+    tx.notify(DOCUMENTS)

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 
 from hub.store.changes import CLUSTERS
 from hub.store.interfaces import LockRow
-from hub.store.sql.database import Database, Transaction
+from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import locks
 
@@ -16,8 +16,8 @@ from hub.store.sql.tables import locks
 class SqlLocks:
     """Implements ``LockStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def put(self, lock: LockRow) -> LockRow:
         """Keep a lock; of two with one subject the first stays."""

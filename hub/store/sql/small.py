@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hub.store.errors import SUBJECT_HAS_TOKEN
 from hub.store.interfaces import ApiTokenRow
-from hub.store.sql.database import Database, Transaction
+from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import api_tokens, meta
 
@@ -23,8 +23,8 @@ def _token(row: Row[Any]) -> ApiTokenRow:
 class SqlApiTokens:
     """Implements ``ApiTokenStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def add(self, token: ApiTokenRow) -> None:
         """Keep the token of a new subject."""
@@ -79,8 +79,8 @@ class SqlApiTokens:
 class SqlMeta:
     """Implements ``MetaStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def get(self, key: str) -> bytes | None:
         """Return a value."""

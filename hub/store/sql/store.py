@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from cellward.runtime.clock import Clock, SystemClock
 from hub.store.changes import ChangeBus
+from hub.store.interfaces import Tables
 from hub.store.sql.audit import SqlAudit
 from hub.store.sql.clusters import SqlClusters, SqlTokens
-from hub.store.sql.database import Database, Transaction, connect
+from hub.store.sql.database import Access, Database, Transaction, connect
 from hub.store.sql.desired import SqlDesired
 from hub.store.sql.documents import SqlDocuments
 from hub.store.sql.locks import SqlLocks
@@ -17,27 +19,39 @@ from hub.store.sql.migrate import upgrade
 from hub.store.sql.small import SqlApiTokens, SqlMeta
 from hub.store.sql.tuf import SqlTuf
 
+T = TypeVar("T")
 #: Key of the hub's epoch among the small values.
 EPOCH_KEY: Final = "hub_epoch"
 #: How often changes by other processes are looked for, seconds.
 POLL_SECONDS: Final = 0.5
 
 
-class SqlStore:
+class SqlTables:
+    """Implements ``Tables`` over the database, each call in a transaction of its own, or over one that is open."""
+
+    def __init__(self, access: Access) -> None:
+        self.clusters = SqlClusters(access)
+        self.locks = SqlLocks(access)
+        self.tokens = SqlTokens(access)
+        self.documents = SqlDocuments(access)
+        self.desired = SqlDesired(access)
+        self.tuf = SqlTuf(access)
+        self.audit = SqlAudit(access)
+        self.api_tokens = SqlApiTokens(access)
+        self.meta = SqlMeta(access)
+
+
+class SqlStore(SqlTables):
     """Implements ``Store``; made by ``open_store``."""
 
     def __init__(self, database: Database, hub_epoch: str) -> None:
+        super().__init__(database)
         self._db = database
         self._hub_epoch = hub_epoch
-        self.clusters = SqlClusters(database)
-        self.locks = SqlLocks(database)
-        self.tokens = SqlTokens(database)
-        self.documents = SqlDocuments(database)
-        self.desired = SqlDesired(database)
-        self.tuf = SqlTuf(database)
-        self.audit = SqlAudit(database)
-        self.api_tokens = SqlApiTokens(database)
-        self.meta = SqlMeta(database)
+
+    async def transact(self, job: Callable[[Tables], Awaitable[T]]) -> T:
+        """Run ``job`` in one transaction and return its result once it is durable."""
+        return await self._db.write(lambda tx: job(SqlTables(tx)))
 
     @property
     def changes(self) -> ChangeBus:

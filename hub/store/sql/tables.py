@@ -115,6 +115,14 @@ documents = Table(
     Index("documents_by_cell", "project", "cell", "kind", "id"),
 )
 
+# One row for each kind of row of which somebody has to know whether it has changed since he read it.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+
 desired = Table(
     "desired",
     metadata,
@@ -207,6 +215,16 @@ audit_records = Table(
     Column("project", String(64), nullable=False),
     Column("cell", String(64), nullable=False),
     UniqueConstraint("origin", "epoch", "seq", name="audit_records_by_chain"),
+)
+
+# What the hub did and is not in the log yet; written in the transaction that does it.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("number", _SERIAL, primary_key=True, autoincrement=True),
+    Column("at", UtcTime, nullable=False),
+    Column("event", JSON, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 audit_chains = Table(

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from hub.store.changes import POLICY
 from hub.store.errors import IMMUTABLE, MOVED
 from hub.store.interfaces import TufMetadata
-from hub.store.sql.database import Database, Transaction
+from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import tuf_metadata, tuf_targets
 
@@ -17,8 +17,8 @@ from hub.store.sql.tables import tuf_metadata, tuf_targets
 class SqlTuf:
     """Implements ``TufStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, access: Access) -> None:
+        self._db = access
 
     async def put_metadata(self, role: str, version: int, data: bytes) -> None:
         """Keep metadata."""

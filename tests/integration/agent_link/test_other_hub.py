@@ -22,7 +22,7 @@ from hub.sync.limits import SyncLimits
 from tests.fakes.authority import REALM
 from tests.fakes.linked_agent import LinkedAgent, until
 from tests.fakes.ports import FakeLinkHub
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 #: Items of the old hub and of the new one.
 FIRST, SECOND = (DesiredItem(0, "shop", cell, "dev", "sha256:" + digit * 64) for cell, digit in ("a1", "b2"))
@@ -32,7 +32,7 @@ def hub_with_log() -> tuple[FakeLinkHub, AuditLog]:
     """A hub with keys and an audit log of its own."""
     clock = SystemClock()
     hub = FakeLinkHub(clock, SyncLimits(recheck=0.1, heartbeat=0.2))
-    log = AuditLog(MemoryStore(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
+    log = AuditLog(scratch_store(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
     hub.ports = replace(hub.ports, audit=AuditIngest(log, hub.hub.clusters.get, hub))
     hub.log_origin = format_vkey(log.origin, spki_of(hub.hub.keys.tree_head))
     return hub, log

@@ -19,7 +19,7 @@ from tests.fakes.anchor import FakeAnchor
 from tests.fakes.authority import REALM
 from tests.fakes.linked_agent import LinkedAgent, until
 from tests.fakes.ports import FakeLinkHub
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 
 async def _drained(agent: LinkedAgent) -> None:
@@ -34,7 +34,7 @@ async def test_v13_the_agent_accepts_the_proofs_of_the_hubs_log_across_restarts_
     """Records, a restart, and a new epoch after lost state: all taken, proved and freed, and the log grew by each."""
     clock = SystemClock()
     hub = FakeLinkHub(clock, SyncLimits(recheck=0.1, heartbeat=0.2))
-    log = AuditLog(MemoryStore(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
+    log = AuditLog(scratch_store(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
     hub.ports = replace(hub.ports, audit=AuditIngest(log, hub.hub.clusters.get, hub))
     hub.log_origin = format_vkey(log.origin, spki_of(hub.hub.keys.tree_head))
     async with hub.running():

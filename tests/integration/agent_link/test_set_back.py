@@ -34,7 +34,7 @@ from tests.fakes.audit_writer import AuditWriter
 from tests.fakes.authority import REALM
 from tests.fakes.linked_agent import LinkedAgent, until
 from tests.fakes.ports import FakeLinkHub
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 
 class Journal:
@@ -42,7 +42,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.done: list[AuditAppend] = []
-        self._store = MemoryStore().audit
+        self._store = scratch_store().audit
 
     async def append(self, batch: AuditAppend) -> None:
         """Write, and remember."""
@@ -51,7 +51,7 @@ class Journal:
 
     async def restore(self, count: int) -> None:
         """Go back to the first ``count`` transactions."""
-        self._store, done, self.done = MemoryStore().audit, self.done[:count], []
+        self._store, done, self.done = scratch_store().audit, self.done[:count], []
         for batch in done:
             await self.append(batch)
 

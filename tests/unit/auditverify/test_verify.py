@@ -9,7 +9,7 @@ import pytest
 from hub.audit.service import AuditLog
 from tests.fakes.audit_writer import REALM
 from tests.fakes.clock import ManualClock
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 from tests.unit.auditverify.exports import (
     KEY,
     OTHER_SPKI,
@@ -50,7 +50,7 @@ def test_endorsed_key_changes_the_verdict_of_its_writer_only(exported: Exported)
 
 async def test_chain_alone_shows_a_rewritten_record() -> None:
     """No statement, no view, and the hub's own key: a changed record of the hub still breaks its chain."""
-    log = AuditLog(MemoryStore(ManualClock()).audit, KEY, lambda: REALM, ManualClock())
+    log = AuditLog(scratch_store(ManualClock()).audit, KEY, lambda: REALM, ManualClock())
     for number in range(4):
         await log.append_hub("alice", "document.upload", f"Release//r{number}", "done")
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]
@@ -67,7 +67,7 @@ async def test_chain_alone_shows_a_rewritten_record() -> None:
 async def test_records_of_another_realm_do_not_pass(realm: str) -> None:
     """A log of one installation holds no records of another; without a realm only before the first one with it."""
     current = [""]
-    log = AuditLog(MemoryStore(ManualClock()).audit, KEY, lambda: current[0], ManualClock())
+    log = AuditLog(scratch_store(ManualClock()).audit, KEY, lambda: current[0], ManualClock())
     for current[0] in ("", "", REALM):
         await log.append_hub("alice", "hub.start", "Hub", "done")
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]

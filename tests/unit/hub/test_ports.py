@@ -19,7 +19,7 @@ from hub.ports import Content, Directory, Locks, PolicyPosition, signed_locks
 from hub.store.interfaces import ClusterRow, DocumentRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, starter_archive
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import run_sql, scratch_store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 UIDS = [f"6f9619ff-8b86-4011-b42d-00c04fc964f{digit}" for digit in "abc"]
@@ -29,7 +29,7 @@ class Counted:
     """A store in memory whose reads of documents and metadata are counted."""
 
     def __init__(self) -> None:
-        self.store = MemoryStore(ManualClock(NOW))
+        self.store = scratch_store(ManualClock(NOW))
         self.reads: list[str] = []
         documents, tuf = self.store.documents.get, self.store.tuf.get_metadata
 
@@ -55,7 +55,7 @@ class Counted:
 
     def position(self) -> PolicyPosition:
         """Return the port that knows the version of the timestamp, here of an empty store."""
-        empty = MemoryStore(ManualClock(NOW))
+        empty = scratch_store(ManualClock(NOW))
         return PolicyPosition(TufRepository(empty.tuf, Ed25519Signer.generate(), ManualClock(NOW)), empty.changes)
 
 
@@ -113,7 +113,7 @@ async def test_an_absent_root_is_asked_for_once_and_found_when_it_comes(counted:
 
 async def test_bindings_are_read_together_and_follow_changes() -> None:
     """A fleet that comes back costs a few reads; a new binding or lock is seen by the next question."""
-    store = MemoryStore(ManualClock(NOW))
+    store = scratch_store(ManualClock(NOW))
     reads: list[int] = []
     real = store.clusters.get_many
 
@@ -140,7 +140,7 @@ async def test_bindings_are_read_together_and_follow_changes() -> None:
 
 async def test_v4_standing_joins_own_locks_and_signed_ones() -> None:
     """V4: what a hub locked and what a signed document locks hold alike; a uid is found at the name it is bound to."""
-    store = MemoryStore(ManualClock())
+    store = scratch_store(ManualClock())
     for name, uid in (("a", UIDS[0]), ("b", UIDS[1]), ("c", UIDS[2])):
         await store.clusters.create(name, "test")
         await store.clusters.bind(name, uid, "k", b"spki", 1, "1")
@@ -193,14 +193,14 @@ async def test_what_is_kept_is_forgotten_when_the_store_changes(counted: Counted
     assert await content.by_digest("eu-1", digest("a")) == both
     await counted.store.tuf.put_metadata("snapshot", 3, b"planted")
     assert await content.tuf("snapshot", 3) == b"planted"
-    counted.store.tuf._metadata.clear()
+    await run_sql(counted.store, "DELETE FROM tuf_metadata")
     await counted.store.tuf.put_metadata("snapshot", 3, b"honest")
     assert await content.tuf("snapshot", 3) == b"honest"
 
 
 async def test_v4_the_hub_enforces_signed_locks_it_serves_and_lifts_none_of_them() -> None:
     """V4: a lock in the policy set holds at the hub as at agents, from its publication to the next one without it."""
-    world, store = PolicyWorld(), MemoryStore(ManualClock())
+    world, store = PolicyWorld(), scratch_store(ManualClock())
     repository = TufRepository(store.tuf, world.hub_key, SystemClock(), realm=lambda: world.realm)
     locks = Locks(store.locks, store.changes, signed_locks(repository))
     await store.clusters.create("a", "test")

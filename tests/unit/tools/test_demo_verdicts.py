@@ -22,7 +22,7 @@ from hub.store.interfaces import CellKey
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, denying, now
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 from tools.demo.scenes.audit import TAMPERINGS, end_cut_off, one_byte_changed
 from tools.demo.scenes.certificate import Answer, Outcome
 from tools.demo.scenes.certificate import holds as certificate_holds
@@ -123,7 +123,7 @@ _SPKI = _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicK
 @pytest.fixture
 async def lines() -> list[bytes]:
     """Return the lines of an honest export by two agents and the hub."""
-    log = AuditLog(MemoryStore(ManualClock()).audit, _KEY, lambda: REALM, ManualClock())
+    log = AuditLog(scratch_store(ManualClock()).audit, _KEY, lambda: REALM, ManualClock())
     for writer in (AuditWriter(1), AuditWriter(2)):
         for _ in range(3):
             await log.ingest(writer.cluster, writer.uid, writer.spki, writer.batch(4))

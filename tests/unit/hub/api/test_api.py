@@ -29,9 +29,10 @@ from hub.api.rates import TokenRates
 from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
 from hub.fleet.locks import OwnLocks
+from hub.store.sql.store import SqlStore
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, new_root
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 OPENAPI = Path("docs/reference/openapi.json")
 MUTATIONS = [route for route in all_routes() if route.method != "GET"]
@@ -44,7 +45,7 @@ class Api:
 
     client: TestClient[Any, Any]
     services: Services
-    store: MemoryStore
+    store: SqlStore
     author: Author
     keys: Keys
 
@@ -75,7 +76,7 @@ class Api:
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
     """An API whose hub has no realm yet."""
-    store = MemoryStore()
+    store = scratch_store()
     keys = Keys()
     services = make_services(store, hub_keys(), HealthRegistry(SystemClock()), keys)
     with structlog.testing.capture_logs():

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,24 +16,18 @@ from cellward.errors import CellwardError
 from hub.audit.model import AuditAckOut, AuditBatchIn
 from hub.audit.service import AuditLog
 from hub.store.interfaces import Store
-from hub.store.sql.store import open_store
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.clock import ManualClock
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 KEY = Ed25519PrivateKey.generate()
 SPKI = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """Give each kind of store, empty."""
-    if request.param == "memory":
-        yield cast("Store", MemoryStore(ManualClock()))
-        return
-    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", ManualClock())
-    yield cast("Store", opened)
-    await opened.close()
+@pytest.fixture
+def store() -> Store:
+    """Give an empty store."""
+    return scratch_store(ManualClock())
 
 
 async def export_of(log: AuditLog) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,10 +12,9 @@ from cellward.errors import CellwardError
 from hub.audit.restore import RestoreWatch
 from hub.audit.service import AuditLog
 from hub.store.interfaces import Store
-from hub.store.log import AuditStore
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.clock import ManualClock
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 from tests.unit.hub.audit.logs import all_records, make_log, send
 
 
@@ -80,7 +78,7 @@ class TestRestore:
     """The store was set back: agents bring tree heads that this log signed and has not."""
 
     async def _seen(self, writer: AuditWriter, count: int) -> bytes:
-        log = make_log(cast("AuditStore", MemoryStore(ManualClock()).audit))
+        log = make_log(scratch_store(ManualClock()).audit)
         await log.append_hub("hub", "hub.start", "Hub", "done")
         return (await send(log, writer, writer.batch(count))).checkpoint
 
@@ -93,7 +91,7 @@ class TestRestore:
         assert await log.denied(await self._seen(AuditWriter(1), 399)) is not None
         assert await log.denied(await self._seen(AuditWriter(1), 2)) is not None
         foreign = AuditLog(
-            cast("AuditStore", MemoryStore(ManualClock()).audit), Ed25519PrivateKey.generate(), lambda: REALM,
+            scratch_store(ManualClock()).audit, Ed25519PrivateKey.generate(), lambda: REALM,
             ManualClock(),
         )  # fmt: skip
         await foreign.append_hub("hub", "hub.start", "Hub", "done")

@@ -17,7 +17,7 @@ from hub.fleet.service import FleetService
 from tests.fakes.authority import REALM, FakeHub
 from tests.fakes.clock import ManualClock
 from tests.fakes.signed import Keys, new_root
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 UID = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 
@@ -31,7 +31,7 @@ def _peer(hub: FakeHub, certificate: AgentCertificate) -> PeerIdentity:
 async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too() -> None:
     """V7: `unlock --rekey` ends every certificate the two had, and the right one joins again."""
     clock = ManualClock(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
-    hub, store = FakeHub(clock), MemoryStore(clock)
+    hub, store = FakeHub(clock), scratch_store(clock)
     fleet = FleetService(store, RealmService(store.meta), clock, Keys(new_root()[1]))
     identity = IdentityService(
         authority=hub.authority,
@@ -54,10 +54,13 @@ async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too
 
     await fleet.create_cluster("eu-1", "test")
     held = await join()
-    backup = store.clusters.rows["eu-1"]
+    backup = await store.clusters.get("eu-1")
+    assert backup is not None
     for _ in range(3):
         held = await renewed(held)
-    store.clusters.rows["eu-1"] = backup
+    await store.clusters.bind(
+        "eu-1", backup.uid, backup.spki_sha256, backup.statement_spki, backup.generation, backup.serial
+    )
     floor = await fleet.retire_certificates("eu-1")
     with pytest.raises(CellwardError) as caught:
         await renewed(held)

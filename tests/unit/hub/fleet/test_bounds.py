@@ -14,9 +14,10 @@ from hub.fleet.bounds import Bounds
 from hub.fleet.delivery import Invited
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
+from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.signed import NOW, Author, Keys, digest, new_root
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 
 @dataclass
@@ -24,7 +25,7 @@ class World:
     """A store with one realm and three authors; ``fleet`` makes a hub over it."""
 
     clock: ManualClock
-    store: MemoryStore
+    store: SqlStore
     realm: RealmService
     keys: Keys
     authors: list[Author] = field(default_factory=list)
@@ -42,7 +43,7 @@ class World:
 async def world() -> World:
     """A fresh realm; ada, bob and eve may sign everything."""
     clock = ManualClock(NOW)
-    store = MemoryStore(clock)
+    store = scratch_store(clock)
     realm = RealmService(store.meta)
     root, ada = new_root()
     ada.realm = (await realm.adopt(root)).realm

@@ -24,9 +24,10 @@ from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
 from hub.fleet.service import FleetService
 from hub.store.interfaces import CellKey
+from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.signed import LATER, NOW, Author, Keys, digest, new_root
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 CART = CellKey("shop", "cart", "dev")
 #: For tests in which the agent's own facts choose.
@@ -37,7 +38,7 @@ ANYTHING = Invited(("dev", "prod", "test", "e" * 12))
 class World:
     """A fleet with one realm and one author."""
 
-    store: MemoryStore
+    store: SqlStore
     realm: RealmService
     fleet: FleetService
     author: Author
@@ -62,7 +63,7 @@ class World:
 async def world() -> World:
     """A fresh fleet with a realm."""
     clock = ManualClock(NOW)
-    store = MemoryStore(clock)
+    store = scratch_store(clock)
     realm = RealmService(store.meta)
     root, author = new_root()
     author.realm = (await realm.adopt(root)).realm
@@ -466,7 +467,7 @@ async def test_v16_names_an_older_hub_kept_reach_no_agent(world: World) -> None:
 
 async def test_upload_before_a_root_is_refused() -> None:
     """Without a realm there is nothing to compare a document with."""
-    store = MemoryStore()
+    store = scratch_store()
     fleet = FleetService(store, RealmService(store.meta), ManualClock(), Keys())
     with pytest.raises(CellwardError) as caught:
         await fleet.accept([Author("sha256:" + "1" * 64).release()])
@@ -581,7 +582,7 @@ async def test_first_root_stays(world: World) -> None:
     async def hear(realm: object) -> None:
         heard.append(str(realm))
 
-    store = MemoryStore()
+    store = scratch_store()
     service = RealmService(store.meta)
     service.on_adopted.append(hear)
     root, _ = new_root()

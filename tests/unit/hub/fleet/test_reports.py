@@ -12,8 +12,9 @@ from cellward.errors import CellwardError
 from hub.fleet.reports import REPEAT_SECONDS, Reports
 from hub.store.errors import FULL
 from hub.store.interfaces import CellKey, ReceiptRow, SeenRow, StatusRow
+from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = CellKey("shop", "cart", "dev")
@@ -22,7 +23,7 @@ KEY = CellKey("shop", "cart", "dev")
 class Counting:
     """Counts transactions of the store, and fails when told to."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.calls: list[int] = []
         self.full = False
         self._real = store.desired.put_statuses
@@ -41,16 +42,16 @@ def _row(number: int, phase: str = "ready") -> StatusRow:
 
 
 @pytest.fixture
-async def store() -> MemoryStore:
+async def store() -> SqlStore:
     """A store where a hundred clusters are meant to have one cell."""
-    made = MemoryStore()
+    made = scratch_store()
     for number in range(100):
         await made.clusters.create(f"c{number}", "test")
         await made.desired.upsert(f"c{number}", KEY, "sha256:" + "0" * 64)
     return made
 
 
-async def test_many_at_once_share_transactions_and_all_are_durable(store: MemoryStore) -> None:
+async def test_many_at_once_share_transactions_and_all_are_durable(store: SqlStore) -> None:
     """A hundred agents that report together cost a few transactions; each call returns when its row is kept."""
     counting = Counting(store)
     reports = Reports(store, ManualClock())
@@ -61,7 +62,7 @@ async def test_many_at_once_share_transactions_and_all_are_durable(store: Memory
     assert all(row.status is not None for row in page.items)
 
 
-async def test_v13_receipts_share_transactions_and_each_is_durable_when_its_call_returns(store: MemoryStore) -> None:
+async def test_v13_receipts_share_transactions_and_each_is_durable_when_its_call_returns(store: SqlStore) -> None:
     """V13: a frame is acknowledged after this call, so the call may not return before the row is kept."""
     written: list[int] = []
     real = store.desired.put_receipts
@@ -84,7 +85,7 @@ async def test_v13_receipts_share_transactions_and_each_is_durable_when_its_call
     assert len(written) <= 3
 
 
-async def test_a_fleet_that_goes_away_at_once_costs_a_few_transactions(store: MemoryStore) -> None:
+async def test_a_fleet_that_goes_away_at_once_costs_a_few_transactions(store: SqlStore) -> None:
     """A thousand streams that end together must not keep the hub from stopping."""
     written: list[int] = []
     real = store.clusters.update_seen_many
@@ -101,7 +102,7 @@ async def test_a_fleet_that_goes_away_at_once_costs_a_few_transactions(store: Me
     assert all(row.last_seen == NOW for row in await store.clusters.list())
 
 
-async def test_newest_state_of_a_cell_wins(store: MemoryStore) -> None:
+async def test_newest_state_of_a_cell_wins(store: SqlStore) -> None:
     """Two states of one cell in one transaction: the later one stays."""
     reports = Reports(store, ManualClock())
     await asyncio.gather(reports.cell(_row(1, "applying")), reports.cell(_row(1, "ready")))
@@ -110,7 +111,7 @@ async def test_newest_state_of_a_cell_wins(store: MemoryStore) -> None:
     assert page.items[0].status.body["phase"] == "ready"
 
 
-async def test_failure_reaches_everybody_and_is_not_remembered_as_done(store: MemoryStore) -> None:
+async def test_failure_reaches_everybody_and_is_not_remembered_as_done(store: SqlStore) -> None:
     """V16: a full disk fails the call, and the same report is written when there is room again."""
     counting = Counting(store)
     reports = Reports(store, ManualClock())
@@ -123,7 +124,7 @@ async def test_failure_reaches_everybody_and_is_not_remembered_as_done(store: Me
     assert counting.calls[-1] == 1
 
 
-async def test_unchanged_is_written_again_after_a_while_or_a_new_stream(store: MemoryStore) -> None:
+async def test_unchanged_is_written_again_after_a_while_or_a_new_stream(store: SqlStore) -> None:
     """Repetition costs nothing, yet 'last seen' stays true and a new stream writes everything."""
     clock = ManualClock(NOW)
     counting = Counting(store)
