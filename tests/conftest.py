@@ -13,6 +13,7 @@ import typer.testing
 from hypothesis import settings
 from typer.main import get_command
 
+from tests.fakes.postgres import Server, require, running
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
 
@@ -40,6 +41,13 @@ def _one_command_tree() -> Iterator[None]:
 def opa_binary() -> Path:
     """Return the real OPA at the pinned version."""
     return path_of("opa")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Run one real PostgreSQL server; each test makes a database of its own."""
+    with running(require()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

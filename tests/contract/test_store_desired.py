@@ -138,6 +138,19 @@ class TestDesired:
         assert receipt is not None
         assert (receipt.revision, receipt.deployment_digest) == (1, "sha256:a")
 
+    async def test_a_restored_store_believes_no_number_it_never_gave(self, store: Store) -> None:
+        """Of the cluster itself: what another one was given says nothing about it."""
+        for name, count in (("a-busy", 9), ("b-quiet", 1)):
+            await store.clusters.create(name, "alice")
+            for number in range(count):
+                await store.desired.upsert(name, KEY, f"sha256:{number}")
+        await store.desired.put_receipt(ReceiptRow("a-busy", KEY, 9, "sha256:8", accepted=True))
+        await store.desired.put_receipt(ReceiptRow("b-quiet", KEY, 5, "sha256:before", accepted=True))
+        await store.desired.put_receipt(ReceiptRow("b-quiet", KEY, 1, "sha256:now", accepted=True))
+        receipt = (await store.desired.statuses("b-quiet")).items[0].receipt
+        assert receipt is not None
+        assert receipt.deployment_digest == "sha256:now"
+
     async def test_many_receipts_at_once(self, store: Store) -> None:
         """In one transaction too an older receipt replaces nothing, and an unknown name takes all along (V16)."""
         for name in ("eu-1", "us-1"):

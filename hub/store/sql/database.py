@@ -9,32 +9,40 @@ another moment showed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import random
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import structlog
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from cellward.runtime.tasks import heard
 from hub.store.changes import ChangeBus
-from hub.store.errors import OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
+from hub.store.errors import MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
+from hub.store.sql.backend import POLL_SECONDS, Backend
+from hub.store.sql.postgres import Postgres
+from hub.store.sql.sqlite import Sqlite
+from hub.store.sql.tables import changes, revisions
 
 T = TypeVar("T")
 _log = structlog.get_logger()
-#: Readers at once; SQLite readers never wait for the writer.
-READERS = 4
-#: The driver; a URL may leave it out.
-DRIVER = "sqlite+aiosqlite"
+#: How often a transaction that met another one is run again.
+TRIES: Final = 12
+#: Changes that are kept for processes that have not looked for a while.
+KEPT_CHANGES: Final = 100_000
 
 
 #: Whether the running task is inside a write transaction.
@@ -86,25 +94,40 @@ class Transaction:
         yield self.connection
 
 
-class Database:
-    """The engines of one database; made by ``connect``."""
+#: Row of ``revisions``: the newest change that was pruned.
+_PRUNED: Final = "pruned-changes"
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, clock: Clock) -> None:
-        self._writer = writer
-        self._reader = reader
+
+class _Seen(NamedTuple):
+    """How far the changes of others were read: below which place, and the newest number there was."""
+
+    place: int
+    number: int
+
+
+class Database:
+    """One database; made by ``connect``."""
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend = backend
+        self._writer = backend.writer
+        self._reader = backend.reader
         self.clock = clock
         self.changes = ChangeBus()
-        self.dialect = writer.dialect.name
-        # PostgreSQL takes many writers; there the pool alone bounds them.
-        self._turn = asyncio.Semaphore(1 if self.dialect == dialect.SQLITE else READERS)
+        self.dialect = backend.writer.dialect.name
+        #: Whose changes these are: a process does not wake itself twice.
+        self._origin = secrets.token_hex(16)
+        self._turn = asyncio.Semaphore(backend.writers)
         self._running: set[asyncio.Task[object]] = set()
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run ``job`` in one transaction and return its result once it is durable.
 
+        It is run again when the database says that it met another transaction, so it has no effect but its writes.
+
         Raises what the job raises (then nothing is written), store/full, store/unavailable, store/damaged.
         """
-        _check_outside()
+        check_outside()
         task = asyncio.create_task(self._write(job), name="store-write")
         self._running.add(task)
         task.add_done_callback(self._finished)
@@ -113,34 +136,55 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Read at one moment: everything inside sees the same state."""
-        _check_outside()
+        check_outside()
         with _translated():
             async with self._reader.connect() as connection, connection.begin():
                 yield connection
 
-    async def watch(self, seconds: float) -> None:
-        """Wake every subscriber when another process has committed (ADR 0004); runs until cancelled."""
-        seen: int | None = None
+    async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
+        """Change the schema, alone of all processes."""
+        with _translated():
+            async with self._backend.migrating() as connection:
+                await connection.run_sync(upgrade)
+
+    async def watch(self) -> None:
+        """Wake the subscribers of what other processes change (ADR 0004, 0025); runs until cancelled."""
+        seen: _Seen | None = None
         missed = False
         while True:
             try:
-                version = await self._version()
+                with _translated():
+                    async with self._backend.told() as told:
+                        while True:
+                            told.clear()
+                            seen = await self._look(seen)
+                            missed = False
+                            with contextlib.suppress(TimeoutError):
+                                async with asyncio.timeout(POLL_SECONDS):
+                                    await told.wait()
             except Exception as error:  # noqa: BLE001 - a store that does not answer now may answer later
-                # Whatever was committed meanwhile was not seen.
                 if not missed:
                     code = error.code if isinstance(error, CellwardError) else type(error).__name__
                     _log.warning("store-watch-failed", code=code, reason=str(error))
                 missed = True
-            else:
-                if missed or (seen is not None and version != seen):
-                    self.changes.notify_all()
-                seen, missed = version, False
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def prune(self) -> None:
+        """Forget changes that every process has seen for long."""
+
+        async def job(tx: Transaction) -> None:
+            below = (await tx.connection.scalar(select(func.max(changes.c.number))) or 0) - KEPT_CHANGES
+            if below > 0:
+                await tx.connection.execute(delete(changes).where(changes.c.number <= below))
+                pruned = update(revisions).where(revisions.c.name == _PRUNED, revisions.c.revision < below)
+                await tx.connection.execute(pruned.values(revision=below))
+
+        await self.write(job)
 
     async def prepare(self) -> None:
-        """Do what must be done to the file before an engine opens it; raises what opening raises."""
-        if self.dialect == dialect.SQLITE:
-            await asyncio.to_thread(dialect.use_wal, Path(str(self._writer.url.database)))
+        """Do what must be done before an engine opens it; raises what opening raises."""
+        with _translated():
+            await self._backend.prepare()
 
     async def close(self) -> None:
         """Let running transactions finish, then close every connection."""
@@ -150,80 +194,111 @@ class Database:
         await self._writer.dispose()
 
     async def _write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
-        transaction: Transaction | None = None
         _inside.set(True)
         async with self._turn:
-            try:
-                with _translated():
-                    async with self._writer.begin() as connection:
-                        transaction = Transaction(connection, self.clock)
-                        return await job(transaction)
-            except OverflowError as error:
-                raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
-            finally:
-                # Also when it failed: a commit may be durable and its answer lost; a wake for nothing costs a look.
-                if transaction is not None:
-                    self.changes.notify(transaction.topics)
+            for attempt in itertools.count(1):
+                try:
+                    return await self._once(job)
+                except DBAPIError as error:
+                    if not dialect.is_overtaken(error):
+                        raise
+                    if attempt == TRIES:
+                        raise MOVED("other transactions changed the same rows all the time") from error
+                await asyncio.sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311 - spreads who tries again
+        raise AssertionError("unreachable")
 
-    async def _version(self) -> int:
-        if self.dialect != dialect.SQLITE:
-            return 0
-        # The writer's connection, because its own commits must not count.
-        with _translated():
-            async with self._turn, self._writer.connect() as connection:
-                await connection.execution_options(**{dialect.BEGIN_OPTION: "none"})
-                return await dialect.data_version(connection)
+    async def _once(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
+        transaction: Transaction | None = None
+        try:
+            with _translated(overtaken=True):
+                async with self._writer.begin() as connection:
+                    transaction = Transaction(connection, self.clock)
+                    result = await job(transaction)
+                    await self._tell(transaction)
+                return result
+        except OverflowError as error:
+            raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
+        finally:
+            # Also when it failed: a commit may be durable and its answer lost; a wake for nothing costs a look.
+            if transaction is not None:
+                self.changes.notify(transaction.topics)
+
+    async def _tell(self, tx: Transaction) -> None:
+        if tx.topics:
+            rows = [{"origin": self._origin, "topic": topic} for topic in sorted(tx.topics)]
+            await tx.connection.execute(insert(changes), rows)
+            await self._backend.tell(tx.connection)
+
+    async def _look(self, seen: _Seen | None) -> _Seen:
+        """Wake for what others have committed since ``seen``; return how far that is."""
+        place, number = self._backend.place, changes.c.number
+        async with self.read() as connection:
+            final = await self._backend.final(connection)
+            new = _Seen(final, await connection.scalar(select(func.max(number))) or 0)
+            pruned = await connection.scalar(select(revisions.c.revision).where(revisions.c.name == _PRUNED))
+            if seen is None:
+                # Whoever subscribes reads first, so what was before does not matter.
+                return new
+            others = (place >= seen.place, place < final, changes.c.origin != self._origin)
+            topics = (await connection.execute(select(changes.c.topic).where(*others).distinct())).scalars().all()
+        if pruned is not None and pruned > seen.number:
+            self.changes.notify_all()
+        else:
+            self.changes.notify(topics)
+        return new
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         heard(task)
 
 
-def _check_outside() -> None:
+def check_outside() -> None:
     """Refuse to open a second transaction inside one: it would wait for the first, or see another moment."""
     if _inside.get():
         raise RuntimeError("inside a transaction the store it was given is used")
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Raise what an error of the database means to the rooms; a broken constraint is for whoever broke it."""
+def _translated(*, overtaken: bool = False) -> Iterator[None]:
+    """Raise what an error of the database means to the rooms; a broken constraint is for whoever broke it.
+
+    With ``overtaken`` what only met another transaction is for the caller, who runs it again.
+    """
     try:
         yield
     except IntegrityError:
         raise
     except DBAPIError as error:
+        if overtaken and dialect.is_overtaken(error):
+            raise
         raise dialect.translate(error) from error
     except PoolTimeoutError as error:
         raise UNAVAILABLE("every connection of the database is in use") from error
+    except OSError as error:
+        # asyncpg lets those of a connection through that cannot be made.
+        raise UNAVAILABLE(f"the database cannot be reached: {type(error).__name__}") from error
 
 
-def database_file(url: str) -> Path:
-    """Return where the database of a URL is that ``connect`` has taken."""
-    return Path(str(make_url(url).database))
+def database_file(url: str) -> Path | None:
+    """Return where the database of a URL is that ``connect`` has taken; None where it is not a file."""
+    parsed = make_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == dialect.SQLITE else None
 
 
 def connect(url: str, clock: Clock, *, keep: bool = True) -> Database:
-    """Return the engines for a URL; nothing is opened before it is used. Raises store/unsupported, store/unavailable.
+    """Return the database of a URL; nothing is opened before it is used. Raises store/unsupported, store/unavailable.
 
     Without ``keep`` every transaction opens a connection and closes it, so that there is nothing to close at the end.
-    SQLite needs a file: a database in memory would be another one for every connection.
     """
     try:
         parsed = make_url(url)
     except ArgumentError:
         # Not chained, not quoted: a URL may hold a password.
         raise UNSUPPORTED("the database URL cannot be read") from None
-    if parsed.get_backend_name() != dialect.SQLITE:
-        raise UNSUPPORTED(f"{parsed.get_backend_name()} is not supported yet, SQLite is")
-    if parsed.drivername not in {dialect.SQLITE, DRIVER}:
-        raise UNSUPPORTED(f"the driver {parsed.drivername} is not supported, {DRIVER} is")
-    parsed = parsed.set(drivername=DRIVER)
-    if parsed.database in (None, "", ":memory:"):
-        raise UNAVAILABLE("a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db.")
-    dialect.check_place(Path(str(parsed.database)))
-    pools: list[dict[str, Any]] = [{"pool_size": size, "max_overflow": 0} for size in (1, READERS)]
-    writer, reader = (create_async_engine(parsed, **(pool if keep else {"poolclass": NullPool})) for pool in pools)
-    dialect.prepare_sqlite(writer.sync_engine, writer=True)
-    dialect.prepare_sqlite(reader.sync_engine, writer=False)
-    return Database(writer, reader, clock)
+    match parsed.get_backend_name():
+        case dialect.SQLITE:
+            return Database(Sqlite(parsed, keep=keep), clock)
+        case dialect.POSTGRESQL:
+            return Database(Postgres(parsed, keep=keep), clock)
+        case other:
+            raise UNSUPPORTED(f"{other} is not supported; SQLite and PostgreSQL are")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, func, select, tuple_
+from sqlalchemy import Row, String, and_, func, literal_column, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import desired_topic
@@ -128,7 +128,9 @@ class SqlDesired:
             for row in rows
         ]
         # A restored store gives numbers again that it gave before: a receipt of one it does not know is not newer.
-        given = select(desired_revisions.c.revision).where(desired_revisions.c.cluster == receipts.c.cluster)
+        # By its text, because only SELECT correlates: as a column, another cluster's number could be the one compared.
+        same = desired_revisions.c.cluster == literal_column("receipts.cluster", String)
+        given = select(desired_revisions.c.revision).where(same)
         add = upsert(
             self._db.dialect, receipts, _KEY, update=_RECEIPT, not_older="revision", at_most=given.scalar_subquery()
         )

@@ -1,91 +1,27 @@
-"""Everything in which databases differ: pragmas, how a transaction begins, upserts, and what an error means.
-
-SQLite facts this stands on (design §10): WAL with ``synchronous=FULL`` makes a commit durable; one writer at a time; a
-deferred transaction that becomes a writer may fail at once with "locked", so writers begin IMMEDIATE;
-``PRAGMA data_version`` on the writing connection changes exactly when somebody else has committed.
-"""
+"""Statements in which SQL dialects differ, and what an error of a driver means to the rooms."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, event, insert, or_
+from sqlalchemy import Table, insert, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cellward.errors import CellwardError
-from hub.store.errors import DAMAGED, FULL, UNAVAILABLE
+from hub.store.errors import DAMAGED, FULL, OUT_OF_RANGE, UNAVAILABLE
 
 SQLITE: Final = "sqlite"
-#: Execution option: ``none`` keeps a SQLite connection from opening a transaction.
-BEGIN_OPTION: Final = "cellward_begin"
-#: How long SQLite waits for another process' writer, milliseconds.
-BUSY_MS: Final = 5000
-
+POSTGRESQL: Final = "postgresql"
+#: Errors of PostgreSQL after which a transaction is run again (its documentation, 13.5 and appendix A).
+_AGAIN: Final = frozenset({"40001", "40P01"})
 _FULL = ("database or disk is full", "no space left", "could not extend file")
+_FULL_STATES = frozenset({"53100"})
+_TOO_LARGE = "22003"
+_DAMAGED_STATES = frozenset({"XX001", "XX002"})
 _DAMAGED = ("malformed", "not a database", "is corrupt")
-
-
-def prepare_sqlite(engine: Engine, *, writer: bool) -> None:
-    """Give every connection of a SQLite engine its pragmas and its way to begin."""
-
-    def on_connect(connection: Any, _: object) -> None:
-        # We say BEGIN ourselves: the driver's own opens transactions late and only for some statements.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-        if writer:
-            cursor.execute("PRAGMA synchronous=FULL")
-        else:
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    def on_begin(connection: Connection) -> None:
-        if connection.get_execution_options().get(BEGIN_OPTION) != "none":
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
-
-
-def use_wal(file: Path) -> None:
-    """Make the file a database in WAL mode, which it stays; blocking, so not on the event loop.
-
-    SQLite does not honour busy_timeout for this one change, so two processes that open a new file wait for each other
-    here. Raises store/unavailable, store/damaged, store/full.
-    """
-    try:
-        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_MS / 1000)) as connection:
-            _switch_to_wal(connection)
-    except sqlite3.Error as error:
-        raise _meaning(error) from error
-
-
-def check_place(file: Path) -> None:
-    """Raise store/unavailable when no database can be opened or made at ``file``.
-
-    Asked before the driver is, because its thread reports a failed connect to an event loop that may be gone by then.
-    """
-    if not file.parent.is_dir():
-        raise UNAVAILABLE(
-            f"the directory {file.parent} does not exist", hint="Create it, or mount the volume it is on."
-        )
-    target = file if file.exists() else file.parent
-    if file.is_dir() or not os.access(target, os.R_OK | os.W_OK):
-        raise UNAVAILABLE(f"{target} cannot be read and written", hint="Give it to the user the hub runs as.")
-
-
-async def data_version(connection: AsyncConnection) -> int:
-    """Return SQLite's counter of commits by others, as this connection sees it."""
-    return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
 
 
 def upsert(
@@ -129,25 +65,25 @@ async def insert_many(
 
 def translate(error: DBAPIError) -> CellwardError:
     """Return what a database error means to the rooms."""
-    return _meaning(error.orig)
+    return meaning(error.orig)
 
 
-def _meaning(error: BaseException | None) -> CellwardError:
-    text = str(error).lower()
-    if any(part in text for part in _FULL):
+def is_overtaken(error: DBAPIError) -> bool:
+    """Whether the transaction only met another one, and succeeds when it is run again."""
+    return _state(error.orig) in _AGAIN
+
+
+def meaning(error: BaseException | None) -> CellwardError:
+    """Return what a driver's error means to the rooms."""
+    text, state = str(error).lower(), _state(error)
+    if state == _TOO_LARGE or "out of int64 range" in text:
+        return OUT_OF_RANGE("a number does not fit into 64 bits with a sign")
+    if state in _FULL_STATES or any(part in text for part in _FULL):
         return FULL("the database has no room left")
-    if any(part in text for part in _DAMAGED):
-        return DAMAGED("the database file is damaged")
+    if state in _DAMAGED_STATES or any(part in text for part in _DAMAGED):
+        return DAMAGED("the database is damaged")
     return UNAVAILABLE(f"the database does not answer: {type(error).__name__}")
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    for last in (*[False] * 200, True):
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if last or "locked" not in str(error):
-                raise
-            time.sleep(0.02)
-        else:
-            return
+def _state(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", None) or "")

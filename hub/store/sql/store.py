@@ -11,7 +11,7 @@ from hub.store.changes import ChangeBus
 from hub.store.interfaces import Tables
 from hub.store.sql.audit import SqlAudit
 from hub.store.sql.clusters import SqlClusters, SqlTokens
-from hub.store.sql.database import Access, Database, Transaction, connect
+from hub.store.sql.database import Access, Database, connect
 from hub.store.sql.desired import SqlDesired
 from hub.store.sql.documents import SqlDocuments
 from hub.store.sql.locks import SqlLocks
@@ -22,8 +22,6 @@ from hub.store.sql.tuf import SqlTuf
 T = TypeVar("T")
 #: Key of the hub's epoch among the small values.
 EPOCH_KEY: Final = "hub_epoch"
-#: How often changes by other processes are looked for, seconds.
-POLL_SECONDS: Final = 0.5
 
 
 class SqlTables:
@@ -70,7 +68,7 @@ class SqlStore(SqlTables):
 
     async def watch(self) -> None:
         """Wake subscribers when another process changes the database; runs until cancelled."""
-        await self._db.watch(POLL_SECONDS)
+        await self._db.watch()
 
     async def close(self) -> None:
         """Finish running transactions and close; idempotent."""
@@ -88,12 +86,9 @@ async def open_store(url: str, clock: Clock | None = None) -> SqlStore:
     """
     database = connect(url, clock or SystemClock())
 
-    async def migrate(tx: Transaction) -> None:
-        await tx.connection.run_sync(upgrade)
-
     try:
         await database.prepare()
-        await database.write(migrate)
+        await database.migrate(upgrade)
         epoch = await SqlMeta(database).put_if_absent(EPOCH_KEY, secrets.token_hex(16).encode())
     except BaseException:
         await database.close()

@@ -21,6 +21,8 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,6 +50,22 @@ class UtcTime(TypeDecorator[datetime]):
         """Return the time."""
         del dialect
         return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class _Transaction(FunctionElement[int]):
+    """Default of a column: the id of the running transaction, where there is one that others can wait for."""
+
+    inherit_cache = True
+
+
+@compiles(_Transaction, "postgresql")
+def _on_postgresql(*_: object, **__: object) -> str:
+    return "CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
+
+
+@compiles(_Transaction)
+def _elsewhere(*_: object, **__: object) -> str:
+    return "0"
 
 
 metadata = MetaData()
@@ -121,6 +139,19 @@ revisions = Table(
     metadata,
     Column("name", String(32), primary_key=True),
     Column("revision", BigInteger, nullable=False),
+)
+
+# What was changed, for other processes: told in the transaction that changes it, pruned when everybody has seen it.
+changes = Table(
+    "changes",
+    metadata,
+    Column("number", _SERIAL, primary_key=True, autoincrement=True),
+    # PostgreSQL's 64-bit id of the transaction; its order, not that of the numbers, is that of the commits.
+    Column("transaction", BigInteger, nullable=False, server_default=_Transaction()),
+    Column("origin", String(32), nullable=False),
+    Column("topic", String(128), nullable=False),
+    Index("changes_by_transaction", "transaction"),
+    sqlite_autoincrement=True,
 )
 
 desired = Table(

@@ -1,4 +1,4 @@
-"""What the hub did waits for its place in the audit log; documents have a revision."""
+"""What the hub did waits for its place in the audit log; documents have a revision; changes are told."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=32), primary_key=True),
         sa.Column("revision", sa.BigInteger(), nullable=False),
     )
-    op.bulk_insert(revisions, [{"name": "documents", "revision": 0}])
+    op.bulk_insert(revisions, [{"name": name, "revision": 0} for name in ("documents", "pruned-changes")])
+    postgresql = op.get_bind().dialect.name == "postgresql"
+    running = "CAST(CAST(pg_current_xact_id() AS text) AS bigint)" if postgresql else "0"
+    op.create_table(
+        "changes",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("transaction", sa.BigInteger(), nullable=False, server_default=sa.text(running)),
+        sa.Column("origin", sa.String(length=32), nullable=False),
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("changes_by_transaction", "changes", ["transaction"])
     op.create_table(
         "audit_events",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),

@@ -1,0 +1,51 @@
+"""What a kind of database brings to ``hub.store.sql.database``: its engines, and what it does in its own way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+from sqlalchemy import Column
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+#: Read transactions at once.
+READERS: Final = 4
+#: Most seconds until a change by another process is seen that nobody told of.
+POLL_SECONDS: Final = 0.5
+
+
+class Backend(Protocol):
+    """One kind of database.
+
+    Attributes:
+        writer: for transactions that write; each sees what all before it have committed.
+        reader: for transactions that only read; each sees one moment.
+        writers: write transactions at once.
+        place: column of ``changes`` that puts what was committed in an order.
+    """
+
+    writer: AsyncEngine
+    reader: AsyncEngine
+    writers: int
+    place: Column[int]
+
+    async def prepare(self) -> None:
+        """Do what must be done before an engine opens it; raises what opening raises."""
+        ...
+
+    def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction that sees what everybody before it has migrated, and keeps others that migrate out."""
+        ...
+
+    async def tell(self, connection: AsyncConnection) -> None:
+        """Wake other processes when this transaction is durable."""
+        ...
+
+    async def final(self, connection: AsyncConnection) -> int:
+        """Return the place below which nothing can be committed any more."""
+        ...
+
+    def told(self) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Give an event that is set when another process has committed, or the connection for it is lost."""
+        ...

@@ -1,0 +1,145 @@
+"""A real PostgreSQL server for tests: its own directory, a free port on loopback, a database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import asyncpg
+import pytest
+
+from hub.store.sql.store import open_store
+
+#: Where Debian puts the programs of a server; the oldest version taken is 15.
+_DEBIAN = "/usr/lib/postgresql"
+_USER = "cellward"
+
+
+def programs() -> Path | None:
+    """Return the folder with ``initdb`` and ``postgres`` of version 15 or later, None where there is none."""
+    found = sorted(Path(_DEBIAN).glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if found and int(found[-1].parts[-3]) >= 15:
+        return found[-1].parent
+    other = shutil.which("initdb")
+    return Path(other).resolve().parent if other is not None else None
+
+
+def require() -> Path:
+    """Return the programs, or skip with the reason; in CI the reason is a failure."""
+    found = programs()
+    if found is None:
+        reason = "PostgreSQL 15 or later is not installed (Debian: apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    has_template: bool = False
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database; the server is on loopback and has no certificate."""
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    async def run(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement outside a transaction."""
+        connection = await asyncpg.connect(host="127.0.0.1", port=self.port, user=_USER, database=database, ssl=False)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def new(self, *, migrated: bool = True) -> str:
+        """Make a database without rows, and with the tables of this version or none; return its URL."""
+        name = f"test_{next(self._numbers)}"
+        template = "template0"
+        if migrated:
+            template = "migrated"
+            if not self.has_template:
+                await self.run("CREATE DATABASE migrated")
+                await (await open_store(self.url("migrated"))).close()
+                # An epoch of its own is made by whoever opens it.
+                await self.run("DELETE FROM meta", "migrated")
+                self.has_template = True
+        await self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+
+@contextmanager
+def running(bin_folder: Path) -> Iterator[Server]:
+    """Run a server that forgets everything at its end; nothing waits for a disk."""
+    with TemporaryDirectory(prefix="cellward-pg-") as name:
+        directory = Path(name)
+        user = _unprivileged(directory)
+        subprocess.run(
+            [bin_folder / "initdb", "-D", directory / "data", "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C"],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, user=user,
+        )  # fmt: skip
+        port = _free_port()
+        options = {"fsync": "off", "listen_addresses": "127.0.0.1", "max_connections": "200"}
+        process = subprocess.Popen(
+            [
+                bin_folder / "postgres", "-D", directory / "data", "-k", directory, "-p", str(port),
+                *(word for key, value in options.items() for word in ("-c", f"{key}={value}")),
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, user=user,
+        )  # fmt: skip
+        try:
+            server = Server(port, process)
+            _wait(server)
+            yield server
+        finally:
+            # The fast way down; SIGTERM would wait for every client.
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _unprivileged(directory: Path) -> str | None:
+    """Return who runs the server and give him the directory: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    name = next(user for user in ("postgres", "nobody") if user in {entry.pw_name for entry in pwd.getpwall()})
+    entry = pwd.getpwnam(name)
+    os.chown(directory, entry.pw_uid, entry.pw_gid)
+    return name
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(server: Server) -> None:
+    deadline = time.monotonic() + 30
+    threads = ThreadPoolExecutor(1)
+    while True:
+        try:
+            # In a thread: a loop may be running in this one.
+            threads.submit(lambda: asyncio.run(server.run("SELECT 1"))).result()
+        except (OSError, asyncpg.PostgresError) as error:
+            if server.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start") from error
+            time.sleep(0.05)
+        else:
+            return
