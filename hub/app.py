@@ -234,7 +234,7 @@ def _intake(settings: HubSettings, clock: SystemClock, health: HealthRegistry) -
     return Intake(
         clock,
         health,
-        volume_of(database_file(settings.database).parent),
+        volume_of(database_file(settings.database) or settings.data_dir),
         rate=Rate(limits.audit_burst_bytes, limits.audit_bytes_per_second),
         reserve=limits.reserve_bytes,
     )

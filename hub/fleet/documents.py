@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
     from cellward.runtime.clock import Clock
     from hub.fleet.realm import RealmService
-    from hub.store.interfaces import Store
+    from hub.store.interfaces import Store, Tables
 
 #: Rows read at a time.
 _PAGE = 500
 #: Documents that are read or judged at a time.
 _AT_ONCE = 2
-#: Seconds for which the index of documents is not read again; an upload to this process drops it at once.
-_INDEX_SECONDS = 2.0
+#: Seconds after which what was left out of the index is looked at again: its number may have been ahead of the clock.
+_AHEAD_SECONDS = 10.0
 #: Which keyring and settings everything kept was judged by.
 _JUDGED_KEY = "documents/judged-by"
 _log = structlog.get_logger()
@@ -114,11 +114,19 @@ class Prepared:
     judged: Mapping[str, Verdict]
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Everything kept, in the order it came, as it was at one revision of the documents."""
+
+    revision: int
+    entries: tuple[IndexEntry, ...]
+
+
 class Documents:
     """What the fleet keeps of signed documents.
 
-    The caller holds one lock around ``basis``, and one around ``examine`` and ``keep``; what costs time, ``read`` and
-    ``prepare``, is done in a thread, a few documents at a time, while nobody waits for that lock.
+    An upload is examined against an index, outside any transaction; the transaction that keeps it expects that index.
+    What costs time, ``read`` and ``prepare``, is done in a thread, a few documents at a time.
     """
 
     def __init__(
@@ -129,7 +137,9 @@ class Documents:
         self._clock = clock
         self._keyring = keyring
         self._bounds = bounds or Bounds()
-        self._index: tuple[float, tuple[IndexEntry, ...]] | None = None
+        self._index: Index | None = None
+        #: When the index has to be made again although nothing changed: a number was ahead of the clock.
+        self._stale_at: float | None = None
         self._unusable: set[tuple[CellKey, str]] = set()
         self._working = asyncio.Semaphore(_AT_ONCE)
 
@@ -155,14 +165,14 @@ class Documents:
             indexed[entry.digest] = entry
         return given, indexed
 
-    async def basis(self, digests: Iterable[str]) -> Basis:
+    async def basis(self, digests: Iterable[str], index: Index) -> Basis:
         """What an upload of these documents is judged by now; raises fleet/no-keyring."""
         trusted = await self._keyring.current()
         if trusted is None:
             raise NO_KEYRING("no policy was published here yet")
         wanted = frozenset(digests)
         before = {digest: row for digest in wanted if (row := await self._store.documents.get(digest)) is not None}
-        return Basis(trusted, before, _named_by(await self.entries()) & wanted)
+        return Basis(trusted, before, _named_by(index.entries) & wanted)
 
     async def prepare(
         self,
@@ -194,14 +204,10 @@ class Documents:
             named |= _named_by([replace(indexed[digest], owners=verdict.owners)])
         return Prepared(given, indexed, dry_run, basis, judged)
 
-    async def examine(self, prepared: Prepared) -> Examined:
-        """Say what is to be kept of an upload; judged once more where what it was judged by has changed meanwhile."""
-        given, indexed = prepared.given, prepared.indexed
-        basis = await self.basis(given)
-        if not prepared.basis.same(basis):
-            prepared = await self.prepare(given, indexed, basis, dry_run=prepared.dry_run)
-        judged, before = prepared.judged, basis.before
-        kept = {entry.digest: entry for entry in await self.entries()}
+    async def examine(self, prepared: Prepared, index: Index) -> Examined:
+        """Say what is to be kept of an upload, beside what the index has."""
+        given, indexed, judged, before = prepared.given, prepared.indexed, prepared.judged, prepared.basis.before
+        kept = {entry.digest: entry for entry in index.entries}
         known = {**kept, **indexed}
         fresh = {
             digest: _judged(_with_subject(indexed[digest], known), judged[digest], before.get(digest))
@@ -230,44 +236,51 @@ class Documents:
         grown = {row.digest for row in made if row.digest in before and row.envelope != before[row.digest].envelope}
         return Examined(fresh, made, {digest: row.envelope for digest, row in before.items()}, frozenset(grown), gone)
 
-    async def keep(self, examined: Examined) -> tuple[IndexEntry, ...]:
-        """Keep an upload, all or none, and return what made way for it."""
-        await self._store.documents.put_many(examined.rows, examined.seen)
-        self._index = None
-        dropped = await self._store.documents.drop([entry.digest for entry in examined.gone])
-        self._index = None
+    async def keep(self, tables: Tables, examined: Examined) -> tuple[IndexEntry, ...]:
+        """Keep an upload, all or none, and return what made way for it; raises store/moved for what changed since."""
+        await tables.documents.put_many(examined.rows, examined.seen)
+        dropped = await tables.documents.drop([entry.digest for entry in examined.gone])
         if dropped:
             _log.info("documents-dropped", count=len(dropped))
         return tuple(entry for entry in examined.gone if entry.digest in dropped)
 
-    async def entries(self) -> tuple[IndexEntry, ...]:
-        """Index of everything kept, in the order it came; names that no agent takes aside."""
-        now = self._clock.monotonic()
-        if self._index is None or now - self._index[0] > _INDEX_SECONDS:
-            found = [entry for row in await self._all() if (entry := self._entry(row)) is not None]
-            self._index = (now, tuple(found))
-        return self._index[1]
+    async def index(self) -> Index:
+        """Return the index of everything kept; names that no agent takes aside. Read again when it has changed."""
+        while True:
+            revision = await self._store.documents.revision()
+            known, now = self._index, self._clock.monotonic()
+            if known is not None and known.revision == revision and (self._stale_at is None or now < self._stale_at):
+                return known
+            rows = await self._all()
+            if await self._store.documents.revision() != revision:
+                continue
+            found = [entry for row in rows if (entry := self._entry(row)) is not None]
+            self._stale_at = now + _AHEAD_SECONDS if len(found) < len(rows) else None
+            self._index = Index(revision, tuple(found))
 
-    async def outdated(self) -> bool:
-        """Whether the keyring or the signed settings have changed since everything was judged."""
+    async def outdated(self) -> Trusted | None:
+        """Return the keyring served now, if not everything was judged by it and by the signed settings."""
         trusted = await self._keyring.current()
-        return trusted is not None and await self._store.meta.get(_JUDGED_KEY) != trusted.mark.encode()
-
-    async def judge_again(self) -> Trusted | None:
-        """Judge everything that is kept by the keyring served now; return it, for ``judged_by``."""
-        trusted = await self._keyring.current()
-        if trusted is None:
+        if trusted is None or await self._store.meta.get(_JUDGED_KEY) == trusted.mark.encode():
             return None
-        changed = await asyncio.to_thread(_changed, await self._all(), trusted, self._clock.now())
-        await self._store.documents.judge_many(changed)
-        self._index = None
-        if changed:
-            _log.info("documents-judged-again", changed=len(changed))
         return trusted
 
-    async def judged_by(self, trusted: Trusted) -> None:
+    async def judge_again(self, trusted: Trusted) -> None:
+        """Judge everything kept by this keyring and these settings; raises store/moved when some of it has changed."""
+        revision = await self._store.documents.revision()
+        changed = await asyncio.to_thread(_changed, await self._all(), trusted, self._clock.now())
+
+        async def job(tables: Tables) -> None:
+            await tables.documents.expect(revision)
+            await tables.documents.judge_many(changed)
+
+        if changed:
+            await self._store.transact(job)
+            _log.info("documents-judged-again", changed=len(changed))
+
+    async def judged_by(self, tables: Tables, trusted: Trusted) -> None:
         """Note that everything kept was judged by it, and placed."""
-        await self._store.meta.put(_JUDGED_KEY, trusted.mark.encode())
+        await tables.meta.put(_JUDGED_KEY, trusted.mark.encode())
 
     def usable(self, key: CellKey, digest: str) -> bool:
         """Whether agents take this name at all; told once for each that they do not."""

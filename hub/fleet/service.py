@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 
 from cellward.audit.record import MAX_INT
 from cellward.documents.facts import ClusterFacts
+from cellward.errors import CellwardError
 from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
@@ -22,7 +24,7 @@ from hub.authority.lineage import TAKE_OVER
 from hub.fleet import rows
 from hub.fleet.bounds import Bounds
 from hub.fleet.delivery import Invited, deliverable, withheld
-from hub.fleet.documents import Documents, KeyringPort, anybody
+from hub.fleet.documents import Documents, Examined, Index, KeyringPort, Prepared, anybody
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
     CLUSTER_EXISTS,
@@ -38,16 +40,19 @@ from hub.fleet.moves import Moves
 from hub.fleet.placement import DocumentSet
 from hub.fleet.reports import Reports
 from hub.store.changes import POLICY
+from hub.store.errors import MOVED
 from hub.store.interfaces import (
     CellKey,
     CellRow,
     ClusterRow,
+    Commit,
     DesiredChange,
     DesiredRow,
     DocumentRow,
     Page,
     ReceiptRow,
     StatusRow,
+    Tables,
 )
 from hub.store.shared import Together
 
@@ -58,6 +63,10 @@ if TYPE_CHECKING:
     from hub.fleet.realm import RealmService
     from hub.store.interfaces import Store
 
+T = TypeVar("T")
+D = TypeVar("D")
+#: How often something is decided again because documents have changed meanwhile.
+TRIES = 20
 #: Rows read at a time.
 _PAGE = 500
 #: Seconds after which a keyring nobody told of is looked for.
@@ -91,27 +100,32 @@ class FleetService:
         self._reports = Reports(store, clock)
         self._rows = Together(store.clusters.get_many, "cluster-rows")
         self._items = Together(store.desired.items_of, "desired-items")
-        self._placing = asyncio.Lock()
         self._facts: dict[str, tuple[object, ClusterFacts | None]] = {}
         #: Clusters to place again, followed by a root task.
         self.moves = Moves(self._place_on, clock)
 
     async def start(self) -> None:
-        """Judge and place everything once: an upload may have been kept just before the process ended."""
+        """Judge by the keyring served now, if that was not done; place what an older version kept and did not place."""
         if not await self.judge_again():
-            async with self._placing:
-                await self._place_all()
+            await self._decide(self._documents.index, self._place_all)
 
     async def judge_again(self) -> bool:
         """Judge everything kept by the keyring served now, and place it; False when nothing asked for that."""
-        async with self._placing:
-            if not await self._documents.outdated():
-                return False
-            trusted = await self._documents.judge_again()
-            await self._place_all()
-            if trusted is not None:
-                await self._documents.judged_by(trusted)
-            return True
+        trusted = await self._documents.outdated()
+        if trusted is None:
+            return False
+
+        async def judged() -> Index:
+            await self._documents.judge_again(trusted)
+            return await self._documents.index()
+
+        async def place(tables: Tables, index: Index) -> None:
+            await self._place_all(tables, index)
+            # Last: a process that ends before has everything judged and placed anew by the next one.
+            await self._documents.judged_by(tables, trusted)
+
+        await self._decide(judged, place)
+        return True
 
     async def follow_keyring(self, stop: asyncio.Event) -> None:
         """Judge again whenever policy changes, until ``stop``; a failure is logged and tried again."""
@@ -127,25 +141,34 @@ class FleetService:
 
     # Clusters
 
-    async def create_cluster(self, name: str, created_by: str, invited: Invited | None = None) -> ClusterView:
+    async def create_cluster(
+        self, name: str, created_by: str, invited: Invited | None = None, *, tables: Tables | None = None
+    ) -> ClusterView:
         """Add a cluster, given nothing without ``invited``; raises fleet/bad-cluster-name, fleet/cluster-exists."""
         if not CLUSTER_NAME.match(name):
             raise BAD_CLUSTER_NAME(f"{name[:80]!r} cannot be the name of a cluster")
-        if await self._store.clusters.get(name) is not None:
-            raise CLUSTER_EXISTS(f"there is already a cluster {name}", cluster=name)
         named = invited.to_json() if invited is not None else {}
-        return self._view(await self._store.clusters.create(name, created_by, named), 0, LockSet())
 
-    async def invite(self, name: str, invited: Invited) -> None:
+        async def job(tables: Tables) -> ClusterRow:
+            if await tables.clusters.get(name) is not None:
+                raise CLUSTER_EXISTS(f"there is already a cluster {name}", cluster=name)
+            return await tables.clusters.create(name, created_by, named)
+
+        return self._view(await self._within(tables, job), 0, LockSet())
+
+    async def invite(self, name: str, invited: Invited, *, commit: Commit | None = None) -> None:
         """Say what a cluster is meant to be, and place again what that allows; raises fleet/unknown-cluster."""
-        row = await self._cluster(name)
-        if dict(row.invited) == invited.to_json():
-            return
-        async with self._placing:
-            await self._store.clusters.set_invited(name, invited.to_json())
-            documents = DocumentSet(await self._documents.entries())
+
+        async def job(tables: Tables, index: Index) -> None:
+            row = await _present(tables, name)
+            if dict(row.invited) == invited.to_json():
+                return
+            await tables.clusters.set_invited(name, invited.to_json())
             # All anew: what was withheld until now has a revision that was passed already.
-            await self._place(documents, None, [await self._cluster(name)], anew=True)
+            row = replace(row, invited=invited.to_json())
+            await self._place(tables, DocumentSet(index.entries), None, [row], anew=True)
+
+        await self._decide(self._documents.index, job, commit)
 
     async def cluster(self, name: str) -> ClusterView:
         """One cluster; raises fleet/unknown-cluster."""
@@ -155,20 +178,21 @@ class FleetService:
     async def clusters(self) -> tuple[ClusterView, ...]:
         """All clusters by name, each with revision 0: asking for a thousand revisions is for nobody's list."""
         locks = await self._locks.current()
-        return tuple(self._view(row, 0, locks) for row in await self._present_clusters())
+        return tuple(self._view(row, 0, locks) for row in await _present_clusters(self._store))
 
-    async def remove_cluster(self, name: str) -> int:
+    async def remove_cluster(self, name: str, *, tables: Tables | None = None) -> int:
         """Decommission a cluster; returns how many join tokens went with it. Raises fleet/unknown-cluster.
 
         Its streams end, its identities count for nothing, nothing is placed on it any more. What it runs goes on under
         the agent's guard until somebody uninstalls that: a hub deletes nothing (design §2).
         """
-        await self._cluster(name)
-        async with self._placing:
-            tokens = await self._store.tokens.revoke(name)
-            await self._store.clusters.remove(name)
-            # Once more: somebody may have made one in between.
-            tokens += await self._store.tokens.revoke(name)
+
+        async def job(tables: Tables) -> int:
+            await _present(tables, name)
+            await tables.clusters.remove(name)
+            return await tables.tokens.revoke(name)
+
+        tokens = await self._within(tables, job)
         self._facts.pop(name, None)
         self.moves.forget(name)
         self._reports.forget(name)
@@ -178,10 +202,14 @@ class FleetService:
         """Counts for gauges, without reading a row."""
         return Totals(await self._store.clusters.count(), len(self._streams), await self._store.desired.count())
 
-    async def retire_certificates(self, name: str) -> int:
+    async def retire_certificates(self, name: str, *, tables: Tables | None = None) -> int:
         """Let no certificate issued so far count; returns the new floor. Raises fleet/unknown-cluster."""
-        await self._cluster(name)
-        return await self._store.clusters.retire_certificates(name, TAKE_OVER)
+
+        async def job(tables: Tables) -> int:
+            await _present(tables, name)
+            return await tables.clusters.retire_certificates(name, TAKE_OVER)
+
+        return await self._within(tables, job)
 
     # Documents
 
@@ -191,8 +219,9 @@ class FleetService:
         *,
         dry_run: bool = False,
         permit: Callable[[IndexEntry], None] = anybody,
+        commit: Commit | None = None,
     ) -> Accepted:
-        """Judge and keep signed documents, all or none, and place what they change.
+        """Judge and keep signed documents, all or none, and place what they change, in one transaction.
 
         Raises:
             CellwardError: ``fleet/bad-document``, ``fleet/document-too-large``, ``fleet/foreign-realm``,
@@ -200,18 +229,29 @@ class FleetService:
                 ``fleet/project-full``, a code of ``cellward.documents``, or what ``permit`` raises.
         """
         given, indexed = await self._documents.read(envelopes, permit=permit)
-        async with self._placing:
-            basis = await self._documents.basis(given)
-        prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
-        async with self._placing:
-            examined = await self._documents.examine(prepared)
-            fresh, kept = examined.fresh, await self._documents.entries()
-            together = DocumentSet([*(entry for entry in kept if entry.digest not in fresh), *fresh.values()])
+        prepared: Prepared | None = None
+
+        async def examine() -> tuple[Index, Examined]:
+            nonlocal prepared
+            index = await self._documents.index()
+            basis = await self._documents.basis(given, index)
+            if prepared is None or not prepared.basis.same(basis):
+                prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
+            return index, await self._documents.examine(prepared, index)
+
+        async def keep(tables: Tables, decided: tuple[Index, Examined]) -> Accepted:
+            index, examined = decided
+            fresh = examined.fresh
+            together = DocumentSet([*(one for one in index.entries if one.digest not in fresh), *fresh.values()])
             keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
-            clusters = await self._present_clusters()
-            dropped = await self._documents.keep(examined) if not dry_run else ()
-            changed = await self._place(together, keys, clusters, examined.grown, dry_run=dry_run)
-        return Accepted(tuple(fresh.values()), changed, dropped)
+            clusters = await _present_clusters(tables)
+            dropped = await self._documents.keep(tables, examined) if not dry_run else ()
+            changed = await self._place(tables, together, keys, clusters, examined.grown, dry_run=dry_run)
+            return Accepted(tuple(fresh.values()), changed, dropped)
+
+        if dry_run:
+            return await keep(self._store, await examine())
+        return await self._decide(examine, keep, commit)
 
     async def document(self, digest: str) -> DocumentRow:
         """One document; raises fleet/unknown-document."""
@@ -230,14 +270,7 @@ class FleetService:
 
     async def cells(self, project: str = "", cell: str = "") -> tuple[CellRow, ...]:
         """Desired items of all clusters with what agents last said, by project, cell, environment and cluster."""
-        found: list[CellRow] = []
-        cursor = ""
-        while True:
-            page = await self._store.desired.statuses("", project, cell, cursor, _PAGE)
-            found += page.items
-            cursor = page.cursor
-            if not cursor:
-                return tuple(found)
+        return await _cells(self._store, project, cell)
 
     async def cell(self, project: str, cell: str) -> tuple[CellRow, ...]:
         """One cell everywhere; raises fleet/unknown-cell."""
@@ -246,13 +279,16 @@ class FleetService:
             raise UNKNOWN_CELL(f"no cluster is meant to have {project}/{cell}", project=project, cell=cell)
         return found
 
-    async def narrow(self, cluster: str, key: CellKey, state: HubState, *, admin: bool = True) -> None:
+    async def narrow(
+        self, cluster: str, key: CellKey, state: HubState, *, admin: bool = True, tables: Tables | None = None
+    ) -> None:
         """Hold or quarantine an item, or lift that; it never changes what is desired.
 
         Raises fleet/unknown-cell, and fleet/set-by-admin where an admin set what another role would loosen.
         """
-        async with self._placing:
-            row = await self._store.desired.get(cluster, key)
+
+        async def job(tables: Tables) -> None:
+            row = await tables.desired.get(cluster, key)
             if row is None:
                 raise UNKNOWN_CELL(f"cluster {cluster} is not meant to have {'/'.join(key)}", cluster=cluster)
             kept = row.hub_state_role
@@ -262,7 +298,9 @@ class FleetService:
                     raise SET_BY_ADMIN(f"{row.hub_state} of {'/'.join(key)} on {cluster} was set by an admin")
             role = "" if state == "run" else "admin" if admin or kept == "admin" else "deployer"
             change = DesiredChange(cluster, key, row.deployment_digest, row.evidence, state, hub_state_role=role)
-            await self._store.desired.upsert_many([change])
+            await tables.desired.upsert_many([change])
+
+        await self._within(tables, job)
 
     # What agents say: FleetPort
 
@@ -368,23 +406,52 @@ class FleetService:
             raise UNKNOWN_CLUSTER(f"there is no cluster {name}", cluster=name)
         return row
 
-    async def _present_clusters(self) -> tuple[ClusterRow, ...]:
-        return tuple(row for row in await self._store.clusters.list() if row.removed_at is None)
-
     def _view(self, row: ClusterRow, revision: int, locks: LockSet) -> ClusterView:
         lock = locks.hit(cluster=row.name, uid=row.uid, serial=row.serial, key=row.spki_sha256)
         return rows.view_of(row, connected=row.name in self._streams, revision=revision, lock=lock)
 
     async def _place_on(self, cluster: str) -> None:
-        async with self._placing:
-            row = (await self._rows.join(cluster)).get(cluster)
+        async def place(tables: Tables, index: Index) -> None:
+            row = await tables.clusters.get(cluster)
             # It may have been removed since it said so.
             if row is not None and row.removed_at is None:
-                await self._place(DocumentSet(await self._documents.entries()), None, [row])
+                await self._place(tables, DocumentSet(index.entries), None, [row])
 
-    async def _place_all(self) -> None:
-        documents = DocumentSet(await self._documents.entries())
-        await self._place(documents, None, await self._present_clusters())
+        await self._decide(self._documents.index, place)
+
+    async def _within(self, tables: Tables | None, job: Callable[[Tables], Awaitable[T]]) -> T:
+        """Run ``job`` in the transaction of the caller, or in one of its own."""
+        return await (self._store.transact(job) if tables is None else job(tables))
+
+    async def _decide(
+        self,
+        read: Callable[[], Awaitable[D]],
+        job: Callable[[Tables, D], Awaitable[T]],
+        commit: Commit | None = None,
+    ) -> T:
+        """Read and decide outside, then run ``job`` in a transaction in which that still holds.
+
+        What was read is an index of the documents, or begins with one; when they have changed meanwhile, by whichever
+        process, it is read again. Raises store/moved when they change all the time.
+        """
+        commit = commit or self._store.transact
+        for left in reversed(range(TRIES)):
+            decided = await read()
+            index = decided if isinstance(decided, Index) else cast("tuple[Index, object]", decided)[0]
+
+            async def expected(tables: Tables, index: Index = index, decided: D = decided) -> T:
+                await tables.documents.expect(index.revision)
+                return await job(tables, decided)
+
+            try:
+                return await commit(expected)
+            except CellwardError as error:
+                if error.code != MOVED.code or not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _place_all(self, tables: Tables, index: Index) -> None:
+        await self._place(tables, DocumentSet(index.entries), None, await _present_clusters(tables))
 
     def _facts_of(self, row: ClusterRow) -> ClusterFacts | None:
         """Facts that choose what a cluster is given, read strictly once as long as it and its invite say the same."""
@@ -398,6 +465,7 @@ class FleetService:
 
     async def _place(
         self,
+        tables: Tables,
         documents: DocumentSet,
         keys: frozenset[CellKey] | None,
         clusters: Iterable[ClusterRow],
@@ -419,7 +487,7 @@ class FleetService:
         ]
         if not placed:
             return ()
-        present = await self._present(keys, clusters[0].name if len(clusters) == 1 else "")
+        present = await _placed_items(tables, keys, clusters[0].name if len(clusters) == 1 else "")
         changes: list[DesiredChange] = []
         for name, key, placement in placed:
             before = present.get((name, key))
@@ -429,19 +497,44 @@ class FleetService:
                 state, role = before[2:] if before is not None else ("run", "")
                 changes.append(DesiredChange(name, key, *after, hub_state=state, hub_state_role=role, again=again))
         if changes and not dry_run:
-            await self._store.desired.upsert_many(changes)
+            await tables.desired.upsert_many(changes)
             _log.info("desired-changed", count=len(changes))
         return tuple(sorted({change.cluster for change in changes}))
 
-    async def _present(self, keys: frozenset[CellKey] | None, cluster: str) -> Mapping[tuple[str, CellKey], _Placed]:
-        if cluster:
-            return {(cluster, item.key): _placed(item) for item in await self._store.desired.items(cluster, 0)}
-        wanted = {("", "")} if keys is None else {(key.project, key.cell) for key in keys}
-        found: dict[tuple[str, CellKey], _Placed] = {}
-        for project, cell in sorted(wanted):
-            for row in await self.cells(project, cell):
-                found[(row.desired.cluster, row.desired.key)] = _placed(row.desired)
-        return found
+
+async def _placed_items(
+    tables: Tables, keys: frozenset[CellKey] | None, cluster: str
+) -> Mapping[tuple[str, CellKey], _Placed]:
+    if cluster:
+        return {(cluster, item.key): _placed(item) for item in await tables.desired.items(cluster, 0)}
+    wanted = {("", "")} if keys is None else {(key.project, key.cell) for key in keys}
+    found: dict[tuple[str, CellKey], _Placed] = {}
+    for project, cell in sorted(wanted):
+        for row in await _cells(tables, project, cell):
+            found[(row.desired.cluster, row.desired.key)] = _placed(row.desired)
+    return found
+
+
+async def _cells(tables: Tables, project: str, cell: str) -> tuple[CellRow, ...]:
+    found: list[CellRow] = []
+    cursor = ""
+    while True:
+        page = await tables.desired.statuses("", project, cell, cursor, _PAGE)
+        found += page.items
+        cursor = page.cursor
+        if not cursor:
+            return tuple(found)
+
+
+async def _present(tables: Tables, name: str) -> ClusterRow:
+    row = await tables.clusters.get(name)
+    if row is None or row.removed_at is not None:
+        raise UNKNOWN_CLUSTER(f"there is no cluster {name}", cluster=name)
+    return row
+
+
+async def _present_clusters(tables: Tables) -> tuple[ClusterRow, ...]:
+    return tuple(row for row in await tables.clusters.list() if row.removed_at is None)
 
 
 def _placed(item: DesiredRow) -> _Placed:

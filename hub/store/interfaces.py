@@ -573,6 +573,14 @@ class Tables(Protocol):
         ...
 
 
+class Commit(Protocol):
+    """How a change is made: by the store's ``transact``, or by one that records it in the same transaction."""
+
+    async def __call__(self, job: Callable[[Tables], Awaitable[T]], /) -> T:
+        """Run ``job`` in one transaction and return its result once it is durable."""
+        ...
+
+
 class Store(Tables, Protocol):
     """All of it; ``hub.store.sql.store.open_store`` makes the real one."""
 
