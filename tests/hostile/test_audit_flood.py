@@ -28,7 +28,7 @@ from tests.fakes.authority import REALM
 from tests.fakes.clock import ManualClock
 from tests.fakes.linked_agent import LinkedAgent, until
 from tests.fakes.ports import FakeLinkHub
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import scratch_store
 from tests.unit.hub.audit.logs import make_log
 
 MIB = 1024**2
@@ -154,7 +154,7 @@ async def test_v13_an_honest_agents_backlog_drains_at_the_rate_and_is_told(tmp_p
     """A real agent that comes back with more than the burst says so, finds no fault, and all of it arrives."""
     clock, pace = SystemClock(), ManualClock()
     hub = FakeLinkHub(clock, SyncLimits(recheck=0.1, heartbeat=0.2))
-    log = AuditLog(MemoryStore(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
+    log = AuditLog(scratch_store(clock).audit, hub.hub.keys.tree_head, lambda: REALM, clock)
     intake = Intake(pace, HealthRegistry(), None, rate=Rate(64 * 1024, 1024))
     hub.ports = replace(hub.ports, audit=AuditIngest(log, hub.hub.clusters.get, hub, intake))
     hub.log_origin = format_vkey(log.origin, spki_of(hub.hub.keys.tree_head))
