@@ -304,7 +304,7 @@ def _services(hub: Hub) -> Services:
     return Services(
         clock=hub.clock,
         tokens=BearerTokens(hub.store.api_tokens),
-        audit_sink=hub.audit,
+        store=hub.store,
         audit=hub.audit,
         fleet=hub.fleet,
         locks=LockBook(hub.store, hub.clock, hub.locks),

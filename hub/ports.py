@@ -20,6 +20,7 @@ from hub.store.interfaces import (
     DocumentStore,
     LockRow,
     LockStore,
+    Tables,
 )
 from hub.store.shared import Remembered, Together
 from hub.sync.interfaces import ClusterBinding, Standing
@@ -217,9 +218,12 @@ class Enrolment:
 
     tokens: JoinTokens
 
-    async def mint(self, cluster: str, *, lifetime: timedelta, replace: bool = False) -> str:
+    async def mint(
+        self, cluster: str, *, lifetime: timedelta, replace: bool = False, tables: Tables | None = None
+    ) -> str:
         """Make a token bound to one cluster name (V6)."""
-        return await self.tokens.mint(cluster, lifetime=lifetime, replace=replace)
+        tokens = tables.tokens if tables is not None else None
+        return await self.tokens.mint(cluster, lifetime=lifetime, replace=replace, tokens=tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,17 +236,9 @@ class BearerTokens:
         """The token of this hash, expired or not."""
         return _token(await self.tokens.get(token_hash))
 
-    async def add(self, token: ApiToken) -> None:
-        """Keep the token of a new subject."""
-        await self.tokens.add(ApiTokenRow(**asdict(token)))
-
     async def list(self) -> tuple[ApiToken, ...]:
         """All tokens by subject."""
         return tuple(ApiToken(**asdict(row)) for row in await self.tokens.list())
-
-    async def remove(self, subject: str) -> ApiToken | None:
-        """Forget a subject's token and return it."""
-        return _token(await self.tokens.remove(subject))
 
 
 def _token(row: ApiTokenRow | None) -> ApiToken | None:

@@ -141,7 +141,9 @@ def _endpoint(route: Route, services: Services, bounds: _Bounds) -> _Endpoint:
         if route.role is not None:
             principal = await enter(request, services)
             request[_PROVEN_KEY] = True
-        call = Call(request, services, principal, _request_id(request), bounds.rates, subject=request.path)
+        call = Call(
+            request, services, principal, _request_id(request), bounds.rates, subject=request.path, action=route.action
+        )
         async with AsyncExitStack() as room:
             if not route.action:
                 return _respond(route, await _handle(route, call, bounds, room))
@@ -174,7 +176,7 @@ async def _handle(route: Route, call: Call, bounds: _Bounds, room: AsyncExitStac
 
 
 async def _audited(route: Route, call: Call, bounds: _Bounds, room: AsyncExitStack) -> web.StreamResponse:
-    """Handle a mutation; its record is durable before anything is answered (V13)."""
+    """Handle a mutation; its record is durable with it, and before anything is answered (V13)."""
     try:
         answer = await _handle(route, call, bounds, room)
     except CellwardError as error:
@@ -187,30 +189,21 @@ async def _audited(route: Route, call: Call, bounds: _Bounds, room: AsyncExitSta
         known = known or INTERNAL("the hub made a mistake")
         await _record(route, call, "failed", code=known.code, reason=known.message)
         raise
-    await _record(route, call, "done", reason=call.reason)
+    if not call.committed:
+        # It changed nothing: a trial.
+        await call.services.store.audit.put_events([call.event("done", reason=call.reason)])
     return _respond(route, answer)
 
 
 async def _record(route: Route, call: Call, decision: str, *, code: str = "", reason: str = "") -> None:
-    principal = call.principal
-    if decision != "done":
-        # What came to nothing costs its sender nothing: some of it is recorded, the rest is counted.
-        suppressed = call.rates.refused(principal, route.action, code)
-        if suppressed is None:
-            _unrecorded(call, code)
-            return
-        if suppressed:
-            call.details["suppressed"] = str(suppressed)
-    await call.services.audit_sink.record(
-        route.action,
-        call.subject,
-        decision,
-        actor=principal.subject,
-        code=code,
-        reason=reason[:500],
-        details=call.details,
-        correlation_id=call.request_id,
-    )
+    # What came to nothing costs its sender nothing: some of it is recorded, the rest is counted.
+    suppressed = call.rates.refused(call.principal, route.action, code)
+    if suppressed is None:
+        _unrecorded(call, code)
+        return
+    if suppressed:
+        call.details["suppressed"] = str(suppressed)
+    await call.services.store.audit.put_events([call.event(decision, code=code, reason=reason)])
 
 
 def _unrecorded(call: Call, code: str) -> None:

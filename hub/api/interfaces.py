@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -17,25 +17,7 @@ if TYPE_CHECKING:
     from hub.fleet.realm import RealmService
     from hub.fleet.service import FleetService
     from hub.policy.service import PublishResult
-
-
-class AuditSink(Protocol):
-    """Where the hub's own decisions are recorded; durable when the call returns (V13)."""
-
-    async def record(
-        self,
-        action: str,
-        object: str,  # noqa: A002
-        decision: str,
-        *,
-        actor: str = "",
-        code: str = "",
-        reason: str = "",
-        details: Mapping[str, str] | None = None,
-        correlation_id: str = "",
-    ) -> None:
-        """Record one decision: ``allow``, ``deny``, ``done``, ``failed`` or ``finding``."""
-        ...
+    from hub.store.interfaces import Commit, Store, Tables
 
 
 class AuditPort(Protocol):
@@ -57,7 +39,7 @@ class AuditPort(Protocol):
 class PolicyPort(Protocol):
     """The TUF repository."""
 
-    async def publish(self, upload: Publication) -> PublishResult:
+    async def publish(self, upload: Publication, *, commit: Commit[PublishResult] | None = None) -> PublishResult:
         """Verify, store, and sign a timestamp; raises policy/*."""
         ...
 
@@ -77,7 +59,9 @@ class PolicyPort(Protocol):
 class EnrolmentPort(Protocol):
     """Minting of join tokens."""
 
-    async def mint(self, cluster: str, *, lifetime: timedelta, replace: bool = False) -> str:
+    async def mint(
+        self, cluster: str, *, lifetime: timedelta, replace: bool = False, tables: Tables | None = None
+    ) -> str:
         """Make a token bound to one cluster name (V6); with ``replace`` a new installation may take the name."""
         ...
 
@@ -103,16 +87,8 @@ class ApiTokens(Protocol):
         """The token of this hash, expired or not."""
         ...
 
-    async def add(self, token: ApiToken) -> None:
-        """Keep the token of a new subject; raises store/subject-has-token."""
-        ...
-
     async def list(self) -> Sequence[ApiToken]:
         """All tokens by subject, expired or not."""
-        ...
-
-    async def remove(self, subject: str) -> ApiToken | None:
-        """Forget a subject's token and return it; None when there is none."""
         ...
 
 
@@ -170,7 +146,7 @@ class Services:
 
     clock: Clock
     tokens: ApiTokens
-    audit_sink: AuditSink
+    store: Store
     audit: AuditPort
     fleet: FleetService
     locks: LockBook

@@ -6,7 +6,7 @@ The OpenAPI document is built from the same rows (`hub.api.openapi`), so the two
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -18,11 +18,14 @@ from hub.api.auth import Principal
 from hub.api.errors import BAD_REQUEST
 from hub.api.interfaces import Services
 from hub.api.rates import TokenRates
+from hub.store.interfaces import Tables
+from hub.store.log import AuditEvent
 
 PREFIX = "/v1"
 _JSON = "application/json"
 #: Most wrong fields that are looked at one by one.
 _TOLD = 100
+T = TypeVar("T")
 _M = TypeVar("_M", bound=BaseModel)
 _PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,126}[a-z0-9])?\Z")
@@ -56,6 +59,45 @@ class Call:
     subject: str = ""
     reason: str = ""
     details: dict[str, str] = field(default_factory=dict)
+    #: Name of what it asks for in the audit log; empty for a read.
+    action: str = ""
+    #: Whether what it asks for was done, with its record.
+    committed: bool = False
+
+    async def commit(
+        self,
+        job: Callable[[Tables], Awaitable[T]],
+        describe: Callable[[T], Sequence[AuditEvent] | None] | None = None,
+    ) -> T:
+        """Do what the request asks for and record it, in one transaction (V13).
+
+        ``describe`` completes subject and details from what came out, and may return events of what came with it.
+        Raises what ``job`` raises; then nothing was done, and what was refused is recorded apart.
+        """
+
+        async def recorded(tables: Tables) -> T:
+            result = await job(tables)
+            more = describe(result) if describe is not None else None
+            await tables.audit.put_events([*(more or ()), self.event("done", reason=self.reason)])
+            return result
+
+        result = await self.services.store.transact(recorded)
+        self.committed = True
+        return result
+
+    def event(self, decision: str, *, code: str = "", reason: str = "") -> AuditEvent:
+        """Return the record of this request."""
+        return AuditEvent(
+            self.principal.subject,
+            self.action,
+            self.subject,
+            decision,
+            cluster=self.details.get("cluster", ""),
+            code=code,
+            reason=reason[:500],
+            correlation_id=self.request_id,
+            details=dict(self.details),
+        )
 
     def body(self, model: type[_M]) -> _M:
         """Return the parsed body, of the model the route declares."""

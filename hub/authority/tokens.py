@@ -43,8 +43,15 @@ class JoinTokens:
         # However many ask, one read answers all that wait.
         self._live: Together[str, frozenset[str]] = Together(self._read_live, "join-tokens")
 
-    async def mint(self, cluster: str, *, lifetime: timedelta = MAX_LIFETIME, replace: bool = False) -> str:
-        """New token for a cluster name; the text is shown once and only its hash is kept.
+    async def mint(
+        self,
+        cluster: str,
+        *,
+        lifetime: timedelta = MAX_LIFETIME,
+        replace: bool = False,
+        tokens: Tokens | None = None,
+    ) -> str:
+        """New token for a cluster name; the text is shown once and only its hash is kept, in ``tokens`` where given.
 
         Raises authority/token-lifetime, identity/bad-name, and what the store raises.
         """
@@ -52,7 +59,7 @@ class JoinTokens:
             raise LIFETIME(f"a life of {lifetime.total_seconds():.0f} seconds was asked for")
         check_name(cluster)
         token = f"cwj_{'replace_' if replace else ''}{secrets.token_hex(32)}"
-        await self._tokens.put(hash_token(token), cluster, self._clock.now() + lifetime)
+        await (tokens or self._tokens).put(hash_token(token), cluster, self._clock.now() + lifetime)
         return token
 
     async def is_live(self, token: str) -> bool:

@@ -13,7 +13,7 @@ from hub.store.interfaces import ClusterRow, LockRow
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
     from hub.authority.interfaces import Locks
-    from hub.store.interfaces import LockStore, Store
+    from hub.store.interfaces import LockStore, Store, Tables
 
 
 class OwnLocks:
@@ -39,28 +39,40 @@ class LockBook:
         self._clock = clock
         self._locks = locks if locks is not None else OwnLocks(store.locks)
 
-    async def lock(self, lock: Lock, by: str, *, dry_run: bool = False) -> LockView:
-        """Lock, or only say whom it would hold; raises fleet/unknown-cluster for a name there is not."""
-        clusters = await self._clusters()
-        if lock.kind == "cluster" and lock.subject not in {row.name for row in clusters}:
-            raise UNKNOWN_CLUSTER(f"there is no cluster {lock.subject}", cluster=lock.subject)
-        row = LockRow(lock.kind, lock.subject, lock.reason, self._clock.now(), by)
-        return _view(row if dry_run else await self._store.locks.put(row), clusters)
+    async def would_hold(self, lock: Lock, by: str) -> LockView:
+        """Say whom a lock would hold; raises fleet/unknown-cluster for a name there is not."""
+        return _view(self._row(lock, by), await _checked(self._store, lock))
 
-    async def unlock(self, lock: Lock) -> LockView | None:
-        """Lift a lock of this hub and return it; None when there is none."""
-        gone = await self._store.locks.remove(lock.kind, lock.subject)
-        return None if gone is None else _view(gone, await self._clusters())
+    async def lock(self, tables: Tables, lock: Lock, by: str) -> LockView:
+        """Lock in a transaction; raises fleet/unknown-cluster for a name there is not."""
+        clusters = await _checked(tables, lock)
+        return _view(await tables.locks.put(self._row(lock, by)), clusters)
+
+    async def unlock(self, tables: Tables, lock: Lock) -> LockView | None:
+        """Lift a lock of this hub in a transaction and return it; None when there is none."""
+        gone = await tables.locks.remove(lock.kind, lock.subject)
+        return None if gone is None else _view(gone, await _present(tables))
 
     async def list(self) -> tuple[LockView, ...]:
         """All locks, those of this hub and the signed ones, by their text."""
-        clusters = await self._clusters()
+        clusters = await _present(self._store)
         own = [_view(row, clusters) for row in await self._store.locks.list()]
         signed = [LockView(lock, _held_by(lock, clusters), signed=True) for lock in await self._locks.signed()]
         return tuple(sorted((*own, *signed), key=lambda view: (str(view.lock), view.signed)))
 
-    async def _clusters(self) -> tuple[ClusterRow, ...]:
-        return tuple(row for row in await self._store.clusters.list() if row.removed_at is None)
+    def _row(self, lock: Lock, by: str) -> LockRow:
+        return LockRow(lock.kind, lock.subject, lock.reason, self._clock.now(), by)
+
+
+async def _present(tables: Tables) -> tuple[ClusterRow, ...]:
+    return tuple(row for row in await tables.clusters.list() if row.removed_at is None)
+
+
+async def _checked(tables: Tables, lock: Lock) -> tuple[ClusterRow, ...]:
+    clusters = await _present(tables)
+    if lock.kind == "cluster" and lock.subject not in {row.name for row in clusters}:
+        raise UNKNOWN_CLUSTER(f"there is no cluster {lock.subject}", cluster=lock.subject)
+    return clusters
 
 
 def _view(row: LockRow, clusters: Iterable[ClusterRow]) -> LockView:

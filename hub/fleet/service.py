@@ -156,19 +156,29 @@ class FleetService:
 
         return self._view(await self._within(tables, job), 0, LockSet())
 
-    async def invite(self, name: str, invited: Invited, *, commit: Commit | None = None) -> None:
-        """Say what a cluster is meant to be, and place again what that allows; raises fleet/unknown-cluster."""
+    async def invite(
+        self,
+        name: str,
+        invited: Invited | None,
+        mint: Callable[[Tables], Awaitable[T]],
+        *,
+        commit: Commit[T] | None = None,
+    ) -> T:
+        """Make a join token, and say what the cluster is meant to be; place again what that allows.
 
-        async def job(tables: Tables, index: Index) -> None:
+        Without ``invited`` that stays as it is. Returns what ``mint`` does; raises fleet/unknown-cluster.
+        """
+
+        async def job(tables: Tables, index: Index) -> T:
             row = await _present(tables, name)
-            if dict(row.invited) == invited.to_json():
-                return
-            await tables.clusters.set_invited(name, invited.to_json())
-            # All anew: what was withheld until now has a revision that was passed already.
-            row = replace(row, invited=invited.to_json())
-            await self._place(tables, DocumentSet(index.entries), None, [row], anew=True)
+            if invited is not None and dict(row.invited) != invited.to_json():
+                await tables.clusters.set_invited(name, invited.to_json())
+                # All anew: what was withheld until now has a revision that was passed already.
+                row = replace(row, invited=invited.to_json())
+                await self._place(tables, DocumentSet(index.entries), None, [row], anew=True)
+            return await mint(tables)
 
-        await self._decide(self._documents.index, job, commit)
+        return await self._decide(self._documents.index, job, commit)
 
     async def cluster(self, name: str) -> ClusterView:
         """One cluster; raises fleet/unknown-cluster."""
@@ -219,7 +229,7 @@ class FleetService:
         *,
         dry_run: bool = False,
         permit: Callable[[IndexEntry], None] = anybody,
-        commit: Commit | None = None,
+        commit: Commit[Accepted] | None = None,
     ) -> Accepted:
         """Judge and keep signed documents, all or none, and place what they change, in one transaction.
 
@@ -427,7 +437,7 @@ class FleetService:
         self,
         read: Callable[[], Awaitable[D]],
         job: Callable[[Tables, D], Awaitable[T]],
-        commit: Commit | None = None,
+        commit: Commit[T] | None = None,
     ) -> T:
         """Read and decide outside, then run ``job`` in a transaction in which that still holds.
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer
     from cellward.policy.client import Candidate
     from cellward.runtime.clock import Clock
-    from hub.store.interfaces import TufStore
+    from hub.store.interfaces import Commit, Tables, TufStore
 
 #: How long a timestamp lives unless the settings say otherwise; agents refuse more than 24 h.
 TIMESTAMP_LIFE = timedelta(hours=12)
@@ -114,7 +114,7 @@ class TufRepository:
         self._parsed = (b"", 0)
         self.on_new_timestamp: list[Callable[[int], Awaitable[None]]] = []
 
-    async def publish(self, upload: Publication) -> PublishResult:
+    async def publish(self, upload: Publication, *, commit: Commit[PublishResult] | None = None) -> PublishResult:
         """Verify an upload as an agent would, store it, and sign a timestamp for it, all or nothing.
 
         Raises policy/* when it does not verify, is older than what is served, or is incomplete; store/moved when
@@ -132,9 +132,21 @@ class TufRepository:
             fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
             floors = await self._floors(before)
             candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, floors)
-            await self._keep(given, replaced, candidate, timestamp, before, upload.targets)
+            files = _files(given, replaced, candidate, timestamp)
+            used = {name: data for name, data in upload.targets.items() if name in candidate.verified.digests.values()}
+            expect = {role: file.version if file else 0 for role, file in before.items()}
+            result = _result(candidate)
+
+            async def keep(tables: Tables) -> PublishResult:
+                await tables.tuf.publish(files, used, expect)
+                return result
+
+            if commit is not None:
+                await commit(keep)
+            else:
+                await self._store.publish(files, used, expect)
         await self._announce(version)
-        return _result(candidate)
+        return result
 
     async def _floors(self, before: Mapping[str, MetadataFile | None]) -> PolicyFloors:
         """Return what an agent that has what is served now would hold an upload to."""
@@ -244,29 +256,6 @@ class TufRepository:
             if bundle.target_path != path:
                 raise UNVERIFIED(f"target {path} holds bundle {bundle.name} {bundle.version}")
         return candidate
-
-    async def _keep(
-        self,
-        given: Mapping[tuple[str, int], bytes],
-        replaced: Mapping[tuple[str, int], bytes],
-        candidate: Candidate,
-        timestamp: bytes,
-        before: Mapping[str, MetadataFile | None],
-        targets: Mapping[str, bytes],
-    ) -> None:
-        verified = candidate.verified
-        newest = {
-            "targets": verified.targets_version,
-            KEYRING_ROLE: verified.keyring_version,
-            "snapshot": verified.snapshot_version,
-        }
-        files = [TufMetadata("timestamp", verified.timestamp_version, timestamp)]
-        for (role, version), data in given.items():
-            if version == newest.get(role) or (role == "root" and version <= verified.root_version):
-                files.append(TufMetadata(role, version, data, replaced.get((role, version))))
-        used = {digest: data for digest, data in targets.items() if digest in verified.digests.values()}
-        expect = {role: file.version if file else 0 for role, file in before.items()}
-        await self._store.publish(files, used, expect)
 
     def _timestamp(self, version: int, snapshot: MetadataFile) -> bytes:
         return sign_timestamp(version, snapshot, self._signer, now=self._clock.now(), life=self._life)
@@ -421,6 +410,26 @@ def _highest(given: Mapping[tuple[str, int], bytes], role: str) -> MetadataFile:
     if not versions:
         raise INCOMPLETE(f"the upload has no {role} metadata")
     return MetadataFile(role, max(versions), given[role, max(versions)])
+
+
+def _files(
+    given: Mapping[tuple[str, int], bytes],
+    replaced: Mapping[tuple[str, int], bytes],
+    candidate: Candidate,
+    timestamp: bytes,
+) -> list[TufMetadata]:
+    """Return what is kept of an upload: what was verified, and the timestamp made for it."""
+    verified = candidate.verified
+    newest = {
+        "targets": verified.targets_version,
+        KEYRING_ROLE: verified.keyring_version,
+        "snapshot": verified.snapshot_version,
+    }
+    files = [TufMetadata("timestamp", verified.timestamp_version, timestamp)]
+    for (role, version), data in given.items():
+        if version == newest.get(role) or (role == "root" and version <= verified.root_version):
+            files.append(TufMetadata(role, version, data, replaced.get((role, version))))
+    return files
 
 
 def _result(candidate: Candidate) -> PublishResult:

@@ -573,7 +573,7 @@ class Tables(Protocol):
         ...
 
 
-class Commit(Protocol):
+class Commit(Protocol[T]):
     """How a change is made: by the store's ``transact``, or by one that records it in the same transaction."""
 
     async def __call__(self, job: Callable[[Tables], Awaitable[T]], /) -> T:

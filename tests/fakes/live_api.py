@@ -32,7 +32,7 @@ from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
-from hub.ports import BearerTokens
+from hub.ports import BearerTokens, Enrolment
 from hub.store.interfaces import Store
 from hub.store.sql.store import SqlStore, open_store
 
@@ -116,13 +116,13 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: 
     return Services(
         clock=clock,
         tokens=Bearers(store.api_tokens, bearers),
-        audit_sink=audit,
+        store=store,
         audit=audit,
         fleet=FleetService(store, realm, clock, keyring),
         locks=LockBook(store, clock),
         realm=realm,
         policy=policy,
-        enrolment=JoinTokens(store.tokens, clock),
+        enrolment=Enrolment(JoinTokens(store.tokens, clock)),
         health=health,
         facts=facts,
     )

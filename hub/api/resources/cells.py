@@ -58,7 +58,8 @@ async def narrow_cell(call: Call) -> schemas.Cell:
     call.details.update(cluster=body.cluster, environment=body.environment, state=body.state)
     require_scope(call.principal, project, (body.environment,))
     key, admin = CellKey(project, cell, body.environment), call.principal.role == "admin"
-    await call.services.fleet.narrow(body.cluster, key, body.state, admin=admin)
+    fleet = call.services.fleet
+    await call.commit(lambda tables: fleet.narrow(body.cluster, key, body.state, admin=admin, tables=tables))
     return await get_cell(call)
 
 

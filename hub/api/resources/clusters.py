@@ -6,6 +6,7 @@ from cellward.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
 from hub.fleet.delivery import Invited
+from hub.store.interfaces import Tables
 
 routes = RouteTable("clusters")
 
@@ -31,8 +32,10 @@ async def create_cluster(call: Call) -> schemas.Cluster:
     """Create a cluster by name; an agent joins under it with a token."""
     name = call.body(schemas.ClusterCreate).name
     call.subject = f"Cluster//{name}"
-    created = await call.services.fleet.create_cluster(name, call.principal.subject)
-    return convert.cluster(created, call.principal)
+    fleet, by = call.services.fleet, call.principal.subject
+    return convert.cluster(
+        await call.commit(lambda tables: fleet.create_cluster(name, by, tables=tables)), call.principal
+    )
 
 
 @routes.get("/clusters/{cluster}", role="viewer", response=schemas.Cluster, reach="shared")
@@ -55,19 +58,16 @@ async def mint_join_token(call: Call) -> schemas.JoinToken:
     call.subject = f"Cluster//{name}"
     services = call.services
     await services.realm.require()
-    await services.fleet.cluster(name)
     body = call.body(schemas.JoinTokenRequest)
-    if body.facts is not None:
-        named = body.facts
-        call.details.update(environments=",".join(named.environments), projects=",".join(named.projects))
-        await services.fleet.invite(
-            name,
-            Invited(
-                tuple(named.environments), named.production, tuple(named.projects), named.region, dict(named.labels)
-            ),
-        )
+    named = _named(call, body)
     expires_at = services.clock.now() + services.join_token_life
-    token = await services.enrolment.mint(name, lifetime=services.join_token_life, replace=body.replace)
+
+    async def mint(tables: Tables) -> str:
+        return await services.enrolment.mint(
+            name, lifetime=services.join_token_life, replace=body.replace, tables=tables
+        )
+
+    token = await services.fleet.invite(name, named, mint, commit=call.commit)
     facts = services.facts()
     return schemas.JoinToken(
         cluster=name,
@@ -89,8 +89,12 @@ async def retire_certificates(call: Call) -> schemas.RetiredCertificates:
     """Let no certificate of a cluster count any more; its agent comes back with a new join token (V7)."""
     name = call.name("cluster")
     call.subject = f"Cluster//{name}"
-    floor = await call.services.fleet.retire_certificates(name)
-    call.details["generation"] = str(floor)
+    fleet = call.services.fleet
+
+    def describe(floor: int) -> None:
+        call.details["generation"] = str(floor)
+
+    floor = await call.commit(lambda tables: fleet.retire_certificates(name, tables=tables), describe)
     return schemas.RetiredCertificates(cluster=name, generation_floor=floor)
 
 
@@ -99,7 +103,19 @@ async def remove_cluster(call: Call) -> schemas.RemovedCluster:
     """Decommission a cluster: streams, identities, tokens and desired items end; nothing is deleted over there."""
     name = call.name("cluster")
     call.subject = f"Cluster//{name}"
-    view = await call.services.fleet.cluster(name)
-    tokens = await call.services.fleet.remove_cluster(name)
-    call.details.update(uid=view.uid, count=str(tokens))
+    fleet = call.services.fleet
+    view = await fleet.cluster(name)
+
+    def describe(tokens: int) -> None:
+        call.details.update(uid=view.uid, count=str(tokens))
+
+    tokens = await call.commit(lambda tables: fleet.remove_cluster(name, tables=tables), describe)
     return schemas.RemovedCluster(cluster=convert.cluster(view, call.principal), join_tokens=tokens)
+
+
+def _named(call: Call, body: schemas.JoinTokenRequest) -> Invited | None:
+    if body.facts is None:
+        return None
+    named = body.facts
+    call.details.update(environments=",".join(named.environments), projects=",".join(named.projects))
+    return Invited(tuple(named.environments), named.production, tuple(named.projects), named.region, dict(named.labels))

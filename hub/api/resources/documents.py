@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from pydantic import Field
@@ -12,8 +12,9 @@ from cellward.documents.dsse import Envelope, dump_envelope
 from hub.api.auth import require_scope
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
-from hub.fleet.model import IndexEntry
-from hub.store.interfaces import DocumentRow
+from hub.fleet.model import Accepted, IndexEntry
+from hub.store.interfaces import DocumentRow, Tables
+from hub.store.log import AuditEvent
 
 routes = RouteTable("documents")
 
@@ -41,18 +42,11 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
     body = call.body(schemas.DocumentUpload)
     call.details["count"] = str(len(body.envelopes))
     call.rates.documents(call.principal, len(body.envelopes))
-    accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call))
-    call.subject = f"Document//{accepted.entries[0].digest}" if accepted.entries else ""
-    for gone in accepted.dropped:
-        await call.services.audit_sink.record(
-            "document.drop",
-            f"Document//{gone.digest}",
-            "done",
-            actor=call.principal.subject,
-            reason=f"it is {gone.standing} and made way for {call.subject}",
-            details={"project": gone.project, "cell": gone.cell},
-            correlation_id=call.request_id,
-        )
+
+    async def commit(job: Callable[[Tables], Awaitable[Accepted]], /) -> Accepted:
+        return await call.commit(job, lambda accepted: _describe(call, accepted))
+
+    accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call), commit=commit)
     return schemas.UploadResult(
         items=[convert.document(entry) for entry in accepted.entries],
         clusters=list(accepted.clusters),
@@ -99,6 +93,23 @@ async def get_document(call: Call) -> schemas.Document:
     if not _reached(call, row):
         require_scope(call.principal, row.project, row.environments)
     return schemas.Document(**convert.document(row).model_dump(), envelope=row.envelope)
+
+
+def _describe(call: Call, accepted: Accepted) -> list[AuditEvent]:
+    """Name what was uploaded, and return a record for each document that made way."""
+    call.subject = f"Document//{accepted.entries[0].digest}" if accepted.entries else ""
+    return [
+        AuditEvent(
+            call.principal.subject,
+            "document.drop",
+            f"Document//{gone.digest}",
+            "done",
+            reason=f"it is {gone.standing} and made way for {call.subject}",
+            correlation_id=call.request_id,
+            details={"project": gone.project, "cell": gone.cell},
+        )
+        for gone in accepted.dropped
+    ]
 
 
 def _permit(call: Call) -> Callable[[IndexEntry], None]:

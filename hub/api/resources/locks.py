@@ -7,6 +7,7 @@ from cellward.identity.locks import lock_of
 from hub.api.errors import UNKNOWN_LOCK
 from hub.api.routing import Call, Page, RouteTable
 from hub.fleet.model import LockView
+from hub.store.interfaces import Tables
 
 routes = RouteTable("locks")
 
@@ -33,8 +34,12 @@ async def set_lock(call: Call) -> schemas.Lock:
     call.subject = f"Lock//{lock}"
     call.reason = lock.reason
     call.details["mode"] = "dry-run" if body.dry_run else "set"
-    view = await call.services.locks.lock(lock, call.principal.subject, dry_run=body.dry_run)
-    call.details["clusters"] = ",".join(view.clusters)
+    book, by = call.services.locks, call.principal.subject
+    if body.dry_run:
+        view = await book.would_hold(lock, by)
+        _name(call, view)
+    else:
+        view = await call.commit(lambda tables: book.lock(tables, lock, by), lambda view: _name(call, view))
     return _shown(view)
 
 
@@ -43,12 +48,19 @@ async def lift_lock(call: Call) -> schemas.Lock:
     """Lift a lock that this hub set."""
     lock = lock_of(call.name("kind"), call.name("subject"))
     call.subject = f"Lock//{lock}"
-    gone = await call.services.locks.unlock(lock)
-    if gone is None:
-        raise UNKNOWN_LOCK(f"this hub has no lock {lock}")
-    call.reason = gone.lock.reason
-    call.details["clusters"] = ",".join(gone.clusters)
-    return _shown(gone)
+
+    async def lift(tables: Tables) -> LockView:
+        gone = await call.services.locks.unlock(tables, lock)
+        if gone is None:
+            raise UNKNOWN_LOCK(f"this hub has no lock {lock}")
+        call.reason = gone.lock.reason
+        return gone
+
+    return _shown(await call.commit(lift, lambda view: _name(call, view)))
+
+
+def _name(call: Call, view: LockView) -> None:
+    call.details["clusters"] = ",".join(view.clusters)
 
 
 def _place(view: LockView) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from cellward.api import schemas
@@ -12,6 +12,8 @@ from cellward.policy.publisher import MetadataFile, Publication
 from hub.api.errors import BAD_REQUEST
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
+from hub.policy.service import PublishResult
+from hub.store.interfaces import Tables
 
 routes = RouteTable("policy")
 
@@ -90,9 +92,14 @@ async def publish_policy(call: Call) -> schemas.PublicationResult:
     targets = {target.digest: target.data for target in body.targets}
     if len(targets) != len(body.targets):
         raise BAD_REQUEST("a target is given twice")
-    result = await call.services.policy.publish(Publication(metadata, targets))
-    call.subject = f"Policy//{result.snapshot_version}"
-    return convert.published(result)
+
+    def describe(result: PublishResult) -> None:
+        call.subject = f"Policy//{result.snapshot_version}"
+
+    async def commit(job: Callable[[Tables], Awaitable[PublishResult]], /) -> PublishResult:
+        return await call.commit(job, describe)
+
+    return convert.published(await call.services.policy.publish(Publication(metadata, targets), commit=commit))
 
 
 def _signed(data: bytes | None) -> Mapping[str, str]:

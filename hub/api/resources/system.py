@@ -12,9 +12,13 @@ from hub.fleet.delivery import differences
 from hub.fleet.errors import FACTS_DIFFER, NO_REALM
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from cellward.errors import ErrorCode
     from hub.api.auth import Principal
     from hub.fleet.model import ClusterView
+    from hub.fleet.realm import Realm
+    from hub.store.interfaces import Tables
 
 routes = RouteTable("system")
 
@@ -68,8 +72,14 @@ async def get_trust(call: Call) -> schemas.Trust:
 )
 async def adopt_root(call: Call) -> schemas.Trust:
     """Adopt the root that names this installation; a second, different one is refused."""
-    adopted = await call.services.realm.adopt(call.body(schemas.RootAdoption).root)
-    call.subject = f"Realm//{adopted.realm}"
+
+    def describe(adopted: Realm) -> None:
+        call.subject = f"Realm//{adopted.realm}"
+
+    async def commit(job: Callable[[Tables], Awaitable[Realm]], /) -> Realm:
+        return await call.commit(job, describe)
+
+    await call.services.realm.adopt(call.body(schemas.RootAdoption).root, commit=commit)
     return await _trust(call)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from cellward.api import schemas
@@ -10,6 +11,7 @@ from hub.api.door import revoke
 from hub.api.errors import BAD_REQUEST, RESERVED_NAME, UNKNOWN_API_TOKEN
 from hub.api.interfaces import ApiToken
 from hub.api.routing import Call, Page, RouteTable
+from hub.store.interfaces import ApiTokenRow, Tables
 
 routes = RouteTable("tokens")
 
@@ -43,7 +45,8 @@ async def create_api_token(call: Call) -> schemas.ApiTokenCreated:
     made = ApiToken(
         hash_token(token), body.name, body.role, expires_at, now, call.principal.subject, projects, environments
     )
-    await call.services.tokens.add(made)
+    row = ApiTokenRow(**asdict(made))
+    await call.commit(lambda tables: tables.api_tokens.add(row))
     return schemas.ApiTokenCreated(**_shown(made, now).model_dump(), token=token)
 
 
@@ -63,11 +66,16 @@ async def revoke_api_token(call: Call) -> schemas.ApiToken:
     call.subject = f"ApiToken//{name}"
     if name in RESERVED:
         raise RESERVED_NAME(f"the token of {name} comes from a file of the hub")
-    gone = await call.services.tokens.remove(name)
-    if gone is None:
-        raise UNKNOWN_API_TOKEN(f"there is no token of {name}")
+
+    async def remove(tables: Tables) -> ApiToken:
+        row = await tables.api_tokens.remove(name)
+        if row is None:
+            raise UNKNOWN_API_TOKEN(f"there is no token of {name}")
+        call.details["role"] = row.role
+        return ApiToken(**asdict(row))
+
+    gone = await call.commit(remove)
     revoke(call.request, call.services, gone.subject)
-    call.details["role"] = gone.role
     return _shown(gone, call.services.clock.now())
 
 

@@ -304,6 +304,7 @@ async def test_role_of_the_caller_is_never_exceeded(api: Api, caller: str, role:
         "id",
         TokenRates(api.services.clock),
         payload=ApiTokenCreate(name="x", role=role),  # type: ignore[arg-type]
+        action="api-token.create",
     )
     if ROLES.index(role) <= ROLES.index(caller):  # type: ignore[arg-type]
         assert (await create_api_token(call)).role == role

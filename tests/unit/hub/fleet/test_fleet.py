@@ -23,7 +23,7 @@ from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
 from hub.fleet.service import FleetService
-from hub.store.interfaces import CellKey
+from hub.store.interfaces import CellKey, Tables
 from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.signed import LATER, NOW, Author, Keys, digest, new_root
@@ -53,6 +53,14 @@ class World:
             uid=f"uid-{name}", environments=environments or ("dev",), region=region, projects=projects
         )
         await self.fleet.hello(name, link_pb2.Hello(facts=facts))
+
+    async def invite(self, name: str, invited: Invited) -> None:
+        """Say what a cluster is meant to be."""
+
+        async def mint(_: Tables) -> None:
+            return None
+
+        await self.fleet.invite(name, invited, mint)
 
     async def digests(self, cluster: str) -> list[str]:
         """Deployment digests a cluster is meant to have."""
@@ -514,12 +522,12 @@ async def test_a_cluster_is_given_what_its_invite_and_its_facts_both_name(world:
     await world.join("eu-1", "dev", "prod")
     assert await world.digests("eu-1") == [digest(dev)]
     assert await world.fleet.placed("eu-1") == {digest(dev), digest(release)}
-    await world.fleet.invite("eu-1", Invited(("dev", "prod"), projects=("shop",)))
+    await world.invite("eu-1", Invited(("dev", "prod"), projects=("shop",)))
     assert set(await world.digests("eu-1")) == {digest(dev), digest(prod)}
-    await world.fleet.invite("eu-1", Invited(("dev", "prod"), projects=("bank",)))
+    await world.invite("eu-1", Invited(("dev", "prod"), projects=("bank",)))
     assert (await world.digests("eu-1"), await world.fleet.placed("eu-1")) == ([], frozenset())
     before = await world.fleet.revision("eu-1")
-    await world.fleet.invite("eu-1", Invited(("dev",)))
+    await world.invite("eu-1", Invited(("dev",)))
     # What was withheld comes with a revision the agent has not passed.
     assert [item.deployment_digest for item in await world.fleet.items("eu-1", before)] == [digest(dev)]
 
