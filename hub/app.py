@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import resource
 import signal
 from collections.abc import AsyncIterator
@@ -73,6 +74,8 @@ _log = structlog.get_logger()
 OPEN_FILES = 65_536
 #: Seconds between two refreshes of the hub's own gauges.
 _HOUSEKEEPING = 5.0
+#: Turns of the housekeeping between two looks at what the store can forget: an hour.
+_PRUNE_TURNS = 720
 #: Seconds an HTTP connection may sit between two requests.
 _KEEP_ALIVE = 30.0
 
@@ -131,6 +134,7 @@ class Hub:
             grace = self.settings.drain_seconds
             tasks = [
                 Task("store-watch", self.store.watch),
+                Task("audit-events", lambda: self.audit.follow(self.store.changes)),
                 Task("timestamp", lambda: self.policy.run(stop)),
                 Task("documents", lambda: self.fleet.follow_keyring(stop)),
                 Task("moves", lambda: self.fleet.moves.follow(stop)),
@@ -366,8 +370,14 @@ def _listen(hub: Hub, name: str, runner: web.AppRunner, address: str, context: S
 
 async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
     """Refresh the hub's gauges and conditions; a store that does not answer is a condition, never a crash."""
-    while not stop.is_set():
+    for turn in itertools.count():
+        if stop.is_set():
+            return
         try:
+            # Another process may have adopted the root.
+            await hub.realm.current()
+            if turn % _PRUNE_TURNS == 0:
+                await hub.store.prune()
             totals = await hub.fleet.totals()
             hub.gauges = Facts(
                 connected_agents=totals.connected,

@@ -607,6 +607,10 @@ class Store(Tables, Protocol):
         """Begin a new history after a restore, once for all processes; returns the new ``hub_epoch``."""
         ...
 
+    async def prune(self) -> None:
+        """Forget changes that every process has seen for long; rows of anything else stay."""
+        ...
+
     async def watch(self) -> None:
         """Wake subscribers when another process changes the store; runs until cancelled (ADR 0004)."""
         ...

@@ -66,6 +66,10 @@ class SqlStore(SqlTables):
         self._hub_epoch = await self.meta.replace(EPOCH_KEY, self._hub_epoch, secrets.token_hex(16))
         return self._hub_epoch
 
+    async def prune(self) -> None:
+        """Forget changes that every process has seen for long."""
+        await self._db.prune()
+
     async def watch(self) -> None:
         """Wake subscribers when another process changes the database; runs until cancelled."""
         await self._db.watch()

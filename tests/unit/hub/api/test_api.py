@@ -28,6 +28,7 @@ from hub.api.interfaces import Services
 from hub.api.rates import TokenRates
 from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
+from hub.authority.tokens import JoinTokens
 from hub.fleet.locks import OwnLocks
 from hub.store.sql.store import SqlStore
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
@@ -232,7 +233,7 @@ async def test_join_token_is_shown_once_and_kept_as_a_hash(api: Api) -> None:
     assert body["enrolmentAddress"] == "hub.example:7441"
     assert body["hubCaPem"].startswith("-----BEGIN CERTIFICATE-----")
     assert body["token"] not in json.dumps(await api.records())
-    grant = await api.services.enrolment.spend(body["token"], "a" * 64)  # type: ignore[attr-defined]
+    grant = await JoinTokens(api.store.tokens, SystemClock()).spend(body["token"], "a" * 64)
     assert grant.cluster == "eu-1"
     assert (await api.ask("POST", "/clusters/nobody/join-tokens", {}))[1]["code"] == "fleet/unknown-cluster"
 
