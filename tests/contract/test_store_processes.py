@@ -42,24 +42,11 @@ async def heard(subscription: Subscription) -> frozenset[str]:
         return await subscription.wait()
 
 
-async def begun(subscription: Subscription, other: SqlStore) -> None:
-    """Wait until the watch has taken its first look: from then on nothing is missed."""
-    while True:
-        await other.documents.put(deployment("begun", 1))
-        try:
-            async with asyncio.timeout(0.7):
-                assert await subscription.wait() == {"documents"}
-        except TimeoutError:
-            continue
-        return
-
-
 async def test_what_another_process_changes_wakes_whom_it_concerns(store: Store, other: SqlStore) -> None:
     """Only the topics that changed: a thousand streams are not woken for one cluster."""
     await store.clusters.create("c1", "ada")
     await store.clusters.create("c2", "ada")
     async with watched(store, "documents", "desired:c1", "desired:c2", "policy") as subscription:
-        await begun(subscription, other)
         await other.desired.upsert("c2", KEY, "sha256:a")
         assert await heard(subscription) == {"desired:c2"}
 
@@ -74,7 +61,6 @@ async def test_what_another_process_changes_wakes_whom_it_concerns(store: Store,
 async def test_a_process_is_not_woken_twice_by_its_own(store: Store, other: SqlStore) -> None:
     """It woke its subscribers itself, at once."""
     async with watched(store, "documents", "clusters") as subscription:
-        await begun(subscription, other)
         stamp = store.changes.stamp("clusters")
         await store.clusters.create("c1", "ada")
         assert await heard(subscription) == {"clusters"}
@@ -91,12 +77,11 @@ async def test_what_was_pruned_before_it_was_seen_wakes_everybody(
     """Nobody knows what it was, so everybody looks."""
     monkeypatch.setattr("hub.store.sql.database.KEPT_CHANGES", 1)
     assert isinstance(store, SqlStore)
-    seen = await store._db._look(None)
     for number in range(3):
         await other.documents.put(deployment(f"d{number}", number))
-    await other._db.prune()
+    await other.prune()
     async with store.changes.subscribe("policy") as subscription:
-        await store._db._look(seen)
+        await store._db.look()
         assert await heard(subscription) == {"policy"}
 
 
@@ -116,13 +101,21 @@ async def test_a_transaction_that_commits_late_is_not_missed(store: Store, other
         begun_.set()
         await go.wait()
 
-    seen = await store._db._look(None)
     late = asyncio.create_task(other.transact(slow))
     await begun_.wait()
     await store.clusters.create("c1", "ada")
     async with store.changes.subscribe("documents", "clusters") as subscription:
-        seen = await store._db._look(seen)
+        await store._db.look()
         go.set()
         await late
-        await store._db._look(seen)
+        await store._db.look()
         assert await heard(subscription) == {"documents"}
+
+
+async def test_what_was_committed_before_the_watch_began_is_told(store: Store, other: SqlStore) -> None:
+    """Somebody has read, and remembers, between the opening of the store and the first look of the watch."""
+    stamp = store.changes.stamp("clusters")
+    await other.clusters.create("c1", "ada")
+    async with watched(store, "clusters") as subscription:
+        assert await heard(subscription) == {"clusters"}
+    assert store.changes.stamp("clusters") != stamp

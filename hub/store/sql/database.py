@@ -117,6 +117,8 @@ class Database:
         self.dialect = backend.writer.dialect.name
         #: Whose changes these are: a process does not wake itself twice.
         self._origin = secrets.token_hex(16)
+        #: How far the changes of others were told.
+        self._seen: _Seen | None = None
         self._turn = asyncio.Semaphore(backend.writers)
         self._running: set[asyncio.Task[object]] = set()
 
@@ -149,7 +151,6 @@ class Database:
 
     async def watch(self) -> None:
         """Wake the subscribers of what other processes change (ADR 0004, 0025); runs until cancelled."""
-        seen: _Seen | None = None
         missed = False
         while True:
             try:
@@ -157,7 +158,7 @@ class Database:
                     async with self._backend.told() as told:
                         while True:
                             told.clear()
-                            seen = await self._look(seen)
+                            await self.look()
                             missed = False
                             with contextlib.suppress(TimeoutError):
                                 async with asyncio.timeout(POLL_SECONDS):
@@ -229,23 +230,24 @@ class Database:
             await tx.connection.execute(insert(changes), rows)
             await self._backend.tell(tx.connection)
 
-    async def _look(self, seen: _Seen | None) -> _Seen:
-        """Wake for what others have committed since ``seen``; return how far that is."""
+    async def look(self) -> None:
+        """Wake for what others have committed since the last look; the first one is taken before anything is read."""
+        seen = self._seen
         place, number = self._backend.place, changes.c.number
         async with self.read() as connection:
             final = await self._backend.final(connection)
             new = _Seen(final, await connection.scalar(select(func.max(number))) or 0)
             pruned = await connection.scalar(select(revisions.c.revision).where(revisions.c.name == _PRUNED))
             if seen is None:
-                # Whoever subscribes reads first, so what was before does not matter.
-                return new
+                self._seen = new
+                return
             others = (place >= seen.place, place < final, changes.c.origin != self._origin)
             topics = (await connection.execute(select(changes.c.topic).where(*others).distinct())).scalars().all()
         if pruned is not None and pruned > seen.number:
             self.changes.notify_all()
         else:
             self.changes.notify(topics)
-        return new
+        self._seen = new
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)

@@ -93,6 +93,7 @@ async def open_store(url: str, clock: Clock | None = None) -> SqlStore:
     try:
         await database.prepare()
         await database.migrate(upgrade)
+        await database.look()
         epoch = await SqlMeta(database).put_if_absent(EPOCH_KEY, secrets.token_hex(16).encode())
     except BaseException:
         await database.close()

@@ -15,7 +15,6 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine
 
 from cellward.errors import CellwardError
-from hub.store.changes import Subscription
 from hub.store.interfaces import CellKey
 from hub.store.log import AuditAppend, AuditEntry
 from hub.store.sql.store import SqlStore, open_store
@@ -80,16 +79,6 @@ async def test_connection_settings_make_commits_durable(store: SqlStore) -> None
         assert (await reader.run_sync(settings))[3] == 1
 
 
-async def woken_by(subscription: Subscription, other: SqlStore) -> None:
-    """Commit as another process until the watch has seen one."""
-    while True:
-        await other.documents.put(deployment("begun", 1))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.7):
-                await subscription.wait()
-                return
-
-
 async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlStore, file: Path) -> None:
     """V16: a failed look is told and repeated; afterwards what others committed meanwhile is told after all."""
     aside = file.with_suffix(".aside")
@@ -97,7 +86,6 @@ async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlSto
     with structlog.testing.capture_logs() as logs:
         watcher = asyncio.create_task(store.watch())
         async with store.changes.subscribe("documents") as subscription:
-            await woken_by(subscription, other)
             file.rename(aside)
             file.mkdir()
             await store._db._reader.dispose()
