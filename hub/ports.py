@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from cellward.identity.locks import MAX_REASON, Lock, LockKind, LockSet, lock_of
+from cellward.identity.locks import Lock, LockSet, lock_of
 from cellward.wire.v1 import content_pb2
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
@@ -18,7 +18,6 @@ from hub.store.interfaces import (
     ClusterRow,
     ClusterStore,
     DocumentStore,
-    LockRow,
     LockStore,
     Tables,
 )
@@ -56,7 +55,7 @@ class Locks:
 
     def __init__(self, locks: LockStore, changes: ChangeBus, signed: SignedLocks = no_signed_locks) -> None:
         self._locks = locks
-        self._signed = signed
+        self._signed: Remembered[None, Sequence[Lock]] = Remembered(lambda _: signed(), changes, POLICY, bound=1)
         self._kept = Remembered(self._read, changes, CLUSTERS, POLICY, bound=1)
 
     async def current(self) -> LockSet:
@@ -65,15 +64,11 @@ class Locks:
 
     async def signed(self) -> Sequence[Lock]:
         """Those that a signed document holds."""
-        return await self._signed()
-
-    async def put_lock(self, kind: LockKind, subject: str, reason: str, actor: str, at: datetime) -> None:
-        """Keep a lock of the hub's own."""
-        await self._locks.put(LockRow(kind, subject, reason[:MAX_REASON], at, actor))
+        return await self._signed.get(None)
 
     async def _read(self, _: None) -> LockSet:
         own = [lock_of(row.kind, row.subject, row.reason) for row in await self._locks.list()]
-        return LockSet([*await self._signed(), *own])
+        return LockSet([*await self._signed.get(None), *own])
 
 
 class Directory:

@@ -5,29 +5,23 @@ The two store protocols are the narrow part of ``hub.store.interfaces`` that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from cellward.identity.locks import Lock, LockKind, LockSet
+    from cellward.identity.locks import Lock, LockSet
+    from hub.store.interfaces import LockRow
+    from hub.store.log import AuditEvent
+
+T = TypeVar("T")
 
 
-class AuditSink(Protocol):
-    """Where decisions of the hub itself are recorded; durable when the call returns (V13)."""
+class Events(Protocol):
+    """Where the hub's decisions are kept with what they decide, for the audit log (V13)."""
 
-    async def record(
-        self,
-        action: str,
-        object: str,  # noqa: A002
-        decision: str,
-        *,
-        actor: str = "",
-        code: str = "",
-        reason: str = "",
-        details: Mapping[str, str] | None = None,
-    ) -> None:
-        """Record one decision: ``allow``, ``deny``, ``done``, ``failed`` or ``finding``."""
+    async def put_events(self, events: Sequence[AuditEvent]) -> None:
+        """Keep events in the transaction that does what they tell of, or in one of their own."""
         ...
 
 
@@ -125,11 +119,15 @@ class Locks(Protocol):
         ...
 
 
-class LockKeeper(Protocol):
-    """Where this hub's own locks are kept."""
+class OwnLocks(Protocol):
+    """This hub's own locks."""
 
-    async def put_lock(self, kind: LockKind, subject: str, reason: str, actor: str, at: datetime) -> None:
-        """Keep a lock; durable when the call returns. One that is there already stays as it is."""
+    async def put(self, lock: LockRow) -> LockRow:
+        """Keep a lock; one that is there already stays as it is."""
+        ...
+
+    async def list(self) -> tuple[LockRow, ...]:
+        """All of them."""
         ...
 
 
@@ -164,4 +162,36 @@ class Clusters(Protocol):
 
         Raises an error of the store when another certificate than ``expected_serial`` is bound by now.
         """
+        ...
+
+
+class IdentityTables(Protocol):
+    """What a decision about an identity reads and writes, in one transaction."""
+
+    @property
+    def clusters(self) -> Clusters:
+        """Bindings."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """Join tokens."""
+        ...
+
+    @property
+    def locks(self) -> OwnLocks:
+        """Locks of this hub."""
+        ...
+
+    @property
+    def audit(self) -> Events:
+        """Records."""
+        ...
+
+
+class IdentityStore(IdentityTables, Protocol):
+    """The narrow part of the store."""
+
+    async def transact(self, job: Callable[[IdentityTables], Awaitable[T]]) -> T:
+        """Run ``job`` in one transaction; raises what it raises, and then nothing was written."""
         ...

@@ -1,23 +1,23 @@
 """Who gets a certificate: joins by token, renewals by the certificate held, recoveries by the key that is bound.
 
 Order of a join: bounds, rate, realm, proof of possession, token, binding, issue, record. Nothing before the proof of
-possession costs more than a comparison; nothing is bound before the token is spent. What is bound to a name is
-decided under a lock of that name, so that two joins at once cannot both be the first.
+possession costs more than a comparison. From the token on it is one transaction: a join that is refused leaves the
+token unspent, two at once cannot both be the first, and no certificate leaves that has no record.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from weakref import WeakValueDictionary
 
 import structlog
 
 from cellward.errors import CellwardError
 from cellward.identity import keys as keymod
+from cellward.identity.locks import Lock, LockSet, lock_of
 from cellward.identity.recovery import MAX_SIGNATURE, is_recovery_signed
 from cellward.identity.x509 import MAX_CSR, PeerIdentity, public_key_of_csr
 from cellward.runtime.clock import Clock
@@ -38,12 +38,13 @@ from hub.authority.errors import (
     UID_TAKEN,
     WRONG_REALM,
 )
-from hub.authority.interfaces import AuditSink, BoundCluster, Clusters, Locks
+from hub.authority.interfaces import BoundCluster, IdentityStore, IdentityTables, Locks
 from hub.authority.limits import JoinLimits, Limiter, Rate
 from hub.authority.lineage import TAKE_OVER, Place, is_handover, next_step, place_of
 from hub.authority.model import AgentCertificate, Attempt, Joined, RecoveryAttempt
 from hub.authority.nonces import Nonces
 from hub.authority.tokens import Grant, JoinTokens, check_token, hash_token
+from hub.store.log import AuditEvent
 from hub.store.shared import Together
 
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -60,31 +61,28 @@ _log = structlog.get_logger()
 class IdentityService:
     """Joins, renewals and recoveries."""
 
-    def __init__(  # noqa: PLR0913  what it needs of others, each by name
+    def __init__(
         self,
         *,
         authority: Authority,
         tokens: JoinTokens,
-        clusters: Clusters,
+        store: IdentityStore,
         locks: Locks,
         copies: Copies,
-        audit: AuditSink,
         clock: Clock,
         limits: JoinLimits | None = None,
         renewals: Rate = RENEWALS,
     ) -> None:
         self._authority = authority
         self._tokens = tokens
-        self._clusters = clusters
+        self._store = store
         self._locks = locks
-        self._audit = audit
         self._clock = clock
         self._nonces = Nonces(clock)
         self.copies = copies
         self._limits = limits or JoinLimits(clock)
         self._renewals = Limiter(renewals, clock)
-        self._bound_keys: Together[str, Mapping[str, frozenset[str]]] = Together(clusters.keys_of, "bound-keys")
-        self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._bound_keys: Together[str, Mapping[str, frozenset[str]]] = Together(store.clusters.keys_of, "bound-keys")
 
     @property
     def authority(self) -> Authority:
@@ -156,15 +154,16 @@ class IdentityService:
         suppressed = self._limits.failed(address)
         _log.warning("enrolment-refused", action=action, code=error.code, address=address)
         if suppressed is not None:
-            await self._audit.record(
+            event = AuditEvent(
+                f"address:{address}",
                 action,
                 error.details.get("cluster", ""),
                 "deny",
-                actor=f"address:{address}",
                 code=error.code,
                 reason=error.message,
                 details={"suppressed": str(suppressed)},
             )
+            await self._store.audit.put_events([event])
 
     async def _join(self, attempt: Attempt) -> Joined:
         check_bounds(attempt)
@@ -172,18 +171,25 @@ class IdentityService:
             raise WRONG_REALM(f"the agent belongs to {attempt.realm}, this hub to another")
         spki = keymod.spki_of(public_key_of_csr(attempt.csr_der))
         keymod.load_signing_spki(attempt.statement_spki_der)
-        grant = await self._tokens.spend(attempt.token, keymod.spki_digest(spki))
-        async with self._lock_of(grant.cluster):
-            certificate = await self._bind(attempt, grant, spki)
-        return Joined(grant.cluster, self._authority.trust_domain(), certificate)
+        signed = await self._locks.signed()
 
-    async def _bind(self, attempt: Attempt, grant: Grant, spki: bytes) -> AgentCertificate:
-        bound = await self._clusters.get(grant.cluster)
+        async def job(tables: IdentityTables) -> Joined:
+            grant = await self._tokens.spend(attempt.token, keymod.spki_digest(spki), tokens=tables.tokens)
+            certificate = await self._bind(tables, attempt, grant, spki, signed)
+            return Joined(grant.cluster, self._authority.trust_domain(), certificate)
+
+        return await self._store.transact(job)
+
+    async def _bind(
+        self, tables: IdentityTables, attempt: Attempt, grant: Grant, spki: bytes, signed: Sequence[Lock]
+    ) -> AgentCertificate:
+        bound = await tables.clusters.get(grant.cluster)
         if bound is None or bound.removed_at is not None:
             raise NOT_BOUND(f"cluster {grant.cluster} does not exist", cluster=grant.cluster)
         _check_binding(bound, attempt, replace=grant.replace)
-        await self._check_locks(grant.cluster, uid=attempt.cluster_uid, key=keymod.spki_digest(spki))
-        owner = await self._clusters.name_of_uid(attempt.cluster_uid)
+        held = await _locks(tables, signed)
+        _check_locks(held, grant.cluster, uid=attempt.cluster_uid, key=keymod.spki_digest(spki))
+        owner = await tables.clusters.name_of_uid(attempt.cluster_uid)
         if owner not in (None, grant.cluster):
             raise UID_TAKEN(f"uid {attempt.cluster_uid} is bound to another name", cluster=grant.cluster)
         digest = keymod.spki_digest(spki)
@@ -191,7 +197,7 @@ class IdentityService:
         again = again and bound.generation >= bound.generation_floor
         generation = max(1, bound.generation) if again else max(_after(bound.generation), bound.generation_floor)
         certificate = self._authority.issue_agent(grant.cluster, spki, generation)
-        await self._clusters.bind(
+        await tables.clusters.bind(
             grant.cluster,
             attempt.cluster_uid,
             digest,
@@ -201,14 +207,13 @@ class IdentityService:
             bound.previous_spki_sha256 if again else "",
             # Whoever held the name before is out, the first of all joins aside.
             generation if bound.generation and not again else 0,
-            # The lock is this process's; another one may have bound the name meanwhile, and then this is asked again.
-            bound.serial,
         )
         details = {
             "uid": attempt.cluster_uid,
             "replaced": str(bool(bound.uid) and bound.uid != attempt.cluster_uid).lower(),
         }
-        await self._record("cluster.join", grant.cluster, f"address:{attempt.address}", certificate, digest, details)
+        event = _issued("cluster.join", grant.cluster, f"address:{attempt.address}", certificate, digest, details)
+        await tables.audit.put_events([event])
         return certificate
 
     async def renew(self, peer: PeerIdentity, csr_der: bytes) -> AgentCertificate:
@@ -222,25 +227,30 @@ class IdentityService:
         if not self._renewals.take(peer.name):
             raise TOO_MANY_ATTEMPTS(f"cluster {peer.name} renews too often", cluster=peer.name)
         spki = keymod.spki_of(public_key_of_csr(csr_der))
-        async with self._lock_of(peer.name):
-            bound = await self._bound(peer.name)
-            serial = f"{peer.serial:x}"
-            await self._check_locks(
-                peer.name, uid=bound.uid, serial=serial, key=peer.spki_sha256, next_key=keymod.spki_digest(spki)
-            )
+        signed = await self._locks.signed()
+
+        async def job(tables: IdentityTables) -> AgentCertificate | CellwardError:
+            bound = await _bound(tables, peer.name)
+            _check_locks(
+                await _locks(tables, signed), peer.name, uid=bound.uid, serial=f"{peer.serial:x}", key=peer.spki_sha256,
+                next_key=keymod.spki_digest(spki),
+            )  # fmt: skip
             if place_of(bound, peer.spki_sha256, peer.generation) is Place.AHEAD:
                 # Only our own key can have certified it, and what is certified is durable before the answer leaves: the
                 # store was set back. Whoever was replaced meanwhile is below the floor, which leaves room for that.
                 reason = f"generation {peer.generation} was certified, the store knows {bound.generation}"
-                await self._finding(peer, SET_BACK.code, reason)
-            return await self._follow(bound, peer.spki_sha256, peer.generation, spki, "certificate.renew", str(peer.id))
+                await tables.audit.put_events([_set_back(peer, reason)])
+            asked = _Asked(peer.spki_sha256, peer.generation, spki, "certificate.renew", str(peer.id))
+            return await self._follow(tables, bound, asked)
+
+        return _certificate(await self._store.transact(job))
 
     async def _recover(self, attempt: RecoveryAttempt) -> Joined:
         if not self._nonces.holds(attempt.nonce, attempt.cluster_uid, attempt.csr_der):
             raise BAD_RECOVERY("the nonce is not of this hub, not for this request, or too old")
         spki = keymod.spki_of(public_key_of_csr(attempt.csr_der))
-        name = await self._clusters.name_of_uid(attempt.cluster_uid)
-        known = await self._clusters.get(name) if name is not None else None
+        name = await self._store.clusters.name_of_uid(attempt.cluster_uid)
+        known = await self._store.clusters.get(name) if name is not None else None
         held = keymod.spki_digest(attempt.bound_spki_der)
         # Checked for a uid nobody has as well: how long a refusal takes says nothing about who is known here.
         signed = self._is_signed(attempt)
@@ -248,41 +258,60 @@ class IdentityService:
             raise NOT_RECOVERED("no agent of this uid is bound to this key")
         if not self._renewals.take(known.name):
             raise TOO_MANY_ATTEMPTS(f"cluster {known.name} recovers too often", cluster=known.name)
-        async with self._lock_of(known.name):
-            certificate = await self._follow_recovery(attempt, known.name, held, spki)
-        return Joined(known.name, self._authority.trust_domain(), certificate)
+        locked = await self._locks.signed()
+        found = await self._store.transact(
+            lambda tables: self._follow_recovery(tables, attempt, known.name, held, spki, locked)
+        )
+        return Joined(known.name, self._authority.trust_domain(), _certificate(found))
 
-    async def _follow_recovery(self, attempt: RecoveryAttempt, name: str, held: str, spki: bytes) -> AgentCertificate:
-        # Read again under the lock of the name: what the signature was checked against may have moved.
-        bound = await self._bound(name)
+    async def _follow_recovery(
+        self,
+        tables: IdentityTables,
+        attempt: RecoveryAttempt,
+        name: str,
+        held: str,
+        spki: bytes,
+        signed: Sequence[Lock],
+    ) -> AgentCertificate | CellwardError:
+        # Read again in the transaction: what the signature was checked against may have moved.
+        bound = await _bound(tables, name)
         newest = held == bound.spki_sha256
         if bound.uid != attempt.cluster_uid or not (newest or held == bound.previous_spki_sha256):
             raise NOT_RECOVERED("no agent of this uid is bound to this key")
-        serial = bound.serial if newest else ""
-        await self._check_locks(name, uid=bound.uid, serial=serial, key=held, next_key=keymod.spki_digest(spki))
+        _check_locks(
+            await _locks(tables, signed), name, uid=bound.uid, serial=bound.serial if newest else "", key=held,
+            next_key=keymod.spki_digest(spki),
+        )  # fmt: skip
         if bound.bound_at is None or self._clock.now() - bound.bound_at > RECOVER_WITHIN:
             raise NOT_RECOVERED(f"cluster {name} had its last certificate more than {RECOVER_WITHIN.days} days ago")
         generation = bound.generation if newest else bound.generation - 1
-        return await self._follow(bound, held, generation, spki, "certificate.recover", f"address:{attempt.address}")
+        asked = _Asked(held, generation, spki, "certificate.recover", f"address:{attempt.address}")
+        return await self._follow(tables, bound, asked)
 
     async def _follow(
-        self, bound: BoundCluster, held: str, generation: int, spki: bytes, action: str, actor: str
-    ) -> AgentCertificate:
-        """Certify the key that follows ``held``, or lock both of two holders; under the lock of the name."""
+        self, tables: IdentityTables, bound: BoundCluster, asked: _Asked
+    ) -> AgentCertificate | CellwardError:
+        """Certify the key that follows the one held; of two holders lock both, and return what to refuse them with.
+
+        Returned, because what is raised would take the lock back.
+        """
+        held, generation = asked.held, asked.generation
         if place_of(bound, held, generation) is Place.REPLACED:
             raise REPLACED(f"generation {generation} of {bound.name} was replaced", cluster=bound.name)
-        digest = keymod.spki_digest(spki)
+        digest = keymod.spki_digest(asked.spki)
         step = next_step(bound, held, generation, digest)
         if step is None and digest == bound.spki_sha256 and is_handover(bound.bound_at, self._clock.now()):
             # One agent that asked twice at once: it holds the newest key, and its first question was answered.
             raise OVERTAKEN(f"generation {bound.generation} of {bound.name} is in use", cluster=bound.name)
         if step is None:
             reason = f"generation {generation} asks for a new key while generation {bound.generation} has one"
-            details = {"generation": str(generation), "spkiSha256": held, "seen": actor}
-            await self.copies.found(bound.name, bound.uid, code=STALE_KEY.code, reason=reason, details=details)
-            raise STALE_KEY(f"generation {bound.generation} of {bound.name} has a key already", cluster=bound.name)
-        certificate = self._authority.issue_agent(bound.name, spki, step.generation)
-        await self._clusters.bind(
+            details = {"generation": str(generation), "spkiSha256": held, "seen": asked.actor}
+            await self.copies.found(
+                bound.name, bound.uid, code=STALE_KEY.code, reason=reason, details=details, tables=tables
+            )
+            return STALE_KEY(f"generation {bound.generation} of {bound.name} has a key already", cluster=bound.name)
+        certificate = self._authority.issue_agent(bound.name, asked.spki, step.generation)
+        await tables.clusters.bind(
             bound.name,
             bound.uid,
             digest,
@@ -290,45 +319,63 @@ class IdentityService:
             step.generation,
             certificate.serial,
             step.previous_spki_sha256,
-            expected_serial=bound.serial,
         )
-        await self._record(action, bound.name, actor, certificate, digest, {})
+        event = _issued(asked.action, bound.name, asked.actor, certificate, digest, {})
+        await tables.audit.put_events([event])
         return certificate
 
-    async def _bound(self, name: str) -> BoundCluster:
-        bound = await self._clusters.get(name)
-        if bound is None or not bound.uid or bound.removed_at is not None:
-            raise NOT_BOUND(f"nobody joined as {name}", cluster=name)
-        return bound
 
-    async def _check_locks(self, name: str, *, uid: str, serial: str = "", key: str = "", next_key: str = "") -> None:
-        locks = await self._locks.current()
-        lock = locks.hit(cluster=name, uid=uid, serial=serial, key=key) or locks.hit(key=next_key)
-        if lock is not None:
-            raise LOCKED(f"{lock} is locked", cluster=name, lock=lock)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asks for the next certificate: the holder of ``held``, certified as ``generation``, for the key ``spki``."""
 
-    async def _finding(self, peer: PeerIdentity, code: str, reason: str) -> None:
-        await self._audit.record(
-            "certificate.renew",
-            f"Cluster//{peer.name}",
-            "finding",
-            actor=str(peer.id),
-            code=code,
-            reason=reason,
-            details={"generation": str(peer.generation), "spkiSha256": peer.spki_sha256},
-        )
+    held: str
+    generation: int
+    spki: bytes
+    action: str
+    actor: str
 
-    async def _record(
-        self, action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]
-    ) -> None:
-        details = {"serial": issued.serial, "generation": str(issued.generation), "spkiSha256": spki_sha256, **more}
-        await self._audit.record(action, f"Cluster//{cluster}", "allow", actor=actor, details=details)
 
-    def _lock_of(self, cluster: str) -> asyncio.Lock:
-        lock = self._names.get(cluster)
-        if lock is None:
-            lock = self._names[cluster] = asyncio.Lock()
-        return lock
+def _certificate(found: AgentCertificate | CellwardError) -> AgentCertificate:
+    if isinstance(found, CellwardError):
+        raise found
+    return found
+
+
+async def _bound(tables: IdentityTables, name: str) -> BoundCluster:
+    bound = await tables.clusters.get(name)
+    if bound is None or not bound.uid or bound.removed_at is not None:
+        raise NOT_BOUND(f"nobody joined as {name}", cluster=name)
+    return bound
+
+
+async def _locks(tables: IdentityTables, signed: Sequence[Lock]) -> LockSet:
+    return LockSet([*signed, *(lock_of(row.kind, row.subject, row.reason) for row in await tables.locks.list())])
+
+
+def _check_locks(locks: LockSet, name: str, *, uid: str, serial: str = "", key: str = "", next_key: str = "") -> None:
+    lock = locks.hit(cluster=name, uid=uid, serial=serial, key=key) or locks.hit(key=next_key)
+    if lock is not None:
+        raise LOCKED(f"{lock} is locked", cluster=name, lock=lock)
+
+
+def _set_back(peer: PeerIdentity, reason: str) -> AuditEvent:
+    return AuditEvent(
+        str(peer.id),
+        "certificate.renew",
+        f"Cluster//{peer.name}",
+        "finding",
+        code=SET_BACK.code,
+        reason=reason,
+        details={"generation": str(peer.generation), "spkiSha256": peer.spki_sha256},
+    )
+
+
+def _issued(
+    action: str, cluster: str, actor: str, issued: AgentCertificate, spki_sha256: str, more: Mapping[str, str]
+) -> AuditEvent:
+    details = {"serial": issued.serial, "generation": str(issued.generation), "spkiSha256": spki_sha256, **more}
+    return AuditEvent(actor, action, f"Cluster//{cluster}", "allow", details=details)
 
 
 def _after(generation: int) -> int:

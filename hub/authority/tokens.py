@@ -72,13 +72,13 @@ class JoinTokens:
     async def _read_live(self, hashes: Sequence[str]) -> frozenset[str]:
         return await self._tokens.live(hashes, self._clock.now())
 
-    async def spend(self, token: str, spki_sha256: str) -> Grant:
+    async def spend(self, token: str, spki_sha256: str, *, tokens: Tokens | None = None) -> Grant:
         """Spend a token by one key; the same key may spend it again until it expires.
 
         Raises authority/bad-token for a malformed one, and what the store raises for the others.
         """
         match = check_token(token)
-        grant = await self._tokens.spend(hash_token(token), spki_sha256, self._clock.now())
+        grant = await (tokens or self._tokens).spend(hash_token(token), spki_sha256, self._clock.now())
         return Grant(grant.cluster, match["replace"] is not None)
 
 

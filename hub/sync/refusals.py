@@ -9,8 +9,9 @@ import structlog
 from cellward.errors import CellwardError, Denied, Refused, TooNew, Unauthenticated
 from cellward.runtime.clock import Clock
 from hub.authority.errors import OVERTAKEN, STALE_KEY
-from hub.authority.interfaces import AuditSink
+from hub.authority.interfaces import Events
 from hub.authority.limits import Limiter, Rate
+from hub.store.log import AuditEvent
 from hub.sync.errors import ANOTHER_CLUSTER, TWO_LIVE_STREAMS
 
 #: With one code, of one cluster or address: three at once, then one in ten minutes; of all: a hundred, then one each
@@ -28,7 +29,7 @@ _log = structlog.get_logger()
 class Refusals:
     """Records them within bounds: an agent that is turned away comes again, and must not fill the log."""
 
-    def __init__(self, audit: AuditSink, clock: Clock) -> None:
+    def __init__(self, audit: Events, clock: Clock) -> None:
         self._audit = audit
         self._each = Limiter(EACH, clock)
         self._all = Limiter(ALL, clock)
@@ -45,14 +46,19 @@ class Refusals:
         suppressed, self._suppressed = self._suppressed, 0
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self._audit.record(
-                    "link.refuse",
-                    f"Cluster//{cluster}" if cluster else "Link",
-                    "finding",
-                    actor=f"address:{address}",
-                    code=error.code,
-                    reason=error.message,
-                    details={"suppressed": str(suppressed), **({"cluster": cluster} if cluster else {})},
-                )
+                await self._audit.put_events([_event(cluster, address, error, suppressed)])
         except Exception:  # noqa: BLE001 - it is refused either way, and the log of the process has it
             _log.exception("refusal-not-recorded", code=error.code)
+
+
+def _event(cluster: str, address: str, error: CellwardError, suppressed: int) -> AuditEvent:
+    return AuditEvent(
+        f"address:{address}",
+        "link.refuse",
+        f"Cluster//{cluster}" if cluster else "Link",
+        "finding",
+        cluster=cluster,
+        code=error.code,
+        reason=error.message,
+        details={"suppressed": str(suppressed), **({"cluster": cluster} if cluster else {})},
+    )

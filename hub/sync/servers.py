@@ -27,7 +27,7 @@ from cellward.wire.v1 import (
     telemetry_pb2,
     telemetry_pb2_grpc,
 )
-from hub.authority.interfaces import AuditSink
+from hub.authority.interfaces import Events
 from hub.authority.service import IdentityService
 from hub.authority.servicer import EnrolmentServicer
 from hub.front.front import Front
@@ -237,7 +237,7 @@ def build_link_server(  # noqa: PLR0913  a composition of parts, each by name
     identity: IdentityService,
     leaf: RotatingLeaf,
     facts: HubFacts,
-    audit: AuditSink,
+    audit: Events,
     clock: Clock,
     host: str,
     port: int,

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from cellward.identity import keys
-from cellward.identity.locks import Lock, LockKind, LockSet, lock_of, parse_lock
+from cellward.identity.locks import Lock, LockSet, lock_of, parse_lock
 from cellward.identity.x509 import make_ca
 from cellward.runtime.clock import Clock
 from hub.authority.authority import Authority
 from hub.authority.copies import Copies
 from hub.authority.errors import BAD_TOKEN
+from hub.authority.interfaces import IdentityTables
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import Grant, JoinTokens
 from hub.store.errors import MOVED
+from hub.store.interfaces import LockRow
+from hub.store.log import AuditEvent
+
+T = TypeVar("T")
 
 REALM = "sha256:" + "ab" * 32
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record of the fake audit sink."""
-
-    action: str
-    object: str
-    decision: str
-    actor: str
-    code: str
-    reason: str
-    details: Mapping[str, str]
 
 
 @dataclass
 class FakeAudit:
     """Keeps what was recorded."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[AuditEvent] = field(default_factory=list)
 
-    async def record(
-        self,
-        action: str,
-        object: str,  # noqa: A002
-        decision: str,
-        *,
-        actor: str = "",
-        code: str = "",
-        reason: str = "",
-        details: Mapping[str, str] | None = None,
-    ) -> None:
-        """Keep one record."""
-        self.entries.append(Entry(action, object, decision, actor, code, reason, dict(details or {})))
+    async def put_events(self, events: Sequence[AuditEvent]) -> None:
+        """Keep events."""
+        self.entries += events
 
 
 @dataclass
@@ -127,11 +111,6 @@ class FakeClusters:
         """None."""
         return ()
 
-    async def put_lock(self, kind: LockKind, subject: str, reason: str, actor: str, at: datetime) -> None:
-        """Keep a lock."""
-        self.locks.append(lock_of(kind, subject, reason))
-        self._changed()
-
     async def moved(self, name: str, platform_uid: str, platform_ca: str) -> None:
         """Note where it runs."""
         self.rows[name] = replace(self.rows[name], platform_uid=platform_uid, platform_ca=platform_ca)
@@ -201,6 +180,53 @@ def hub_keys(now: datetime) -> HubKeys:
 
 
 @dataclass
+class FakeLocks:
+    """The hub's own locks, which are those of the clusters."""
+
+    clusters: FakeClusters
+
+    async def put(self, lock: LockRow) -> LockRow:
+        """Keep a lock."""
+        self.clusters.locks.append(lock_of(lock.kind, lock.subject, lock.reason))
+        self.clusters._changed()
+        return lock
+
+    async def list(self) -> tuple[LockRow, ...]:
+        """All of them."""
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        return tuple(LockRow(lock.kind, lock.subject, lock.reason, now, "") for lock in self.clusters.locks)
+
+
+@dataclass
+class FakeStore:
+    """The part of the store that the authority uses; what a job raises takes back what it did."""
+
+    clusters: FakeClusters
+    tokens: FakeTokens
+    audit: FakeAudit
+
+    def __post_init__(self) -> None:
+        self.locks = FakeLocks(self.clusters)
+        self._turn = asyncio.Lock()
+
+    async def transact(self, job: Callable[[IdentityTables], Awaitable[T]]) -> T:
+        """Run a job alone."""
+        async with self._turn:
+            before = dict(self.clusters.rows), list(self.clusters.locks), dict(self.tokens.rows)
+            recorded = len(self.audit.entries)
+            try:
+                return await job(self)
+            except BaseException:
+                # In place: tests hold them.
+                for now, old in ((self.clusters.rows, before[0]), (self.tokens.rows, before[2])):
+                    now.clear()
+                    now.update(old)  # type: ignore[arg-type]
+                self.clusters.locks[:] = before[1]
+                del self.audit.entries[recorded:]
+                raise
+
+
+@dataclass
 class FakeHub:
     """The identity side of a hub on fakes, with the realm already known."""
 
@@ -215,12 +241,12 @@ class FakeHub:
         self.clusters.clock = self.clock
         self.authority = Authority(self.keys, self.clock, lambda: self.realm)
         self.join_tokens = JoinTokens(self.tokens, self.clock)
+        self.store = FakeStore(self.clusters, self.tokens, self.audit)
         self.identity = IdentityService(
             authority=self.authority,
             tokens=self.join_tokens,
-            clusters=self.clusters,
+            store=self.store,
             locks=self.clusters,
-            copies=Copies(self.clusters, self.audit, self.clock),
-            audit=self.audit,
+            copies=Copies(self.store, self.clock),
             clock=self.clock,
         )

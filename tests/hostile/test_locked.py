@@ -25,6 +25,7 @@ from cellward.wire.v1 import (
     telemetry_pb2_grpc,
 )
 from hub.authority.copies import Copies
+from hub.authority.tokens import JoinTokens
 from hub.ports import Directory, Locks
 from hub.store.interfaces import LockRow
 from hub.store.sql.store import SqlStore, open_store
@@ -41,8 +42,9 @@ def on_store(hub: FakeLinkHub, store: SqlStore) -> None:
     """Let the hub of the test keep bindings and locks where a real one does."""
     locks = Locks(store.locks, store.changes)
     identity = hub.hub.identity
-    identity._clusters, identity._locks = store.clusters, locks
-    identity.copies = Copies(locks, hub.hub.audit, hub.clock)
+    identity._store, identity._locks = store, locks
+    identity._tokens = hub.hub.join_tokens = JoinTokens(store.tokens, hub.clock)
+    identity.copies = Copies(store, hub.clock)
     hub.ports = type(hub.ports)(
         directory=Directory(store.clusters, locks, store.changes),
         fleet=hub.fleet,

@@ -16,7 +16,7 @@ from cellward.runtime.clock import SystemClock
 from hub.fleet.locks import LockBook
 from hub.policy.service import TufRepository
 from hub.ports import Content, Directory, Locks, PolicyPosition, signed_locks
-from hub.store.interfaces import ClusterRow, DocumentRow
+from hub.store.interfaces import ClusterRow, DocumentRow, LockRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, starter_archive
 from tests.fakes.store import run_sql, scratch_store
@@ -150,7 +150,7 @@ async def test_v4_standing_joins_own_locks_and_signed_ones() -> None:
 
     locks = Locks(store.locks, store.changes, signed)
     directory = Directory(store.clusters, locks, store.changes)
-    await locks.put_lock("agent", UIDS[1], "copied", "hub", ManualClock().now())
+    await store.locks.put(LockRow("agent", UIDS[1], "copied", ManualClock().now(), "hub"))
     standing = await directory.standing()
     assert standing.uids == {"a": UIDS[0], "b": UIDS[1]}
     assert standing.locks.hit(cluster="c", uid=UIDS[2]) is None

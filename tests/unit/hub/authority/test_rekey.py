@@ -12,6 +12,7 @@ from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
 from hub.authority.copies import Copies
 from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
+from hub.authority.tokens import JoinTokens
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from tests.fakes.authority import REALM, FakeHub
@@ -32,20 +33,20 @@ async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too
     """V7: `unlock --rekey` ends every certificate the two had, and the right one joins again."""
     clock = ManualClock(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
     hub, store = FakeHub(clock), scratch_store(clock)
+    tokens = JoinTokens(store.tokens, clock)
     fleet = FleetService(store, RealmService(store.meta), clock, Keys(new_root()[1]))
     identity = IdentityService(
         authority=hub.authority,
-        tokens=hub.join_tokens,
-        clusters=store.clusters,
+        tokens=tokens,
+        store=store,
         locks=hub.clusters,
-        copies=Copies(hub.clusters, hub.audit, clock),
-        audit=hub.audit,
+        copies=Copies(store, clock),
         clock=clock,
     )
     statement = keys.spki_of(keys.new_signing_key())
 
     async def join() -> AgentCertificate:
-        token = await hub.join_tokens.mint("eu-1")
+        token = await tokens.mint("eu-1")
         given = Attempt(token, make_csr(keys.new_tls_key()), REALM, UID, statement, "192.0.2.1")
         return (await identity.join(given)).certificate
 

@@ -15,8 +15,9 @@ from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
 from hub.authority.limits import JoinLimits, Rate
 from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
+from hub.authority.tokens import JoinTokens
 from hub.store.sql.store import open_store
-from tests.fakes.authority import REALM, Bound, FakeHub
+from tests.fakes.authority import REALM, FakeHub
 from tests.fakes.clock import ManualClock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -73,7 +74,8 @@ async def test_a_join_binds_uid_and_statement_key_and_is_recorded(hub: FakeHub) 
 async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: FakeHub, tmp_path: Path) -> None:
     """V6: fifty keys race for one token of the real store; one certificate, and the losers change nothing."""
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", hub.clock)
-    hub.join_tokens._tokens = store.tokens
+    hub.identity._store, hub.join_tokens._tokens = store, store.tokens
+    await store.clusters.create("eu-1", "test")
     token = await hub.join_tokens.mint("eu-1")
     attempts = [attempt(token, address=f"192.0.2.{n}") for n in range(50)]
     results = await asyncio.gather(*(hub.identity.join(each) for each in attempts), return_exceptions=True)
@@ -81,7 +83,11 @@ async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: Fa
     lost = [each for each in results if isinstance(each, CellwardError)]
     assert (len(won), len(lost)) == (1, 49)
     assert {each.code for each in lost} == {"store/token-spent"}
-    assert hub.clusters.rows["eu-1"].generation == 1
+    row = await store.clusters.get("eu-1")
+    assert row is not None
+    assert row.generation == 1
+    joins = [each.event.action for each in await store.audit.waiting(200) if each.event.decision == "allow"]
+    assert joins == ["cluster.join"]
     await store.close()
 
 
@@ -206,10 +212,9 @@ async def test_failures_are_bounded_per_address_and_in_the_record(hub: FakeHub, 
     service = IdentityService(
         authority=hub.authority,
         tokens=hub.join_tokens,
-        clusters=hub.clusters,
+        store=hub.store,
         locks=hub.clusters,
         copies=hub.identity.copies,
-        audit=hub.audit,
         clock=clock,
         limits=limits,
     )
@@ -378,30 +383,39 @@ async def _not_renewed(hub: FakeHub, certificate: AgentCertificate) -> str:
     return refusal.value.code
 
 
-async def test_v7_a_renewal_under_way_does_not_undo_a_replacement_by_another_process(hub: FakeHub) -> None:
-    """V7: what was decided on the old binding is refused when the new one has come in between."""
-    old = (await hub.identity.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
-    other = IdentityService(
-        authority=hub.authority,
-        tokens=hub.join_tokens,
-        clusters=hub.clusters,
-        locks=hub.clusters,
-        copies=hub.identity.copies,
-        audit=hub.audit,
-        clock=hub.clock,
+async def test_v7_a_renewal_under_way_does_not_undo_a_replacement_by_another_process(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    """V7: whichever comes first, the new installation keeps the name and the old certificate is out."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
+    stores = [await open_store(url, hub.clock) for _ in range(2)]
+    await stores[0].clusters.create("eu-1", "test")
+    hub.join_tokens._tokens = stores[0].tokens
+    ours, theirs = (
+        IdentityService(
+            authority=hub.authority,
+            tokens=JoinTokens(store.tokens, hub.clock),
+            store=store,
+            locks=hub.clusters,
+            copies=hub.identity.copies,
+            clock=hub.clock,
+        )
+        for store in stores
     )
+    hub.identity = ours
+    old = (await ours.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
     token = await hub.join_tokens.mint("eu-1", replace=True)
-    read = hub.clusters.get
-
-    async def overtaken(name: str) -> Bound | None:
-        found = await read(name)
-        hub.clusters.get = read  # type: ignore[method-assign]
-        await other.join(attempt(token, cluster_uid=OTHER_UID))
-        return found
-
-    hub.clusters.get = overtaken  # type: ignore[method-assign]
-    assert await _not_renewed(hub, old) == "store/moved"
-    assert hub.clusters.rows["eu-1"].uid == OTHER_UID
+    await asyncio.gather(
+        ours.renew(peer_of(hub, old), make_csr(keys.new_tls_key())),
+        theirs.join(attempt(token, cluster_uid=OTHER_UID)),
+        return_exceptions=True,
+    )
+    row = await stores[0].clusters.get("eu-1")
+    assert row is not None
+    assert row.uid == OTHER_UID
+    assert await _not_renewed(hub, old) == "authority/replaced"
+    for store in stores:
+        await store.close()
 
 
 @pytest.mark.parametrize("kind", ["agent", "cluster", "serial", "key"])
