@@ -245,8 +245,11 @@ class FleetService:
             nonlocal prepared
             index = await self._documents.index()
             basis = await self._documents.basis(given, index)
-            if prepared is None or not prepared.basis.same(basis):
+            while prepared is None or not prepared.basis.same(basis):
+                # It takes its time, in which what it was judged by may change.
                 prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
+                index = await self._documents.index()
+                basis = await self._documents.basis(given, index)
             return index, await self._documents.examine(prepared, index)
 
         async def keep(tables: Tables, decided: tuple[Index, Examined]) -> Accepted:

@@ -169,7 +169,7 @@ async def test_v4_who_shows_no_token_in_force_is_known_no_more(api: Api) -> None
     token = await api.token("view-a")
     held = await api.connect()
     assert (await held.ask("GET", "/whoami", token))[0] == 200
-    await api.services.tokens.remove("view-a")
+    await api.services.store.api_tokens.remove("view-a")
     assert (await held.ask("GET", "/whoami", token))[0] == 401
     assert api.front.lobby.count_owned("view-a") == 0
     assert await held.ended()

@@ -34,10 +34,11 @@ from cli.door.keyring import trusted_policy
 from cli.home import Home
 from cli.keys import public_pem
 from hub.policy.service import TufRepository
+from hub.store.sql.tuf import SqlTuf
 from tests.fakes.clock import ManualClock
 from tests.fakes.command_line import CELL, Cli, client_of, file_in
 from tests.fakes.policy import PolicyWorld, denying, keys_of, moment, now
-from tests.fakes.store import MemoryTuf
+from tests.fakes.store import scratch_store
 from tests.hostile.test_policy_sets import Agent, Served
 from tests.hostile.test_publishing import PUBLISH, be_honest, lie, public_key, record, served
 from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
@@ -149,14 +150,9 @@ def test_state_of_a_version_that_took_files_for_documents_is_read(
 
 
 @pytest.fixture
-def hub(world: PolicyWorld) -> tuple[TufRepository, MemoryTuf]:
+def hub(world: PolicyWorld) -> tuple[TufRepository, SqlTuf]:
     """A hub that has nothing yet."""
-
-    class Quiet:
-        def notify(self, _: object) -> None:
-            """Nobody listens."""
-
-    store = MemoryTuf(Quiet())  # type: ignore[arg-type]
+    store = scratch_store().tuf
     return TufRepository(store, world.hub_key, ManualClock(now()), realm=lambda: world.realm), store
 
 
@@ -175,9 +171,7 @@ def _junk_on(*roles: str) -> Callable[[str, bytes], bytes]:
     return lambda role, data: junk(data) if role in roles else data
 
 
-async def test_whoever_may_upload_changes_no_stored_byte(
-    world: PolicyWorld, hub: tuple[TufRepository, MemoryTuf]
-) -> None:
+async def test_whoever_may_upload_changes_no_stored_byte(world: PolicyWorld, hub: tuple[TufRepository, SqlTuf]) -> None:
     """An admin's token without a key: junk on a root or a snapshot is not kept, and on targets nobody signed for it."""
     repository, store = hub
     await repository.publish(_uploaded(world, lambda _, data: data))
@@ -192,7 +186,7 @@ async def test_whoever_may_upload_changes_no_stored_byte(
 
 
 async def test_a_signature_that_a_signer_adds_later_makes_no_other_document(
-    hub: tuple[TufRepository, MemoryTuf], world: PolicyWorld, tmp_path: Path
+    hub: tuple[TufRepository, SqlTuf], world: PolicyWorld, tmp_path: Path
 ) -> None:
     """Two of three sign, the third adds his afterwards: the record goes on with either file, at hub and agent."""
     repository, _ = hub
@@ -215,7 +209,7 @@ async def test_a_signature_that_a_signer_adds_later_makes_no_other_document(
 
 
 async def test_a_root_without_a_set_made_for_it_is_not_taken(
-    world: PolicyWorld, hub: tuple[TufRepository, MemoryTuf]
+    world: PolicyWorld, hub: tuple[TufRepository, SqlTuf]
 ) -> None:
     """Somebody has a token and the file of a ceremony, and no key: its publishers come first."""
     repository, _ = hub

@@ -20,6 +20,7 @@ from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.policy.errors import UNREACHABLE
 from cellward.policy.floors import PolicyFloors
+from cellward.policy.publisher import Publication
 from cellward.policy.record import Record
 from cli.author import amend
 from cli.context import instant, local
@@ -30,6 +31,7 @@ from cli.output import Format
 from cli.records import Options, base_of
 from cli.state.model import State
 from cli.state.policy import with_policy
+from hub.policy.service import PublishResult
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, file_in
 from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
 
@@ -72,11 +74,19 @@ def lie(run: Cli, shown: Mapping[str, bytes | None], roots: Mapping[int, bytes] 
     repository: Any = run.api.services.policy
     repository._store = Lying(_true(repository._store), shown, roots or {})
 
+    async def publish(upload: Publication, *, commit: object = None) -> PublishResult:
+        """Keep what was uploaded, whatever was shown before."""
+        result: PublishResult = await type(repository).publish(repository, upload)
+        return result
+
+    repository.publish = publish
+
 
 def be_honest(run: Cli) -> None:
     """Let it show what there is."""
     repository: Any = run.api.services.policy
     repository._store = _true(repository._store)
+    vars(repository).pop("publish", None)
 
 
 def _true(store: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from cellward.errors import CellwardError
+from cellward.runtime.clock import SystemClock
+from hub.authority.tokens import JoinTokens
 from hub.store.interfaces import CellKey
 from tests.fakes.command_line import Cli
 
@@ -105,7 +107,7 @@ async def test_clusters_remove_decommissions(installed: Cli, monkeypatch: pytest
     assert (await installed("clusters", "list", "-o", "name")).stdout.split() == ["cluster/us-1"]
     assert (await api.store.clusters.standing()).removed == {"eu-1"}
     with pytest.raises(CellwardError):
-        await api.services.enrolment.spend(token, "0" * 64)  # type: ignore[attr-defined]
+        await JoinTokens(api.store.tokens, SystemClock()).spend(token, "0" * 64)
     with pytest.raises(CellwardError):
         await api.fleet.create_cluster("eu-1", "test")
     records = json.loads((await installed("audit", "tail", "-o", "json")).stdout)

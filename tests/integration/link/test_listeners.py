@@ -251,7 +251,8 @@ async def test_v2_an_unknown_method_is_denied(here: FakeLinkHub) -> None:
 async def test_v6_of_parallel_joins_with_one_token_exactly_one_wins(here: FakeLinkHub, tmp_path: Path) -> None:
     """V6: twelve keys race over the real listener for a token of the real store; the others get a clear code."""
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}")
-    here.hub.join_tokens._tokens = store.tokens
+    here.hub.join_tokens._tokens, here.hub.identity._store = store.tokens, store
+    await store.clusters.create("eu-1", "test")
     token = await here.invite("eu-1")
     agents = [BareAgent("eu-1") for _ in range(12)]
     results = await asyncio.gather(*(agent.join(here, token) for agent in agents), return_exceptions=True)
@@ -264,8 +265,10 @@ async def test_v6_of_parallel_joins_with_one_token_exactly_one_wins(here: FakeLi
     assert len(won) == 1
     assert "store/token-spent" in codes
     assert codes <= {"store/token-spent", "authority/too-many-attempts"}
+    row = await store.clusters.get("eu-1")
+    assert row is not None
+    assert row.generation == 1
     await store.close()
-    assert here.hub.clusters.rows["eu-1"].generation == 1
 
 
 async def test_v16_oversized_and_malformed_joins_are_refused_and_the_port_lives(here: FakeLinkHub) -> None:
