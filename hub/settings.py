@@ -110,7 +110,10 @@ class HubSettings(FileSettings):
     )
 
     data_dir: Path = Field(description="Directory of keys and, by default, of the database; mode 0700.")
-    database_url: str = Field(default="", description="SQLAlchemy URL; empty means SQLite in data_dir.")
+    database_url: str = Field(
+        default="",
+        description="Empty for SQLite in data_dir, or postgresql://USER@HOST/NAME?sslmode=verify-full&sslrootcert=FILE.",
+    )
     listen: ListenSettings = Field(default_factory=ListenSettings)
     advertise: AdvertiseSettings = Field(default_factory=AdvertiseSettings)
     hostnames: tuple[str, ...] = Field(

@@ -80,7 +80,7 @@ UNSUPPORTED = define(
     "store/unsupported",
     InvalidInput,
     "The hub does not support this database.",
-    hint="Use SQLite: leave database_url empty, or set sqlite+aiosqlite:////path/hub.db.",
+    hint="Leave database_url empty for SQLite, or set postgresql://USER@HOST/NAME?sslrootcert=FILE (PostgreSQL 15 on).",
 )
 OUT_OF_RANGE = define(
     "store/out-of-range",
