@@ -13,8 +13,6 @@ from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
 from hub.store.changes import CLUSTERS, DOCUMENTS, POLICY, ChangeBus
 from hub.store.interfaces import (
-    ApiTokenRow,
-    ApiTokenStore,
     ClusterRow,
     ClusterStore,
     DocumentStore,
@@ -22,6 +20,7 @@ from hub.store.interfaces import (
     Tables,
 )
 from hub.store.shared import Remembered, Together
+from hub.store.tokens import ApiTokenRow, ApiTokenStore
 from hub.sync.interfaces import ClusterBinding, Standing
 
 #: Content kept in memory, bytes: for documents and targets, for metadata, and for whole sets of it, each.

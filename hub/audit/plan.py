@@ -109,7 +109,7 @@ class Plan:
             old = {"oldEpoch": str(chain.epoch), "oldSeq": str(chain.seq), "oldHead": chain.head}
             event = replace(event, details={**event.details, **old})
             chain = AuditChain(HUB_ORIGIN, chain.epoch + 1, 0, NO_RECORD)
-        record = event.record(self._realm, chain.epoch, chain.seq + 1, chain.head, at or self._now)
+        record = event.to_record(self._realm, chain.epoch, chain.seq + 1, chain.head, at or self._now)
         leaf = make_leaf(record, encode_record(record))
         index = self._add(leaf, event.cluster)
         self.chains[HUB_ORIGIN, chain.epoch] = replace(chain, seq=record.seq, head=leaf.digest)

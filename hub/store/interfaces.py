@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from hub.store.changes import ChangeBus
 from hub.store.log import AuditStore
-from hub.store.tokens import TokenStore
+from hub.store.tokens import ApiTokenStore, TokenStore
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -464,47 +464,6 @@ class TufStore(Protocol):
 
         ``expect`` names the highest version each role must have before (0 for none); another one is store/moved.
         """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ApiTokenRow:
-    """Who a bearer token stands for, and for which projects and environments; only its hash is kept.
-
-    A subject has one token. ``("*",)`` is every project or environment.
-    """
-
-    token_hash: str
-    subject: str
-    role: str
-    expires_at: datetime | None = None
-    created_at: datetime | None = None
-    created_by: str = ""
-    projects: tuple[str, ...] = ("*",)
-    environments: tuple[str, ...] = ("*",)
-
-
-class ApiTokenStore(Protocol):
-    """Bearer tokens of the admin API."""
-
-    async def add(self, token: ApiTokenRow) -> None:
-        """Keep the token of a new subject; raises store/subject-has-token, and then nothing changed."""
-        ...
-
-    async def put_only(self, token_hash: str, subject: str, role: str) -> None:
-        """Keep a token that does not expire, and drop every other one of its subject, in one transaction."""
-        ...
-
-    async def get(self, token_hash: str) -> ApiTokenRow | None:
-        """Return a token, expired or not."""
-        ...
-
-    async def list(self) -> tuple[ApiTokenRow, ...]:
-        """Return all tokens by subject, expired or not."""
-        ...
-
-    async def remove(self, subject: str) -> ApiTokenRow | None:
-        """Forget a subject's token and return it; None when there is none."""
         ...
 
 

@@ -40,9 +40,9 @@ class AuditEvent:
     new_epoch: bool = False
 
     def __post_init__(self) -> None:
-        encode_record(self.record("", 1, 1, NO_RECORD, _ANY_TIME))
+        encode_record(self.to_record("", 1, 1, NO_RECORD, _ANY_TIME))
 
-    def record(self, realm: str, epoch: int, seq: int, prev: str, time: datetime) -> Record:
+    def to_record(self, realm: str, epoch: int, seq: int, prev: str, time: datetime) -> Record:
         """Return the record at its place in the hub's chain."""
         return Record(
             realm=realm,

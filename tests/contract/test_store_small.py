@@ -8,7 +8,8 @@ import pytest
 
 from cellward.errors import CellwardError
 from hub.store.changes import desired_topic
-from hub.store.interfaces import ApiTokenRow, Store
+from hub.store.interfaces import Store
+from hub.store.tokens import ApiTokenRow
 from tests.contract.store_rows import KEY, NOW
 
 

@@ -11,7 +11,8 @@ from hub.api.door import revoke
 from hub.api.errors import BAD_REQUEST, RESERVED_NAME, UNKNOWN_API_TOKEN
 from hub.api.interfaces import ApiToken
 from hub.api.routing import Call, Page, RouteTable
-from hub.store.interfaces import ApiTokenRow, Tables
+from hub.store.interfaces import Tables
+from hub.store.tokens import ApiTokenRow
 
 routes = RouteTable("tokens")
 

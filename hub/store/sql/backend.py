@@ -46,6 +46,10 @@ class Backend(Protocol):
         """Return the place below which nothing can be committed any more."""
         ...
 
+    async def version(self) -> int:
+        """Return a number that changes when somebody commits who may not have said so; asked while nobody writes."""
+        ...
+
     def told(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Give an event that is set when another process has committed, or the connection for it is lost."""
         ...

@@ -99,10 +99,11 @@ _PRUNED: Final = "pruned-changes"
 
 
 class _Seen(NamedTuple):
-    """How far the changes of others were read: below which place, and the newest number there was."""
+    """How far the changes of others were read: below which place, the newest number, and the version of the file."""
 
     place: int
     number: int
+    version: int
 
 
 class Database:
@@ -234,16 +235,21 @@ class Database:
         """Wake for what others have committed since the last look; the first one is taken before anything is read."""
         seen = self._seen
         place, number = self._backend.place, changes.c.number
+        # First: what is committed in between is seen below, or by the next look.
+        with _translated():
+            async with self._turn:
+                version = await self._backend.version()
         async with self.read() as connection:
             final = await self._backend.final(connection)
-            new = _Seen(final, await connection.scalar(select(func.max(number))) or 0)
+            new = _Seen(final, await connection.scalar(select(func.max(number))) or 0, version)
             pruned = await connection.scalar(select(revisions.c.revision).where(revisions.c.name == _PRUNED))
             if seen is None:
                 self._seen = new
                 return
             others = (place >= seen.place, place < final, changes.c.origin != self._origin)
             topics = (await connection.execute(select(changes.c.topic).where(*others).distinct())).scalars().all()
-        if pruned is not None and pruned > seen.number:
+        unsaid = version != seen.version and not topics
+        if unsaid or (pruned is not None and pruned > seen.number):
             self.changes.notify_all()
         else:
             self.changes.notify(topics)

@@ -92,6 +92,10 @@ class Postgres:
         oldest = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
         return int((await connection.execute(oldest)).scalar_one())
 
+    async def version(self) -> int:
+        """Return always the same: who writes past this program is nobody's peer."""
+        return 0
+
     @asynccontextmanager
     async def told(self) -> AsyncIterator[asyncio.Event]:
         """Listen on a connection of its own."""

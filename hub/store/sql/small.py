@@ -9,10 +9,10 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.errors import SUBJECT_HAS_TOKEN
-from hub.store.interfaces import ApiTokenRow
 from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import api_tokens, meta
+from hub.store.tokens import ApiTokenRow
 
 
 def _token(row: Row[Any]) -> ApiTokenRow:

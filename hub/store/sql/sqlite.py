@@ -1,7 +1,8 @@
 """SQLite: its file, its pragmas, and how its transactions begin.
 
 Facts this stands on (design §10): WAL with ``synchronous=FULL`` makes a commit durable; one writer at a time; a
-deferred transaction that becomes a writer may fail at once with "locked", so writers begin IMMEDIATE.
+deferred transaction that becomes a writer may fail at once with "locked", so writers begin IMMEDIATE;
+``PRAGMA data_version`` on the writing connection changes exactly when somebody else has committed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from hub.store.sql.tables import changes
 DRIVER: Final = "sqlite+aiosqlite"
 #: How long SQLite waits for another process' writer, milliseconds.
 BUSY_MS: Final = 5000
+#: Execution option: ``none`` keeps a connection from opening a transaction.
+_BEGIN: Final = "cellward_begin"
 
 
 class Sqlite:
@@ -76,6 +79,12 @@ class Sqlite:
         """Return the number of the next change: there is one writer, so they are committed in their order."""
         return int((await connection.execute(select(func.coalesce(func.max(changes.c.number), 0)))).scalar_one()) + 1
 
+    async def version(self) -> int:
+        """Return SQLite's counter of commits by others: on the writer's connection, because its own must not count."""
+        async with self.writer.connect() as connection:
+            await connection.execution_options(**{_BEGIN: "none"})
+            return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+
     @asynccontextmanager
     async def told(self) -> AsyncIterator[asyncio.Event]:
         """Give an event that nobody sets."""
@@ -103,7 +112,8 @@ def _prepare(engine: Engine, *, writer: bool) -> None:
         cursor.close()
 
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+        if connection.get_execution_options().get(_BEGIN) != "none":
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)

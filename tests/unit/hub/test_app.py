@@ -13,7 +13,7 @@ from cellward.errors import CellwardError
 from hub.api.auth import hash_token
 from hub.app import OPEN_FILES, open_hub, room_for_connections
 from hub.settings import HubSettings
-from hub.store.interfaces import ApiTokenRow
+from hub.store.tokens import ApiTokenRow
 from hub.sync.limits import SyncLimits
 
 ANY = {"enrolment": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0", "metrics": "127.0.0.1:0"}

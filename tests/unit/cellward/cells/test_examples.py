@@ -78,9 +78,8 @@ def test_refused_examples_are_good_cells(file: Path) -> None:
 
 
 def test_every_rule_has_its_example() -> None:
-    """One file per rule of the starter bundle, but for the proof of isolation, which no cell can break."""
+    """A file for each rule of the starter bundle, but for the proof of isolation, which no cell can break."""
     rules = [file.read_text().splitlines()[0].removeprefix("# refused-by: ") for file in REFUSED]
-    assert len(set(rules)) == len(rules)
     known = {
         line.split("id:")[1].strip()
         for rego in (BOUTIQUE.parents[1] / "policies" / "starter" / "rules").glob("*.rego")

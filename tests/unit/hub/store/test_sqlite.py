@@ -79,6 +79,19 @@ async def test_connection_settings_make_commits_durable(store: SqlStore) -> None
         assert (await reader.run_sync(settings))[3] == 1
 
 
+async def test_a_commit_past_this_program_wakes_everybody(store: SqlStore, file: Path) -> None:
+    """A repair by hand tells nobody what it changed, so everybody looks; our own commit wakes nobody twice."""
+    await store.meta.put("own", b"1")
+    stamp = store.changes.stamp("policy")
+    await store._db.look()
+    assert store.changes.stamp("policy") == stamp
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("INSERT INTO meta VALUES ('by hand', x'00')")
+        other.commit()
+    await store._db.look()
+    assert store.changes.stamp("policy") != stamp
+
+
 async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlStore, file: Path) -> None:
     """V16: a failed look is told and repeated; afterwards what others committed meanwhile is told after all."""
     aside = file.with_suffix(".aside")
