@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import itertools
 import resource
 import signal
 from collections.abc import AsyncIterator
@@ -61,6 +60,7 @@ from hub.policy.service import TufRepository
 from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition, signed_locks
 from hub.settings import HubSettings
 from hub.store.interfaces import Store
+from hub.store.sql.alone import alone
 from hub.store.sql.database import database_file
 from hub.store.sql.store import open_store
 from hub.sync.errors import CANNOT_LISTEN
@@ -68,14 +68,11 @@ from hub.sync.interfaces import SyncPorts
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts as LinkFacts
 from hub.sync.tls import RotatingLeaf
+from hub.upkeep import refresh, verify
 
 _log = structlog.get_logger()
 #: Open files wanted: more than both listeners of the agents take connections.
 OPEN_FILES = 65_536
-#: Seconds between two refreshes of the hub's own gauges.
-_HOUSEKEEPING = 5.0
-#: Turns of the housekeeping between two looks at what the store can forget: an hour.
-_PRUNE_TURNS = 720
 #: Seconds an HTTP connection may sit between two requests.
 _KEEP_ALIVE = 30.0
 
@@ -138,7 +135,8 @@ class Hub:
                 Task("timestamp", lambda: self.policy.run(stop)),
                 Task("documents", lambda: self.fleet.follow_keyring(stop)),
                 Task("moves", lambda: self.fleet.moves.follow(stop)),
-                Task("housekeeping", lambda: _housekeeping(self, stop)),
+                Task("housekeeping", lambda: refresh(self, stop)),
+                Task("store-pages", lambda: verify(self, stop)),
                 Task("api-certificate", lambda: certificate.follow(stop)),
                 self.enrolment_server.task(stop),
                 self.link_server.task(stop, grace=grace),
@@ -156,21 +154,27 @@ async def open_hub(settings: HubSettings) -> AsyncIterator[Hub]:
     clock = SystemClock()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = await asyncio.to_thread(KeyStore(settings.data_dir / "keys", _passphrase(settings)).open, clock.now())
-    store = await open_store(settings.database)
-    try:
-        hub = await _compose(settings, clock, keys, store)
+    with alone(settings.database):
+        store = await open_store(settings.database)
         try:
-            await _first_admin(hub)
-            await hub.fleet.start()
-            await _record(hub, "hub.start")
-            yield hub
-            await _record(hub, "hub.stop")
+            async with _opened(await _compose(settings, clock, keys, store)) as hub:
+                yield hub
         finally:
-            await hub.enrolment_server.release()
-            await hub.link_server.release()
-            await hub.audit.close()
+            await store.close()
+
+
+@asynccontextmanager
+async def _opened(hub: Hub) -> AsyncIterator[Hub]:
+    try:
+        await _first_admin(hub)
+        await hub.fleet.start()
+        await _record(hub, "hub.start")
+        yield hub
+        await _record(hub, "hub.stop")
     finally:
-        await store.close()
+        await hub.enrolment_server.release()
+        await hub.link_server.release()
+        await hub.audit.close()
 
 
 async def _record(hub: Hub, action: str) -> None:
@@ -365,37 +369,6 @@ def _listen(hub: Hub, name: str, runner: web.AppRunner, address: str, context: S
     hub.fronts.add(name, lambda: front)
     front.start()
     return front
-
-
-async def _housekeeping(hub: Hub, stop: asyncio.Event) -> None:
-    """Refresh the hub's gauges and conditions; a store that does not answer is a condition, never a crash."""
-    for turn in itertools.count():
-        if stop.is_set():
-            return
-        try:
-            # Another process may have adopted the root.
-            await hub.realm.current()
-            if turn % _PRUNE_TURNS == 0:
-                await hub.store.prune()
-            totals = await hub.fleet.totals()
-            hub.gauges = Facts(
-                connected_agents=totals.connected,
-                clusters=totals.clusters,
-                desired_items=totals.items,
-                audit_size=await hub.store.audit.size(),
-                certificates={"hub": hub.leaf.leaf.not_after.timestamp()},
-            )
-            hub.health.set("store", ok=True)
-            hub.fronts.look()
-            hub.intake.look()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
-            _log.warning("housekeeping-failed", error=str(error))
-            hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")
-        try:
-            async with asyncio.timeout(_HOUSEKEEPING):
-                await stop.wait()
-        except TimeoutError:
-            continue
 
 
 async def _first_admin(hub: Hub) -> None:

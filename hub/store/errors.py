@@ -100,3 +100,9 @@ NEWER_SCHEMA = define(
     "The hub's database was written by a newer version.",
     hint="Start the version that wrote it, or a later one.",
 )
+IN_USE = define(
+    "store/in-use",
+    Conflict,
+    "Another hub uses this database.",
+    hint="SQLite takes one hub: stop the other one, or set database_url to a PostgreSQL database.",
+)

@@ -566,6 +566,14 @@ class Store(Tables, Protocol):
         """Begin a new history after a restore, once for all processes; returns the new ``hub_epoch``."""
         ...
 
+    async def check(self) -> None:
+        """Write once; raises store/full, store/unavailable, also where only the room for the next start is missing."""
+        ...
+
+    async def verify(self) -> None:
+        """Look for damage, reading all of the database; raises store/damaged."""
+        ...
+
     async def prune(self) -> None:
         """Forget changes that every process has seen for long; rows of anything else stay."""
         ...

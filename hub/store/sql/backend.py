@@ -34,6 +34,14 @@ class Backend(Protocol):
         """Do what must be done before an engine opens it; raises what opening raises."""
         ...
 
+    async def reserve(self) -> None:
+        """Keep room for the next start; raises store/full while there is none."""
+        ...
+
+    async def damage(self) -> str:
+        """Look for pages that do not fit together; return the first thing found, empty for nothing."""
+        ...
+
     def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction that sees what everybody before it has migrated, and keeps others that migrate out."""
         ...

@@ -30,7 +30,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
 from cellward.runtime.tasks import heard
 from hub.store.changes import ChangeBus
-from hub.store.errors import MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
+from hub.store.errors import DAMAGED, MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
 from hub.store.sql.backend import POLL_SECONDS, Backend
 from hub.store.sql.postgres import Postgres
@@ -94,6 +94,9 @@ class Transaction:
         yield self.connection
 
 
+#: Row of ``revisions``: how often the database was checked.
+_CHECKED: Final = "checks"
+_NEXT: Final = {revisions.c.revision: revisions.c.revision + 1}
 #: Row of ``revisions``: the newest change that was pruned.
 _PRUNED: Final = "pruned-changes"
 
@@ -170,6 +173,23 @@ class Database:
                     _log.warning("store-watch-failed", code=code, reason=str(error))
                 missed = True
             await asyncio.sleep(POLL_SECONDS)
+
+    async def check(self) -> None:
+        """Write once, and keep room for the next start; raises what stands in the way."""
+
+        async def job(tx: Transaction) -> None:
+            # A row of its own: an empty transaction asks nothing of the disk.
+            await tx.connection.execute(update(revisions).where(revisions.c.name == _CHECKED).values(_NEXT))
+
+        await self.write(job)
+        await self._backend.reserve()
+
+    async def verify(self) -> None:
+        """Look for damage, reading all of it; raises store/damaged."""
+        with _translated():
+            found = await self._backend.damage()
+        if found:
+            raise DAMAGED(f"pages of the database do not fit together: {found[:200]}")
 
     async def prune(self) -> None:
         """Forget changes that every process has seen for long."""

@@ -18,6 +18,8 @@ POSTGRESQL: Final = "postgresql"
 #: Errors of PostgreSQL after which a transaction is run again (its documentation, 13.5 and appendix A).
 _AGAIN: Final = frozenset({"40001", "40P01"})
 _FULL = ("database or disk is full", "no space left", "could not extend file")
+#: What SQLite says when there is no room for its shared memory file, beside a full disk.
+_FULL_NAMES = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 _FULL_STATES = frozenset({"53100"})
 _TOO_LARGE = "22003"
 _DAMAGED_STATES = frozenset({"XX001", "XX002"})
@@ -78,7 +80,8 @@ def meaning(error: BaseException | None) -> CellwardError:
     text, state = str(error).lower(), _state(error)
     if state == _TOO_LARGE or "out of int64 range" in text:
         return OUT_OF_RANGE("a number does not fit into 64 bits with a sign")
-    if state in _FULL_STATES or any(part in text for part in _FULL):
+    name = getattr(error, "sqlite_errorname", "")
+    if state in _FULL_STATES or name in _FULL_NAMES or any(part in text for part in _FULL):
         return FULL("the database has no room left")
     if state in _DAMAGED_STATES or any(part in text for part in _DAMAGED):
         return DAMAGED("the database is damaged")

@@ -74,6 +74,13 @@ class Postgres:
         if version < OLDEST:
             raise UNSUPPORTED(f"the server is PostgreSQL {version // 10000}, {OLDEST // 10000} or later is needed")
 
+    async def reserve(self) -> None:
+        """Nothing to do: the server keeps its own room."""
+
+    async def damage(self) -> str:
+        """Nothing to look for: the server checks what it reads, where it was set up with page checksums."""
+        return ""
+
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """Wait for whoever migrates, then look: a serialisable transaction would look first."""

@@ -17,16 +17,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import Column, Connection, Engine, event, func, select
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from hub.store.errors import UNAVAILABLE, UNSUPPORTED
+from cellward.errors import CellwardError
+from hub.store.errors import FULL, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql.backend import READERS
+from hub.store.sql.ballast import Ballast
 from hub.store.sql.dialect import SQLITE, meaning
 from hub.store.sql.tables import changes
 
+_log = structlog.get_logger()
 #: The driver; a URL may leave it out.
 DRIVER: Final = "sqlite+aiosqlite"
 #: How long SQLite waits for another process' writer, milliseconds.
@@ -57,14 +61,34 @@ class Sqlite:
             )
         self._file = Path(str(url.database))
         check_place(self._file)
+        self._ballast = Ballast(self._file)
         url = url.set(drivername=DRIVER)
         self.writer, self.reader = (_engine(url, size, keep=keep) for size in (1, READERS))
         _prepare(self.writer.sync_engine, writer=True)
         _prepare(self.reader.sync_engine, writer=False)
 
     async def prepare(self) -> None:
-        """Make the file a database in WAL mode before an engine opens it."""
-        await asyncio.to_thread(use_wal, self._file)
+        """Make the file a database in WAL mode before an engine opens it; on a full disk the ballast makes room."""
+        await asyncio.to_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        try:
+            use_wal(self._file)
+        except CellwardError as error:
+            if error.code != FULL.code or not self._ballast.drop():
+                raise
+            _log.error("ballast-dropped", reason="the disk is full")
+            use_wal(self._file)
+
+    async def reserve(self) -> None:
+        """Make the ballast, if it is not there."""
+        await asyncio.to_thread(self._ballast.make)
+
+    async def damage(self) -> str:
+        """Run ``PRAGMA quick_check``; it reads every page."""
+        async with self.reader.connect() as connection, connection.begin():
+            found = str((await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar_one())
+        return "" if found == "ok" else found
 
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:

@@ -66,6 +66,14 @@ class SqlStore(SqlTables):
         self._hub_epoch = await self.meta.replace(EPOCH_KEY, self._hub_epoch, secrets.token_hex(16))
         return self._hub_epoch
 
+    async def check(self) -> None:
+        """Write once, and keep room for the next start."""
+        await self._db.check()
+
+    async def verify(self) -> None:
+        """Look for damage, reading all of it."""
+        await self._db.verify()
+
     async def prune(self) -> None:
         """Forget changes that every process has seen for long."""
         await self._db.prune()
@@ -94,7 +102,9 @@ async def open_store(url: str, clock: Clock | None = None) -> SqlStore:
         await database.prepare()
         await database.migrate(upgrade)
         await database.look()
-        epoch = await SqlMeta(database).put_if_absent(EPOCH_KEY, secrets.token_hex(16).encode())
+        small = SqlMeta(database)
+        # Read first: on a full disk only a new database cannot be opened.
+        epoch = await small.get(EPOCH_KEY) or await small.put_if_absent(EPOCH_KEY, secrets.token_hex(16).encode())
     except BaseException:
         await database.close()
         raise

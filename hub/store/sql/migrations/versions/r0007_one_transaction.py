@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=32), primary_key=True),
         sa.Column("revision", sa.BigInteger(), nullable=False),
     )
-    op.bulk_insert(revisions, [{"name": name, "revision": 0} for name in ("documents", "pruned-changes")])
+    op.bulk_insert(revisions, [{"name": name, "revision": 0} for name in ("checks", "documents", "pruned-changes")])
     postgresql = op.get_bind().dialect.name == "postgresql"
     running = "CAST(CAST(pg_current_xact_id() AS text) AS bigint)" if postgresql else "0"
     op.create_table(

@@ -1,0 +1,90 @@
+"""What a running hub does about itself: gauges, conditions of the store, and what the store can forget."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import Protocol
+
+import structlog
+
+from cellward.errors import CellwardError
+from cellward.runtime.health import HealthRegistry
+from hub.audit.intake import Intake
+from hub.fleet.realm import RealmService
+from hub.fleet.service import FleetService
+from hub.front.watch import Fronts
+from hub.metrics.own import Facts
+from hub.store.interfaces import Store
+from hub.sync.tls import RotatingLeaf
+
+_log = structlog.get_logger()
+#: Seconds between two looks.
+REFRESH_SECONDS = 5.0
+#: Looks between two prunings of the store: an hour.
+PRUNE_TURNS = 720
+#: Seconds between two looks for damage, which read the whole database.
+VERIFY_SECONDS = 24 * 3600.0
+
+
+class Kept(Protocol):
+    """The parts of a hub that are looked after."""
+
+    store: Store
+    fleet: FleetService
+    realm: RealmService
+    health: HealthRegistry
+    leaf: RotatingLeaf
+    fronts: Fronts
+    intake: Intake
+    gauges: Facts | None
+
+
+async def refresh(hub: Kept, stop: asyncio.Event) -> None:
+    """Refresh the hub's gauges and conditions; a store that does not answer is a condition, never a crash."""
+    for turn in itertools.count():
+        if stop.is_set():
+            return
+        try:
+            # Another process may have adopted the root.
+            await hub.realm.current()
+            totals = await hub.fleet.totals()
+            hub.gauges = Facts(
+                connected_agents=totals.connected,
+                clusters=totals.clusters,
+                desired_items=totals.items,
+                audit_size=await hub.store.audit.size(),
+                certificates={"hub": hub.leaf.leaf.not_after.timestamp()},
+            )
+            hub.fronts.look()
+            hub.intake.look()
+            if turn % PRUNE_TURNS == 0:
+                await hub.store.prune()
+            await hub.store.check()
+            hub.health.set("store", ok=True)
+        except CellwardError as error:
+            _log.warning("housekeeping-failed", code=error.code, reason=error.message)
+            hub.health.set("store", ok=False, code=error.code, message=error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
+            _log.warning("housekeeping-failed", error=str(error))
+            hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")
+        try:
+            async with asyncio.timeout(REFRESH_SECONDS):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+async def verify(hub: Kept, stop: asyncio.Event) -> None:
+    """Look for damage of the database after the start and once a day; found, it is a condition until it is gone."""
+    while not stop.is_set():
+        try:
+            await hub.store.verify()
+            hub.health.set("store-pages", ok=True)
+        except CellwardError as error:
+            _log.error("store-damaged", code=error.code, reason=error.message)
+            hub.health.set("store-pages", ok=False, code=error.code, message=error.message)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(VERIFY_SECONDS):
+                await stop.wait()
