@@ -24,7 +24,7 @@ from hub.authority.lineage import TAKE_OVER
 from hub.fleet import rows
 from hub.fleet.bounds import Bounds
 from hub.fleet.delivery import Invited, deliverable, withheld
-from hub.fleet.documents import Documents, Examined, Index, KeyringPort, Prepared, anybody
+from hub.fleet.documents import Documents, Examined, Index, KeyringPort, anybody
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
     CLUSTER_EXISTS,
@@ -100,6 +100,7 @@ class FleetService:
         self._reports = Reports(store, clock)
         self._rows = Together(store.clusters.get_many, "cluster-rows")
         self._items = Together(store.desired.items_of, "desired-items")
+        self._deciding = asyncio.Lock()
         self._facts: dict[str, tuple[object, ClusterFacts | None]] = {}
         #: Clusters to place again, followed by a root task.
         self.moves = Moves(self._place_on, clock)
@@ -239,14 +240,15 @@ class FleetService:
                 ``fleet/project-full``, a code of ``cellward.documents``, or what ``permit`` raises.
         """
         given, indexed = await self._documents.read(envelopes, permit=permit)
-        prepared: Prepared | None = None
+        basis = await self._documents.basis(given, await self._documents.index())
+        prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
 
         async def examine() -> tuple[Index, Examined]:
             nonlocal prepared
             index = await self._documents.index()
             basis = await self._documents.basis(given, index)
-            while prepared is None or not prepared.basis.same(basis):
-                # It takes its time, in which what it was judged by may change.
+            while not prepared.basis.same(basis):
+                # It took its time, in which what it was judged by has changed.
                 prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
                 index = await self._documents.index()
                 basis = await self._documents.basis(given, index)
@@ -449,18 +451,20 @@ class FleetService:
         """
         commit = commit or self._store.transact
         for left in reversed(range(TRIES)):
-            decided = await read()
-            index = decided if isinstance(decided, Index) else cast("tuple[Index, object]", decided)[0]
+            # It decides nothing: those of this process would overtake each other all the time.
+            async with self._deciding:
+                decided = await read()
+                index = decided if isinstance(decided, Index) else cast("tuple[Index, object]", decided)[0]
 
-            async def expected(tables: Tables, index: Index = index, decided: D = decided) -> T:
-                await tables.documents.expect(index.revision)
-                return await job(tables, decided)
+                async def expected(tables: Tables, index: Index = index, decided: D = decided) -> T:
+                    await tables.documents.expect(index.revision)
+                    return await job(tables, decided)
 
-            try:
-                return await commit(expected)
-            except CellwardError as error:
-                if error.code != MOVED.code or not left:
-                    raise
+                try:
+                    return await commit(expected)
+                except CellwardError as error:
+                    if error.code != MOVED.code or not left:
+                        raise
         raise AssertionError("unreachable")
 
     async def _place_all(self, tables: Tables, index: Index) -> None:

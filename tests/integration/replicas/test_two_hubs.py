@@ -1,0 +1,193 @@
+"""Two hubs on one database: what one has decided holds at the other, and of two that race one wins (V13, V14)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cellward.documents.dsse import Ed25519Signer
+from cellward.errors import CellwardError
+from cellward.wire.v1 import link_pb2, types_pb2
+from hub.audit.service import AuditLog
+from hub.fleet.model import Accepted
+from hub.fleet.realm import RealmService
+from hub.fleet.service import FleetService
+from hub.policy.service import TufRepository
+from hub.store.interfaces import Tables
+from hub.store.log import AuditEvent
+from hub.store.sql.store import SqlStore, open_store
+from tests.fakes.clock import ManualClock
+from tests.fakes.policy import PolicyWorld, now, starter_archive
+from tests.fakes.postgres import Server
+from tests.fakes.signed import NOW, Author, Keys, digest, new_root
+
+CLUSTERS = ("eu-1", "eu-2", "us-1")
+KEY = Ed25519Signer.generate()
+
+
+@dataclass
+class Hub:
+    """One of them."""
+
+    store: SqlStore
+    realm: RealmService
+    fleet: FleetService
+
+    async def upload(self, *envelopes: bytes) -> Accepted:
+        """Upload with a record, as the API does."""
+
+        async def commit(job):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - generic as the protocol
+            async def recorded(tables: Tables) -> Accepted:
+                result: Accepted = await job(tables)
+                event = AuditEvent("ada", "document.upload", f"Document//{result.entries[0].digest}", "done")
+                await tables.audit.put_events([event])
+                return result
+
+            return await self.store.transact(recorded)
+
+        return await self.fleet.accept(list(envelopes), commit=commit)
+
+    async def says(self, cluster: str, region: str) -> None:
+        """Let an agent say where it is."""
+        facts = types_pb2.ClusterFacts(uid=f"uid-{cluster}", environments=["dev"], region=region, projects=["*"])
+        await self.fleet.hello(cluster, link_pb2.Hello(facts=facts))
+
+    async def given(self, cluster: str, cell: str = "cart") -> str:
+        """Digest of the Deployment that a cluster is given for a cell."""
+        return next(item.deployment_digest for item in await self.fleet.items(cluster, 0) if item.cell == cell)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
+    server: Server = request.getfixturevalue("postgres")
+    return await server.new()
+
+
+@pytest.fixture
+def author() -> Author:
+    """An author who may sign everything."""
+    return Author("")
+
+
+@pytest.fixture
+async def hubs(url: str, author: Author) -> AsyncIterator[tuple[Hub, Hub]]:
+    """Two hubs with one realm, three clusters and an agent's facts."""
+    keys, made = Keys(author), []
+    for _ in range(2):
+        clock = ManualClock(NOW)
+        store = await open_store(url, clock)
+        realm = RealmService(store.meta)
+        made.append(Hub(store, realm, FleetService(store, realm, clock, keys)))
+    first, second = made
+    root, _ = new_root()
+    author.realm = (await first.realm.adopt(root)).realm
+    for name in CLUSTERS:
+        await first.fleet.create_cluster(name, "ada")
+        await first.store.clusters.set_invited(
+            name, {"environments": ["dev"], "production": False, "projects": ["*"], "region": "", "labels": {}}
+        )
+        await first.says(name, "")
+    yield first, second
+    for hub in made:
+        await hub.store.close()
+
+
+async def test_a_realm_that_one_adopted_is_the_others(hubs: tuple[Hub, Hub], author: Author) -> None:
+    """Also where the other one had looked before there was one; its parts hear of it."""
+    _, second = hubs
+    heard: list[str] = []
+
+    async def hear(realm: object) -> None:
+        heard.append(str(realm))
+
+    second.realm.on_adopted.append(hear)
+    found = await second.realm.current()
+    assert found is not None
+    assert found.realm == author.realm
+    assert len(heard) == 1
+    with pytest.raises(CellwardError) as caught:
+        await second.realm.adopt(new_root()[0])
+    assert caught.value.code == "fleet/realm-adopted"
+
+
+async def test_v14_an_older_deployment_is_not_put_back_by_the_other_hub(hubs: tuple[Hub, Hub], author: Author) -> None:
+    """What it remembers of documents is a moment old; it decides on what there is when it writes."""
+    first, second = hubs
+    release = author.release()
+    await second.upload(release, author.deployment(release, 1))
+    newer = author.deployment(release, 2)
+    await first.upload(newer)
+    # Its memory ends at the first one.
+    await second.upload(author.release(cell="web"))
+    for name in CLUSTERS:
+        assert await second.given(name) == digest(newer)
+    await second.says("eu-1", "eu")
+    assert await first.given("eu-1") == digest(newer)
+
+
+async def test_of_two_documents_with_one_sequence_one_is_kept(hubs: tuple[Hub, Hub], author: Author) -> None:
+    """Uploaded at the same time, one at each hub; the other one is told which document has it."""
+    first, second = hubs
+    release, other = author.release(), author.release(version="2")
+    await first.upload(release, other)
+    for sequence in range(1, 9):
+        one, two = author.deployment(release, sequence), author.deployment(other, sequence)
+        outcomes = await asyncio.gather(first.upload(one), second.upload(two), return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert [getattr(error, "code", error) for error in refused] == ["fleet/sequence-taken"]
+        kept = digest(two if isinstance(outcomes[0], BaseException) else one)
+        for hub in hubs:
+            assert {await hub.given(name) for name in CLUSTERS} == {kept}
+
+
+async def test_v13_uploads_at_both_are_each_placed_and_recorded_once(hubs: tuple[Hub, Hub], author: Author) -> None:
+    """Forty at once; every cell is on its newest Deployment everywhere, and one log has a record of each upload."""
+    first, _ = hubs
+    cells = [f"c{number}" for number in range(4)]
+    releases = {cell: author.release(cell=cell) for cell in cells}
+    await first.upload(*releases.values())
+    sent = [
+        (sequence, cell, author.deployment(releases[cell], sequence, cell=cell))
+        for sequence in range(1, 11)
+        for cell in cells
+    ]
+    await asyncio.gather(*(hubs[number % 2].upload(envelope) for number, (_, _, envelope) in enumerate(sent)))
+    newest = {cell: digest(envelope) for sequence, cell, envelope in sent if sequence == 10}
+    for hub in hubs:
+        for name in CLUSTERS:
+            assert {cell: await hub.given(name, cell) for cell in cells} == newest
+    logs = [AuditLog(hub.store.audit, KEY._key, lambda: "", ManualClock(NOW)) for hub in hubs]
+    await asyncio.gather(*(log.settle() for log in logs))
+    records = [json.loads(row.record) for row in await first.store.audit.records(0, 1000)]
+    uploads = [record["object"] for record in records if record["action"] == "document.upload"]
+    first_one = digest(releases[cells[0]])
+    wanted = [first_one, *(digest(envelope) for _, _, envelope in sent)]
+    assert sorted(uploads) == sorted(f"Document//{each}" for each in wanted)
+    assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+
+
+async def test_of_two_publications_at_once_one_is_served(url: str) -> None:
+    """The other one is told that it was overtaken; the timestamp is of the one that is served."""
+    world, stores = PolicyWorld(), [await open_store(url, ManualClock(now())) for _ in range(2)]
+    hubs = [TufRepository(store.tuf, world.hub_key, ManualClock(now()), realm=lambda: world.realm) for store in stores]
+    await hubs[0].publish(world.publish(starter_archive()))
+    one, two = world.make([starter_archive()]), world.make([starter_archive()])
+    outcomes = await asyncio.gather(hubs[0].publish(one), hubs[1].publish(two), return_exceptions=True)
+    won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    lost = [getattr(outcome, "code", outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert len(won) == 1, outcomes
+    assert lost[0] in {"store/moved", "policy/rollback"}
+    served = [await hub.status() for hub in hubs]
+    assert served[0] is not None
+    assert served[0] == served[1]
+    assert served[0].snapshot_version == won[0].snapshot_version
+    for store in stores:
+        await store.close()
