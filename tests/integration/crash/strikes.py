@@ -19,7 +19,7 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -28,21 +28,30 @@ from sqlalchemy import event, select
 
 from cellward.audit.record import record_digest
 from cellward.identity import keys
+from cellward.identity.x509 import make_csr, verify_peer
+from cellward.policy.publisher import Publication
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import make_api_app
 from hub.audit.service import AuditLog
+from hub.authority.authority import Authority
+from hub.authority.copies import Copies
+from hub.authority.model import AgentCertificate, Attempt
+from hub.authority.service import IdentityService
+from hub.authority.tokens import JoinTokens
+from hub.fleet.locks import OwnLocks
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.live_api import hub_keys, make_services
-from tests.fakes.signed import Author, Keys, new_root
+from tests.fakes.policy import PolicyWorld, starter_archive
+from tests.fakes.signed import Author, Keys
 from tests.integration.crash.databases import database_of
 
 #: Columns whose values no two runs share.
 _CHANCE = {
-    "token_hash", "created_at", "expires_at", "received_at", "changed_at", "removed_at", "at", "number", "transaction",
-    "origin",
+    "token_hash", "created_at", "expires_at", "received_at", "changed_at", "removed_at", "bound_at", "spent_at",
+    "last_seen", "at", "number", "transaction", "origin", "serial", "version", "data",
 }  # fmt: skip
 #: What tells others or waits for its place is not what a mutation does; records are compared by themselves.
 _APART = {"changes", "revisions", "audit_events", "audit_records", "audit_chains", "audit_tiles", "audit_log", "meta"}
@@ -54,8 +63,17 @@ class World:
 
     made: Any = field(default_factory=hub_keys)
     keyring: Keys = field(default_factory=Keys)
+    policy: PolicyWorld = field(default_factory=PolicyWorld)
     author: Author = field(default_factory=lambda: Author(""))
     envelopes: dict[str, list[str]] = field(default_factory=dict)
+    #: What two agents ask with: a first certificate for us-1, and the next one of eu-1, which has joined.
+    attempts: list[Attempt] = field(default_factory=list)
+    held: AgentCertificate | None = None
+    publication: Publication | None = None
+    next_csr: bytes = field(default_factory=lambda: make_csr(keys.new_tls_key()))
+
+    def __post_init__(self) -> None:
+        self.made = replace(self.made, timestamp=self.policy.hub_key._key)
 
 
 @dataclass
@@ -65,6 +83,7 @@ class Hub:
     store: SqlStore
     services: Any
     client: TestClient[Any, Any]
+    identity: IdentityService
 
     async def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Ask as an admin."""
@@ -81,8 +100,20 @@ async def run(url: str, world: World, job: Job) -> None:
     store = await open_store(url)
     services = make_services(store, world.made, HealthRegistry(SystemClock()), world.keyring)
     async with TestClient(TestServer(make_api_app(services))) as client:
-        await job(world, Hub(store, services, client))
+        await job(world, Hub(store, services, client, _identity(world, store)))
     await store.close()
+
+
+def _identity(world: World, store: SqlStore) -> IdentityService:
+    clock = SystemClock()
+    return IdentityService(
+        authority=Authority(world.made, clock, lambda: world.policy.realm),
+        tokens=JoinTokens(store.tokens, clock),
+        store=store,
+        locks=OwnLocks(store.locks),
+        copies=Copies(store, clock),
+        clock=clock,
+    )
 
 
 async def must(hub: Hub, method: str, path: str, body: object = None) -> Any:
@@ -95,13 +126,12 @@ async def must(hub: Hub, method: str, path: str, body: object = None) -> Any:
 
 async def set_up(world: World, hub: Hub) -> None:
     """Make the installation that every mutation finds."""
-
-    def text(data: bytes) -> str:
-        return base64.b64encode(data).decode()
-
-    root, world.author = new_root()
+    text = _text
+    await must(hub, "POST", "/trust/root", {"root": text(world.policy.root)})
+    world.author.realm = world.policy.realm
     world.keyring.enrol(world.author)
-    world.author.realm = (await must(hub, "POST", "/trust/root", {"root": text(root)}))["realm"]
+    await hub.services.policy.publish(world.policy.publish(starter_archive()))
+    world.publication = world.policy.publish(starter_archive())
     author = world.author
     release = author.release()
     world.envelopes = {
@@ -117,6 +147,14 @@ async def set_up(world: World, hub: Hub) -> None:
         )
         facts = types_pb2.ClusterFacts(uid=f"uid-{name}", environments=["dev"], projects=["*"])
         await hub.services.fleet.hello(name, link_pb2.Hello(facts=facts))
+    for name, uid in (("eu-1", _UIDS[0]), ("us-1", _UIDS[1])):
+        if name == "us-1":
+            await must(hub, "POST", "/clusters", {"name": name})
+        token = (await must(hub, "POST", f"/clusters/{name}/join-tokens", {}))["token"]
+        statement = keys.spki_of(keys.new_signing_key())
+        csr = make_csr(keys.new_tls_key())
+        world.attempts.append(Attempt(token, csr, world.policy.realm, uid, statement, "192.0.2.1"))
+    world.held = (await hub.identity.join(world.attempts[0])).certificate
     await must(hub, "POST", "/documents", {"envelopes": world.envelopes["first"]})
     await must(hub, "POST", "/tokens", {"name": "ci", "role": "deployer", "lifetimeSeconds": 3600})
     await must(hub, "POST", "/locks", {"kind": "cluster", "subject": "eu-2", "reason": "why"})
@@ -136,11 +174,37 @@ def _upload(name: str) -> Job:
     return job
 
 
+async def _join(world: World, hub: Hub) -> None:
+    await hub.identity.join(world.attempts[1])
+
+
+async def _renew(world: World, hub: Hub) -> None:
+    assert world.held is not None
+    end = b"-----END CERTIFICATE-----\n"
+    leaf = world.held.chain_pem.split(end)[0] + end
+    authority = hub.identity.authority
+    peer = verify_peer(leaf, authority.agent_authorities, SystemClock().now(), authority.trust_domain(), "agent")
+    await hub.identity.renew(peer, world.next_csr)
+
+
+async def _publish(world: World, hub: Hub) -> None:
+    assert world.publication is not None
+    made = world.publication
+    files = [{"role": one.role, "version": one.version, "data": _text(one.data)} for one in made.metadata]
+    targets = [{"digest": name, "data": _text(data)} for name, data in made.targets.items()]
+    await must(hub, "POST", "/policy/publications", {"metadata": files, "targets": targets})
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+_UIDS = ("6f9619ff-8b86-4011-b42d-00c04fc964ff", "7f9619ff-8b86-4011-b42d-00c04fc964ff")
 #: Every mutation, with the action of its record.
 MUTATIONS: dict[str, tuple[str, Job]] = {
     "token": ("api-token.create", _ask("POST", "/tokens", {"name": "more", "role": "viewer", "lifetimeSeconds": 60})),
     "token-revoked": ("api-token.revoke", _ask("DELETE", "/tokens/ci")),
-    "cluster": ("cluster.create", _ask("POST", "/clusters", {"name": "us-1"})),
+    "cluster": ("cluster.create", _ask("POST", "/clusters", {"name": "ap-1"})),
     "join-token": ("token.mint", _ask("POST", "/clusters/eu-1/join-tokens", {})),
     "invite": (
         "token.mint",
@@ -148,6 +212,9 @@ MUTATIONS: dict[str, tuple[str, Job]] = {
     ),
     "rekey": ("cluster.rekey", _ask("POST", "/clusters/eu-1/retired-certificates", {})),
     "cluster-removed": ("cluster.remove", _ask("DELETE", "/clusters/eu-2")),
+    "join": ("cluster.join", _join),
+    "renewal": ("certificate.renew", _renew),
+    "publication": ("policy.publish", _publish),
     "lock": ("lock.set", _ask("POST", "/locks", {"kind": "cluster", "subject": "eu-1", "reason": "why"})),
     "lock-lifted": ("lock.lift", _ask("DELETE", "/locks/cluster/eu-2")),
     "upload": ("document.upload", _upload("second")),
@@ -230,7 +297,7 @@ async def state(url: str) -> tuple[dict[str, list[str]], dict[str, int], bool]:
         record = json.loads(row.record)
         whole = whole and (not previous or record["prev"] == previous)
         previous = record_digest(row.record)
-        if record["decision"] == "done":
+        if record["decision"] in {"done", "allow"}:
             actions[record["action"]] = actions.get(record["action"], 0) + 1
     await store.close()
     return rows, actions, whole
