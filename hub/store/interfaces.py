@@ -138,6 +138,10 @@ class ClusterStore(Protocol):
         """Return all clusters by name."""
         ...
 
+    async def known_as(self, kind: str, subject: str) -> tuple[ClusterRow, ...]:
+        """Return the clusters that a lock of this kind and subject is about, removed ones too, by name."""
+        ...
+
     async def count(self) -> int:
         """Return how many clusters there are."""
         ...

@@ -195,6 +195,22 @@ class TestClusters:
         assert store.changes.stamp("clusters") == stamp
 
 
+class TestKnownAs:
+    """Whom a lock is about, by each of what it can name."""
+
+    async def test_each_kind_finds_its_own(self, store: Store) -> None:
+        """By name, uid, serial number and key; the subject of another kind finds nobody."""
+        for name in ("eu-1", "us-1"):
+            await store.clusters.create(name, "alice")
+            await store.clusters.bind(name, f"uid-{name}", f"key-{name}", b"spki", 1, f"serial-{name}")
+        subjects = {"cluster": "eu-1", "agent": "uid-eu-1", "key": "key-eu-1", "serial": "serial-eu-1"}
+        for kind, subject in subjects.items():
+            assert [row.name for row in await store.clusters.known_as(kind, subject)] == ["eu-1"]
+            others = [each for other, each in subjects.items() if other != kind]
+            for each in (*others, ""):
+                assert await store.clusters.known_as(kind, each) == ()
+
+
 class TestTokens:
     """V6: a token is spent by one key."""
 

@@ -30,6 +30,11 @@ KEEP_EXPIRED = timedelta(days=1)
 #: Names in one IN list.
 _CHUNK = 1000
 
+#: What each kind of lock names.
+_LOCKED_BY = {
+    "cluster": clusters.c.name, "agent": clusters.c.uid, "serial": clusters.c.serial, "key": clusters.c.spki_sha256,
+}  # fmt: skip
+
 
 def _seen(*fields: str) -> Update:
     return (
@@ -86,6 +91,12 @@ class SqlClusters:
         async with self._db.read() as connection:
             rows = (await connection.execute(select(clusters).order_by(clusters.c.name))).all()
         return tuple(_cluster(row) for row in rows)
+
+    async def known_as(self, kind: str, subject: str) -> tuple[ClusterRow, ...]:
+        """Return the clusters that a lock is about."""
+        query = select(clusters).where(_LOCKED_BY[kind] == subject).order_by(clusters.c.name)
+        async with self._db.read() as connection:
+            return tuple(_cluster(row) for row in (await connection.execute(query)).all())
 
     async def count(self) -> int:
         """Return how many clusters there are."""
