@@ -18,7 +18,7 @@ from hub.api.auth import Principal
 from hub.api.errors import BAD_REQUEST
 from hub.api.interfaces import Services
 from hub.api.rates import TokenRates
-from hub.store.interfaces import Tables
+from hub.store.interfaces import Commit, Tables
 from hub.store.log import AuditEvent
 
 PREFIX = "/v1"
@@ -84,6 +84,14 @@ class Call:
         result = await self.services.store.transact(recorded)
         self.committed = True
         return result
+
+    def committing(self, describe: Callable[[T], Sequence[AuditEvent] | None]) -> Commit[T]:
+        """Return ``commit`` with this ``describe``, for a room that runs the transaction itself."""
+
+        async def commit(job: Callable[[Tables], Awaitable[T]], /) -> T:
+            return await self.commit(job, describe)
+
+        return commit
 
     def event(self, decision: str, *, code: str = "", reason: str = "") -> AuditEvent:
         """Return the record of this request."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from hub.api.auth import require_scope
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
 from hub.fleet.model import Accepted, IndexEntry
-from hub.store.interfaces import DocumentRow, Tables
+from hub.store.interfaces import DocumentRow
 from hub.store.log import AuditEvent
 
 routes = RouteTable("documents")
@@ -43,9 +43,10 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
     call.details["count"] = str(len(body.envelopes))
     call.rates.documents(call.principal, len(body.envelopes))
 
-    async def commit(job: Callable[[Tables], Awaitable[Accepted]], /) -> Accepted:
-        return await call.commit(job, lambda accepted: _describe(call, accepted))
+    def describe(accepted: Accepted) -> list[AuditEvent]:
+        return _describe(call, accepted)
 
+    commit = call.committing(describe)
     accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call), commit=commit)
     return schemas.UploadResult(
         items=[convert.document(entry) for entry in accepted.entries],

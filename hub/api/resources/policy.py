@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
 from cellward.api import schemas
@@ -13,7 +13,6 @@ from hub.api.errors import BAD_REQUEST
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
 from hub.policy.service import PublishResult
-from hub.store.interfaces import Tables
 
 routes = RouteTable("policy")
 
@@ -96,10 +95,8 @@ async def publish_policy(call: Call) -> schemas.PublicationResult:
     def describe(result: PublishResult) -> None:
         call.subject = f"Policy//{result.snapshot_version}"
 
-    async def commit(job: Callable[[Tables], Awaitable[PublishResult]], /) -> PublishResult:
-        return await call.commit(job, describe)
-
-    return convert.published(await call.services.policy.publish(Publication(metadata, targets), commit=commit))
+    publication = Publication(metadata, targets)
+    return convert.published(await call.services.policy.publish(publication, commit=call.committing(describe)))
 
 
 def _signed(data: bytes | None) -> Mapping[str, str]:

@@ -12,13 +12,10 @@ from hub.fleet.delivery import differences
 from hub.fleet.errors import FACTS_DIFFER, NO_REALM
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cellward.errors import ErrorCode
     from hub.api.auth import Principal
     from hub.fleet.model import ClusterView
     from hub.fleet.realm import Realm
-    from hub.store.interfaces import Tables
 
 routes = RouteTable("system")
 
@@ -76,10 +73,8 @@ async def adopt_root(call: Call) -> schemas.Trust:
     def describe(adopted: Realm) -> None:
         call.subject = f"Realm//{adopted.realm}"
 
-    async def commit(job: Callable[[Tables], Awaitable[Realm]], /) -> Realm:
-        return await call.commit(job, describe)
-
-    await call.services.realm.adopt(call.body(schemas.RootAdoption).root, commit=commit)
+    root = call.body(schemas.RootAdoption).root
+    await call.services.realm.adopt(root, commit=call.committing(describe))
     return await _trust(call)
 
 
