@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import structlog
 
 from agent.anchor import SecretAnchor
-from agent.applier.engine import CellEngine, EngineParts
-from agent.applier.fence import load_guards
 from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
+from agent.cells.engine import CellEngine, EngineParts
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.prober import UnprovedProber
 from agent.kube.client import KubeClient
@@ -39,6 +38,7 @@ from agent.measure import Gauges
 from agent.metrics.page import MetricsPage
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
+from agent.objects.fence import load_guards
 from agent.platform import IdentityPublisher, PlatformReader
 from agent.policy.service import EngineFacts, PolicyService
 from agent.ports import AgentPorts, CopiedFloors, PolicyRefresher, SignedReceipts

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from agent.applier.engine import CellEngine
 from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
+from agent.cells.engine import CellEngine
 from agent.link.interfaces import (
     CellReport,
     CommandKind,

@@ -2,5 +2,5 @@
 
 Belongs here: staging and acceptance of TUF content, starting and switching OPA, asking it for decisions.
 Does not belong here: what a decision is (``cellward/policy``), who fetches bytes (``agent/link``), what is done with
-a decision (``agent/applier``).
+a decision (``agent/verify``).
 """

@@ -90,7 +90,7 @@ class Blobs(Protocol):
 
 
 class Inventory(Protocol):
-    """One JSON document per cell namespace, written by the applier."""
+    """One JSON document per cell namespace, written by ``agent.cells``."""
 
     async def get(self, namespace: str) -> Any:
         """Return the document, or None."""

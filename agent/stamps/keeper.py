@@ -78,7 +78,7 @@ class StampKeeper:
         self._copied: StampState | None = None
         self._wake = asyncio.Event()
 
-    # -- asked by the applier -----------------------------------------------------------------------------------------
+    # -- asked by the cells -------------------------------------------------------------------------------------------
 
     @property
     def current(self) -> Stamps | None:
@@ -106,7 +106,7 @@ class StampKeeper:
         if self._state is None or self._state.step is not Step.DONE:
             raise PENDING("the stamps are being renewed; a namespace made meanwhile proves nothing", object=_SUBJECT)
 
-    # -- told by the applier ------------------------------------------------------------------------------------------
+    # -- told by the cells --------------------------------------------------------------------------------------------
 
     def proof(self) -> Stamps | None:
         """Return the stamps that prove whose a namespace is, None while they do not."""

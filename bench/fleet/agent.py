@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.applier.intake import Intake
 from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
@@ -27,6 +26,7 @@ from agent.metrics.snapshot import take_snapshot
 from agent.policy.store import PolicyStore
 from agent.settings import IntervalSettings
 from agent.spool.state import SqliteStateDb, open_state
+from agent.verify.intake import Intake
 from bench.fleet.engine import SimulatedEngine
 from bench.fleet.events import Emit
 from bench.fleet.policy import AcceptedPolicy

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.applier.intake import Intake, VerifiedCell
-from agent.applier.refusals import is_passing, refusal_of
 from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
 from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, LinkSender, PolicyPosition, ReceiptFacts
 from agent.spool.interfaces import CellKey, StateDb
+from agent.verify.intake import Intake, VerifiedCell
+from agent.verify.refusals import is_passing, refusal_of
 from bench.fleet.policy import AcceptedPolicy
 from cellward.documents.floors import Floor
 from cellward.errors import CellwardError

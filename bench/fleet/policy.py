@@ -22,7 +22,7 @@ from cellward.runtime.clock import SystemClock
 
 
 class AcceptedPolicy:
-    """The last accepted set; satisfies ``agent.applier.interfaces.PolicyView``."""
+    """The last accepted set; satisfies ``agent.verify.interfaces.PolicyView``."""
 
     def __init__(self, store: PolicyStore, source: ContentSource, facts: Callable[[], ClusterFacts]) -> None:
         self._store = store

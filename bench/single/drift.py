@@ -1,7 +1,7 @@
 """Drift repair: an administrator changes an image; a watch of our own sees when it is back.
 
 Each object is tampered with only a few times: the agent waits longer and longer with what is changed again and again
-(``agent.applier.drift``), and that patience is not what is measured here.
+(``agent.cells.drift``), and that patience is not what is measured here.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.applier.ownership import takeover
 from agent.kube.client import KubeClient
 from agent.kube.interfaces import KubeApi, ObjectRef, WatchEvent, WatchType, ref_of
+from agent.objects.ownership import takeover
 from cellward.errors import CellwardError
 from tests.fakes.kube import FakeKube
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.applier_world import World, chart_guards, fenced
+from tests.fakes.cell_world import World, chart_guards, fenced
 from tests.fakes.kube import FakeKube
 
 

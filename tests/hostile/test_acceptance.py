@@ -14,7 +14,7 @@ from cellward.documents.keyring import Keyring
 from cellward.documents.model import PREVIOUS
 from cellward.documents.numbers import milliseconds
 from cellward.documents.revocations import Revocations
-from tests.fakes.applier_world import REALM, World, cell_yaml, service_yaml
+from tests.fakes.cell_world import REALM, World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
 CELL = "shop1"

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.applier.fence import NAMES
-from agent.applier.ownership import strip
 from agent.kube.client import KubeClient
+from agent.objects.fence import NAMES
+from agent.objects.ownership import strip
 from agent.spool.state import open_state
 from agent.stamps.keeper import StampKeeper
 from agent.stamps.state import Step
 from cellward.cells.stamps import Stamps
-from tests.fakes.applier_world import World, cell_yaml, chart_guards, service_yaml
+from tests.fakes.cell_world import World, cell_yaml, chart_guards, service_yaml
 from tests.unit.cellward.cells.netpol import Pod, allowed
 from tools.stack.api import Answer
 from tools.stack.chart import AGENT_USER, INSTALLER, chart_objects, remove_guards

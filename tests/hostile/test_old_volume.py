@@ -17,7 +17,7 @@ from agent.spool.errors import FULL
 from agent.spool.interfaces import Also, CellKey
 from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper
 from cellward.documents.floors import Floor
-from tests.fakes.applier_world import Policy, World, cell_yaml, service_yaml
+from tests.fakes.cell_world import Policy, World, cell_yaml, service_yaml
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.kube import FakeKube
 

@@ -17,7 +17,7 @@ from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import Tombstone
 from cellward.wire.codec import DesiredItem, item_to_wire, items_digest
 from cellward.wire.v1 import link_pb2
-from tests.fakes.applier_world import KINDS, REALM, World, cell_yaml
+from tests.fakes.cell_world import KINDS, REALM, World, cell_yaml
 from tests.fakes.linked_agent import FakePorts
 
 ROOM = 6

@@ -12,7 +12,7 @@ import pytest
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef
 from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
-from tests.fakes.applier_world import REALM, World, cell_yaml, chart_guards
+from tests.fakes.cell_world import REALM, World, cell_yaml, chart_guards
 from tests.fakes.kube import FakeKube
 
 CELL = "shop1"

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Role
 
-from agent.applier.fence import KINDS as GUARD_KINDS
-from agent.applier.fence import Fence
 from agent.audit.interfaces import RecorderPort
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType
+from agent.objects.fence import KINDS as GUARD_KINDS
+from agent.objects.fence import Fence
 from agent.spool.errors import FULL
 from cellward.documents import canonical
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, parse_envelope, sign_document
@@ -31,7 +31,7 @@ from cellward.policy.trust import check_keys
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem, item_from_wire, items_digest
 from cellward.wire.v1 import link_pb2
-from tests.fakes.applier_world import REALM, World, cell_yaml, service_yaml
+from tests.fakes.cell_world import REALM, World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
 CELL = "shop1"

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from agent.applier.fence import load_guards
-from agent.applier.model import CellRecord, record_from_json
-from agent.applier.worker import CellWorker
+from agent.cells.worker import CellWorker
 from agent.link.desired import DesiredItems, Listing
 from agent.link.interfaces import ReceiptFacts
+from agent.objects.fence import load_guards
+from agent.objects.model import CellRecord, record_from_json
 from agent.policy.store import PolicyStore
 from agent.spool.interfaces import CellKey
 from agent.spool.state import AnchorKeeper
@@ -36,8 +36,8 @@ from cellward.policy.client import select_all
 from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import VerifiedSet
 from cellward.wire.codec import DesiredItem
-from tests.fakes import applier_world
-from tests.fakes.applier_world import KINDS, Policy, World, cell_yaml, digest, fenced, service_yaml
+from tests.fakes import cell_world
+from tests.fakes.cell_world import KINDS, Policy, World, cell_yaml, digest, fenced, service_yaml
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.kube import FakeKube
 from tests.fakes.policy import MemorySource, PolicyWorld, denying, now
@@ -111,9 +111,9 @@ class _Signing:
     def release(self, cell: str, number: int, signer: Ed25519Signer) -> str:
         """Sign a version of a cell; its image says which it is."""
         text = service_yaml(image=f"registry.example/{cell}:{number}")
-        (manifest,) = applier_world.load_cells(cell_yaml(cell, f"1.{number}.0", text), "past")
-        spec = applier_world.resolve_cells([manifest], {})[manifest.cell.key]
-        made: Release = applier_world.build_release(
+        (manifest,) = cell_world.load_cells(cell_yaml(cell, f"1.{number}.0", text), "past")
+        spec = cell_world.resolve_cells([manifest], {})[manifest.cell.key]
+        made: Release = cell_world.build_release(
             manifest.cell, spec, realm=self.past.realm, issued_at=self.at(number), replace=False
         )
         return self.sign(made, signer)
@@ -387,7 +387,7 @@ class Ground:
                 told.busy -= 1
 
         with (
-            mock.patch.object(applier_world, "REALM", self.past.realm),
+            mock.patch.object(cell_world, "REALM", self.past.realm),
             mock.patch.object(CellWorker, "_turn", counted),
         ):
             async with told.running():

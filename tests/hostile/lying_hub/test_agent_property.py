@@ -35,14 +35,15 @@ import structlog
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from agent.applier.engine import CellEngine
-from agent.applier.errors import UNEXPECTED, WORKER_ENDED
-from agent.applier.intake import Intake
-from agent.applier.model import CellRecord
-from agent.applier.revoked import Revoked
+from agent.cells.engine import CellEngine
+from agent.cells.errors import WORKER_ENDED
+from agent.cells.revoked import Revoked
 from agent.kube.interfaces import ObjectRef
+from agent.objects.model import CellRecord
 from agent.policy.store import PolicyStore
 from agent.spool import floors as floors_module
+from agent.verify.errors import UNEXPECTED
+from agent.verify.intake import Intake
 from cellward.policy.trust import floor_in
 from tests.hostile.lying_hub.agent import Ground, Key, Told
 from tests.hostile.lying_hub.moves import ITEMS, MOVES, WHOLE, Again, Item, Items, Listed, Move, Policy

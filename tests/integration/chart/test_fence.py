@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent.applier.fence import NAMES
-from agent.applier.identity import CellIdentity
 from agent.isolation.foreign import FOREIGN
 from agent.kube.kinds import collection_path, kind_of
+from agent.objects.fence import NAMES
+from agent.objects.identity import CellIdentity
 from tests.integration.chart.cells import STAMPS, CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agent.applier.fence import NAMES, load_guards
-from tests.integration.applier.damage import GROUND, RULES, UNGUARDED
+from agent.objects.fence import NAMES, load_guards
+from tests.integration.cells.damage import GROUND, RULES, UNGUARDED
 from tools.stack.chart import CHART_FILES
 
 _GOLDEN = Path(__file__).parents[2] / "vectors" / "golden" / "boutique-cart.objects.json"

@@ -1,0 +1,73 @@
+"""Closes the edges of a cell whose callee, as it was accepted on this cluster, offers something else; opens them again.
+
+Judged when either side's accepted release changes. What is closed is one NetworkPolicy, as in quarantine; the rest of
+the cell runs, and says which edge is closed and why (V15). Closing is narrowing: it waits for no room (V13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.audit.interfaces import Entry, RefusalText
+from agent.cells.cell import Cell
+from agent.cells.narrow import Narrowing, half_written
+from agent.cells.parts import Parts
+from agent.cells.sides import refused_edges
+from agent.objects.model import CellRecord
+
+
+class Edges:
+    """Judges the edges of one cell, in its turn."""
+
+    def __init__(self, parts: Parts, cell: Cell, narrowing: Narrowing) -> None:
+        self._parts = parts
+        self._cell = cell
+        self._narrowing = narrowing
+        #: Edges whose closing is on record since the start.
+        self._told: tuple[str, ...] = ()
+
+    async def judge(self) -> None:
+        """Close and open what has to be; raises what the API server does, then it is judged again at the next turn."""
+        cell = self._cell
+        if not cell.record.settled or cell.record.ending:
+            cell.edges = ()
+            return
+        refused = refused_edges(cell.record.needs, cell.record.environment, self._parts.offers)
+        cell.edges = tuple(refused.values())
+        names = tuple(sorted(refused))
+        changed = names != cell.record.shut or (bool(names) and bool(half_written(cell.record)))
+        if not changed and names == self._told:
+            return
+        entry = self._entry(cell.record, refused)
+        if set(cell.record.shut) - set(names):
+            await self._parts.recorder.record(entry)
+            await self._rewrite(names)
+            await self._parts.save(cell, cell.record)
+        elif changed:
+            await self._rewrite(names)
+            await self._parts.save_counted(cell, cell.record, entry)
+        else:
+            # Closed when the release was applied, or before the agent started.
+            await self._parts.recorder.record_or_count(entry)
+        self._told = names
+
+    async def _rewrite(self, names: tuple[str, ...]) -> None:
+        cell, before = self._cell, self._cell.record
+        cell.record = replace(before, shut=names)
+        try:
+            await self._narrowing.rewrite(cell, quarantined=before.quarantined)
+        finally:
+            cell.record = replace(cell.record, unrecorded=before.unrecorded)
+
+    @staticmethod
+    def _entry(record: CellRecord, refused: dict[str, RefusalText]) -> Entry:
+        first = next(iter(refused.values()), None)
+        return Entry(
+            "cell.isolate",
+            f"Cell/{record.namespace}",
+            "allow" if first is None else "deny",
+            code="" if first is None else first.code,
+            rule="" if first is None else first.rule,
+            reason="the callee offers again what was signed" if first is None else f"{first.object}: {first.reason}",
+            details={"deploymentDigest": record.deployment_digest, "count": str(len(refused))},
+        )

@@ -1,0 +1,122 @@
+"""How a cell waits without standing in anybody's way, its own repairs and narrowing least of all (V13).
+
+Whatever takes its time, the hub's documents, a turn among the releases of other cells, an object that does not go, is
+waited for beside the repairs of drift; an item that narrows what runs is waited for by nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from agent.cells.drift import DriftControl
+from agent.cells.restamp import Restamping
+from agent.cells.slots import Slots
+from cellward.runtime.clock import Timer
+from cellward.wire.codec import DesiredItem
+
+T = TypeVar("T")
+
+
+class SupersededError(Exception):
+    """A newer item came, and what was being done for the one before makes way for it."""
+
+
+class Pace:
+    """The waiting of one cell. ``pending`` is the newest item, until it is taken up."""
+
+    def __init__(self, timer: Timer, slots: Slots, drift: DriftControl, restamping: Restamping) -> None:
+        self.pending: DesiredItem | None = None
+        self._restamping = restamping
+        self._timer = timer
+        self._slots = slots
+        self._drift = drift
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Ask for a turn."""
+        self._wake.set()
+
+    async def sleep(self, times: Iterable[float | None]) -> None:
+        """Return when woken, or at the first of the times."""
+        known = [time for time in times if time is not None]
+        delay = max(0.0, min(known) - self._timer.monotonic()) if known else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def repair(self) -> None:
+        """Repair what is due, stamps first; waits for nothing but repairs of other cells."""
+        if self._restamping.due:
+            async with self._slots.repair:
+                await self._restamping.run()
+        due = self._drift.due_at()
+        if due is not None and due <= self._timer.monotonic():
+            await self._drift.repair_due()
+
+    async def breathe(self) -> None:
+        """Between two steps of a release: repair what is due. Raises SupersededError to make way for narrowing."""
+        await self.repair()
+        if self.pending is not None and self.pending.hub_state != "run":
+            raise SupersededError
+
+    async def fetch(self, fetching: Coroutine[Any, Any, T], *, accepted: bool) -> T:
+        """Await what depends on the hub. Raises SupersededError when a newer item comes.
+
+        What is ``accepted`` is kept here and waits for no turn: all turns may be taken by what a hub does not deliver.
+        """
+
+        async def in_turn() -> T:
+            async with self._slots.fetch:
+                return await fetching
+
+        try:
+            return await self._beside(fetching if accepted else in_turn())
+        finally:
+            fetching.close()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Release or end a cell in its turn among the others. Raises SupersededError when a newer item comes first."""
+        taken: list[None] = []
+
+        async def take() -> None:
+            await self._slots.work.acquire()
+            taken.append(None)
+
+        try:
+            await self._beside(take())
+            yield
+        finally:
+            if taken:
+                self._slots.work.release()
+
+    async def _beside(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something that changes nothing of the cell, and repair drift meanwhile."""
+        task = asyncio.ensure_future(waiting)
+        try:
+            while True:
+                self._wake.clear()
+                await self.repair()
+                if self.pending is not None:
+                    self.wake()
+                    raise SupersededError
+                if task.done():
+                    return task.result()
+                await self._first_of(task)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _first_of(self, task: asyncio.Future[Any]) -> None:
+        """Return when the task is done, when woken, or when a repair is due."""
+        due = self._drift.due_at()
+        woken: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
+        try:
+            delay = None if due is None else max(0.0, due - self._timer.monotonic())
+            await asyncio.wait({task, woken}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()

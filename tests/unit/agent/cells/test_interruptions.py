@@ -1,0 +1,88 @@
+"""The agent is killed between a write on the cluster and the record of it: what it wrote stays its own (V1, V11)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from agent.kube.errors import KUBE_QUOTA
+from agent.kube.interfaces import ObjectRef
+from cellward.wire.codec import DesiredItem
+from tests.fakes.cell_world import World, cell_yaml, service_yaml
+from tests.fakes.kube import FakeKube
+
+CELL = "shop1"
+WEB = ObjectRef("apps/v1", "Deployment", "shop--shop1--dev", "web")
+ZOO = WEB._replace(name="zoo")
+EDGE = ObjectRef("networking.k8s.io/v1", "NetworkPolicy", "shop--shop1--dev", "endpoint.api")
+
+
+async def killed_after(world: World, kube: FakeKube, target: ObjectRef, item: DesiredItem) -> None:
+    """Hand over an item; once the object is written nothing is saved any more, and the agent is gone."""
+    put, begun, hung = world.state.inventory.put, len(kube.requests), asyncio.Event()
+
+    async def put_or_die(namespace: str, value: Any) -> None:
+        if any(request[:2] == ("apply", target) for request in kube.requests[begun:]):
+            hung.set()
+            await asyncio.Event().wait()
+        await put(namespace, value)
+
+    world.state.inventory.put = put_or_die  # type: ignore[method-assign]
+    await world.state.items.put(item)
+    await world.engine.submit(item)
+    await asyncio.wait_for(hung.wait(), 20)
+
+
+async def test_v11_apply_of_a_killed_agent_is_finished_at_its_next_start(world: World, kube: FakeKube) -> None:
+    """Also when somebody changed meanwhile what was written: it is our own object, and no conflict."""
+    item = world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL))))
+    await killed_after(world, kube, WEB, item)
+    await world._stop()
+    await kube.patch_json(WEB, [{"op": "replace", "path": "/spec/replicas", "value": 7}], manager="them")
+    await world._start()
+    await world.until(lambda: any(one.accepted for one in world.receipts), seconds=10)
+    assert (await kube.get(WEB))["spec"]["replicas"] == 0
+
+
+async def test_v11_what_a_killed_agent_wrote_ends_with_the_cell(world: World, kube: FakeKube) -> None:
+    """A tombstone must not leave pods that nobody owns."""
+    await killed_after(world, kube, WEB, world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL)))))
+    await world.state.items.put(world.item(CELL, world.tombstone(CELL)))
+    await world._stop()
+    assert WEB in kube._objects
+    await world._start()
+    await world.phase(CELL, "removed")
+    assert WEB not in kube._objects
+
+
+async def test_v16_object_of_somebody_else_is_not_pruned(world: World, kube: FakeKube) -> None:
+    """What we meant to make and never made, somebody else made since: the name alone does not make it ours."""
+    assert (await world.deploy(cell_yaml(CELL), CELL)).accepted
+
+    def no_zoo(verb: str, ref: ObjectRef, user: str | None) -> None:
+        if verb == "apply" and ref == ZOO and user is not None:
+            raise KUBE_QUOTA("exceeded quota")
+
+    kube.on_request = no_zoo
+    assert not (await world.deploy(cell_yaml(CELL, "1.1.0", service_yaml() + service_yaml("zoo")), CELL)).accepted
+    theirs = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3},
+              "metadata": {"name": "zoo", "namespace": "shop--shop1--dev"}}  # fmt: skip
+    await kube.apply(theirs, manager="them")
+    receipt = await world.deploy(cell_yaml(CELL, "1.2.0"), CELL)
+    assert receipt.accepted, receipt.refusals
+    assert (await kube.get(ZOO))["spec"] == {"replicas": 3}
+
+
+async def test_v10_policy_that_is_no_longer_released_goes_before_anything_new_runs(
+    world: World, kube: FakeKube
+) -> None:
+    """Else the new pods are open for a while to whom only the old ones were."""
+    wide = service_yaml() + "  endpoints: {api: {component: web, port: http, visibility: organization}}\n"
+    assert (await world.deploy(cell_yaml(CELL, "1.0.0", wide), CELL)).accepted
+    assert EDGE in kube._objects
+    begun = len(kube.requests)
+    closed = cell_yaml(CELL, "1.1.0", service_yaml(image="registry.example/web:2"))
+    assert (await world.deploy(closed, CELL)).accepted
+    order = [request[:2] for request in kube.requests[begun:]]
+    assert order.index(("delete", EDGE)) < order.index(("apply", WEB))
+    assert EDGE not in kube._objects
