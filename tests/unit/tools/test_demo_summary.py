@@ -64,12 +64,12 @@ def test_all_that_must_be_is_enough() -> None:
     assert json.loads(_summary(GOOD).line()).keys() == CONDITIONS.keys()
 
 
-@pytest.mark.parametrize("key", CONDITIONS)
-def test_a_missing_key_is_wrong(key: str) -> None:
+def test_a_missing_key_is_wrong() -> None:
     """What no scene filled in fails, and is null in the line."""
-    summary = _summary({name: value for name, value in GOOD.items() if name != key})
-    assert [text.partition(":")[0] for text in summary.wrong()] == [key]
-    assert json.loads(summary.line())[key] is None
+    for key in CONDITIONS:
+        summary = _summary({name: value for name, value in GOOD.items() if name != key})
+        assert [text.partition(":")[0] for text in summary.wrong()] == [key]
+        assert json.loads(summary.line())[key] is None
 
 
 _WRONG: list[tuple[str, Any]] = [
@@ -85,7 +85,6 @@ _WRONG: list[tuple[str, Any]] = [
     ("cells_ready", 7),
     ("setup_seconds", -1),
     ("setup_seconds", True),
-    ("setup_seconds", 91),
     ("nodes", "mixed or none"),
     ("nodes", ""),
     ("drift_repaired_ms", {}),
@@ -101,10 +100,13 @@ _WRONG: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value"), _WRONG, ids=lambda value: str(value)[:40])
-def test_a_wrong_value_is_wrong(key: str, value: object) -> None:
+def test_a_wrong_value_is_wrong() -> None:
     """Almost right is wrong; 1 is not True, True is not 1."""
-    assert _summary(GOOD | {key: value}).wrong() != []
+    for key, value in _WRONG:
+        found = {text.partition(":")[0] for text in _summary(GOOD | {key: value}).wrong()}
+        assert found == {key}, f"{key}={value!r}"
+    whole = _summary(GOOD | {"setup_seconds": 91}).wrong()
+    assert [text.partition(":")[0] for text in whole] == ["seconds"], "the setup is a part of the whole"
 
 
 def test_every_example_must_be_refused_by_its_rule_and_every_rule_must_have_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -35,8 +34,8 @@ _CODE = re.compile(r"[`\[]([a-z][a-z0-9-]*/[a-z0-9]+(?:-[a-z0-9]+)*)[`\]]")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def _ids(files: list[Path]) -> list[str]:
-    return [str(file.relative_to(ROOT)) for file in files]
+def _name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
 
 
 def test_v15_every_error_code_says_what_to_do_next() -> None:
@@ -56,15 +55,16 @@ def test_every_code_of_the_packages_is_in_the_catalogue() -> None:
     assert written == set(errors.whole_catalogue())
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=_ids(GUIDES))
-def test_every_error_code_in_a_guide_exists(guide: Path) -> None:
+def test_every_error_code_in_a_guide_exists() -> None:
     """A code somebody reads in a guide can be looked up."""
     catalogue = errors.whole_catalogue()
     rooms = {name.partition("/")[0] for name in catalogue}
+    written = [(_name(guide), code) for guide in GUIDES for code in _CODE.findall(guide.read_text())]
+    assert written
     unknown = [
-        name
-        for name in _CODE.findall(guide.read_text())
-        if name.partition("/")[0] in rooms and name not in catalogue and name not in _RULES and not _is_path(name)
+        f"{guide}: {code}"
+        for guide, code in written
+        if code.partition("/")[0] in rooms and code not in catalogue and code not in _RULES and not _is_path(code)
     ]
     assert unknown == []
 
@@ -73,11 +73,12 @@ def _is_path(name: str) -> bool:
     return (ROOT / name).exists()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_ids(PAGES))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_leads_somewhere() -> None:
     """A relative link names a file of the tree."""
-    targets = [link.partition("#")[0] for link in _LINK.findall(page.read_text()) if "://" not in link]
-    assert [target for target in targets if target and not (page.parent / target).exists()] == []
+    links = [(page, link.partition("#")[0]) for page in PAGES for link in _LINK.findall(page.read_text())]
+    relative = [(page, target) for page, target in links if target and "://" not in target]
+    assert relative
+    assert [f"{_name(page)}: {target}" for page, target in relative if not (page.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize(
@@ -106,30 +107,29 @@ def _blocks(guide: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", guide.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def _commands() -> Iterator[Any]:
+def _commands() -> Iterator[tuple[str, str]]:
     for guide in GUIDES:
         lines = [line for block in _blocks(guide, "console") for line in block.splitlines()]
-        for line in lines:
-            if line.startswith("$ cellward "):
-                name = f"{guide.relative_to(ROOT)}: {line}"
-                yield pytest.param(line.removeprefix("$ "), id=name)
+        yield from ((_name(guide), line.removeprefix("$ ")) for line in lines if line.startswith("$ cellward "))
 
 
-@functools.cache
-def _cellward() -> Any:
-    return typer.main.get_command(app)
-
-
-@pytest.mark.parametrize("line", list(_commands()))
-def test_every_command_of_a_guide_exists(line: str) -> None:
+def test_every_command_of_a_guide_exists() -> None:
     """The command is one of ``cellward``, and it has each option that the guide gives it."""
+    tree = typer.main.get_command(app)
+    commands = list(_commands())
+    assert commands
+    assert [f"{guide}: {line}: {wrong}" for guide, line in commands if (wrong := _unknown(tree, line))] == []
+
+
+def _unknown(command: Any, line: str) -> set[str]:
+    """Return the words of a command line that are neither a command nor an option of it."""
     words = shlex.split(line.partition("|")[0].partition(">")[0], comments=True)[1:]
-    command = _cellward()
     while getattr(command, "commands", None):
-        assert words[0] in command.commands
+        if not words or words[0] not in command.commands:
+            return set(words[:1]) or {"no command"}
         command = command.commands[words.pop(0)]
     known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-    assert {word for word in words if word.startswith("-")} <= known
+    return {word for word in words if word.startswith("-")} - known
 
 
 def test_every_cell_of_a_guide_is_one() -> None:
