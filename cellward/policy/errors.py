@@ -76,6 +76,13 @@ OLD_BASE = define(
     "The policy was made from an older one than is in force, so it may bring back what was taken away.",
     hint="Nothing was changed; take the newest publishers' record from security's repository and publish again.",
 )
+OVERTAKEN = define(
+    "policy/overtaken",
+    Conflict,
+    "Another publication came first, so this one was refused.",
+    hint="Nothing was changed; take the newest publishers' record from security's repository, which has the other one, "
+    "and publish again.",
+)
 KEY_LIFTED = define(
     "policy/key-state-lifted",
     Refused,

@@ -24,11 +24,21 @@ from cellward.documents.revocations import NOTHING_REVOKED, Revocations
 from cellward.errors import CellwardError
 from cellward.policy import client, trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
-from cellward.policy.errors import FOREIGN_REALM, INCOMPLETE, NOTHING_PUBLISHED, UNVERIFIED
+from cellward.policy.errors import (
+    FOREIGN_REALM,
+    INCOMPLETE,
+    NOTHING_PUBLISHED,
+    OLD_BASE,
+    OVERTAKEN,
+    ROLLBACK,
+    UNVERIFIED,
+)
 from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 from cellward.policy.published import RepositoryState
 from cellward.policy.publisher import MetadataFile, Publication, sign_timestamp
+from hub.policy.races import who_came_first
+from hub.store.errors import MOVED
 from hub.store.interfaces import TufMetadata
 
 if TYPE_CHECKING:
@@ -45,6 +55,8 @@ RENEW_BELOW = 0.75
 RENEW_INTERVAL = 600.0
 ROLES = ("root", "targets", KEYRING_ROLE, "snapshot", "timestamp")
 _MAX_UPLOAD = 128
+#: How often a publication is decided again because something else was published meanwhile.
+_TRIES = 5
 #: Most roots sent at once; agents follow as many rotations in one go.
 _MAX_ROOTS = 64
 _log = structlog.get_logger()
@@ -117,36 +129,84 @@ class TufRepository:
     async def publish(self, upload: Publication, *, commit: Commit[PublishResult] | None = None) -> PublishResult:
         """Verify an upload as an agent would, store it, and sign a timestamp for it, all or nothing.
 
-        Raises policy/* when it does not verify, is older than what is served, or is incomplete; store/moved when
-        another replica was faster. Nothing has changed then.
+        Raises policy/* when it does not verify, is older than what is served, or is incomplete; policy/overtaken when
+        another publication came first, here or at another process; store/moved when that happens all the time.
+        Nothing has changed then.
         """
         async with self._lock:
             given, replaced = await self._as_kept(self._given(upload))
-            before = {role: await self._newest(role) for role in ROLES}
-            roots = await self._roots(given)
-            realm = self._check_realm(roots[0])
-            snapshot = _highest(given, "snapshot")
-            _check_new_root(len(roots), snapshot, before)
-            version = self._next_version(before["timestamp"])
-            timestamp = self._timestamp(version, snapshot)
-            fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
-            floors = await self._floors(before)
-            candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, floors)
-            files = _files(given, replaced, candidate, timestamp)
-            used = {name: data for name, data in upload.targets.items() if name in candidate.verified.digests.values()}
-            expect = {role: file.version if file else 0 for role, file in before.items()}
-            result = _result(candidate)
-
-            async def keep(tables: Tables) -> PublishResult:
-                await tables.tuf.publish(files, used, expect)
-                return result
-
-            if commit is not None:
-                await commit(keep)
-            else:
-                await self._store.publish(files, used, expect)
+            try:
+                version, result = await self._decide(upload, given, replaced, commit)
+            except CellwardError as error:
+                first = await self._came_first(given, error)
+                if not first:
+                    raise
+                raise OVERTAKEN(f"another publication came first: {first} is served") from error
         await self._announce(version)
         return result
+
+    async def _decide(
+        self,
+        upload: Publication,
+        given: Mapping[tuple[str, int], bytes],
+        replaced: Mapping[tuple[str, int], bytes],
+        commit: Commit[PublishResult] | None,
+    ) -> tuple[int, PublishResult]:
+        """Publish, and decide again when another process has published, or signed a timestamp, meanwhile."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._publish(upload, given, replaced, commit)
+            except CellwardError as error:
+                if error.code != MOVED.code:
+                    raise
+        return await self._publish(upload, given, replaced, commit)
+
+    async def _publish(
+        self,
+        upload: Publication,
+        given: Mapping[tuple[str, int], bytes],
+        replaced: Mapping[tuple[str, int], bytes],
+        commit: Commit[PublishResult] | None,
+    ) -> tuple[int, PublishResult]:
+        """Verify and keep; return the timestamp's version and what is served then."""
+        before = {role: await self._newest(role) for role in ROLES}
+        roots = await self._roots(given)
+        realm = self._check_realm(roots[0])
+        snapshot = _highest(given, "snapshot")
+        _check_new_root(len(roots), snapshot, before)
+        version = self._next_version(before["timestamp"])
+        timestamp = self._timestamp(version, snapshot)
+        fetch = await self._fetch_for(given, roots, timestamp, upload.targets)
+        floors = await self._floors(before)
+        candidate = await asyncio.to_thread(self._verify, roots[0], realm, fetch, floors)
+        files = _files(given, replaced, candidate, timestamp)
+        used = {name: data for name, data in upload.targets.items() if name in candidate.verified.digests.values()}
+        expect = {role: file.version if file else 0 for role, file in before.items()}
+        result = _result(candidate)
+
+        async def keep(tables: Tables) -> PublishResult:
+            await tables.tuf.publish(files, used, expect)
+            return result
+
+        if commit is not None:
+            await commit(keep)
+        else:
+            await self._store.publish(files, used, expect)
+        return version, result
+
+    async def _came_first(self, given: Mapping[tuple[str, int], bytes], error: CellwardError) -> str:
+        """Say what is served instead where a publication was refused for coming later than another; empty otherwise."""
+        if error.code not in {ROLLBACK.code, OLD_BASE.code}:
+            return ""
+        uploaded = {role: _highest(given, role) for role in ("targets", KEYRING_ROLE, "snapshot")}
+        served_now = {role: await self._newest(role) for role in uploaded}
+        snapshot = uploaded["snapshot"]
+        known = await self._store.get_metadata("snapshot", snapshot.version) == snapshot.data
+        return who_came_first(
+            {role: file.data for role, file in uploaded.items()},
+            {role: file.data for role, file in served_now.items() if file is not None},
+            known=known,
+        )
 
     async def _floors(self, before: Mapping[str, MetadataFile | None]) -> PolicyFloors:
         """Return what an agent that has what is served now would hold an upload to."""

@@ -175,16 +175,18 @@ async def test_v13_uploads_at_both_are_each_placed_and_recorded_once(hubs: tuple
 
 
 async def test_of_two_publications_at_once_one_is_served(url: str) -> None:
-    """The other one is told that it was overtaken; the timestamp is of the one that is served."""
+    """V15: the other one is told which came first; the timestamp is of the one that is served."""
     world, stores = PolicyWorld(), [await open_store(url, ManualClock(now())) for _ in range(2)]
     hubs = [TufRepository(store.tuf, world.hub_key, ManualClock(now()), realm=lambda: world.realm) for store in stores]
     await hubs[0].publish(world.publish(starter_archive()))
     one, two = world.make([starter_archive()]), world.make([starter_archive()])
     outcomes = await asyncio.gather(hubs[0].publish(one), hubs[1].publish(two), return_exceptions=True)
     won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
-    lost = [getattr(outcome, "code", outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
-    assert len(won) == 1, outcomes
-    assert lost[0] in {"store/moved", "policy/rollback"}
+    lost = [outcome for outcome in outcomes if isinstance(outcome, CellwardError)]
+    assert len(won) == len(lost) == 1, outcomes
+    assert lost[0].code == "policy/overtaken"
+    assert f"snapshot version {won[0].snapshot_version} is served" in lost[0].message
+    assert lost[0].hint
     served = [await hub.status() for hub in hubs]
     assert served[0] is not None
     assert served[0] == served[1]
