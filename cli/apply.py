@@ -27,7 +27,8 @@ from cli.context import (
     local,
     now,
 )
-from cli.output import Format, Shown, say, short, show_list
+from cli.output import Format, say, short, show_list
+from cli.views import Shown
 from cli.waiting import wait_cells
 
 if TYPE_CHECKING:

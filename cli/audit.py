@@ -17,7 +17,6 @@ from cli.home import Home
 from cli.output import (
     Column,
     Format,
-    Shown,
     flush,
     put,
     put_bytes,
@@ -29,6 +28,7 @@ from cli.output import (
     show_one,
     show_table,
 )
+from cli.views import Shown
 from cli.witness import witness
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ from cli.context import (
     local,
 )
 from cli.home import read_file
-from cli.output import Format, Shown, put, put_folded, say, show_one, show_table, tell
+from cli.output import Format, put, put_folded, say, show_one, show_table, tell
 from cli.records import Base, RecordOption, base_of, look, read_record, record_path
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cellward.policy.ceremony import Proposal

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import errors
+from cli import decommission, endorse, errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
 from cli.door.pages import every
 from cli.home import ClusterProfile, Home, Trust
 from cli.joining import NAMESPACE, SECRET, chart_values, join_line, settings_found, write_agent_config, write_token
-from cli.output import Format, Shown, put, say, show_data, show_list, show_one
+from cli.output import Format, put, say, show_data, show_list, show_one
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cli.invitation import Invitation
 
 app = typer.Typer(no_args_is_help=True, help="Clusters and their join lines.")
+app.command()(decommission.remove)
+app.command()(endorse.endorse)
 
 _IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 

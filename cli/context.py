@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
 from cellward.errors import CellwardError
 from cli import errors
-from cli.door.answers import RELAYED
-from cli.door.client import Client
-from cli.door.told import HEADING
 from cli.home import Home, Trust, default_home, shown
 from cli.output import Format, say, say_trace
+
+if TYPE_CHECKING:
+    from cli.door.client import Client
 
 _P = ParamSpec("_P")
 
@@ -46,6 +46,8 @@ class Local:
 
     def client(self) -> Client:
         """A client of the hub logged in to."""
+        from cli.door.client import Client
+
         return Client(self.home.profile())
 
     def trusted_client(self, trust: Trust) -> Client:
@@ -112,6 +114,9 @@ def _as_told(error: Exception) -> CellwardError:
 
 def show_error(error: CellwardError) -> None:
     """What failed, why, and what to do next (V15)."""
+    from cli.door.answers import RELAYED
+    from cli.door.told import HEADING
+
     relayed = error.details.get(RELAYED)
     # A hub's words are told as such, whatever they say.
     say(f"error: {f'{HEADING}: ' if relayed is not None else ''}{error.message} [{error.code}]")

@@ -23,7 +23,8 @@ from cli.context import (
     local,
     now,
 )
-from cli.output import Format, Shown, say, short, show_one, show_table
+from cli.output import Format, say, short, show_one, show_table
+from cli.views import Shown
 from cli.waiting import wait_cells
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from cli.context import (
     now,
 )
 from cli.joining import NAMESPACE
-from cli.output import Format, Shown, say, show_one, show_table
+from cli.output import Format, say, show_one, show_table
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cellward.documents.facts import ClusterFacts

@@ -14,8 +14,9 @@ import typer
 from cli import errors
 from cli.ceremony import propose
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, instant, local
-from cli.output import Format, Shown, put, say, show_one, show_table
+from cli.output import Format, put, say, show_one, show_table
 from cli.records import RecordOption, look
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cellward.runtime.files import write_atomic
 from cli import errors
-from cli.door.client import Profile, check_token, parse_server
 
 if TYPE_CHECKING:
+    from cli.door.client import Profile
     from cli.state.store import Store
 
 #: Keys of an installation, by what they sign.
@@ -82,6 +82,8 @@ class Home:
 
     def profile(self) -> Profile:
         """The hub logged in to, with the environment (CELLWARD_SERVER, CELLWARD_TOKEN) on top."""
+        from cli.door.client import Profile, check_token, parse_server
+
         config = self.read_yaml("config.yaml") or {}
         named = os.environ.get("CELLWARD_SERVER", "")
         server = named or str(config.get("server", ""))

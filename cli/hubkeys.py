@@ -16,8 +16,9 @@ import typer
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
 from cli.home import read_file
-from cli.output import Format, Shown, say, show_list
+from cli.output import Format, say, show_list
 from cli.records import RecordOption, read_record, record_path
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cellward.api import schemas

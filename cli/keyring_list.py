@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, instant, local
-from cli.output import Format, Shown, cut, put, say, show_list, show_one
+from cli.output import Format, cut, put, say, show_list, show_one
 from cli.records import RecordOption, read_record, record_path
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cellward.policy.record import Record

@@ -9,9 +9,10 @@ import typer
 from cli import errors
 from cli.cells import split
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
-from cli.output import Format, Shown, say, show_list
+from cli.output import Format, say, show_list
 from cli.records import Options, ProposeOption, RecordOption
 from cli.revocations import SignedOption, check_unsigned, lift_signed, quarantine_signed
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,13 +14,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
+from typing import TYPE_CHECKING, Any
 
 from cellward.documents.differences import quoted
 from cellward.telemetry.terminal import escaped, escaped_json, escaped_yaml, plain
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 class Format(StrEnum):
@@ -30,12 +30,6 @@ class Format(StrEnum):
     json = "json"
     yaml = "yaml"
     name = "name"
-
-
-class Shown(BaseModel):
-    """Base of what a command prints of its own: in JSON and YAML named as the API names things."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
 #: Heading and how to get its text out of an item.

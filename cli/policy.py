@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cellward.errors import CellwardError
-from cli import errors
+from cli import errors, revocations
 from cli.context import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
@@ -29,8 +28,9 @@ from cli.context import (
     local,
 )
 from cli.home import parse_yaml, read_file
-from cli.output import Format, Shown, say, short, show_list, show_one, show_table, tell
+from cli.output import Format, say, short, show_list, show_one, show_table, tell
 from cli.records import Base, Options, ProposeOption, RecordOption, base_of
+from cli.views import Shown
 from cli.waiting import wait_policy
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cellward.policy.publisher import Draft, Publication
 
 app = typer.Typer(no_args_is_help=True, help="Policy bundles and their bindings.")
+app.command()(revocations.minimum)
 
 #: File with bindings that is used when it lies beside the bundles.
 DEFAULT_BINDINGS = "bindings.yaml"
@@ -211,6 +212,8 @@ def _compile(bundles: Sequence[Bundle], opa: Path | None, *, skip: bool) -> None
 
     Agents refuse what does not compile and go on with the set before it. Here it is known before anything is signed.
     """
+    import asyncio
+
     from cellward.policy.compile import Compiler
 
     if skip:

@@ -13,10 +13,10 @@ import typer
 from cli import errors
 from cli.author import BEFORE, KINDS, check_owner
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
-from cli.door.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 from cli.home import KEY_NAMES, Home, Trust, read_file
-from cli.output import Format, Shown, put, say, show_one, show_table
+from cli.output import Format, put, say, show_one, show_table
 from cli.records import DEFAULT_RECORD
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -55,6 +55,7 @@ def login(
 ) -> None:
     """Remember a hub, after proving that it answers and knows the token."""
     from cellward.api import schemas
+    from cli.door.client import MAX_TOKEN, Client, Profile, check_token, parse_server
 
     parse_server(server)
     stdin = str(token_file) == "-"

@@ -10,7 +10,6 @@ import typer
 
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
-from cli.door.client import check_token
 from cli.door.pages import every
 from cli.output import Format, put, say, show_list, show_one, show_table
 
@@ -46,6 +45,7 @@ def create(
 ) -> None:
     """Make a token. It is shown once: the hub keeps a hash."""
     from cellward.api import schemas
+    from cli.door.client import check_token
 
     if file is None and output is Format.name:
         raise errors.BAD_OPTION("-o name does not show the token", hint="Give --file, or another format.")

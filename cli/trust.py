@@ -10,7 +10,8 @@ import typer
 
 from cli import ceremony, follow, hubkeys
 from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, instant, local, now
-from cli.output import Format, Shown, put, put_lines, say, short, show_list, show_one, show_table
+from cli.output import Format, put, put_lines, say, short, show_list, show_one, show_table
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cli.state.model import State

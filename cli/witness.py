@@ -22,8 +22,9 @@ import typer
 from cli import errors
 from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local, now
 from cli.home import read_file
-from cli.output import Format, Shown, say, short, show_one, show_table
+from cli.output import Format, say, short, show_one, show_table
 from cli.state.errors import STATE_BUSY
+from cli.views import Shown
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

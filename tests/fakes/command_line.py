@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner, Result
 
+from cli.commands import app
 from cli.door.client import Client
 from cli.home import Home
-from cli.main import app
 from tests.fakes.live_api import LiveApi
 
 STARTER = Path("policies/starter")

@@ -30,9 +30,9 @@ from cellward.policy.model import BINDINGS_TARGET, BindingSet
 from cellward.policy.publisher import SigningKeys
 from cellward.policy.record import Record
 from cellward.policy.signing import TufSigner, tuf_key
+from cli.commands import app
 from cli.home import Home, Trust
 from cli.keys import save_key
-from cli.main import app
 from cli.setup import first_keyring
 from cli.state.policy import with_policy
 from tests.fakes.policy import PolicyWorld, binding, denying, keys_of, moment

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cellward.identity import keys
-from cli.main import app
+from cli.commands import app
 from tests.fakes.answering_hub import answering_hub, plain_trust
 from tests.fakes.live_api import hub_keys
 from tests.fakes.shaped_answers import shaped_answer

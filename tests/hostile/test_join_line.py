@@ -26,8 +26,8 @@ from cellward.errors import CellwardError
 from cellward.identity import keys
 from cellward.identity.x509 import make_ca, to_pem
 from cellward.runtime.clock import SystemClock
+from cli.commands import app
 from cli.home import Home, Trust
-from cli.main import app
 from tests.fakes.answering_hub import AnsweringHub, answering_hub, plain_trust
 from tools.parts.locate import path_of
 

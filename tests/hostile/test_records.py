@@ -24,11 +24,11 @@ from cellward.documents.keyring import Keyring
 from cellward.policy import publisher
 from cellward.policy.publisher import SigningKeys
 from cellward.policy.record import Record, RoleKeys
+from cli.commands import app
 from cli.context import instant
 from cli.door.keyring import trusted_policy
 from cli.errors import UNREACHABLE
 from cli.home import Home
-from cli.main import app
 from cli.records import Base
 from tests.fakes.command_line import Cli, client_of
 from tests.hostile.test_publishing import PUBLISH, be_honest, lie, record, served

@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 from cellward.identity import keys
 from cellward.telemetry.terminal import escaped, escaped_json
 from cli import output
+from cli.commands import app
 from cli.home import Home, default_home
-from cli.main import app
 from tests.fakes.answering_hub import AnsweringHub, answering_hub
 from tests.fakes.command_line import CELL, commands_of, file_in
 from tests.fakes.live_api import hub_keys

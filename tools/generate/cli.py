@@ -10,7 +10,7 @@ from typing import Any
 import typer.main
 
 from cellward.errors import CellwardError
-from cli.main import app
+from cli.commands import app
 from tools.generate.page import Page, code, plain
 
 #: Options every command shares are told once.

@@ -18,8 +18,8 @@ from agent.audit.statement import StatementKey
 from agent.platform import manifest_of
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.facts import ClusterFacts
+from cli.commands import app
 from cli.keys import public_pem
-from cli.main import app
 from tests.fakes.command_line import CALLER, CELL, IMAGE, STARTER
 from tests.fakes.live_api import TOKENS
 from tests.hostile.lying_hub.hub import Answer, Asked, LyingHub

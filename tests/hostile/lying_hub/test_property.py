@@ -34,7 +34,7 @@ import typer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cli.main import app
+from cli.commands import app
 from tests.fakes.command_line import commands_of
 from tests.hostile.lying_hub.commands import CHANGING, COMMANDS, UNTOLD
 from tests.hostile.lying_hub.hub import Lie

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli import policy
-from cli.main import app
+from cli.commands import app
 from tests.fakes.command_line import CALLER, CELL, STARTER, Cli, file_in, set_image
 from tests.fakes.live_api import live_api
 from tools.parts.model import PARTS

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from cellward.version import VERSION
 from cellward.wire.v1 import link_pb2
 from cli import audit
+from cli.commands import app
 from cli.home import Home
-from cli.main import app
 from cli.waiting import wait_cells
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, commands_of, file_in
 

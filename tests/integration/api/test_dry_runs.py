@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from agent.audit.statement import StatementKey
 from cellward.documents.dsse import Ed25519Signer
-from cli.main import app
+from cli.commands import app
 from tests.fakes.command_line import CELL, STARTER, Cli, commands_of, file_in
 from tests.integration.api.test_cli_endorse import cluster_says, published
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from cellward.policy import trust
 from cellward.policy.floors import PolicyFloors
+from cli.commands import app
 from cli.context import instant
-from cli.main import app
 from tests.fakes.command_line import STARTER, Cli
 
 GUIDE = Path(__file__).parents[3] / "docs/how-to/key-ceremony.md"

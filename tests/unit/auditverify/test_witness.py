@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditverify.anchors import parse_witness
-from cli.main import app
+from cli.commands import app
 from tests.unit.auditverify.exports import SPKI, Exported, Lines, dump, records, resign
 from tests.unit.auditverify.test_anchors import rewritten, without_agent
 

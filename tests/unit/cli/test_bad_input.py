@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from cellward.errors import CellwardError
 from cli import errors
+from cli.commands import app
 from cli.door.answers import problem
 from cli.door.client import Profile, check_token, parse_server
 from cli.home import Home, Trust
-from cli.main import app
 
 T = TypeVar("T")
 #: Nobody listens there, so that whatever gets as far as the network ends with "unreachable".

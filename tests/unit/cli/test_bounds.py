@@ -18,9 +18,9 @@ from cellward.api import schemas
 from cellward.errors import CellwardError
 from cellward.identity import contexts, keys
 from cellward.runtime.clock import SystemClock
+from cli.commands import app
 from cli.door import bounds, client, pages
 from cli.door.client import Client, Profile
-from cli.main import app
 from hub.authority.authority import Authority
 from tests.fakes.live_api import hub_keys
 

