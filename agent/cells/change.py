@@ -105,9 +105,11 @@ def carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> Ow
     """
     old = known.get(owned.ref)
     if old is None:
-        return owned
+        return replace(owned, unfinished=True)
     same = old.manifest == owned.manifest
-    return replace(owned, uid=old.uid, baseline=old.baseline if same else {}, done=old.done and same)
+    return replace(
+        owned, uid=old.uid, baseline=old.baseline if same else {}, done=old.done and same, unfinished=old.unfinished
+    )
 
 
 def _isolation(rendered: RenderedCell, edges: Sequence[str]) -> Iterable[OwnedObject]:

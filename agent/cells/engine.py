@@ -15,6 +15,7 @@ import structlog
 
 from agent.audit.interfaces import RecorderPort
 from agent.cells.cell import Cell
+from agent.cells.documents import KeptDocuments
 from agent.cells.errors import WORKER_ENDED
 from agent.cells.interfaces import OnReceipt, OnStatus
 from agent.cells.parts import Parts
@@ -127,6 +128,7 @@ class CellEngine:
         self._impostors = Impostors(given.recorder, given.health, self._owns_namespace, self._stamps.proof)
         # An API server that comes back refuses everybody until it has read its roles: what it refused is asked again.
         self._watch = ClusterWatch(given.kube, given.health, given.timer, self._on_event, self._on_synced)
+        self._documents = KeptDocuments(given.state)
         self._parts = Parts(
             cluster=cluster,
             intake=Intake(
@@ -141,6 +143,7 @@ class CellEngine:
             stamps=self._stamps,
             recorder=given.recorder,
             state=given.state,
+            documents=self._documents,
             timer=given.timer,
             facts=given.facts,
             metrics=given.metrics,
@@ -161,7 +164,7 @@ class CellEngine:
 
     async def run(self) -> None:
         """Load what is durable, then watch and work until cancelled."""
-        await self._drop_unused_documents()
+        await self._documents.load()
         for namespace in await self._given.state.inventory.namespaces():
             record = record_from_json(await self._given.state.inventory.get(namespace))
             self._reindex(self._worker(CellKey(*record.key), record).cell)
@@ -183,20 +186,6 @@ class CellEngine:
                 await self._watch.run()
         finally:
             self._group = None
-
-    async def _drop_unused_documents(self) -> None:
-        """Forget kept documents of deployments that others replaced; before any worker runs."""
-        state = self._given.state
-        keep: set[str] = set()
-        for item in await state.accepted.list():
-            keep |= {item.deployment_digest, *item.evidence}
-        for namespace in await state.inventory.namespaces():
-            record = record_from_json(await state.inventory.get(namespace))
-            keep |= {record.deployment_digest, record.release_digest, record.settled_release}
-        try:
-            await state.blobs.keep_only(sorted(keep))
-        except CellwardError as error:
-            _log.warning("documents-not-dropped", code=error.code, reason=error.message)
 
     async def submit(self, item: DesiredItem) -> None:
         """Take a desired item; returns at once, the outcome comes by ``on_receipt``."""
@@ -229,6 +218,7 @@ class CellEngine:
         namespace = worker.cell.record.namespace
         await self._given.state.inventory.delete(namespace)
         await self._given.state.accepted.remove(*key)
+        await self._documents.forget(key)
         if self._workers.get(key) is not worker:
             return
         del self._workers[key], self._by_namespace[namespace]

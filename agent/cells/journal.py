@@ -9,6 +9,7 @@ from agent.cells.cell import Cell
 from agent.cells.change import Change
 from agent.cells.parts import Parts
 from agent.objects.model import CellRecord
+from agent.spool.interfaces import CellKey
 from cellward.errors import CellwardError
 
 _log = structlog.get_logger()
@@ -43,6 +44,7 @@ class Journal:
 
     async def keep(self, change: Change) -> None:
         """Keep the documents. Only what is accepted takes room, not what is merely offered, however well signed."""
+        self._parts.documents.need(CellKey(*change.item.key), change.verified.envelopes)
         for digest, envelope in change.verified.envelopes.items():
             try:
                 await self._parts.state.blobs.put(digest, envelope)

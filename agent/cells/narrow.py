@@ -22,6 +22,7 @@ from agent.objects.cluster import Propagation
 from agent.objects.every import every
 from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import DATA, is_workload, removal
+from agent.spool.interfaces import CellKey
 from agent.verify.decide import decided, details_of, refusals_of
 from agent.verify.intake import VerifiedEnd
 from cellward.cells.network import NetworkIntent, default_deny
@@ -119,6 +120,7 @@ class Narrowing:
     async def _accept(self, item: DesiredItem, end: VerifiedEnd, entry: Entry) -> None:
         """The point of no return: durable before anything of the cell goes."""
         await self._parts.recorder.record(entry)
+        self._parts.documents.need(CellKey(*item.key), end.envelopes)
         for digest, envelope in end.envelopes.items():
             await self._parts.state.blobs.put(digest, envelope)
         await self._parts.raise_floor(item, end.tombstone)

@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.cell import Cell
+from agent.cells.documents import KeptDocuments
 from agent.cells.revoked import Revoked
 from agent.isolation.interfaces import Prober
 from agent.metrics.registry import AgentMetrics
@@ -53,6 +54,7 @@ class Parts:
     stamps: StampKeeper
     recorder: RecorderPort
     state: StateDb
+    documents: KeptDocuments
     timer: Timer
     facts: Callable[[], ClusterFacts]
     metrics: AgentMetrics

@@ -53,6 +53,9 @@ def check_brake(
 ) -> None:
     """Raise apply/prune-needs-confirmation when too much would go at once.
 
+    What an interrupted release brought is no part of it: it was never in force, and a release after it would be
+    refused for ever.
+
     Args:
         record: the inventory before the change.
         prune: what would go.
@@ -60,12 +63,13 @@ def check_brake(
         confirmed: ``confirm_prune`` of the signed Deployment.
         what: would delete it.
     """
-    known = [owned for owned in record.objects if not is_doubtful(owned)]
+    known = [owned for owned in record.objects if not is_doubtful(owned) and not owned.unfinished]
     total = sum(1 for owned in known if owned.role in {Role.OBJECT, Role.ISOLATION})
     limit = min(max(PRUNE_FLOOR, total * PRUNE_PERCENT // 100), signed_limit)
-    count = len(prune.delete)
+    going = [owned for owned in prune.delete if not owned.unfinished]
+    count = len(going)
     if count > max(limit, confirmed):
-        names = ", ".join(str(owned.ref) for owned in prune.delete[:5])
+        names = ", ".join(str(owned.ref) for owned in going[:5])
         raise PRUNE_BRAKE(
             f"{what} deletes {count} of {total} objects ({names}…), {limit} may go without confirmation",
             hint=f"Sign a Deployment with confirmPrune: {count} if that is meant.",

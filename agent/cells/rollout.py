@@ -185,7 +185,7 @@ class Rollout:
             "isolation": cell.isolation,
         }
         entry = change.entry("cell.fallback" if change.fallback else "cell.apply", "done", details=details)
-        await self._journal.save_noted(cell, change, replace(cell.record, settled=True), entry)
+        await self._journal.save_noted(cell, change, cell.record.applied(), entry)
 
 
 def _and_left(cell: Cell, change: Change, hint: str) -> str:

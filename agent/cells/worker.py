@@ -61,6 +61,9 @@ class CellWorker:
         self._judge = Judge(parts, cell)
         self._edges = Edges(parts, cell, self._narrowing)
         self._called_failed = ("", "")
+        #: Deployment and releases whose documents are kept.
+        record = cell.record
+        self._in_force = (record.deployment_digest, record.release_digest, record.settled_release)
         self._untold: DesiredItem | None = None
         #: Whether a newer signed set isolates the cell, or no longer does.
         self._renarrow = False
@@ -147,7 +150,16 @@ class CellWorker:
         with contextlib.suppress(SupersededError):
             await self._judge_health()
         await self._edges.judge()
+        await self._supersede()
         await self._report()
+
+    async def _supersede(self) -> None:
+        """Drop the documents of what was replaced: a full spool must not keep out what comes next."""
+        record = self.cell.record
+        in_force = (record.deployment_digest, record.release_digest, record.settled_release)
+        if in_force != self._in_force:
+            self._in_force = in_force
+            await self._parts.documents.supersede(record)
 
     # -- items --------------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class OwnedObject:
         found: of an object of a release that was found without a record of it: what says that it is of this cell.
             Nobody knows what was released of it: ``manifest`` is no more than its name, and it is never repaired. The
             next release makes it what is signed, or ends it.
+        unfinished: brought by a release that was never wholly applied: its end takes away nothing that was released
+            before, so the prune limit does not count it.
     """
 
     manifest: JSONObject
@@ -72,6 +74,7 @@ class OwnedObject:
     opened: JSONObject = field(default_factory=dict)
     done: bool = False
     found: Found = ""
+    unfinished: bool = False
 
     @property
     def ref(self) -> ObjectRef:
@@ -141,6 +144,11 @@ class CellRecord:
         if owned.ref not in self.by_ref():
             kept = (*kept, owned)
         return replace(self, objects=kept)
+
+    def applied(self) -> CellRecord:
+        """Return the record once every object of the release is applied."""
+        objects = tuple(replace(owned, unfinished=False) if owned.unfinished else owned for owned in self.objects)
+        return replace(self, settled=True, objects=objects)
 
     def without(self, ref: ObjectRef) -> CellRecord:
         """Return the record without one object."""

@@ -84,6 +84,10 @@ class Blobs(Protocol):
         """Store bytes that were verified to belong to ``digest``; idempotent."""
         ...
 
+    async def drop(self, digests: Sequence[str]) -> None:
+        """Drop these blobs; absent is fine."""
+        ...
+
     async def keep_only(self, digests: Sequence[str]) -> int:
         """Drop every other blob; return how many went."""
         ...

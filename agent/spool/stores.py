@@ -149,6 +149,13 @@ class SqliteBlobs:
             lambda connection: connection.execute("INSERT OR REPLACE INTO blobs VALUES (?,?)", (digest, data)).rowcount
         )
 
+    async def drop(self, digests: Sequence[str]) -> None:
+        """Drop these blobs."""
+        rows = [(digest,) for digest in digests]
+        await self._writer.run(
+            lambda connection: connection.executemany("DELETE FROM blobs WHERE digest=?", rows).rowcount
+        )
+
     async def keep_only(self, digests: Sequence[str]) -> int:
         """Drop every other blob."""
         keep = set(digests)

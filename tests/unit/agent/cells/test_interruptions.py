@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from agent.kube.errors import KUBE_QUOTA
 from agent.kube.interfaces import ObjectRef
+from agent.spool.interfaces import CellKey
 from cellward.wire.codec import DesiredItem
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
@@ -86,3 +88,72 @@ async def test_v10_policy_that_is_no_longer_released_goes_before_anything_new_ru
     order = [request[:2] for request in kube.requests[begun:]]
     assert order.index(("delete", EDGE)) < order.index(("apply", WEB))
     assert EDGE not in kube._objects
+
+
+async def test_v14_a_release_after_an_interrupted_one_needs_no_confirmation(world: World, kube: FakeKube) -> None:
+    """What was half applied was never in force: to go back from it deletes nothing that was released."""
+    assert (await world.deploy(cell_yaml(CELL), CELL)).accepted
+    more = service_yaml() + "".join(service_yaml(f"part{number}") for number in range(4)) + service_yaml("zoo")
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb == "apply" and ref == ZOO:
+            raise KUBE_QUOTA("exceeded quota")
+
+    kube.on_request = refuse
+    assert not (await world.deploy(cell_yaml(CELL, "1.1.0", more), CELL)).accepted
+    part = WEB._replace(name="part3")
+    assert part in kube._objects
+    assert (await world.deploy(cell_yaml(CELL, "1.2.0"), CELL)).accepted
+    assert part not in kube._objects
+    # What was in force is counted as ever.
+    kube.on_request = None
+    assert (await world.deploy(cell_yaml(CELL, "1.3.0", more), CELL)).accepted
+    (refusal,) = (await world.deploy(cell_yaml(CELL, "1.4.0"), CELL)).refusals
+    assert refusal.code == "apply/prune-needs-confirmation"
+
+
+async def _kept(world: World) -> set[str]:
+    return {digest for digest in world.hub.documents if await world.state.blobs.get(digest) is not None}
+
+
+async def test_v13_superseded_documents_are_dropped_while_the_agent_runs(world: World, kube: FakeKube) -> None:
+    """Ten releases of a cell take the room of two: what is in force, and what became healthy last."""
+    first = world.release(cell_yaml(CELL))
+    assert (await world.submit(world.item(CELL, world.deployment(CELL, first)))).accepted
+    kube.set_status(WEB, {"observedGeneration": 99})
+    await world.phase(CELL, "ready")
+    for number in range(1, 10):
+        release = world.release(cell_yaml(CELL, f"1.{number}.0", service_yaml(replicas=number)))
+        digest = world.deployment(CELL, release)
+        assert (await world.submit(world.item(CELL, digest))).accepted
+    await world.until(lambda: world.report(CELL).deployment_digest == digest)
+    await _becomes(world, {first, release, digest})
+    kube.set_status(WEB, {"observedGeneration": 99, "replicas": 9, "updatedReplicas": 9, "availableReplicas": 9})
+    await world.phase(CELL, "ready")
+    await _becomes(world, {release, digest})
+
+
+async def _becomes(world: World, wanted: set[str]) -> None:
+    async with asyncio.timeout(10):
+        while await _kept(world) != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_v13_a_document_that_another_cell_needs_is_kept(world: World, kube: FakeKube) -> None:
+    """One release in two environments has one digest."""
+    world.facts = replace(world.facts, environments=("dev", "qa"))
+    shared = world.release(cell_yaml(CELL))
+    both = world.deployment(CELL, shared, environments=("dev", "qa"))
+    assert (await world.submit(world.item(CELL, both))).accepted
+    assert (await world.submit(replace(world.item(CELL, both), environment="qa"))).accepted
+    newer = world.release(cell_yaml(CELL, "1.1.0"))
+    digest = world.deployment(CELL, newer)
+    assert (await world.submit(world.item(CELL, digest))).accepted
+    kube.set_status(WEB, {"observedGeneration": 99})
+    await world.until(lambda: _settled(world, "dev") == newer)
+    await _becomes(world, {shared, both, newer, digest})
+
+
+def _settled(world: World, environment: str) -> str:
+    return world.engine._workers[CellKey("shop", CELL, environment)].cell.record.settled_release

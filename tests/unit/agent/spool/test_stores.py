@@ -111,6 +111,8 @@ async def test_blobs_inventory_and_meta_return_what_was_put(db: SqliteStateDb) -
     await db.blobs.put(D2, b"other")
     assert await db.blobs.keep_only([D1]) == 1
     assert (await db.blobs.get(D1), await db.blobs.get(D2)) == (b"\x00bytes", None)
+    await db.blobs.drop([D1, D2])
+    assert await db.blobs.get(D1) is None
     await db.inventory.put("shop--cart--dev", {"objects": ["a"]})
     assert await db.inventory.namespaces() == ("shop--cart--dev",)
     await db.inventory.delete("shop--cart--dev")
