@@ -202,5 +202,5 @@ async def test_watch_tells_the_whole_list_and_then_what_happens(kube: KubeApi, n
 
 
 async def _next(events: AsyncIterator[WatchEvent]) -> WatchEvent:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await anext(events)

@@ -38,7 +38,7 @@ async def watched(store: Store, *topics: str) -> AsyncIterator[Subscription]:
 
 async def heard(subscription: Subscription) -> frozenset[str]:
     """Wait for the next change."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await subscription.wait()
 
 

@@ -23,7 +23,7 @@ from tests.fakes.ports import FakeLinkHub
 _OPTIONS = [("grpc.ssl_target_name_override", HUB_DNS_NAME), ("grpc.use_local_subchannel_pool", 1)]
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
     """Poll a condition until it holds; fails the test by ``what`` after the deadline."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
@@ -98,7 +98,7 @@ class BareStream:
         stream_id, ack = body.pop("stream_id", self.stream_id), body.pop("ack", self.received)
         await self.call.write(link_pb2.AgentFrame(stream_id=stream_id, seq=self.seq, ack=ack, **body))
 
-    async def receive(self, body: str | None = None, seconds: float = 10.0) -> link_pb2.HubFrame:
+    async def receive(self, body: str | None = None, seconds: float = 30.0) -> link_pb2.HubFrame:
         """Next frame, checked for its number; with ``body`` heartbeats are passed over and the kind is checked."""
         while True:
             async with asyncio.timeout(seconds):
@@ -111,7 +111,7 @@ class BareStream:
                 return cast(link_pb2.HubFrame, frame)
             assert frame.WhichOneof("body") == "heartbeat", frame
 
-    async def ended(self, seconds: float = 10.0) -> tuple[grpc.StatusCode, str]:
+    async def ended(self, seconds: float = 30.0) -> tuple[grpc.StatusCode, str]:
         """Read what is left and wait for the end; returns its status and the code in its trailers.
 
         gRPC hands out a status only after every message before it was read.

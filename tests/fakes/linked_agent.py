@@ -190,7 +190,7 @@ class LinkedAgent:
         )
 
 
-async def until(question: Callable[[], bool], what: str, *, seconds: float = 10.0) -> None:
+async def until(question: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
     """Poll a question until it is answered with yes; fail with ``what`` after a deadline."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

@@ -36,8 +36,8 @@ async def test_v7_a_copy_of_the_state_started_beside_the_original_locks_both(tmp
                 await until(lambda: bool(hub.hub.clusters.locks), "the copy is found")
                 for each in (original, copy):
                     await until(each.has_code("hub-link", "authority/locked"), "neither goes on")
+                await until(lambda: hub.link.link.connected() == frozenset(), "the hub has no stream of either")
     assert {str(lock) for lock in hub.hub.clusters.locks} == {f"agent/{uid}"}
-    assert hub.link.link.connected() == frozenset()
 
 
 async def test_v7_a_restart_of_the_agent_is_no_copy(tmp_path: Path) -> None:

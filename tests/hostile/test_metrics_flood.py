@@ -94,7 +94,7 @@ async def test_v16_an_agent_has_one_stream_of_a_kind_and_a_newer_one_ends_the_ol
             await call.read()
             calls.append(call)
         for call in calls[:-1]:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await call.code() is grpc.StatusCode.ABORTED
             assert dict(await call.trailing_metadata())["cellward-code"] == "link/superseded"
         await until(lambda: len(here.link._gate._live.get("evil", ())) == 1, "the older ones are gone")

@@ -180,4 +180,4 @@ async def test_v4_an_agent_killed_while_it_closes_a_cell_closes_it_all_the_same(
         assert open_policies(kube), "it was killed too late to show anything"
 
     await world.restart_without_anything(put_back)
-    await world.until(lambda: not open_policies(kube), seconds=10)
+    await world.until(lambda: not open_policies(kube))

@@ -71,7 +71,7 @@ async def _failing(
 
 
 async def _is_there(world: World, kube: FakeKube, ref: ObjectRef) -> None:
-    await world.until(lambda: ref in kube._objects, seconds=5)
+    await world.until(lambda: ref in kube._objects, seconds=15)
 
 
 # -- the hub: making the agent stop ------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ async def test_object_that_a_finalizer_keeps_is_still_repaired(world: World, kub
     after["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.org/keep"]}
     after["spec"]["selector"] = {"somebody": "else"}
     kube._store(SERVICE, before, after)
-    await world.until(lambda: kube._objects[SERVICE]["spec"]["selector"] == before["spec"]["selector"], seconds=5)
+    await world.until(lambda: kube._objects[SERVICE]["spec"]["selector"] == before["spec"]["selector"], seconds=15)
 
 
 # -- what is signed, read wrongly --------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Scene:
     async def drained(self) -> None:
         """Wait until the spool is empty."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + 10
+        deadline = loop.time() + 30
         while await self.agent.db.audit.depth():
             assert loop.time() < deadline, f"the spool was never freed: {self.agent.condition('audit-push')}"
             await asyncio.sleep(0.01)

@@ -92,7 +92,7 @@ class Scene:
 
     async def drained(self) -> None:
         """Wait until every record is proved to be in the log."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await self.agent.db.audit.depth():
                 await asyncio.sleep(0.01)
 
@@ -135,7 +135,7 @@ async def test_v5_v16_a_channel_closed_under_a_call_kills_neither_caller_nor_pus
     fetch = await scene.under_way(scene.content.put(b"late"))
     await scene.agent.parts.keeper.renew()
     with pytest.raises(CellwardError) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await fetch
     assert caught.value.code == "link/hub-unavailable"
     scene.metrics.snapshots.clear()
@@ -154,7 +154,7 @@ async def test_v5_renewal_upon_renewal_keeps_a_bounded_number_of_channels(scene:
     assert not fetch.done()
     await scene.agent.parts.keeper.renew()
     with pytest.raises(CellwardError) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await fetch
     assert caught.value.code == "link/hub-unavailable"
     assert len(scene.agent.parts.channels._closing) <= channels.MAX_OLD_CHANNELS + 1

@@ -62,7 +62,7 @@ async def an_item_of_the_new_hub(agent: LinkedAgent, new: FakeLinkHub, *, named_
 
 async def drained(agent: LinkedAgent) -> None:
     """Wait until every record is proved to be in the hub's log."""
-    deadline = asyncio.get_running_loop().time() + 10
+    deadline = asyncio.get_running_loop().time() + 30
     while await agent.db.audit.depth():
         assert asyncio.get_running_loop().time() < deadline, f"never freed: {agent.condition('audit-push')}"
         await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from tests.fakes.store import scratch_store
 
 async def _drained(agent: LinkedAgent) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + 10
+    deadline = loop.time() + 30
     while await agent.db.audit.depth():
         assert loop.time() < deadline, f"never freed: {agent.condition('audit-push')}"
         await asyncio.sleep(0.01)

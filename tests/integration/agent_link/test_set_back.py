@@ -119,7 +119,7 @@ class Scene:
 
     async def drained(self) -> None:
         """Wait until everything is in the log and proved."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while await self.agent.db.audit.depth():
                 await asyncio.sleep(0.01)
 

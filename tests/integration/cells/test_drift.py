@@ -226,7 +226,7 @@ async def test_v1_what_no_autoscaler_may_choose_is_taken_back(
         content_type="application/merge-patch+json",
     )  # fmt: skip
     assert answer.ok, answer.message
-    await world.until(lambda: admin.get(target).body["spec"]["replicas"] == back, seconds=10)
+    await world.until(lambda: admin.get(target).body["spec"]["replicas"] == back)
     await world.until(lambda: world.report(cell).drift_repairs == 1)
     (repair,) = [one for one in await world.records() if one["action"] == "drift.repair"]
     assert (repair["decision"], repair["reason"]) == (
@@ -274,7 +274,7 @@ async def test_v1_the_place_of_a_job_that_completed_is_not_free(world: World, ad
     await world.until(lambda: not admin.get(job).ok)
     pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "evil.example/x:1"}]}
     assert admin.create({**job, "spec": {"template": {"spec": pod}}}).ok
-    await world.until(lambda: not admin.get(job).ok, seconds=10)
+    await world.until(lambda: not admin.get(job).ok)
     await world.until(lambda: world.report(cell).drift_repairs == 1)
     (repair,) = [one for one in await world.records() if one["action"] == "drift.repair"]
     assert (repair["object"], repair["decision"]) == (f"Job/shop--{cell}--dev/once", "done")

@@ -49,7 +49,7 @@ async def test_v1_finalizer_of_a_stranger_is_taken_off(world: World, admin: ApiC
     assert (await world.deploy(cell_yaml(cell), cell)).accepted
     target, stays = _object(cell, kind, "web"), [_KUBERNETES] if kind == "Service" else []
     _hold(admin, target, *stays, _STRANGER)
-    await world.until(lambda: _finalizers(admin, target) == stays, seconds=10)
+    await world.until(lambda: _finalizers(admin, target) == stays)
     await world.until(lambda: world.report(cell).drift_repairs == 1)
 
 
@@ -67,7 +67,7 @@ async def test_v1_finalizer_that_comes_just_before_the_deletion_keeps_nothing(
 
     monkeypatch.setattr(kube, "delete", too_late)
     assert (await world.deploy(cell_yaml(cell, "2.0.0"), cell)).accepted
-    await world.until(lambda: not admin.get(old).ok, seconds=10)
+    await world.until(lambda: not admin.get(old).ok)
     await world.phase(cell, "ready")
 
 
@@ -146,5 +146,5 @@ async def test_v1_stranger_that_does_not_go_holds_no_place(world: World, admin: 
         live = admin.get(target)
         return str(live.body["spec"]["template"]["spec"]["containers"][0]["image"]) if live.ok else ""
 
-    await world.until(lambda: image() == "registry.example/web:1", seconds=10)
+    await world.until(lambda: image() == "registry.example/web:1")
     assert not _finalizers(admin, target)

@@ -42,7 +42,7 @@ def _forbidden(answer: Answer, *, by: str = "") -> None:
 
 def _soon(request: Callable[[], Answer]) -> Answer:
     """Repeat until RBAC has read a binding made a moment ago."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (answer := request()).ok:
         assert time.monotonic() < deadline, answer.message
         time.sleep(0.05)

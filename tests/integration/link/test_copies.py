@@ -68,7 +68,7 @@ async def test_v7_two_boots_that_both_answer_are_locked_both(here: FakeLinkHub) 
             await second.send(hello=agent.hello(boot_id="a-copy"))
             assert (await second.ended())[1] == "link/two-live-streams"
         await answers
-        assert (await first.ended(2))[1] == "authority/locked"
+        assert (await first.ended())[1] == "authority/locked"
     assert [str(lock) for lock in here.hub.clusters.locks] == [f"agent/{agent.uid}"]
     async with opened(here, agent) as again:
         assert (await again.ended())[1] == "authority/locked"
@@ -120,7 +120,7 @@ async def test_v7_a_stale_generation_at_hello_is_refused_and_locks_both(here: Fa
         async with opened(here, copy, "s-2") as link:
             await link.send(hello=copy.hello(boot_id=boot_id))
             assert (await link.ended())[1] == "authority/stale-key"
-        assert (await live.ended(2))[1] == "authority/locked"
+        assert (await live.ended())[1] == "authority/locked"
     assert [str(lock) for lock in here.hub.clusters.locks] == [f"agent/{copy.uid}"]
 
 
@@ -177,7 +177,7 @@ async def test_v7_a_copy_that_only_reads_is_found_once_the_original_has_renewed(
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await anext(aiter(content_pb2_grpc.ContentStub(channel).Fetch(_nothing())))
             assert status.error_of(refused.value).code == "authority/stale-key"
-        assert (await live.ended(2))[1] == "authority/locked"
+        assert (await live.ended())[1] == "authority/locked"
     assert [str(lock) for lock in here.hub.clusters.locks] == [f"agent/{copy.uid}"]
 
 

@@ -154,7 +154,7 @@ async def test_v4_a_certificate_that_expires_on_a_live_stream_cuts_it(here: Fake
         assert here.clock.now() < leaf.not_valid_after_utc
         assert await link.ended() == (grpc.StatusCode.UNAUTHENTICATED, "identity/expired")
         late = (here.clock.now() - leaf.not_valid_after_utc).total_seconds()
-        assert 0 <= late < 2
+        assert 0 <= late < 2 * a_second()
         assert await failure(fetch(channel)) == (grpc.StatusCode.UNAUTHENTICATED, "identity/expired")
     await until(lambda: here.fleet.open["eu-1"] == [], "the stream is closed on the hub")
 
@@ -167,7 +167,7 @@ async def test_v4_a_lock_cuts_a_live_stream_and_keeps_it_out(here: FakeLinkHub) 
         await link.receive("welcome")
         here.hub.clusters.lock("eu-1")
         await link.receive("revision_mark")
-        assert await link.ended(1.5) == (grpc.StatusCode.PERMISSION_DENIED, "authority/locked")
+        assert await link.ended() == (grpc.StatusCode.PERMISSION_DENIED, "authority/locked")
         assert await failure(fetch(channel)) == (grpc.StatusCode.PERMISSION_DENIED, "authority/locked")
 
 
@@ -181,7 +181,7 @@ async def test_v7_a_replaced_installation_is_cut_and_can_neither_speak_nor_renew
         new = BareAgent("eu-1")
         await new.join(here, await here.invite("eu-1", replace_installation=True))
         refused = (grpc.StatusCode.PERMISSION_DENIED, "authority/replaced")
-        assert await link.ended(5) == refused
+        assert await link.ended() == refused
         renewal = identity_pb2.RenewRequest(csr_der=make_csr(keys.new_tls_key()))
         assert await failure(identity_pb2_grpc.IdentityStub(channel).Renew(renewal)) == refused
     old.uid, old.statement_key = new.uid, new.statement_key
@@ -215,7 +215,7 @@ async def test_v7_a_renewed_certificate_is_committed_by_its_first_hello(here: Fa
             assert (await identity_pb2_grpc.IdentityStub(second).Renew(renewal)).generation == 2
             other_key = identity_pb2.RenewRequest(csr_der=make_csr(keys.new_tls_key()))
             assert (await failure(renew(other_key)))[1] == "authority/stale-key"
-            assert (await other.ended(2))[1] == "authority/locked"
+            assert (await other.ended())[1] == "authority/locked"
 
 
 async def test_v4_a_resumed_tls_session_is_refused(here: FakeLinkHub) -> None:
@@ -286,7 +286,7 @@ async def test_v16_oversized_and_malformed_joins_are_refused_and_the_port_lives(
     assert (await agent.join(here, token)).cluster_name == "eu-1"
 
 
-async def persistent(here: FakeLinkHub, agent: BareAgent, token: str, seconds: float = 10.0) -> None:
+async def persistent(here: FakeLinkHub, agent: BareAgent, token: str, seconds: float = 30.0) -> None:
     """Join as an agent does that is turned away: again and again, until the deadline."""
     async with asyncio.timeout(seconds):
         while not agent.chain_pem:
@@ -322,8 +322,13 @@ async def test_v16_silent_calls_of_one_address_are_bounded() -> None:
         options = [("grpc.ssl_target_name_override", HUB_DNS_NAME)]
         async with grpc.aio.secure_channel(here.enrolment.address, credentials, options) as channel:
             silent: list[Any] = [channel.stream_unary("/cellward.wire.v1.Enrolment/Join")() for _ in range(3)]
-            done, _ = await asyncio.wait([asyncio.ensure_future(failure(call)) for call in silent], timeout=5)
+            ends = {asyncio.ensure_future(failure(call)) for call in silent}
+            done, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             assert [task.result()[1] for task in done] == ["authority/too-many-attempts"]
+            silent.append(channel.stream_unary("/cellward.wire.v1.Enrolment/Join")())
+            assert (await failure(silent[-1]))[1] == "authority/too-many-attempts"
+            assert len(waiting) == 2
+            assert not any(task.done() for task in waiting), "those that came first keep their places"
             for call in silent:
                 call.cancel()
             await persistent(here, BareAgent("eu-1"), await here.invite("eu-1"))

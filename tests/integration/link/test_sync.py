@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
 from cellward.errors import CellwardError
+from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import items_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2, types_pb2
@@ -273,10 +275,11 @@ async def test_a_topic_is_looked_at_once_per_change(here: FakeLinkHub) -> None:
         assert len(asked) == before
 
 
-async def test_v13_a_receipt_is_acknowledged_without_waiting_for_a_heartbeat(here: FakeLinkHub) -> None:
+async def test_v13_a_receipt_is_acknowledged_without_waiting_for_a_heartbeat() -> None:
     """V13: what the agent keeps until it is acknowledged, is acknowledged at once."""
-    agent = await joined(here)
-    async with opened(here, agent) as link:
-        await welcomed(link, agent)
-        await link.send(receipt=link_pb2.Receipt(accepted=True))
-        assert (await link.receive(seconds=3)).ack == 2
+    async with FakeLinkHub(SystemClock(), replace(LIMITS, heartbeat=600.0)).running() as here:
+        agent = await joined(here)
+        async with opened(here, agent) as link:
+            await welcomed(link, agent)
+            await link.send(receipt=link_pb2.Receipt(accepted=True))
+            assert (await link.receive()).ack == 2

@@ -67,7 +67,7 @@ async def looked_after(hub: Hub) -> AsyncIterator[None]:
 
 async def until(hub: Hub, name: str, code: str) -> Condition:
     """Wait for a condition."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while True:
             found = next((one for one in hub.health.get() if one.name == name), None)
             if found is not None and found.code == code:

@@ -333,7 +333,7 @@ async def _recorded(world: World, action: str) -> list[str]:
 
 
 async def _killed_and_started(world: World, killed: Killed) -> None:
-    await asyncio.wait_for(killed.reached.wait(), 10)
+    await asyncio.wait_for(killed.reached.wait(), 30)
     await world._stop()
     await world._start()
 
@@ -471,7 +471,7 @@ async def test_v1_change_to_an_object_that_was_written_a_moment_ago_is_not_misse
     monkeypatch.setattr(kube, "apply", slow_answer)
     await _deployed(world, kube)
     assert changed.is_set()
-    await world.until(lambda: kube._objects[SERVICE]["spec"]["selector"] != {"somebody": "else"}, seconds=5)
+    await world.until(lambda: kube._objects[SERVICE]["spec"]["selector"] != {"somebody": "else"}, seconds=15)
 
 
 async def test_v16_late_event_of_an_object_that_was_pruned_is_no_fault(world: World, kube: FakeKube) -> None:

@@ -42,7 +42,7 @@ async def test_v11_apply_of_a_killed_agent_is_finished_at_its_next_start(world: 
     await world._stop()
     await kube.patch_json(WEB, [{"op": "replace", "path": "/spec/replicas", "value": 7}], manager="them")
     await world._start()
-    await world.until(lambda: any(one.accepted for one in world.receipts), seconds=10)
+    await world.until(lambda: any(one.accepted for one in world.receipts))
     assert (await kube.get(WEB))["spec"]["replicas"] == 0
 
 

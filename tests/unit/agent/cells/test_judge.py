@@ -154,7 +154,7 @@ async def test_cluster_is_in_view_while_every_kind_is() -> None:
     assert watch.in_view() is None
     task = asyncio.create_task(watch.run())
     try:
-        await asyncio.wait_for(synced.wait(), 10)
+        await asyncio.wait_for(synced.wait(), 30)
         clock.advance(30)
         assert watch.in_view() == 30
         kube.go_down()
@@ -163,7 +163,7 @@ async def test_cluster_is_in_view_while_every_kind_is() -> None:
         clock.advance(1000)
         synced.clear()
         kube.come_back()
-        await asyncio.wait_for(synced.wait(), 10)
+        await asyncio.wait_for(synced.wait(), 30)
         clock.advance(5)
         assert watch.in_view() == 35
         assert len(KINDS) > 1

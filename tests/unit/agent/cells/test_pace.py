@@ -74,16 +74,16 @@ async def test_v1_cells_that_wait_for_objects_to_go_do_not_stop_repairs_of_other
     await asyncio.sleep(0.1)
     assert world.report(CELL).version == "1.0.0"
     await stuck.delete(SERVICE)
-    await world.until(lambda: SERVICE in stuck._objects, seconds=5)
+    await world.until(lambda: SERVICE in stuck._objects, seconds=15)
     await world.engine.submit(world.item(CELL, running, hub_state="quarantine"))
-    await world.until(lambda: stuck._objects[INSIDE]["spec"]["ingress"] == [], seconds=5)
+    await world.until(lambda: stuck._objects[INSIDE]["spec"]["ingress"] == [], seconds=15)
 
 
 async def test_v1_cell_in_the_middle_of_a_release_is_repaired_and_cut_off(world: World, stuck: FakeKube) -> None:
     """While it waits for an object of its own to go."""
     digest = await replacing(world, stuck, CELL, service_yaml() + JOB.format("once", 1))
     await stuck.delete(SERVICE)
-    await world.until(lambda: SERVICE in stuck._objects, seconds=5)
+    await world.until(lambda: SERVICE in stuck._objects, seconds=15)
     await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
-    await world.until(lambda: stuck._objects[INSIDE]["spec"]["ingress"] == [], seconds=5)
+    await world.until(lambda: stuck._objects[INSIDE]["spec"]["ingress"] == [], seconds=15)
     await world.phase(CELL, "held")

@@ -101,13 +101,13 @@ async def test_v16_a_rollback_that_fails_ends_neither_the_thread_nor_those_who_w
     group = [asyncio.ensure_future(writer.run(job)) for job in (breaks, breaks)]
     await asyncio.sleep(0)
     hold.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         results = await asyncio.gather(blocked, *group, return_exceptions=True)
     codes = {result.code for result in results if isinstance(result, CellwardError)}
     assert codes == {"spool/unwritable"}
     assert all(isinstance(result, CellwardError) for result in results[1:])
     monkeypatch.setattr(writer_module, "_rollback", real)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await writer.run(lambda connection: insert(connection, "after"))
         assert await writer.run(rows) == ["kept", "after"]
 

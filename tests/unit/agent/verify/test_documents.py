@@ -174,7 +174,7 @@ async def test_v14_fallback_that_would_delete_what_stands_is_asked_about_before(
     assert world.report(CELL).version == "1.0.0"
     digest = failing(world, old, many.replace("web:1", "web:2"), confirm_prune=18)
     assert (await world.submit(world.item(CELL, digest))).accepted
-    await world.until(lambda: world.report(CELL).version == "0.9.0", seconds=10)
+    await world.until(lambda: world.report(CELL).version == "0.9.0")
     await world.until(lambda: WEB._replace(name="p0") not in kube._objects)
 
 

@@ -118,7 +118,7 @@ class TestProcess:
         writer = AuditWriter(1)
         first, second = writer.batch(2), writer.batch(2)
         failing.once = RuntimeError("a mistake")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             results = await asyncio.gather(send(log, writer, first), send(log, writer, second), return_exceptions=True)
         assert isinstance(results[0], RuntimeError)
         assert cast("AuditAckOut", results[1]).refused_code == "audit/gap"
@@ -136,7 +136,7 @@ class TestProcess:
         while log._worker is None:
             await asyncio.sleep(0)
         log._worker.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             results = await waiting
         assert [cast("CellwardError", result).code for result in results] == ["store/unavailable"] * 2
 

@@ -72,7 +72,7 @@ def descriptors() -> int:
 
 async def until(done: Callable[[], bool]) -> None:
     """Wait for a condition."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30):
         while not done():
             await asyncio.sleep(0.005)
 
@@ -80,7 +80,7 @@ async def until(done: Callable[[], bool]) -> None:
 async def heard(peer: socket.socket) -> bytes:
     """Everything that comes until the end."""
     loop, found = asyncio.get_running_loop(), b""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30):
         while piece := await loop.sock_recv(peer, 65536):
             found += piece
     return found

@@ -340,7 +340,7 @@ async def test_timestamp_is_renewed_in_time(
 
     repository.on_new_timestamp.append(note)
     task = asyncio.create_task(repository.run(stop))
-    await asyncio.wait_for(renewed.wait(), 5)
+    await asyncio.wait_for(renewed.wait(), 30)
     stop.set()
     await task
     result = await repository.status()
@@ -359,9 +359,9 @@ async def test_v16_a_mistake_does_not_end_the_renewals(repository: TufRepository
     store.get_metadata = broken  # type: ignore[method-assign]
     stop = asyncio.Event()
     task = asyncio.create_task(repository.run(stop))
-    await asyncio.wait_for(asked.wait(), 5)
+    await asyncio.wait_for(asked.wait(), 30)
     stop.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
 
 
 async def test_no_timestamp_lives_longer_than_a_day(

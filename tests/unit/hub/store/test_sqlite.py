@@ -102,13 +102,13 @@ async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlSto
             file.rename(aside)
             file.mkdir()
             await store._db._reader.dispose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not logs:
                     await asyncio.sleep(0.01)
             await other.documents.put(deployment("missed", 1))
             file.rmdir()
             aside.rename(file)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await subscription.wait() == {"documents"}
         assert not watcher.done()
         watcher.cancel()
