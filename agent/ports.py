@@ -14,6 +14,7 @@ import structlog
 from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
 from agent.cells.engine import CellEngine
+from agent.isolation.errors import NO_PROBER
 from agent.link.interfaces import (
     CellReport,
     CommandKind,
@@ -232,9 +233,9 @@ class AgentPorts:
                 return CommandOutcome(ok=True, facts=self._diagnosis())
             case _:
                 refusal = RefusalText(
-                    "agent/no-prober",
+                    NO_PROBER.code,
                     "this agent has no prober of isolation yet; the state stays unknown",
-                    next="Nothing to do; probes come with a later version.",
+                    next=NO_PROBER.hint,
                 )
                 return CommandOutcome(ok=False, refusal=refusal)
 

@@ -104,6 +104,12 @@ class Unavailable(CellwardError):
     http_status, grpc_status, exit_code = 503, "UNAVAILABLE", 3
 
 
+class Notice(CellwardError):
+    """Nothing failed and nothing is raised: a condition says what holds instead of what was asked for."""
+
+    http_status, grpc_status, exit_code = 200, "OK", 0
+
+
 class Internal(CellwardError):
     """Our own mistake."""
 

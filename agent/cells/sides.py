@@ -23,7 +23,7 @@ def refused_edges(needs: Sequence[Need], environment: str, offers: Offers) -> di
         why = "" if there is None else difference(need, there)
         if why:
             about = f"Connection/{need.project}/{need.cell}/{need.offer.endpoint}"
-            error = EDGE_DIFFERS(f"the connection is closed: {why}", object=about, rule="cell/edge")
+            error = EDGE_DIFFERS(f"the connection is closed: {why}", object=about)
             found[need.edge] = refusal_of(error, about)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Internal, define
+from cellward.errors import Conflict, Internal, Unavailable, define
 
 INCOMPLETE = define(
     "isolation/incomplete-object",
@@ -16,4 +16,10 @@ FOREIGN_POLICY = define(
     Conflict,
     "A policy of the network plugin may be about a cell, so nobody can say that the cell is isolated.",
     hint="Let the policy select other namespaces (cells carry the label cellward.dev/cell), or delete it.",
+)
+NO_PROBER = define(
+    "isolation/no-prober",
+    Unavailable,
+    "This agent has no prober of isolation yet, so the state stays unknown.",
+    hint="Nothing to do; probes come with a later version.",
 )

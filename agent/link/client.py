@@ -20,6 +20,7 @@ from agent.link.channels import ChannelHolder
 from agent.link.commands import CommandGate
 from agent.link.desired import DesiredItems, Listing
 from agent.link.enrolment import IdentityKeeper
+from agent.link.errors import COMMAND_FAILED, HUB_UNAVAILABLE
 from agent.link.interfaces import (
     AgentDescription,
     CellReport,
@@ -133,7 +134,7 @@ class LinkClient:
     async def run(self) -> None:
         """Run until cancelled. Every failure is a condition and a retry; only our own mistakes would surface."""
         self._health.on_change.append(self._on_condition)
-        self._health.set(CONDITION, ok=False, code="link/hub-unavailable", message="not connected yet")
+        self._health.set(CONDITION, ok=False, code=HUB_UNAVAILABLE.code, message="not connected yet")
         parts = [self._keeper.keep, self._succession.run, self._notify, *self._streams.runs]
         try:
             if self._channels.identity is None:
@@ -228,7 +229,7 @@ class LinkClient:
             outcome = _refused(error)
         except Exception:  # noqa: BLE001 - a command that fails in any way gets an answer
             _log.exception("command-failed", id=request.id, kind=request.kind.value)
-            outcome = CommandOutcome(ok=False, refusal=RefusalText("link/command-failed", "the command failed"))
+            outcome = CommandOutcome(ok=False, refusal=RefusalText(COMMAND_FAILED.code, "the command failed"))
         self._finish_command(request.id, outcome)
         if request.kind is CommandKind.RECONNECT:
             self._succession.reconnect()

@@ -15,7 +15,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
-from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, NO_TOKEN, OTHER_HUB
+from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, IDENTITY_UNREADABLE, NO_TOKEN, OTHER_HUB
 from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
 from cellward.errors import CellwardError, Exhausted, Unavailable
 from cellward.identity import keys, x509
@@ -128,7 +128,7 @@ class IdentityKeeper:
                 await self._pause(error)
                 continue
             except OSError as error:
-                self._health.set(CONDITION, ok=False, code="link/identity-unreadable", message=str(error))
+                self._health.set(CONDITION, ok=False, code=IDENTITY_UNREADABLE.code, message=str(error))
                 await self._timer.sleep(self._backoff.next())
                 continue
             self._forget_failures()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Denied, Exhausted, InvalidInput, Refused, Unauthenticated, Unavailable, define
+from cellward.errors import Denied, Exhausted, Internal, InvalidInput, Refused, Unauthenticated, Unavailable, define
 
 HUB_UNAVAILABLE = define(
     "link/hub-unavailable",
@@ -111,4 +111,10 @@ AUDIT_NOT_TAKEN = define(
     Refused,
     "The hub did not take a batch of audit records.",
     hint="Audit records stay on the agent; see the hub's code for why.",
+)
+COMMAND_FAILED = define(
+    "link/command-failed",
+    Internal,
+    "The agent could not carry out a command of the hub.",
+    hint="Look at the agent's log (`command-failed`), and report it.",
 )

@@ -11,15 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cellward.errors import CellwardError
+from cellward.errors import CellwardError, ErrorCode
 from cellward.policy.bundle import Bundle, check_disjoint
-from cellward.policy.errors import ROOTS_OVERLAP
+from cellward.policy.errors import (
+    ENVIRONMENT_NOT_HOSTED,
+    MALFORMED_RESULT,
+    NO_BINDING,
+    NOT_EVALUATED,
+    ROOTS_OVERLAP,
+    UNDEFINED,
+)
 from cellward.policy.model import (
-    FOREIGN_ENVIRONMENT_RULE,
-    MALFORMED_RULE,
-    NO_BINDING_RULE,
-    NOT_EVALUATED_RULE,
-    UNDEFINED_RULE,
     Binding,
     Decision,
     DecisionInput,
@@ -170,7 +172,7 @@ def _evaluated(bound: Sequence[BoundBundle]) -> dict[str, str]:
 
 
 def _not_evaluated(request: DecisionInput, entry: BoundBundle, failure: CellwardError) -> Violation:
-    broken = _broken(entry, NOT_EVALUATED_RULE, "was not evaluated", f"Cell/{request.project}/{request.cell}")
+    broken = _broken(entry, NOT_EVALUATED, "was not evaluated", f"Cell/{request.project}/{request.cell}")
     return replace(
         broken, reason=f"{broken.reason}: {failure.message} [{failure.code}]"[:1000], remediation=failure.hint
     )
@@ -182,9 +184,8 @@ def refusal_without_bindings(request: DecisionInput) -> Decision | None:
         return None
     return _deny(
         request,
-        FOREIGN_ENVIRONMENT_RULE,
+        ENVIRONMENT_NOT_HOSTED,
         f"environment {request.environment!r} is not among the environments of this cluster",
-        "Deploy to a cluster whose facts name the environment.",
     )
 
 
@@ -192,15 +193,14 @@ def no_binding(request: DecisionInput) -> Decision:
     """Return the denial for a cluster that no binding selects: nobody decided, so nothing is allowed."""
     return _deny(
         request,
-        NO_BINDING_RULE,
+        NO_BINDING,
         f"no policy binding selects environment {request.environment!r} of this cluster",
-        "Publish a binding whose selector matches the cluster's facts.",
     )
 
 
-def _deny(request: DecisionInput, rule: str, reason: str, remediation: str) -> Decision:
+def _deny(request: DecisionInput, rule: ErrorCode, reason: str) -> Decision:
     subject = f"Cell/{request.project}/{request.cell}"
-    violation = Violation(rule, reason, remediation, object=subject)
+    violation = Violation(rule.code, reason, rule.hint, object=subject)
     return Decision(False, (violation,), (), {}, decision_id(request.to_json(), {}))  # noqa: FBT003 - allowed
 
 
@@ -212,7 +212,7 @@ def _violations(request: DecisionInput, entry: BoundBundle, answer: object) -> l
         name = object_name(item) or f"Cell/{request.project}/{request.cell}"
         found = answers.get(str(index))
         if not isinstance(found, list):
-            violations.append(_broken(entry, UNDEFINED_RULE, "gives no result for this object", name))
+            violations.append(_broken(entry, UNDEFINED, "gives no result for this object", name))
             continue
         violations.extend(_violation(entry, element, name) for element in found)
     return violations
@@ -222,10 +222,10 @@ def _violation(entry: BoundBundle, element: object, name: str) -> Violation:
     if isinstance(element, str):
         return Violation(entry.bundle.entrypoint, element[:1000], object=name)
     if not isinstance(element, Mapping):
-        return _broken(entry, MALFORMED_RULE, "gives a result that is not an object", name)
+        return _broken(entry, MALFORMED_RESULT, "gives a result that is not an object", name)
     texts = {key: element.get(key) for key in ("rule", "reason", "remediation", "severity", "object")}
     if not isinstance(texts["rule"], str) or not isinstance(texts["reason"], str):
-        return _broken(entry, MALFORMED_RULE, "gives a result without rule and reason", name)
+        return _broken(entry, MALFORMED_RESULT, "gives a result without rule and reason", name)
     remediation, severity, subject = texts["remediation"], texts["severity"], texts["object"]
     return Violation(
         rule=texts["rule"][:200],
@@ -236,6 +236,6 @@ def _violation(entry: BoundBundle, element: object, name: str) -> Violation:
     )
 
 
-def _broken(entry: BoundBundle, rule: str, what: str, name: str) -> Violation:
+def _broken(entry: BoundBundle, rule: ErrorCode, what: str, name: str) -> Violation:
     reason = f"bundle {entry.bundle.name} {entry.bundle.version} (binding {entry.binding.name}) {what}"
-    return Violation(rule, reason, "Correct the bundle and publish it again.", object=name)
+    return Violation(rule.code, reason, rule.hint, object=name)

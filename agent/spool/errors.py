@@ -99,3 +99,9 @@ STATE_CORRUPT = define(
     "The state file was damaged and has been set aside.",
     hint="The damaged file lies beside the new one; check the volume.",
 )
+ANCHOR_UNAVAILABLE = define(
+    "spool/anchor-unavailable",
+    Unavailable,
+    "The copy of the floors in the agent's namespace cannot be written.",
+    hint="Look at the agent's log and at the cluster's API server; it is tried again.",
+)

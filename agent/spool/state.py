@@ -244,7 +244,7 @@ class AnchorKeeper:
                         await self._db.mark_anchored(state, None if saved is None else saved.floors)
                     self._saved = state
         except (Exception, asyncio.CancelledError) as error:  # cancelled: who waited has no more time
-            code = error.code if isinstance(error, CellwardError) else "spool/anchor-unavailable"
+            code = error.code if isinstance(error, CellwardError) else errors.ANCHOR_UNAVAILABLE.code
             self._health.set(ANCHOR_CONDITION, ok=False, code=code, message=f"the anchor cannot be saved: {error}")
             raise
         self._health.set(ANCHOR_CONDITION, ok=True)

@@ -16,7 +16,7 @@ from cellward.documents.facts import ClusterFacts
 from cellward.documents.fields import format_time
 from cellward.documents.keyring import KeyringEntry, Verified
 from cellward.documents.model import Approval
-from cellward.policy.errors import ENGINE_UNAVAILABLE
+from cellward.policy.errors import ENGINE_UNAVAILABLE, UNDEFINED
 from cellward.policy.model import Decision, DecisionInput, VerifiedSet, Violation
 from cellward.runtime.clock import Clock
 
@@ -44,8 +44,8 @@ class Gate:
         if staleness is None or staleness.verdict == "fresh" or (staleness.verdict == "keep" and known):
             return
         raise POLICY_STALE(
-            f"the signed policy snapshot expired {staleness.seconds} s ago, {staleness.limit} s are allowed",
-            rule=f"policy/{staleness.verdict}",
+            f"the signed policy snapshot expired {staleness.seconds} s ago, {staleness.limit} s are allowed, and a "
+            f"binding says onStale: {staleness.verdict}",
         )
 
     async def decide(
@@ -118,7 +118,7 @@ class Gate:
 def refusals_of(decision: Decision) -> tuple[RefusalText, ...]:
     """Return one refusal per violation (V15)."""
     return tuple(_refusal(violation) for violation in decision.violations) or (
-        RefusalText(DENIED, "the policy refuses the release without naming a rule", rule="policy/undefined"),
+        RefusalText(DENIED, "the policy refuses the release without naming a rule", rule=UNDEFINED.code),
     )
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from cellward.cells.errors import HOST_NAME, PUBLIC_WITHOUT_GATEWAY, WIDE_RANGE
 from cellward.cells.model import CellSpec
 from cellward.cells.spec import spec_of
 from cellward.documents.model import Release
 
-HOST_NAME = "cells/host-name-not-expressible"
-PUBLIC = "cells/public-endpoint-without-gateway"
-WIDE = "cells/external-range-is-wide"
 _INSIDE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 )
@@ -35,7 +33,7 @@ def conditions_of(spec: CellSpec) -> tuple[CellCondition, ...]:
     """Return the conditions of a spec that was read already."""
     found = [
         CellCondition(
-            PUBLIC,
+            PUBLIC_WITHOUT_GATEWAY.code,
             f"spec.endpoints.{name}",
             "no gateway is declared, so the endpoint is reachable from cells of the environment only",
         )
@@ -47,10 +45,10 @@ def conditions_of(spec: CellSpec) -> tuple[CellCondition, ...]:
         subject = f"spec.connections.{index}"
         if external is not None and external.host is not None:
             text = f"NetworkPolicy cannot express host names, so {external.host} stays closed; name its addresses"
-            found.append(CellCondition(HOST_NAME, subject, text))
+            found.append(CellCondition(HOST_NAME.code, subject, text))
         elif external is not None and external.cidr is not None and _may_be_inside(external.cidr):
             text = f"{external.cidr} can include addresses of the cluster itself, whose own isolation then decides"
-            found.append(CellCondition(WIDE, subject, text))
+            found.append(CellCondition(WIDE_RANGE.code, subject, text))
     return tuple(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import InvalidInput, Refused, TooNew, define
+from cellward.errors import InvalidInput, Notice, Refused, TooNew, define
 
 _FIX = "Correct the file and try again."
 
@@ -65,4 +65,20 @@ NOT_HOSTED = define(
 PROJECT_NOT_ALLOWED = define(
     "cells/project-not-allowed", Refused, "The cluster does not run cells of this project.",
     hint="Change the Deployment's selector, or let the cluster's administrator allow the project.",
+)  # fmt: skip
+
+HOST_NAME = define(
+    "cells/host-name-not-expressible", Notice,
+    "A connection to a host name stays closed: NetworkPolicy knows addresses.",
+    hint="Name the addresses of the host instead (external.cidr).",
+)  # fmt: skip
+PUBLIC_WITHOUT_GATEWAY = define(
+    "cells/public-endpoint-without-gateway", Notice,
+    "A public endpoint is reachable from cells of its environment only.",
+    hint="Put a gateway in front of it as a cell of the environment; Cellward makes none.",
+)  # fmt: skip
+WIDE_RANGE = define(
+    "cells/external-range-is-wide", Notice,
+    "An external address range can include addresses of the cluster itself.",
+    hint="Name a smaller range; inside the cluster, what the other cell offers decides.",
 )  # fmt: skip

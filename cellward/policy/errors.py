@@ -199,3 +199,30 @@ EVALUATION_FAILED = define(
     "A policy failed while it was evaluated, which counts as a denial.",
     hint="Correct the rule the message names: a built-in got a value it cannot take, or two rules contradict.",
 )
+
+# What the evaluator itself answers with, as the rule of a denial, where no bundle could.
+_REPAIR = "Correct the bundle and publish it again."
+UNDEFINED = define(
+    "policy/undefined", Refused, "A bundle gave no result for an object, which counts as a denial.", hint=_REPAIR
+)
+NOT_EVALUATED = define(
+    "policy/not-evaluated", Refused, "A bundle could not be evaluated, which counts as a denial.", hint=_REPAIR
+)
+MALFORMED_RESULT = define(
+    "policy/malformed-result",
+    Refused,
+    "A bundle gave a result without rule and reason, which counts as a denial.",
+    hint=_REPAIR,
+)
+NO_BINDING = define(
+    "policy/no-binding",
+    Refused,
+    "No policy binding selects the cluster and environment, so nothing is allowed there.",
+    hint="Publish a binding whose selector matches the cluster's facts.",
+)
+ENVIRONMENT_NOT_HOSTED = define(
+    "policy/environment-not-hosted",
+    Refused,
+    "The environment is not among those of the cluster's own facts.",
+    hint="Deploy to a cluster whose facts name the environment.",
+)

@@ -26,13 +26,6 @@ KEYRING_ROLE = "keyring"
 Mode = Literal["enforce", "warn", "shadow"]
 OnStale = Literal["keep", "refuse-new"]
 
-#: Rule ids the evaluator itself answers with, when a bundle could not.
-UNDEFINED_RULE = "policy/undefined"
-NOT_EVALUATED_RULE = "policy/not-evaluated"
-MALFORMED_RULE = "policy/malformed-result"
-NO_BINDING_RULE = "policy/no-binding"
-FOREIGN_ENVIRONMENT_RULE = "policy/environment-not-hosted"
-
 
 @dataclass(frozen=True, slots=True)
 class Violation:
