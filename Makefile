@@ -67,7 +67,7 @@ e2e: parts ## End-to-end scenarios on real parts, one after the other (e2e/READM
 	@$(PY) -m pytest $(or $(ARGS),e2e)
 
 .PHONY: check
-check: check-style check-types check-imports check-protos check-generated check-policies ## Everything that needs no running part: style, types, imports, protos, policies
+check: check-style check-types check-go check-imports check-protos check-generated check-policies ## Everything that needs no running part: style, types, imports, protos, policies
 	@echo "check: all green"
 
 .PHONY: check-style
@@ -80,6 +80,11 @@ check-style: setup
 check-types: setup
 	@echo "check: types (mypy, strict)"
 	@$(VENV)/mypy --strict $(CODE) $(wildcard bench)
+
+.PHONY: check-go
+check-go: setup
+	@echo "check: Go of the benchmark's load (gofmt, go vet; nothing where there is no Go)"
+	@$(PY) -m bench.build --check
 
 .PHONY: check-imports
 check-imports: setup

@@ -22,7 +22,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes that hold them (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of fan-out and of policy (default: 5)")
     parser.add_argument("--no-audit", action="store_true", help="agents do not push their audit records")
-    parser.add_argument("--only", choices=("fleet", "single"), help="one of the two parts")
+    parser.add_argument("--only", choices=("fleet", "agents", "single"), help="one of the parts")
     parser.add_argument("--sample", type=Path, help="write what the hub spent its time on to FILE.<n>")
     return parser.parse_args(given)
 
@@ -36,6 +36,7 @@ def main(given: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     parts: dict[str, Callable[[], list[Row]]] = {
         "fleet": lambda: _fleet(arguments, result),
+        "agents": lambda: _agents(arguments, result),
         "single": lambda: _single(result),
     }
     failed: list[str] = []
@@ -59,9 +60,22 @@ def _fleet(arguments: argparse.Namespace, result: dict[str, object]) -> list[Row
     sample = arguments.sample.resolve() if arguments.sample is not None else None
     plan = Plan(arguments.agents, arguments.workers, arguments.rounds, audit=not arguments.no_audit, sample=sample)
     rows, extra = asyncio.run(run(plan))
-    title = f"{plan.agents} simulated agents in {plan.workers} processes, one hub, {machine()}, shared by all of them"
+    title = f"{plan.agents} light agents, one hub, {machine()}, shared by all of them"
     sys.stderr.write(f"\n{table(title, rows)}\n\n")
     result["fleet"] = {"agents": plan.agents, "workers": plan.workers, "audit": plan.audit, **extra}
+    return rows
+
+
+def _agents(arguments: argparse.Namespace, result: dict[str, object]) -> list[Row]:
+    """Measure what an agent's own code costs, without Kubernetes: few of them, once."""
+    from bench.fleet.costs import agent_rows  # noqa: PLC0415 - the other part needs none of it
+    from bench.fleet.scenario import Plan, run  # noqa: PLC0415 - the other part needs none of it
+
+    plan = Plan(min(arguments.agents, 100), arguments.workers, 1, audit=not arguments.no_audit, light=False)
+    _, extra = asyncio.run(run(plan))
+    rows = agent_rows(plan.agents, extra["costs"])
+    sys.stderr.write(f"\n{table(f'the own code of {plan.agents} agents, without Kubernetes', rows)}\n\n")
+    result["agents"] = {"agents": plan.agents, **extra}
     return rows
 
 

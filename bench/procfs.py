@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+#: The kind of a process's CPU clock that counts what the scheduler gave it (``MAKE_PROCESS_CPUCLOCK`` of Linux).
+_SCHED = 2
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -20,8 +23,8 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """Return what a process has used so far; raises OSError when it is gone."""
-    fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, _rss(pid))
+    # The process's own CPU clock, in nanoseconds: /proc counts ticks of 10 ms, more than an idle floor spends a second.
+    return Usage(time.clock_gettime(~pid << 3 | _SCHED), _rss(pid))
 
 
 def children(pid: int) -> list[int]:

@@ -16,12 +16,20 @@ from bench.procfs import usage
 from tools.demo.processes import environment
 
 _ROOT = Path(__file__).resolve().parents[2]
+#: A worker whose agents are the agent's own code.
+_SIMULATED = (sys.executable, "-m", "bench.fleet.worker")
 #: Seconds workers get to end by themselves.
 _GRACE = 20.0
 
 
 class Crew:
     """All agents, over several processes.
+
+    Args:
+        names: names of the agents.
+        directory: where the agents' state is.
+        processes: how many share the agents.
+        command: a worker; the file with its task is added to it.
 
     Attributes:
         directory: where the agents' state is, one directory each.
@@ -35,10 +43,13 @@ class Crew:
         cut: when each agent was first told that it is locked.
     """
 
-    def __init__(self, names: Sequence[str], directory: Path, processes: int) -> None:
+    def __init__(
+        self, names: Sequence[str], directory: Path, processes: int, command: Sequence[str] = _SIMULATED
+    ) -> None:
         self.names = tuple(names)
         self.directory = directory
         self._processes = processes
+        self._command = command
         self._workers: list[asyncio.subprocess.Process] = []
         self._readers: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
@@ -59,7 +70,7 @@ class Crew:
             file.write_text(json.dumps({**task, "directory": str(self.directory), "agents": ",".join(mine)}))
             log = (self.directory / f"worker-{number}.log").open("ab")
             worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bench.fleet.worker", str(file),
+                *self._command, str(file),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env=environment(self.directory), cwd=_ROOT,
             )  # fmt: skip
