@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from cellward.audit.vkey import format_vkey
 from cellward.documents.dsse import Ed25519Signer
+from cellward.errors import CellwardError
 from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.files import write_atomic
@@ -35,6 +36,7 @@ from hub.api.auth import BOOTSTRAP, hash_token, new_token
 from hub.api.certificate import ApiCertificate
 from hub.api.interfaces import Door, Services
 from hub.api.interfaces import HubFacts as ApiFacts
+from hub.audit.damage import RECENT
 from hub.audit.intake import Intake, volume_of
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
@@ -59,6 +61,7 @@ from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
 from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition, signed_locks
 from hub.settings import HubSettings
+from hub.store.errors import DAMAGED
 from hub.store.interfaces import Store
 from hub.store.sql.alone import alone
 from hub.store.sql.database import database_file
@@ -68,7 +71,7 @@ from hub.sync.interfaces import SyncPorts
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts as LinkFacts
 from hub.sync.tls import RotatingLeaf
-from hub.upkeep import refresh, verify
+from hub.upkeep import LOG, look, refresh, verify
 
 _log = structlog.get_logger()
 #: Open files wanted: more than both listeners of the agents take connections.
@@ -168,6 +171,7 @@ async def _opened(hub: Hub) -> AsyncIterator[Hub]:
     try:
         await _first_admin(hub)
         await hub.fleet.start()
+        await look(hub.health, LOG, lambda: _read_end(hub))
         await _record(hub, "hub.start")
         yield hub
         await _record(hub, "hub.stop")
@@ -178,9 +182,21 @@ async def _opened(hub: Hub) -> AsyncIterator[Hub]:
 
 
 async def _record(hub: Hub, action: str) -> None:
-    """Record start and stop; before a realm is known there is no log to write to."""
-    if hub.current_realm.get() is not None:
+    """Record start and stop; before a realm is known there is no log to write to, and a damaged one takes nothing."""
+    if hub.current_realm.get() is None:
+        return
+    try:
         await hub.audit.record(action, "hub", "done", actor="hub", details={"version": VERSION})
+    except CellwardError as error:
+        if error.code != DAMAGED.code:
+            raise
+        # Agents keep what they have recorded, and locks work: a hub that does not start helps nobody.
+        hub.health.set(LOG, ok=False, code=error.code, message=error.message)
+
+
+async def _read_end(hub: Hub) -> str:
+    await hub.audit.verify(RECENT)
+    return "the newest records fit their hashes"
 
 
 async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, store: Store) -> Hub:

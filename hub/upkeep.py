@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from cellward.errors import CellwardError
 from cellward.runtime.health import HealthRegistry
 from hub.audit.intake import Intake
+from hub.audit.service import AuditLog
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from hub.front.watch import Fronts
@@ -26,12 +28,15 @@ REFRESH_SECONDS = 5.0
 PRUNE_TURNS = 720
 #: Seconds between two looks for damage, which read the whole database.
 VERIFY_SECONDS = 24 * 3600.0
+#: Conditions of what is looked at.
+PAGES, LOG = "store-pages", "audit-log"
 
 
 class Kept(Protocol):
     """The parts of a hub that are looked after."""
 
     store: Store
+    audit: AuditLog
     fleet: FleetService
     realm: RealmService
     health: HealthRegistry
@@ -76,15 +81,26 @@ async def refresh(hub: Kept, stop: asyncio.Event) -> None:
             continue
 
 
+async def read_whole(audit: AuditLog) -> str:
+    """Compare the whole log with its hashes; return what was done, raises store/damaged."""
+    await audit.verify()
+    return "every record fits its hash"
+
+
+async def look(health: HealthRegistry, name: str, job: Callable[[], Awaitable[str]]) -> None:
+    """Set a condition by whether ``job`` finds what it looks at whole; a look that fails is a condition as well."""
+    try:
+        health.set(name, ok=True, message=await job())
+    except CellwardError as error:
+        _log.error("store-damaged", condition=name, code=error.code, reason=error.message)
+        health.set(name, ok=False, code=error.code, message=error.message)
+
+
 async def verify(hub: Kept, stop: asyncio.Event) -> None:
     """Look for damage of the database after the start and once a day; found, it is a condition until it is gone."""
     while not stop.is_set():
-        try:
-            await hub.store.verify()
-            hub.health.set("store-pages", ok=True)
-        except CellwardError as error:
-            _log.error("store-damaged", code=error.code, reason=error.message)
-            hub.health.set("store-pages", ok=False, code=error.code, message=error.message)
+        await look(hub.health, PAGES, hub.store.verify)
+        await look(hub.health, LOG, lambda: read_whole(hub.audit))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(VERIFY_SECONDS):
                 await stop.wait()

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from cellward.audit.errors import FORK, GAP
-from cellward.audit.record import HUB_ORIGIN, NO_RECORD, cell_of, encode_record
+from cellward.audit.record import HUB_ORIGIN, NO_RECORD, cell_of, encode_record, parse_record
 from cellward.errors import CellwardError
 from hub.audit.batch import Batch, Leaf, make_leaf
 from hub.audit.errors import KEY_CHANGED, LOG_BEHIND, OLD_EPOCH
@@ -110,7 +110,9 @@ class Plan:
             event = replace(event, details={**event.details, **old})
             chain = AuditChain(HUB_ORIGIN, chain.epoch + 1, 0, NO_RECORD)
         record = event.to_record(self._realm, chain.epoch, chain.seq + 1, chain.head, at or self._now)
-        leaf = make_leaf(record, encode_record(record))
+        data = encode_record(record)
+        # Read back: it is filed under what it says, not under what was left out or cut.
+        leaf = make_leaf(parse_record(data), data)
         index = self._add(leaf, event.cluster)
         self.chains[HUB_ORIGIN, chain.epoch] = replace(chain, seq=record.seq, head=leaf.digest)
         return Placed(chain.epoch, record.seq, index)

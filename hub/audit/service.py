@@ -21,13 +21,14 @@ from cellward.errors import CellwardError
 from cellward.identity.keys import spki_of
 from cellward.runtime.clock import Clock
 from hub.audit.batch import Batch, check_batch
+from hub.audit.damage import verify_log
 from hub.audit.errors import NO_REALM
 from hub.audit.export import write_export
 from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
 from hub.audit.plan import Chains, Placed, Plan, Refusal
 from hub.audit.tree import Edge, LogTree
 from hub.store.changes import EVENTS, ChangeBus
-from hub.store.errors import MOVED, UNAVAILABLE
+from hub.store.errors import DAMAGED, MOVED, UNAVAILABLE
 from hub.store.log import AuditAppend, AuditEvent, AuditFilter, AuditStore, TileKey
 
 _log = structlog.get_logger()
@@ -206,7 +207,7 @@ class AuditLog:
         if head is None or not head.size:
             return None
         edge = self._head.edge if self._head is not None and self._head.edge.size >= head.size else await self._load()
-        if edge.size >= head.size and await self._tree.root(await self._tree.edge_at(head.size, edge)) == head.root:
+        if edge.size >= head.size and (await self._tree.edge_at(head.size, edge)).root() == head.root:
             return None
         return head
 
@@ -215,7 +216,7 @@ class AuditLog:
         await self.settle()
         snapshot = await self._store.snapshot()
         edge = await self._tree.load_edge(snapshot.size)
-        note = self._sign(snapshot.size, await self._tree.root(edge))
+        note = self._sign(snapshot.size, _expected(edge, snapshot.root))
         if not note:
             raise NO_REALM("a log without a realm has no name")
         await write_export(self._store, snapshot, self._realm(), self._signer.public_key(), note, write)
@@ -234,15 +235,21 @@ class AuditLog:
     async def head(self) -> SignedHead:
         """Return the newest signed tree head; raises audit/no-realm."""
         await self.settle()
-        size = await self._store.size()
-        head = self._head
+        size, head = await self._store.size(), self._head
         if head is None or head.edge.size != size or not head.note:
-            edge = await self._tree.load_edge(size)
-            root = await self._tree.root(edge)
+            edge = await self._load()
+            size, root = edge.size, edge.root()
             head = _Head(edge, root, self._sign(size, root))
         if not head.note:
             raise NO_REALM("a log without a realm has no name")
         return SignedHead(size, "sha256:" + head.root.hex(), head.note)
+
+    async def verify(self, last: int | None = None) -> None:
+        """Compare the log with its own hashes, from the ``last`` records on where that is given.
+
+        Raises store/damaged, naming the first thing that does not fit.
+        """
+        await verify_log(self._store, self._realm(), last)
 
     async def close(self) -> None:
         """Finish what was submitted."""
@@ -330,7 +337,9 @@ class AuditLog:
             grown, tiles = edge.grow(plan.hashes)
             try:
                 if plan.entries or plan.chains:
-                    batch = AuditAppend(edge.size, plan.entries, tuple(plan.chains.values()), tiles, plan.placed)
+                    batch = AuditAppend(
+                        edge.size, plan.entries, tuple(plan.chains.values()), tiles, plan.placed, grown.root()
+                    )
                     await self._store.append(batch)
                 elif await self._store.size() != edge.size:
                     # Nothing to write, so no append has noticed that all of this was decided on an older log.
@@ -340,7 +349,7 @@ class AuditLog:
                     raise
                 self._forget()
                 continue
-            head = await self._committed(plan, grown, tiles)
+            head = self._committed(plan, grown, tiles)
             self._told |= told
             for request, outcome in zip(group, outcomes, strict=True):
                 if request.done.done():
@@ -376,20 +385,23 @@ class AuditLog:
                 return error
             raise
 
-    async def _committed(self, plan: Plan, grown: Edge, tiles: Mapping[TileKey, bytes]) -> _Head:
+    def _committed(self, plan: Plan, grown: Edge, tiles: Mapping[TileKey, bytes]) -> _Head:
         self._tree.remember(tiles)
         self._chains.remember(plan.chains)
         self.records_taken += len(plan.entries)
         self.commits += 1
         head = self._head
         if head is None or head.edge.size != grown.size or not head.note:
-            root = await self._tree.root(grown)
+            root = grown.root()
             head = _Head(grown, root, self._sign(grown.size, root))
             self._head = head
         return head
 
     async def _load(self) -> Edge:
-        return await self._tree.load_edge(await self._store.size())
+        tip = await self._store.tip()
+        edge = await self._tree.load_edge(tip.size)
+        _expected(edge, tip.root)
+        return edge
 
     def _forget(self) -> None:
         self._head = None
@@ -405,6 +417,14 @@ class AuditLog:
         self.refused[cause.code] = self.refused.get(cause.code, 0) + 1
         _log.warning("audit-batch-refused", cluster=cluster, code=cause.code, reason=cause.message, expected=expected)
         return AuditAckOut(epoch=epoch or batch.epoch, seq=0, refused_code=cause.code, expected_seq=expected)
+
+
+def _expected(edge: Edge, kept: bytes) -> bytes:
+    """Return the root at an edge. Raises store/damaged: a head that contradicts an earlier one must not be signed."""
+    root = edge.root()
+    if kept and root != kept:
+        raise DAMAGED(f"the tree of the audit log at {edge.size} records is not the one that was kept with it")
+    return root
 
 
 def _settle(group: list[_Request], error: BaseException) -> None:

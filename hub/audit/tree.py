@@ -16,11 +16,13 @@ from cellward.audit.tree import (
     Node,
     Span,
     consistency_spans,
+    fold,
     node_hash,
     nodes_of,
     range_spans,
     span_hash,
 )
+from hub.store.errors import DAMAGED
 from hub.store.log import AuditStore, TileKey
 
 #: Height of a tile in tree levels, and hashes in a full one.
@@ -55,6 +57,19 @@ class Edge:
     def __init__(self, size: int, partials: Sequence[bytes]) -> None:
         self.size = size
         self.partials = tuple(partials)
+
+    def root(self) -> bytes:
+        """Return the root of the tree; it is made of the edge alone."""
+        # Complete subtrees, smallest first: the levels from below, in each tile from its end.
+        hashes: list[bytes] = []
+        for partial in self.partials:
+            end = len(partial)
+            while end:
+                count = end // HASH_SIZE
+                start = end - (count & -count) * HASH_SIZE
+                hashes.append(root_of_tile(partial[start:end]))
+                end = start
+        return fold(hashes[::-1]) if hashes else EMPTY_ROOT
 
     def grow(self, leaves: Iterable[bytes]) -> tuple[Edge, dict[TileKey, bytes]]:
         """Return the edge after these leaf hashes, and every tile that changed."""
@@ -92,6 +107,19 @@ def edge_keys(size: int) -> list[TileKey]:
     return keys
 
 
+def cut_edge(size: int, tiles: Mapping[TileKey, bytes]) -> Edge:
+    """Return the right edge at ``size`` from stored tiles, which may have grown since; raises store/damaged."""
+    keys = edge_keys(size)
+    partials = [b""] * (1 + max((key.level for key in keys), default=-1))
+    for key in keys:
+        # A tile only ever grows at its end.
+        length = ((size >> HEIGHT * key.level) % WIDTH) * HASH_SIZE
+        partials[key.level] = tiles.get(key, b"")[:length]
+        if len(partials[key.level]) != length:
+            raise DAMAGED(f"tile {key.number} of level {key.level} of the audit log is not whole")
+    return Edge(size, partials)
+
+
 class LogTree:
     """Hashes of the stored log: reads tiles, remembers full ones."""
 
@@ -102,24 +130,12 @@ class LogTree:
         self._nodes: dict[Node, bytes] = {}
 
     async def load_edge(self, size: int) -> Edge:
-        """Return the right edge of the stored tree of ``size`` leaves."""
-        keys = edge_keys(size)
-        tiles = await self._store.tiles(keys)
-        levels = 1 + max((key.level for key in keys), default=-1)
-        partials = [b""] * levels
-        for key in keys:
-            # The stored tile may have grown since; a tile only ever grows at its end.
-            partials[key.level] = tiles[key][: ((size >> HEIGHT * key.level) % WIDTH) * HASH_SIZE]
-        return Edge(size, partials)
+        """Return the right edge of the stored tree of ``size`` leaves; raises store/damaged."""
+        return cut_edge(size, await self._store.tiles(edge_keys(size)))
 
     async def edge_at(self, size: int, edge: Edge) -> Edge:
         """Return the right edge of an earlier size of the tree that ends at ``edge``."""
-        keys = edge_keys(size)
-        tiles = await self._tiles(set(keys), edge)
-        partials = [b""] * (1 + max((key.level for key in keys), default=-1))
-        for key in keys:
-            partials[key.level] = tiles[key][: ((size >> HEIGHT * key.level) % WIDTH) * HASH_SIZE]
-        return Edge(size, partials)
+        return cut_edge(size, await self._tiles(set(edge_keys(size)), edge))
 
     def remember(self, tiles: Mapping[TileKey, bytes]) -> None:
         """Keep full tiles that were just written."""
@@ -129,12 +145,6 @@ class LogTree:
                 self._full.move_to_end(key)
         while len(self._full) > CACHED_TILES:
             self._full.popitem(last=False)
-
-    async def root(self, edge: Edge) -> bytes:
-        """Return the root of the tree at an edge."""
-        if edge.size == 0:
-            return EMPTY_ROOT
-        return (await self._hashes([Span(0, edge.size)], edge))[0]
 
     async def range(self, first: int, last: int, edge: Edge) -> tuple[bytes, ...]:
         """Return the proof that leaves ``first`` to ``last`` are in the tree at an edge."""

@@ -574,8 +574,8 @@ class Store(Tables, Protocol):
         """Write once; raises store/full, store/unavailable, also where only the room for the next start is missing."""
         ...
 
-    async def verify(self) -> None:
-        """Look for damage, reading all of the database; raises store/damaged."""
+    async def verify(self) -> str:
+        """Look for damage, reading all of the database; return how far it can tell. Raises store/damaged."""
         ...
 
     async def prune(self) -> None:

@@ -124,7 +124,8 @@ class TileKey(NamedTuple):
 class AuditAppend:
     """One transaction of the log: entries from ``expected_size`` on, and everything that follows from them.
 
-    ``placed`` are the numbers of waiting events whose records are among the entries.
+    ``placed`` are the numbers of waiting events whose records are among the entries; ``root`` is that of the tree
+    after them, empty when it is not known.
     """
 
     expected_size: int
@@ -132,6 +133,7 @@ class AuditAppend:
     chains: Sequence[AuditChain] = ()
     tiles: Mapping[TileKey, bytes] = field(default_factory=dict)
     placed: Sequence[int] = ()
+    root: bytes = b""
 
 
 def is_dense(batch: AuditAppend) -> bool:
@@ -161,10 +163,19 @@ class AuditFilter:
 
 @dataclass(frozen=True, slots=True)
 class AuditSnapshot:
-    """Size of the log and all chains, read in one transaction."""
+    """Size of the log, the root kept with it (empty for none), and all chains, read in one transaction."""
 
     size: int
     chains: tuple[AuditChain, ...]
+    root: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTip:
+    """Where the log ends: its size, and the root that its last append kept, empty for none."""
+
+    size: int
+    root: bytes = b""
 
 
 class AuditStore(Protocol):
@@ -188,6 +199,14 @@ class AuditStore(Protocol):
 
     async def size(self) -> int:
         """Return how many records the log has."""
+        ...
+
+    async def tip(self) -> AuditTip:
+        """Return size and root of the log at one moment."""
+        ...
+
+    async def entries(self, start: int, end: int) -> tuple[AuditEntry, ...]:
+        """Return records with ``start`` <= index < ``end`` with everything their rows say."""
         ...
 
     async def origin_state(self, origin: str, epoch: int | None = None) -> AuditChain | None:

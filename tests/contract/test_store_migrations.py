@@ -140,7 +140,9 @@ async def test_v13_an_upgrade_keeps_every_row(old: Old, revision: str) -> None:
     await old.make(revision)
     await old.change(_fill)
     before = await old.rows()
-    assert all(before[name] == rows for name, rows in MADE.items())
+    assert all(
+        row.items() <= found.items() for name in MADE for row, found in zip(MADE[name], before[name], strict=True)
+    )
     assert all(len(rows) == 3 for name, rows in before.items() if name not in {*MADE, "revisions"})
     await old.upgrade()
     after = await old.rows()

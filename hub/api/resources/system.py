@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 from cellward.api import schemas
 from cellward.checks import errors as codes
+from cellward.errors import CellwardError
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
 from hub.fleet.delivery import differences
 from hub.fleet.errors import FACTS_DIFFER, NO_REALM
+from hub.store.errors import DAMAGED
 
 if TYPE_CHECKING:
     from cellward.errors import ErrorCode
     from hub.api.auth import Principal
+    from hub.api.interfaces import Services
     from hub.fleet.model import ClusterView
     from hub.fleet.realm import Realm
 
@@ -42,7 +45,6 @@ async def get_status(call: Call) -> schemas.Status:
     realm = await services.realm.current()
     clusters = await services.fleet.clusters()
     states = [convert.cell_state(view) for view in await services.fleet.cells()]
-    head = await services.audit.head() if realm is not None else None
     components = [_own(call), *_conditions(call), *await _policy(call)]
     for view in clusters:
         components += _cluster(view, call.principal)
@@ -53,9 +55,19 @@ async def get_status(call: Call) -> schemas.Status:
         connected=sum(view.connected for view in clusters),
         cells=sum(state.phase != "removed" for state in states),
         cells_ready=sum(state.phase == "ready" for state in states),
-        audit_size=head.size if head is not None else 0,
+        audit_size=await _audit_size(services) if realm is not None else 0,
         components=components,
     )
+
+
+async def _audit_size(services: Services) -> int:
+    """Size of the log, also of one that is damaged: this is where that is told."""
+    try:
+        return (await services.audit.head()).size
+    except CellwardError as error:
+        if error.code != DAMAGED.code:
+            raise
+        return await services.store.audit.size()
 
 
 @routes.get("/trust", role="viewer", response=schemas.Trust, reach="shared")

@@ -20,13 +20,22 @@ from hub.store.log import (
     AuditFilter,
     AuditRow,
     AuditSnapshot,
+    AuditTip,
     TileKey,
     WaitingEvent,
     is_dense,
 )
 from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import insert_many, upsert
-from hub.store.sql.tables import audit_chains, audit_events, audit_log, audit_records, audit_tiles, microseconds
+from hub.store.sql.tables import (
+    audit_chains,
+    audit_events,
+    audit_log,
+    audit_records,
+    audit_tiles,
+    from_microseconds,
+    microseconds,
+)
 
 _RECORD: Final = (
     "idx", "record", "origin", "epoch", "seq", "time", "cluster", "action", "decision", "project", "cell",
@@ -66,13 +75,7 @@ class SqlAudit:
         """Write all of it in one transaction, if the log still has the expected size."""
 
         async def job(tx: Transaction) -> None:
-            size = batch.expected_size
-            if not is_dense(batch):
-                raise MOVED(f"the entries do not follow record {size} one by one")
-            moved = update(audit_log).where(audit_log.c.id == 1, audit_log.c.size == size)
-            grown = await tx.connection.execute(moved.values(size=size + len(batch.entries)))
-            if grown.rowcount != 1:
-                raise MOVED(f"the log has not {size} records any more")
+            await _grow(tx, batch)
             if batch.entries:
                 await insert_many(tx.connection, audit_records, _RECORD, [_values(entry) for entry in batch.entries])
                 tx.notify(AUDIT)
@@ -97,7 +100,19 @@ class SqlAudit:
     async def size(self) -> int:
         """Return how many records the log has."""
         async with self._db.read() as connection:
-            return await _size(connection)
+            return (await _tip(connection)).size
+
+    async def tip(self) -> AuditTip:
+        """Return size and root of the log."""
+        async with self._db.read() as connection:
+            return await _tip(connection)
+
+    async def entries(self, start: int, end: int) -> tuple[AuditEntry, ...]:
+        """Return whole rows by index."""
+        table = audit_records.c
+        query = select(audit_records).where(table.idx >= start, table.idx < end).order_by(table.idx)
+        async with self._db.read() as connection:
+            return tuple(_entry(row) for row in (await connection.execute(query)).all())
 
     async def origin_state(self, origin: str, epoch: int | None = None) -> AuditChain | None:
         """Return a writer's chain in an epoch, in its newest one when None."""
@@ -113,8 +128,9 @@ class SqlAudit:
         """Return size and chains at one moment."""
         query = select(audit_chains).order_by(audit_chains.c.origin, audit_chains.c.epoch)
         async with self._db.read() as connection:
-            size = await _size(connection)
-            return AuditSnapshot(size, tuple(_chain(row) for row in (await connection.execute(query)).all()))
+            tip = await _tip(connection)
+            chains = tuple(_chain(row) for row in (await connection.execute(query)).all())
+            return AuditSnapshot(tip.size, chains, tip.root)
 
     async def tiles(self, keys: Sequence[TileKey]) -> Mapping[TileKey, bytes]:
         """Return tiles, as far as they exist."""
@@ -147,8 +163,23 @@ class SqlAudit:
             return tuple(AuditRow(row.idx, row.record, row.cluster) for row in (await connection.execute(query)).all())
 
 
-async def _size(connection: AsyncConnection) -> int:
-    return int((await connection.execute(select(audit_log.c.size).where(audit_log.c.id == 1))).scalar_one())
+async def _grow(tx: Transaction, batch: AuditAppend) -> None:
+    """Pass the fence of every append; raises store/moved."""
+    size = batch.expected_size
+    if not is_dense(batch):
+        raise MOVED(f"the entries do not follow record {size} one by one")
+    values: dict[str, Any] = {"size": size + len(batch.entries)}
+    if batch.entries:
+        values["root"] = batch.root or None
+    moved = update(audit_log).where(audit_log.c.id == 1, audit_log.c.size == size)
+    grown = await tx.connection.execute(moved.values(values))
+    if grown.rowcount != 1:
+        raise MOVED(f"the log has not {size} records any more")
+
+
+async def _tip(connection: AsyncConnection) -> AuditTip:
+    row = (await connection.execute(select(audit_log.c.size, audit_log.c.root).where(audit_log.c.id == 1))).one()
+    return AuditTip(row.size, row.root or b"")
 
 
 def _values(entry: AuditEntry) -> tuple[Any, ...]:
@@ -165,6 +196,11 @@ def _values(entry: AuditEntry) -> tuple[Any, ...]:
         entry.project,
         entry.cell,
     )
+
+
+def _entry(row: Row[Any]) -> AuditEntry:
+    values = dict(zip(_RECORD, row, strict=True))
+    return AuditEntry(**values | {"index": values.pop("idx"), "time": from_microseconds(values["time"])})
 
 
 def _chain(row: Row[Any]) -> AuditChain:

@@ -42,6 +42,10 @@ class Backend(Protocol):
         """Look for pages that do not fit together; return the first thing found, empty for nothing."""
         ...
 
+    async def looked(self) -> str:
+        """Say in one sentence how far this database can tell damage of its pages."""
+        ...
+
     def migrating(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction that sees what everybody before it has migrated, and keeps others that migrate out."""
         ...

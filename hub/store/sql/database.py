@@ -184,12 +184,14 @@ class Database:
         await self.write(job)
         await self._backend.reserve()
 
-    async def verify(self) -> None:
-        """Look for damage, reading all of it; raises store/damaged."""
+    async def verify(self) -> str:
+        """Look for damage, reading all of it; return what kind of look it was. Raises store/damaged."""
         with _translated():
             found = await self._backend.damage()
         if found:
             raise DAMAGED(f"pages of the database do not fit together: {found[:200]}")
+        with _translated():
+            return await self._backend.looked()
 
     async def prune(self) -> None:
         """Forget changes that every process has seen for long."""

@@ -81,6 +81,14 @@ class Postgres:
         """Nothing to look for: the server checks what it reads, where it was set up with page checksums."""
         return ""
 
+    async def looked(self) -> str:
+        """Say whether the server has page checksums."""
+        async with self.reader.connect() as connection:
+            on = (await connection.execute(text("SHOW data_checksums"))).scalar_one() == "on"
+        if on:
+            return "the server checks the pages it reads (data checksums)"
+        return "the server was set up without data checksums, so a flipped page may go unseen (pg_checksums --enable)"
+
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """Wait for whoever migrates, then look: a serialisable transaction would look first."""

@@ -90,6 +90,10 @@ class Sqlite:
             found = str((await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar_one())
         return "" if found == "ok" else found
 
+    async def looked(self) -> str:
+        """Say what was looked at."""
+        return "pages fit together (quick_check)"
+
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that writes: it begins IMMEDIATE, so it is alone."""

@@ -70,9 +70,9 @@ class SqlStore(SqlTables):
         """Write once, and keep room for the next start."""
         await self._db.check()
 
-    async def verify(self) -> None:
+    async def verify(self) -> str:
         """Look for damage, reading all of it."""
-        await self._db.verify()
+        return await self._db.verify()
 
     async def prune(self) -> None:
         """Forget changes that every process has seen for long."""

@@ -35,6 +35,11 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+def from_microseconds(value: int) -> datetime:
+    """Return the time that is stored so."""
+    return _EPOCH + value * _MICROSECOND
+
+
 class UtcTime(TypeDecorator[datetime]):
     """An aware UTC time as microseconds since 1970: exact, sortable, and the same in every database."""
 
@@ -49,7 +54,7 @@ class UtcTime(TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Return the time."""
         del dialect
-        return None if value is None else _EPOCH + value * _MICROSECOND
+        return None if value is None else from_microseconds(value)
 
 
 class _Transaction(FunctionElement[int]):
@@ -228,6 +233,8 @@ audit_log = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("size", BigInteger, nullable=False),
+    # Of the tree of that size: what the tiles and the records are compared with. NULL until the next append.
+    Column("root", LargeBinary),
 )
 
 audit_records = Table(

@@ -14,7 +14,9 @@ import pytest
 from cellward.errors import CellwardError
 from cellward.runtime.health import Condition
 from hub.app import Hub, open_hub
+from hub.audit.damage import RECENT
 from hub.settings import HubSettings
+from hub.store.log import AuditEvent
 from hub.store.sql.store import open_store
 from hub.upkeep import refresh, verify
 
@@ -150,6 +152,28 @@ async def test_v16_flipped_pages_are_found_and_told(tmp_path: Path) -> None:
         await _looked(hub)
         said = next(one for one in hub.health.get() if one.name == "store-pages")
     assert (said.ok, said.code) == (False, "store/damaged")
+
+
+@pytest.mark.parametrize("recent", [True, False])
+async def test_v13_a_flipped_byte_of_an_audit_record_is_told(tmp_path: Path, recent: bool) -> None:
+    """No page is broken by it, so only the log's hashes tell: at the start for the newest, soon after it for all."""
+    filler = AuditEvent("ada", "lock.set", "Cluster//filler", "done")
+    async with open_hub(settings(tmp_path)) as hub:
+        await hub.store.audit.put_events([AuditEvent("ada", "lock.set", "Cluster//find-me", "done")])
+        await hub.store.audit.put_events([filler] * (0 if recent else RECENT + 256))
+        await hub.audit.settle()
+    file = tmp_path / "data" / "hub.db"
+    data = file.read_bytes()
+    assert data.count(b"find-me") == 1
+    file.write_bytes(data.replace(b"find-me", b"find-mf"))
+    async with open_hub(settings(tmp_path)) as hub:
+        said = next(one for one in hub.health.get() if one.name == "audit-log")
+        assert said.code == ("store/damaged" if recent else "")
+        await _looked(hub)
+        said = await until(hub, "audit-log", "store/damaged")
+        assert next(one for one in hub.health.get() if one.name == "store-pages").ok
+    assert not said.ok
+    assert "record 0" in said.message
 
 
 async def _write_much(hub: Hub) -> None:

@@ -28,12 +28,13 @@ from hub.api.interfaces import Services
 from hub.api.rates import TokenRates
 from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
+from hub.audit.service import AuditLog
 from hub.authority.tokens import JoinTokens
 from hub.fleet.locks import OwnLocks
 from hub.store.sql.store import SqlStore
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, new_root
-from tests.fakes.store import scratch_store
+from tests.fakes.store import run_sql, scratch_store
 
 OPENAPI = Path("docs/reference/openapi.json")
 MUTATIONS = [route for route in all_routes() if route.method != "GET"]
@@ -129,6 +130,22 @@ async def test_roles_below_are_denied_and_recorded(api: Api, route: Any) -> None
         record = (await api.records())[-1]
         assert (record["action"], record["decision"], record["actor"]) == (route.action, "deny", role)
         assert record["code"] == "api/role-too-low"
+
+
+async def test_v13_status_is_shown_over_a_damaged_log(api: Api) -> None:
+    """It is where damage is told, so it must not fail by it; what needs a signed head says the code."""
+    await api.adopt()
+    size = (await api.ask("GET", "/status"))[1]["auditSize"]
+    await run_sql(api.store, "UPDATE audit_log SET root = x'00'")
+    services = replace(api.services, audit=AuditLog(api.store.audit, hub_keys().tree_head, lambda: "r", SystemClock()))
+    services.health.set("audit-log", ok=False, code="store/damaged", message="record 0")
+    async with TestClient(TestServer(make_api_app(services))) as client:
+        again = replace(api, client=client)
+        status, body = await again.ask("GET", "/status")
+        assert (status, body["auditSize"]) == (200, size)
+        assert [one["code"] for one in body["components"] if one["name"] == "audit-log"] == ["store/damaged"]
+        status, body = await again.ask("GET", "/audit/checkpoint")
+        assert (status, body["code"]) == (500, "store/damaged")
 
 
 @pytest.mark.parametrize("route", [row for row in READS if row.role == "viewer"], ids=lambda r: r.path)
