@@ -11,6 +11,7 @@ from cellward.errors import CellwardError
 from hub.store.interfaces import LockRow, ReceiptRow, SeenRow, Standing, Store
 from tests.contract.store_rows import KEY, NOW
 from tests.fakes.clock import ManualClock
+from tests.fakes.refusals import refused
 
 
 class TestClusters:
@@ -135,7 +136,7 @@ class TestClusters:
         assert (row.removed_at, row.uid) == (NOW, "uid-a")
         assert await store.desired.items("a") == ()
         assert [found.desired.cluster for found in (await store.desired.statuses()).items] == ["b"]
-        with pytest.raises(CellwardError):
+        with refused("store/cluster-exists"):
             await store.clusters.create("a", "alice")
         assert await store.clusters.names_of_uids(["uid-a", "uid-b", "uid-c"]) == {"uid-a": "a", "uid-b": "b"}
 

@@ -11,6 +11,7 @@ from agent.isolation.prober import UnprovedProber
 from cellward.errors import CellwardError
 from tests.fakes.clock import ManualClock
 from tests.fakes.kube import FakeKube
+from tests.fakes.refusals import refused
 
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}
 
@@ -36,7 +37,7 @@ async def test_v10_every_field_is_stated_or_nothing_is_written(field: str) -> No
 
 async def test_v10_one_direction_is_incomplete() -> None:
     """Ingress alone leaves egress open."""
-    with pytest.raises(CellwardError):
+    with refused("isolation/incomplete-object"):
         await NetworkPolicyDriver(FakeKube()).apply([_policy(policyTypes=["Ingress"])])
 
 

@@ -15,6 +15,7 @@ from cellward.audit.checkpoint import Checkpoint, sign_checkpoint
 from cellward.audit.tree import consistency_proof, leaf_hash, range_proof, root_of
 from cellward.errors import CellwardError
 from cellward.identity.keys import spki_of
+from tests.fakes.refusals import refused
 
 ORIGIN = "cellward.test/log"
 KEY = Ed25519PrivateKey.generate()
@@ -103,5 +104,5 @@ def test_v13_one_lie_is_enough(lie: Callable[[], tuple[LogView, Proof]]) -> None
 
 def test_a_log_of_another_origin_is_refused() -> None:
     """The key alone does not make it this log."""
-    with pytest.raises(CellwardError):
+    with refused("link/log-refused"):
         accept(view_of(SEEN), "cellward.test/other", LOG[6:SIZE], proof_of(LOG[:SIZE], SENT, SEEN))

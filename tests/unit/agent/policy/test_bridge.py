@@ -10,9 +10,9 @@ import pytest
 from agent.policy.bridge import SourceFetch
 from agent.policy.interfaces import FetchedSet
 from agent.policy.store import PolicyStore
-from cellward.errors import CellwardError
 from cellward.policy.client import Candidate
 from tests.fakes.policy import MemorySource, PolicyWorld, denying, now
+from tests.fakes.refusals import refused
 
 
 class Agent:
@@ -90,7 +90,7 @@ async def test_a_forged_set_is_refused_and_changes_nothing(world: PolicyWorld, t
     bad = world.source.copy()
     key = max(key for key in bad.metadata if key[0] == role)
     bad.metadata[key] = bad.metadata[key].replace(b'"version"', b'"Version"')
-    with pytest.raises(CellwardError):
+    with refused("policy/unverified"):
         await agent.refresh(bad)
     assert agent.store._files == before
     await agent.refresh(world.source)

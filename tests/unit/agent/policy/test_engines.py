@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-import pytest
-
 from agent.policy.engine import Engine
 from agent.policy.engines import Engines
 from cellward.errors import CellwardError
 from cellward.policy.errors import ENGINE_UNAVAILABLE
+from tests.fakes.refusals import refused
 
 
 @dataclass
@@ -54,6 +53,6 @@ async def test_an_advisory_engine_that_does_not_start_keeps_no_set_out() -> None
 async def test_a_deciding_engine_that_does_not_start_is_told_and_nothing_is_left() -> None:
     """The set is not in force then; the old one decides."""
     advisory = Started()
-    with pytest.raises(CellwardError):
+    with refused("policy/engine-unavailable"):
         await Engines(_engine(Started(_broken)), [_engine(advisory)]).start()
     assert advisory.done == []

@@ -15,6 +15,7 @@ from agent.spool import writer as writer_module
 from agent.spool.errors import FULL
 from agent.spool.writer import Writer
 from cellward.errors import CellwardError
+from tests.fakes.refusals import refused
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ async def test_v16_a_file_that_went_away_is_not_begun_anew_behind_a_failed_rollb
         raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(writer_module, "_rollback", fail)
-    with pytest.raises(CellwardError):
+    with refused("spool/unwritable"):
         await writer.run(breaks)
     for part in tmp_path.glob("file.db*"):
         # The connection that is being dropped takes its own log along.

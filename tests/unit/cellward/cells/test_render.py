@@ -13,6 +13,7 @@ from cellward.cells.manifests import ALLOWED
 from cellward.cells.render import APPLY_ORDER, namespace_of, render
 from cellward.cells.stamps import PLACEHOLDER
 from cellward.errors import CellwardError, InvalidInput
+from tests.fakes.refusals import refused
 from tests.unit.cellward.cells.sample import FACTS, cell, component, found, load, release_of, rendered
 
 LABELS = {
@@ -405,7 +406,7 @@ def test_every_raw_kind_has_its_place_in_the_order() -> None:
 def test_namespaces_have_one_reading(parts: tuple[str, str, str]) -> None:
     """Two cells never share a namespace, because no name has ``--``."""
     assert namespace_of("a", "c", "d") == "a--c--d"
-    with pytest.raises(CellwardError):
+    with refused("document/bad-name"):
         namespace_of(*parts)
 
 

@@ -24,6 +24,7 @@ from cellward.documents.model import (
     project_of,
 )
 from cellward.errors import CellwardError, InvalidInput, TooNew
+from tests.fakes.refusals import refused
 from tests.vectors.generate import documents
 
 KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
@@ -124,7 +125,7 @@ def test_unknown_type_is_too_new() -> None:
 def test_a_body_of_another_kind_is_refused(kind: str) -> None:
     """The payload type and the body must agree, so that no signature is taken for another kind."""
     other = next(name for name in KINDS if name != kind)
-    with pytest.raises(CellwardError):
+    with refused("document/unknown-schema"):
         parse_document(payload_type_of(other), build_document(DOCUMENTS[kind])[1])
     assert refusal(kind, body_of(DOCUMENTS[kind]) | {"kind": other}).code == "document/malformed"
 
@@ -178,13 +179,13 @@ def test_what_would_be_refused_is_not_built() -> None:
     """The authoring side meets the same walls."""
     deployment = DOCUMENTS["deployment"]
     assert isinstance(deployment, Deployment)
-    for changed in (
-        replace(deployment, cluster_selector=Selector()),
-        replace(deployment, sequence=0),
-        replace(deployment, issued_at=datetime(2026, 1, 1)),  # noqa: DTZ001 - the point of the test
-        replace(deployment, requires=("hologram",)),
+    for changed, code in (
+        (replace(deployment, cluster_selector=Selector()), "document/empty-selector"),
+        (replace(deployment, sequence=0), "document/malformed"),
+        (replace(deployment, issued_at=datetime(2026, 1, 1)), "document/malformed"),  # noqa: DTZ001 - the point
+        (replace(deployment, requires=("hologram",)), "document/unmet-requirement"),
     ):
-        with pytest.raises(CellwardError):
+        with refused(code):
             build_document(changed)
 
 

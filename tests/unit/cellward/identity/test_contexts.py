@@ -12,6 +12,7 @@ from cellward.errors import CellwardError
 from cellward.identity.contexts import client_context, load_leaf, server_context
 from tests.fakes.authority import FakeHub
 from tests.fakes.clock import ManualClock
+from tests.fakes.refusals import refused
 
 
 async def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "hub.cellward.internal") -> bytes:
@@ -80,5 +81,5 @@ def test_v16_unreadable_pem_is_refused_by_code() -> None:
         with pytest.raises(CellwardError) as refusal:
             server_context(chain, key)
         assert refusal.value.code == "identity/bad-certificate"
-    with pytest.raises(CellwardError):
+    with refused("identity/bad-certificate"):
         client_context(b"garbage")

@@ -19,6 +19,7 @@ from cellward.policy.floors import PolicyFloors, RoleFloor
 from cellward.policy.publisher import MetadataFile, create_root, sign_timestamp
 from cellward.policy.signing import TufSigner
 from tests.fakes.policy import PolicyWorld, denying, keys_of, now
+from tests.fakes.refusals import refused
 
 WORLD = PolicyWorld()
 WORLD.publish(denying("Bad"))
@@ -127,7 +128,7 @@ def test_a_dropped_delegation_is_refused() -> None:
     """Without the keyring role there would be no keyring."""
     metadata = Metadata[Targets].from_bytes(metadata_set(WORLD).targets)
     metadata.signed.delegations = None
-    with pytest.raises(CellwardError):
+    with refused("policy/unverified"):
         trust.check_delegation(metadata.signed)
 
 

@@ -22,6 +22,7 @@ from cellward.wire.codec import (
 )
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2, types_pb2
+from tests.fakes.refusals import refused
 
 _LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True).filter(lambda name: "--" not in name)
 _DIGESTS = st.binary(min_size=32, max_size=32).map(lambda data: f"sha256:{data.hex()}")
@@ -126,7 +127,7 @@ def test_v3_facts_take_their_name_from_the_caller() -> None:
 )
 def test_v16_facts_outside_their_bounds_are_refused(message: types_pb2.ClusterFacts) -> None:
     """V16: a Hello cannot make the hub keep as much as it likes."""
-    with pytest.raises(CellwardError):
+    with refused("wire/bad-message"):
         facts_from_wire("eu-1", message)
 
 

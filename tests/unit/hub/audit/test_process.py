@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from typing import Any, cast
 
-import pytest
-
 from cellward.audit.chain import ChainState
 from cellward.audit.checkpoint import log_origin, verify_checkpoint
 from cellward.audit.tree import leaf_hash, root_of
@@ -18,6 +16,7 @@ from hub.store.errors import FULL
 from hub.store.interfaces import Store
 from hub.store.log import AuditAppend, AuditFilter, AuditStore
 from tests.fakes.audit_writer import REALM, AuditWriter
+from tests.fakes.refusals import refused
 from tests.unit.hub.audit.logs import SPKI, all_records, check_proofs, make_log, send
 
 
@@ -105,7 +104,7 @@ class TestProcess:
         writer.write(2)
         late = writer.batch(1)
         failing.fail = True
-        with pytest.raises(CellwardError):
+        with refused("store/full"):
             await send(log, writer, late)
         failing.fail = False
         assert (await send(log, writer, late)).refused_code == "audit/gap"
