@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -12,6 +11,7 @@ import structlog
 
 from cellward.errors import CellwardError
 from cellward.runtime.health import HealthRegistry
+from cellward.runtime.tasks import stopped_within
 from hub.audit.intake import Intake
 from hub.audit.service import AuditLog
 from hub.fleet.realm import RealmService
@@ -74,11 +74,7 @@ async def refresh(hub: Kept, stop: asyncio.Event) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
             _log.warning("housekeeping-failed", error=str(error))
             hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")
-        try:
-            async with asyncio.timeout(REFRESH_SECONDS):
-                await stop.wait()
-        except TimeoutError:
-            continue
+        await stopped_within(stop, REFRESH_SECONDS)
 
 
 async def read_whole(audit: AuditLog) -> str:
@@ -101,6 +97,4 @@ async def verify(hub: Kept, stop: asyncio.Event) -> None:
     while not stop.is_set():
         await look(hub.health, PAGES, hub.store.verify)
         await look(hub.health, LOG, lambda: read_whole(hub.audit))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(VERIFY_SECONDS):
-                await stop.wait()
+        await stopped_within(stop, VERIFY_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import structlog
@@ -28,6 +28,7 @@ from agent.objects.repair import DELETED, Repair
 from agent.stamps.errors import PENDING
 from agent.verify.refusals import unexpected
 from cellward.errors import CellwardError
+from cellward.runtime.tasks import first_of
 from cellward.telemetry.metrics import AGENT_DRIFT_FAILURES, AGENT_DRIFT_REPAIRS, AGENT_DRIFT_SECONDS
 
 _log = structlog.get_logger()
@@ -95,7 +96,7 @@ class DriftControl:
                 if fresh:
                     await self._look(fresh[0], self._slots.repair)
                 elif self._trying:
-                    await self._first_of(self._trying.values())
+                    await first_of(*self._trying.values(), self._news.wait())
                 else:
                     break
                 self._trying = {ref: task for ref, task in self._trying.items() if not task.done()}
@@ -107,14 +108,6 @@ class DriftControl:
     def _due(self) -> list[ObjectRef]:
         now = self._parts.timer.monotonic()
         return [ref for ref in self._marked if self._fight(ref).not_before <= now and ref not in self._looking]
-
-    async def _first_of(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        """Return when one of them ends, or something new is marked."""
-        news = asyncio.create_task(self._news.wait())
-        try:
-            await asyncio.wait([*tasks, news], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
 
     async def _stop(self) -> None:
         tasks, self._trying = tuple(self._trying.values()), {}

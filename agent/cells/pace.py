@@ -15,6 +15,7 @@ from agent.cells.drift import DriftControl
 from agent.cells.restamp import Restamping
 from agent.cells.slots import Slots
 from cellward.runtime.clock import Timer
+from cellward.runtime.tasks import first_of
 from cellward.wire.codec import DesiredItem
 
 T = TypeVar("T")
@@ -106,17 +107,13 @@ class Pace:
                     raise SupersededError
                 if task.done():
                     return task.result()
-                await self._first_of(task)
+                await self._news_or(task)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _first_of(self, task: asyncio.Future[Any]) -> None:
+    async def _news_or(self, task: asyncio.Future[Any]) -> None:
         """Return when the task is done, when woken, or when a repair is due."""
         due = self._drift.due_at()
-        woken: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
-        try:
-            delay = None if due is None else max(0.0, due - self._timer.monotonic())
-            await asyncio.wait({task, woken}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
+        delay = None if due is None else max(0.0, due - self._timer.monotonic())
+        await first_of(task, self._wake.wait(), seconds=delay)

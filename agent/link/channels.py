@@ -16,6 +16,7 @@ import grpc.aio
 
 from agent.link.identity import LinkIdentity
 from cellward.identity.names import HUB_DNS_NAME
+from cellward.runtime.tasks import first_of
 
 #: Largest message taken or sent, bytes.
 MAX_MESSAGE = 4 * 1024 * 1024
@@ -62,14 +63,12 @@ async def connected(channel: grpc.aio.Channel, replaced: asyncio.Event, seconds:
     Until then a call would fail at once and say nothing about the hub, as gRPC dials at its own pace.
     """
     ready = asyncio.ensure_future(channel.channel_ready())
-    gone = asyncio.ensure_future(replaced.wait())
     try:
-        await asyncio.wait({ready, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await first_of(ready, replaced.wait(), seconds=seconds)
         return ready.done() and not ready.cancelled() and ready.exception() is None
     finally:
-        for wait in (ready, gone):
-            wait.cancel()
-        await asyncio.gather(ready, gone, return_exceptions=True)
+        ready.cancel()
+        await asyncio.gather(ready, return_exceptions=True)
 
 
 class ChannelHolder:

@@ -28,6 +28,7 @@ from agent.link.outgoing import Outgoing
 from agent.spool.interfaces import CellKey
 from cellward.errors import known
 from cellward.runtime.clock import Timer
+from cellward.runtime.tasks import first_of
 from cellward.wire import status
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
 
@@ -164,7 +165,7 @@ class Session:
         reader = asyncio.ensure_future(self._read(frames))
         sender = asyncio.ensure_future(self._send_all())
         try:
-            await asyncio.wait({reader, sender}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(reader, sender)
             if sender.done() and not reader.done() and sender.exception() is None:
                 # Half-closed in good order: the hub still acknowledges, then ends the stream.
                 with contextlib.suppress(TimeoutError):
@@ -311,14 +312,7 @@ class Session:
 
     async def _woken(self, event: asyncio.Event) -> bool:
         """Wait for the event; False when a heartbeat is due first."""
-        wake = asyncio.ensure_future(event.wait())
-        beat = asyncio.ensure_future(self._timer.sleep(self._heartbeat))
-        try:
-            await asyncio.wait({wake, beat}, return_when=asyncio.FIRST_COMPLETED)
-            return wake.done()
-        finally:
-            wake.cancel()
-            beat.cancel()
+        return (await first_of(event.wait(), self._timer.sleep(self._heartbeat)))[0]
 
     async def _beat(self) -> None:
         if self._timer.monotonic() - self._heard_at > SILENCE:

@@ -22,6 +22,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
+from cellward.runtime.tasks import first_of
 
 _log = structlog.get_logger()
 
@@ -168,12 +169,7 @@ class Succession:
 
     async def _is_replaced(self, current: _Live, replaced: asyncio.Event) -> bool:
         """Wait for the end of the session (False) or a newer channel (True); who asks to reconnect ends the session."""
-        waits = [asyncio.ensure_future(replaced.wait()), asyncio.ensure_future(self._reconnect.wait())]
-        try:
-            await asyncio.wait({current.task, *waits}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await first_of(current.task, replaced.wait(), self._reconnect.wait())
         if self._reconnect.is_set():
             self._reconnect.clear()
             await current.wind_down()
@@ -182,11 +178,7 @@ class Succession:
 
     async def _pause(self, current: _Live) -> None:
         """Wait before the next try to hand over, but no longer than the session lives."""
-        pause = asyncio.ensure_future(self._timer.sleep(self._backoff.next()))
-        try:
-            await asyncio.wait({current.task, pause}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            pause.cancel()
+        await first_of(current.task, self._timer.sleep(self._backoff.next()))
 
     async def _hand_over(self, current: _Live) -> _Live | None:
         """Open a session on the new channel and return it once it is welcomed; None when that did not come about."""
@@ -195,15 +187,11 @@ class Succession:
             return None
         current.session.quiet(on=True)
         successor = self._open(channel)
-        welcomed = asyncio.ensure_future(successor.session.welcomed.wait())
         taken = False
         try:
-            await asyncio.wait(
-                {successor.task, welcomed}, timeout=HANDOVER_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-            )
+            await first_of(successor.task, successor.session.welcomed.wait(), seconds=HANDOVER_TIMEOUT)
             taken = successor.session.welcomed.is_set()
         finally:
-            welcomed.cancel()
             if not taken:
                 current.session.quiet(on=False)
                 await successor.end()

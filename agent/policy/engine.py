@@ -15,6 +15,7 @@ from agent.policy.opa import OpaProcess
 from cellward.errors import CellwardError
 from cellward.policy.errors import CANARY_FAILED, ENGINE_UNAVAILABLE
 from cellward.runtime.backoff import FullJitter
+from cellward.runtime.tasks import first_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,20 +200,16 @@ class Engine:
     async def _until_broken(self, process: OpaProcess) -> None:
         """Return when the child has ended, or does not answer a health check."""
         ended = asyncio.create_task(process.wait())
-        suspect = asyncio.create_task(self._suspect.wait())
         try:
             while True:
-                await asyncio.wait({ended, suspect}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+                await first_of(ended, self._suspect.wait(), seconds=self._interval)
                 if ended.done() or not await process.healthy():
                     return
-                if suspect.done():
-                    self._suspect.clear()
-                    suspect = asyncio.create_task(self._suspect.wait())
+                self._suspect.clear()
         finally:
             self._suspect.clear()
-            for task in (ended, suspect):
-                task.cancel()
-            await asyncio.gather(ended, suspect, return_exceptions=True)
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
 
     async def stop(self) -> None:
         """Let queries in flight end, then stop the child."""

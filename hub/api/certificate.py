@@ -11,6 +11,7 @@ import structlog
 
 from cellward.identity import contexts
 from cellward.runtime.health import HealthRegistry
+from cellward.runtime.tasks import stopped_within
 from hub.api.errors import NOT_SHOWN
 
 #: Seconds between two looks at the leaf, and after a failure until the next try.
@@ -57,8 +58,4 @@ class ApiCertificate:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
                 _log.exception("api-certificate-failed", error=type(error).__name__)
                 self._health.set("api-certificate", ok=False, code=NOT_SHOWN.code, message=NOT_SHOWN.title)
-            try:
-                async with asyncio.timeout(seconds):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await stopped_within(stop, seconds)

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from cellward.runtime.clock import Clock
+from cellward.runtime.tasks import stopped_within
 from hub.authority.limits import Limiter, Rate
 
 #: Of one cluster: three at once, as after a few restarts with other settings, then one in twenty seconds.
@@ -59,11 +60,7 @@ class Moves:
                 await self.work_off()
             except Exception:  # noqa: BLE001 - logged whole and tried again (V16)
                 _log.exception("placing-failed")
-            try:
-                async with asyncio.timeout(_LOOK):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await stopped_within(stop, _LOOK)
 
     async def _try(self, cluster: str) -> None:
         if not self._rate.take(cluster):

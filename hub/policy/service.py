@@ -7,7 +7,6 @@ would refuse too; checking it at the door keeps a mistake of the publisher from 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import BINDINGS_TARGET, KEYRING_ROLE, KEYRING_TARGET, REVOCATIONS_TARGET
 from cellward.policy.published import RepositoryState
 from cellward.policy.publisher import MetadataFile, Publication, sign_timestamp
+from cellward.runtime.tasks import stopped_within
 from hub.policy.races import who_came_first
 from hub.store.errors import MOVED
 from hub.store.interfaces import TufMetadata
@@ -354,8 +354,7 @@ class TufRepository:
             except Exception:  # noqa: BLE001 - logged whole and tried again
                 # V16: the timestamp has hours left, and the hub has other things to do.
                 _log.exception("timestamp-renewal-failed")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RENEW_INTERVAL)
+            await stopped_within(stop, RENEW_INTERVAL)
 
     async def fetch(self, role: str, version: int | None) -> bytes | None:
         """Return stored metadata of a role, the newest when ``version`` is None."""

@@ -18,7 +18,7 @@ import structlog
 
 from cellward.errors import CellwardError
 from cellward.identity.x509 import PeerIdentity
-from cellward.runtime.tasks import heard
+from cellward.runtime.tasks import first_of, heard
 from cellward.wire import status
 from cellward.wire.errors import BAD_MESSAGE
 from hub.authority.errors import TOO_MANY_ATTEMPTS
@@ -200,8 +200,7 @@ async def _until_cut(work: Callable[[], Coroutine[Any, Any, None]], live: Live) 
     """Run the work until it ends or the gate cuts it; raises the reason of the cut, after the work has stopped."""
     task: asyncio.Future[None] = asyncio.ensure_future(work())
     try:
-        pending: tuple[asyncio.Future[Any], ...] = (task, live.cut)
-        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        await first_of(task, live.cut)
         if live.cut.done() and not task.done():
             raise live.cut.result()
         await task

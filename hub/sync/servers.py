@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FileDescriptor
 
 from cellward.runtime.clock import Clock
 from cellward.runtime.supervise import Task
+from cellward.runtime.tasks import first_of, stopped_within
 from cellward.wire.v1 import (
     content_pb2,
     content_pb2_grpc,
@@ -36,7 +37,7 @@ from hub.front.through import Through
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, Strangers, unobserved
-from hub.sync.interfaces import ChangesPort, Subscription, SyncPorts
+from hub.sync.interfaces import ChangesPort, SyncPorts
 from hub.sync.known import KnownPeers
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer
@@ -147,9 +148,9 @@ class LinkServer:
                     await self._gate.tick()
                     self._known.look()
                     self._leaf.rotate_if_due()
-                    if await _first_of(stop, changed, self._limits.recheck):
+                    if (await first_of(stop.wait(), changed.wait(), seconds=self._limits.recheck))[1]:
                         # A fleet that joins or renews changes much at once: one look for all of it.
-                        await _wait(stop, self._limits.settle)
+                        await stopped_within(stop, self._limits.settle)
         finally:
             await self.close(grace)
 
@@ -303,23 +304,3 @@ def _bind(
         shutil.rmtree(place, ignore_errors=True)
         raise CANNOT_LISTEN(f"{host}:{port} cannot be listened on", address=f"{host}:{port}") from error
     return Listener(server, host, front, place)
-
-
-async def _first_of(stop: asyncio.Event, changed: Subscription, seconds: float) -> bool:
-    """Wait for the stop, a change, or so many seconds; returns whether there was a change."""
-    waits = (asyncio.ensure_future(stop.wait()), asyncio.ensure_future(changed.wait()))
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return waits[1].done()
-    finally:
-        for each in waits:
-            each.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -129,7 +129,7 @@ class SyncSession:
             await self._welcome(hello)
             # From here on a stream mostly waits, for days; what it needs no more must not wait with it.
             del hello
-            await _first_of(self._read_loop(), self._write_loop(), self._listen(changes))
+            await _until_one_ends(self._read_loop(), self._write_loop(), self._listen(changes))
 
     def drain(self) -> None:
         """Ask the agent to reconnect and end the stream."""
@@ -322,7 +322,7 @@ def check_stream_id(stream_id: str) -> str:
     return stream_id
 
 
-async def _first_of(*work: Any) -> None:
+async def _until_one_ends(*work: Any) -> None:
     """Run until the first of the loops ends; its error, if any, is raised, and the others are stopped."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
