@@ -46,14 +46,16 @@ class Sampler:
         The counters are exchanged first: the next sample may come while they are read, and what a signal's handler
         raises ends the process that is looked at.
         """
-        self._number += 1
+        # A hub that was started anew goes on after the files of the one before.
+        while (out := self._out.with_name(f"{self._out.name}.{self._number + 1}")).exists():
+            self._number += 1
         own, whole, samples = self._own, self._whole, self._samples
         self._own, self._whole, self._samples = Counter(), Counter(), 0
         lines = [f"{samples} samples, {samples * _STEP:.1f} s of CPU"]
         for title, counts in (("with callees", whole), ("by itself", own)):
             lines += ["", title]
             lines += [f"{count / max(1, samples):7.1%}  {name}" for name, count in counts.most_common(_TOP)]
-        self._out.with_name(f"{self._out.name}.{self._number}").write_text("\n".join(lines) + "\n")
+        out.write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:
