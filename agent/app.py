@@ -234,7 +234,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     policy.on_switch.append(decide_again)
     ports = AgentPorts(engine, policy, refresher, facts, base.health)
     gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
-    link = gauges.link = await _link(base, facts, recorder, ports, gauges)
+    link = gauges.link = await _link(base, facts, recorder, ports, gauges, content)
     engine.on_status = link.send_report
     engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
     publisher = IdentityPublisher(
@@ -288,7 +288,9 @@ def _engine(
     )
 
 
-async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: AgentPorts, gauges: Gauges) -> LinkClient:
+async def _link(
+    base: Base, facts: ClusterFacts, recorder: Recorder, ports: AgentPorts, gauges: Gauges, content: HubContent
+) -> LinkClient:
     settings, intervals = base.settings, base.settings.intervals
     backoff = FullJitter(intervals.backoff_base, intervals.backoff_cap)
     audit = AuditPush(
@@ -330,6 +332,7 @@ async def _link(base: Base, facts: ClusterFacts, recorder: Recorder, ports: Agen
         heartbeat=intervals.heartbeat,
         status_interval=intervals.status,
         backoff=backoff,
+        carry=content.carry,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from cellward.identity.locks import Lock, LockSet, lock_of
+from cellward.wire.codec import MAX_CARRIED, MAX_CARRIED_OF_ITEM, DesiredItem
 from cellward.wire.v1 import content_pb2
 from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
@@ -151,6 +152,17 @@ class Content:
         data, is_document = found
         # Configuration of others: for a cluster that it was not placed on it does not exist.
         return data if not is_document or digest in await self._placed(cluster) else None
+
+    async def carried(self, item: DesiredItem) -> Sequence[tuple[str, bytes]]:
+        """Documents that travel with an item; an item is its cluster's own, so whoever is sent it is given them."""
+        found: list[tuple[str, bytes]] = []
+        room = MAX_CARRIED_OF_ITEM
+        for digest in (item.deployment_digest, *item.evidence):
+            held = await self._digests.get(digest)
+            if held is not None and held[1] and len(held[0]) <= min(room, MAX_CARRIED):
+                found.append((digest, held[0]))
+                room -= len(held[0])
+        return found
 
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """TUF metadata, the newest when ``version`` is None."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -43,7 +43,7 @@ from cellward.runtime.health import Condition, HealthRegistry
 from cellward.runtime.tasks import is_being_cancelled
 from cellward.wire.codec import facts_to_wire
 from cellward.wire.v1 import link_pb2
-from cellward.wire.version import FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
+from cellward.wire.version import CARRIED_DOCUMENTS, FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
 
 _log = structlog.get_logger()
 
@@ -79,6 +79,7 @@ class LinkClient:
         backoff: delays between failed sessions.
         rng: chance for drains.
         platform: says in which cluster the agent runs.
+        carry: takes the documents that come with an item, before the item itself; without it the hub sends none.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names every part
@@ -100,7 +101,9 @@ class LinkClient:
         backoff: FullJitter | None = None,
         rng: random.Random | None = None,
         platform: PlatformPort | None = None,
+        carry: Callable[[Iterable[link_pb2.CarriedDocument]], None] | None = None,
     ) -> None:
+        self._carry = carry
         self._platform = platform
         self._description = description
         self._boot_id = boot_id
@@ -165,7 +168,7 @@ class LinkClient:
         hooks = SessionHooks(
             hello=functools.partial(self._hello, listing),
             welcome=functools.partial(self._on_welcome, listing),
-            item=functools.partial(self._desired.take, listing),
+            item=functools.partial(self._on_item, listing),
             mark=functools.partial(self._on_mark, listing),
             notice=self._on_notice,
             command=self._on_command,
@@ -191,6 +194,11 @@ class LinkClient:
         if welcome.timestamp_version not in {0, self._ports.policy().timestamp}:
             # What is held already needs no look: a fleet that comes back would fetch it all at once.
             self._on_notice(welcome.timestamp_version)
+
+    async def _on_item(self, listing: Listing, item: link_pb2.DesiredItem) -> None:
+        if self._carry is not None:
+            self._carry(item.documents)
+        await self._desired.take(listing, item)
 
     async def _on_mark(self, listing: Listing, mark: link_pb2.RevisionMark) -> None:
         if await self._desired.reached(listing, mark):
@@ -264,7 +272,7 @@ class LinkClient:
         return link_pb2.Hello(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
-            features=[*FEATURES, *self._description.features],
+            features=[*self._features(), *self._description.features],
             schemas=self._description.schemas,
             realm=self._description.realm,
             boot_id=self._boot_id,
@@ -284,6 +292,9 @@ class LinkClient:
             platform_uid=platform.uid if platform is not None else "",
             platform_ca=platform.authority_sha256 if platform is not None else "",
         )
+
+    def _features(self) -> Iterable[str]:
+        return (feature for feature in FEATURES if feature != CARRIED_DOCUMENTS or self._carry is not None)
 
     async def _agent_status(self) -> link_pb2.AgentStatus:
         identity = self._channels.identity

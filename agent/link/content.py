@@ -5,6 +5,9 @@ What arrives is not verified here; only its size is bounded, and an answer that 
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
+
 import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
@@ -14,12 +17,14 @@ from agent.link.channels import ChannelHolder
 from agent.link.errors import CONTENT_BROKEN, CONTENT_TOO_LARGE, HUB_UNAVAILABLE
 from agent.policy.interfaces import FetchedSet
 from cellward.errors import CellwardError, Unavailable
-from cellward.wire.codec import check_digest
-from cellward.wire.v1 import content_pb2, content_pb2_grpc
+from cellward.wire.codec import MAX_CARRIED, check_digest
+from cellward.wire.v1 import content_pb2, content_pb2_grpc, link_pb2
 
 _log = structlog.get_logger()
 #: Seconds one stream may take.
 FETCH_TIMEOUT = 30.0
+#: Documents carried by items and not asked for yet, and their bytes, at most.
+CARRIED_COUNT, CARRIED_BYTES = 256, 2 * 1024 * 1024
 #: Streams tried for one piece of content as long as each brought it further.
 MAX_STREAMS = 5
 
@@ -33,6 +38,22 @@ class HubContent:
 
     def __init__(self, channels: ChannelHolder) -> None:
         self._channels = channels
+        self._carried: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+
+    def carry(self, documents: Iterable[link_pb2.CarriedDocument]) -> None:
+        """Keep what came with an item until it is asked for: once, instead of a fetch, and no more believed than one.
+
+        Bounded: what was carried longest ago is dropped first, and fetched when it is wanted.
+        """
+        for document in documents:
+            if not 0 < len(document.envelope) <= MAX_CARRIED:
+                continue
+            self._drop(document.digest)
+            self._carried[document.digest] = document.envelope
+            self._size += len(document.envelope)
+            while self._size > CARRIED_BYTES or len(self._carried) > CARRIED_COUNT:
+                self._drop(next(iter(self._carried)))
 
     async def fetch_digest(self, digest: str, limit: int) -> bytes | None:
         """Return the content of a digest, None when the hub has none.
@@ -40,7 +61,10 @@ class HubContent:
         Raises:
             CellwardError: ``link/hub-unavailable``, ``link/content-too-large``, ``link/content-broken``.
         """
-        return await self._fetch(content_pb2.FetchRequest(digest=check_digest(digest)), digest, limit)
+        carried = self._drop(check_digest(digest))
+        if carried is not None and len(carried) <= limit:
+            return carried
+        return await self._fetch(content_pb2.FetchRequest(digest=digest), digest, limit)
 
     async def fetch_tuf(self, role: str, version: int | None, limit: int) -> bytes | None:
         """Return TUF metadata; None as version is the newest; raises as ``fetch_digest`` does."""
@@ -65,6 +89,11 @@ class HubContent:
             return None
         metadata = {(file.name.role, file.name.version): file.data for file in files.metadata}
         return FetchedSet(metadata, tuple(files.targets))
+
+    def _drop(self, digest: str) -> bytes | None:
+        carried = self._carried.pop(digest, None)
+        self._size -= len(carried or b"")
+        return carried
 
     async def _fetch(self, request: content_pb2.FetchRequest, what: str, limit: int) -> bytes | None:
         received = bytearray()

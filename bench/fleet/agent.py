@@ -89,7 +89,7 @@ class SimulatedAgent:
         self._engine = SimulatedEngine(
             intake, self._state, self._recorder, self._statement, self._policy, self._clock, common.realm, self._failed
         )
-        self._link = self._make_link()
+        self._link = self._make_link(content)
         self._engine.sender = self._link
         self._health.on_change.append(self._cut)
 
@@ -123,7 +123,7 @@ class SimulatedAgent:
         store = IdentityStore(directory / "identity")
         return IdentityKeeper(enrolment, store, self._channels, self._clock, self._health)
 
-    def _make_link(self) -> LinkClient:
+    def _make_link(self, content: HubContent) -> LinkClient:
         intervals = IntervalSettings()
         description = AgentDescription(realm=self._common.realm, facts=self._facts, agent_version=VERSION)
         audit = AuditPush(
@@ -151,6 +151,7 @@ class SimulatedAgent:
             heartbeat=intervals.heartbeat,
             status_interval=intervals.status,
             backoff=FullJitter(intervals.backoff_base, intervals.backoff_cap),
+            carry=content.carry,
         )
 
     async def _accepted(self, verified: VerifiedSet) -> None:

@@ -18,7 +18,7 @@ import (
 const fetchTimeout = 30 * time.Second
 
 // features that an agent of today tells the hub of.
-var features []string
+var features = []string{"carried-documents"}
 
 // roleFile is what is read of a TUF file of targets.
 type roleFile struct {
@@ -55,10 +55,17 @@ func (a *agent) isNewest(item *wire.DesiredItem) bool {
 }
 
 func (a *agent) fetchDocuments(ctx context.Context, item *wire.DesiredItem) error {
+	carried := map[string][]byte{}
+	for _, document := range item.Documents {
+		carried[document.Digest] = document.Envelope
+	}
 	for _, digest := range append([]string{item.DeploymentDigest}, item.Evidence...) {
-		data, err := a.fetch(ctx, &wire.FetchRequest{What: &wire.FetchRequest_Digest{Digest: digest}})
-		if err != nil {
-			return err
+		data := carried[digest]
+		if data == nil {
+			var err error
+			if data, err = a.fetch(ctx, &wire.FetchRequest{What: &wire.FetchRequest_Digest{Digest: digest}}); err != nil {
+				return err
+			}
 		}
 		if found, err := payloadDigest(data); err != nil || found != digest {
 			return fmt.Errorf("%s is %s (%v)", digest, found, err)

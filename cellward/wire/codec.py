@@ -25,6 +25,8 @@ MAX_FACTS = 64
 MAX_TEXT = 1024
 #: Most evidence digests of one desired item.
 MAX_EVIDENCE = 64
+#: Largest document that travels with its item, and all of one item, bytes; larger ones are fetched.
+MAX_CARRIED, MAX_CARRIED_OF_ITEM = 32 * 1024, 128 * 1024
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _NAME_LIMITS = (names.PROJECT_MAX, names.CELL_MAX, names.ENVIRONMENT_MAX)

@@ -7,8 +7,10 @@ from cellward.wire.errors import NO_COMMON_VERSION
 #: Lowest and highest protocol version spoken.
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
+#: The agent takes documents that travel with their item (``DesiredItem.documents``).
+CARRIED_DOCUMENTS = "carried-documents"
 #: Optional features of the wire this program knows.
-FEATURES: tuple[str, ...] = ()
+FEATURES: tuple[str, ...] = (CARRIED_DOCUMENTS,)
 
 
 def negotiate(theirs_min: int, theirs_max: int, *, ours_min: int = PROTOCOL_MIN, ours_max: int = PROTOCOL_MAX) -> int:

@@ -154,6 +154,10 @@ class ContentPort(Protocol):
         """Document envelope or TUF target by ``sha256:<hex>``; None also for a document that is not this cluster's."""
         ...
 
+    async def carried(self, item: DesiredItem) -> Sequence[tuple[str, bytes]]:
+        """Digest and envelope of each document that is small enough to travel with an item of the caller's cluster."""
+        ...
+
     async def tuf(self, role: str, version: int | None) -> bytes | None:
         """TUF metadata; None as version is the newest. None when there is none."""
         ...

@@ -22,7 +22,7 @@ from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.clock import Clock
 from cellward.wire.codec import DesiredItem, item_to_wire, items_digest, refusal_of
 from cellward.wire.v1 import link_pb2
-from cellward.wire.version import negotiate
+from cellward.wire.version import CARRIED_DOCUMENTS, negotiate
 from hub.sync.errors import HELLO_EXPECTED, NOT_CONNECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
 from hub.sync.hello import check_hello
 from hub.sync.interfaces import Subscription, SyncPorts
@@ -87,6 +87,8 @@ class SyncSession:
         self._asked = 0
         self._answered = asyncio.Event()
         self._hello: link_pb2.Hello | None = None
+        #: Whether the agent takes documents with their items.
+        self._carries = False
         self.stream_id = ""
         self.boot_id = ""
 
@@ -114,6 +116,7 @@ class SyncSession:
         await self._twins.check(self._peer, bound, hello)
         negotiate(hello.protocol_min, hello.protocol_max)
         self.boot_id = hello.boot_id
+        self._carries = CARRIED_DOCUMENTS in hello.features
         await self._ports.audit.hello(self.cluster, hello.hub_epoch, hello.last_checkpoint)
         await self._ports.fleet.hello(self.cluster, hello)
         self._received = 1
@@ -191,7 +194,12 @@ class SyncSession:
         current = max((item.revision for item in items), default=0)
         changed = sorted((item for item in items if item.revision > self._revision), key=lambda item: item.revision)
         for item in changed:
-            await self._write(desired_item=item_to_wire(item))
+            message = item_to_wire(item)
+            # Not on resume: whoever comes back mostly holds them, and a newcomer of many cells would get all at once.
+            if self._carries and not always_mark:
+                for digest, envelope in await self._ports.content.carried(item):
+                    message.documents.add(digest=digest, envelope=envelope)
+            await self._write(desired_item=message)
         if changed or always_mark:
             await self._write(revision_mark=link_pb2.RevisionMark(revision=current, items_digest=items_digest(items)))
         self._revision = max(self._revision, current)

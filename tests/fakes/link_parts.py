@@ -109,6 +109,7 @@ def build_link(
         backoff=backoff(),
     )
     metrics = MetricsPush(channels, collect, timer, interval=intervals.metrics)
+    content = HubContent(channels)
     client = LinkClient(
         description,
         boot_id=boot_id,
@@ -125,5 +126,6 @@ def build_link(
         status_interval=intervals.status,
         backoff=backoff(),
         platform=platform,
+        carry=content.carry,
     )
-    return LinkParts(client, HubContent(channels), keeper, channels, audit, metrics)
+    return LinkParts(client, content, keeper, channels, audit, metrics)

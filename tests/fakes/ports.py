@@ -206,6 +206,11 @@ class FakeContent:
         """Bytes or None."""
         return self.blobs.get(digest)
 
+    async def carried(self, item: DesiredItem) -> Sequence[tuple[str, bytes]]:
+        """Whatever is there of what the item names."""
+        digests = (item.deployment_digest, *item.evidence)
+        return [(digest, self.blobs[digest]) for digest in digests if digest in self.blobs]
+
     async def policy_set(self, root_version: int, snapshot_version: int) -> bytes | None:
         """What a test put under ``set``, or None."""
         return self.blobs.get("set")

@@ -555,6 +555,7 @@ class DesiredItem(_message.Message):
     DEPLOYMENT_DIGEST_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     HUB_STATE_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of this change."""
     project: _builtins.str
@@ -571,6 +572,10 @@ class DesiredItem(_message.Message):
     def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of further documents: release, approvals, fallback release."""
 
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___CarriedDocument]:
+        """Small documents among those named, for agents that know the feature "carried-documents"; verified as if fetched."""
+
     def __init__(
         self,
         *,
@@ -581,14 +586,41 @@ class DesiredItem(_message.Message):
         deployment_digest: _builtins.str = ...,
         evidence: _abc.Iterable[_builtins.str] | None = ...,
         hub_state: Global___HubState.ValueType = ...,
+        documents: _abc.Iterable[Global___CarriedDocument] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "deployment_digest", b"deployment_digest", "environment", b"environment", "evidence", b"evidence", "hub_state", b"hub_state", "project", b"project", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "deployment_digest", b"deployment_digest", "documents", b"documents", "environment", b"environment", "evidence", b"evidence", "hub_state", b"hub_state", "project", b"project", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DesiredItem: _TypeAlias = DesiredItem  # noqa: Y015
+
+@_typing.final
+class CarriedDocument(_message.Message):
+    """A document that travels with the item that names it. What it holds decides, not the digest beside it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest under which the item names it."""
+    envelope: _builtins.bytes
+    """DSSE envelope."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        envelope: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CarriedDocument: _TypeAlias = CarriedDocument  # noqa: Y015
 
 @_typing.final
 class RevisionMark(_message.Message):

@@ -285,6 +285,20 @@ async def test_content_is_fetched_in_full_absent_is_none_and_limits_hold(hub: Fa
         assert caught.value.code == "link/content-too-large"
 
 
+async def test_documents_that_travel_with_their_item_are_not_fetched(hub: FakeLinkHub, tmp_path: Path) -> None:
+    """What came with an item is there once, without a call; afterwards the hub is asked again."""
+    agent = await an_agent(hub, tmp_path)
+    async with agent.boot():
+        await until(agent.is_ok("hub-link"), "the link is up")
+        digest = hub.content.put(b"an envelope")
+        hub.fleet.put("eu-1", item("cart", digest))
+        await until(lambda: bool(agent.ports.items), "the item came")
+        hub.content.blobs.clear()
+        content = agent.parts.content
+        assert await content.fetch_digest(digest, 100) == b"an envelope"
+        assert await content.fetch_digest(digest, 100) is None
+
+
 async def test_a_policy_set_comes_in_one_piece_or_singly(hub: FakeLinkHub, tmp_path: Path) -> None:
     """V16: a hub that has none, sends nonsense or does not know the question is asked singly; too much is not kept."""
     agent = await an_agent(hub, tmp_path)

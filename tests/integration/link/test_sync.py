@@ -84,6 +84,25 @@ async def test_changes_arrive_on_the_live_stream(here: FakeLinkHub) -> None:
         assert (await link.receive("policy_notice")).policy_notice.timestamp_version == 9
 
 
+async def test_documents_travel_with_a_change_to_agents_that_know_it(here: FakeLinkHub) -> None:
+    """Only to those: an older agent is sent what it was always sent; and nobody on resume, who mostly holds them."""
+    agent = await joined(here)
+    digest = here.content.put(b"an envelope")
+    async with opened(here, agent) as link:
+        await welcomed(link, agent, features=["carried-documents"])
+        here.fleet.put("eu-1", replace(item("cart"), deployment_digest=digest))
+        carried = (await link.receive("desired_item")).desired_item.documents
+        assert [(each.digest, each.envelope) for each in carried] == [(digest, b"an envelope")]
+    async with opened(here, agent) as link:
+        await link.send(hello=agent.hello(features=["carried-documents"]))
+        await link.receive("welcome")
+        assert not (await link.receive("desired_item")).desired_item.documents
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        here.fleet.put("eu-1", replace(item("checkout"), deployment_digest=digest))
+        assert not (await link.receive("desired_item")).desired_item.documents
+
+
 async def test_receipts_and_states_are_filed_and_acknowledged(here: FakeLinkHub) -> None:
     """What an agent reports reaches the fleet under its certificate's name, and is acknowledged once it did."""
     agent = await joined(here)

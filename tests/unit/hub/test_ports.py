@@ -13,6 +13,7 @@ from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
 from cellward.documents.revocations import Revocations, SignedLock
 from cellward.identity.locks import Lock, parse_lock
 from cellward.runtime.clock import SystemClock
+from cellward.wire.codec import MAX_CARRIED, DesiredItem
 from hub.fleet.locks import LockBook
 from hub.policy.service import TufRepository
 from hub.ports import Content, Directory, Locks, PolicyPosition, signed_locks
@@ -68,6 +69,21 @@ def digest(letter: str) -> str:
 def counted() -> Counted:
     """Return an empty store."""
     return Counted()
+
+
+async def test_small_documents_of_an_item_are_carried_and_what_else_it_names_is_not(counted: Counted) -> None:
+    """A document above the bound is fetched, as are targets and what is not there; each is read once for a fleet."""
+    sizes = {"a": 10, "b": MAX_CARRIED + 1, "c": MAX_CARRIED}
+    for letter, size in sizes.items():
+        await counted.store.documents.put(DocumentRow(digest(letter), "release", b"x" * size, "shop"))
+    await counted.store.tuf.put_target(digest("d"), b"a target")
+    content = counted.content(bound=1_000_000)
+    item = DesiredItem(1, "shop", "cart", "dev", digest("a"), tuple(map(digest, "bcde")))
+    for _ in range(2):
+        assert [(name, len(data)) for name, data in await content.carried(item)] == [
+            (digest("a"), 10), (digest("c"), MAX_CARRIED),
+        ]  # fmt: skip
+    assert counted.reads.count(digest("a")) == 1
 
 
 async def test_content_of_a_digest_is_read_once(counted: Counted) -> None:
