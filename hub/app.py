@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import resource
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,6 +55,7 @@ from hub.fleet.service import FleetService
 from hub.front.front import Front
 from hub.front.inside import Inside
 from hub.front.watch import Fronts
+from hub.leases import AUDIT, TIMESTAMP, Leases
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
@@ -122,6 +124,7 @@ class Hub:
     tokens: JoinTokens
     fronts: Fronts
     intake: Intake
+    leases: Leases
     enrolment_server: EnrolmentServer = field(init=False)
     link_server: LinkServer = field(init=False)
     gauges: Facts | None = None
@@ -134,8 +137,9 @@ class Hub:
             grace = self.settings.drain_seconds
             tasks = [
                 Task("store-watch", self.store.watch),
-                Task("audit-events", lambda: self.audit.follow(self.store.changes)),
-                Task("timestamp", lambda: self.policy.run(stop)),
+                Task("leases", lambda: self.leases.follow(stop)),
+                Task("audit-events", lambda: self.audit.follow(self.store.changes, lambda: self.leases.held(AUDIT))),
+                Task("timestamp", lambda: self.policy.run(stop, lambda: self.leases.fence(TIMESTAMP))),
                 Task("documents", lambda: self.fleet.follow_keyring(stop)),
                 Task("moves", lambda: self.fleet.moves.follow(stop)),
                 Task("housekeeping", lambda: refresh(self, stop)),
@@ -242,6 +246,7 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         locks=locks,
         tokens=tokens,
         intake=_intake(settings, clock, health),
+        leases=Leases(store, secrets.token_hex(16)),
     )
     hub.enrolment_server = _enrolment(hub)
     try:

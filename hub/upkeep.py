@@ -17,7 +17,9 @@ from hub.audit.service import AuditLog
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
 from hub.front.watch import Fronts
+from hub.leases import UPKEEP, Leases
 from hub.metrics.own import Facts
+from hub.store.errors import LEASE_MOVED
 from hub.store.interfaces import Store
 from hub.sync.tls import RotatingLeaf
 
@@ -43,11 +45,13 @@ class Kept(Protocol):
     leaf: RotatingLeaf
     fronts: Fronts
     intake: Intake
+    leases: Leases
     gauges: Facts | None
 
 
 async def refresh(hub: Kept, stop: asyncio.Event) -> None:
     """Refresh the hub's gauges and conditions; a store that does not answer is a condition, never a crash."""
+    pruned = -PRUNE_TURNS
     for turn in itertools.count():
         if stop.is_set():
             return
@@ -64,8 +68,8 @@ async def refresh(hub: Kept, stop: asyncio.Event) -> None:
             )
             hub.fronts.look()
             hub.intake.look()
-            if turn % PRUNE_TURNS == 0:
-                await hub.store.prune()
+            if turn - pruned >= PRUNE_TURNS and await prune(hub):
+                pruned = turn
             await hub.store.check()
             hub.health.set("store", ok=True)
         except CellwardError as error:
@@ -90,6 +94,21 @@ async def look(health: HealthRegistry, name: str, job: Callable[[], Awaitable[st
     except CellwardError as error:
         _log.error("store-damaged", condition=name, code=error.code, reason=error.message)
         health.set(name, ok=False, code=error.code, message=error.message)
+
+
+async def prune(hub: Kept) -> bool:
+    """Forget what no process needs, if this one is to do it; returns whether it did."""
+    lease = hub.leases.held(UPKEEP)
+    if lease is None:
+        return False
+    try:
+        await hub.store.prune(lease)
+    except CellwardError as error:
+        if error.code != LEASE_MOVED.code:
+            raise
+        _log.info("lease-moved", lease=UPKEEP, reason=error.message)
+        return False
+    return True
 
 
 async def verify(hub: Kept, stop: asyncio.Event) -> None:

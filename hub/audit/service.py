@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,8 @@ from hub.audit.model import AuditAckOut, AuditBatchIn, IndexedRecord, SignedHead
 from hub.audit.plan import Chains, Placed, Plan, Refusal
 from hub.audit.tree import Edge, LogTree
 from hub.store.changes import EVENTS, ChangeBus
-from hub.store.errors import DAMAGED, MOVED, UNAVAILABLE
+from hub.store.errors import DAMAGED, LEASE_MOVED, MOVED, UNAVAILABLE
+from hub.store.leases import Lease
 from hub.store.log import AuditAppend, AuditEvent, AuditFilter, AuditStore, TileKey
 
 _log = structlog.get_logger()
@@ -54,7 +55,9 @@ class _Head:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    """What the hub did and kept in the store: it is given its place."""
+    """What the hub did and kept in the store: it is given its place; under a lease, or for a reader."""
+
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,20 +259,27 @@ class AuditLog:
         while self._worker is not None and not self._worker.done():
             await asyncio.wait([self._worker])
 
-    async def settle(self) -> None:
-        """Give everything that waits its place in the log; raises store/full, store/unavailable, and then it waits."""
+    async def settle(self, lease: Lease | None = None) -> None:
+        """Give everything that waits its place in the log; raises store/full, store/unavailable, and then it waits.
+
+        Under a lease that another process has by now it raises store/lease-moved, and that process does it.
+        """
         while True:
             waiting = await self._store.waiting(1)
             if not waiting:
                 return
-            await self._submit(_Waiting())
+            await self._submit(_Waiting(lease))
 
-    async def follow(self, changes: ChangeBus) -> None:
-        """Give what waits its place whenever something does; runs until cancelled, a failure is tried again."""
+    async def follow(self, changes: ChangeBus, lease: Callable[[], Lease | None]) -> None:
+        """Give what waits its place whenever something does, while this process has the lease.
+
+        Runs until cancelled; a failure is tried again.
+        """
         async with changes.subscribe(EVENTS) as woken:
             while True:
                 try:
-                    await self.settle()
+                    if (held := lease()) is not None:
+                        await self.settle(held)
                 except CellwardError as error:
                     _log.warning("audit-events-wait", code=error.code, reason=error.message)
                 with contextlib.suppress(TimeoutError):
@@ -337,15 +347,17 @@ class AuditLog:
             grown, tiles = edge.grow(plan.hashes)
             try:
                 if plan.entries or plan.chains:
-                    batch = AuditAppend(
-                        edge.size, plan.entries, tuple(plan.chains.values()), tiles, plan.placed, grown.root()
-                    )
+                    chains, lease = tuple(plan.chains.values()), _lease_of(group)
+                    batch = AuditAppend(edge.size, plan.entries, chains, tiles, plan.placed, grown.root(), lease)
                     await self._store.append(batch)
                 elif await self._store.size() != edge.size:
                     # Nothing to write, so no append has noticed that all of this was decided on an older log.
                     raise MOVED("another process has written")
             except CellwardError as error:
-                if error.code != MOVED.code:
+                if error.code == LEASE_MOVED.code:
+                    # Only what was done under it is another one's by now.
+                    group = _without_lease(group, error)
+                elif error.code != MOVED.code:
                     raise
                 self._forget()
                 continue
@@ -425,6 +437,18 @@ def _expected(edge: Edge, kept: bytes) -> bytes:
     if kept and root != kept:
         raise DAMAGED(f"the tree of the audit log at {edge.size} records is not the one that was kept with it")
     return root
+
+
+def _lease_of(group: Sequence[_Request]) -> Lease | None:
+    works = [request.work for request in group]
+    return next((work.lease for work in works if isinstance(work, _Waiting) and work.lease is not None), None)
+
+
+def _without_lease(group: list[_Request], error: CellwardError) -> list[_Request]:
+    """Answer those of a group that are done under a lease, and return the others."""
+    fenced = [one for one in group if isinstance(one.work, _Waiting) and one.work.lease is not None]
+    _settle(fenced, error)
+    return [one for one in group if one not in fenced]
 
 
 def _settle(group: list[_Request], error: BaseException) -> None:

@@ -53,6 +53,8 @@ TIMESTAMP_LIFE = timedelta(hours=12)
 RENEW_BELOW = 0.75
 #: How often the timer looks, seconds.
 RENEW_INTERVAL = 600.0
+#: How often a process that may not renew looks whether it may now, seconds.
+WAIT_INTERVAL = 5.0
 ROLES = ("root", "targets", KEYRING_ROLE, "snapshot", "timestamp")
 _MAX_UPLOAD = 128
 #: How often a publication is decided again because something else was published meanwhile.
@@ -323,8 +325,11 @@ class TufRepository:
     def _next_version(self, old: MetadataFile | None) -> int:
         return numbers.next_number(self._clock.now(), (old.version,) if old else ())
 
-    async def renew_timestamp(self) -> int | None:
-        """Sign a new timestamp for the snapshot served; return its version, or None when nothing was published."""
+    async def renew_timestamp(self, commit: Commit[None] | None = None) -> int | None:
+        """Sign a new timestamp for the snapshot served; return its version, or None when nothing was published.
+
+        Raises store/moved when something was published meanwhile, and what ``commit`` raises.
+        """
         async with self._lock:
             snapshot, old = await self._newest("snapshot"), await self._newest("timestamp")
             if snapshot is None or old is None:
@@ -332,29 +337,42 @@ class TufRepository:
             version = self._next_version(old)
             data = self._timestamp(version, snapshot)
             expect = {"timestamp": old.version, "snapshot": snapshot.version}
-            await self._store.publish([TufMetadata("timestamp", version, data)], {}, expect)
+
+            async def keep(tables: Tables) -> None:
+                await tables.tuf.publish([TufMetadata("timestamp", version, data)], {}, expect)
+
+            if commit is not None:
+                await commit(keep)
+            else:
+                await self._store.publish([TufMetadata("timestamp", version, data)], {}, expect)
         await self._announce(version)
         return version
 
-    async def renew_if_due(self) -> int | None:
+    async def renew_if_due(self, commit: Commit[None] | None = None) -> int | None:
         """Renew when less than RENEW_BELOW of its life is left."""
         old = await self._newest("timestamp")
         if old is None:
             return None
         left = trust.parse(Timestamp, old.data).signed.expires - self._clock.now()
-        return await self.renew_timestamp() if left < self._life * RENEW_BELOW else None
+        return await self.renew_timestamp(commit) if left < self._life * RENEW_BELOW else None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Renew on a timer until ``stop``; a failure is logged and tried again at the next tick."""
+    async def run(self, stop: asyncio.Event, fence: Callable[[], Commit[None] | None]) -> None:
+        """Renew on a timer until ``stop``, while this process may; a failure is logged and tried again next time.
+
+        ``fence`` gives how to write under the lease, None while another process has it.
+        """
         while not stop.is_set():
+            seconds = WAIT_INTERVAL
             try:
-                await self.renew_if_due()
+                if (commit := fence()) is not None:
+                    seconds = RENEW_INTERVAL
+                    await self.renew_if_due(commit)
             except CellwardError as error:
                 _log.warning("timestamp-renewal-failed", code=error.code, reason=error.message)
             except Exception:  # noqa: BLE001 - logged whole and tried again
                 # V16: the timestamp has hours left, and the hub has other things to do.
                 _log.exception("timestamp-renewal-failed")
-            await stopped_within(stop, RENEW_INTERVAL)
+            await stopped_within(stop, seconds)
 
     async def fetch(self, role: str, version: int | None) -> bytes | None:
         """Return stored metadata of a role, the newest when ``version`` is None."""

@@ -100,6 +100,12 @@ NEWER_SCHEMA = define(
     "The hub's database was written by a newer version.",
     hint="Start the version that wrote it, or a later one.",
 )
+LEASE_MOVED = define(
+    "store/lease-moved",
+    Conflict,
+    "Another hub process does this now, so this one's write was refused.",
+    hint="Nothing to do: this process was slow or paused, and the other one has taken over.",
+)
 IN_USE = define(
     "store/in-use",
     Conflict,

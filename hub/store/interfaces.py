@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from hub.store.changes import ChangeBus
+from hub.store.leases import Lease, LeaseStore
 from hub.store.log import AuditStore
 from hub.store.tokens import ApiTokenStore, TokenStore
 
@@ -535,6 +536,11 @@ class Tables(Protocol):
         """Small named values."""
         ...
 
+    @property
+    def leases(self) -> LeaseStore:
+        """What only one process does at a time."""
+        ...
+
 
 class Commit(Protocol[T]):
     """How a change is made: by the store's ``transact``, or by one that records it in the same transaction."""
@@ -578,8 +584,11 @@ class Store(Tables, Protocol):
         """Look for damage, reading all of the database; return how far it can tell. Raises store/damaged."""
         ...
 
-    async def prune(self) -> None:
-        """Forget changes that every process has seen for long; rows of anything else stay."""
+    async def prune(self, lease: Lease | None = None) -> None:
+        """Forget changes that every process has seen for long; rows of anything else stay.
+
+        Raises store/lease-moved where it is done under a lease that another one has by now.
+        """
         ...
 
     async def watch(self) -> None:

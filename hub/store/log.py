@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from cellward.audit.record import HUB_ORIGIN, NO_RECORD, Record, encode_record
+from hub.store.leases import Lease
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -125,7 +126,7 @@ class AuditAppend:
     """One transaction of the log: entries from ``expected_size`` on, and everything that follows from them.
 
     ``placed`` are the numbers of waiting events whose records are among the entries; ``root`` is that of the tree
-    after them, empty when it is not known.
+    after them, empty when it is not known; ``lease`` is what it is done under, None for what every process may do.
     """
 
     expected_size: int
@@ -134,6 +135,7 @@ class AuditAppend:
     tiles: Mapping[TileKey, bytes] = field(default_factory=dict)
     placed: Sequence[int] = ()
     root: bytes = b""
+    lease: Lease | None = None
 
 
 def is_dense(batch: AuditAppend) -> bool:
@@ -193,7 +195,7 @@ class AuditStore(Protocol):
         """Write all of it in one durable transaction.
 
         Raises store/moved when the log has another size, an entry is not where the log goes on or is there already, or
-        a placed event does not wait any more.
+        a placed event does not wait any more; store/lease-moved when another one has the lease it is done under.
         """
         ...
 

@@ -27,6 +27,7 @@ from hub.store.log import (
 )
 from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import insert_many, upsert
+from hub.store.sql.leases import SqlLeases
 from hub.store.sql.tables import (
     audit_chains,
     audit_events,
@@ -164,8 +165,10 @@ class SqlAudit:
 
 
 async def _grow(tx: Transaction, batch: AuditAppend) -> None:
-    """Pass the fence of every append; raises store/moved."""
+    """Pass the fence of every append; raises store/moved, store/lease-moved."""
     size = batch.expected_size
+    if batch.lease is not None:
+        await SqlLeases(tx).check(batch.lease)
     if not is_dense(batch):
         raise MOVED(f"the entries do not follow record {size} one by one")
     values: dict[str, Any] = {"size": size + len(batch.entries)}

@@ -193,18 +193,6 @@ class Database:
         with _translated():
             return await self._backend.looked()
 
-    async def prune(self) -> None:
-        """Forget changes that every process has seen for long."""
-
-        async def job(tx: Transaction) -> None:
-            below = (await tx.connection.scalar(select(func.max(changes.c.number))) or 0) - KEPT_CHANGES
-            if below > 0:
-                await tx.connection.execute(delete(changes).where(changes.c.number <= below))
-                pruned = update(revisions).where(revisions.c.name == _PRUNED, revisions.c.revision < below)
-                await tx.connection.execute(pruned.values(revision=below))
-
-        await self.write(job)
-
     async def prepare(self) -> None:
         """Do what must be done before an engine opens it; raises what opening raises."""
         with _translated():
@@ -280,6 +268,15 @@ class Database:
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         heard(task)
+
+
+async def prune(tx: Transaction) -> None:
+    """Forget changes that every process has seen for long."""
+    below = (await tx.connection.scalar(select(func.max(changes.c.number))) or 0) - KEPT_CHANGES
+    if below > 0:
+        await tx.connection.execute(delete(changes).where(changes.c.number <= below))
+        pruned = update(revisions).where(revisions.c.name == _PRUNED, revisions.c.revision < below)
+        await tx.connection.execute(pruned.values(revision=below))
 
 
 def check_outside() -> None:

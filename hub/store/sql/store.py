@@ -9,11 +9,13 @@ from typing import Final, TypeVar
 from cellward.runtime.clock import Clock, SystemClock
 from hub.store.changes import ChangeBus
 from hub.store.interfaces import Tables
+from hub.store.leases import Lease
 from hub.store.sql.audit import SqlAudit
 from hub.store.sql.clusters import SqlClusters, SqlTokens
-from hub.store.sql.database import Access, Database, connect
+from hub.store.sql.database import Access, Database, Transaction, connect, prune
 from hub.store.sql.desired import SqlDesired
 from hub.store.sql.documents import SqlDocuments
+from hub.store.sql.leases import SqlLeases
 from hub.store.sql.locks import SqlLocks
 from hub.store.sql.migrate import upgrade
 from hub.store.sql.small import SqlApiTokens, SqlMeta
@@ -37,6 +39,7 @@ class SqlTables:
         self.audit = SqlAudit(access)
         self.api_tokens = SqlApiTokens(access)
         self.meta = SqlMeta(access)
+        self.leases = SqlLeases(access)
 
 
 class SqlStore(SqlTables):
@@ -74,9 +77,15 @@ class SqlStore(SqlTables):
         """Look for damage, reading all of it."""
         return await self._db.verify()
 
-    async def prune(self) -> None:
+    async def prune(self, lease: Lease | None = None) -> None:
         """Forget changes that every process has seen for long."""
-        await self._db.prune()
+
+        async def job(tx: Transaction) -> None:
+            if lease is not None:
+                await SqlLeases(tx).check(lease)
+            await prune(tx)
+
+        await self._db.write(job)
 
     async def watch(self) -> None:
         """Wake subscribers when another process changes the database; runs until cancelled."""

@@ -73,6 +73,24 @@ def _elsewhere(*_: object, **__: object) -> str:
     return "0"
 
 
+class DatabaseTime(FunctionElement[datetime]):
+    """The time of the database's clock, which all processes share."""
+
+    type = UtcTime()
+    inherit_cache = True
+
+
+@compiles(DatabaseTime, "postgresql")
+def _clock_of_postgresql(*_: object, **__: object) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS bigint)"
+
+
+@compiles(DatabaseTime)
+def _clock_elsewhere(*_: object, **__: object) -> str:
+    # SQLite's file has one machine, whose clock this is; days since noon of a Monday long ago.
+    return "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)"
+
+
 metadata = MetaData()
 
 clusters = Table(
@@ -157,6 +175,16 @@ changes = Table(
     Column("topic", String(128), nullable=False),
     Index("changes_by_transaction", "transaction"),
     sqlite_autoincrement=True,
+)
+
+# What only one process does at a time, and which one.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires", UtcTime, nullable=False),
 )
 
 desired = Table(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from tuf.api.metadata import Metadata, Root, Timestamp
@@ -30,7 +32,7 @@ from cellward.policy.publisher import (
 from cellward.policy.signing import TufSigner, tuf_key
 from cellward.policy.trust import digest_of
 from hub.policy.service import TufRepository
-from hub.store.interfaces import TufMetadata
+from hub.store.interfaces import Commit, Tables, TufMetadata
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, archive, binding, denying, keys_of, moment, now
 
@@ -66,6 +68,15 @@ class TinyTufStore:
                 del self.metadata[key]
             await self.put_metadata(file.role, file.version, file.data)
         self.targets.update(targets)
+
+
+def under_lease(store: TinyTufStore) -> Commit[None]:
+    """Write as whoever has the lease."""
+
+    async def commit(job: Callable[[Tables], Awaitable[None]], /) -> None:
+        await job(cast("Tables", SimpleNamespace(tuf=store)))
+
+    return commit
 
 
 @pytest.fixture
@@ -339,7 +350,7 @@ async def test_timestamp_is_renewed_in_time(
         renewed.set()
 
     repository.on_new_timestamp.append(note)
-    task = asyncio.create_task(repository.run(stop))
+    task = asyncio.create_task(repository.run(stop, lambda: under_lease(store)))
     await asyncio.wait_for(renewed.wait(), 30)
     stop.set()
     await task
@@ -358,7 +369,7 @@ async def test_v16_a_mistake_does_not_end_the_renewals(repository: TufRepository
 
     store.get_metadata = broken  # type: ignore[method-assign]
     stop = asyncio.Event()
-    task = asyncio.create_task(repository.run(stop))
+    task = asyncio.create_task(repository.run(stop, lambda: under_lease(store)))
     await asyncio.wait_for(asked.wait(), 30)
     stop.set()
     await asyncio.wait_for(task, 30)
