@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
 from agent.spool.errors import ANCHOR_DAMAGED, FLOORS_TOO_LARGE
-from agent.spool.interfaces import AnchorState, CellKey, FloorsCopy
+from agent.spool.interfaces import AnchorState, FloorsCopy
 from cellward.documents import canonical
 from cellward.documents.fields import DIGEST
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.policy.floors import PolicyFloors

@@ -26,8 +26,8 @@ from agent.link.interfaces import (
 )
 from agent.policy.interfaces import ContentSource, FloorKeeper
 from agent.policy.service import PolicyService
-from agent.spool.interfaces import CellKey
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError, Unavailable
 from cellward.policy.errors import KEY_LIFTED, OLD_BASE
 from cellward.policy.model import VerifiedSet

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import structlog
 
 from agent.objects.model import CellRecord, record_from_json
-from agent.spool.interfaces import CellKey, StateDb
+from agent.spool.interfaces import StateDb
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.wire.codec import DesiredItem
 

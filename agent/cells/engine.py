@@ -38,7 +38,7 @@ from agent.objects.model import CellRecord, Phase, Role, record_from_json
 from agent.objects.ownership import drift_of, flexible_of
 from agent.objects.repair import Repairer, is_foreign_policy
 from agent.objects.watcher import ClusterWatch, Watched
-from agent.spool.interfaces import CellKey, StateDb
+from agent.spool.interfaces import StateDb
 from agent.stamps.copy import StampCopy
 from agent.stamps.keeper import SETTLE_SECONDS, StampKeeper
 from agent.verify.decide import Gate
@@ -48,6 +48,7 @@ from cellward.cells.edges import Offer
 from cellward.cells.labels import cell_labels
 from cellward.cells.render import namespace_of
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
@@ -290,7 +291,7 @@ class CellEngine:
         self._refs_of[key] = refs
         self._tell_callers(key)
 
-    def _offers(self, key: tuple[str, str, str]) -> tuple[Offer, ...] | None:
+    def _offers(self, key: CellKey) -> tuple[Offer, ...] | None:
         """Return what the accepted release of a cell offers here; None where there is none, or it is going."""
         worker = self._workers.get(CellKey(*key))
         record = None if worker is None else worker.cell.record

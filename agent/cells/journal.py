@@ -9,7 +9,7 @@ from agent.cells.cell import Cell
 from agent.cells.change import Change
 from agent.cells.parts import Parts
 from agent.objects.model import CellRecord
-from agent.spool.interfaces import CellKey
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 
 _log = structlog.get_logger()

@@ -22,11 +22,11 @@ from agent.objects.cluster import Propagation
 from agent.objects.every import every
 from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import DATA, is_workload, removal
-from agent.spool.interfaces import CellKey
 from agent.verify.decide import decided, details_of, refusals_of
 from agent.verify.intake import VerifiedEnd
 from cellward.cells.network import NetworkIntent, default_deny
 from cellward.documents.fields import format_time
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.telemetry.metrics import AGENT_DECISIONS
 from cellward.wire.codec import DesiredItem

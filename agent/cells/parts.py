@@ -27,6 +27,7 @@ from cellward.documents.facts import ClusterFacts
 from cellward.documents.floors import Floor
 from cellward.documents.keyring import Verified
 from cellward.documents.model import Deployment, Tombstone
+from cellward.documents.names import CellKey
 from cellward.runtime.clock import Timer
 from cellward.wire.codec import DesiredItem
 
@@ -59,7 +60,7 @@ class Parts:
     facts: Callable[[], ClusterFacts]
     metrics: AgentMetrics
     copy_floors: Callable[[], Awaitable[None]]
-    offers: Callable[[tuple[str, str, str]], tuple[Offer, ...] | None]
+    offers: Callable[[CellKey], tuple[Offer, ...] | None]
     reindex: Callable[[Cell], None]
     view: Callable[[], float | None]
 

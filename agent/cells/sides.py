@@ -10,16 +10,17 @@ from agent.isolation.driver import closed
 from agent.kube.interfaces import JSONObject
 from agent.verify.refusals import refusal_of
 from cellward.cells.edges import Need, Offer, difference
+from cellward.documents.names import CellKey
 
 #: What the accepted release of a cell (project, cell, environment) offers on this cluster, None where there is none.
-Offers = Callable[[tuple[str, str, str]], tuple[Offer, ...] | None]
+Offers = Callable[[CellKey], tuple[Offer, ...] | None]
 
 
 def refused_edges(needs: Sequence[Need], environment: str, offers: Offers) -> dict[str, RefusalText]:
     """Return why edges are refused, by their names; one to a cell that is not here leads nowhere and is no matter."""
     found: dict[str, RefusalText] = {}
     for need in needs:
-        there = offers((need.project, need.cell, environment))
+        there = offers(CellKey(need.project, need.cell, environment))
         why = "" if there is None else difference(need, there)
         if why:
             about = f"Connection/{need.project}/{need.cell}/{need.offer.endpoint}"

@@ -20,6 +20,7 @@ from agent.link.interfaces import LinkPorts, ReceiptFacts
 from agent.spool.interfaces import StateDb
 from agent.spool.state import LINK_REVISION
 from cellward.documents import canonical
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
@@ -42,8 +43,6 @@ MAX_UNUSABLE_BYTES = 8 * 1024
 #: Seconds after which a full disk is tried again.
 RETRY_AFTER_FULL = 10.0
 
-Key = tuple[str, str, str]
-
 
 @dataclass(eq=False, slots=True)
 class Listing:
@@ -57,7 +56,7 @@ class Listing:
 
     revision: int = 0
     hub_epoch: str = ""
-    listed: set[Key] = field(default_factory=set)
+    listed: set[CellKey] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +102,18 @@ class DesiredItems:
         self._missed = False
         self._coming_back: asyncio.Task[None] | None = None
         #: Keys of the items held, None before they were read.
-        self._held: set[Key] | None = None
+        self._held: set[CellKey] | None = None
         #: Whether something was left out because there was no room for it.
         self._left_out = False
         #: Revision of each item as this process took it, within one epoch of the hub.
-        self._taken: dict[Key, int] = {}
+        self._taken: dict[CellKey, int] = {}
         #: Items the hub names and nobody can use, as named: part of what both sides compare, or they would differ.
-        self._unusable: dict[Key, DesiredItem] = {}
+        self._unusable: dict[CellKey, DesiredItem] = {}
         #: Items that are held and that the engine failed to take.
-        self._failing: set[Key] = set()
+        self._failing: set[CellKey] = set()
         self._why_unusable = ""
         #: Keys of unusable items that are on record, once in the life of this process.
-        self._recorded: set[Key] = set()
+        self._recorded: set[CellKey] = set()
         #: Everything is to be named anew; until a session was asked for that, no revision counts.
         self._all_due = False
 
@@ -211,7 +210,7 @@ class DesiredItems:
         self._held.add(item.key)
         return True
 
-    async def _made_room(self, held: set[Key]) -> bool:
+    async def _made_room(self, held: set[CellKey]) -> bool:
         """Give the places of cells that ended to others: their floors are kept, and whoever names them is heard."""
         try:
             for key in await self._ports.on_full():
@@ -258,7 +257,7 @@ class DesiredItems:
             receipt = ReceiptFacts(row.revision, *row.key, row.deployment_digest, accepted=False, refusals=(refusal,))
             await self._ports.on_refused(receipt)
 
-    def _say_unusable(self, key: Key, reason: str) -> None:
+    def _say_unusable(self, key: CellKey, reason: str) -> None:
         self._why_unusable = f"{sendable('/'.join(key), 200)}: {reason}"
         _log.warning("desired-item-unusable", reason=self._why_unusable)
         self._health.set(CONDITION, ok=False, code=ITEM_UNUSABLE.code, message=self._why_unusable)

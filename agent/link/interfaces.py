@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Protocol
 
 from agent.audit.interfaces import RefusalText
-from agent.spool.interfaces import CellKey
 from cellward.cells.conditions import CellCondition
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem
 
 

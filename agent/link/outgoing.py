@@ -17,7 +17,8 @@ import structlog
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.link.messages import receipt_to_wire
 from agent.spool.errors import CANNOT_WRITE
-from agent.spool.interfaces import CellKey, Outbox
+from agent.spool.interfaces import Outbox
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.wire.v1 import link_pb2
 

@@ -25,7 +25,7 @@ from agent.link.errors import OUT_OF_ORDER, PROTOCOL, STREAM_REFUSED
 from agent.link.interfaces import CellReport
 from agent.link.messages import report_to_wire
 from agent.link.outgoing import Outgoing
-from agent.spool.interfaces import CellKey
+from cellward.documents.names import CellKey
 from cellward.errors import known
 from cellward.runtime.clock import Timer
 from cellward.runtime.tasks import first_of

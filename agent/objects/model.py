@@ -15,6 +15,7 @@ from typing import Any, Literal
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from cellward.cells.conditions import CellCondition
 from cellward.cells.edges import Need, Offer
+from cellward.documents.names import CellKey
 
 #: Version of the durable shape.
 RECORD_SCHEMA = 1
@@ -130,9 +131,9 @@ class CellRecord:
     going: tuple[OwnedObject, ...] = ()
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Project, cell, environment."""
-        return (self.project, self.cell, self.environment)
+    def key(self) -> CellKey:
+        """What it is about."""
+        return CellKey(self.project, self.cell, self.environment)
 
     def by_ref(self) -> Mapping[ObjectRef, OwnedObject]:
         """Return the objects by reference."""

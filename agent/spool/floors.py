@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.spool.errors import FLOOR_WOULD_FALL, FLOORS_DIFFER, FLOORS_LOWER, STATE_OLDER
-from agent.spool.interfaces import CellKey, Finding, FloorsCopy
+from agent.spool.interfaces import Finding, FloorsCopy
 from agent.spool.writer import Writer
 from cellward.documents import canonical
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.policy.floors import PolicyFloors
 
 _OF_KEY = "FROM floors WHERE project=? AND cell=? AND environment=?"

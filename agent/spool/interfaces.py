@@ -11,21 +11,14 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem
 
 #: Work on the state file that joins the transaction of another write: made by a store, run by the writer.
 Also = Callable[[sqlite3.Connection], object]
-
-
-class CellKey(NamedTuple):
-    """What floors, items and receipts are kept by."""
-
-    project: str
-    cell: str
-    environment: str
 
 
 class Floors(Protocol):

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent.spool.closings import SqliteClosings
-from agent.spool.interfaces import Also, CellKey
+from agent.spool.interfaces import Also
 from agent.spool.writer import Writer
 from cellward.documents.floors import TimeFloor, Trusted
+from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem
 
 #: The time floor is written when it moved this far; losing less than this at a crash is far below the 5 min tolerance.

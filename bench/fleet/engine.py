@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
 from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, LinkSender, PolicyPosition, ReceiptFacts
-from agent.spool.interfaces import CellKey, StateDb
+from agent.spool.interfaces import StateDb
 from agent.verify.intake import Intake, VerifiedCell
 from agent.verify.refusals import is_passing, refusal_of
 from bench.fleet.policy import AcceptedPolicy
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Clock

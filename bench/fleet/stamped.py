@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from agent.link.desired import HUB_EPOCH, REVISION
-from agent.spool.interfaces import CellKey
 from agent.spool.state import SqliteStateDb
 from agent.spool.stores import SqliteMeta, SqliteOutbox
+from cellward.documents.names import CellKey
 from cellward.wire.v1 import link_pb2
 
 

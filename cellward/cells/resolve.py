@@ -15,7 +15,7 @@ from cellward.cells.model import Cell, CellSpec, Connection, Resolved
 from cellward.cells.render import render
 from cellward.cells.spec import build_release, parse_spec, spec_to_json
 from cellward.cells.stamps import PLACEHOLDER
-from cellward.cells.validate import CellKey, check_cycles, validate_spec
+from cellward.cells.validate import CellName, check_cycles, validate_spec
 from cellward.documents.canonical import JSON
 from cellward.documents.facts import ClusterFacts
 
@@ -24,8 +24,8 @@ _TRIAL_ENVIRONMENT = "trial"
 
 
 def resolve_cells(
-    cells: Sequence[Cell | CellManifest], known: Mapping[CellKey, Mapping[str, JSON]]
-) -> dict[CellKey, dict[str, JSON]]:
+    cells: Sequence[Cell | CellManifest], known: Mapping[CellName, Mapping[str, JSON]]
+) -> dict[CellName, dict[str, JSON]]:
     """Return the spec to sign of every cell, connections resolved.
 
     ``known`` holds specs of cells released before, also of those being applied now: a change of what a cell offers or
@@ -38,7 +38,7 @@ def resolve_cells(
     mine = _own(cells)
     before = {key: parse_spec(spec, f"released cell {'/'.join(key)}") for key, spec in known.items()}
     everything = before | {key: cell.spec for key, (cell, _) in mine.items()}
-    result: dict[CellKey, dict[str, JSON]] = {}
+    result: dict[CellName, dict[str, JSON]] = {}
     for key, (cell, where) in mine.items():
         validate_spec(cell.spec, where)
         if key in before:
@@ -55,8 +55,8 @@ def resolve_cells(
     return result
 
 
-def _own(cells: Iterable[Cell | CellManifest]) -> dict[CellKey, tuple[Cell, str]]:
-    mine: dict[CellKey, tuple[Cell, str]] = {}
+def _own(cells: Iterable[Cell | CellManifest]) -> dict[CellName, tuple[Cell, str]]:
+    mine: dict[CellName, tuple[Cell, str]] = {}
     for item in cells:
         cell = item.cell if isinstance(item, CellManifest) else item
         where = f"cell {'/'.join(cell.key)}"
@@ -68,7 +68,7 @@ def _own(cells: Iterable[Cell | CellManifest]) -> dict[CellKey, tuple[Cell, str]
     return mine
 
 
-def _resolve(key: CellKey, connection: Connection, everything: Mapping[CellKey, CellSpec], at: str) -> Connection:
+def _resolve(key: CellName, connection: Connection, everything: Mapping[CellName, CellSpec], at: str) -> Connection:
     if connection.resolved is not None:
         raise BAD_FIELD(f"{at}.resolved: is filled in when the release is signed", field=f"{at}.resolved")
     if connection.external is not None or connection.cell is None or connection.endpoint is None:
@@ -118,7 +118,7 @@ def _check_twice(connections: Sequence[Connection], where: str) -> None:
         peers.add(peer)
 
 
-def _needs(key: CellKey, spec: CellSpec) -> Iterable[CellKey]:
+def _needs(key: CellName, spec: CellSpec) -> Iterable[CellName]:
     return ((item.project or key[0], item.cell) for item in spec.connections if item.cell is not None)
 
 

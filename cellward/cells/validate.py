@@ -17,7 +17,7 @@ from cellward.cells.manifests import check_manifest
 from cellward.cells.metadata import is_many_gateways, is_metadata
 from cellward.cells.model import CellSpec, Component, Connection
 
-CellKey = tuple[str, str]
+CellName = tuple[str, str]
 
 #: IPv4 addresses in IPv6 dress (RFC 4291 §2.5.5.2): every range above could be written around in it.
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
@@ -49,12 +49,12 @@ def validate_spec(spec: CellSpec, where: str) -> None:
     _check_env(spec, where)
 
 
-def check_cycles(edges: Mapping[CellKey, Iterable[CellKey]]) -> None:
+def check_cycles(edges: Mapping[CellName, Iterable[CellName]]) -> None:
     """Refuse circles in who depends on whom; raises cells/cycle naming one."""
-    done: set[CellKey] = set()
+    done: set[CellName] = set()
     for start in sorted(edges):
-        path: list[CellKey] = []
-        stack: list[tuple[CellKey, bool]] = [(start, False)]
+        path: list[CellName] = []
+        stack: list[tuple[CellName, bool]] = [(start, False)]
         while stack:
             node, leaving = stack.pop()
             if leaving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from cellward.documents.errors import BAD_NAME
 
@@ -13,6 +14,14 @@ LABEL_MAX = 63
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
+
+
+class CellKey(NamedTuple):
+    """A cell in an environment: what deployments, floors, desired items and receipts are about."""
+
+    project: str
+    cell: str
+    environment: str
 
 
 def is_label(value: object, limit: int = LABEL_MAX) -> bool:

@@ -74,9 +74,9 @@ class SignedQuarantine:
     issued_at: datetime
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Project, cell and environment."""
-        return self.project, self.cell, self.environment
+    def key(self) -> names.CellKey:
+        """What it is about."""
+        return names.CellKey(self.project, self.cell, self.environment)
 
     def to_json(self) -> dict[str, JSON]:
         """Return the quarantine as JSON."""

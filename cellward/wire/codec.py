@@ -63,9 +63,9 @@ class DesiredItem:
     hub_state: HubState = "run"
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Project, cell and environment: what an item replaces."""
-        return (self.project, self.cell, self.environment)
+    def key(self) -> names.CellKey:
+        """What an item replaces."""
+        return names.CellKey(self.project, self.cell, self.environment)
 
 
 def item_to_wire(item: DesiredItem) -> link_pb2.DesiredItem:
@@ -108,7 +108,7 @@ def row_from_wire(message: link_pb2.DesiredItem) -> DesiredItem:
     )
 
 
-def check_key(key: tuple[str, str, str]) -> None:
+def check_key(key: names.CellKey) -> None:
     """Check project, cell and environment; raises wire/bad-message."""
     for name, limit in zip(key, _NAME_LIMITS, strict=True):
         if not names.is_name(name, limit):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cellward.documents import dsse
+from cellward.documents.names import CellKey
 from cellward.documents.numbers import check_number, faulty_numbers
 from cellward.errors import CellwardError
 from hub.fleet import rows
@@ -30,7 +31,7 @@ from hub.fleet.errors import (
 from hub.fleet.index import MAX_ENVELOPE, index_payload, is_key
 from hub.fleet.judge import Trusted, Verdict, check_times, judge
 from hub.fleet.model import IndexEntry
-from hub.store.interfaces import CellKey, DocumentRow, Judged
+from hub.store.interfaces import DocumentRow, Judged
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -14,10 +14,10 @@ from cellward.documents import canonical, dsse, names
 from cellward.documents.facts import Selector
 from cellward.documents.fields import parse_time
 from cellward.documents.model import PREVIOUS
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from hub.fleet.errors import BAD_DOCUMENT, DOCUMENT_TOO_LARGE
 from hub.fleet.model import IndexEntry
-from hub.store.interfaces import CellKey
 
 #: Largest envelope carried, bytes.
 MAX_ENVELOPE = 2 * 1024**2

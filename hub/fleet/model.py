@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hub.store.interfaces import CellKey
+from cellward.documents.names import CellKey
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.wire.codec import MAX_EVIDENCE
 from hub.fleet.model import IndexEntry, Placement
-from hub.store.interfaces import CellKey
 
 
 class DocumentSet:

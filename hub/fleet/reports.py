@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hub.store.interfaces import CellKey, ReceiptRow, SeenRow, StatusRow
+from cellward.documents.names import CellKey
+from hub.store.interfaces import ReceiptRow, SeenRow, StatusRow
 from hub.store.shared import Together
 
 if TYPE_CHECKING:

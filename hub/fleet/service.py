@@ -16,6 +16,7 @@ import structlog
 
 from cellward.audit.record import MAX_INT
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem, HubState, check_digest, facts_from_wire
@@ -42,7 +43,6 @@ from hub.fleet.reports import Reports
 from hub.store.changes import POLICY
 from hub.store.errors import MOVED
 from hub.store.interfaces import (
-    CellKey,
     CellRow,
     ClusterRow,
     Commit,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from cellward.documents.names import CellKey
 from hub.store.changes import ChangeBus
 from hub.store.leases import Lease, LeaseStore
 from hub.store.log import AuditStore
@@ -285,14 +286,6 @@ class DocumentStore(Protocol):
     ) -> Page[DocumentRow]:
         """Return documents in the order they were kept, filtered by what is not empty; raises store/bad-cursor."""
         ...
-
-
-class CellKey(NamedTuple):
-    """What a desired item is about."""
-
-    project: str
-    cell: str
-    environment: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from hub.store.interfaces import CellKey, DocumentRow
+from cellward.documents.names import CellKey
+from hub.store.interfaces import DocumentRow
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from cellward.documents.names import CellKey
 from hub.store.changes import desired_topic
-from hub.store.interfaces import CellKey, DesiredChange, ReceiptRow, StatusRow, Store
+from hub.store.interfaces import DesiredChange, ReceiptRow, StatusRow, Store
 from tests.contract.store_rows import KEY, NOW
 from tests.fakes.refusals import refused
 

@@ -23,9 +23,9 @@ from agent.link.interfaces import (
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.settings import AgentSettings, FactSettings, IntervalSettings
-from agent.spool.interfaces import CellKey
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.runtime.clock import SystemClock, Timer
 from cellward.runtime.health import Condition, HealthRegistry
 from cellward.wire.codec import DesiredItem

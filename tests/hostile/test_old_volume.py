@@ -14,9 +14,10 @@ import pytest
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from agent.spool.errors import FULL
-from agent.spool.interfaces import Also, CellKey
+from agent.spool.interfaces import Also
 from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from tests.fakes.cell_world import Policy, World, cell_yaml, service_yaml
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.kube import FakeKube

@@ -11,10 +11,10 @@ import pytest
 from agent.link import desired
 from agent.link.desired import DesiredItems, Listing
 from agent.link.interfaces import LinkPorts, ReceiptFacts
-from agent.spool.interfaces import CellKey
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import Tombstone
+from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem, item_to_wire, items_digest
 from cellward.wire.v1 import link_pb2
 from tests.fakes.cell_world import KINDS, REALM, World, cell_yaml

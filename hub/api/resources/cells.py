@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from cellward.api import schemas
+from cellward.documents.names import CellKey
 from hub.api.auth import require_scope
 from hub.api.errors import BAD_CURSOR
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
-from hub.store.interfaces import CellKey, CellRow
+from hub.store.interfaces import CellRow
 
 routes = RouteTable("cells")
 

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import Row, String, and_, func, literal_column, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
+from cellward.documents.names import CellKey
 from hub.store.changes import desired_topic
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.errors import UNKNOWN_CLUSTER
-from hub.store.interfaces import CellKey, CellRow, DesiredChange, DesiredRow, Json, Page, ReceiptRow, StatusRow
+from hub.store.interfaces import CellRow, DesiredChange, DesiredRow, Json, Page, ReceiptRow, StatusRow
 from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import desired, desired_revisions, receipts, statuses

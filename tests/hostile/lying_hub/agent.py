@@ -24,12 +24,12 @@ from agent.link.interfaces import ReceiptFacts
 from agent.objects.fence import load_guards
 from agent.objects.model import CellRecord, record_from_json
 from agent.policy.store import PolicyStore
-from agent.spool.interfaces import CellKey
 from agent.spool.state import AnchorKeeper
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, sign_document
 from cellward.documents.facts import Selector
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import Approval, Deployment, Document, Release, Tombstone, build_document
+from cellward.documents.names import CellKey
 from cellward.documents.revocations import Revocations, SignedLock, SignedQuarantine
 from cellward.errors import CellwardError
 from cellward.policy.client import select_all

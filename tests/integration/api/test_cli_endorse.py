@@ -13,7 +13,8 @@ import pytest
 from agent.audit.statement import StatementKey
 from agent.platform import manifest_of
 from cellward.documents.facts import ClusterFacts
-from hub.store.interfaces import CellKey, ReceiptRow
+from cellward.documents.names import CellKey
+from hub.store.interfaces import ReceiptRow
 from tests.fakes.command_line import Cli
 
 KEY = CellKey("shop", "cart", "dev")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cellward.documents.names import CellKey
 from cellward.runtime.clock import SystemClock
 from hub.authority.tokens import JoinTokens
-from hub.store.interfaces import CellKey
 from tests.fakes.command_line import Cli
 from tests.fakes.refusals import refused
 

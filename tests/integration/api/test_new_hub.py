@@ -15,6 +15,7 @@ import yaml
 from tuf.api.metadata import Snapshot, Timestamp
 
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.identity.keys import spki_digest, spki_of
 from cellward.identity.x509 import authority_keyids
@@ -24,7 +25,6 @@ from cellward.policy.publisher import MetadataFile, sign_timestamp
 from cli.context import instant
 from hub.authority.keystore import KeyStore
 from hub.policy.service import TufRepository
-from hub.store.interfaces import CellKey
 from tests.fakes.command_line import CELL, STARTER, Cli, file_in
 from tests.fakes.live_api import TOKENS, LiveApi, hub_keys, live_api
 from tests.integration.api.test_runbooks import RUNBOOKS, commands, filled

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.store.interfaces import CellKey, LockRow
+from cellward.documents.names import CellKey
+from hub.store.interfaces import LockRow
 from tests.fakes.command_line import Cli
 
 RUNBOOKS = Path("docs/how-to/runbooks")

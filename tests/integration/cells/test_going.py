@@ -9,7 +9,7 @@ import pytest
 from agent.cells import drift
 from agent.kube.client import KubeClient
 from agent.kube.interfaces import ObjectRef
-from agent.spool.interfaces import CellKey
+from cellward.documents.names import CellKey
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tools.stack.api import ApiClient
 

@@ -11,8 +11,9 @@ import pytest
 
 from agent.anchor import ANCHOR_NAME, SecretAnchor
 from agent.kube.client import KubeClient
-from agent.spool.interfaces import AnchorState, CellKey, FloorsCopy
+from agent.spool.interfaces import AnchorState, FloorsCopy
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from tests.fakes.cell_world import World, cell_yaml, chart_guards, service_yaml
 from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_NAMESPACE

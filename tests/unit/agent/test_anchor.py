@@ -14,9 +14,10 @@ import pytest
 
 from agent.anchor import ANCHOR_NAME, MAX_FLOORS, SecretAnchor
 from agent.kube.interfaces import ObjectRef
-from agent.spool.interfaces import AnchorState, CellKey, FloorsCopy
+from agent.spool.interfaces import AnchorState, FloorsCopy
 from agent.spool.state import OpenedState, open_state
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from tests.fakes.clock import ManualClock
 from tests.fakes.kube import FakeKube

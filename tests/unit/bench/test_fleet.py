@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agent.link.desired import HUB_EPOCH, REVISION
-from agent.spool.interfaces import CellKey
 from agent.spool.state import open_state
 from bench.fleet.events import Event, event_of, line_of
 from bench.fleet.scenario import since
@@ -16,6 +15,7 @@ from bench.fleet.stamped import StampedState
 from bench.numbers import percentile
 from bench.single.cell import OBJECTS, WORKLOADS, rendered
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.names import CellKey
 from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import link_pb2
 

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auditverify.verify import verify_lines
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.policy import trust
 from cellward.policy.publisher import sign_timestamp
 from cellward.policy.trust import MetadataSet
 from hub.audit.service import AuditLog
-from hub.store.interfaces import CellKey
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, denying, now

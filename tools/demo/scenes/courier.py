@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from cellward.documents import dsse
-from hub.store.interfaces import CellKey, DesiredChange, DocumentRow
+from cellward.documents.names import CellKey
+from hub.store.interfaces import DesiredChange, DocumentRow
 from tools.demo.front import Front, lying_front
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.processes import Cli

@@ -13,9 +13,10 @@ from typing import Any
 from cellward.documents import canonical, dsse
 from cellward.documents.facts import Selector
 from cellward.documents.model import Deployment, Release, build_document, parse_document
+from cellward.documents.names import CellKey
 from cli.home import Home
 from cli.keys import load_key
-from hub.store.interfaces import CellKey, DesiredChange, DocumentRow
+from hub.store.interfaces import DesiredChange, DocumentRow
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.scenes.main_job import deploy_next_version
 from tools.demo.scenes.stolen_hub import Loot

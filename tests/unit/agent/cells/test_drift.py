@@ -13,7 +13,7 @@ from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from agent.objects.errors import NOT_REPAIRED
 from agent.objects.order import WORKLOADS
-from agent.spool.interfaces import CellKey
+from cellward.documents.names import CellKey
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.kube.errors import KUBE_QUOTA
 from agent.kube.interfaces import ObjectRef
-from agent.spool.interfaces import CellKey
+from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube

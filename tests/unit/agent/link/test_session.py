@@ -16,9 +16,9 @@ from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.link.outgoing import Outgoing
 from agent.link.session import DrainRequest, Session, SessionHooks
 from agent.spool.errors import FULL
-from agent.spool.interfaces import CellKey
 from agent.spool.state import open_state
 from agent.spool.stores import SqliteOutbox
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.identity.errors import EXPIRED
 from cellward.runtime.clock import SystemClock

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from agent.link.desired import REVISION
 from agent.spool.floors import reconcile
-from agent.spool.interfaces import AnchorState, CellKey, Finding, FloorsCopy
+from agent.spool.interfaces import AnchorState, Finding, FloorsCopy
 from agent.spool.state import ANCHOR_CONDITION, AnchorKeeper, OpenedState, open_state
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.runtime.health import HealthRegistry
 from cellward.wire.codec import DesiredItem

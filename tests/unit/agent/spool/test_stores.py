@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool.interfaces import CellKey, LogView
+from agent.spool.interfaces import LogView
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.documents.floors import Floor
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.wire.codec import DesiredItem
 from tests.fakes.clock import ManualClock

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cellward.audit.record import NO_RECORD, Record, encode_record
 from cellward.documents.dsse import parse_envelope
+from cellward.documents.names import CellKey
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import all_routes, make_api_app
 from hub.api.auth import Principal
@@ -23,7 +24,6 @@ from hub.api.resources.audit import _record as shown_record
 from hub.audit.model import IndexedRecord
 from hub.fleet.delivery import Invited
 from hub.fleet.errors import FACTS_DIFFER
-from hub.store.interfaces import CellKey
 from tests.fakes.clock import ManualClock
 from tests.fakes.live_api import TOKENS
 from tests.fakes.signed import digest

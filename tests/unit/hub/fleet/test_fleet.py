@@ -13,6 +13,7 @@ from cellward.documents import canonical
 from cellward.documents.dsse import dump_envelope, parse_envelope, sign_document
 from cellward.documents.facts import Selector
 from cellward.documents.model import Tombstone
+from cellward.documents.names import CellKey
 from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
@@ -23,7 +24,7 @@ from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
 from hub.fleet.service import FleetService
-from hub.store.interfaces import CellKey, Tables
+from hub.store.interfaces import Tables
 from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.refusals import refused

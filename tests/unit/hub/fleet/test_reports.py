@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from hub.fleet.reports import REPEAT_SECONDS, Reports
 from hub.store.errors import FULL
-from hub.store.interfaces import CellKey, ReceiptRow, SeenRow, StatusRow
+from hub.store.interfaces import ReceiptRow, SeenRow, StatusRow
 from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
 from tests.fakes.store import scratch_store

@@ -10,8 +10,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
-from hub.store.interfaces import CellKey, Tables
+from hub.store.interfaces import Tables
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.clock import ManualClock

@@ -14,8 +14,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine
 
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
-from hub.store.interfaces import CellKey
 from hub.store.log import AuditAppend, AuditEntry
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
