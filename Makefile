@@ -14,8 +14,8 @@ VENV := $(CELLWARD_VENV)/bin
 PY := $(VENV)/python
 CODE := cellward hub agent cli auditverify tools
 
-# Test processes; one more than the two cores that are enough, because each also waits for other programs.
-WORKERS ?= 3
+# Test processes; twice the two cores that are enough, because half of their time they wait for other programs.
+WORKERS ?= 4
 # Further arguments for pytest, e.g. make test ARGS="tests/unit -k floors".
 ARGS ?=
 

@@ -14,6 +14,7 @@ from hypothesis import settings
 from typer.main import get_command
 
 from tests.fakes.postgres import Server, require, running
+from tests.fakes.schema import Schema
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
 
@@ -34,6 +35,14 @@ def _one_command_tree() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.testing, "_get_command", functools.cache(get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_schema() -> Iterator[None]:
+    """Run the migrations of an empty SQLite store once in a test process; tests open hundreds of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hub.store.sql.store.upgrade", Schema().upgrade)
         yield
 
 

@@ -28,8 +28,9 @@ D1, D2, D3 = ("sha256:" + digit * 64 for digit in "123")
 
 
 def a_hub(**limits: float) -> FakeLinkHub:
-    """A hub whose audit log proves what it says."""
-    hub = FakeLinkHub(SystemClock(), SyncLimits(**{"recheck": 0.1, "heartbeat": 0.2, **limits}))  # type: ignore[arg-type]
+    """A hub whose audit log proves what it says; nobody waits long after it went away."""
+    given = {"recheck": 0.1, "heartbeat": 0.2, "drain_min_ms": 10, "drain_max_ms": 50, **limits}
+    hub = FakeLinkHub(SystemClock(), SyncLimits(**given))  # type: ignore[arg-type]
     hub.ports = replace(hub.ports, audit=MerkleAudit(REALM))
     return hub
 

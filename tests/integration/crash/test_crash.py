@@ -15,12 +15,13 @@ from tools.parts.model import ROOT
 
 pytestmark = [pytest.mark.timeout(600)]
 
-#: Every n-th statement of each mutation in `make test`, all of them in `make soak`.
-STEP = 1 if "CELLWARD_SOAK_EXAMPLES" in os.environ else 6
+#: Every n-th statement of each mutation in `make test`, from a chance one on; all of them in `make soak`.
+_SQLITE_STEP, _POSTGRESQL_STEP = 6, 12
 
 
-def _strike(url: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "tests.integration.crash.strikes", url, str(STEP)]
+def _strike(url: str, step: int) -> dict[str, object]:
+    step = 1 if "CELLWARD_SOAK_EXAMPLES" in os.environ else step
+    command = [sys.executable, "-m", "tests.integration.crash.strikes", url, str(step)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.stdout, ended.stderr
     found: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
@@ -36,9 +37,9 @@ def _judge(found: dict[str, object]) -> None:
 
 def test_v13_a_killed_hub_has_done_it_with_its_record_or_not_at_all_on_sqlite(tmp_path: Path) -> None:
     """A process that ends at a statement, at a commit, or between the commit and the answer."""
-    _judge(_strike(f"sqlite:///{tmp_path / 'hub.db'}"))
+    _judge(_strike(f"sqlite:///{tmp_path / 'hub.db'}", _SQLITE_STEP))
 
 
 async def test_v13_a_killed_hub_has_done_it_with_its_record_or_not_at_all_on_postgresql(postgres: Server) -> None:
     """The same, where the database goes on and only the connection is lost."""
-    _judge(_strike(await postgres.new(migrated=False)))
+    _judge(_strike(await postgres.new(migrated=False), _POSTGRESQL_STEP))
