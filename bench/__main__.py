@@ -21,8 +21,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=1000, help="simulated agents (default: 1000)")
     parser.add_argument("--workers", type=int, default=2, help="processes that hold them (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of fan-out and of policy (default: 5)")
+    parser.add_argument("--documents", type=int, default=20_000, help="documents kept (default: 20000)")
     parser.add_argument("--no-audit", action="store_true", help="agents do not push their audit records")
-    parser.add_argument("--only", choices=("fleet", "agents", "single"), help="one of the parts")
+    parser.add_argument("--only", choices=("fleet", "agents", "documents", "single"), help="one of the parts")
     parser.add_argument("--sample", type=Path, help="write what the hub spent its time on to FILE.<n>")
     return parser.parse_args(given)
 
@@ -37,6 +38,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parts: dict[str, Callable[[], list[Row]]] = {
         "fleet": lambda: _fleet(arguments, result),
         "agents": lambda: _agents(arguments, result),
+        "documents": lambda: _documents(arguments),
         "single": lambda: _single(result),
     }
     failed: list[str] = []
@@ -44,7 +46,7 @@ def main(given: Sequence[str] | None = None) -> int:
         if arguments.only in {None, name}:
             try:
                 rows += part()
-            except Exception:  # noqa: BLE001 - what the other part measured in minutes is still told
+            except Exception:  # noqa: BLE001 - what another part measured in minutes is still told
                 traceback.print_exc()
                 failed.append(name)
     result["failed"] = failed
@@ -76,6 +78,14 @@ def _agents(arguments: argparse.Namespace, result: dict[str, object]) -> list[Ro
     rows = agent_rows(plan.agents, extra["costs"])
     sys.stderr.write(f"\n{table(f'the own code of {plan.agents} agents, without Kubernetes', rows)}\n\n")
     result["agents"] = {"agents": plan.agents, **extra}
+    return rows
+
+
+def _documents(arguments: argparse.Namespace) -> list[Row]:
+    from bench.documents import Size, run  # noqa: PLC0415 - the other parts need none of it
+
+    rows = run(Size(arguments.documents, arguments.documents // 10), sample=arguments.sample)
+    sys.stderr.write(f"\n{table(f'one hub and its history, {machine()}', rows)}\n\n")
     return rows
 
 

@@ -5,8 +5,10 @@ Signing happens before the clock starts; the CLI does the same but would add the
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,39 @@ class Author:
             key,
         )  # fmt: skip
         return deployment.digest, _upload(release, deployment)
+
+    def version(self, project: str, cell: str, *, size: int) -> tuple[bytes, bytes]:
+        """Sign the next version of a cell whose spec nobody looks into, ``size`` bytes: a Release and a Deployment."""
+        self._sequence += 1
+        key = self._author_key()
+        issued = datetime.now(UTC).replace(microsecond=0)
+        version = f"0.0.{self._sequence}"
+        release = _sign(
+            Release(
+                realm=self.realm, project=project, cell=cell, version=version, owner="bench",
+                spec={"version": version, "text": "x" * size}, issued_at=issued,
+            ),
+            key,
+        )  # fmt: skip
+        deployment = _sign(
+            Deployment(
+                realm=self.realm, project=project, cell=cell, environments=(self._environment,),
+                release_digest=release.digest, sequence=self._sequence, issued_at=issued,
+                not_after=issued + timedelta(days=1), cluster_selector=Selector(environments=(self._environment,)),
+                rollout={},
+            ),
+            key,
+        )  # fmt: skip
+        return dump_envelope(release), dump_envelope(deployment)
+
+    @staticmethod
+    def upload(envelopes: Sequence[bytes]) -> bytes:
+        """Return the body of ``POST /documents`` for envelopes."""
+        return schemas.DocumentUpload(envelopes=list(envelopes)).model_dump_json(by_alias=True).encode()
+
+    @functools.cache  # noqa: B019 - there is one author
+    def _author_key(self) -> Ed25519Signer:
+        return load_key(self._home, "author", None)
 
     def publication(self) -> tuple[int, bytes]:
         """Sign a policy set with a new version of the starter bundle.
