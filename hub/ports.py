@@ -13,13 +13,8 @@ from hub.api.interfaces import ApiToken
 from hub.authority.tokens import JoinTokens
 from hub.policy.service import TufRepository
 from hub.store.changes import CLUSTERS, DOCUMENTS, POLICY, ChangeBus
-from hub.store.interfaces import (
-    ClusterRow,
-    ClusterStore,
-    DocumentStore,
-    LockStore,
-    Tables,
-)
+from hub.store.documents import DocumentStore
+from hub.store.interfaces import ClusterRow, ClusterStore, LockStore, Tables
 from hub.store.shared import Remembered, Together
 from hub.store.tokens import ApiTokenRow, ApiTokenStore
 from hub.sync.interfaces import ClusterBinding, Standing

@@ -36,6 +36,11 @@ def next_number(now: datetime, known: Iterable[int] = ()) -> int:
     return max([clock, *(number + 1 for number in known if number < clock + _MAX_AHEAD)])
 
 
+def newest_number(now: datetime) -> int:
+    """Return the highest number that :func:`check_number` takes."""
+    return milliseconds(now) + _MAX_AHEAD
+
+
 def faulty_numbers(now: datetime, known: Iterable[int]) -> tuple[int, ...]:
     """Return the known numbers that :func:`next_number` leaves out, highest first.
 

@@ -7,7 +7,7 @@ and of that which waits for signatures the owner who has most; what an agent was
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,59 +31,62 @@ class Bounds:
     items: int = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a project has already.
+
+    Attributes:
+        documents: verified documents, besides those that are uploaded again; ``size``: bytes of their envelopes.
+        places: cells times environments with a document in force, with those of the upload.
+        loose: what does not verify, in the order it came, besides what is uploaded again. Those that were verified
+            before may be left out where there is room for all.
+    """
+
+    documents: int = 0
+    size: int = 0
+    places: int = 0
+    loose: tuple[IndexEntry, ...] = ()
+
+
 def make_room(
     bounds: Bounds,
-    fresh: Mapping[str, IndexEntry],
-    kept: Mapping[str, IndexEntry],
+    project: str,
+    fresh: Iterable[IndexEntry],
+    kept: Kept,
     now: datetime,
     placed: frozenset[str] = frozenset(),
 ) -> tuple[IndexEntry, ...]:
     """Return what makes way for an upload; raises fleet/project-full where nothing can.
 
-    ``fresh`` and ``kept`` are by digest, ``kept`` in the order it came. ``placed`` are documents that agents were
-    given: where they do not verify any more they neither count nor go.
+    ``fresh`` is what is uploaded of the project. ``placed`` are documents that agents were given: where they do not
+    verify any more they neither count nor go.
     """
-    grown = {
-        entry.project
-        for digest, entry in fresh.items()
-        if digest not in kept or (entry.verified and not kept[digest].verified)
-    }
-    gone: list[IndexEntry] = []
-    for project in sorted(grown):
-        given = [entry for entry in fresh.values() if entry.project == project]
-        rest = [entry for entry in kept.values() if entry.project == project and entry.digest not in fresh]
-        verified = [entry for entry in (*rest, *given) if entry.verified]
-        if any(entry.verified for entry in given):
-            _check_verified(bounds, project, verified)
-        loose = [entry for entry in rest if not entry.verified and entry.digest not in placed]
-        gone += _make_way(bounds, project, verified, [entry for entry in given if not entry.verified], loose, now)
-    return tuple(gone)
-
-
-def _check_verified(bounds: Bounds, project: str, verified: Iterable[IndexEntry]) -> None:
-    """What agents could take is bounded by itself; nothing else counts here."""
-    documents, size, places = 0, 0, set[tuple[str, str]]()
-    for entry in verified:
-        documents, size = documents + 1, size + entry.size
-        if entry.kind in _PLACING:
-            places.update((entry.cell, environment) for environment in entry.environments)
-    for what, has, most in (
-        ("documents", documents, bounds.documents),
-        ("bytes of documents", size, bounds.bytes),
-        ("cells in environments", len(places), bounds.items),
-    ):
-        _check(project, what, has, most)
+    given = list(fresh)
+    verified = [entry for entry in given if entry.verified]
+    documents, size = kept.documents + len(verified), kept.size + sum(map(_size, verified))
+    if verified:
+        # What agents could take is bounded by itself; nothing else counts here.
+        _check(project, "documents", documents, bounds.documents)
+        _check(project, "bytes of documents", size, bounds.bytes)
+        _check(project, "cells in environments", kept.places, bounds.items)
+    loose = [entry for entry in kept.loose if entry.digest not in placed]
+    waiting = [entry for entry in given if not entry.verified]
+    room = (bounds.documents + bounds.pending - documents, bounds.bytes - size)
+    return tuple(_make_way(bounds, project, room, waiting, loose, now))
 
 
 def _make_way(
     bounds: Bounds,
     project: str,
-    verified: list[IndexEntry],
+    room: tuple[int, int],
     waiting: list[IndexEntry],
     loose: list[IndexEntry],
     now: datetime,
 ) -> list[IndexEntry]:
-    """Choose among ``loose``, what is kept and does not verify; ``waiting`` is what comes and does not."""
+    """Choose among ``loose``, what is kept and does not verify; ``waiting`` is what comes and does not.
+
+    ``room`` are the documents and bytes that verified ones leave.
+    """
     gone = [entry for entry in loose if not entry.once and entry.not_after is not None and entry.not_after < now]
     loose = _without(loose, gone)
     # What was verified once may be completed again, when a threshold rose: it takes no place of what never was.
@@ -92,12 +95,11 @@ def _make_way(
         more = _evict([entry for entry in loose if not entry.once], new, bounds.pending, _one)
         gone, loose = gone + more, _without(loose, more)
         _check(project, "documents that wait for signatures", len(new), bounds.pending)
-    for weigh, room in ((_one, bounds.documents + bounds.pending), (_size, bounds.bytes)):
-        left = room - sum(map(weigh, verified))
+    for weigh, left in zip((_one, _size), room, strict=True):
         more = _evict(loose, waiting, left, weigh)
         gone, loose = gone + more, _without(loose, more)
     if waiting:
-        size = sum(map(_size, (*verified, *waiting)))
+        size = bounds.bytes - room[1] + sum(map(_size, waiting))
         _check(project, "bytes of documents", size, bounds.bytes)
     return gone
 
@@ -145,6 +147,3 @@ def _one(_: IndexEntry) -> int:
 
 def _size(entry: IndexEntry) -> int:
     return entry.size
-
-
-_PLACING = frozenset({"deployment", "tombstone"})

@@ -1,25 +1,23 @@
-"""Documents on their way into the store: read, judged by the keyring served, bounded, kept; and judged again later.
+"""Documents on their way into the store: read, judged by the keyring served, bounded, kept.
 
 Invariants: a signature that does not count is not kept; a document with none is refused whole, with the upload it came
-in; what waits for signatures moves nothing and makes way for what verifies; when the keyring changes, everything kept
-is judged again.
+in; what waits for signatures moves nothing and makes way for what verifies. What an upload costs does not grow with
+what was kept before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from cellward.documents import dsse
-from cellward.documents.names import CellKey
-from cellward.documents.numbers import check_number, faulty_numbers
-from cellward.errors import CellwardError
+from cellward.documents.numbers import check_number
 from hub.fleet import rows
-from hub.fleet.bounds import Bounds, make_room
+from hub.fleet.bounds import Bounds, Kept, make_room
 from hub.fleet.errors import (
     BAD_DOCUMENT,
     DOCUMENT_TOO_LARGE,
@@ -28,10 +26,11 @@ from hub.fleet.errors import (
     SEQUENCE_TAKEN,
     UNVERIFIED_DOCUMENT,
 )
-from hub.fleet.index import MAX_ENVELOPE, index_payload, is_key
+from hub.fleet.index import MAX_ENVELOPE, index_payload
 from hub.fleet.judge import Trusted, Verdict, check_times, judge
 from hub.fleet.model import IndexEntry
-from hub.store.interfaces import DocumentRow, Judged
+from hub.store.documents import DocumentRow
+from hub.store.errors import MOVED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,10 +43,6 @@ if TYPE_CHECKING:
 _PAGE = 500
 #: Documents that are read or judged at a time.
 _AT_ONCE = 2
-#: Seconds after which what was left out of the index is looked at again: its number may have been ahead of the clock.
-_AHEAD_SECONDS = 10.0
-#: Which keyring and settings everything kept was judged by.
-_JUDGED_KEY = "documents/judged-by"
 _log = structlog.get_logger()
 
 
@@ -56,6 +51,10 @@ class KeyringPort(Protocol):
 
     async def current(self) -> Trusted | None:
         """The keyring and the signed settings, None before the first publication."""
+        ...
+
+    async def still(self, tables: Tables, trusted: Trusted) -> bool:
+        """Whether a transaction sees that this is what is served; when it does not, ``current`` reads again."""
         ...
 
 
@@ -83,25 +82,22 @@ def anybody(_: IndexEntry) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an upload is judged by: the keyring, and what is kept of the same documents and about them.
+    """What is kept of the documents of an upload, and about them.
 
     Attributes:
         before: rows of those that are kept already, by digest.
         named: those that Deployments name which are kept.
     """
 
-    trusted: Trusted
     before: Mapping[str, DocumentRow]
     named: frozenset[str]
 
     def same(self, other: Basis) -> bool:
         """Whether judging by the other one comes to the same."""
-        if self.trusted.mark != other.trusted.mark or self.named != other.named:
-            return False
         ours, theirs = (
             {digest: (row.envelope, row.standing) for digest, row in one.before.items()} for one in (self, other)
         )
-        return ours == theirs
+        return self.named == other.named and ours == theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +106,16 @@ class Prepared:
 
     given: Mapping[str, dsse.Envelope]
     indexed: Mapping[str, IndexEntry]
-    dry_run: bool
+    trusted: Trusted
     basis: Basis
     judged: Mapping[str, Verdict]
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """Everything kept, in the order it came, as it was at one revision of the documents."""
-
-    revision: int
-    entries: tuple[IndexEntry, ...]
 
 
 class Documents:
     """What the fleet keeps of signed documents.
 
-    An upload is examined against an index, outside any transaction; the transaction that keeps it expects that index.
-    What costs time, ``read`` and ``prepare``, is done in a thread, a few documents at a time.
+    What costs time, ``read`` and ``prepare``, is done before the transaction and in a thread, a few documents at a
+    time; ``examine`` then finds in the transaction whether what it was judged by still holds.
     """
 
     def __init__(
@@ -138,10 +126,6 @@ class Documents:
         self._clock = clock
         self._keyring = keyring
         self._bounds = bounds or Bounds()
-        self._index: Index | None = None
-        #: When the index has to be made again although nothing changed: a number was ahead of the clock.
-        self._stale_at: float | None = None
-        self._unusable: set[tuple[CellKey, str]] = set()
         self._working = asyncio.Semaphore(_AT_ONCE)
 
     async def read(
@@ -166,28 +150,18 @@ class Documents:
             indexed[entry.digest] = entry
         return given, indexed
 
-    async def basis(self, digests: Iterable[str], index: Index) -> Basis:
-        """What an upload of these documents is judged by now; raises fleet/no-keyring."""
-        trusted = await self._keyring.current()
-        if trusted is None:
-            raise NO_KEYRING("no policy was published here yet")
-        wanted = frozenset(digests)
-        before = {digest: row for digest in wanted if (row := await self._store.documents.get(digest)) is not None}
-        return Basis(trusted, before, _named_by(index.entries) & wanted)
-
     async def prepare(
-        self,
-        given: Mapping[str, dsse.Envelope],
-        indexed: Mapping[str, IndexEntry],
-        basis: Basis,
-        *,
-        dry_run: bool,
+        self, given: Mapping[str, dsse.Envelope], indexed: Mapping[str, IndexEntry], *, dry_run: bool
     ) -> Prepared:
-        """Judge an upload; nothing is written.
+        """Judge an upload by what is in force now; nothing is written. Raises fleet/no-keyring.
 
         With ``dry_run`` a payload that nobody signed is judged as if everybody had who must: it shows what would
         happen, and no key is used for it.
         """
+        trusted = await self._keyring.current()
+        if trusted is None:
+            raise NO_KEYRING("no policy was published here yet")
+        basis = await _basis(self._store, given)
         now, named = self._clock.now(), basis.named
         judged: dict[str, Verdict] = {}
         # Deployments first: they name the releases of the same upload.
@@ -197,132 +171,108 @@ class Documents:
                     _judge_one,
                     given[digest],
                     basis.before.get(digest),
-                    basis.trusted,
+                    trusted,
                     now,
                     named=digest in named,
                     dry_run=dry_run,
                 )
-            named |= _named_by([replace(indexed[digest], owners=verdict.owners)])
-        return Prepared(given, indexed, dry_run, basis, judged)
+            named |= named_by([replace(indexed[digest], owners=verdict.owners)])
+        return Prepared(given, indexed, trusted, basis, judged)
 
-    async def examine(self, prepared: Prepared, index: Index) -> Examined:
-        """Say what is to be kept of an upload, beside what the index has."""
-        given, indexed, judged, before = prepared.given, prepared.indexed, prepared.judged, prepared.basis.before
-        kept = {entry.digest: entry for entry in index.entries}
-        known = {**kept, **indexed}
+    async def examine(self, tables: Tables, prepared: Prepared) -> Examined:
+        """Say in the transaction what is to be kept of an upload; raises store/moved for what is to be judged again."""
+        given, indexed, judged = prepared.given, prepared.indexed, prepared.judged
+        # The keyring too: an upload judged by an older one must not come after everything was judged by a newer one.
+        if not await self._keyring.still(tables, prepared.trusted):
+            raise MOVED("a policy was published meanwhile")
+        basis = await _basis(tables, given)
+        if not prepared.basis.same(basis):
+            raise MOVED("documents of the upload were kept, judged or dropped meanwhile")
+        before = basis.before
+        kept = {digest: rows.entry_of(row) for digest, row in before.items()}
+        subjects = {entry.subject for entry in indexed.values() if entry.kind == "approval"}
+        about = {digest: rows.entry_of(row) for digest, row in (await tables.documents.entries(subjects)).items()}
+        known = {**about, **indexed}
         fresh = {
             digest: _judged(_with_subject(indexed[digest], known), judged[digest], before.get(digest))
             for digest in given
         }
-        _check_sequences(fresh.values(), kept.values())
-        return await self._examined(given, fresh, judged, before, kept)
-
-    async def _examined(
-        self,
-        given: Mapping[str, dsse.Envelope],
-        fresh: Mapping[str, IndexEntry],
-        judged: Mapping[str, Verdict],
-        before: Mapping[str, DocumentRow],
-        kept: Mapping[str, IndexEntry],
-    ) -> Examined:
+        await _check_sequences(tables, fresh)
         made = tuple(
             rows.document_row(entry, dsse.dump_envelope(replace(given[digest], signatures=judged[digest].signatures)))
             for digest, entry in fresh.items()
         )
         fresh = {row.digest: replace(fresh[row.digest], size=len(row.envelope)) for row in made}
-        gone = make_room(self._bounds, fresh, kept, self._clock.now())
-        if gone:  # once more, with what it costs to know which of them agents were given
-            placed = await self._placed({entry.project for entry in gone})
-            gone = make_room(self._bounds, fresh, kept, self._clock.now(), placed)
         grown = {row.digest for row in made if row.digest in before and row.envelope != before[row.digest].envelope}
-        return Examined(fresh, made, {digest: row.envelope for digest, row in before.items()}, frozenset(grown), gone)
+        seen = {digest: row.envelope for digest, row in before.items()}
+        return Examined(fresh, made, seen, frozenset(grown), await self._room(tables, fresh, kept))
 
     async def keep(self, tables: Tables, examined: Examined) -> tuple[IndexEntry, ...]:
         """Keep an upload, all or none, and return what made way for it; raises store/moved for what changed since."""
         await tables.documents.put_many(examined.rows, examined.seen)
         dropped = await tables.documents.drop([entry.digest for entry in examined.gone])
-        if dropped:
-            _log.info("documents-dropped", count=len(dropped))
         return tuple(entry for entry in examined.gone if entry.digest in dropped)
 
-    async def index(self) -> Index:
-        """Return the index of everything kept; names that no agent takes aside. Read again when it has changed."""
-        while True:
-            revision = await self._store.documents.revision()
-            known, now = self._index, self._clock.monotonic()
-            if known is not None and known.revision == revision and (self._stale_at is None or now < self._stale_at):
-                return known
-            rows = await self._all()
-            if await self._store.documents.revision() != revision:
-                continue
-            found = [entry for row in rows if (entry := self._entry(row)) is not None]
-            self._stale_at = now + _AHEAD_SECONDS if len(found) < len(rows) else None
-            self._index = Index(revision, tuple(found))
+    async def _room(
+        self, tables: Tables, fresh: Mapping[str, IndexEntry], kept: Mapping[str, IndexEntry]
+    ) -> tuple[IndexEntry, ...]:
+        """Return what makes way for an upload; ``kept`` are those of it that are kept."""
+        grown = {
+            entry.project
+            for digest, entry in fresh.items()
+            if digest not in kept or (entry.verified and not kept[digest].verified)
+        }
+        gone: list[IndexEntry] = []
+        for project in sorted(grown):
+            given = [entry for entry in fresh.values() if entry.project == project]
+            mine = [entry for entry in kept.values() if entry.project == project]
+            has = await _kept(tables, self._bounds, project, given, mine)
+            now = self._clock.now()
+            more = make_room(self._bounds, project, given, has, now)
+            if more:  # once more, with what it costs to know which of them agents were given
+                more = make_room(self._bounds, project, given, has, now, await _placed(tables, project))
+            gone += more
+        return tuple(gone)
 
-    async def outdated(self) -> Trusted | None:
-        """Return the keyring served now, if not everything was judged by it and by the signed settings."""
-        trusted = await self._keyring.current()
-        if trusted is None or await self._store.meta.get(_JUDGED_KEY) == trusted.mark.encode():
-            return None
-        return trusted
 
-    async def judge_again(self, trusted: Trusted) -> None:
-        """Judge everything kept by this keyring and these settings; raises store/moved when some of it has changed."""
-        revision = await self._store.documents.revision()
-        changed = await asyncio.to_thread(_changed, await self._all(), trusted, self._clock.now())
+async def _basis(tables: Tables, digests: Collection[str]) -> Basis:
+    before = await tables.documents.get_many(digests)
+    return Basis(before, await tables.documents.named(digests))
 
-        async def job(tables: Tables) -> None:
-            await tables.documents.expect(revision)
-            await tables.documents.judge_many(changed)
 
-        if changed:
-            await self._store.transact(job)
-            _log.info("documents-judged-again", changed=len(changed))
+async def _kept(
+    tables: Tables, bounds: Bounds, project: str, given: Sequence[IndexEntry], again: Sequence[IndexEntry]
+) -> Kept:
+    """What a project has besides ``again``, what it has of the upload already."""
+    usage = await tables.documents.usage(project)
+    size = {verified: sum(entry.size for entry in again if entry.verified is verified) for verified in (True, False)}
+    number = {verified: sum(entry.verified is verified for entry in again) for verified in (True, False)}
+    documents, taken = usage.verified - number[True], usage.verified_bytes - size[True]
+    whole = documents + usage.loose - number[False] + len(given) <= bounds.documents + bounds.pending
+    whole &= taken + usage.loose_bytes - size[False] + sum(entry.size for entry in given) <= bounds.bytes
+    # All that was verified before is read only where some of it has to go.
+    loose = await tables.documents.loose(project, once=not whole) if usage.loose else ()
+    ours = {entry.digest for entry in again}
+    placing = [entry for entry in given if entry.verified and entry.kind in _PLACING]
+    pairs = {(entry.cell, environment) for entry in placing for environment in entry.environments}
+    return Kept(
+        documents,
+        taken,
+        await tables.documents.places(project, pairs) if pairs else 0,
+        tuple(rows.entry_of(row) for row in loose if row.digest not in ours),
+    )
 
-    async def judged_by(self, tables: Tables, trusted: Trusted) -> None:
-        """Note that everything kept was judged by it, and placed."""
-        await tables.meta.put(_JUDGED_KEY, trusted.mark.encode())
 
-    def usable(self, key: CellKey, digest: str) -> bool:
-        """Whether agents take this name at all; told once for each that they do not."""
-        if is_key(key):
-            return True
-        if (key, digest) not in self._unusable:
-            self._unusable.add((key, digest))
-            _log.warning("unusable-document-kept", document=digest, key="/".join(key)[:200])
-        return False
-
-    def _entry(self, row: DocumentRow) -> IndexEntry | None:
-        """Index entry of a kept document, None for one that should not have been kept, by an older hub or clock."""
-        entry = rows.entry_of(row)
-        if entry.sequence in faulty_numbers(self._clock.now(), (entry.sequence,)):
-            return None  # agents refuse it too; what else there is must not stand behind it
-        return entry if all(self.usable(key, entry.digest) for key in entry.keys) else None
-
-    async def _placed(self, projects: Iterable[str]) -> frozenset[str]:
-        """Digests of all documents that clusters were given, of these projects."""
-        found: set[str] = set()
-        for project in projects:
-            cursor = ""
-            while True:
-                page = await self._store.desired.statuses("", project, "", cursor, _PAGE)
-                found.update(
-                    digest for row in page.items for digest in (row.desired.deployment_digest, *row.desired.evidence)
-                )
-                cursor = page.cursor
-                if not cursor:
-                    break
-        return frozenset(found)
-
-    async def _all(self) -> list[DocumentRow]:
-        found: list[DocumentRow] = []
-        cursor = ""
-        while True:
-            page = await self._store.documents.list("", "", "", cursor, _PAGE)
-            found += page.items
-            cursor = page.cursor
-            if not cursor:
-                return found
+async def _placed(tables: Tables, project: str) -> frozenset[str]:
+    """Digests of all documents that clusters were given, of a project."""
+    found: set[str] = set()
+    cursor = ""
+    while True:
+        page = await tables.desired.statuses("", project, "", cursor, _PAGE)
+        found.update(digest for row in page.items for digest in (row.desired.deployment_digest, *row.desired.evidence))
+        cursor = page.cursor
+        if not cursor:
+            return frozenset(found)
 
 
 def _read(data: bytes) -> tuple[dsse.Envelope, IndexEntry]:
@@ -359,26 +309,7 @@ def _judge_one(
     return judge(together, trusted, now, before=standing, named=named)
 
 
-def _changed(kept: Iterable[DocumentRow], trusted: Trusted, now: datetime) -> list[Judged]:
-    changed, named = [], frozenset[str]()
-    # Deployments first: what they name is judged by whether somebody in force still says so.
-    for row in sorted(kept, key=lambda row: row.kind == "release"):
-        try:
-            envelope = dsse.parse_envelope(row.envelope)
-            verdict = judge(envelope, trusted, now, before=row.standing, named=row.digest in named)
-        except CellwardError as error:
-            # Kept by a version that could read it.
-            verdict = Verdict("unverified", reasons=(error.message,))
-        named |= _named_by([replace(rows.entry_of(row), owners=verdict.owners)])
-        judgement = verdict.to_json()
-        if verdict.standing != "verified" and (row.standing == "verified" or rows.once(row)):
-            judgement["once"] = True
-        if (verdict.standing, judgement) != (row.standing, dict(row.judgement)):
-            changed.append(Judged(row.digest, verdict.standing, judgement))
-    return changed
-
-
-def _named_by(entries: Iterable[IndexEntry]) -> frozenset[str]:
+def named_by(entries: Iterable[IndexEntry]) -> frozenset[str]:
     """Digests of the releases that Deployments name on which a signature counts."""
     return frozenset(
         digest
@@ -411,13 +342,14 @@ def _with_subject(entry: IndexEntry, known: Mapping[str, IndexEntry]) -> IndexEn
     return replace(entry, cell=about.cell)
 
 
-def _check_sequences(fresh: Iterable[IndexEntry], kept: Iterable[IndexEntry]) -> None:
+async def _check_sequences(tables: Tables, fresh: Mapping[str, IndexEntry]) -> None:
     """Tell an author early what agents would refuse: one sequence, two documents. Binds nobody.
 
     Only what is verified takes a sequence: what waits for signatures may wait for ever.
     """
-    taken = {(key, entry.sequence): entry.digest for entry in kept if _ordered(entry) for key in entry.keys}
-    for entry in fresh:
+    numbers = [(key, entry.sequence) for entry in fresh.values() if entry.sequence for key in entry.keys]
+    taken = dict(await tables.documents.taken(numbers))
+    for entry in fresh.values():
         for key in entry.keys if entry.sequence else ():
             other = taken.setdefault((key, entry.sequence), entry.digest)
             if other != entry.digest:
@@ -426,5 +358,4 @@ def _check_sequences(fresh: Iterable[IndexEntry], kept: Iterable[IndexEntry]) ->
                 )
 
 
-def _ordered(entry: IndexEntry) -> bool:
-    return entry.verified and entry.sequence > 0
+_PLACING = frozenset({"deployment", "tombstone"})

@@ -29,6 +29,8 @@ Standing = Literal["verified", "pending", "unverified"]
 class Trusted:
     """What documents are judged by; ``mark`` names the exact content, so that a change is seen.
 
+    ``served`` names the policy metadata it was read from: another one may hold the same content.
+
     ``thresholds`` are distinct owners by kind, ``hub_environments`` those where a binding admits the hub's own key.
     """
 
@@ -36,6 +38,7 @@ class Trusted:
     thresholds: Mapping[str, int] = field(default_factory=dict)
     hub_environments: frozenset[str] = frozenset()
     mark: str = ""
+    served: str = ""
 
     def needed(self, kind: str) -> int:
         """How many distinct owners must sign a document of this kind."""

@@ -12,7 +12,8 @@ from cellward.identity.locks import Lock
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.fleet.delivery import Invited
 from hub.fleet.model import AgentReport, ClusterView, IndexEntry
-from hub.store.interfaces import ClusterRow, DocumentRow
+from hub.store.documents import DocumentEntry, DocumentRow
+from hub.store.interfaces import ClusterRow
 
 #: Bounds on what one message may leave in the store.
 MAX_REFUSALS, MAX_CONDITIONS, MAX_BUNDLES, MAX_TEXT = 64, 64, 64, 1024
@@ -44,7 +45,7 @@ def document_row(entry: IndexEntry, envelope: bytes) -> DocumentRow:
     )
 
 
-def entry_of(row: DocumentRow) -> IndexEntry:
+def entry_of(row: DocumentRow | DocumentEntry) -> IndexEntry:
     """Index entry of a row."""
     meta = row.meta
     selector, not_after = meta.get("selector"), meta.get("notAfter")
@@ -65,11 +66,11 @@ def entry_of(row: DocumentRow) -> IndexEntry:
         needed=int(row.judgement.get("needed", 1)),
         once=once(row),
         not_after=parse_time(not_after) if not_after is not None else None,
-        size=len(row.envelope),
+        size=row.size,
     )
 
 
-def once(row: DocumentRow) -> bool:
+def once(row: DocumentRow | DocumentEntry) -> bool:
     """Whether a document was verified before and is not any more."""
     return row.standing != "verified" and bool(row.judgement.get("once"))
 

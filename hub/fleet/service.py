@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -24,8 +24,8 @@ from cellward.wire.errors import BAD_MESSAGE
 from hub.authority.lineage import TAKE_OVER
 from hub.fleet import rows
 from hub.fleet.bounds import Bounds
-from hub.fleet.delivery import Invited, deliverable, withheld
-from hub.fleet.documents import Documents, Examined, Index, KeyringPort, anybody
+from hub.fleet.delivery import Invited, withheld
+from hub.fleet.documents import Documents, KeyringPort, Prepared, anybody
 from hub.fleet.errors import (
     BAD_CLUSTER_NAME,
     CLUSTER_EXISTS,
@@ -35,25 +35,17 @@ from hub.fleet.errors import (
     UNKNOWN_DOCUMENT,
 )
 from hub.fleet.index import CLUSTER_NAME
+from hub.fleet.judging import TRIES, Judging, present_clusters
 from hub.fleet.locks import OwnLocks
 from hub.fleet.model import Accepted, ClusterView, IndexEntry, Totals
 from hub.fleet.moves import Moves
-from hub.fleet.placement import DocumentSet
+from hub.fleet.placing import Placer, mark_of
 from hub.fleet.reports import Reports
 from hub.store.changes import POLICY
+from hub.store.documents import DocumentRow
 from hub.store.errors import MOVED
-from hub.store.interfaces import (
-    CellRow,
-    ClusterRow,
-    Commit,
-    DesiredChange,
-    DesiredRow,
-    DocumentRow,
-    Page,
-    ReceiptRow,
-    StatusRow,
-    Tables,
-)
+from hub.store.interfaces import CellRow, ClusterRow, Commit, DesiredChange, ReceiptRow, StatusRow, Tables
+from hub.store.rows import Page
 from hub.store.shared import Together
 
 if TYPE_CHECKING:
@@ -64,9 +56,6 @@ if TYPE_CHECKING:
     from hub.store.interfaces import Store
 
 T = TypeVar("T")
-D = TypeVar("D")
-#: How often something is decided again because documents have changed meanwhile.
-TRIES = 20
 #: Rows read at a time.
 _PAGE = 500
 #: Seconds after which a keyring nobody told of is looked for.
@@ -75,8 +64,6 @@ _JUDGE_SECONDS = 30.0
 _MAX_STATEMENT = 64 * 1024
 #: What withholds more is tighter.
 _TIGHTNESS: Mapping[str, int] = {"run": 0, "hold": 1, "quarantine": 2}
-#: Of an item as placed: its Deployment, the evidence, the hub's state and the role that set it.
-_Placed = tuple[str, tuple[str, ...], str, str]
 _log = structlog.get_logger()
 
 
@@ -96,37 +83,26 @@ class FleetService:
         self._locks = locks if locks is not None else OwnLocks(store.locks)
         self._clock = clock
         self._documents = Documents(store, realm, clock, keyring, bounds)
+        self._placer = Placer(clock)
+        self._judging = Judging(store, clock, keyring, self._placer)
         self._streams: dict[str, str] = {}
         self._reports = Reports(store, clock)
         self._rows = Together(store.clusters.get_many, "cluster-rows")
         self._items = Together(store.desired.items_of, "desired-items")
-        self._deciding = asyncio.Lock()
-        self._facts: dict[str, tuple[object, ClusterFacts | None]] = {}
         #: Clusters to place again, followed by a root task.
         self.moves = Moves(self._place_on, clock)
 
     async def start(self) -> None:
-        """Judge by the keyring served now, if that was not done; place what an older version kept and did not place."""
-        if not await self.judge_again():
-            await self._decide(self._documents.index, self._place_all)
+        """Judge by the keyring served now, if that was not done; place on clusters what no process did."""
+        if await self.judge_again():
+            return
+        for row in await present_clusters(self._store):
+            if rows.facts_of(row) is not None and row.placed != mark_of(row):
+                await self._place_on(row.name)
 
     async def judge_again(self) -> bool:
         """Judge everything kept by the keyring served now, and place it; False when nothing asked for that."""
-        trusted = await self._documents.outdated()
-        if trusted is None:
-            return False
-
-        async def judged() -> Index:
-            await self._documents.judge_again(trusted)
-            return await self._documents.index()
-
-        async def place(tables: Tables, index: Index) -> None:
-            await self._place_all(tables, index)
-            # Last: a process that ends before has everything judged and placed anew by the next one.
-            await self._documents.judged_by(tables, trusted)
-
-        await self._decide(judged, place)
-        return True
+        return await self._judging.again()
 
     async def follow_keyring(self, stop: asyncio.Event) -> None:
         """Judge again whenever policy changes, until ``stop``; a failure is logged and tried again."""
@@ -170,16 +146,15 @@ class FleetService:
         Without ``invited`` that stays as it is. Returns what ``mint`` does; raises fleet/unknown-cluster.
         """
 
-        async def job(tables: Tables, index: Index) -> T:
+        async def job(tables: Tables) -> T:
             row = await _present(tables, name)
             if invited is not None and dict(row.invited) != invited.to_json():
                 await tables.clusters.set_invited(name, invited.to_json())
                 # All anew: what was withheld until now has a revision that was passed already.
-                row = replace(row, invited=invited.to_json())
-                await self._place(tables, DocumentSet(index.entries), None, [row], anew=True)
+                await self._placer.place_on(tables, replace(row, invited=invited.to_json()), anew=True)
             return await mint(tables)
 
-        return await self._decide(self._documents.index, job, commit)
+        return await (commit or self._store.transact)(job)
 
     async def cluster(self, name: str) -> ClusterView:
         """One cluster; raises fleet/unknown-cluster."""
@@ -189,7 +164,7 @@ class FleetService:
     async def clusters(self) -> tuple[ClusterView, ...]:
         """All clusters by name, each with revision 0: asking for a thousand revisions is for nobody's list."""
         locks = await self._locks.current()
-        return tuple(self._view(row, 0, locks) for row in await _present_clusters(self._store))
+        return tuple(self._view(row, 0, locks) for row in await present_clusters(self._store))
 
     async def remove_cluster(self, name: str, *, tables: Tables | None = None) -> int:
         """Decommission a cluster; returns how many join tokens went with it. Raises fleet/unknown-cluster.
@@ -204,7 +179,7 @@ class FleetService:
             return await tables.tokens.revoke(name)
 
         tokens = await self._within(tables, job)
-        self._facts.pop(name, None)
+        self._placer.forget(name)
         self.moves.forget(name)
         self._reports.forget(name)
         return tokens
@@ -240,33 +215,42 @@ class FleetService:
                 ``fleet/project-full``, a code of ``cellward.documents``, or what ``permit`` raises.
         """
         given, indexed = await self._documents.read(envelopes, permit=permit)
-        basis = await self._documents.basis(given, await self._documents.index())
-        prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
+        for left in reversed(range(TRIES)):
+            prepared = await self._documents.prepare(given, indexed, dry_run=dry_run)
 
-        async def examine() -> tuple[Index, Examined]:
-            nonlocal prepared
-            index = await self._documents.index()
-            basis = await self._documents.basis(given, index)
-            while not prepared.basis.same(basis):
-                # It took its time, in which what it was judged by has changed.
-                prepared = await self._documents.prepare(given, indexed, basis, dry_run=dry_run)
-                index = await self._documents.index()
-                basis = await self._documents.basis(given, index)
-            return index, await self._documents.examine(prepared, index)
+            async def keep(tables: Tables, prepared: Prepared = prepared) -> Accepted:
+                return await self._keep(tables, prepared)
 
-        async def keep(tables: Tables, decided: tuple[Index, Examined]) -> Accepted:
-            index, examined = decided
-            fresh = examined.fresh
-            together = DocumentSet([*(one for one in index.entries if one.digest not in fresh), *fresh.values()])
-            keys = frozenset[CellKey]().union(*(together.keys_of(entry) for entry in fresh.values()))
-            clusters = await _present_clusters(tables)
-            dropped = await self._documents.keep(tables, examined) if not dry_run else ()
-            changed = await self._place(tables, together, keys, clusters, examined.grown, dry_run=dry_run)
-            return Accepted(tuple(fresh.values()), changed, dropped)
+            try:
+                return await (self._tried(keep) if dry_run else (commit or self._store.transact)(keep))
+            except CellwardError as error:
+                # Judging took its time, in which what it was judged by has changed.
+                if error.code != MOVED.code or not left:
+                    raise
+        raise AssertionError("unreachable")
 
-        if dry_run:
-            return await keep(self._store, await examine())
-        return await self._decide(examine, keep, commit)
+    async def _keep(self, tables: Tables, prepared: Prepared) -> Accepted:
+        examined = await self._documents.examine(tables, prepared)
+        dropped = await self._documents.keep(tables, examined)
+        fresh = examined.fresh
+        movers = [entry for entry in fresh.values() if entry.kind in {"deployment", "tombstone"}]
+        keys = await tables.documents.naming(fresh.keys()) | {key for entry in movers for key in entry.keys}
+        clusters = await present_clusters(tables) if keys else ()
+        changed = await self._placer.place(tables, clusters, keys, again=examined.grown)
+        return Accepted(tuple(fresh.values()), changed, dropped)
+
+    async def _tried(self, job: Callable[[Tables], Awaitable[Accepted]]) -> Accepted:
+        """Say what a job would do: it is done, and undone."""
+        found: list[Accepted] = []
+
+        async def undone(tables: Tables) -> None:
+            found.append(await job(tables))
+            raise _Undone
+
+        with contextlib.suppress(_Undone):
+            await self._store.transact(undone)
+        # It may have been run more than once; made way is nothing, because nothing was kept.
+        return replace(found[-1], dropped=())
 
     async def document(self, digest: str) -> DocumentRow:
         """One document; raises fleet/unknown-document."""
@@ -327,6 +311,8 @@ class FleetService:
         await self._reports.seen(cluster, rows.hello_report(hello, facts))
         if rows.facts_of(row) != facts:
             _log.info("facts-changed", cluster=cluster, digest=facts.digest())
+        # By what it was placed, not by what it said before: a process may have ended in between.
+        if row.placed != mark_of(replace(row, report={**row.report, "facts": facts.to_json()})):
             await self.moves.changed(cluster)
 
     async def connected(self, cluster: str, stream_id: str) -> None:
@@ -362,7 +348,7 @@ class FleetService:
             )
             for row in held
             if row.revision > since
-            and self._documents.usable(row.key, row.deployment_digest)
+            and self._placer.usable(row.key, row.deployment_digest)
             and not withheld(invited, said, row.key.project, row.key.environment)
         ]
 
@@ -426,110 +412,17 @@ class FleetService:
         return rows.view_of(row, connected=row.name in self._streams, revision=revision, lock=lock)
 
     async def _place_on(self, cluster: str) -> None:
-        async def place(tables: Tables, index: Index) -> None:
+        async def place(tables: Tables) -> None:
             row = await tables.clusters.get(cluster)
             # It may have been removed since it said so.
             if row is not None and row.removed_at is None:
-                await self._place(tables, DocumentSet(index.entries), None, [row])
+                await self._placer.place_on(tables, row)
 
-        await self._decide(self._documents.index, place)
+        await self._store.transact(place)
 
     async def _within(self, tables: Tables | None, job: Callable[[Tables], Awaitable[T]]) -> T:
         """Run ``job`` in the transaction of the caller, or in one of its own."""
         return await (self._store.transact(job) if tables is None else job(tables))
-
-    async def _decide(
-        self,
-        read: Callable[[], Awaitable[D]],
-        job: Callable[[Tables, D], Awaitable[T]],
-        commit: Commit[T] | None = None,
-    ) -> T:
-        """Read and decide outside, then run ``job`` in a transaction in which that still holds.
-
-        What was read is an index of the documents, or begins with one; when they have changed meanwhile, by whichever
-        process, it is read again. Raises store/moved when they change all the time.
-        """
-        commit = commit or self._store.transact
-        for left in reversed(range(TRIES)):
-            # It decides nothing: those of this process would overtake each other all the time.
-            async with self._deciding:
-                decided = await read()
-                index = decided if isinstance(decided, Index) else cast("tuple[Index, object]", decided)[0]
-
-                async def expected(tables: Tables, index: Index = index, decided: D = decided) -> T:
-                    await tables.documents.expect(index.revision)
-                    return await job(tables, decided)
-
-                try:
-                    return await commit(expected)
-                except CellwardError as error:
-                    if error.code != MOVED.code or not left:
-                        raise
-        raise AssertionError("unreachable")
-
-    async def _place_all(self, tables: Tables, index: Index) -> None:
-        await self._place(tables, DocumentSet(index.entries), None, await _present_clusters(tables))
-
-    def _facts_of(self, row: ClusterRow) -> ClusterFacts | None:
-        """Facts that choose what a cluster is given, read strictly once as long as it and its invite say the same."""
-        said = (row.report.get("facts"), row.invited)
-        known = self._facts.get(row.name)
-        if known is None or known[0] != said:
-            reported = rows.facts_of(row)
-            found = None if reported is None else deliverable(Invited.from_json(row.invited), reported)
-            known = self._facts[row.name] = (said, found)
-        return known[1]
-
-    async def _place(
-        self,
-        tables: Tables,
-        documents: DocumentSet,
-        keys: frozenset[CellKey] | None,
-        clusters: Iterable[ClusterRow],
-        grown: frozenset[str] = frozenset(),
-        *,
-        dry_run: bool = False,
-        anew: bool = False,
-    ) -> tuple[str, ...]:
-        """Write what changed for these clusters and return their names; ``keys`` None means every key.
-
-        Items that name a document of ``grown`` are told again: what was refused may be enough now; ``anew`` tells all.
-        """
-        clusters = tuple(clusters)
-        placed = [
-            (row.name, key, placement)
-            for row in clusters
-            if (facts := self._facts_of(row)) is not None
-            for key, placement in documents.place(facts, keys).items()
-        ]
-        if not placed:
-            return ()
-        present = await _placed_items(tables, keys, clusters[0].name if len(clusters) == 1 else "")
-        changes: list[DesiredChange] = []
-        for name, key, placement in placed:
-            before = present.get((name, key))
-            after = (placement.deployment_digest, placement.evidence)
-            again = anew or not grown.isdisjoint((placement.deployment_digest, *placement.evidence))
-            if before is None or before[:2] != after or again:
-                state, role = before[2:] if before is not None else ("run", "")
-                changes.append(DesiredChange(name, key, *after, hub_state=state, hub_state_role=role, again=again))
-        if changes and not dry_run:
-            await tables.desired.upsert_many(changes)
-            _log.info("desired-changed", count=len(changes))
-        return tuple(sorted({change.cluster for change in changes}))
-
-
-async def _placed_items(
-    tables: Tables, keys: frozenset[CellKey] | None, cluster: str
-) -> Mapping[tuple[str, CellKey], _Placed]:
-    if cluster:
-        return {(cluster, item.key): _placed(item) for item in await tables.desired.items(cluster, 0)}
-    wanted = {("", "")} if keys is None else {(key.project, key.cell) for key in keys}
-    found: dict[tuple[str, CellKey], _Placed] = {}
-    for project, cell in sorted(wanted):
-        for row in await _cells(tables, project, cell):
-            found[(row.desired.cluster, row.desired.key)] = _placed(row.desired)
-    return found
 
 
 async def _cells(tables: Tables, project: str, cell: str) -> tuple[CellRow, ...]:
@@ -550,9 +443,5 @@ async def _present(tables: Tables, name: str) -> ClusterRow:
     return row
 
 
-async def _present_clusters(tables: Tables) -> tuple[ClusterRow, ...]:
-    return tuple(row for row in await tables.clusters.list() if row.removed_at is None)
-
-
-def _placed(item: DesiredRow) -> _Placed:
-    return item.deployment_digest, tuple(item.evidence), item.hub_state, item.hub_state_role
+class _Undone(Exception):
+    """Ends a transaction that was only to show what it would do."""

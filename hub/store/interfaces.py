@@ -7,28 +7,20 @@ are plain dictionaries. Cursors are opaque text, empty for the first page and af
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from cellward.documents.names import CellKey
 from hub.store.changes import ChangeBus
+from hub.store.documents import DocumentStore
 from hub.store.leases import Lease, LeaseStore
 from hub.store.log import AuditStore
+from hub.store.rows import Json, Page
 from hub.store.tokens import ApiTokenStore, TokenStore
 
-Json = Mapping[str, Any]
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T_co]):
-    """A page of rows; ``cursor`` continues after it and is empty when there is nothing more."""
-
-    items: tuple[T_co, ...]
-    cursor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +40,7 @@ class ClusterRow:
         removed_at: when the cluster was decommissioned; its name and uid never come back.
         platform_uid: uid of the cluster's own namespace kube-system, as first seen after a join; empty before.
         platform_ca: digest of the authority of the cluster's API server, as last seen.
+        placed: what everything was last placed on it by, as ``set_placed`` had it; empty before.
     """
 
     name: str
@@ -67,6 +60,7 @@ class ClusterRow:
     removed_at: datetime | None = None
     platform_uid: str = ""
     platform_ca: str = ""
+    placed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +120,10 @@ class ClusterStore(Protocol):
 
     async def set_invited(self, name: str, invited: Json) -> None:
         """Set what the invite names the cluster to be; raises store/unknown-cluster."""
+        ...
+
+    async def set_placed(self, name: str, mark: str) -> None:
+        """Note by what everything was placed on the cluster; wakes nobody."""
         ...
 
     async def get(self, name: str) -> ClusterRow | None:
@@ -208,83 +206,6 @@ class ClusterStore(Protocol):
 
     async def standing(self) -> Standing:
         """Return whose name or generation counts for nothing, of all clusters, as one read."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentRow:
-    """A signed document: its envelope under the digest of its payload, an index, and what its signatures come to.
-
-    ``kind`` is the payload type's kind in lower case: release, deployment, approval, tombstone, ….
-    ``standing`` is verified, pending or unverified, and ``judgement`` says why (``hub.fleet.judge``).
-    """
-
-    digest: str
-    kind: str
-    envelope: bytes
-    project: str
-    cell: str = ""
-    environments: tuple[str, ...] = ()
-    sequence: int = 0
-    meta: Json = field(default_factory=dict)
-    received_at: datetime | None = None
-    standing: str = "unverified"
-    judgement: Json = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What the signatures of a kept document come to by now."""
-
-    digest: str
-    standing: str
-    judgement: Json
-
-
-class DocumentStore(Protocol):
-    """Signed documents by digest. Changes notify ``documents``."""
-
-    async def revision(self) -> int:
-        """Return a number that grows with every change of any document."""
-        ...
-
-    async def expect(self, revision: int) -> None:
-        """Raise store/moved when a document has changed since that revision; in a transaction none can until its end.
-
-        For whoever decides on what was read before the transaction began.
-        """
-        ...
-
-    async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
-        """Keep a document and return whether it is new.
-
-        A known digest gets the envelope, standing and judgement given; its index stays. ``seen`` is the envelope its
-        writer read before: where another one is kept by now nothing changes, and store/moved is raised.
-        """
-        ...
-
-    async def put_many(
-        self, documents: Sequence[DocumentRow], seen: Mapping[str, bytes] | None = None
-    ) -> tuple[bool, ...]:
-        """``put`` for each, all or nothing; ``seen`` by digest."""
-        ...
-
-    async def judge_many(self, judged: Sequence[Judged]) -> None:
-        """Set standing and judgement of kept documents, all or none; digests that are not kept are passed over."""
-        ...
-
-    async def drop(self, digests: Sequence[str]) -> frozenset[str]:
-        """Forget documents, except those that are verified by now; return which are gone."""
-        ...
-
-    async def get(self, digest: str) -> DocumentRow | None:
-        """Return a document."""
-        ...
-
-    async def list(
-        self, kind: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
-    ) -> Page[DocumentRow]:
-        """Return documents in the order they were kept, filtered by what is not empty; raises store/bad-cursor."""
         ...
 
 
@@ -382,6 +303,10 @@ class DesiredStore(Protocol):
 
     async def items_of(self, clusters: Sequence[str]) -> Mapping[str, tuple[DesiredRow, ...]]:
         """Return all items of each of the named clusters, in order of revision; empty for one that has none."""
+        ...
+
+    async def of(self, keys: Collection[CellKey]) -> tuple[DesiredRow, ...]:
+        """Return the items of all clusters that are about these, in no order."""
         ...
 
     async def count(self) -> int:

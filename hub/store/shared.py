@@ -104,6 +104,11 @@ class Remembered(Generic[Key, Out]):
             task.add_done_callback(heard)
         return await asyncio.shield(task)
 
+    def forget(self) -> None:
+        """Read everything again: a change is known of that was not told yet."""
+        self._stamp = ()
+        self._reading = {}
+
     async def _fetch(self, key: Key, stamp: tuple[int, ...]) -> Out:
         reading = self._reading
         try:
@@ -111,7 +116,7 @@ class Remembered(Generic[Key, Out]):
         finally:
             reading.pop(key, None)
         # Read before a change and kept after it would be wrong for ever.
-        if self._changes.stamp(*self._topics) == stamp == self._stamp:
+        if self._changes.stamp(*self._topics) == stamp == self._stamp and reading is self._reading:
             self._keep(key, value)
         return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cellward.documents.names import CellKey
-from hub.store.interfaces import DocumentRow
+from hub.store.documents import DocumentRow
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)
 

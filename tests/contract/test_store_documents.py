@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cellward.errors import CellwardError
-from hub.store.interfaces import Judged, Store, TufMetadata
+from hub.store.documents import Judged
+from hub.store.interfaces import Store, TufMetadata
 from tests.contract.store_rows import NOW, deployment
 from tests.fakes.refusals import refused
 

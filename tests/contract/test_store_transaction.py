@@ -96,39 +96,29 @@ class TestTransact:
                 await store.transact(job)
 
 
-class TestExpectedRevision:
-    """Who decided on what he read before is told when it has changed."""
+class TestDecisions:
+    """Who decides on what he reads in the transaction decides on what holds when it is durable."""
 
-    async def test_any_change_of_a_document_moves_it(self, store: Store) -> None:
-        """Kept, judged, dropped; a look moves nothing."""
-        seen = [await store.documents.revision()]
-        await store.documents.put(deployment("a", 1, "dev"))
-        seen.append(await store.documents.revision())
-        await store.documents.drop(["sha256:a"])
-        seen.append(await store.documents.revision())
-        assert seen == sorted(set(seen))
-        await store.documents.expect(seen[-1])
-        assert await store.documents.revision() == seen[-1]
-        for old in seen[:-1]:
-            with pytest.raises(CellwardError) as caught:
-                await store.documents.expect(old)
-            assert caught.value.code == "store/moved"
-
-    async def test_of_two_that_decided_on_the_same_one_wins(self, store: Store) -> None:
-        """Two uploads with one sequence, each decided where the other was not: one is kept."""
-        seen = await store.documents.revision()
+    async def test_of_two_that_found_a_number_free_one_has_it(self, store: Store) -> None:
+        """Two uploads with one sequence, at the same time: the second finds the first."""
+        wide = asyncio.Event()
 
         async def upload(name: str) -> str:
-            async def job(tables: Tables) -> None:
-                await tables.documents.expect(seen)
-                await tables.documents.put(deployment(name, 1, "dev"))
+            async def job(tables: Tables) -> str:
+                taken = await tables.documents.taken([(KEY, 1)])
+                if not taken:
+                    await tables.documents.put(replace(deployment(name, 1, "dev"), standing="verified"))
+                return taken.get((KEY, 1), "")
 
-            await store.transact(job)
-            return ""
+            await wide.wait()
+            return await store.transact(job)
 
-        found = await asyncio.gather(upload("a"), upload("b"), return_exceptions=True)
-        assert sorted(getattr(one, "code", "kept") for one in found) == ["kept", "store/moved"]
-        assert len((await store.documents.list()).items) == 1
+        uploads = [asyncio.create_task(upload(name)) for name in ("a", "b")]
+        wide.set()
+        found = await asyncio.gather(*uploads)
+        kept = [row.digest for row in (await store.documents.list()).items]
+        assert len(kept) == 1
+        assert sorted(found) == ["", *kept]
 
 
 class TestEvents:

@@ -43,6 +43,10 @@ class Keys:
         self.thresholds.update(thresholds)
         self.changes += 1
 
+    async def still(self, _: object, trusted: Trusted) -> bool:
+        """Whether it has not changed since."""
+        return trusted.mark == str(self.changes)
+
     async def current(self) -> Trusted | None:
         """The keyring as it is now."""
         if self.absent:

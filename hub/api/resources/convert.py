@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from cellward.api import schemas
 from cellward.errors import known
-from hub.store.interfaces import DocumentRow
+from hub.store.documents import DocumentRow
 
 if TYPE_CHECKING:
     from hub.api.auth import Principal

@@ -13,7 +13,7 @@ from hub.api.auth import require_scope
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
 from hub.fleet.model import Accepted, IndexEntry
-from hub.store.interfaces import DocumentRow
+from hub.store.documents import DocumentRow
 from hub.store.log import AuditEvent
 
 routes = RouteTable("documents")

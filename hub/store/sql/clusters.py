@@ -20,7 +20,8 @@ from hub.store.errors import (
     UNKNOWN_CLUSTER,
     UNKNOWN_TOKEN,
 )
-from hub.store.interfaces import ClusterRow, Json, SeenRow, Standing
+from hub.store.interfaces import ClusterRow, SeenRow, Standing
+from hub.store.rows import Json
 from hub.store.sql.database import Access, Transaction
 from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
 from hub.store.tokens import TokenGrant
@@ -70,6 +71,15 @@ class SqlClusters:
         except IntegrityError as error:
             raise CLUSTER_EXISTS(f"cluster {name} exists", cluster=name) from error
         return row
+
+    async def set_placed(self, name: str, mark: str) -> None:
+        """Note by what everything was placed on the cluster."""
+        change = update(clusters).where(clusters.c.name == name).values(placed=mark)
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(change)
+
+        await self._db.write(job)
 
     async def get(self, name: str) -> ClusterRow | None:
         """Return the cluster of exactly this name."""

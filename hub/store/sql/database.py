@@ -220,20 +220,20 @@ class Database:
         raise AssertionError("unreachable")
 
     async def _once(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
-        transaction: Transaction | None = None
+        topics: set[str] = set()
         try:
             with _translated(overtaken=True):
                 async with self._writer.begin() as connection:
                     transaction = Transaction(connection, self.clock)
                     result = await job(transaction)
                     await self._tell(transaction)
+                    topics = transaction.topics
                 return result
         except OverflowError as error:
             raise OUT_OF_RANGE("a number does not fit into 64 bits with a sign") from error
         finally:
-            # Also when it failed: a commit may be durable and its answer lost; a wake for nothing costs a look.
-            if transaction is not None:
-                self.changes.notify(transaction.topics)
+            # Also when the commit failed: it may be durable and its answer lost; a wake for nothing costs a look.
+            self.changes.notify(topics)
 
     async def _tell(self, tx: Transaction) -> None:
         if tx.topics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,10 @@ from cellward.documents.names import CellKey
 from hub.store.changes import desired_topic
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
 from hub.store.errors import UNKNOWN_CLUSTER
-from hub.store.interfaces import CellRow, DesiredChange, DesiredRow, Json, Page, ReceiptRow, StatusRow
+from hub.store.interfaces import CellRow, DesiredChange, DesiredRow, ReceiptRow, StatusRow
+from hub.store.rows import Json, Page
 from hub.store.sql.database import Access, Transaction
-from hub.store.sql.dialect import upsert
+from hub.store.sql.dialect import about_cells, upsert
 from hub.store.sql.tables import desired, desired_revisions, receipts, statuses
 
 #: Names in one IN list; SQLite takes 32,766 parameters in all.
@@ -95,6 +96,14 @@ class SqlDesired:
                 for row in (await connection.execute(query)).all():
                     found[row.cluster].append(_desired(row))
         return {name: tuple(rows) for name, rows in found.items()}
+
+    async def of(self, keys: Collection[CellKey]) -> tuple[DesiredRow, ...]:
+        """Return the items of all clusters that are about these."""
+        found: list[DesiredRow] = []
+        async with self._db.read() as connection:
+            for about in about_cells(desired.c, keys):
+                found += [_desired(row) for row in (await connection.execute(select(desired).where(about))).all()]
+        return tuple(found)
 
     async def count(self) -> int:
         """Return how many items there are."""

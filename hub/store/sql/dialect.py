@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Table, insert, or_
+from sqlalchemy import ColumnElement, Table, insert, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from hub.store.errors import DAMAGED, FULL, OUT_OF_RANGE, UNAVAILABLE
 
@@ -17,6 +19,8 @@ SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
 #: Errors of PostgreSQL after which a transaction is run again (its documentation, 13.5 and appendix A).
 _AGAIN: Final = frozenset({"40001", "40P01"})
+#: Cells in one condition: SQLite takes a depth of 1,000, and 32,766 parameters in all.
+_CELLS: Final = 100
 _FULL = ("database or disk is full", "no space left", "could not extend file")
 #: What SQLite says when there is no room for its shared memory file, beside a full disk.
 _FULL_NAMES = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
@@ -48,6 +52,26 @@ def upsert(
     if where is not None and at_most is not None:
         where = or_(where, table.c[not_older] > at_most)
     return add.on_conflict_do_update(index_elements=list(key), set_=values, where=where)
+
+
+def about_cells(columns: Any, keys: Collection[CellKey]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions that together choose the rows of these keys, each for as many as fit into one statement.
+
+    Not as a list of rows: SQLite searches an index for one alone, and reads the whole table for more.
+    """
+    environments: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for key in keys:
+        environments[key.project, key.cell].add(key.environment)
+    cells = sorted(environments)
+    for start in range(0, len(cells), _CELLS):
+        yield or_(
+            *(
+                (columns.project == project)
+                & (columns.cell == cell)
+                & columns.environment.in_(sorted(environments[project, cell]))
+                for project, cell in cells[start : start + _CELLS]
+            )
+        )
 
 
 async def insert_many(

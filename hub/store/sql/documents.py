@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cellward.documents.names import CellKey
 from hub.store.changes import DOCUMENTS
 from hub.store.cursor import decode_cursor, encode_cursor, page_size
+from hub.store.documents import DocumentEntry, DocumentRow, Judged, Usage
 from hub.store.errors import MOVED
-from hub.store.interfaces import DocumentRow, Judged, Page
+from hub.store.rows import Page
 from hub.store.sql.database import Access, Transaction
-from hub.store.sql.tables import documents, revisions
+from hub.store.sql.dialect import about_cells
+from hub.store.sql.heads import Share, chunks, count, forget, key_rows, settle, up_to
+from hub.store.sql.tables import current_documents, document_keys, document_totals, documents
 
-#: Names in one IN list.
-_CHUNK = 1000
+_ROW = [
+    documents.c[name]
+    for name in (
+        "digest", "kind", "envelope", "project", "cell", "environments", "sequence", "meta", "received_at", "standing",
+        "judgement",
+    )
+]  # fmt: skip
+#: Everything but the envelope, which a database need not read to know its length.
+_ENTRY = [
+    *(column for column in _ROW if column.name not in {"envelope", "received_at"}),
+    func.length(documents.c.envelope).label("size"),
+]
+_LOOSE = ("pending", "unverified")
 
 
 def _document(row: Row[Any]) -> DocumentRow:
-    values = row._asdict()
-    del values["id"]
+    values = {column.name: getattr(row, column.name) for column in _ROW}
     values["environments"] = tuple(values["environments"])
     return DocumentRow(**values)
+
+
+def _entry(row: Row[Any]) -> DocumentEntry:
+    return DocumentEntry(
+        row.digest, row.kind, row.project, row.cell, tuple(row.environments), row.sequence, row.meta, row.standing,
+        row.judgement, row.size,
+    )  # fmt: skip
 
 
 class SqlDocuments:
@@ -31,22 +53,6 @@ class SqlDocuments:
 
     def __init__(self, access: Access) -> None:
         self._db = access
-
-    async def revision(self) -> int:
-        """Return a number that grows with every change."""
-        async with self._db.read() as connection:
-            return await _revision(connection)
-
-    async def expect(self, revision: int) -> None:
-        """Refuse to go on when something has changed since."""
-
-        async def job(tx: Transaction) -> None:
-            # Written, not read: on PostgreSQL the row is then ours until the transaction ends.
-            same = update(revisions).where(revisions.c.name == DOCUMENTS, revisions.c.revision == revision)
-            if (await tx.connection.execute(same.values(revision=revision))).rowcount != 1:
-                raise MOVED("documents were kept, judged or dropped meanwhile")
-
-        await self._db.write(job)
 
     async def put(self, document: DocumentRow, seen: bytes | None = None) -> bool:
         """Keep a document and return whether it is new."""
@@ -56,8 +62,14 @@ class SqlDocuments:
         """Keep many, all or nothing."""
 
         async def job(tx: Transaction) -> tuple[bool, ...]:
+            before = await _shares(tx.connection, {document.digest for document in batch})
             kept = tuple([await self._put(tx, document, (seen or {}).get(document.digest)) for document in batch])
-            await _changed(tx)
+            after = {one.digest: Share(one.project, one.standing, one.size) for one in batch}
+            # The index of a known document stays as it was.
+            after |= {digest: after[digest]._replace(project=share.project) for digest, share in before.items()}
+            await count(tx.connection, before.values(), after.values())
+            await settle(tx.connection, _moved(before, after))
+            tx.notify(DOCUMENTS)
             return kept
 
         return await self._db.write(job)
@@ -67,13 +79,21 @@ class SqlDocuments:
         change = (
             update(documents)
             .where(documents.c.digest == bindparam("key"))
-            .values(standing=bindparam("standing"), judgement=bindparam("judgement"))
+            .values(standing=bindparam("standing"), judgement=bindparam("judgement"), once=bindparam("before"))
         )
-        values = [{"key": one.digest, "standing": one.standing, "judgement": dict(one.judgement)} for one in judged]
+        values = [
+            {"key": one.digest, "standing": one.standing, "judgement": dict(one.judgement), "before": _once(one)}
+            for one in judged
+        ]
 
         async def job(tx: Transaction) -> None:
+            before = await _shares(tx.connection, {one.digest for one in judged})
             await tx.connection.execute(change, values)
-            await _changed(tx)
+            standings = {one.digest: one.standing for one in judged}
+            after = {digest: share._replace(standing=standings[digest]) for digest, share in before.items()}
+            await count(tx.connection, before.values(), after.values())
+            await settle(tx.connection, _moved(before, after))
+            tx.notify(DOCUMENTS)
 
         if values:
             await self._db.write(job)
@@ -83,29 +103,39 @@ class SqlDocuments:
 
         async def job(tx: Transaction) -> frozenset[str]:
             found: set[str] = set()
-            for start in range(0, len(digests), _CHUNK):
-                loose = documents.c.digest.in_(digests[start : start + _CHUNK]) & (documents.c.standing != "verified")
+            for chunk in chunks(digests):
+                loose = documents.c.digest.in_(chunk) & (documents.c.standing != "verified")
                 query = select(documents.c.digest).where(loose).with_for_update()
-                chunk = (await tx.connection.execute(query)).scalars().all()
+                found.update((await tx.connection.execute(query)).scalars().all())
+            shares = await _shares(tx.connection, found)
+            for chunk in chunks(found):
                 await tx.connection.execute(delete(documents).where(documents.c.digest.in_(chunk)))
-                found.update(chunk)
-            await _changed(tx)
+            await forget(tx.connection, sorted(found))
+            await count(tx.connection, shares.values(), ())
+            tx.notify(DOCUMENTS)
             return frozenset(found)
 
         return await self._db.write(job) if digests else frozenset()
 
     async def get(self, digest: str) -> DocumentRow | None:
         """Return a document."""
+        return (await self.get_many([digest])).get(digest)
+
+    async def get_many(self, digests: Collection[str]) -> Mapping[str, DocumentRow]:
+        """Return those that are kept."""
+        found: dict[str, DocumentRow] = {}
         async with self._db.read() as connection:
-            row = (await connection.execute(select(documents).where(documents.c.digest == digest))).one_or_none()
-        return _document(row) if row is not None else None
+            for chunk in chunks(digests):
+                query = select(*_ROW).where(documents.c.digest.in_(chunk))
+                found |= {row.digest: _document(row) for row in (await connection.execute(query)).all()}
+        return found
 
     async def list(
         self, kind: str = "", project: str = "", cell: str = "", cursor: str = "", limit: int = 100
     ) -> Page[DocumentRow]:
         """Return documents in the order they were kept."""
         after, size = decode_cursor(cursor, (int,)), page_size(limit)
-        query = select(documents).order_by(documents.c.id).limit(size + 1)
+        query = select(documents.c.id, *_ROW).order_by(documents.c.id).limit(size + 1)
         for column, value in ((documents.c.kind, kind), (documents.c.project, project), (documents.c.cell, cell)):
             if value:
                 query = query.where(column == value)
@@ -116,6 +146,125 @@ class SqlDocuments:
         more = encode_cursor([rows[size - 1].id]) if len(rows) > size else ""
         return Page(tuple(_document(row) for row in rows[:size]), more)
 
+    async def entries(self, digests: Collection[str]) -> Mapping[str, DocumentEntry]:
+        """Return what is known of those that are kept."""
+        found: dict[str, DocumentEntry] = {}
+        async with self._db.read() as connection:
+            for chunk in chunks(digests):
+                query = select(*_ENTRY).where(documents.c.digest.in_(chunk))
+                found |= {row.digest: _entry(row) for row in (await connection.execute(query)).all()}
+        return found
+
+    async def current(
+        self, newest: int, keys: Collection[CellKey] | None = None, environments: Collection[str] | None = None
+    ) -> Mapping[CellKey, Sequence[DocumentEntry]]:
+        """Return the current documents of cells."""
+        here = true() if environments is None else current_documents.c.environment.in_(sorted(environments))
+        found: defaultdict[CellKey, list[DocumentEntry]] = defaultdict(list)
+        async with self._db.read() as connection:
+            for condition in [here] if keys is None else about_cells(current_documents.c, keys):
+                query = select(current_documents.c.environment, current_documents.c.selector, *_ENTRY)
+                query = query.join(documents, documents.c.digest == current_documents.c.digest)
+                for row in (await connection.execute(query.where(here, condition))).all():
+                    one = row if row.sequence <= newest else await _before(connection, row, newest)
+                    if one is not None:
+                        found[CellKey(row.project, row.cell, row.environment)].append(_entry(one))
+        return found
+
+    async def keys(self) -> frozenset[CellKey]:
+        """Return the keys with a current document."""
+        heads = current_documents.c
+        query = select(heads.project, heads.cell, heads.environment).distinct()
+        async with self._db.read() as connection:
+            return frozenset(CellKey(*row) for row in (await connection.execute(query)).all())
+
+    async def naming(self, digests: Collection[str]) -> frozenset[CellKey]:
+        """Return the keys with a current document that is one of these, or names one."""
+        found: set[CellKey] = set()
+        heads = current_documents.c
+        async with self._db.read() as connection:
+            for chunk in chunks(digests):
+                about = or_(heads.digest.in_(chunk), heads.subject.in_(chunk), heads.fallback.in_(chunk))
+                query = select(heads.project, heads.cell, heads.environment).where(about)
+                found.update(CellKey(*row) for row in (await connection.execute(query)).all())
+        return frozenset(found)
+
+    async def approvals(self, subjects: Collection[str]) -> Sequence[DocumentEntry]:
+        """Return the verified approvals of documents."""
+        found: list[tuple[int, DocumentEntry]] = []
+        async with self._db.read() as connection:
+            for chunk in chunks(subjects):
+                query = select(documents.c.id, *_ENTRY).where(
+                    documents.c.subject.in_(chunk), documents.c.kind == "approval", documents.c.standing == "verified"
+                )
+                found += [(row.id, _entry(row)) for row in (await connection.execute(query)).all()]
+        return [entry for _, entry in sorted(found, key=lambda one: one[0])]
+
+    async def named(self, digests: Collection[str]) -> frozenset[str]:
+        """Return those that a Deployment names on which a signature counts."""
+        found: set[str] = set()
+        async with self._db.read() as connection:
+            for chunk in chunks(digests):
+                for column in (document_keys.c.subject, document_keys.c.fallback):
+                    query = select(column).distinct().where(column.in_(chunk), documents.c.standing != "unverified")
+                    query = query.join(documents, documents.c.digest == document_keys.c.digest)
+                    found.update((await connection.execute(query)).scalars().all())
+        return frozenset(found)
+
+    async def taken(self, numbers: Collection[tuple[CellKey, int]]) -> Mapping[tuple[CellKey, int], str]:
+        """Return the verified documents that have these sequences."""
+        keys, found = document_keys.c, dict[tuple[CellKey, int], str]()
+        by_sequence: defaultdict[int, set[CellKey]] = defaultdict(set)
+        for key, sequence in numbers:
+            by_sequence[sequence].add(key)
+        async with self._db.read() as connection:
+            for sequence, wanted in by_sequence.items():
+                for about in about_cells(keys, wanted):
+                    query = (
+                        select(keys.project, keys.cell, keys.environment, keys.digest)
+                        .join(documents, documents.c.digest == keys.digest)
+                        .where(about, keys.sequence == sequence, documents.c.standing == "verified")
+                        .order_by(documents.c.id)
+                    )
+                    for row in (await connection.execute(query)).all():
+                        found.setdefault((CellKey(*row[:3]), sequence), row.digest)
+        return found
+
+    async def ahead(self, newest: int) -> bool:
+        """Whether a current document is beyond ``newest``."""
+        query = select(current_documents.c.digest).where(current_documents.c.sequence > newest).limit(1)
+        async with self._db.read() as connection:
+            return (await connection.execute(query)).first() is not None
+
+    async def usage(self, project: str) -> Usage:
+        """Return what a project has."""
+        totals = document_totals.c
+        query = select(totals.verified, totals.verified_bytes, totals.loose, totals.loose_bytes)
+        async with self._db.read() as connection:
+            row = (await connection.execute(query.where(totals.project == project))).one_or_none()
+        return Usage(*row) if row is not None else Usage()
+
+    async def places(self, project: str, besides: Collection[tuple[str, str]] = ()) -> int:
+        """Return how many cells times environments a project has."""
+        heads = current_documents.c
+        distinct = select(heads.cell, heads.environment).where(heads.project == project).distinct()
+        keys = {CellKey(project, *pair) for pair in besides}
+        known = 0
+        async with self._db.read() as connection:
+            total = (await connection.execute(select(func.count()).select_from(distinct.subquery()))).scalar_one()
+            for about in about_cells(heads, keys):
+                query = select(func.count()).select_from(distinct.where(about).subquery())
+                known += (await connection.execute(query)).scalar_one()
+        return int(total) + len(keys) - known
+
+    async def loose(self, project: str, *, once: bool) -> Sequence[DocumentEntry]:
+        """Return a project's documents that are not verified."""
+        query = select(*_ENTRY).where(documents.c.project == project, documents.c.standing.in_(_LOOSE))
+        if not once:
+            query = query.where(~documents.c.once)
+        async with self._db.read() as connection:
+            return [_entry(row) for row in (await connection.execute(query.order_by(documents.c.id))).all()]
+
     async def _put(self, tx: Transaction, document: DocumentRow, seen: bytes | None) -> bool:
         known = select(documents.c.envelope).where(documents.c.digest == document.digest).with_for_update()
         kept = (await tx.connection.execute(known)).scalar_one_or_none()
@@ -123,6 +272,7 @@ class SqlDocuments:
             "envelope": document.envelope,
             "standing": document.standing,
             "judgement": dict(document.judgement),
+            "once": _once(document),
         }
         if kept is not None:
             if kept != (document.envelope if seen is None else seen):
@@ -137,20 +287,42 @@ class SqlDocuments:
             "environments": list(document.environments),
             "sequence": document.sequence,
             "meta": dict(document.meta),
+            "subject": document.meta.get("subject", ""),
             "received_at": document.received_at or self._db.clock.now(),
             **judged,
         }
         await tx.connection.execute(insert(documents).values(values))
+        if keys := key_rows(document):
+            await tx.connection.execute(insert(document_keys), keys)
         return True
 
 
-async def _revision(connection: AsyncConnection) -> int:
-    return int(
-        (await connection.execute(select(revisions.c.revision).where(revisions.c.name == DOCUMENTS))).scalar_one()
+def _once(judged: DocumentRow | Judged) -> bool:
+    return judged.standing != "verified" and bool(judged.judgement.get("once"))
+
+
+def _moved(before: Mapping[str, Share], after: Mapping[str, Share]) -> set[str]:
+    """Digests of documents that came, or whose standing is another one."""
+    return {digest for digest, share in after.items() if digest not in before or before[digest][1] != share.standing}
+
+
+async def _before(connection: AsyncConnection, head: Row[Any], most: int) -> Row[Any] | None:
+    """What is current in place of a document whose sequence no agent takes by now."""
+    group = {"project": head.project, "cell": head.cell, "environment": head.environment, "selector": head.selector}
+    query = (
+        select(*_ENTRY)
+        .join(document_keys, document_keys.c.digest == documents.c.digest)
+        .where(up_to(group, most))
+        .order_by(document_keys.c.sequence.desc(), document_keys.c.digest)
+        .limit(1)
     )
+    return (await connection.execute(query)).one_or_none()
 
 
-async def _changed(tx: Transaction) -> None:
-    grown = update(revisions).where(revisions.c.name == DOCUMENTS).values(revision=revisions.c.revision + 1)
-    await tx.connection.execute(grown)
-    tx.notify(DOCUMENTS)
+async def _shares(connection: AsyncConnection, digests: Collection[str]) -> dict[str, Share]:
+    found: dict[str, Share] = {}
+    for chunk in chunks(digests):
+        query = select(documents.c.digest, documents.c.project, documents.c.standing, _ENTRY[-1])
+        for row in (await connection.execute(query.where(documents.c.digest.in_(chunk)))).all():
+            found[row.digest] = Share(row.project, row.standing, row.size)
+    return found

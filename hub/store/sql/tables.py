@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -115,6 +116,7 @@ clusters = Table(
     Column("removed_at", UtcTime),
     Column("platform_uid", String(64), nullable=False, default="", server_default=""),
     Column("platform_ca", String(80), nullable=False, default="", server_default=""),
+    Column("placed", String(80), nullable=False, default="", server_default=""),
 )
 
 locks = Table(
@@ -153,7 +155,63 @@ documents = Table(
     Column("received_at", UtcTime, nullable=False),
     Column("standing", String(16), nullable=False, default="unverified", server_default="unverified"),
     Column("judgement", JSON, nullable=False, default=dict, server_default="{}"),
+    # Of ``meta`` and ``judgement``, for what is looked up by them.
+    Column("subject", String(80), nullable=False, default="", server_default=""),
+    Column("once", Boolean, nullable=False, default=False, server_default=false()),
     Index("documents_by_cell", "project", "cell", "kind", "id"),
+    Index("documents_by_kind", "kind", "id"),
+    Index("documents_by_standing", "project", "standing", "once", "id"),
+    Index("documents_by_subject", "subject", "kind"),
+)
+
+# A row for each environment of a Deployment or tombstone. ``selector`` is the digest of how it chooses clusters;
+# ``ready`` says that it is verified, and its release too.
+document_keys = Table(
+    "document_keys",
+    metadata,
+    Column("digest", String(80), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("selector", String(80), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("subject", String(80), nullable=False),
+    Column("fallback", String(80), nullable=False),
+    Column("ready", Boolean, nullable=False),
+    PrimaryKeyConstraint("digest", "environment"),
+    Index("document_keys_by_sequence", "project", "cell", "environment", "sequence"),
+    Index("document_keys_by_selector", "project", "cell", "environment", "selector", "ready", "sequence"),
+    Index("document_keys_by_subject", "subject"),
+    Index("document_keys_by_fallback", "fallback"),
+)
+
+# The newest that is ready, of each cell, environment and selector: what placement reads instead of all history.
+current_documents = Table(
+    "current_documents",
+    metadata,
+    Column("project", String(64), nullable=False),
+    Column("cell", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("selector", String(80), nullable=False),
+    Column("digest", String(80), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("subject", String(80), nullable=False),
+    Column("fallback", String(80), nullable=False),
+    PrimaryKeyConstraint("project", "cell", "environment", "selector"),
+    Index("current_documents_by_digest", "digest"),
+    Index("current_documents_by_subject", "subject"),
+    Index("current_documents_by_fallback", "fallback"),
+)
+
+# What each project has, so that nobody counts it for every upload.
+document_totals = Table(
+    "document_totals",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("verified", BigInteger, nullable=False, default=0),
+    Column("verified_bytes", BigInteger, nullable=False, default=0),
+    Column("loose", BigInteger, nullable=False, default=0),
+    Column("loose_bytes", BigInteger, nullable=False, default=0),
 )
 
 # One row for each kind of row of which somebody has to know whether it has changed since he read it.

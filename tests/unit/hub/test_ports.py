@@ -17,7 +17,8 @@ from cellward.wire.codec import MAX_CARRIED, DesiredItem
 from hub.fleet.locks import LockBook
 from hub.policy.service import TufRepository
 from hub.ports import Content, Directory, Locks, PolicyPosition, signed_locks
-from hub.store.interfaces import ClusterRow, DocumentRow, LockRow
+from hub.store.documents import DocumentRow
+from hub.store.interfaces import ClusterRow, LockRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, starter_archive
 from tests.fakes.store import run_sql, scratch_store

@@ -15,7 +15,8 @@ import yaml
 
 from cellward.documents import dsse
 from cellward.documents.names import CellKey
-from hub.store.interfaces import DesiredChange, DocumentRow
+from hub.store.documents import DocumentRow
+from hub.store.interfaces import DesiredChange
 from tools.demo.front import Front, lying_front
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.processes import Cli

@@ -18,7 +18,8 @@ from pathlib import Path
 from cellward.documents import dsse
 from hub.authority.keystore import KeyStore
 from hub.authority.model import HubKeys
-from hub.store.interfaces import DesiredChange, DocumentRow
+from hub.store.documents import DocumentRow
+from hub.store.interfaces import DesiredChange
 from hub.store.sql.store import open_store
 
 

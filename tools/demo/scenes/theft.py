@@ -16,7 +16,8 @@ from cellward.documents.model import Deployment, Release, build_document, parse_
 from cellward.documents.names import CellKey
 from cli.home import Home
 from cli.keys import load_key
-from hub.store.interfaces import DesiredChange, DocumentRow
+from hub.store.documents import DocumentRow
+from hub.store.interfaces import DesiredChange
 from tools.demo.narrate import StepFailedError, wait_for
 from tools.demo.scenes.main_job import deploy_next_version
 from tools.demo.scenes.stolen_hub import Loot
