@@ -18,7 +18,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cellward.documents.names import CellKey
 from cellward.runtime.clock import Clock
+from hub.store.documents import Judged, Usage
 from hub.store.sql.database import connect
 from hub.store.sql.migrate import LOCATION
 from hub.store.sql.store import open_store
@@ -213,3 +215,51 @@ async def test_tokens_of_one_subject_are_all_kept_and_told_apart(old: Old, revis
         # Which of the first admin's is in force its file says, and the hub keeps that one anew at its start.
         "hash-7": ("bootstrap-admin", "role-7"),
     }
+
+
+async def test_v14_what_was_kept_before_step_10_is_current_afterwards(old: Old) -> None:
+    """The newest that is verified with its release, of each cell; names that no agent takes stay out."""
+    release, older, newer, waits, foreign = (f"sha256:{name}" for name in ("r", "older", "newer", "waits", "foreign"))
+    rows = [
+        _kept(release, "release", []),
+        _kept(older, "deployment", ["dev", "prod"], 1, subject=release, selector={"all": True}),
+        _kept(newer, "deployment", ["dev"], 2, subject=release, selector={"all": True}),
+        _kept(waits, "deployment", ["dev"], 3, standing="pending", subject=release, selector={"all": True}),
+        _kept(foreign, "tombstone", ["a--b"], 4),
+        {**_kept("sha256:was", "release", []), "standing": "unverified", "judgement": {"once": True}},
+    ]
+
+    def fill(connection: sa.Connection) -> None:
+        (table,) = (table for table in _tables(connection) if table.name == "documents")
+        connection.execute(sa.insert(table), rows)
+
+    await old.make("0009")
+    await old.change(fill)
+    store = await open_store(old.url, old.clock)
+    try:
+        current = await store.documents.current(2**53)
+        assert {key: [entry.digest for entry in found] for key, found in current.items()} == {
+            ("shop", "cart", "dev"): [newer],
+            ("shop", "cart", "prod"): [older],
+        }
+        assert await store.documents.usage("shop") == Usage(4, 4 * 8, 2, 2 * 8)
+        assert await store.documents.named([release]) == {release}
+        assert [entry.digest for entry in await store.documents.loose("shop", once=False)] == [waits]
+        prod = (CellKey("shop", "cart", "prod"), 1)
+        assert await store.documents.taken([prod]) == {prod: older}
+        # What comes then is judged beside it, chosen alike by alike selectors.
+        await store.documents.judge_many([Judged(waits, "verified", {})])
+        found = await store.documents.current(2**53, [CellKey("shop", "cart", "dev")])
+        assert [entry.digest for entries in found.values() for entry in entries] == [waits]
+    finally:
+        await store.close()
+
+
+def _kept(
+    digest: str, kind: str, environments: list[str], sequence: int = 0, standing: str = "verified", **meta: Any
+) -> Row:
+    return {
+        "digest": digest, "kind": kind, "envelope": b"envelope", "project": "shop", "cell": "cart",
+        "environments": environments, "sequence": sequence, "meta": meta, "received_at": 0, "standing": standing,
+        "judgement": {},
+    }  # fmt: skip

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from cellward.documents.dsse import Ed25519Signer
+from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.audit.service import AuditLog
 from hub.fleet.model import Accepted
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
+from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
 from hub.store.interfaces import Tables
 from hub.store.log import AuditEvent
@@ -192,4 +194,44 @@ async def test_of_two_publications_at_once_one_is_served(url: str) -> None:
     assert served[0] == served[1]
     assert served[0].snapshot_version == won[0].snapshot_version
     for store in stores:
+        await store.close()
+
+
+async def test_v4_an_upload_judged_by_an_older_keyring_is_not_kept_by_it(url: str) -> None:
+    """V4: a key that another hub revokes while its document is on its way counts for nothing."""
+    world = PolicyWorld()
+    thief, bob = Author(world.realm, "eve"), Author(world.realm, "bob")
+    entries = Keys(thief, bob).entries
+    world.record = replace(world.record, keyring=Keyring(world.realm, 1, tuple(entries.values())))
+    hubs: list[tuple[SqlStore, TufRepository, FleetService]] = []
+    for _ in range(2):
+        clock = ManualClock(now())
+        store = await open_store(url, clock)
+        realm = RealmService(store.meta)
+        await realm.adopt(world.root)
+        policy = TufRepository(store.tuf, world.hub_key, clock, realm=lambda: world.realm)
+        hubs.append((store, policy, FleetService(store, realm, clock, ServedKeyring(policy, store.changes))))
+    (first, _, mine), (_, policy, others) = hubs
+    await policy.publish(world.publish(starter_archive()))
+    assert await others.judge_again()
+    before = thief.release(version="before")
+    await mine.accept([before])
+    revoked = replace(entries[thief.signer.keyid], state="compromised")
+    publication = world.amend(keyring=Keyring(world.realm, 2, (revoked, entries[bob.signer.keyid])))
+    published: list[bool] = []
+
+    async def commit(job):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - generic as the protocol
+        if not published:
+            await policy.publish(publication)
+            published.append(await others.judge_again())
+        return await first.transact(job)
+
+    with pytest.raises(CellwardError) as caught:
+        await mine.accept([thief.release()], commit=commit)
+    assert (caught.value.code, published) == ("fleet/unverified-document", [True])
+    # Whose key is in force is not held up by that.
+    await mine.accept([bob.release()], commit=commit)
+    kept = {row.digest: row.standing for row in (await first.documents.list()).items}
+    assert kept == {digest(before): "unverified", digest(bob.release()): "verified"}
+    for store, *_ in hubs:
         await store.close()

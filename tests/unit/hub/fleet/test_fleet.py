@@ -18,12 +18,13 @@ from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.codec import item_from_wire, item_to_wire
 from cellward.wire.v1 import link_pb2, types_pb2
-from hub.fleet import documents
+from hub.fleet import documents, judging
 from hub.fleet.delivery import Invited, differences
 from hub.fleet.index import index_envelope
 from hub.fleet.realm import RealmService
 from hub.fleet.rows import document_row
 from hub.fleet.service import FleetService
+from hub.store.documents import Usage
 from hub.store.interfaces import Tables
 from hub.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
@@ -277,6 +278,60 @@ async def test_a_restart_judges_by_the_keyring_of_now(world: World) -> None:
     await again.start()
     await world.join("eu-1")
     assert await again.items("eu-1", 0) == []
+
+
+async def test_all_of_it_is_judged_again_a_page_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """V4: also what does not fit into one page; what is to be placed is placed when all of it was judged."""
+    monkeypatch.setattr(judging, "_PAGE", 2)
+    await world.join("eu-1")
+    bob = Author(world.author.realm, "bob")
+    releases = [world.author.release(version=str(number)) for number in range(5)]
+    placing = [world.author.deployment(one, number) for number, one in enumerate(releases, 1)]
+    await world.fleet.accept([*releases, *placing])
+    world.keys.enrol(world.author, state="compromised")
+    assert await world.fleet.judge_again()
+    assert not await world.fleet.judge_again()
+    assert {row.standing for row in (await world.fleet.documents()).items} == {"unverified"}
+    world.keys.enrol(bob)
+    await world.fleet.accept([bob.cosign(document) for document in (releases[0], placing[0])])
+    assert (await world.digests("eu-1"))[-1] == digest(placing[0])
+    world.keys.enrol(world.author, state="active")
+    assert await world.fleet.judge_again()
+    assert (await world.digests("eu-1"))[-1] == digest(placing[4])
+
+
+async def test_v16_a_dry_run_leaves_nothing_and_wakes_nobody(world: World) -> None:
+    """It is decided as the upload would be, and undone: what is kept, placed and told stays as it was."""
+    await world.join("eu-1")
+    release, changes = world.author.release(), world.store.changes
+    topics = ("documents", "desired:eu-1", "clusters")
+    before = changes.stamp(*topics), await world.store.desired.revision("eu-1")
+    tried = await world.fleet.accept([release, world.author.deployment(release)], dry_run=True)
+    assert tried.clusters == ("eu-1",)
+    assert (changes.stamp(*topics), await world.store.desired.revision("eu-1")) == before
+    assert await world.store.documents.usage("shop") == Usage()
+    assert await world.store.documents.keys() == frozenset()
+
+
+@pytest.mark.parametrize("then", ["a restart", "another Hello"])
+async def test_v13_facts_that_were_kept_and_not_placed_are_made_up_for(world: World, then: str) -> None:
+    """A hub that ended after keeping what an agent said and before placing by it: what is owed is in the row."""
+    await world.join("eu-1", "prod")
+    release = world.author.release()
+    await world.fleet.accept([release, world.author.deployment(release)])
+    await world.fleet.judge_again()
+    assert await world.digests("eu-1") == []
+    row = await world.store.clusters.get("eu-1")
+    assert row is not None
+    report = {"facts": {**row.report["facts"], "environments": ["dev"]}}
+    await world.store.clusters.update_seen("eu-1", NOW, report)
+    again = FleetService(world.store, world.realm, world.clock, world.keys)
+    if then == "a restart":
+        await again.start()
+    else:
+        facts = types_pb2.ClusterFacts(uid="uid-eu-1", environments=["dev"], projects=["*"])
+        await again.hello("eu-1", link_pb2.Hello(facts=facts))
+    assert len(await again.items("eu-1", 0)) == 1
 
 
 async def test_unsigned_payloads_are_for_dry_runs_alone(world: World) -> None:
