@@ -1,11 +1,12 @@
-"""``cellward-hub run --config FILE``."""
+"""``cellward-hub run|backup|fsck|restore --config FILE``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from cellward.runtime.command import Program
+from cellward.runtime.command import Program, Tool
 from hub.settings import HubSettings, load_settings
 
 
@@ -16,11 +17,34 @@ async def _serve(settings: HubSettings) -> None:
     await serve(settings)
 
 
+async def _back_up(settings: HubSettings, target: Path | None) -> Mapping[str, object]:
+    from hub.keeping import back_up  # noqa: PLC0415 - as above
+
+    return await back_up(settings, target)
+
+
+async def _fsck(settings: HubSettings, backup: Path | None) -> Mapping[str, object]:
+    from hub.keeping import fsck  # noqa: PLC0415 - as above
+
+    return await fsck(settings, backup)
+
+
+async def _restore(settings: HubSettings, backup: Path | None) -> Mapping[str, object]:
+    from hub.keeping import restore  # noqa: PLC0415 - as above
+
+    return await restore(settings, backup)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the hub; exit 0 after an orderly stop, otherwise by the error's class."""
-    return Program("cellward-hub", "The Cellward control plane.", "serve until stopped", load_settings, _serve).main(
-        argv
+    tools = (
+        Tool("backup", "write a backup to a new file, or into a directory; the hub may run", _back_up, "TARGET"),
+        Tool("fsck", "look for damage of the database, the hub may run; or of a backup", _fsck, "[BACKUP]"),
+        Tool("restore", "check a backup and make it the database; the hub must not run", _restore, "BACKUP"),
     )
+    return Program(
+        "cellward-hub", "The Cellward control plane.", "serve until stopped", load_settings, _serve, tools
+    ).main(argv)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ from hub.fleet.service import FleetService
 from hub.front.front import Front
 from hub.front.inside import Inside
 from hub.front.watch import Fronts
+from hub.keeping import Keeping
 from hub.leases import AUDIT, TIMESTAMP, Leases
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
@@ -341,6 +342,7 @@ def _services(hub: Hub) -> Services:
         enrolment=Enrolment(hub.tokens),
         health=hub.health,
         facts=facts,
+        keeping=Keeping(hub.settings.database, hub.settings.backup_dir, hub.store, hub.clock),
         metrics=hub.metrics,
         max_body=hub.settings.limits.request_bytes,
         join_token_life=timedelta(seconds=hub.settings.join_token_seconds),

@@ -114,6 +114,9 @@ class HubSettings(FileSettings):
         default="",
         description="Empty for SQLite in data_dir, or postgresql://USER@HOST/NAME?sslmode=verify-full&sslrootcert=FILE.",
     )
+    backup_dir: Path | None = Field(
+        default=None, description="Where backups asked for at the admin API are written; best on another volume."
+    )
     listen: ListenSettings = Field(default_factory=ListenSettings)
     advertise: AdvertiseSettings = Field(default_factory=AdvertiseSettings)
     hostnames: tuple[str, ...] = Field(

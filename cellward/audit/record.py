@@ -75,6 +75,8 @@ ACTIONS: Final = frozenset(
         "document.try",
         "document.upload",
         "realm.adopt",
+        "store.backup",
+        "store.check",
         # Policy.
         "policy.accept",
         "policy.activate",

@@ -26,7 +26,7 @@ from hub.api.interfaces import Services
 from hub.api.openapi import build_document
 from hub.api.problems import error_of, problem_response
 from hub.api.rates import TokenRates
-from hub.api.resources import audit, cells, clusters, documents, locks, policy, system, tokens
+from hub.api.resources import audit, cells, clusters, documents, keeping, locks, policy, system, tokens
 from hub.api.room import DEFAULTS, Bodies, RoomLimits, Turns, Words
 from hub.api.routing import PREFIX, Answer, Call, Route, read_query
 
@@ -49,6 +49,7 @@ def all_routes() -> tuple[Route, ...]:
         policy.routes,
         cells.routes,
         audit.routes,
+        keeping.routes,
     )
     return tuple(chain.from_iterable(tables))
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hub.fleet.locks import LockBook
     from hub.fleet.realm import RealmService
     from hub.fleet.service import FleetService
+    from hub.keeping import Keeping
     from hub.policy.service import PublishResult
     from hub.store.interfaces import Commit, Store, Tables
 
@@ -155,6 +156,7 @@ class Services:
     enrolment: EnrolmentPort
     health: HealthPort
     facts: Callable[[], HubFacts]
+    keeping: Keeping
     metrics: RequestObserver | None = None
     #: Hear which peer has shown whose token; there is one once the API listens.
     doors: Sequence[Door] = ()

@@ -112,3 +112,27 @@ IN_USE = define(
     "Another hub uses this database.",
     hint="SQLite takes one hub: stop the other one, or set database_url to a PostgreSQL database.",
 )
+BACKUP_EXISTS = define(
+    "store/backup-exists",
+    Conflict,
+    "There is a file at the place of the backup already.",
+    hint="Backups are never overwritten: name another file, or a directory.",
+)
+NOT_SQLITE = define(
+    "store/not-sqlite",
+    InvalidInput,
+    "Only a SQLite database is copied by the hub itself.",
+    hint="For PostgreSQL use pg_dump and pg_restore; `cellward-hub fsck` checks both kinds of database.",
+)
+NO_BACKUP_DIRECTORY = define(
+    "store/no-backup-directory",
+    Conflict,
+    "This hub has no directory for backups.",
+    hint="Set backup_dir in the hub's settings, on another volume, or run `cellward-hub backup` on its machine.",
+)
+OLDER_SCHEMA = define(
+    "store/older-schema",
+    Conflict,
+    "The hub's database was written by an earlier version and not brought up to date yet.",
+    hint="Start this version of the hub on it once, or use the version that wrote it.",
+)

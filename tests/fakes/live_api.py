@@ -30,6 +30,7 @@ from hub.fleet.documents import KeyringPort
 from hub.fleet.locks import LockBook
 from hub.fleet.realm import RealmService
 from hub.fleet.service import FleetService
+from hub.keeping import Keeping
 from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
 from hub.ports import BearerTokens, Enrolment
@@ -125,6 +126,7 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: 
         enrolment=Enrolment(JoinTokens(store.tokens, clock)),
         health=health,
         facts=facts,
+        keeping=Keeping("sqlite://", None, store, clock),
     )
 
 

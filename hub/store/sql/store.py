@@ -6,10 +6,13 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from sqlalchemy import delete
+
 from cellward.runtime.clock import Clock, SystemClock
 from hub.store.changes import ChangeBus
 from hub.store.interfaces import Tables
 from hub.store.leases import Lease
+from hub.store.log import AuditEvent
 from hub.store.sql.audit import SqlAudit
 from hub.store.sql.clusters import SqlClusters, SqlTokens
 from hub.store.sql.database import Access, Database, Transaction, connect, prune
@@ -17,8 +20,9 @@ from hub.store.sql.desired import SqlDesired
 from hub.store.sql.documents import SqlDocuments
 from hub.store.sql.leases import SqlLeases
 from hub.store.sql.locks import SqlLocks
-from hub.store.sql.migrate import upgrade
+from hub.store.sql.migrate import require_current, upgrade
 from hub.store.sql.small import SqlApiTokens, SqlMeta
+from hub.store.sql.tables import join_tokens
 from hub.store.sql.tuf import SqlTuf
 
 T = TypeVar("T")
@@ -69,6 +73,22 @@ class SqlStore(SqlTables):
         self._hub_epoch = await self.meta.replace(EPOCH_KEY, self._hub_epoch, secrets.token_hex(16))
         return self._hub_epoch
 
+    async def begin_restored(self, event: AuditEvent) -> str:
+        """Begin a new history over what a backup brought, with its record; returns the new ``hub_epoch`` (V1, V6).
+
+        Join tokens that nobody had spent may have been spent since: they are gone.
+        """
+        epoch = secrets.token_hex(16)
+
+        async def job(tx: Transaction) -> None:
+            await tx.connection.execute(delete(join_tokens).where(join_tokens.c.spent_by == ""))
+            await SqlAudit(tx).put_events([event])
+            await SqlMeta(tx).put(EPOCH_KEY, epoch.encode())
+
+        await self._db.write(job)
+        self._hub_epoch = epoch
+        return epoch
+
     async def check(self) -> None:
         """Write once, and keep room for the next start."""
         await self._db.check()
@@ -96,20 +116,21 @@ class SqlStore(SqlTables):
         await self._db.close()
 
 
-async def open_store(url: str, clock: Clock | None = None) -> SqlStore:
+async def open_store(url: str, clock: Clock | None = None, *, change: bool = True) -> SqlStore:
     """Open a database, bring its schema up to date, and return the store.
 
     Args:
         url: SQLAlchemy URL with an async driver, for example ``sqlite+aiosqlite:////var/lib/cellward/hub.db``.
         clock: time of rows.
+        change: False for a look at a database that a hub may run on: it must be up to date.
 
-    Raises store/unavailable, store/damaged, store/full, store/newer-schema; then nothing was changed.
+    Raises store/unavailable, store/damaged, store/full, store/newer-schema, store/older-schema; then nothing was
+    changed.
     """
     database = connect(url, clock or SystemClock())
-
     try:
         await database.prepare()
-        await database.migrate(upgrade)
+        await database.migrate(upgrade if change else require_current)
         await database.look()
         small = SqlMeta(database)
         # Read first: on a full disk only a new database cannot be opened.

@@ -1,0 +1,22 @@
+"""Shapes of the admin API about the upkeep of the hub's data."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cellward.api.schemas import Digest, Response
+
+
+class Backup(Response):
+    """A backup that was written into the hub's directory for backups."""
+
+    name: str = Field(description="Name of the file.")
+    size: int = Field(description="Bytes.")
+    digest: Digest = Field(description="SHA-256 of the file.")
+
+
+class StoreCheck(Response):
+    """A look for damage that found none."""
+
+    pages: str = Field(description="How the database was looked at.")
+    audit_records: int = Field(description="Records of the audit log that fit its hashes.")

@@ -1,0 +1,142 @@
+"""Keeping the hub's data: backups, the look for damage, and the way back from a backup.
+
+``cellward-hub backup|fsck|restore`` on the hub's machine, and the part of it that the admin API offers. Invariants: a
+client names no path; a restore changes nothing before the backup was checked whole, and never while a hub runs; a
+restored store begins a new history, so agents compare instead of resuming (V1), and says so in its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from cellward.runtime.clock import Clock, SystemClock
+from hub.audit.damage import verify_log
+from hub.fleet.realm import RealmService
+from hub.store.errors import NO_BACKUP_DIRECTORY, NOT_SQLITE
+from hub.store.log import AuditEvent
+from hub.store.sql.alone import alone
+from hub.store.sql.backup import Backup, copy_of, forget_copy, put_in_place, write_backup
+from hub.store.sql.database import database_file
+from hub.store.sql.store import open_store
+
+if TYPE_CHECKING:
+    from hub.settings import HubSettings
+    from hub.store.interfaces import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look for damage found: nothing, or it would have raised. ``records`` are those of the audit log."""
+
+    pages: str
+    records: int
+
+
+async def look_through(store: Store) -> Found:
+    """Look for damage of a whole store; raises store/damaged, naming the first thing that does not fit."""
+    pages = await store.verify()
+    known = await RealmService(store.meta).current()
+    size = await store.audit.size()
+    await verify_log(store.audit, known.realm if known is not None else "")
+    return Found(pages, size)
+
+
+class Keeping:
+    """Backups and looks for damage that an admin asks a running hub for, one at a time.
+
+    Args:
+        url: of the database.
+        directory: where backups go; None where none was set.
+        store: the open database.
+        clock: names the files.
+    """
+
+    def __init__(self, url: str, directory: Path | None, store: Store, clock: Clock) -> None:
+        self._url = url
+        self._directory = directory
+        self._store = store
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def back_up(self) -> Backup:
+        """Write a backup into the directory; raises store/no-backup-directory and what ``write_backup`` raises."""
+        if self._directory is None:
+            raise NO_BACKUP_DIRECTORY("backup_dir is not set")
+        async with self._turn:
+            return await asyncio.to_thread(write_backup, self._url, self._directory, self._clock.now())
+
+    async def check(self) -> Found:
+        """Look for damage of all of it; raises store/damaged."""
+        async with self._turn:
+            return await look_through(self._store)
+
+
+async def back_up(settings: HubSettings, target: Path | None) -> Mapping[str, object]:
+    """``cellward-hub backup``: write a backup to a file or into a directory, whether a hub runs or not."""
+    assert target is not None, "the command asks for it"
+    made = await asyncio.to_thread(write_backup, settings.database, target, SystemClock().now())
+    return {"file": str(made.file), "bytes": made.size, "digest": made.digest}
+
+
+async def fsck(settings: HubSettings, backup: Path | None) -> Mapping[str, object]:
+    """``cellward-hub fsck``: look for damage of the database, whether a hub runs or not, or of a backup."""
+    if backup is None:
+        found = await _looked(settings.database, change=False)
+    else:
+        # Of a copy: opening a database changes it.
+        with TemporaryDirectory(prefix="cellward-fsck-", dir=backup.parent) as name:
+            copy = Path(name) / "hub.db"
+            await asyncio.to_thread(copy_of, backup, copy)
+            found = await _looked(f"sqlite:///{copy}", change=True)
+    return {"pages": found.pages, "auditRecords": found.records}
+
+
+async def _looked(url: str, *, change: bool) -> Found:
+    store = await open_store(url, change=change)
+    try:
+        return await look_through(store)
+    finally:
+        await store.close()
+
+
+async def restore(settings: HubSettings, backup: Path | None) -> Mapping[str, object]:
+    """``cellward-hub restore``: check a backup and put it in the place of the database; refused while a hub runs.
+
+    Raises store/in-use, store/damaged, store/newer-schema, store/not-sqlite; then the database is what it was.
+    """
+    assert backup is not None, "the command asks for it"
+    clock = SystemClock()
+    database = database_file(settings.database)
+    if database is None:
+        raise NOT_SQLITE("the hub's database is PostgreSQL")
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with alone(settings.database):
+        copy = database.with_name(f"{database.name}.restoring")
+        try:
+            await asyncio.to_thread(copy_of, backup, copy)
+            said = await _begin(copy, backup.name)
+            kept = await asyncio.to_thread(put_in_place, copy, database, clock.now())
+        finally:
+            await asyncio.to_thread(forget_copy, copy)
+    return {"database": str(database), "replaced": str(kept) if kept is not None else "", **said}
+
+
+async def _begin(copy: Path, name: str) -> Mapping[str, object]:
+    """Check a copy whole, and begin a new history over it."""
+    store = await open_store(f"sqlite:///{copy}")
+    try:
+        found = await look_through(store)
+        reason = f"restored from the backup {name} with {found.records} records of this log"
+        size = {"size": str(found.records)}
+        event = AuditEvent("hub", "hub.restore", "Hub", "finding", reason=reason, details=size, new_epoch=True)
+        epoch = await store.begin_restored(event)
+        # What was revoked after the backup was made is in force again.
+        tokens = [token.subject for token in await store.api_tokens.list()]
+    finally:
+        await store.close()
+    return {"auditRecords": found.records, "hubEpoch": epoch, "apiTokensInForce": tokens}
