@@ -105,10 +105,12 @@ class Hub:
     """Satisfies DocumentSource over a dictionary."""
 
     documents: dict[str, bytes] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
 
     async def fetch_digest(self, digest: str, limit: int) -> bytes | None:
-        """Return an envelope."""
+        """Return an envelope, and note which one."""
         del limit
+        self.fetched.append(digest)
         return self.documents.get(digest)
 
     def put(self, envelope: bytes) -> str:

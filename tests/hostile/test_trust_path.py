@@ -16,6 +16,7 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Role
 
 from agent.audit.interfaces import RecorderPort
+from agent.cells.engine import CONCURRENCY
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType
 from agent.objects.fence import KINDS as GUARD_KINDS
@@ -125,8 +126,11 @@ async def test_v1_hub_that_stalls_content_does_not_stop_drift_repair(world: Worl
     """Neither of the cell whose documents it withholds, nor of others by using up their turns."""
     await _deployed(world, kube)
 
+    asked: list[str] = []
+
     async def stall(digest: str, limit: int) -> bytes | None:
-        del digest, limit
+        del limit
+        asked.append(digest)
         await asyncio.sleep(600)
         return None
 
@@ -134,7 +138,7 @@ async def test_v1_hub_that_stalls_content_does_not_stop_drift_repair(world: Worl
     cells = [f"ghost{number}" for number in range(others)] or [CELL]
     for cell in cells:
         await world.engine.submit(DesiredItem(100, "shop", cell, "dev", NOTHING))
-    await asyncio.sleep(0.1)
+    await world.until(lambda: len(asked) == min(len(cells), CONCURRENCY))
     await kube.delete(SERVICE)
     await _is_there(world, kube, SERVICE)
 
@@ -143,14 +147,17 @@ async def test_v13_narrowing_does_not_wait_for_documents_of_the_item_before(worl
     """A newer item takes the place of one that is still being fetched."""
     digest = await _deployed(world, kube)
 
+    asked = asyncio.Event()
+
     async def stall(digest: str, limit: int) -> bytes | None:
         del digest, limit
+        asked.set()
         await asyncio.sleep(600)
         return None
 
     world.hub.fetch_digest = stall  # type: ignore[method-assign]
     await world.engine.submit(world.item(CELL, NOTHING))
-    await asyncio.sleep(0.1)
+    await asked.wait()
     await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
     await world.phase(CELL, "held")
     assert (await kube.get(INSIDE))["spec"]["ingress"] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 
 import pytest
@@ -70,11 +69,12 @@ async def test_v1_cells_that_wait_for_objects_to_go_do_not_stop_repairs_of_other
     assert (await world.submit(world.item(CELL, running))).accepted
     for number in range(CONCURRENCY):
         await replacing(world, stuck, f"busy{number}")
-    await world.engine.submit(world.item(CELL, world.deployment(CELL, world.release(cell_yaml(CELL, "1.1.0")))))
-    await asyncio.sleep(0.1)
-    assert world.report(CELL).version == "1.0.0"
+    newer = world.deployment(CELL, world.release(cell_yaml(CELL, "1.1.0")))
+    await world.engine.submit(world.item(CELL, newer))
+    await world.until(lambda: newer in world.hub.fetched)
     await stuck.delete(SERVICE)
     await world.until(lambda: SERVICE in stuck._objects, seconds=15)
+    assert world.report(CELL).version == "1.0.0", "it was repaired while its release waited"
     await world.engine.submit(world.item(CELL, running, hub_state="quarantine"))
     await world.until(lambda: stuck._objects[INSIDE]["spec"]["ingress"] == [], seconds=15)
 
