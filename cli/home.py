@@ -148,15 +148,12 @@ def read_file(path: Path, limit: int = _MAX_FILE) -> bytes:
 
 def parse_yaml(data: bytes, path: Path) -> dict[str, Any]:
     """Parse a YAML mapping; raises cli/bad-file."""
-    import yaml
+    from cellward.documents.strict_yaml import YamlError, strict_mapping
 
     try:
-        value = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise errors.BAD_FILE(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise errors.BAD_FILE(f"{path} must hold one mapping")
-    return value
+        return strict_mapping(data)
+    except YamlError as error:
+        raise errors.BAD_FILE(f"{path}{error.place}: {error.what}", file=path) from error
 
 
 _TRUST_COMMENT = "# What this installation trusts. Keep it and root.json where the hub cannot change them.\n"

@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import itertools
-import json
 import re
 import tarfile
 import zlib
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from cellward.documents import strict
+from cellward.documents.strict import strict_json
 from cellward.policy.errors import BAD_BUNDLE, BAD_ROOTS, BUNDLE_TOO_LARGE, ROOTS_OVERLAP
 
 if TYPE_CHECKING:
@@ -148,26 +147,11 @@ def _normalise(name: str) -> str:
     return path
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("duplicate key")
-    return out
-
-
 def _json(path: str, content: bytes) -> object:
     try:
-        text = content.decode("utf-8")
-        value: object = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=strict.finite
-        )
-    except (ValueError, RecursionError) as error:
+        return strict_json(content)
+    except ValueError as error:
         raise BAD_BUNDLE(f"{path}: is not strict JSON: {error}", file=path) from error
-    return value
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _manifest(files: Mapping[str, bytes]) -> Mapping[str, object]:

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from cellward.documents.strict_yaml import YamlError, strict_mapping
 from cellward.errors import ErrorCode
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})\Z")
@@ -77,35 +77,12 @@ def _read_yaml(path: Path, invalid: ErrorCode) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_FILE:
             raise invalid(f"{path} is larger than {_MAX_FILE} bytes", file=path)
-        values = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
+        return strict_mapping(path.read_bytes())
     except OSError as error:
         raise invalid(f"{path} cannot be read: {error.strerror}", file=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid(f"{path} is not valid YAML: {_first_line(error)}", file=path) from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise invalid(f"{path} must hold one mapping with string keys", file=path)
-    return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002
-        """Build a mapping, refusing duplicates."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    except YamlError as error:
+        raise invalid(f"{path}{error.place}: {error.what}", file=path) from error
 
 
 def _place(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "(top)"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

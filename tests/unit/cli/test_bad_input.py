@@ -18,7 +18,7 @@ from cli import errors
 from cli.commands import app
 from cli.door.answers import problem
 from cli.door.client import Profile, check_token, parse_server
-from cli.home import Home, Trust
+from cli.home import Home, Trust, parse_yaml
 
 T = TypeVar("T")
 #: Nobody listens there, so that whatever gets as far as the network ends with "unreachable".
@@ -251,3 +251,14 @@ def test_an_option_that_would_be_passed_over_is_refused(words: tuple[str, ...], 
     told(result)
     assert "[cli/bad-option]" in result.stderr
     assert why in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "text", ["image: a\nimage: b\n", "a: &x 1\nb: *x\n", "a: !!python/none x\n", "1: 2\n", "- a\n", ""]
+)
+def test_files_of_this_machine_are_read_as_strictly_as_cells(text: str) -> None:
+    """A key given twice would silently win in trust.yaml, and anchors and tags have two readings."""
+    with pytest.raises(CellwardError) as caught:
+        parse_yaml(text.encode(), Path("trust.yaml"))
+    assert caught.value.code == "cli/bad-file"
+    assert "trust.yaml" in caught.value.message

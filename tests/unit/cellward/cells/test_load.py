@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellward.cells.load import MAX_BYTES, load_cells, load_manifests
+from cellward.cells.load import load_cells, load_manifests
+from cellward.documents.strict_yaml import MAX_BYTES
 from cellward.errors import CellwardError, InvalidInput
 from tests.unit.cellward.cells.sample import cell, component, load
 
