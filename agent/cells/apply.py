@@ -42,14 +42,10 @@ class Applying:
         closing = change.fallback or bool(set(change.shut) - set(before.shut))
         if closing:
             self._parts.state.closings.add(before.namespace)
-        cell.applying = True
-        try:
-            await self._journal.save(cell, change, record)
-            if closing:
-                await self._parts.copy_closings()
-            await self._write(cell, change, before, objects, anew, breathe)
-        finally:
-            cell.applying = False
+        await self._journal.save(cell, change, record)
+        if closing:
+            await self._parts.copy_closings()
+        await self._write(cell, change, before, objects, anew, breathe)
 
     async def _write(
         self,

@@ -1,4 +1,4 @@
-"""One cell in memory: its durable record, the health of its objects, what stands in its way, and its report."""
+"""One cell in memory: its durable record, its life, the health of its objects, and its report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from agent.audit.interfaces import RefusalText
+from agent.cells.machine.events import Outlook
+from agent.cells.machine.phase import Phase, phase_of
+from agent.cells.machine.state import Kept, Life, Stage
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import CellReport
 from agent.objects.health import Health, health_of, is_done
-from agent.objects.model import CellRecord, OwnedObject, Phase, Role
+from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import apply_rank
 from cellward.cells.conditions import CellCondition
-from cellward.wire.codec import DesiredItem
 
 _NOT_SEEN = Health("progressing", "it was not seen yet")
 _GONE = Health("progressing", "it is gone")
@@ -24,29 +26,17 @@ class Cell:
 
     Attributes:
         record: the durable part.
-        item: what the hub last asked for, None after a restart until it is read again.
-        blocked: REFUSED, HELD or VERIFYING while the item cannot be carried out, else None.
-        refusals: why.
-        trouble: why what is in force is not what was deployed: it became unhealthy, or an apply does not come through.
-        edges: which of its connections are closed, and why.
+        life: the machine's part, as of its last step.
         repairs: repairs of drift since the agent started.
         unrepaired: what could not be brought back twice or more, and why.
-        answered: what the last receipt about a deployment said, so that a retry does not repeat it.
         beside: what else isolates the cell, so that nobody can say how it is isolated.
-        applying: whether a release is being written: what it changes is its business, not that of drift repair.
     """
 
     def __init__(self, record: CellRecord) -> None:
         self.record = record
-        self.item: DesiredItem | None = None
-        self.blocked: Phase | None = None
-        self.refusals: tuple[RefusalText, ...] = ()
-        self.trouble: tuple[RefusalText, ...] = ()
-        self.edges: tuple[RefusalText, ...] = ()
+        self.life = Life(kept_of(record))
         self.repairs = 0
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
-        self.answered: dict[str, tuple[object, ...]] = {}
-        self.applying = False
         self.beside: tuple[CellCondition, ...] = ()
         self._health: dict[ObjectRef, Health] = {}
         self._version: dict[ObjectRef, tuple[str, int]] = {}
@@ -54,11 +44,33 @@ class Cell:
         #: Uid of the last completed Job of each name: another one of that name has yet to run.
         self._done: dict[ObjectRef, str] = {}
 
-    def take(self, item: DesiredItem) -> None:
-        """Take up the newest item; answers about others than it and what is in force are forgotten."""
-        self.item = item
-        wanted = {item.deployment_digest, self.record.deployment_digest}
-        self.answered = {digest: about for digest, about in self.answered.items() if digest in wanted}
+    @property
+    def applying(self) -> bool:
+        """Whether a release is being written: what it changes is its business, not that of drift repair."""
+        return self.life.work is not None and self.life.work.stage is Stage.APPLYING
+
+    @property
+    def present(self) -> Life:
+        """The life with the record as it is now, also in the middle of a step."""
+        return replace(self.life, kept=kept_of(self.record))
+
+    @property
+    def ground(self) -> object:
+        """What refusals by inventory and isolation are judged on."""
+        return frozenset((owned.ref, owned.uid) for owned in self.record.objects), self.isolation
+
+    def outlook(self, edges: tuple[RefusalText, ...] = (), *, edges_differ: bool = False) -> Outlook:
+        """Return what the cluster shows of its objects."""
+        health = self.health()
+        return Outlook(
+            unhealthy=_unhealthy(health),
+            failed=any(one.state == "failed" for one in health.values()),
+            unseen=any(owned.uid and health[owned.ref] is _NOT_SEEN for owned in self.standing),
+            jobs_done=bool(self._newly_done()),
+            edges=edges,
+            edges_differ=edges_differ,
+            unrepaired=bool(self.unrepaired),
+        )
 
     def observe(self, live: Mapping[str, Any]) -> bool:
         """Take note of an object as it is now; return whether its health changed. What is older is ignored.
@@ -96,10 +108,13 @@ class Cell:
 
     def remember_done(self) -> bool:
         """Carry completed jobs into the record; return whether that changed it."""
-        changed = [owned for owned in self.record.objects if self.is_done(owned) and not owned.done]
+        changed = self._newly_done()
         for owned in changed:
             self.record = self.record.with_object(replace(owned, done=True))
         return bool(changed)
+
+    def _newly_done(self) -> list[OwnedObject]:
+        return [owned for owned in self.record.objects if self.is_done(owned) and not owned.done]
 
     @property
     def standing(self) -> tuple[OwnedObject, ...]:
@@ -110,18 +125,6 @@ class Cell:
         """Return the health of every object that is to be there."""
         return {owned.ref: self._health_of(owned) for owned in self.standing}
 
-    def unhealthy(self) -> tuple[str, ...]:
-        """Return "Kind/namespace/name: reason" of everything that is not ready."""
-        return tuple(f"{ref}: {health.reason}" for ref, health in self.health().items() if health.state != "ready")
-
-    def unseen(self) -> bool:
-        """Whether something that was applied was neither seen nor missed since the agent started."""
-        return any(owned.uid and self._health_of(owned) is _NOT_SEEN for owned in self.standing)
-
-    def has_failed(self) -> bool:
-        """Whether waiting for health is pointless."""
-        return any(health.state == "failed" for health in self.health().values())
-
     def has_workloads(self) -> bool:
         """Whether anything of a release was applied."""
         return any(owned.role is Role.OBJECT and owned.uid for owned in self.record.objects)
@@ -129,29 +132,12 @@ class Cell:
     @property
     def phase(self) -> Phase:
         """Where the cell stands."""
-        if self.blocked is not None:
-            return self.blocked
-        if self.record.ending:
-            return Phase.REMOVED if self.record.settled else Phase.APPLYING
-        if not self.record.release_digest:
-            return Phase.VERIFYING
-        if not self.record.settled:
-            return Phase.APPLYING
-        if self.record.fallback_active or self.edges or self.has_failed() or self.unrepaired:
-            return Phase.DEGRADED
-        if not self.unhealthy():
-            return Phase.PROGRESSING if self.record.going else Phase.READY
-        return Phase.PROGRESSING if self.record.rollout_started else Phase.DEGRADED
+        return phase_of(self.present, self.outlook())
 
     @property
     def isolation(self) -> str:
         """What is known of the cell's isolation: what was measured, unless something beside our own has a say in it."""
         return "unknown" if self.beside else self.record.isolation
-
-    @property
-    def complaints(self) -> tuple[RefusalText, ...]:
-        """Everything there is to say against what was asked for and what runs."""
-        return tuple(dict.fromkeys((*self.refusals, *self.trouble, *self.edges)))
 
     @property
     def open_repairs(self) -> tuple[CellCondition, ...]:
@@ -172,7 +158,7 @@ class Cell:
             objects_ready=sum(1 for one in health.values() if one.state == "ready"),
             objects_total=len(health),
             isolation=self.isolation,
-            refusals=self.complaints,
+            refusals=self.life.complaints,
             drift_repairs=self.repairs,
             version=record.version,
             conditions=(*record.conditions, *self.beside, *self.open_repairs),
@@ -190,6 +176,27 @@ class Cell:
     def _note_done(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
         if is_done(live):
             self._done[ref] = str(live["metadata"].get("uid", ""))
+
+
+def kept_of(record: CellRecord) -> Kept:
+    """Return what the machine goes by of a record; pure."""
+    return Kept(
+        key=record.key,
+        deployment=record.deployment_digest,
+        release=record.release_digest,
+        settled_release=record.settled_release,
+        applied=record.settled,
+        ending=record.ending,
+        fallback=record.fallback_active,
+        quarantined=record.quarantined,
+        rollout_started=record.rollout_started,
+        deadline=record.deadline_seconds,
+        going=bool(record.going),
+    )
+
+
+def _unhealthy(health: Mapping[ObjectRef, Health]) -> tuple[str, ...]:
+    return tuple(f"{ref}: {one.reason}" for ref, one in health.items() if one.state != "ready")
 
 
 def _number(version: object) -> int:

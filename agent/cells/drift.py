@@ -67,6 +67,12 @@ class DriftControl:
         self._marked.setdefault(ref, self._parts.timer.monotonic())
         self._news.set()
 
+    def mark_deleted(self, ref: ObjectRef) -> None:
+        """Note that an object is gone; what was deleted and waited for is looked at at once."""
+        if self._cell.record.going_at(ref) is not None and ref in self._fights:
+            self._fights[ref].forgive()
+        self.mark(ref)
+
     def mark_stranger(self, ref: ObjectRef, uid: str) -> None:
         """Note a NetworkPolicy in the cell that is none of ours."""
         self._strangers[ref] = uid
@@ -107,7 +113,10 @@ class DriftControl:
 
     def _due(self) -> list[ObjectRef]:
         now = self._parts.timer.monotonic()
-        return [ref for ref in self._marked if self._fight(ref).not_before <= now and ref not in self._looking]
+        return [ref for ref in self._marked if self._fight(ref).not_before <= now and not self._is_looked_at(ref)]
+
+    def _is_looked_at(self, ref: ObjectRef) -> bool:
+        return ref in self._looking or ref in self._trying
 
     async def _stop(self) -> None:
         tasks, self._trying = tuple(self._trying.values()), {}

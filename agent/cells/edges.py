@@ -26,18 +26,17 @@ class Edges:
         #: Edges whose closing is on record since the start.
         self._told: tuple[str, ...] = ()
 
-    async def judge(self) -> None:
-        """Close and open what has to be; raises what the API server does, then it is judged again at the next turn."""
-        cell = self._cell
-        if not cell.record.settled or cell.record.ending:
-            cell.edges = ()
-            return
-        refused = refused_edges(cell.record.needs, cell.record.environment, self._parts.offers)
-        cell.edges = tuple(refused.values())
+    def look(self) -> tuple[tuple[RefusalText, ...], bool]:
+        """Return why edges are to be closed, and whether one is to be closed, opened or recorded yet."""
+        refused = self._refused()
         names = tuple(sorted(refused))
-        changed = names != cell.record.shut or (bool(names) and bool(half_written(cell.record)))
-        if not changed and names == self._told:
-            return
+        return tuple(refused.values()), self._judged and (names != self._told or self._changed(names))
+
+    async def judge(self) -> None:
+        """Close and open what has to be. Raises what the API server does."""
+        cell, refused = self._cell, self._refused()
+        names = tuple(sorted(refused))
+        changed = self._changed(names)
         entry = self._entry(cell.record, refused)
         if set(cell.record.shut) - set(names):
             await self._parts.recorder.record(entry)
@@ -50,6 +49,19 @@ class Edges:
             # Closed when the release was applied, or before the agent started.
             await self._parts.recorder.record_or_count(entry)
         self._told = names
+
+    @property
+    def _judged(self) -> bool:
+        """Whether there is a whole release whose edges are to be judged."""
+        return self._cell.record.settled and not self._cell.record.ending
+
+    def _refused(self) -> dict[str, RefusalText]:
+        record = self._cell.record
+        return refused_edges(record.needs, record.environment, self._parts.offers) if self._judged else {}
+
+    def _changed(self, names: tuple[str, ...]) -> bool:
+        record = self._cell.record
+        return names != record.shut or (bool(names) and bool(half_written(record)))
 
     async def _rewrite(self, names: tuple[str, ...]) -> None:
         cell, before = self._cell, self._cell.record

@@ -18,6 +18,7 @@ from agent.cells.cell import Cell
 from agent.cells.documents import KeptDocuments
 from agent.cells.errors import WORKER_ENDED
 from agent.cells.interfaces import OnReceipt, OnStatus
+from agent.cells.machine.phase import Phase
 from agent.cells.parts import Parts
 from agent.cells.restamp import is_behind
 from agent.cells.revoked import Revoked
@@ -34,7 +35,7 @@ from agent.objects.cluster import CellCluster
 from agent.objects.errors import NOT_REPAIRED
 from agent.objects.fence import Fence
 from agent.objects.impostors import Impostors
-from agent.objects.model import CellRecord, Phase, Role, record_from_json
+from agent.objects.model import CellRecord, Role, record_from_json
 from agent.objects.ownership import drift_of, flexible_of
 from agent.objects.repair import Repairer, is_foreign_policy
 from agent.objects.watcher import ClusterWatch, Watched
@@ -166,9 +167,11 @@ class CellEngine:
     async def run(self) -> None:
         """Load what is durable, then watch and work until cancelled."""
         await self._documents.load()
+        accepted = {CellKey(*item.key): item for item in await self._given.state.accepted.list()}
         for namespace in await self._given.state.inventory.namespaces():
             record = record_from_json(await self._given.state.inventory.get(namespace))
-            self._reindex(self._worker(CellKey(*record.key), record).cell)
+            key = CellKey(*record.key)
+            self._reindex(self._worker(key, record, accepted.get(key)).cell)
         for item in await self._given.state.items.list():
             try:
                 self._take(item)
@@ -274,8 +277,8 @@ class CellEngine:
             _log.error("cell-worker-ended", cell="/".join(key))
             self._judge()
 
-    def _worker(self, key: CellKey, record: CellRecord) -> CellWorker:
-        worker = CellWorker(Cell(record), self._parts, self._slots, self._receipt, self._status)
+    def _worker(self, key: CellKey, record: CellRecord, accepted: DesiredItem | None = None) -> CellWorker:
+        worker = CellWorker(Cell(record), self._parts, self._slots, self._receipt, self._status, accepted)
         self._workers[key] = worker
         self._by_namespace[record.namespace] = worker
         worker.cell.beside = self._foreign.selecting(self._place(record))
@@ -320,9 +323,11 @@ class CellEngine:
             return
         if watched.kind == "Namespace":
             await self._impostors.handle(event)
-            if event.object and event.object["metadata"]["name"] in self._by_namespace:
+            own = self._by_namespace.get(event.object["metadata"]["name"]) if event.object else None
+            if own is not None:
                 await self._foreign.judge()
                 self._look_beside()
+                own.ground_changed()
         if event.type is WatchType.RESTARTED:
             self._seen_refs[watched.kind] = set()
         elif event.type is WatchType.SYNCED:
@@ -367,7 +372,7 @@ class CellEngine:
         for ref, worker in self._by_ref.items():
             if (ref.api_version, ref.kind) == (watched.api_version, watched.kind) and ref not in seen:
                 worker.cell.forget(ref)
-                worker.drift.mark(ref)
+                worker.drift.mark_deleted(ref)
                 worker.wake()
 
     def _object(self, watched: Watched, event: WatchEvent) -> None:
@@ -380,7 +385,7 @@ class CellEngine:
             return
         if event.type is WatchType.DELETED:
             worker.cell.forget(ref, event.object)
-            worker.drift.mark(ref)
+            worker.drift.mark_deleted(ref)
             worker.wake()
             return
         changed = worker.cell.observe(event.object)
@@ -393,7 +398,10 @@ class CellEngine:
     def _stranger(self, event: WatchEvent) -> None:
         live = event.object
         worker = self._by_namespace.get(live["metadata"].get("namespace", ""))
-        if worker is None or event.type is WatchType.DELETED or not is_foreign_policy(worker.cell.record, live):
+        if worker is not None and event.type is WatchType.DELETED:
+            worker.ground_changed()
+            return
+        if worker is None or not is_foreign_policy(worker.cell.record, live):
             return
         # Before there is isolation of our own, the namespace is not ours to clean.
         if any(owned.uid for owned in worker.cell.record.objects):
@@ -441,7 +449,7 @@ class CellEngine:
             return
         bad = [cell for cell in cells if cell.phase in {Phase.DEGRADED, Phase.REFUSED} or _stuck(cell)]
         first = f"{bad[0].record.namespace} is {bad[0].phase.value}" if bad else ""
-        code = next((one.code for cell in bad for one in cell.complaints), "cell/not-healthy") if bad else ""
+        code = next((one.code for cell in bad for one in cell.life.complaints), "cell/not-healthy") if bad else ""
         message = f"{len(bad)} of {len(cells)} cells need attention; {first}" if bad else ""
         self._given.health.set(CONDITION, ok=not bad, code=code, message=message)
         _count(self._given.metrics, cells)
@@ -456,7 +464,8 @@ class CellEngine:
 
 
 def _stuck(cell: Cell) -> bool:
-    return cell.blocked is Phase.VERIFYING and bool(cell.refusals)
+    obstacle = cell.life.obstacle
+    return obstacle is not None and obstacle.waiting and bool(obstacle.refusals)
 
 
 def _count(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from agent.cells.adopt import Adoption, found_object, labelled
-from agent.cells.apply import Breathe
 from agent.cells.cell import Cell
+from agent.cells.leaving import Leaving
 from agent.cells.parts import Parts
 from agent.kube.interfaces import ObjectRef
 from agent.objects.errors import NOT_GONE
@@ -27,11 +27,12 @@ _NAMED: Final = 5
 class Leftovers:
     """Looks after an end; keeps nothing."""
 
-    def __init__(self, parts: Parts, adoption: Adoption) -> None:
+    def __init__(self, parts: Parts, adoption: Adoption, leaving: Leaving) -> None:
         self._parts = parts
         self._adoption = adoption
+        self._leaving = leaving
 
-    async def end(self, cell: Cell, breathe: Breathe) -> None:
+    async def end(self, cell: Cell) -> None:
         """End the workloads that are left; raises apply/deletion-pending while there are any."""
         if not await self._is_claimed(cell.record):
             return
@@ -39,9 +40,8 @@ class Leftovers:
         if not left:
             return
         if await self._adoption.proves(cell.record):
-            for owned in left:
-                await self._parts.cluster.delete(cell.record, owned, "Foreground")
-            await self._parts.cluster.wait_gone(left, breathe)
+            await self._leaving.ask(cell, left, "Foreground")
+            await self._leaving.check_gone(cell)
             left = await self._workloads(cell.record)
         if left:
             names = ", ".join(str(owned.ref) for owned in left[:_NAMED])

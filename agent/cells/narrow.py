@@ -7,18 +7,18 @@ A Tombstone ends workloads first, then the rest; data and namespace only when it
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from agent.audit.interfaces import Entry, RefusalText
 from agent.cells.adopt import Adoption
-from agent.cells.apply import Breathe
 from agent.cells.cell import Cell
+from agent.cells.leaving import Leaving
 from agent.cells.leftovers import Leftovers
 from agent.cells.parts import Parts
 from agent.cells.plan import is_doubtful
 from agent.isolation.driver import closed
 from agent.kube.interfaces import ref_of
-from agent.objects.cluster import Propagation
 from agent.objects.every import every
 from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import DATA, is_workload, removal
@@ -35,10 +35,12 @@ from cellward.wire.codec import DesiredItem
 class Narrowing:
     """Quarantine and end of cells."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, accepted: Callable[[DesiredItem], None]) -> None:
         self._parts = parts
+        self._accepted = accepted
         self._adoption = Adoption(parts)
-        self._leftovers = Leftovers(parts, self._adoption)
+        self._leaving = Leaving(parts)
+        self._leftovers = Leftovers(parts, self._adoption, self._leaving)
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
@@ -76,11 +78,12 @@ class Narrowing:
         await self._parts.save(cell, cell.record)
 
     async def end(
-        self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str, breathe: Breathe
+        self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str
     ) -> tuple[RefusalText, ...]:
-        """Carry out a Tombstone; may be called again after an interruption. Return why the policy refused it.
+        """Carry out a Tombstone as far as it goes now; call it again when what it deleted is gone.
 
-        Raises apply/deletion-pending while something is not gone yet, and what ``breathe`` raises meanwhile.
+        Returns why the policy refused it. Raises apply/deletion-pending while something is not gone yet; nothing is
+        waited for here, because an end that nobody lets come through must not take the turn of a release.
         """
         await self._adoption.run(cell, correlation_id)
         tombstone = end.tombstone.document
@@ -101,7 +104,7 @@ class Narrowing:
                 fallback_active=False,
             )  # fmt: skip
             await self._parts.save(cell, ending)
-        await self._remove(cell, breathe, with_data=tombstone.delete_data)
+        await self._remove(cell, with_data=tombstone.delete_data)
         await self._parts.save_recorded(cell, replace(cell.record, settled=True), replace(entry, decision="done"))
         return ()
 
@@ -124,7 +127,9 @@ class Narrowing:
         for digest, envelope in end.envelopes.items():
             await self._parts.state.blobs.put(digest, envelope)
         await self._parts.raise_floor(item, end.tombstone)
-        await self._parts.state.accepted.put(replace(item, evidence=tuple(end.envelopes)))
+        accepted = replace(item, evidence=tuple(end.envelopes))
+        await self._parts.state.accepted.put(accepted)
+        self._accepted(accepted)
 
     async def rewrite(self, cell: Cell, *, quarantined: bool) -> None:
         """Write the closed or the released form of every isolation object; saving what was written is the caller's.
@@ -155,7 +160,7 @@ class Narrowing:
         # One that cannot be written must not leave the others open.
         await every(changed, write)
 
-    async def _remove(self, cell: Cell, breathe: Breathe, *, with_data: bool) -> None:
+    async def _remove(self, cell: Cell, *, with_data: bool) -> None:
         for owned in cell.record.objects:
             if is_doubtful(owned):
                 cell.record = cell.record.without(owned.ref)
@@ -164,43 +169,26 @@ class Narrowing:
         workloads = removal(owned for owned in objects if is_workload(owned))
         rest = removal(owned for owned in objects if not is_workload(owned) and owned.ref.kind not in DATA)
         data = [owned for owned in objects if owned.ref.kind in DATA]
-        # To the last pod: while one still ends, its isolation must stand.
-        await self._delete(cell, workloads, breathe, "Foreground")
-        await self._delete(cell, rest, breathe)
-        if cell.record.going:
-            # What an earlier release let go may run as well.
-            await self._parts.cluster.wait_gone(cell.record.going, breathe)
-            await self._parts.save(cell, replace(cell.record, going=()))
+        # To the last pod: while one still ends, its isolation must stand, also of an earlier release.
+        await self._leaving.ask(cell, workloads, "Foreground")
+        await self._leaving.check_gone(cell, workloads_only=True)
+        await self._leaving.ask(cell, rest)
+        await self._leaving.check_gone(cell)
         if not with_data:
             for owned in data:
                 cell.record = cell.record.with_object(replace(owned, retained=True))
-            await self._leftovers.end(cell, breathe)
+            await self._leftovers.end(cell)
             return
-        await self._delete(cell, tuple(data), breathe)
-        namespaces = tuple(owned for owned in cell.record.objects if owned.role is Role.NAMESPACE)
-        await self._delete(cell, namespaces, breathe)
+        await self._leaving.ask(cell, data)
+        await self._leaving.check_gone(cell)
+        await self._leaving.ask(cell, [owned for owned in cell.record.objects if owned.role is Role.NAMESPACE])
+        await self._leaving.check_gone(cell)
         # Isolation and rights inside went with the namespace; the account lives elsewhere.
         for owned in cell.record.objects:
             if owned.role is Role.RIGHTS and owned.ref.namespace != cell.record.namespace:
                 await self._parts.cluster.delete(cell.record, owned)
         await self._leftovers.check_gone(cell)
         await self._parts.save(cell, replace(cell.record, objects=()))
-
-    async def _delete(
-        self,
-        cell: Cell,
-        objects: tuple[OwnedObject, ...],
-        breathe: Breathe,
-        propagation: Propagation = "Background",
-    ) -> None:
-        going = await every(objects, lambda owned: self._parts.cluster.delete(cell.record, owned, propagation))
-        await self._parts.cluster.wait_gone([owned for owned in going if owned is not None], breathe)
-        record: CellRecord = cell.record
-        for owned in objects:
-            record = record.without(owned.ref)
-            cell.forget(owned.ref)
-        if objects:
-            await self._parts.save(cell, record)
 
 
 def _changed(record: CellRecord, *, quarantined: bool) -> tuple[list[OwnedObject], bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from agent.cells.drift import DriftControl
@@ -16,7 +16,6 @@ from agent.cells.restamp import Restamping
 from agent.cells.slots import Slots
 from cellward.runtime.clock import Timer
 from cellward.runtime.tasks import first_of
-from cellward.wire.codec import DesiredItem
 
 T = TypeVar("T")
 
@@ -26,23 +25,31 @@ class SupersededError(Exception):
 
 
 class Pace:
-    """The waiting of one cell. ``pending`` is the newest item, until it is taken up."""
+    """The waiting of one cell; ``must_stop`` says whether what is being done makes way."""
 
-    def __init__(self, timer: Timer, slots: Slots, drift: DriftControl, restamping: Restamping) -> None:
-        self.pending: DesiredItem | None = None
+    def __init__(
+        self, timer: Timer, slots: Slots, drift: DriftControl, restamping: Restamping, must_stop: Callable[[], bool]
+    ) -> None:
         self._restamping = restamping
         self._timer = timer
         self._slots = slots
         self._drift = drift
+        self._must_stop = must_stop
         self._wake = asyncio.Event()
+        self._has_turn = False
 
     def wake(self) -> None:
-        """Ask for a turn."""
+        """Ask for a look."""
         self._wake.set()
 
-    async def sleep(self, times: Iterable[float | None]) -> None:
-        """Return when woken, or at the first of the times."""
-        known = [time for time in times if time is not None]
+    @property
+    def woken(self) -> bool:
+        """Whether somebody asked for a look that did not begin yet."""
+        return self._wake.is_set()
+
+    async def sleep(self, until: float | None) -> None:
+        """Return when woken, when a repair is due, or at a monotonic time."""
+        known = [time for time in (until, self._drift.due_at()) if time is not None]
         delay = max(0.0, min(known) - self._timer.monotonic()) if known else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
@@ -59,10 +66,9 @@ class Pace:
             await self._drift.repair_due()
 
     async def breathe(self) -> None:
-        """Between two steps of a release: repair what is due. Raises SupersededError to make way for narrowing."""
+        """Between two steps of a release: repair what is due. Raises SupersededError to make way."""
         await self.repair()
-        if self.pending is not None and self.pending.hub_state != "run":
-            raise SupersededError
+        self._make_way()
 
     async def fetch(self, fetching: Coroutine[Any, Any, T], *, accepted: bool) -> T:
         """Await what depends on the hub. Raises SupersededError when a newer item comes.
@@ -79,21 +85,25 @@ class Pace:
         finally:
             fetching.close()
 
-    @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Release or end a cell in its turn among the others. Raises SupersededError when a newer item comes first."""
-        taken: list[None] = []
+    async def take_turn(self) -> None:
+        """Take a turn among the other cells. Raises SupersededError when a newer item comes first."""
 
         async def take() -> None:
             await self._slots.work.acquire()
-            taken.append(None)
+            self._has_turn = True
 
-        try:
-            await self._beside(take())
-            yield
-        finally:
-            if taken:
-                self._slots.work.release()
+        await self._beside(take())
+
+    def give_turn(self) -> None:
+        """Give the turn back, if there is one."""
+        if self._has_turn:
+            self._has_turn = False
+            self._slots.work.release()
+
+    def _make_way(self) -> None:
+        if self._must_stop():
+            self.wake()
+            raise SupersededError
 
     async def _beside(self, waiting: Coroutine[Any, Any, T]) -> T:
         """Await something that changes nothing of the cell, and repair drift meanwhile."""
@@ -102,9 +112,7 @@ class Pace:
             while True:
                 self._wake.clear()
                 await self.repair()
-                if self.pending is not None:
-                    self.wake()
-                    raise SupersededError
+                self._make_way()
                 if task.done():
                     return task.result()
                 await self._news_or(task)

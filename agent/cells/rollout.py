@@ -7,8 +7,8 @@ isolation leaves an empty, isolated namespace and says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.audit.interfaces import RefusalText
@@ -31,52 +31,72 @@ from cellward.wire.codec import DesiredItem
 _HOPED: Final = "enforced"
 
 
-class Rollout:
-    """Carries deployments out; keeps nothing between two of them."""
+@dataclass(slots=True)
+class Attempt:
+    """One deployment on its way through the stages; what a stage found, the next ones go by.
 
-    def __init__(self, parts: Parts) -> None:
+    Attributes:
+        item: what is carried out.
+        verified: its documents.
+        correlation_id: id that its records share.
+        fallback: whether it is the way back.
+        begun: monotonic time of the first decision.
+        known: whether the deployment was accepted before.
+        adopted: whether the cell was in the cluster and in no record.
+        found: the change, once it is planned.
+        existed: whether the namespace was there.
+        decided_on: the state of isolation that the first decision went by.
+        anew: objects that must be made anew.
+    """
+
+    item: DesiredItem
+    verified: VerifiedCell
+    correlation_id: str
+    fallback: bool = False
+    begun: float = 0.0
+    known: bool = False
+    adopted: bool = False
+    found: Change | None = None
+    existed: bool = True
+    decided_on: str = ""
+    anew: frozenset[ObjectRef] = frozenset()
+
+    @property
+    def change(self) -> Change:
+        """The planned change; only after the first decision."""
+        assert self.found is not None, "nothing was decided yet"
+        return self.found
+
+
+class Rollout:
+    """The stages of a deployment; each raises what stands in the way, and keeps what it found in the attempt."""
+
+    def __init__(self, parts: Parts, accepted: Callable[[DesiredItem], None]) -> None:
         self._parts = parts
+        self._accepted = accepted
         self._journal = Journal(parts)
         self._adoption = Adoption(parts)
         self._applying = Applying(parts, self._journal)
 
-    async def run(
-        self,
-        cell: Cell,
-        item: DesiredItem,
-        verified: VerifiedCell,
-        correlation_id: str,
-        breathe: Breathe,
-        *,
-        fallback: bool = False,
-    ) -> tuple[RefusalText, ...]:
-        """Carry out one deployment; return why the policy refused it, or nothing when every object is applied.
+    async def decide(self, cell: Cell, attempt: Attempt) -> tuple[tuple[RefusalText, ...], bool]:
+        """Plan the change and ask the policy; return its refusals, and whether it asks for the proof of isolation.
 
-        Raises everything else that stands in the way, see ``agent.cells.errors`` and ``agent.kube.errors``, and what
-        ``breathe`` raises between two steps.
+        Raises everything else that stands in the way, see the errors of verify, objects and cells, and kube/*.
         """
-        begun = self._parts.timer.monotonic()
+        attempt.begun = self._parts.timer.monotonic()
+        item = attempt.item
         floor = await self._parts.state.floors.get(*item.key)
-        known = floor is not None and floor.digest == verified.deployment.digest
-        self._parts.gate.check_fresh(known=known)
+        attempt.known = floor is not None and floor.digest == attempt.verified.deployment.digest
+        self._parts.gate.check_fresh(known=attempt.known)
         self._parts.fence.check()
         self._parts.stamps.check()
-        adopted = await self._adoption.run(cell, correlation_id)
-        change = plan(self._parts, cell, item, verified, correlation_id, fallback=fallback)
-        refusals, provisional = await self._decide(cell, change)
-        if refusals:
-            return refusals
-        refusals = await self._prepare(cell, change, provisional=provisional, adopted=adopted)
-        if refusals:
-            return refusals
-        anew = await self._preflight(cell, change, breathe)
-        # Namespace, probe and dry run took their time: a key revoked meanwhile must not come through any more.
-        self._parts.intake.check_current(verified.policy)
-        await self._accept(change, known=known)
-        await self._applying.run(cell, change, anew, breathe)
-        await self._settle(cell, change)
-        self._parts.metrics.observe(AGENT_APPLY_SECONDS, self._parts.timer.monotonic() - begun)
-        return ()
+        attempt.adopted = await self._adoption.run(cell, attempt.correlation_id)
+        attempt.found = plan(
+            self._parts, cell, item, attempt.verified, attempt.correlation_id, fallback=attempt.fallback
+        )
+        refusals, provisional = await self._decide(cell, attempt.change)
+        attempt.decided_on = cell.isolation
+        return refusals, provisional
 
     # -- decision -----------------------------------------------------------------------------------------------------
 
@@ -93,7 +113,9 @@ class Rollout:
         await self._record_decision(change, decision, cell.isolation)
         return (() if decision.allowed else refusals_of(decision)), False
 
-    async def _decide_again(self, cell: Cell, change: Change) -> tuple[RefusalText, ...]:
+    async def decide_again(self, cell: Cell, attempt: Attempt) -> tuple[RefusalText, ...]:
+        """Ask the policy once more, on what was measured."""
+        change = attempt.change
         decision = await self._ask(change, cell.isolation)
         await self._record_decision(change, decision, cell.isolation)
         if decision.allowed:
@@ -117,17 +139,16 @@ class Rollout:
 
     # -- namespace, isolation, rights ---------------------------------------------------------------------------------
 
-    async def _prepare(
-        self, cell: Cell, change: Change, *, provisional: bool, adopted: bool
-    ) -> tuple[RefusalText, ...]:
-        """Make the namespace real, with isolation before anything else when it is new, and measure it (V9)."""
-        cluster, decided_on = self._parts.cluster, cell.isolation
+    async def isolate(self, cell: Cell, attempt: Attempt) -> None:
+        """Make the namespace real, with isolation before anything else when it is new (V9)."""
+        cluster, change = self._parts.cluster, attempt.change
         wanted_namespace, check_proof = change.rendered.namespace_object, self._parts.stamps.check_proof
-        exists = await cluster.claim_namespace(cell.record, wanted_namespace, check_proof)
-        first = adopted or not any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
-        wanted = {Role.NAMESPACE, Role.RIGHTS, *([Role.ISOLATION] if first or not exists else [])}
+        attempt.existed = await cluster.claim_namespace(cell.record, wanted_namespace, check_proof)
+        isolated = any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
+        first = attempt.adopted or not isolated or not attempt.existed
+        wanted = {Role.NAMESPACE, Role.RIGHTS, *([Role.ISOLATION] if first else [])}
         ground = [owned for owned in change.objects if owned.role in wanted]
-        if not exists:
+        if not attempt.existed:
             await self._journal.note(change, change.entry("namespace.create", "allow"))
         record = cell.record
         for owned in ground:
@@ -136,28 +157,41 @@ class Rollout:
         for owned in ground:
             written = await cluster.write(cell.record, owned)
             cell.record = cell.record.with_object(written)
+
+    async def prove(self, cell: Cell, attempt: Attempt) -> bool:
+        """Measure isolation; return whether it is another than what was decided on."""
+        change = attempt.change
         evidence = await self._parts.prober.probe(change.rendered.namespace)
         measured = replace(cell.record, isolation=evidence.state)
-        if not exists or evidence.state != decided_on:
+        if not attempt.existed or evidence.state != attempt.decided_on:
             details = {"isolation": evidence.state, "namespace": change.rendered.namespace}
             entry = change.entry("isolation.probe", "done", reason=evidence.text, details=details)
             await self._journal.save_noted(cell, change, measured, entry)
         else:
             await self._journal.save(cell, change, measured)
-        if provisional or cell.isolation != decided_on:
-            return await self._decide_again(cell, change)
-        return ()
+        return cell.isolation != attempt.decided_on
 
-    async def _preflight(self, cell: Cell, change: Change, breathe: Breathe) -> frozenset[ObjectRef]:
+    async def try_out(self, cell: Cell, attempt: Attempt, breathe: Breathe) -> None:
         """Try everything without effect; what the cluster refuses leaves a new cell's namespace, and says so (V11)."""
+        change = attempt.change
         objects = [owned for owned in change.objects if owned.role is Role.OBJECT]
         try:
-            return await self._parts.cluster.preflight(
+            attempt.anew = await self._parts.cluster.preflight(
                 cell.record, objects, breathe, replace_allowed=change.verified.replace
             )
         except CellwardError as error:
             error.hint = _and_left(cell, change, error.hint)
             raise
+
+    async def apply(self, cell: Cell, attempt: Attempt, breathe: Breathe) -> None:
+        """Accept the change, write it, and record that it is applied."""
+        change = attempt.change
+        # Namespace, probe and dry run took their time: a key revoked meanwhile must not come through any more.
+        self._parts.intake.check_current(attempt.verified.policy)
+        await self._accept(change, known=attempt.known)
+        await self._applying.run(cell, change, attempt.anew, breathe)
+        await self._settle(cell, change)
+        self._parts.metrics.observe(AGENT_APPLY_SECONDS, self._parts.timer.monotonic() - attempt.begun)
 
     # -- accept and settle --------------------------------------------------------------------------------------------
 
@@ -176,7 +210,9 @@ class Rollout:
         back = change.verified.fallback
         await self._parts.raise_floor(change.item, deployment, "" if back is None else back.digest)
         evidence = tuple(digest for digest in change.verified.envelopes if digest != deployment.digest)
-        await self._parts.state.accepted.put(replace(change.item, evidence=evidence))
+        accepted = replace(change.item, evidence=evidence)
+        await self._parts.state.accepted.put(accepted)
+        self._accepted(accepted)
 
     async def _settle(self, cell: Cell, change: Change) -> None:
         details = {

@@ -21,19 +21,6 @@ from cellward.documents.names import CellKey
 RECORD_SCHEMA = 1
 
 
-class Phase(StrEnum):
-    """Where a cell stands; the values are the names of ``CellPhase`` on the wire."""
-
-    VERIFYING = "verifying"
-    REFUSED = "refused"
-    APPLYING = "applying"
-    PROGRESSING = "progressing"
-    READY = "ready"
-    DEGRADED = "degraded"
-    REMOVED = "removed"
-    HELD = "held"
-
-
 class Role(StrEnum):
     """Why an object belongs to a cell; says who writes it and what may end it."""
 

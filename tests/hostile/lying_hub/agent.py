@@ -326,7 +326,7 @@ class Told(World):
         workers = self.engine._workers
 
         def idle() -> bool:
-            waiting = any(one._pace.pending is not None or one._pace._wake.is_set() for one in workers.values())
+            waiting = any(one.is_waiting for one in workers.values())
             return not self.busy and not waiting
 
         deadline = asyncio.get_running_loop().time() + 30

@@ -157,3 +157,26 @@ async def test_v13_a_document_that_another_cell_needs_is_kept(world: World, kube
 
 def _settled(world: World, environment: str) -> str:
     return world.engine._workers[CellKey("shop", CELL, environment)].cell.record.settled_release
+
+
+async def test_v14_a_refusal_by_the_prune_limit_is_judged_again_when_less_would_go(
+    world: World, kube: FakeKube
+) -> None:
+    """Nobody sends it again: what it was refused for went with the release before it, once that came through."""
+    many = service_yaml() + "".join(service_yaml(f"part{number}") for number in range(4))
+    assert (await world.deploy(cell_yaml(CELL, "1.0.0", many), CELL)).accepted
+    broken = True
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if broken and verb == "apply" and ref == ZOO:
+            raise KUBE_QUOTA("exceeded quota")
+
+    kube.on_request = refuse
+    fewer = service_yaml() + service_yaml("zoo")
+    assert not (await world.deploy(cell_yaml(CELL, "1.1.0", fewer), CELL, confirm_prune=20)).accepted
+    newest = world.deployment(CELL, world.release(cell_yaml(CELL, "1.2.0")))
+    (refusal,) = (await world.submit(world.item(CELL, newest))).refusals
+    assert refusal.code == "apply/prune-needs-confirmation"
+    broken = False
+    await world.until(lambda: world.report(CELL).version == "1.2.0" and not world.report(CELL).refusals, seconds=10)

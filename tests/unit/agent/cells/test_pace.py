@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 
 import pytest
@@ -87,3 +88,39 @@ async def test_v1_cell_in_the_middle_of_a_release_is_repaired_and_cut_off(world:
     await world.engine.submit(world.item(CELL, digest, hub_state="quarantine"))
     await world.until(lambda: stuck._objects[INSIDE]["spec"]["ingress"] == [], seconds=15)
     await world.phase(CELL, "held")
+
+
+async def _never_go(kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no Deployment go that is deleted."""
+    delete = kube.delete
+
+    async def hold(ref: ObjectRef, **options: object) -> None:
+        if ref.kind != "Deployment":
+            await delete(ref, **options)  # type: ignore[arg-type]
+            return
+        old = kube._objects[ref]
+        new = copy.deepcopy(old)
+        new["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]}
+        kube._store(ref, old, new)
+
+    monkeypatch.setattr(kube, "delete", hold)
+
+
+async def test_v11_cells_that_cannot_end_hold_no_turn(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four more than there are turns; a release comes through at once, and each end the moment its objects are gone."""
+    cells = [f"leaving{number}" for number in range(CONCURRENCY + 4)]
+    for cell in cells:
+        assert (await world.deploy(cell_yaml(cell), cell)).accepted
+    await _never_go(kube, monkeypatch)
+    for cell in cells:
+        await world.engine.submit(world.item(cell, world.tombstone(cell)))
+    await world.until(lambda: all(world.report(cell).refusals for cell in cells))
+    assert {world.report(cell).phase for cell in cells} == {"applying"}
+    assert {one.code for cell in cells for one in world.report(cell).refusals} == {"apply/deletion-pending"}
+    assert world.engine._slots.work._value == CONCURRENCY
+    assert (await asyncio.wait_for(world.deploy(cell_yaml(CELL), CELL), 15)).accepted
+    for ref in [ref for ref in kube._objects if ref.kind == "Deployment" and ref.namespace != SERVICE.namespace]:
+        kube._drop(ref)
+    await world.until(lambda: {world.report(cell).phase for cell in cells} == {"removed"}, seconds=5)

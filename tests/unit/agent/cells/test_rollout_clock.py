@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agent.cells.cell import Cell
-from agent.cells.judge import Judge
+from agent.cells.cell import Cell, kept_of
+from agent.cells.machine.events import Sight
+from agent.cells.machine.rollout import LOOK_AGAIN, Verdict, timed, verdict
+from agent.cells.machine.state import Hold
 from agent.kube.interfaces import WatchEvent
-from agent.objects.model import CellRecord, OwnedObject, Phase, Role
+from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.watcher import KINDS, ClusterWatch, Watched
 from cellward.runtime.health import HealthRegistry
 from tests.fakes.clock import ManualClock
@@ -34,7 +35,7 @@ def _live(name: str, version: str, ready: int) -> dict[str, Any]:
 
 
 class _Court:
-    """A judge, its cell, a clock, and whether the cluster is in view."""
+    """A cell, the clock of its rollout, and whether the cluster is in view."""
 
     def __init__(self) -> None:
         objects = tuple(OwnedObject(_manifest(name), Role.OBJECT, f"u-{name}") for name in ("a", "b"))
@@ -44,16 +45,20 @@ class _Court:
                 rollout_started="2026-01-01T00:00:00Z", deadline_seconds=100,
             )
         )  # fmt: skip
-        self.clock = ManualClock()
+        self.now = 1.0
         self.view: float | None = 0.0
-        parts: Any = SimpleNamespace(timer=self.clock, view=lambda: self.view)
-        self.judge = Judge(parts, self.cell)
-        self.judge.due_at()
+        self.look()
 
     def passes(self, seconds: float, *, seen: bool = True) -> None:
-        self.clock.advance(seconds)
+        self.now += seconds
         if seen and self.view is not None:
             self.view += seconds
+
+    def look(self) -> Verdict | None:
+        """Set the clock by what is seen now, and judge."""
+        seen = Sight(self.now, 0.5, "token", kept_of(self.cell.record), self.view)
+        self.cell.life = timed(replace(self.cell.life, kept=seen.kept), seen)
+        return verdict(self.cell.life, self.cell.outlook())
 
 
 def test_ready_ends_it_and_unready_only_after_its_time() -> None:
@@ -62,14 +67,14 @@ def test_ready_ends_it_and_unready_only_after_its_time() -> None:
     court.cell.observe(_live("a", "1", 1))
     court.cell.observe(_live("b", "2", 0))
     court.passes(99)
-    assert court.judge.verdict() is None
+    assert court.look() is None
     court.passes(2)
-    verdict = court.judge.verdict()
+    verdict = court.look()
     assert verdict is not None
     assert not verdict.ready
     assert "Deployment/shop--front--dev/b" in verdict.reason
     court.cell.observe(_live("b", "3", 1))
-    verdict = court.judge.verdict()
+    verdict = court.look()
     assert verdict is not None
     assert verdict.ready
 
@@ -82,12 +87,12 @@ def test_time_out_of_view_does_not_count() -> None:
     court.passes(50)
     seen, court.view = court.view, None
     court.passes(1000)
-    assert (court.judge.verdict(), court.judge.due_at()) == (None, None)
+    assert (court.look(), court.cell.life.timed.over_at) == (None, None)
     court.view = seen
     court.passes(40)
-    assert court.judge.verdict() is None
+    assert court.look() is None
     court.passes(20)
-    assert court.judge.verdict() is not None
+    assert court.look() is not None
 
 
 def test_what_nobody_saw_is_not_unhealthy_and_what_is_gone_is() -> None:
@@ -95,13 +100,10 @@ def test_what_nobody_saw_is_not_unhealthy_and_what_is_gone_is() -> None:
     court = _Court()
     court.cell.observe(_live("a", "1", 1))
     court.passes(101)
-    assert court.judge.verdict() is None
-    due = court.judge.due_at()
-    assert due is not None
-    assert due > court.clock.monotonic()
+    assert court.look() == Verdict(later=LOOK_AGAIN)
     court.cell.forget(court.cell.record.objects[1].ref)
     court.passes(2)
-    verdict = court.judge.verdict()
+    verdict = court.look()
     assert verdict is not None
     assert "it is gone" in verdict.reason
 
@@ -112,14 +114,16 @@ def test_what_is_withheld_is_not_late(how: str) -> None:
     court = _Court()
     record = replace(court.cell.record, settled=how != "hold", quarantined=how == "quarantine")
     court.cell.record = record
-    court.cell.blocked = Phase.HELD
+    hold = Hold.QUARANTINE if how == "quarantine" else Hold.HOLD
+    court.cell.life = replace(court.cell.life, hold=hold)
     court.passes(500)
-    assert court.judge.verdict() is None
-    court.cell.record, court.cell.blocked = replace(record, quarantined=False), None
+    assert court.look() is None
+    court.cell.record = replace(record, quarantined=False)
+    court.cell.life = replace(court.cell.life, hold=Hold.RUN)
     court.passes(500)
-    assert court.judge.verdict() is None
+    assert court.look() is None
     court.passes(99)
-    assert court.judge.verdict() is None
+    assert court.look() is None
 
 
 def test_half_a_release_fails_by_time_alone_and_a_whole_one_has_its_time() -> None:
@@ -129,18 +133,18 @@ def test_half_a_release_fails_by_time_alone_and_a_whole_one_has_its_time() -> No
     court.cell.observe(_live("b", "2", 1))
     court.cell.record = replace(court.cell.record, settled=False)
     court.passes(1)
-    assert court.judge.verdict() is None
+    assert court.look() is None
     court.passes(90)
-    assert court.judge.verdict() is None
+    assert court.look() is None
     court.passes(11)
-    verdict = court.judge.verdict()
+    verdict = court.look()
     assert verdict is not None
     assert verdict.reason.startswith("not applied in time")
     court.cell.record = replace(court.cell.record, settled=True)
     court.cell.observe(_live("b", "3", 0))
-    assert court.judge.verdict() is None
+    assert court.look() is None
     court.passes(99)
-    assert court.judge.verdict() is None
+    assert court.look() is None
 
 
 async def test_cluster_is_in_view_while_every_kind_is() -> None:
