@@ -42,6 +42,8 @@ _MANIFEST = Path(__file__).resolve().parents[2] / "examples/boutique/cart.yaml"
 #: Seconds any phase may take before its number is given as missing.
 _PATIENCE = 180.0
 _IDLE_SECONDS = 30.0
+#: Seconds a round of the floor may take before its number is given as missing: it takes a fraction of one.
+_FLOOR_PATIENCE = 20.0
 _EMPTY_SECONDS = 10.0
 #: Seconds for the wave of the phase before to ebb away: statuses, audit, metrics of agents that all began together.
 _SETTLE = 6.0
@@ -287,7 +289,7 @@ async def _fan_out(fleet: Fleet) -> None:
 
 async def _floor_round(fleet: Fleet) -> None:
     if fleet.floor is not None:
-        fleet.spent.rounds.append(await fleet.floor.round(_PATIENCE))
+        fleet.spent.rounds.append(await fleet.floor.round(_FLOOR_PATIENCE))
 
 
 async def _restart(fleet: Fleet, number: signal.Signals) -> None:
