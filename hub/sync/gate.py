@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 import structlog
@@ -37,6 +37,7 @@ from hub.sync.interfaces import ClusterBinding, DirectoryPort, Standing
 AuthContext = Mapping[str, Iterable[bytes]]
 #: Streams an agent has one of. Sync is not among them: who has two of those is asked which one answers (V7).
 ONE_EACH = frozenset({"/cellward.wire.v1.Telemetry/PushAudit", "/cellward.wire.v1.Telemetry/PushMetrics"})
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _log = structlog.get_logger()
 _current: ContextVar[PeerIdentity] = ContextVar("cellward-peer")
 
@@ -95,6 +96,10 @@ class PeerGate:
         self._looking: asyncio.Future[None] | None = None
         self._live: dict[str, set[Live]] = {}
         self._proofs = PeerProofs()
+        #: By what all open calls were looked at last, and the first end of a certificate among them.
+        self._looked_by: tuple[Standing, Sequence[x509.Certificate]] | None = None
+        self._first_end = _NEVER
+        self._new: set[Live] = set()
 
     async def admit(self, auth: AuthContext) -> Live:
         """Check a new call whole.
@@ -145,12 +150,14 @@ class PeerGate:
                 if older.method == method and not older.cut.done():
                     older.cut.set_result(SUPERSEDED(f"cluster {live.peer.name} has opened a newer stream"))
         calls.add(live)
+        self._new.add(live)
         token = _current.set(live.peer)
         try:
             yield
         finally:
             _current.reset(token)
             calls.discard(live)
+            self._new.discard(live)
             if not calls and self._live.get(live.peer.name) is calls:
                 del self._live[live.peer.name]
 
@@ -164,15 +171,31 @@ class PeerGate:
             # New calls are refused meanwhile (admit asks again); what is open stays under what was last known.
             _log.warning("standing-unreadable", error=type(error).__name__)
         cut = 0
-        for live in [live for calls in self._live.values() for live in calls]:
+        for live in self._due():
             try:
                 self._recheck(live)
+                self._first_end = min(self._first_end, *(part.ends for part in live.proven.times))
             except CellwardError as error:
                 if not live.cut.done():
                     live.cut.set_result(error)
                     cut += 1
                     _log.warning("call-cut", peer=str(live.peer.id), code=error.code)
         return cut
+
+    def _due(self) -> Sequence[Live]:
+        """Calls to look at: all when anything by which they are judged has changed, else those begun since.
+
+        A fleet that is idle has thousands of streams open, and mostly nothing has changed; a certificate that ends is
+        such a change.
+        """
+        new, self._new = self._new, set()
+        now, judged_by = self._clock.now(), (self._standing, self._authorities())
+        before = self._looked_by
+        same = before is not None and before[0] is judged_by[0] and before[1] is judged_by[1]
+        if same and now <= self._first_end:
+            return list(new)
+        self._looked_by, self._first_end = judged_by, _NEVER
+        return [live for calls in self._live.values() for live in calls]
 
     def _recheck(self, live: Live) -> None:
         authorities, now = self._authorities(), self._clock.now()

@@ -12,7 +12,7 @@ import pytest
 
 from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
-from cellward.identity.x509 import ProvenPeer, Validity, prove_peer
+from cellward.identity.x509 import PeerIdentity, ProvenPeer, Validity, prove_peer
 from hub.ports import Directory, Locks
 from hub.store.interfaces import LockRow
 from hub.store.sql.store import open_store
@@ -126,6 +126,30 @@ async def test_v4_open_calls_are_cut_when_the_certificate_ends() -> None:
         assert live.cut.result().code == "identity/expired"
         assert await here.gate.tick() == 0
     assert await here.gate.tick() == 0
+
+
+async def test_v4_a_tick_looks_at_all_only_when_something_changed_and_always_at_who_is_new() -> None:
+    """V4: an idle fleet costs nothing twice a second; a lock, an end and a newcomer are seen by the next tick."""
+    here, looks = Here(), []
+    checked = here.gate.check_standing
+
+    def counted(peer: PeerIdentity) -> None:
+        looks.append(peer.name)
+        checked(peer)
+
+    first, second = [await here.gate.admit(here.auth) for _ in range(2)]
+    here.gate.check_standing = counted  # type: ignore[method-assign]
+    with here.gate.open(first):
+        for _ in range(5):
+            assert await here.gate.tick() == 0
+        assert len(looks) == 1
+        # Admitted before the last look, opened after it: nobody has seen it yet.
+        with here.gate.open(second):
+            assert await here.gate.tick() == 0
+            assert len(looks) == 2
+            here.hub.clusters.lock("eu-1")
+            assert await here.gate.tick() == 2
+    assert first.cut.result().code == second.cut.result().code == "authority/locked"
 
 
 async def test_v4_open_calls_are_cut_when_their_authority_goes() -> None:
