@@ -48,10 +48,14 @@ from hub.authority.limits import Rate
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
-from hub.fleet.bounds import Bounds
-from hub.fleet.locks import LockBook
-from hub.fleet.realm import Realm, RealmService
-from hub.fleet.service import FleetService
+from hub.clusters.directory import Directory
+from hub.clusters.locks import LockBook, LocksInForce, signed_locks
+from hub.clusters.service import ClusterService
+from hub.documents.bounds import Bounds
+from hub.documents.placing import Placer
+from hub.documents.realm import Realm, RealmService
+from hub.documents.served import ServedKeyring
+from hub.documents.service import DocumentService
 from hub.front.front import Front
 from hub.front.inside import Inside
 from hub.front.watch import Fronts
@@ -60,15 +64,14 @@ from hub.leases import AUDIT, TIMESTAMP, Leases
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
-from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
-from hub.ports import BearerTokens, Content, Directory, Enrolment, Locks, PolicyPosition, signed_locks
 from hub.settings import HubSettings
 from hub.store.errors import DAMAGED
 from hub.store.interfaces import Store
 from hub.store.sql.alone import alone
 from hub.store.sql.database import database_file
 from hub.store.sql.store import open_store
+from hub.sync.content import Content, PolicyPosition
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.interfaces import SyncPorts
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
@@ -115,13 +118,14 @@ class Hub:
     realm: RealmService
     audit: AuditLog
     policy: TufRepository
-    fleet: FleetService
+    clusters: ClusterService
+    documents: DocumentService
     fleet_metrics: FleetMetrics
     metrics: HubMetrics
     registry: CollectorRegistry
     leaf: RotatingLeaf
     identity: IdentityService
-    locks: Locks
+    locks: LocksInForce
     tokens: JoinTokens
     fronts: Fronts
     intake: Intake
@@ -141,8 +145,8 @@ class Hub:
                 Task("leases", lambda: self.leases.follow(stop)),
                 Task("audit-events", lambda: self.audit.follow(self.store.changes, lambda: self.leases.held(AUDIT))),
                 Task("timestamp", lambda: self.policy.run(stop, lambda: self.leases.fence(TIMESTAMP))),
-                Task("documents", lambda: self.fleet.follow_keyring(stop)),
-                Task("moves", lambda: self.fleet.moves.follow(stop)),
+                Task("documents", lambda: self.documents.follow_keyring(stop)),
+                Task("moves", lambda: self.clusters.moves.follow(stop)),
                 Task("housekeeping", lambda: refresh(self, stop)),
                 Task("store-pages", lambda: verify(self, stop)),
                 Task("api-certificate", lambda: certificate.follow(stop)),
@@ -175,7 +179,8 @@ async def open_hub(settings: HubSettings) -> AsyncIterator[Hub]:
 async def _opened(hub: Hub) -> AsyncIterator[Hub]:
     try:
         await _first_admin(hub)
-        await hub.fleet.start()
+        await hub.documents.judge_again()
+        await hub.clusters.start()
         await look(hub.health, LOG, lambda: _read_end(hub))
         await _record(hub, "hub.start")
         yield hub
@@ -215,11 +220,12 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
     policy = TufRepository(store.tuf, timestamp, clock, realm=current.get, life=life)
     authority = Authority(keys, clock, current.get)
     dns, ips = _names(settings)
-    locks = Locks(store.locks, store.changes, signed_locks(policy))
+    locks = LocksInForce(store.locks, store.changes, signed_locks(policy))
     tokens = JoinTokens(store.tokens, clock)
     registry = CollectorRegistry()
     bounds = Bounds(**settings.per_project.model_dump())
     health = HealthRegistry(clock)
+    placer = Placer(clock)
     hub = Hub(
         settings=settings,
         clock=clock,
@@ -231,7 +237,8 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
         realm=realm,
         audit=audit,
         policy=policy,
-        fleet=FleetService(store, realm, clock, ServedKeyring(policy, store.changes), bounds, locks),
+        clusters=ClusterService(store, clock, placer, locks),
+        documents=DocumentService(store, realm, clock, ServedKeyring(policy, store.changes), placer, bounds),
         fleet_metrics=FleetMetrics(clock, series_limit=settings.limits.series_per_cluster),
         metrics=HubMetrics(registry, version=VERSION),
         registry=registry,
@@ -291,10 +298,10 @@ def _link(hub: Hub) -> LinkServer:
     directory = Directory(hub.store.clusters, hub.locks, hub.store.changes)
     ports = SyncPorts(
         directory=directory,
-        fleet=hub.fleet,
+        fleet=hub.clusters,
         changes=hub.store.changes,
         policy=PolicyPosition(hub.policy, hub.store.changes),
-        content=Content(hub.store.documents, hub.policy, hub.store.changes, hub.fleet.placed),
+        content=Content(hub.store.documents, hub.policy, hub.store.changes, hub.clusters.placed),
         audit=AuditIngest(hub.audit, directory.binding, hub.store, hub.intake),
         metrics=hub.fleet_metrics,
     )
@@ -332,14 +339,15 @@ def _services(hub: Hub) -> Services:
 
     return Services(
         clock=hub.clock,
-        tokens=BearerTokens(hub.store.api_tokens),
+        tokens=hub.store.api_tokens,
         store=hub.store,
         audit=hub.audit,
-        fleet=hub.fleet,
+        clusters=hub.clusters,
+        documents=hub.documents,
         locks=LockBook(hub.store, hub.clock, hub.locks),
         realm=hub.realm,
         policy=hub.policy,
-        enrolment=Enrolment(hub.tokens),
+        enrolment=hub.tokens,
         health=hub.health,
         facts=facts,
         keeping=Keeping(hub.settings.database, hub.settings.backup_dir, hub.store, hub.clock),

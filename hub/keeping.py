@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cellward.runtime.clock import Clock, SystemClock
 from hub.audit.damage import verify_log
-from hub.fleet.realm import RealmService
+from hub.documents.realm import RealmService
 from hub.store.errors import NO_BACKUP_DIRECTORY, NOT_SQLITE
 from hub.store.log import AuditEvent
 from hub.store.sql.alone import alone

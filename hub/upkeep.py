@@ -14,8 +14,8 @@ from cellward.runtime.health import HealthRegistry
 from cellward.runtime.tasks import stopped_within
 from hub.audit.intake import Intake
 from hub.audit.service import AuditLog
-from hub.fleet.realm import RealmService
-from hub.fleet.service import FleetService
+from hub.clusters.service import ClusterService
+from hub.documents.realm import RealmService
 from hub.front.watch import Fronts
 from hub.leases import UPKEEP, Leases
 from hub.metrics.own import Facts
@@ -39,7 +39,7 @@ class Kept(Protocol):
 
     store: Store
     audit: AuditLog
-    fleet: FleetService
+    clusters: ClusterService
     realm: RealmService
     health: HealthRegistry
     leaf: RotatingLeaf
@@ -58,7 +58,7 @@ async def refresh(hub: Kept, stop: asyncio.Event) -> None:
         try:
             # Another process may have adopted the root.
             await hub.realm.current()
-            totals = await hub.fleet.totals()
+            totals = await hub.clusters.totals()
             hub.gauges = Facts(
                 connected_agents=totals.connected,
                 clusters=totals.clusters,

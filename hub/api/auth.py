@@ -17,7 +17,7 @@ from hub.api.errors import BAD_TOKEN, NO_TOKEN, OUTSIDE_SCOPE, ROLE_TOO_LOW
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from hub.api.interfaces import ApiTokens
+    from hub.store.tokens import ApiTokenStore
 
 #: Roles from weak to strong.
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -67,7 +67,7 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-async def authenticate(request: web.Request, tokens: ApiTokens, now: datetime) -> Principal:
+async def authenticate(request: web.Request, tokens: ApiTokenStore, now: datetime) -> Principal:
     """Return who asks.
 
     Looked up by hash, and the hash compared in constant time: how long it takes says nothing about a token.
@@ -81,7 +81,7 @@ async def authenticate(request: web.Request, tokens: ApiTokens, now: datetime) -
     if len(token) > MAX_TOKEN or not token.isascii():
         raise BAD_TOKEN("the bearer token is malformed")
     digest = hash_token(token)
-    found = await tokens.lookup(digest)
+    found = await tokens.get(digest)
     known = hmac.compare_digest(digest, found.token_hash if found is not None else "0" * 64)
     if found is None or not known:
         raise BAD_TOKEN("the bearer token is not known to this hub")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from cellward.runtime.health import Condition
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from cellward.policy.publisher import Publication
     from cellward.runtime.clock import Clock
     from hub.audit.model import IndexedRecord, SignedHead
-    from hub.fleet.locks import LockBook
-    from hub.fleet.realm import RealmService
-    from hub.fleet.service import FleetService
+    from hub.clusters.locks import LockBook
+    from hub.clusters.service import ClusterService
+    from hub.documents.realm import RealmService
+    from hub.documents.service import DocumentService
     from hub.keeping import Keeping
     from hub.policy.service import PublishResult
-    from hub.store.interfaces import Commit, Store, Tables
+    from hub.store.interfaces import Commit, Store
+    from hub.store.tokens import ApiTokenStore, TokenStore
 
 
 class AuditPort(Protocol):
@@ -61,35 +63,12 @@ class EnrolmentPort(Protocol):
     """Minting of join tokens."""
 
     async def mint(
-        self, cluster: str, *, lifetime: timedelta, replace: bool = False, tables: Tables | None = None
+        self, cluster: str, *, lifetime: timedelta, replace: bool = False, tokens: TokenStore | None = None
     ) -> str:
-        """Make a token bound to one cluster name (V6); with ``replace`` a new installation may take the name."""
-        ...
+        """Make a token bound to one cluster name (V6), kept in ``tokens`` where given.
 
-
-@dataclass(frozen=True, slots=True)
-class ApiToken:
-    """Who a bearer token stands for; ``token_hash`` is its SHA-256 in hex."""
-
-    token_hash: str
-    subject: str
-    role: str
-    expires_at: datetime | None
-    created_at: datetime | None = None
-    created_by: str = ""
-    projects: tuple[str, ...] = ("*",)
-    environments: tuple[str, ...] = ("*",)
-
-
-class ApiTokens(Protocol):
-    """Bearer tokens at rest: hashes only."""
-
-    async def lookup(self, token_hash: str) -> ApiToken | None:
-        """The token of this hash, expired or not."""
-        ...
-
-    async def list(self) -> Sequence[ApiToken]:
-        """All tokens by subject, expired or not."""
+        With ``replace`` a new installation may take the name.
+        """
         ...
 
 
@@ -146,10 +125,11 @@ class Services:
     """Everything the handlers use. ``facts`` is asked on each request: the log origin is known only with the realm."""
 
     clock: Clock
-    tokens: ApiTokens
+    tokens: ApiTokenStore
     store: Store
     audit: AuditPort
-    fleet: FleetService
+    clusters: ClusterService
+    documents: DocumentService
     locks: LockBook
     realm: RealmService
     policy: PolicyPort

@@ -36,7 +36,7 @@ class ClusterRow:
         report: what the agent last said of itself; top-level keys are merged by ``update_seen``.
         previous_spki_sha256: digest of the key before the newest one, until the newest one was used; else empty.
         generation_floor: certificates of an earlier generation count for nothing.
-        invited: what the invite named the cluster to be, empty for nothing (``hub.fleet.delivery``).
+        invited: what the invite named the cluster to be, empty for nothing (``hub.placement.delivery``).
         removed_at: when the cluster was decommissioned; its name and uid never come back.
         platform_uid: uid of the cluster's own namespace kube-system, as first seen after a join; empty before.
         platform_ca: digest of the authority of the cluster's API server, as last seen.

@@ -18,8 +18,8 @@ _CODE = re.compile(r"[a-z][a-z0-9-]*/[a-z0-9]+(-[a-z0-9]+)*\Z")
 _OTHER = re.compile(r"[a-z0-9.]+/v\d+((alpha|beta)\d+)?\Z|application/")
 #: No codes, each for the reason beside it; nobody but the program itself sees them, or they are names.
 _NAMES = {
-    ("hub/fleet/documents.py", "documents/judged-by"): "key of a stored value",
-    ("hub/fleet/realm.py", "realm/root"): "key of a stored value",
+    ("hub/documents/judging.py", "documents/judged-by"): "key of a stored value",
+    ("hub/documents/realm.py", "realm/root"): "key of a stored value",
     ("cli/door/documents.py", "cli/hub-un"): "beginning of codes that are in the catalogue",
     ("agent/cells/drift.py", "drift/{}"): "key of an owed record",
     ("cli/policy.py", "policy/{}"): "name of a published set, as -o name prints it",

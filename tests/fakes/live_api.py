@@ -21,35 +21,38 @@ from cellward.runtime.health import HealthRegistry
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import make_api_app
 from hub.api.auth import hash_token
-from hub.api.interfaces import ApiToken, HubFacts, Services
+from hub.api.interfaces import HubFacts, Services
 from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
 from hub.authority.model import HubKeys
 from hub.authority.tokens import JoinTokens
-from hub.fleet.documents import KeyringPort
-from hub.fleet.locks import LockBook
-from hub.fleet.realm import RealmService
-from hub.fleet.service import FleetService
+from hub.clusters.locks import LockBook
+from hub.clusters.service import ClusterService
+from hub.documents.intake import KeyringPort
+from hub.documents.realm import RealmService
+from hub.documents.served import ServedKeyring
+from hub.documents.service import DocumentService
 from hub.keeping import Keeping
-from hub.policy.served import ServedKeyring
 from hub.policy.service import TufRepository
-from hub.ports import BearerTokens, Enrolment
-from hub.store.interfaces import Store
+from hub.store.sql.small import SqlApiTokens
 from hub.store.sql.store import SqlStore, open_store
+from hub.store.tokens import ApiTokenRow
+from tests.fakes.rooms import make_rooms
 
 #: Bearer tokens of the roles.
 TOKENS = {"viewer": "viewer-token", "deployer": "deployer-token", "admin": "admin-token"}
 
 
-@dataclass(frozen=True)
-class Bearers(BearerTokens):
+class Bearers(SqlApiTokens):
     """The tokens of the store, and known ones beside them."""
 
-    by_hash: Mapping[str, ApiToken]
+    def __init__(self, store: SqlStore, by_hash: Mapping[str, ApiTokenRow]) -> None:
+        super().__init__(store._db)
+        self._by_hash = by_hash
 
-    async def lookup(self, token_hash: str) -> ApiToken | None:
+    async def get(self, token_hash: str) -> ApiTokenRow | None:
         """The token of this hash."""
-        return self.by_hash.get(token_hash) or await BearerTokens.lookup(self, token_hash)
+        return self._by_hash.get(token_hash) or await super().get(token_hash)
 
 
 @dataclass
@@ -64,9 +67,14 @@ class LiveApi:
     keys: HubKeys
 
     @property
-    def fleet(self) -> FleetService:
-        """The fleet, as the link would talk to it."""
-        return self.services.fleet
+    def clusters(self) -> ClusterService:
+        """Clusters, as the link would talk to them."""
+        return self.services.clusters
+
+    @property
+    def documents(self) -> DocumentService:
+        """Documents that are kept."""
+        return self.services.documents
 
     async def agent_joins(
         self, name: str, *environments: str, production: bool = False, region: str = "", stream: str = "s1"
@@ -77,8 +85,8 @@ class LiveApi:
         facts = types_pb2.ClusterFacts(
             uid=uid, environments=environments, production=production, region=region, projects=["*"]
         )
-        await self.fleet.hello(name, link_pb2.Hello(facts=facts, agent_version="0.1", boot_id="b1"))
-        await self.fleet.connected(name, stream)
+        await self.clusters.hello(name, link_pb2.Hello(facts=facts, agent_version="0.1", boot_id="b1"))
+        await self.clusters.connected(name, stream)
 
 
 def hub_keys() -> HubKeys:
@@ -93,16 +101,18 @@ def hub_keys() -> HubKeys:
     )
 
 
-def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: KeyringPort | None = None) -> Services:
+def make_services(
+    store: SqlStore, made: HubKeys, health: HealthRegistry, keyring: KeyringPort | None = None
+) -> Services:
     """Compose what the API needs, as ``hub.app`` does."""
     clock = SystemClock()
     realm = RealmService(store.meta)
     audit = AuditLog(store.audit, made.tree_head, lambda: realm.realm, clock)
     policy = TufRepository(store.tuf, Ed25519Signer(made.timestamp), clock)
-    keyring = keyring or ServedKeyring(policy, store.changes)
-    bearers = {hash_token(text): ApiToken(hash_token(text), role, role, None) for role, text in TOKENS.items()}
+    rooms = make_rooms(store, realm, clock, keyring or ServedKeyring(policy, store.changes))
+    bearers = {hash_token(text): ApiTokenRow(hash_token(text), role, role, None) for role, text in TOKENS.items()}
     expired = hash_token("expired-token")
-    bearers[expired] = ApiToken(expired, "late", "admin", clock.now() - timedelta(seconds=1))
+    bearers[expired] = ApiTokenRow(expired, "late", "admin", clock.now() - timedelta(seconds=1))
 
     def facts() -> HubFacts:
         return HubFacts(
@@ -116,14 +126,15 @@ def make_services(store: Store, made: HubKeys, health: HealthRegistry, keyring: 
 
     return Services(
         clock=clock,
-        tokens=Bearers(store.api_tokens, bearers),
+        tokens=Bearers(store, bearers),
         store=store,
         audit=audit,
-        fleet=FleetService(store, realm, clock, keyring),
+        clusters=rooms.clusters,
+        documents=rooms.documents,
         locks=LockBook(store, clock),
         realm=realm,
         policy=policy,
-        enrolment=Enrolment(JoinTokens(store.tokens, clock)),
+        enrolment=JoinTokens(store.tokens, clock),
         health=health,
         facts=facts,
         keeping=Keeping("sqlite://", None, store, clock),

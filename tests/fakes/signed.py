@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from cellward.documents import canonical
 from cellward.documents.dsse import ED25519, Ed25519Signer, dump_envelope, parse_envelope, sign_document
 from cellward.documents.facts import Selector
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import KINDS, Approval, Deployment, Document, Release, Tombstone, build_document
 from cellward.policy.publisher import create_root
 from cellward.policy.record import RoleKeys
-from hub.fleet.judge import Trusted
+from hub.documents.judge import Trusted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=365)
@@ -132,3 +133,10 @@ def new_root() -> tuple[bytes, Author]:
     keys = RoleKeys((author.signer.public_spki_der,))
     root = create_root(root=keys, policy=keys, publisher=keys, timestamp=keys, signers=(author.signer,), now=NOW)
     return root, author
+
+
+def forged(author: Author, kind: str, **fields: object) -> bytes:
+    """Sign a document of a form that no author's own tools make."""
+    body = {"schema": f"cellward.{kind}/v1", "realm": author.realm, "project": "shop", "cell": "cart", **fields}
+    envelope = sign_document(canonical.encode(body), f"application/vnd.cellward.{kind}.v1+json", (author.signer,))
+    return dump_envelope(envelope)

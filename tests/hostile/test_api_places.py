@@ -187,7 +187,7 @@ async def _begin(api: Api, token: str, count: int) -> list[Connection]:
 async def test_v16_bodies_that_never_end_keep_nobody_waiting(api: Api) -> None:
     """V16: as many of them as connections can be had: whether the hub lives, a lock, and the end of the token go on."""
     token = await api.token("dep-a", "deployer")
-    await api.services.fleet.create_cluster("eu-1", "test")
+    await api.services.clusters.create_cluster("eu-1", "test")
     begun = await _begin(api, token, LIMITS.per_owner - 1)
     await api.until(lambda: api.front.lobby.count_owned("dep-a") == len(begun) > ROOM.turns_each)
     admin = await api.connect()

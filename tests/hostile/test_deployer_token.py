@@ -22,8 +22,8 @@ from cellward.runtime.health import HealthRegistry
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import make_api_app
 from hub.api.interfaces import Services
-from hub.fleet.bounds import Bounds
-from hub.fleet.delivery import Invited
+from hub.documents.bounds import Bounds
+from hub.placement.delivery import Invited
 from hub.store.sql.store import open_store
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, digest, new_root
@@ -49,7 +49,7 @@ class Hub:
 
     async def given(self) -> dict[str, str]:
         """What the agent of eu-1 is given: Deployment or tombstone by cell."""
-        return {item.cell: item.deployment_digest for item in await self.services.fleet.items("eu-1", 0)}
+        return {item.cell: item.deployment_digest for item in await self.services.clusters.items("eu-1", 0)}
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
     bob, mallory = Author(ada.realm, "bob"), Author(ada.realm, "mallory")
     keys.enrol(ada)
     keys.enrol(bob)
-    await services.fleet.create_cluster("eu-1", "test", Invited(("dev",)))
+    await services.clusters.create_cluster("eu-1", "test", Invited(("dev",)))
     facts = types_pb2.ClusterFacts(uid="uid", environments=["dev"], projects=["*"])
-    await services.fleet.hello("eu-1", link_pb2.Hello(facts=facts))
+    await services.clusters.hello("eu-1", link_pb2.Hello(facts=facts))
     with structlog.testing.capture_logs():
         async with TestClient(TestServer(make_api_app(services))) as client:
             yield Hub(client, services, keys, ada, bob, mallory)
@@ -111,14 +111,14 @@ async def test_bogus_items_starve_no_other_project(hub: Hub) -> None:
     deployment = hub.ada.deployment(release, 1, project="bank")
     assert (await hub.upload(release, deployment))[0] == 201
     assert await hub.given() == {"cart": digest(deployment)}
-    assert len((await hub.services.fleet.documents()).items) == 2
+    assert len((await hub.services.documents.list()).items) == 2
 
 
 async def test_a_good_document_does_not_carry_a_bad_one_in(hub: Hub) -> None:
     """An upload is all or nothing: a stranger's document in it, and nothing of it is kept."""
     release = hub.ada.release()
     assert (await hub.upload(release, hub.mallory.deployment(release, 1)))[0] == 422
-    assert (await hub.services.fleet.documents()).items == ()
+    assert (await hub.services.documents.list()).items == ()
 
 
 async def test_a_revoked_thief_who_filled_the_project_keeps_nobody_out(hub: Hub) -> None:
@@ -129,7 +129,7 @@ async def test_a_revoked_thief_who_filled_the_project_keeps_nobody_out(hub: Hub)
         batch = [hub.mallory.release(version=str(start + number)) for number in range(100)]
         assert (await hub.upload(*batch))[0] == 201
     hub.keys.enrol(hub.mallory, state="compromised")
-    await hub.services.fleet.judge_again()
+    await hub.services.documents.judge_again()
     release = hub.bob.release()
     deployment = hub.bob.deployment(release, 1)
     assert (await hub.upload(release, deployment))[0] == 201
@@ -168,7 +168,7 @@ async def test_what_an_admin_withheld_no_deployer_loosens(hub: Hub) -> None:
             return answer.status, (await answer.json()).get("code", "")
 
     async def state() -> str:
-        return (await hub.services.fleet.items("eu-1", 0))[0].hub_state
+        return (await hub.services.clusters.items("eu-1", 0))[0].hub_state
 
     for step in ("hold", "quarantine", "hold", "run"):
         assert await narrow("deployer", step) == (200, "")

@@ -9,13 +9,13 @@ import grpc
 
 from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import link_pb2, types_pb2
-from hub.fleet.delivery import Invited
-from hub.fleet.service import FleetService
+from hub.placement.delivery import Invited
 from hub.sync.limits import SyncLimits
 from tests.fakes.bare_agent import failure, stream
 from tests.fakes.clock import ManualClock
 from tests.fakes.live_api import live_api
 from tests.fakes.ports import FakeLinkHub
+from tests.fakes.rooms import make_rooms
 from tests.fakes.signed import Keys, digest, new_root
 from tests.integration.link.test_listeners import joined
 
@@ -71,33 +71,34 @@ async def test_v16_facts_that_change_with_each_hello_are_placed_at_a_rate_and_th
         root, ada = new_root()
         ada.realm = (await api.services.realm.adopt(root)).realm
         clock = ManualClock(api.services.clock.now())
-        fleet = FleetService(api.store, api.services.realm, clock, Keys(ada))
+        rooms = make_rooms(api.store, api.services.realm, clock, Keys(ada))
+        clusters = rooms.clusters
         for name in ("evil", "good"):
-            await fleet.create_cluster(name, "test", Invited(("dev", "prod")))
+            await clusters.create_cluster(name, "test", Invited(("dev", "prod")))
         release = ada.release()
         dev, prod = ada.deployment(release, 1, "dev"), ada.deployment(release, 1, "prod", cell="cart")
-        await fleet.accept([release, dev, prod])
+        await rooms.documents.accept([release, dev, prod])
         placed: list[str] = []
-        place = fleet.moves._place
+        place = clusters.moves._place
 
         async def counted(cluster: str) -> None:
             placed.append(cluster)
             await place(cluster)
 
-        fleet.moves._place = counted
-        await asyncio.gather(*(fleet.hello("evil", _facts(f"r{number}")) for number in range(50)))
-        await fleet.hello("evil", _facts("last", "prod"))
+        clusters.moves._place = counted
+        await asyncio.gather(*(clusters.hello("evil", _facts(f"r{number}")) for number in range(50)))
+        await clusters.hello("evil", _facts("last", "prod"))
         assert 1 <= placed.count("evil") <= 3
-        await fleet.hello("good", _facts("eu"))
+        await clusters.hello("good", _facts("eu"))
         assert placed[-1] == "good"
-        assert [item.deployment_digest for item in await fleet.items("good", 0)] == [digest(dev)]
+        assert [item.deployment_digest for item in await clusters.items("good", 0)] == [digest(dev)]
         for _ in range(3):
             clock.advance(20)
-            await fleet.moves.work_off()
+            await clusters.moves.work_off()
         # What it is not given any more is withheld whenever it is placed; what it is given in addition came later.
-        assert digest(prod) in [item.deployment_digest for item in await fleet.items("evil", 0)]
+        assert digest(prod) in [item.deployment_digest for item in await clusters.items("evil", 0)]
         before = placed.count("evil")
         assert before <= 5
         clock.advance(1000)
-        await fleet.moves.work_off()
+        await clusters.moves.work_off()
         assert placed.count("evil") == before

@@ -27,7 +27,8 @@ from cellward.wire.v1 import (
 )
 from hub.authority.copies import Copies
 from hub.authority.tokens import JoinTokens
-from hub.ports import Directory, Locks
+from hub.clusters.directory import Directory
+from hub.clusters.locks import LocksInForce
 from hub.store.interfaces import LockRow
 from hub.store.sql.store import SqlStore, open_store
 from hub.sync.limits import SyncLimits
@@ -42,7 +43,7 @@ _NAME = [("grpc.ssl_target_name_override", "hub.cellward.internal")]
 
 def on_store(hub: FakeLinkHub, store: SqlStore) -> None:
     """Let the hub of the test keep bindings and locks where a real one does."""
-    locks = Locks(store.locks, store.changes)
+    locks = LocksInForce(store.locks, store.changes)
     identity = hub.hub.identity
     identity._store, identity._locks = store, locks
     identity._tokens = hub.hub.join_tokens = JoinTokens(store.tokens, hub.clock)

@@ -24,7 +24,7 @@ async def list_cells(call: Call) -> schemas.CellList:
     if len(after) != 2:
         raise BAD_CURSOR("the cursor is not one of this list")
     grouped: dict[tuple[str, str], list[schemas.CellState]] = defaultdict(list)
-    for view in _reached(call, await call.services.fleet.cells()):
+    for view in _reached(call, await call.services.clusters.cells()):
         grouped[view.desired.key[:2]].append(convert.cell_state(view))
     keys = sorted(key for key in grouped if key > after)
     items = [_cell(grouped[key], with_states=False) for key in keys[: page.limit]]
@@ -36,7 +36,7 @@ async def get_cell(call: Call) -> schemas.Cell:
     """Show a cell on every cluster it is meant for, with what was refused and why."""
     project = call.name("project")
     require_scope(call.principal, project)
-    views = await call.services.fleet.cell(project, call.name("cell"))
+    views = await call.services.clusters.cell(project, call.name("cell"))
     reached = _reached(call, views)
     if not reached:
         require_scope(call.principal, project, sorted({view.desired.key.environment for view in views}))
@@ -59,8 +59,8 @@ async def narrow_cell(call: Call) -> schemas.Cell:
     call.details.update(cluster=body.cluster, environment=body.environment, state=body.state)
     require_scope(call.principal, project, (body.environment,))
     key, admin = CellKey(project, cell, body.environment), call.principal.role == "admin"
-    fleet = call.services.fleet
-    await call.commit(lambda tables: fleet.narrow(body.cluster, key, body.state, admin=admin, tables=tables))
+    clusters = call.services.clusters
+    await call.commit(lambda tables: clusters.narrow(body.cluster, key, body.state, admin=admin, tables=tables))
     return await get_cell(call)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellward.api import schemas
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
-from hub.fleet.delivery import Invited
+from hub.placement.delivery import Invited
 from hub.store.interfaces import Tables
 
 routes = RouteTable("clusters")
@@ -15,7 +15,7 @@ routes = RouteTable("clusters")
 async def list_clusters(call: Call) -> schemas.ClusterList:
     """List clusters by name."""
     page = call.query(Page)
-    found = [view for view in await call.services.fleet.clusters() if view.name > page.cursor]
+    found = [view for view in await call.services.clusters.clusters() if view.name > page.cursor]
     items = [convert.cluster(view, call.principal) for view in found[: page.limit]]
     return schemas.ClusterList(items=items, next_cursor=items[-1].name if len(found) > page.limit else "")
 
@@ -32,16 +32,16 @@ async def create_cluster(call: Call) -> schemas.Cluster:
     """Create a cluster by name; an agent joins under it with a token."""
     name = call.body(schemas.ClusterCreate).name
     call.subject = f"Cluster//{name}"
-    fleet, by = call.services.fleet, call.principal.subject
+    clusters, by = call.services.clusters, call.principal.subject
     return convert.cluster(
-        await call.commit(lambda tables: fleet.create_cluster(name, by, tables=tables)), call.principal
+        await call.commit(lambda tables: clusters.create_cluster(name, by, tables=tables)), call.principal
     )
 
 
 @routes.get("/clusters/{cluster}", role="viewer", response=schemas.Cluster, reach="shared")
 async def get_cluster(call: Call) -> schemas.Cluster:
     """Show one cluster with its conditions."""
-    return convert.cluster(await call.services.fleet.cluster(call.name("cluster")), call.principal)
+    return convert.cluster(await call.services.clusters.cluster(call.name("cluster")), call.principal)
 
 
 @routes.post(
@@ -64,10 +64,10 @@ async def mint_join_token(call: Call) -> schemas.JoinToken:
 
     async def mint(tables: Tables) -> str:
         return await services.enrolment.mint(
-            name, lifetime=services.join_token_life, replace=body.replace, tables=tables
+            name, lifetime=services.join_token_life, replace=body.replace, tokens=tables.tokens
         )
 
-    token = await services.fleet.invite(name, named, mint, commit=call.commit)
+    token = await services.clusters.invite(name, named, mint, commit=call.commit)
     facts = services.facts()
     return schemas.JoinToken(
         cluster=name,
@@ -89,12 +89,12 @@ async def retire_certificates(call: Call) -> schemas.RetiredCertificates:
     """Let no certificate of a cluster count any more; its agent comes back with a new join token (V7)."""
     name = call.name("cluster")
     call.subject = f"Cluster//{name}"
-    fleet = call.services.fleet
+    clusters = call.services.clusters
 
     def describe(floor: int) -> None:
         call.details["generation"] = str(floor)
 
-    floor = await call.commit(lambda tables: fleet.retire_certificates(name, tables=tables), describe)
+    floor = await call.commit(lambda tables: clusters.retire_certificates(name, tables=tables), describe)
     return schemas.RetiredCertificates(cluster=name, generation_floor=floor)
 
 
@@ -103,13 +103,13 @@ async def remove_cluster(call: Call) -> schemas.RemovedCluster:
     """Decommission a cluster: streams, identities, tokens and desired items end; nothing is deleted over there."""
     name = call.name("cluster")
     call.subject = f"Cluster//{name}"
-    fleet = call.services.fleet
-    view = await fleet.cluster(name)
+    clusters = call.services.clusters
+    view = await clusters.cluster(name)
 
     def describe(tokens: int) -> None:
         call.details.update(uid=view.uid, count=str(tokens))
 
-    tokens = await call.commit(lambda tables: fleet.remove_cluster(name, tables=tables), describe)
+    tokens = await call.commit(lambda tables: clusters.remove_cluster(name, tables=tables), describe)
     return schemas.RemovedCluster(cluster=convert.cluster(view, call.principal), join_tokens=tokens)
 
 

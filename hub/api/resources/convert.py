@@ -13,7 +13,8 @@ from hub.store.documents import DocumentRow
 
 if TYPE_CHECKING:
     from hub.api.auth import Principal
-    from hub.fleet.model import ClusterView, IndexEntry
+    from hub.clusters.model import ClusterView
+    from hub.placement.model import IndexEntry
     from hub.policy.service import PublishResult
     from hub.store.interfaces import CellRow
 

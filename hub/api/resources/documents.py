@@ -12,7 +12,8 @@ from cellward.documents.dsse import Envelope, dump_envelope
 from hub.api.auth import require_scope
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, RouteTable
-from hub.fleet.model import Accepted, IndexEntry
+from hub.documents.model import Accepted
+from hub.placement.model import IndexEntry
 from hub.store.documents import DocumentRow
 from hub.store.log import AuditEvent
 
@@ -47,7 +48,7 @@ async def upload_documents(call: Call) -> schemas.UploadResult:
         return _describe(call, accepted)
 
     commit = call.committing(describe)
-    accepted = await call.services.fleet.accept(body.envelopes, permit=_permit(call), commit=commit)
+    accepted = await call.services.documents.accept(body.envelopes, permit=_permit(call), commit=commit)
     return schemas.UploadResult(
         items=[convert.document(entry) for entry in accepted.entries],
         clusters=list(accepted.clusters),
@@ -69,7 +70,7 @@ async def try_documents(call: Call) -> schemas.TrialResult:
     call.details["count"] = str(len(body.payloads))
     call.rates.documents(call.principal, len(body.payloads))
     unsigned = [dump_envelope(Envelope(one.payload_type, one.payload, ())) for one in body.payloads]
-    tried = await call.services.fleet.accept(unsigned, dry_run=True, permit=_permit(call))
+    tried = await call.services.documents.accept(unsigned, dry_run=True, permit=_permit(call))
     return schemas.TrialResult(clusters=list(tried.clusters))
 
 
@@ -80,7 +81,7 @@ async def list_documents(call: Call) -> schemas.DocumentList:
     project = query.project
     if not project and len(call.principal.projects) == 1:
         project = call.principal.projects[0].replace("*", "")
-    page = await call.services.fleet.documents(
+    page = await call.services.documents.list(
         kind=query.kind, project=project, cell=query.cell, cursor=query.cursor, limit=query.limit
     )
     items = [convert.document(row) for row in page.items if _reached(call, row)]
@@ -90,7 +91,7 @@ async def list_documents(call: Call) -> schemas.DocumentList:
 @routes.get("/documents/{digest}", role="viewer", response=schemas.Document, reach="own")
 async def get_document(call: Call) -> schemas.Document:
     """Show one document with its envelope."""
-    row = await call.services.fleet.document(call.name("digest"))
+    row = await call.services.documents.get(call.name("digest"))
     if not _reached(call, row):
         require_scope(call.principal, row.project, row.environments)
     return schemas.Document(**convert.document(row).model_dump(), envelope=row.envelope)

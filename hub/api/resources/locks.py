@@ -6,7 +6,7 @@ from cellward.api import schemas
 from cellward.identity.locks import lock_of
 from hub.api.errors import UNKNOWN_LOCK
 from hub.api.routing import Call, Page, RouteTable
-from hub.fleet.model import LockView
+from hub.clusters.model import LockView
 from hub.store.interfaces import Tables
 
 routes = RouteTable("locks")

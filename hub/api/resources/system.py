@@ -9,16 +9,17 @@ from cellward.checks import errors as codes
 from cellward.errors import CellwardError
 from hub.api.resources import convert
 from hub.api.routing import Call, RouteTable
-from hub.fleet.delivery import differences
-from hub.fleet.errors import FACTS_DIFFER, NO_REALM
+from hub.clusters.errors import FACTS_DIFFER
+from hub.documents.errors import NO_REALM
+from hub.placement.delivery import differences
 from hub.store.errors import DAMAGED
 
 if TYPE_CHECKING:
     from cellward.errors import ErrorCode
     from hub.api.auth import Principal
     from hub.api.interfaces import Services
-    from hub.fleet.model import ClusterView
-    from hub.fleet.realm import Realm
+    from hub.clusters.model import ClusterView
+    from hub.documents.realm import Realm
 
 routes = RouteTable("system")
 
@@ -43,8 +44,8 @@ async def get_status(call: Call) -> schemas.Status:
     """Show the whole installation: parts of the hub, clusters and their conditions, cells."""
     services = call.services
     realm = await services.realm.current()
-    clusters = await services.fleet.clusters()
-    states = [convert.cell_state(view) for view in await services.fleet.cells()]
+    clusters = await services.clusters.clusters()
+    states = [convert.cell_state(view) for view in await services.clusters.cells()]
     components = [_own(call), *_conditions(call), *await _policy(call)]
     for view in clusters:
         components += _cluster(view, call.principal)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from cellward.api import schemas
 from hub.api.auth import ANONYMOUS, BOOTSTRAP, hash_token, new_token, require
 from hub.api.door import revoke
 from hub.api.errors import BAD_REQUEST, RESERVED_NAME, UNKNOWN_API_TOKEN
-from hub.api.interfaces import ApiToken
 from hub.api.routing import Call, Page, RouteTable
 from hub.store.interfaces import Tables
 from hub.store.tokens import ApiTokenRow
@@ -43,11 +41,10 @@ async def create_api_token(call: Call) -> schemas.ApiTokenCreated:
     if body.role == "admin" and ("*" not in projects or "*" not in environments):
         raise BAD_REQUEST("an admin acts on the whole installation; only other roles are for some projects")
     token = new_token()
-    made = ApiToken(
+    made = ApiTokenRow(
         hash_token(token), body.name, body.role, expires_at, now, call.principal.subject, projects, environments
     )
-    row = ApiTokenRow(**asdict(made))
-    await call.commit(lambda tables: tables.api_tokens.add(row))
+    await call.commit(lambda tables: tables.api_tokens.add(made))
     return schemas.ApiTokenCreated(**_shown(made, now).model_dump(), token=token)
 
 
@@ -68,19 +65,19 @@ async def revoke_api_token(call: Call) -> schemas.ApiToken:
     if name in RESERVED:
         raise RESERVED_NAME(f"the token of {name} comes from a file of the hub")
 
-    async def remove(tables: Tables) -> ApiToken:
+    async def remove(tables: Tables) -> ApiTokenRow:
         row = await tables.api_tokens.remove(name)
         if row is None:
             raise UNKNOWN_API_TOKEN(f"there is no token of {name}")
         call.details["role"] = row.role
-        return ApiToken(**asdict(row))
+        return row
 
     gone = await call.commit(remove)
     revoke(call.request, call.services, gone.subject)
     return _shown(gone, call.services.clock.now())
 
 
-def _shown(token: ApiToken, now: datetime) -> schemas.ApiToken:
+def _shown(token: ApiTokenRow, now: datetime) -> schemas.ApiToken:
     return schemas.ApiToken(
         name=token.subject,
         role=token.role,

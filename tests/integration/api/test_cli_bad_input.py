@@ -119,7 +119,7 @@ async def test_bad_files_are_refused_with_a_code(installed: Cli, tmp_path: Path,
     refused = await installed("apply", "-f", file_in(tmp_path, text), "-e", "dev", code=2)
     assert f"[{code}]" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert not (await installed.api.fleet.documents()).items
+    assert not (await installed.api.documents.list()).items
 
 
 BROKEN = {

@@ -64,7 +64,7 @@ async def test_lives_of_snapshot_certificates_and_the_hubs_ca_are_told(
     await installed.api.agent_joins("eu-1", "dev")
     expires = start.replace(microsecond=0) + timedelta(minutes=30)
     status = link_pb2.AgentStatus(certificate_expires_unix=int(expires.timestamp()))
-    await installed.api.fleet.agent_status("eu-1", status)
+    await installed.api.clusters.agent_status("eu-1", status)
     await expect("clusters/certificate", expires, timedelta(hours=1))
 
 
@@ -77,7 +77,7 @@ async def _hidden(cli: Cli) -> dict[str, dict[str, str]]:
 async def test_a_cluster_that_the_hub_does_not_list_is_red(installed: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """What trust.yaml names is asked for, whatever the hub lists: to hide a cluster is not to have none."""
     assert await _hidden(installed) == {}
-    fleet = installed.api.services.fleet
+    fleet = installed.api.services.clusters
     listed = await fleet.clusters()
 
     async def hiding(*names: str) -> None:
@@ -106,7 +106,7 @@ async def test_a_cluster_that_was_removed_is_not_missed(installed: Cli) -> None:
     after = place.trust()
     assert after == replace(before, clusters={"eu-1": before.clusters["eu-1"]})
     assert await _hidden(installed) == {}
-    await installed.api.services.fleet.remove_cluster("eu-1")
+    await installed.api.services.clusters.remove_cluster("eu-1")
     assert set(await _hidden(installed)) == {"eu-1"}
 
 

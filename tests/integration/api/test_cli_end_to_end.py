@@ -26,7 +26,7 @@ from tools.stack.control_plane import BlockingControlPlane
 
 
 async def _documents(cli: Cli, kind: str) -> list[Release | Deployment]:
-    page = await cli.api.fleet.documents(kind=kind)
+    page = await cli.api.documents.list(kind=kind)
     found = []
     for row in page.items:
         envelope = parse_envelope(row.envelope)
@@ -149,10 +149,10 @@ async def test_apply_signs_and_places_by_facts(installed: Cli, tmp_path: Path) -
     line = json.loads(done.stdout)[0]
     assert abs(line["sequence"] - time.time() * 1000) < 60_000
     assert line["change"] == "deployed"
-    items = await installed.api.fleet.items("eu-1", 0)
+    items = await installed.api.clusters.items("eu-1", 0)
     assert [item.deployment_digest for item in items] == [line["deployment"]]
     assert items[0].evidence == (line["release"],)
-    assert not await installed.api.fleet.items("us-1", 0)
+    assert not await installed.api.clusters.items("us-1", 0)
 
 
 async def test_apply_again_changes_nothing_and_a_change_counts_on(installed: Cli, tmp_path: Path) -> None:
@@ -212,12 +212,12 @@ async def test_refusal_is_shown_with_rule_object_reason_and_next(installed: Cli,
     """V15: what an agent refused reads the same in the CLI, and apply --wait ends with the exit code of a refusal."""
     file = file_in(tmp_path, CELL)
     await installed("apply", "-f", file, "-e", "dev")
-    item = (await installed.api.fleet.items("eu-1", 0))[0]
+    item = (await installed.api.clusters.items("eu-1", 0))[0]
     refusal = types_pb2.Refusal(
         code="policy/denied", rule="images/mutable-tag", object="Deployment/shop--cart--dev/api",
         reason="The tag latest can change.", next="Name a version or a digest.",
     )  # fmt: skip
-    await installed.api.fleet.receipt(
+    await installed.api.clusters.receipt(
         "eu-1",
         link_pb2.Receipt(
             revision=item.revision, project="shop", cell="cart", environment="dev",
@@ -238,9 +238,9 @@ async def test_tombstone_ends_a_cell(installed: Cli, tmp_path: Path) -> None:
     await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev")
     would = json.loads((await installed("delete", "shop/cart", "-e", "dev", "--dry-run", "-o", "json")).stdout)
     assert would["change"] == "would-end"
-    assert len((await installed.api.fleet.documents(kind="tombstone")).items) == 0
+    assert len((await installed.api.documents.list(kind="tombstone")).items) == 0
     done = json.loads((await installed("delete", "shop/cart", "-e", "dev", "-o", "json")).stdout)
-    items = await installed.api.fleet.items("eu-1", 0)
+    items = await installed.api.clusters.items("eu-1", 0)
     assert items[-1].deployment_digest == done["tombstone"]
     assert items[-1].evidence == ()
     assert (done["change"], done["sequence"] > would["sequence"], done["deleteData"]) == ("ended", True, False)
@@ -266,13 +266,13 @@ async def test_check_is_green_and_turns_red_with_a_hint(installed: Cli) -> None:
         certificate_expires_unix=soon,
     )
     for cluster in ("eu-1", "us-1"):
-        await installed.api.fleet.agent_status(cluster, status)
+        await installed.api.clusters.agent_status(cluster, status)
     green = await installed("check")
     assert "✗" not in green.stdout
     status.conditions[0].ok = False
     status.conditions[0].code = "policy/engine-unavailable"
     status.conditions[0].message = "OPA does not answer"
-    await installed.api.fleet.agent_status("us-1", status)
+    await installed.api.clusters.agent_status("us-1", status)
     red = await installed("check", code=1)
     assert "✗ us-1: policy engine: OPA does not answer" in red.stdout
     assert "next: " in red.stdout
@@ -282,7 +282,7 @@ async def test_check_is_green_and_turns_red_with_a_hint(installed: Cli) -> None:
 
 async def test_every_red_line_has_a_code_and_a_next_step(installed: Cli) -> None:
     """V15: an agent that is away is told with the same code by check and by status, in the table and as data."""
-    await installed.api.fleet.disconnected("us-1", "s1")
+    await installed.api.clusters.disconnected("us-1", "s1")
     table = (await installed("check", code=1)).stdout
     assert "    code: check/agent-away\n    next: " in table
     checks = json.loads((await installed("check", "-o", "json", code=1)).stdout)["checks"]

@@ -134,7 +134,7 @@ async def test_an_endorsement_is_refused_for_another_realm_cluster_or_facts(
 
 async def evidence_documents(cli: Cli) -> int:
     """How many endorsements the hub was given."""
-    return len((await cli.api.fleet.documents(kind="cluster")).items)
+    return len((await cli.api.documents.list(kind="cluster")).items)
 
 
 async def test_v4_receipts_of_a_locked_agent_are_no_evidence(

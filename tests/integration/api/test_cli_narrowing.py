@@ -40,13 +40,13 @@ async def _two_clusters(cli: Cli) -> None:
 
 
 async def _states(cli: Cli) -> dict[str, str]:
-    return {row.desired.cluster: row.desired.hub_state for row in await cli.api.fleet.cells("shop", "cart")}
+    return {row.desired.cluster: row.desired.hub_state for row in await cli.api.clusters.cells("shop", "cart")}
 
 
 async def test_v4_lock_locks_and_unlock(installed: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """V4: by uid; a dry run locks nobody, the list says why, and --rekey takes every certificate out of force."""
     await _two_clusters(installed)
-    uid = (await installed.api.fleet.cluster("eu-1")).uid
+    uid = (await installed.api.clusters.cluster("eu-1")).uid
     with no_key(monkeypatch):
         tried = await installed("lock", f"agent/{uid}", "--reason", "key stolen", "--dry-run")
         assert "nothing was locked" in tried.stderr
@@ -100,7 +100,7 @@ async def test_clusters_remove_decommissions(installed: Cli, monkeypatch: pytest
         # What was not tried has no number: the hub has two tokens of it, as the end of this test shows.
         assert tried["joinTokens"] is None
         assert "not counted" in (await installed("clusters", "remove", "eu-1", "--dry-run")).stdout
-        assert (await api.fleet.cluster("eu-1")).name == "eu-1"
+        assert (await api.clusters.cluster("eu-1")).name == "eu-1"
         done = await installed("clusters", "remove", "eu-1", "--confirm", "eu-1")
     assert "helm uninstall cellward-agent" in done.stderr
     assert await _states(installed) == {"us-1": "run"}
@@ -109,7 +109,7 @@ async def test_clusters_remove_decommissions(installed: Cli, monkeypatch: pytest
     with refused("store/unknown-token"):
         await JoinTokens(api.store.tokens, SystemClock()).spend(token, "0" * 64)
     with refused("fleet/cluster-exists"):
-        await api.fleet.create_cluster("eu-1", "test")
+        await api.clusters.create_cluster("eu-1", "test")
     records = json.loads((await installed("audit", "tail", "-o", "json")).stdout)
     removed = next(item for item in records if item["action"] == "cluster.remove")
     assert (removed["object"], removed["decision"], removed["details"]["count"]) == ("Cluster//eu-1", "done", "2")

@@ -93,15 +93,15 @@ async def test_wait_ends_when_every_cluster_is_ready(installed: Cli, tmp_path: P
     """--wait looks for the very deployment applied, not for an older one that is ready."""
     file = file_in(tmp_path, CELL)
     await installed("apply", "-f", file, "-e", "dev")
-    item = (await installed.api.fleet.items("eu-1", 0))[0]
+    item = (await installed.api.clusters.items("eu-1", 0))[0]
     status = link_pb2.CellStatus(
         project="shop", cell="cart", environment="dev", phase=link_pb2.CELL_PHASE_READY,
         deployment_digest="sha256:" + "0" * 64,
     )  # fmt: skip
-    await installed.api.fleet.cell_status("eu-1", status)
+    await installed.api.clusters.cell_status("eu-1", status)
     await installed("apply", "-f", file, "-e", "dev", "--wait", "--timeout", "1", code=1)
     status.deployment_digest = item.deployment_digest
-    await installed.api.fleet.cell_status("eu-1", status)
+    await installed.api.clusters.cell_status("eu-1", status)
     await installed("apply", "-f", file, "-e", "dev", "--wait", "--timeout", "5")
 
 
@@ -121,12 +121,12 @@ async def test_delete_waits_until_every_cluster_has_removed_it(installed: Cli, t
     await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev")
     late = await installed("delete", "shop/cart", "-e", "dev", "--wait", "--timeout", "1", code=1)
     assert "[cli/not-ready]" in late.stderr
-    item = (await installed.api.fleet.items("eu-1", 0))[-1]
+    item = (await installed.api.clusters.items("eu-1", 0))[-1]
     status = link_pb2.CellStatus(
         project="shop", cell="cart", environment="dev", phase=link_pb2.CELL_PHASE_REMOVED,
         deployment_digest=item.deployment_digest,
     )  # fmt: skip
-    await installed.api.fleet.cell_status("eu-1", status)
+    await installed.api.clusters.cell_status("eu-1", status)
     await asyncio.to_thread(wait_cells, client_of(installed), {("shop", "cart"): item.deployment_digest}, "removed", 5)
     await installed("delete", "shop/nobody", "-e", "nowhere", "--wait", "--timeout", "1")
 
@@ -156,7 +156,7 @@ async def test_publication_waits_for_every_cluster_that_joined(installed: Cli) -
     assert re.search(r"not on snapshot \d{13} after 1 s: eu-1, us-1 \[cli/not-ready\]", late.stderr)
     for name in ("eu-1", "us-1"):
         report = link_pb2.AgentStatus(policy=link_pb2.PolicyVersions(root=1, snapshot=2**50, targets=1))
-        await installed.api.fleet.agent_status(name, report)
+        await installed.api.clusters.agent_status(name, report)
     await installed(*publish, "--timeout", "5")
 
 
@@ -185,6 +185,6 @@ async def test_dry_run_keeps_nothing(installed: Cli, tmp_path: Path) -> None:
     done = await installed("apply", "-f", file_in(tmp_path, CELL), "-e", "dev", "--dry-run", "-o", "json")
     assert json.loads(done.stdout)[0]["change"] == "would-deploy"
     assert "eu-1" in done.stderr
-    assert not (await installed.api.fleet.documents()).items
+    assert not (await installed.api.documents.list()).items
     home = Home(installed.home)
     assert not home.state(home.trust()).read().documents

@@ -75,7 +75,7 @@ async def test_v1_no_dry_run_asks_for_a_private_key(
     given = {"cell": changed, "key": _public_key(tmp_path / "bob.pub"), "out": str(tmp_path / "out")}
     given["proposal"] = str(tmp_path / "proposal")
     await installed("trust", "upgrade", "--out", given["proposal"], "--publisher", given["key"])
-    kept = len((await installed.api.fleet.documents()).items)
+    kept = len((await installed.api.documents.list()).items)
     statement = StatementKey.load_or_create(tmp_path / "agent")
     said = await published(installed, statement)
     given["kubeconfig"] = str(cluster_says(tmp_path, monkeypatch, said))
@@ -87,4 +87,4 @@ async def test_v1_no_dry_run_asks_for_a_private_key(
         # There is no lock to lift; everything else does what it says.
         assert result.exit_code == 0 or name == "unlock", (name, result.output)
     assert asked == []
-    assert len((await installed.api.fleet.documents()).items) == kept
+    assert len((await installed.api.documents.list()).items) == kept

@@ -40,7 +40,7 @@ from hub.authority.copies import Copies
 from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
-from hub.fleet.locks import OwnLocks
+from hub.clusters.locks import OwnLocks
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.live_api import hub_keys, make_services
@@ -146,7 +146,7 @@ async def set_up(world: World, hub: Hub) -> None:
             hub, "POST", f"/clusters/{name}/join-tokens", {"facts": {"environments": ["dev"], "production": False}}
         )
         facts = types_pb2.ClusterFacts(uid=f"uid-{name}", environments=["dev"], projects=["*"])
-        await hub.services.fleet.hello(name, link_pb2.Hello(facts=facts))
+        await hub.services.clusters.hello(name, link_pb2.Hello(facts=facts))
     for name, uid in (("eu-1", _UIDS[0]), ("us-1", _UIDS[1])):
         if name == "us-1":
             await must(hub, "POST", "/clusters", {"name": name})

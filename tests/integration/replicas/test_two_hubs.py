@@ -15,10 +15,10 @@ from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.audit.service import AuditLog
-from hub.fleet.model import Accepted
-from hub.fleet.realm import RealmService
-from hub.fleet.service import FleetService
-from hub.policy.served import ServedKeyring
+from hub.documents.model import Accepted
+from hub.documents.realm import RealmService
+from hub.documents.served import ServedKeyring
+from hub.documents.service import DocumentService
 from hub.policy.service import TufRepository
 from hub.store.interfaces import Tables
 from hub.store.log import AuditEvent
@@ -26,6 +26,7 @@ from hub.store.sql.store import SqlStore, open_store
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, now, starter_archive
 from tests.fakes.postgres import Server
+from tests.fakes.rooms import Rooms, make_rooms
 from tests.fakes.signed import NOW, Author, Keys, digest, new_root
 
 CLUSTERS = ("eu-1", "eu-2", "us-1")
@@ -38,7 +39,7 @@ class Hub:
 
     store: SqlStore
     realm: RealmService
-    fleet: FleetService
+    rooms: Rooms
 
     async def upload(self, *envelopes: bytes) -> Accepted:
         """Upload with a record, as the API does."""
@@ -52,16 +53,16 @@ class Hub:
 
             return await self.store.transact(recorded)
 
-        return await self.fleet.accept(list(envelopes), commit=commit)
+        return await self.rooms.documents.accept(list(envelopes), commit=commit)
 
     async def says(self, cluster: str, region: str) -> None:
         """Let an agent say where it is."""
         facts = types_pb2.ClusterFacts(uid=f"uid-{cluster}", environments=["dev"], region=region, projects=["*"])
-        await self.fleet.hello(cluster, link_pb2.Hello(facts=facts))
+        await self.rooms.clusters.hello(cluster, link_pb2.Hello(facts=facts))
 
     async def given(self, cluster: str, cell: str = "cart") -> str:
         """Digest of the Deployment that a cluster is given for a cell."""
-        return next(item.deployment_digest for item in await self.fleet.items(cluster, 0) if item.cell == cell)
+        return next(item.deployment_digest for item in await self.rooms.clusters.items(cluster, 0) if item.cell == cell)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -87,12 +88,12 @@ async def hubs(url: str, author: Author) -> AsyncIterator[tuple[Hub, Hub]]:
         clock = ManualClock(NOW)
         store = await open_store(url, clock)
         realm = RealmService(store.meta)
-        made.append(Hub(store, realm, FleetService(store, realm, clock, keys)))
+        made.append(Hub(store, realm, make_rooms(store, realm, clock, keys)))
     first, second = made
     root, _ = new_root()
     author.realm = (await first.realm.adopt(root)).realm
     for name in CLUSTERS:
-        await first.fleet.create_cluster(name, "ada")
+        await first.rooms.clusters.create_cluster(name, "ada")
         await first.store.clusters.set_invited(
             name, {"environments": ["dev"], "production": False, "projects": ["*"], "region": "", "labels": {}}
         )
@@ -203,14 +204,14 @@ async def test_v4_an_upload_judged_by_an_older_keyring_is_not_kept_by_it(url: st
     thief, bob = Author(world.realm, "eve"), Author(world.realm, "bob")
     entries = Keys(thief, bob).entries
     world.record = replace(world.record, keyring=Keyring(world.realm, 1, tuple(entries.values())))
-    hubs: list[tuple[SqlStore, TufRepository, FleetService]] = []
+    hubs: list[tuple[SqlStore, TufRepository, DocumentService]] = []
     for _ in range(2):
         clock = ManualClock(now())
         store = await open_store(url, clock)
         realm = RealmService(store.meta)
         await realm.adopt(world.root)
         policy = TufRepository(store.tuf, world.hub_key, clock, realm=lambda: world.realm)
-        hubs.append((store, policy, FleetService(store, realm, clock, ServedKeyring(policy, store.changes))))
+        hubs.append((store, policy, make_rooms(store, realm, clock, ServedKeyring(policy, store.changes)).documents))
     (first, _, mine), (_, policy, others) = hubs
     await policy.publish(world.publish(starter_archive()))
     assert await others.judge_again()

@@ -18,7 +18,7 @@ from agent.objects.watcher import Watched
 from agent.spool.errors import FULL
 from agent.spool.state import open_state
 from cellward.wire.v1 import link_pb2
-from hub.fleet.rows import cell_body
+from hub.clusters.rows import cell_body
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 

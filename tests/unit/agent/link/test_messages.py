@@ -8,7 +8,7 @@ from agent.link.messages import condition_to_wire, refusal_to_wire
 from cellward.runtime.health import Condition
 from cellward.wire.v1 import link_pb2
 from hub.api.resources import convert
-from hub.fleet.rows import status_report
+from hub.clusters.rows import status_report
 
 
 def test_v15_a_red_condition_carries_its_next_step_to_the_api() -> None:

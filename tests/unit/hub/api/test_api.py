@@ -30,7 +30,7 @@ from hub.api.resources.tokens import create_api_token
 from hub.api.routing import Call
 from hub.audit.service import AuditLog
 from hub.authority.tokens import JoinTokens
-from hub.fleet.locks import OwnLocks
+from hub.clusters.locks import OwnLocks
 from hub.store.sql.store import SqlStore
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, new_root
@@ -219,7 +219,7 @@ async def test_own_mistake_costs_one_request_and_shows_nothing(api: Api) -> None
     async def broken() -> Any:
         raise RuntimeError("secret text")
 
-    api.services.fleet.clusters = broken  # type: ignore[method-assign]
+    api.services.clusters.clusters = broken  # type: ignore[method-assign]
     status, body = await api.ask("GET", "/clusters")
     assert (status, body["code"]) == (500, "api/internal")
     assert "secret text" not in json.dumps(body)
@@ -233,7 +233,7 @@ async def test_a_mutation_that_ends_in_a_mistake_is_recorded(api: Api) -> None:
         raise RuntimeError("secret text")
 
     await api.adopt()
-    api.services.fleet.create_cluster = broken  # type: ignore[method-assign]
+    api.services.clusters.create_cluster = broken  # type: ignore[method-assign]
     assert (await api.ask("POST", "/clusters", {"name": "eu-1"}))[1]["code"] == "api/internal"
     record = (await api.records())[-1]
     assert (record["action"], record["decision"], record["code"]) == ("cluster.create", "failed", "api/internal")

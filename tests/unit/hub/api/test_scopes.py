@@ -22,8 +22,8 @@ from hub.api.auth import Principal
 from hub.api.rates import REFUSALS, TokenRates
 from hub.api.resources.audit import _record as shown_record
 from hub.audit.model import IndexedRecord
-from hub.fleet.delivery import Invited
-from hub.fleet.errors import FACTS_DIFFER
+from hub.clusters.errors import FACTS_DIFFER
+from hub.placement.delivery import Invited
 from tests.fakes.clock import ManualClock
 from tests.fakes.live_api import TOKENS
 from tests.fakes.signed import digest
@@ -49,7 +49,7 @@ async def test_every_route_but_the_shared_ones_asks_what_a_token_is_for(api: Api
     release = api.author.release(project="bank")
     deployment = api.author.deployment(release, project="bank")
     assert (await api.ask("POST", "/documents", _body(release, deployment)))[0] == 201
-    await api.services.fleet.create_cluster("eu-1", "test")
+    await api.services.clusters.create_cluster("eu-1", "test")
     await api.store.desired.upsert("eu-1", CellKey("bank", "cart", "dev"), digest(deployment))
     token = await _token(api, projects=["shop"])
     path = _path(route.path).replace("shop", "bank").replace("sha256:" + "0" * 64, digest(deployment))
@@ -82,7 +82,7 @@ async def test_a_token_uploads_for_its_project_and_environments_alone(api: Api) 
         status, body = await api.ask("POST", "/documents", _body(release, inside, bad), role=token)
         assert (status, body["code"]) == (403, "api/outside-scope")
         assert "is for projects shop in environments dev" in body["detail"]
-    assert (await api.services.fleet.documents()).items == ()
+    assert (await api.services.documents.list()).items == ()
     status, body = await api.ask("POST", "/documents", _body(release, inside), role=token)
     assert (status, [item["state"] for item in body["items"]]) == (201, ["verified", "verified"])
     assert (await api.ask("POST", "/documents", _body(outside)))[0] == 201
@@ -166,7 +166,7 @@ async def test_facts_that_differ_from_the_invite_are_red(api: Api) -> None:
     assert shown["invited"] == {**facts, "projects": ["*"], "region": "", "labels": {}}
     for environments, ok in ((["dev"], True), (["dev", "prod"], False), ([], False)):
         said = types_pb2.ClusterFacts(uid="uid", environments=environments, projects=["*"])
-        await api.services.fleet.hello("eu-1", link_pb2.Hello(facts=said))
+        await api.services.clusters.hello("eu-1", link_pb2.Hello(facts=said))
         _, status = await api.ask("GET", "/status")
         found = [one for one in status["components"] if (one["name"], one["cluster"]) == ("facts", "eu-1")]
         assert [(one["ok"], one["code"]) for one in found] == [(ok, "" if ok else "fleet/facts-differ")]
@@ -236,14 +236,14 @@ async def test_v16_nothing_a_caller_sends_is_an_internal_error(api: Api, data: s
 async def test_v10_a_token_of_one_project_reads_nothing_of_others_in_conditions(api: Api) -> None:
     """V10: free words of agents and of the hub name whatever they like; such a token gets codes and our own words."""
     await api.adopt()
-    await api.services.fleet.create_cluster("eu-1", "test", Invited(("dev",), projects=("shop", "secretproj")))
+    await api.services.clusters.create_cluster("eu-1", "test", Invited(("dev",), projects=("shop", "secretproj")))
     facts = types_pb2.ClusterFacts(uid="u", environments=["dev"], projects=["shop", "secretproj", "hidden"])
-    await api.services.fleet.hello("eu-1", link_pb2.Hello(facts=facts))
+    await api.services.clusters.hello("eu-1", link_pb2.Hello(facts=facts))
     said = [
         types_pb2.Condition(name="isolation", ok=False, code="fleet/facts-differ", message="of secretproj/payments"),
         types_pb2.Condition(name="x/secretproj", ok=False, code="secretproj/payments", message="hidden"),
     ]
-    await api.services.fleet.agent_status("eu-1", link_pb2.AgentStatus(conditions=said))
+    await api.services.clusters.agent_status("eu-1", link_pb2.AgentStatus(conditions=said))
     api.services.health.set("intake", ok=False, code="fleet/facts-differ", message="hidden")  # type: ignore[attr-defined]
     bound = await _token(api, "viewer", projects=["shop"])
     for path in ("/status", "/clusters", "/clusters/eu-1"):

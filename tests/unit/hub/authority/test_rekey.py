@@ -13,10 +13,10 @@ from hub.authority.copies import Copies
 from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
-from hub.fleet.realm import RealmService
-from hub.fleet.service import FleetService
+from hub.documents.realm import RealmService
 from tests.fakes.authority import REALM, FakeHub
 from tests.fakes.clock import ManualClock
+from tests.fakes.rooms import make_rooms
 from tests.fakes.signed import Keys, new_root
 from tests.fakes.store import scratch_store
 
@@ -34,7 +34,7 @@ async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too
     clock = ManualClock(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
     hub, store = FakeHub(clock), scratch_store(clock)
     tokens = JoinTokens(store.tokens, clock)
-    fleet = FleetService(store, RealmService(store.meta), clock, Keys(new_root()[1]))
+    clusters = make_rooms(store, RealmService(store.meta), clock, Keys(new_root()[1])).clusters
     identity = IdentityService(
         authority=hub.authority,
         tokens=tokens,
@@ -53,7 +53,7 @@ async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too
     async def renewed(old: AgentCertificate) -> AgentCertificate:
         return await identity.renew(_peer(hub, old), make_csr(keys.new_tls_key()))
 
-    await fleet.create_cluster("eu-1", "test")
+    await clusters.create_cluster("eu-1", "test")
     held = await join()
     backup = await store.clusters.get("eu-1")
     assert backup is not None
@@ -62,7 +62,7 @@ async def test_v7_certificates_that_a_restored_store_forgot_are_out_of_force_too
     await store.clusters.bind(
         "eu-1", backup.uid, backup.spki_sha256, backup.statement_spki, backup.generation, backup.serial
     )
-    floor = await fleet.retire_certificates("eu-1")
+    floor = await clusters.retire_certificates("eu-1")
     with pytest.raises(CellwardError) as caught:
         await renewed(held)
     assert caught.value.code == "authority/replaced"

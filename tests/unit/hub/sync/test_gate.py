@@ -13,7 +13,8 @@ import pytest
 from cellward.errors import CellwardError, Unavailable
 from cellward.identity import keys
 from cellward.identity.x509 import PeerIdentity, ProvenPeer, Validity, prove_peer
-from hub.ports import Directory, Locks
+from hub.clusters.directory import Directory
+from hub.clusters.locks import LocksInForce
 from hub.store.interfaces import LockRow
 from hub.store.sql.store import open_store
 from hub.sync.gate import PeerGate, current_peer
@@ -218,7 +219,7 @@ async def test_v4_a_lock_by_another_process_is_told_and_not_waited_for(tmp_path:
     url = f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
     ours, theirs = await open_store(url, here.clock), await open_store(url, here.clock)
     await ours.clusters.create("eu-1", "alice")
-    here.gate._directory = Directory(ours.clusters, Locks(ours.locks, ours.changes), ours.changes)
+    here.gate._directory = Directory(ours.clusters, LocksInForce(ours.locks, ours.changes), ours.changes)
     here.gate._stamp = lambda: ours.changes.stamp("clusters")
     watch = asyncio.create_task(ours.watch())
     live = await here.gate.admit(here.auth)
