@@ -43,7 +43,7 @@ _NOTHING = "none; what is in force is signed anew, its life begins again"
 ProposalArgument = Annotated[Path, typer.Argument(help="The proposal, as a file.")]
 
 
-class RoleStanding(Shown):
+class RoleSignatures(Shown):
     """How far a role is signed."""
 
     role: str
@@ -66,7 +66,7 @@ class ProposalView(Shown):
     bindings: list[str]
     authors: list[str]
     revocations: list[str]
-    signatures: list[RoleStanding]
+    signatures: list[RoleSignatures]
     signed_here: list[str]
 
 
@@ -293,7 +293,7 @@ def _show(proposal: Proposal, own: Record, output: Format, *, dry_run: bool, sig
         bindings=proposals.binding_lines(draft.content.get(BINDINGS_TARGET)),
         authors=[proposals.author_line(entry) for entry in record.keyring.entries],
         revocations=proposals.revocation_lines(record.revocations),
-        signatures=[RoleStanding(role=one.role, have=one.have, need=one.need) for one in proposal.standing()],
+        signatures=[RoleSignatures(role=one.role, have=one.have, need=one.need) for one in proposal.standing()],
         signed_here=list(signed),
     )
     show_one(shown, output, lambda: _table(shown), f"root/{shown.root_version}")

@@ -24,10 +24,10 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from cellward.documents.model import DocumentState
+
 Role = Literal["viewer", "deployer", "admin"]
 HubState = Literal["run", "hold", "quarantine"]
-#: A pending document waits for signatures of more owners and is delivered when it has them.
-DocumentState = Literal["verified", "pending", "unverified"]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
 #: A name of a project or environment, or ``*`` for every one.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from cellward.documents import canonical, names
 from cellward.documents.canonical import JSON
@@ -26,6 +26,8 @@ from cellward.documents.errors import (
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.fields import DIGEST, KEYID, Fields, format_time
 
+#: By a keyring; a pending document waits for signatures of more owners and is delivered when it has them.
+DocumentState = Literal["verified", "pending", "unverified"]
 #: Features a document may require; a document that requires another one is too new.
 SUPPORTED_FEATURES: frozenset[str] = frozenset({"rollout/deadline", "prune/confirm"})
 

@@ -42,7 +42,7 @@ _FIELDS = ("schema", "record", "root", "targets", "keyring", "fresh", "content")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SignatureCount:
     """How far one role of a proposal is signed; ``root`` counts by the root there is, ``new root`` by the next one."""
 
     role: str
@@ -120,13 +120,13 @@ class Proposal:
             draft = replace(draft, keyring=sign_metadata(trust.parse(Targets, draft.keyring), (signer,)))
         return Proposal(draft, root)
 
-    def standing(self) -> tuple[Standing, ...]:
+    def standing(self) -> tuple[SignatureCount, ...]:
         """Return how many valid signatures each file has, and how many it needs."""
         found = []
         for one in self._checks():
             metadata = one.metadata
             result = one.delegator.get_verification_result(one.role, metadata.signed_bytes, metadata.signatures)
-            found.append(Standing(one.name, len(result.signed), result.threshold))
+            found.append(SignatureCount(one.name, len(result.signed), result.threshold))
         return tuple(found)
 
     def to_bytes(self) -> bytes:

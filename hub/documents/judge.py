@@ -13,16 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from cellward.documents import dsse
 from cellward.documents.errors import EXPIRED, ISSUED_AHEAD
 from cellward.documents.fields import format_time
 from cellward.documents.keyring import HUB_OWNER, MAX_ISSUED_AHEAD, Keyring, KeyringEntry
-from cellward.documents.model import Document, environments_of, parse_document
+from cellward.documents.model import Document, DocumentState, environments_of, parse_document
 from cellward.errors import CellwardError
-
-Standing = Literal["verified", "pending", "unverified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class Verdict:
         reasons: why each other signature does not count.
     """
 
-    standing: Standing
+    standing: DocumentState
     signatures: tuple[dsse.Signature, ...] = ()
     owners: tuple[str, ...] = ()
     needed: int = 1
@@ -95,7 +92,7 @@ def judge(
     # Of one owner a key in force speaks, and a retired one where there is no other.
     counted = {**late, **found}
     owners = tuple(sorted(counted))
-    standing: Standing = "unverified" if not owners else "verified" if len(owners) >= needed else "pending"
+    standing: DocumentState = "unverified" if not owners else "verified" if len(owners) >= needed else "pending"
     return Verdict(standing, tuple(counted[owner] for owner in owners), owners, needed, tuple(reasons))
 
 

@@ -64,7 +64,7 @@ class ClusterRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Retired:
     """Whose name no longer counts: removed clusters, and the least generation that counts where it is not 0."""
 
     removed: frozenset[str] = frozenset()
@@ -204,7 +204,7 @@ class ClusterStore(Protocol):
         """
         ...
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> Retired:
         """Return whose name or generation counts for nothing, of all clusters, as one read."""
         ...
 

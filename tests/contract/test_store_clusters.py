@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cellward.errors import CellwardError
-from hub.store.interfaces import LockRow, ReceiptRow, SeenRow, Standing, Store
+from hub.store.interfaces import LockRow, ReceiptRow, Retired, SeenRow, Store
 from tests.contract.store_rows import KEY, NOW
 from tests.fakes.clock import ManualClock
 from tests.fakes.refusals import refused
@@ -167,7 +167,7 @@ class TestClusters:
         await store.clusters.bind("a", "uid-1", "k1", b"s", 2, "2", generation_floor=2)
         row = await store.clusters.bind("a", "uid-1", "k2", b"s", 3, "3", "k1")
         assert (row.generation_floor, row.previous_spki_sha256) == (2, "k1")
-        assert (await store.clusters.standing()) == Standing(frozenset(), {"a": 2})
+        assert (await store.clusters.standing()) == Retired(frozenset(), {"a": 2})
 
     async def test_a_binding_that_was_decided_on_an_older_one_is_refused(self, store: Store) -> None:
         """V6, V7: of two processes that decide at once one wins, and a replaced installation never comes back."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from cellward.api import schemas
+from cellward.documents.model import DocumentState
 from cellward.errors import known
 from hub.store.documents import DocumentRow
 
@@ -145,7 +146,7 @@ def cluster(view: ClusterView, who: Principal) -> schemas.Cluster:
 def document(found: IndexEntry | DocumentRow) -> schemas.DocumentSummary:
     """An index entry, or a row as kept."""
     return schemas.DocumentSummary(
-        state=cast("schemas.DocumentState", found.standing),
+        state=cast("DocumentState", found.standing),
         signers=list(found.judgement.get("owners", ()) if isinstance(found, DocumentRow) else found.owners),
         needed=number(found.judgement.get("needed", 1)) if isinstance(found, DocumentRow) else found.needed,
         digest=found.digest,

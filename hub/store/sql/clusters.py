@@ -20,7 +20,7 @@ from hub.store.errors import (
     UNKNOWN_CLUSTER,
     UNKNOWN_TOKEN,
 )
-from hub.store.interfaces import ClusterRow, SeenRow, Standing
+from hub.store.interfaces import ClusterRow, Retired, SeenRow
 from hub.store.rows import Json
 from hub.store.sql.database import Access, Transaction
 from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
@@ -287,14 +287,14 @@ class SqlClusters:
                     found[row.uid] = frozenset({row.spki_sha256, row.previous_spki_sha256} - {""})
         return found
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> Retired:
         """Return whose name or generation counts for nothing."""
         columns = clusters.c
         query = select(columns.name, columns.removed_at, columns.generation_floor)
         query = query.where(or_(columns.removed_at.is_not(None), columns.generation_floor > 0))
         async with self._db.read() as connection:
             rows = (await connection.execute(query)).all()
-        return Standing(
+        return Retired(
             frozenset(row.name for row in rows if row.removed_at is not None),
             {row.name: row.generation_floor for row in rows if row.generation_floor},
         )
