@@ -332,7 +332,7 @@ async def _link(
         heartbeat=intervals.heartbeat,
         status_interval=intervals.status,
         backoff=backoff,
-        carry=content.carry,
+        content=content,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -18,6 +18,7 @@ import structlog
 from agent.audit.interfaces import RecorderPort, RefusalText
 from agent.link.channels import ChannelHolder
 from agent.link.commands import CommandGate
+from agent.link.content import HubContent
 from agent.link.desired import DesiredItems, Listing
 from agent.link.enrolment import IdentityKeeper
 from agent.link.errors import COMMAND_FAILED, HUB_UNAVAILABLE
@@ -43,7 +44,7 @@ from cellward.runtime.health import Condition, HealthRegistry
 from cellward.runtime.tasks import is_being_cancelled
 from cellward.wire.codec import facts_to_wire
 from cellward.wire.v1 import link_pb2
-from cellward.wire.version import CARRIED_DOCUMENTS, FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
+from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_POLICY, FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
 
 _log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ class LinkClient:
         backoff: delays between failed sessions.
         rng: chance for drains.
         platform: says in which cluster the agent runs.
-        carry: takes the documents that come with an item, before the item itself; without it the hub sends none.
+        content: takes what comes with an item or a notice, before it is acted on; without it the hub sends none.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names every part
@@ -101,9 +102,9 @@ class LinkClient:
         backoff: FullJitter | None = None,
         rng: random.Random | None = None,
         platform: PlatformPort | None = None,
-        carry: Callable[[Iterable[link_pb2.CarriedDocument]], None] | None = None,
+        content: HubContent | None = None,
     ) -> None:
-        self._carry = carry
+        self._content = content
         self._platform = platform
         self._description = description
         self._boot_id = boot_id
@@ -170,7 +171,7 @@ class LinkClient:
             welcome=functools.partial(self._on_welcome, listing),
             item=functools.partial(self._on_item, listing),
             mark=functools.partial(self._on_mark, listing),
-            notice=self._on_notice,
+            notice=self._on_files,
             command=self._on_command,
             agent_status=self._agent_status,
             all_reports=lambda: [report_to_wire(report) for report in self._ports.reports()],
@@ -196,14 +197,19 @@ class LinkClient:
             self._on_notice(welcome.timestamp_version)
 
     async def _on_item(self, listing: Listing, item: link_pb2.DesiredItem) -> None:
-        if self._carry is not None:
-            self._carry(item.documents)
+        if self._content is not None:
+            self._content.carry(item.documents)
         await self._desired.take(listing, item)
 
     async def _on_mark(self, listing: Listing, mark: link_pb2.RevisionMark) -> None:
         if await self._desired.reached(listing, mark):
             # Only now has the link done something useful; a hub that welcomes and dies must not be hammered.
             self._backoff.reset()
+
+    def _on_files(self, notice: link_pb2.PolicyNotice) -> None:
+        if self._content is not None:
+            self._content.carry_set(notice)
+        self._on_notice(notice.timestamp_version)
 
     def _on_notice(self, version: int) -> None:
         self._noticed = max(self._noticed, version)
@@ -293,8 +299,9 @@ class LinkClient:
             platform_ca=platform.authority_sha256 if platform is not None else "",
         )
 
-    def _features(self) -> Iterable[str]:
-        return (feature for feature in FEATURES if feature != CARRIED_DOCUMENTS or self._carry is not None)
+    def _features(self) -> Sequence[str]:
+        without = set() if self._content is not None else {CARRIED_DOCUMENTS, CARRIED_POLICY}
+        return [feature for feature in FEATURES if feature not in without]
 
     async def _agent_status(self) -> link_pb2.AgentStatus:
         identity = self._channels.identity

@@ -17,7 +17,7 @@ from agent.link.channels import ChannelHolder
 from agent.link.errors import CONTENT_BROKEN, CONTENT_TOO_LARGE, HUB_UNAVAILABLE
 from agent.policy.interfaces import FetchedSet
 from cellward.errors import CellwardError, Unavailable
-from cellward.wire.codec import MAX_CARRIED, check_digest
+from cellward.wire.codec import MAX_CARRIED, MAX_CARRIED_SET, check_digest
 from cellward.wire.v1 import content_pb2, content_pb2_grpc, link_pb2
 
 _log = structlog.get_logger()
@@ -40,6 +40,7 @@ class HubContent:
         self._channels = channels
         self._carried: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
+        self._set: tuple[tuple[int, int], content_pb2.PolicyFiles] | None = None
 
     def carry(self, documents: Iterable[link_pb2.CarriedDocument]) -> None:
         """Keep what came with an item until it is asked for: once, instead of a fetch, and no more believed than one.
@@ -54,6 +55,12 @@ class HubContent:
             self._size += len(document.envelope)
             while self._size > CARRIED_BYTES or len(self._carried) > CARRIED_COUNT:
                 self._drop(next(iter(self._carried)))
+
+    def carry_set(self, notice: link_pb2.PolicyNotice) -> None:
+        """Keep the policy files that came with the newest notice; a notice without any takes away those of the last."""
+        files = notice.files
+        held = (notice.held.root_version, notice.held.snapshot_version)
+        self._set = (held, files) if files.metadata and files.ByteSize() <= MAX_CARRIED_SET else None
 
     async def fetch_digest(self, digest: str, limit: int) -> bytes | None:
         """Return the content of a digest, None when the hub has none.
@@ -76,19 +83,22 @@ class HubContent:
 
         Raises ``link/hub-unavailable``. A hub that does not know the question, or answers nonsense, is asked singly.
         """
+        carried, self._set = self._set, None
+        if carried is not None:
+            (root, snapshot), files = carried
+            # What holds for whoever holds less is more than enough; what is missing all the same is fetched singly.
+            if root <= root_version and snapshot <= snapshot_version and files.ByteSize() <= limit:
+                return _fetched(files)
         wanted = content_pb2.PolicySet(root_version=root_version, snapshot_version=snapshot_version)
         try:
             data = await self._fetch(content_pb2.FetchRequest(policy_set=wanted), "the policy set", limit)
-            files = content_pb2.PolicyFiles.FromString(data) if data is not None else None
+            found = content_pb2.PolicyFiles.FromString(data) if data is not None else None
         except Unavailable:
             raise
         except (CellwardError, DecodeError) as error:
             _log.info("policy-set-not-taken", reason=str(error))
             return None
-        if files is None:
-            return None
-        metadata = {(file.name.role, file.name.version): file.data for file in files.metadata}
-        return FetchedSet(metadata, tuple(files.targets))
+        return None if found is None else _fetched(found)
 
     def _drop(self, digest: str) -> bytes | None:
         carried = self._carried.pop(digest, None)
@@ -149,3 +159,8 @@ class HubContent:
         if total is None:
             raise CONTENT_BROKEN(f"{what}: the hub sent nothing", object=what)
         return total
+
+
+def _fetched(files: content_pb2.PolicyFiles) -> FetchedSet:
+    metadata = {(file.name.role, file.name.version): file.data for file in files.metadata}
+    return FetchedSet(metadata, tuple(files.targets))

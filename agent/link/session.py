@@ -62,7 +62,7 @@ class SessionHooks:
     welcome: Callable[[link_pb2.Welcome], Awaitable[None]]
     item: Callable[[link_pb2.DesiredItem], Awaitable[None]]
     mark: Callable[[link_pb2.RevisionMark], Awaitable[None]]
-    notice: Callable[[int], None]
+    notice: Callable[[link_pb2.PolicyNotice], None]
     command: Callable[[link_pb2.Command], None]
     agent_status: Callable[[], Awaitable[link_pb2.AgentStatus]]
     all_reports: Callable[[], list[link_pb2.CellStatus]]
@@ -237,7 +237,7 @@ class Session:
                 await self._hooks.mark(frame.revision_mark)
                 self._ack_due = True
             case "policy_notice":
-                self._hooks.notice(frame.policy_notice.timestamp_version)
+                self._hooks.notice(frame.policy_notice)
             case "command":
                 self._hooks.command(frame.command)
             case "drain":

@@ -151,7 +151,7 @@ class SimulatedAgent:
             heartbeat=intervals.heartbeat,
             status_interval=intervals.status,
             backoff=FullJitter(intervals.backoff_base, intervals.backoff_cap),
-            carry=content.carry,
+            content=content,
         )
 
     async def _accepted(self, verified: VerifiedSet) -> None:

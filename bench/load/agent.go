@@ -65,6 +65,7 @@ type agent struct {
 	policy   *wire.PolicyVersions
 	held     map[string]bool // digests of bundles
 	noticed  chan struct{}
+	carried  *wire.PolicyNotice // the newest one with files, until they are taken
 	log      *chain
 }
 

@@ -122,6 +122,9 @@ func (s *session) handle(ctx context.Context, frame *wire.HubFrame) bool {
 		emit("synced", a.name, "")
 		return true
 	case *wire.HubFrame_PolicyNotice:
+		a.lock.Lock()
+		a.carried = body.PolicyNotice
+		a.lock.Unlock()
 		a.notice()
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,7 +19,7 @@ import (
 const fetchTimeout = 30 * time.Second
 
 // features that an agent of today tells the hub of.
-var features = []string{"carried-documents"}
+var features = []string{"carried-documents", "carried-policy"}
 
 // roleFile is what is read of a TUF file of targets.
 type roleFile struct {
@@ -139,14 +140,8 @@ func (a *agent) refresh(ctx context.Context) error {
 	a.lock.Lock()
 	held := proto.CloneOf(a.policy)
 	a.lock.Unlock()
-	data, err := a.fetch(ctx, &wire.FetchRequest{What: &wire.FetchRequest_PolicySet{
-		PolicySet: &wire.PolicySet{RootVersion: held.Root, SnapshotVersion: held.Snapshot},
-	}})
+	files, err := a.policyFiles(ctx, held)
 	if err != nil {
-		return err
-	}
-	files := new(wire.PolicyFiles)
-	if err := proto.Unmarshal(data, files); err != nil {
 		return err
 	}
 	bundles := map[string]string{}
@@ -179,6 +174,25 @@ func (a *agent) refresh(ctx context.Context) error {
 	return nil
 }
 
+// policyFiles returns what came with the notice, if it fits what is held, or fetches it.
+func (a *agent) policyFiles(ctx context.Context, held *wire.PolicyVersions) (*wire.PolicyFiles, error) {
+	a.lock.Lock()
+	carried := a.carried
+	a.carried = nil
+	a.lock.Unlock()
+	if carried.GetFiles() != nil && carried.Held.RootVersion <= held.Root && carried.Held.SnapshotVersion <= held.Snapshot {
+		return carried.Files, nil
+	}
+	files := new(wire.PolicyFiles)
+	data, err := a.fetch(ctx, &wire.FetchRequest{What: &wire.FetchRequest_PolicySet{
+		PolicySet: &wire.PolicySet{RootVersion: held.Root, SnapshotVersion: held.Snapshot},
+	}})
+	if err == nil {
+		err = proto.Unmarshal(data, files)
+	}
+	return files, err
+}
+
 func (a *agent) fetchTargets(ctx context.Context, metadata []byte, carried map[string]bool, bundles map[string]string) error {
 	var role roleFile
 	if err := json.Unmarshal(metadata, &role); err != nil {
@@ -186,11 +200,10 @@ func (a *agent) fetchTargets(ctx context.Context, metadata []byte, carried map[s
 	}
 	for path, target := range role.Signed.Targets {
 		digest := "sha256:" + target.Hashes.SHA256
-		if carried[digest] {
-			continue
+		if strings.HasPrefix(path, "bundles/") {
+			bundles[path] = digest
 		}
-		bundles[path] = digest
-		if a.held[digest] {
+		if carried[digest] || a.held[digest] {
 			continue
 		}
 		data, err := a.fetch(ctx, &wire.FetchRequest{What: &wire.FetchRequest_Digest{Digest: digest}})

@@ -27,6 +27,8 @@ MAX_TEXT = 1024
 MAX_EVIDENCE = 64
 #: Largest document that travels with its item, and all of one item, bytes; larger ones are fetched.
 MAX_CARRIED, MAX_CARRIED_OF_ITEM = 32 * 1024, 128 * 1024
+#: Largest policy set that travels with its notice, bytes.
+MAX_CARRIED_SET = 256 * 1024
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _NAME_LIMITS = (names.PROJECT_MAX, names.CELL_MAX, names.ENVIRONMENT_MAX)

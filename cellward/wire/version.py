@@ -9,8 +9,10 @@ PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 #: The agent takes documents that travel with their item (``DesiredItem.documents``).
 CARRIED_DOCUMENTS = "carried-documents"
+#: The agent takes policy files that travel with their notice (``PolicyNotice.files``).
+CARRIED_POLICY = "carried-policy"
 #: Optional features of the wire this program knows.
-FEATURES: tuple[str, ...] = (CARRIED_DOCUMENTS,)
+FEATURES: tuple[str, ...] = (CARRIED_DOCUMENTS, CARRIED_POLICY)
 
 
 def negotiate(theirs_min: int, theirs_max: int, *, ours_min: int = PROTOCOL_MIN, ours_max: int = PROTOCOL_MAX) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,6 +61,8 @@ _MAX_UPLOAD = 128
 _TRIES = 5
 #: Most roots sent at once; agents follow as many rotations in one go.
 _MAX_ROOTS = 64
+#: Largest bundle sent along with a set, and all of them, bytes.
+_BUNDLE, _BUNDLES = 64 * 1024, 128 * 1024
 _log = structlog.get_logger()
 
 
@@ -381,7 +383,7 @@ class TufRepository:
         return await self._store.get_metadata(role, version)
 
     async def newer(self, root_version: int, snapshot_version: int) -> NewerFiles | None:
-        """Return what an agent with these versions lacks of the newest set, bundles apart; None before there is one.
+        """Return what an agent with these versions lacks of the newest set, large bundles apart; None before any.
 
         Read without a transaction: what a publish makes of it in between, an agent finds not to fit and fetches singly.
         """
@@ -400,7 +402,32 @@ class TufRepository:
             return NewerFiles((*roots, files[0]), ())
         places = ((files[2], BINDINGS_TARGET), (files[3], KEYRING_TARGET), (files[3], REVOCATIONS_TARGET))
         targets = [await self._small(file, path) for file, path in places]
+        targets += await self._new_bundles(files[2], snapshot_version)
         return NewerFiles((*roots, *files), tuple(data for data in targets if data is not None))
+
+    async def _new_bundles(self, targets: MetadataFile, snapshot_version: int) -> Sequence[bytes | None]:
+        """Small bundles that the set of a snapshot had not; which of them an agent wants, its bindings say."""
+        before = await self._targets_of(snapshot_version)
+        digests: list[str] = []
+        room = _BUNDLES
+        for path, info in trust.parse(Targets, targets.data).signed.targets.items():
+            digest = info.hashes.get("sha256", "")
+            if path != BINDINGS_TARGET and digest not in before and info.length <= min(room, _BUNDLE):
+                digests.append(digest)
+                room -= info.length
+        return [await self._store.get_target(f"sha256:{digest}") for digest in digests]
+
+    async def _targets_of(self, snapshot_version: int) -> frozenset[str]:
+        """Digests of what the set of a snapshot named; empty where the snapshot is not known here."""
+        data = await self._store.get_metadata("snapshot", snapshot_version) if snapshot_version else None
+        if data is None:
+            return frozenset()
+        version = trust.parse(Snapshot, data).signed.meta["targets.json"].version
+        found = await self._store.get_metadata("targets", version)
+        if found is None:
+            return frozenset()
+        named = trust.parse(Targets, found).signed.targets.values()
+        return frozenset(info.hashes.get("sha256", "") for info in named)
 
     async def _small(self, file: MetadataFile, path: str) -> bytes | None:
         info = trust.parse(Targets, file.data).signed.targets.get(path)

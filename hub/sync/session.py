@@ -20,9 +20,9 @@ import grpc.aio
 from cellward.errors import CellwardError
 from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.clock import Clock
-from cellward.wire.codec import DesiredItem, item_to_wire, items_digest, refusal_of
+from cellward.wire.codec import MAX_CARRIED_SET, DesiredItem, item_to_wire, items_digest, refusal_of
 from cellward.wire.v1 import link_pb2
-from cellward.wire.version import CARRIED_DOCUMENTS, negotiate
+from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_POLICY, negotiate
 from hub.sync.errors import HELLO_EXPECTED, NOT_CONNECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
 from hub.sync.hello import check_hello
 from hub.sync.interfaces import Subscription, SyncPorts
@@ -89,6 +89,9 @@ class SyncSession:
         self._hello: link_pb2.Hello | None = None
         #: Whether the agent takes documents with their items.
         self._carries = False
+        #: Whether it takes policy files with their notice; and versions of root and snapshot it said last to hold.
+        self._takes_policy = False
+        self._policy_held = (0, 0)
         self.stream_id = ""
         self.boot_id = ""
 
@@ -117,6 +120,8 @@ class SyncSession:
         negotiate(hello.protocol_min, hello.protocol_max)
         self.boot_id = hello.boot_id
         self._carries = CARRIED_DOCUMENTS in hello.features
+        self._takes_policy = CARRIED_POLICY in hello.features
+        self._holds(hello.policy)
         await self._ports.audit.hello(self.cluster, hello.hub_epoch, hello.last_checkpoint)
         await self._ports.fleet.hello(self.cluster, hello)
         self._received = 1
@@ -244,11 +249,19 @@ class SyncSession:
             version = await self._ports.policy.timestamp_version()
             if version != self._timestamp:
                 self._timestamp = version
-                await self._write(policy_notice=link_pb2.PolicyNotice(timestamp_version=version))
+                await self._write(policy_notice=await self._notice(version))
         if topics - {"policy"}:
             await self._send_newer(await self._ports.fleet.items(self.cluster, 0))
         while self._commands:
             await self._write(command=self._commands.popleft())
+
+    async def _notice(self, version: int) -> link_pb2.PolicyNotice:
+        notice = link_pb2.PolicyNotice(timestamp_version=version)
+        files = await self._ports.content.policy_set(*self._policy_held) if self._takes_policy else None
+        if files is not None and len(files) <= MAX_CARRIED_SET:
+            notice.files.MergeFromString(files)
+            notice.held.root_version, notice.held.snapshot_version = self._policy_held
+        return notice
 
     async def _listen(self, changes: Subscription) -> None:
         while True:
@@ -297,6 +310,9 @@ class SyncSession:
                 self._wake.set()
             del frame
 
+    def _holds(self, policy: link_pb2.PolicyVersions) -> None:
+        self._policy_held = (policy.root, policy.snapshot)
+
     def _check_order(self, frame: link_pb2.AgentFrame) -> None:
         if frame.stream_id != self.stream_id:
             raise OUT_OF_ORDER("the frame belongs to another stream")
@@ -314,6 +330,7 @@ class SyncSession:
         elif body == "cell_status":
             await fleet.cell_status(self.cluster, frame.cell_status)
         elif body == "agent_status":
+            self._holds(frame.agent_status.policy)
             await fleet.agent_status(self.cluster, frame.agent_status)
         elif body == "command_result":
             await fleet.command_result(self.cluster, frame.command_result)

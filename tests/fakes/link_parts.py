@@ -126,6 +126,6 @@ def build_link(
         status_interval=intervals.status,
         backoff=backoff(),
         platform=platform,
-        carry=content.carry,
+        content=content,
     )
     return LinkParts(client, content, keeper, channels, audit, metrics)

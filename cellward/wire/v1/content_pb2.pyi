@@ -46,7 +46,7 @@ Global___TufMetadata: _TypeAlias = TufMetadata  # noqa: Y015
 
 @_typing.final
 class PolicySet(_message.Message):
-    """What an agent lacks of the newest policy set, bundles apart, in one piece; it verifies all of it as if fetched singly."""
+    """What an agent lacks of the newest policy set, large bundles apart, in one piece; it verifies all of it as if fetched singly."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

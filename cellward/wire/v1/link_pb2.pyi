@@ -3,6 +3,7 @@
 isort:skip_file
 Link: the long-lived control stream an agent opens to the hub."""
 
+from cellward.wire.v1 import content_pb2 as _content_pb2
 from cellward.wire.v1 import types_pb2 as _types_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -655,16 +656,30 @@ class PolicyNotice(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TIMESTAMP_VERSION_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     timestamp_version: _builtins.int
     """Version of the newest timestamp."""
+    @_builtins.property
+    def files(self) -> _content_pb2.PolicyFiles:
+        """What an agent that holds the versions in held lacks, for agents that know the feature "carried-policy"; verified as
+        if fetched. Empty where it is too much: then it is fetched.
+        """
+
+    @_builtins.property
+    def held(self) -> _content_pb2.PolicySet:
+        """Whose lack it is."""
+
     def __init__(
         self,
         *,
         timestamp_version: _builtins.int = ...,
+        files: _content_pb2.PolicyFiles | None = ...,
+        held: _content_pb2.PolicySet | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["timestamp_version", b"timestamp_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "held", b"held", "timestamp_version", b"timestamp_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

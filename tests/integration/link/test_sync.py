@@ -10,10 +10,10 @@ import pytest
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
-from cellward.wire.codec import items_digest
+from cellward.wire.codec import MAX_CARRIED_SET, items_digest
 from cellward.wire.errors import BAD_MESSAGE
-from cellward.wire.v1 import link_pb2, types_pb2
-from tests.fakes.bare_agent import until
+from cellward.wire.v1 import content_pb2, link_pb2, types_pb2
+from tests.fakes.bare_agent import BareStream, until
 from tests.fakes.ports import FakeLinkHub
 from tests.integration.link.streams import LIMITS, item, joined, opened, welcomed
 
@@ -101,6 +101,39 @@ async def test_documents_travel_with_a_change_to_agents_that_know_it(here: FakeL
         await welcomed(link, agent)
         here.fleet.put("eu-1", replace(item("checkout"), deployment_digest=digest))
         assert not (await link.receive("desired_item")).desired_item.documents
+
+
+async def test_policy_travels_with_its_notice_to_agents_that_know_it(here: FakeLinkHub) -> None:
+    """What is sent is what the agent said last that it lacks; one too large to send along is fetched."""
+    agent, asked = await joined(here), []
+    files = content_pb2.PolicyFiles()
+    files.metadata.add(name=content_pb2.TufMetadata(role="root", version=2), data=b"two")
+
+    async def policy_set(root_version: int, snapshot_version: int) -> bytes:
+        asked.append((root_version, snapshot_version))
+        return files.SerializeToString()
+
+    here.content.policy_set = policy_set  # type: ignore[method-assign]
+
+    async def noticed(link: BareStream, version: int) -> link_pb2.PolicyNotice:
+        here.policy.version = version
+        here.changes.notify("policy")
+        return (await link.receive("policy_notice")).policy_notice
+
+    async with opened(here, agent) as link:
+        await welcomed(link, agent, features=["carried-policy"], policy=link_pb2.PolicyVersions(root=1, snapshot=4))
+        found = await noticed(link, 9)
+        assert (found.timestamp_version, found.files, found.held.root_version) == (9, files, 1)
+        await link.send(agent_status=link_pb2.AgentStatus(policy=link_pb2.PolicyVersions(root=2, snapshot=7)))
+        await until(lambda: bool(here.fleet.agent_statuses), "the state of the agent arrives")
+        assert (await noticed(link, 10)).held.snapshot_version == 7
+        files.targets.append(bytes(MAX_CARRIED_SET))
+        assert not (await noticed(link, 11)).HasField("files")
+    assert asked[:2] == [(1, 4), (2, 7)]
+    files.ClearField("targets")
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        assert not (await noticed(link, 12)).HasField("files")
 
 
 async def test_receipts_and_states_are_filed_and_acknowledged(here: FakeLinkHub) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from agent.link.channels import ChannelHolder
 from agent.link.content import CARRIED_BYTES, CARRIED_COUNT, HubContent
+from agent.policy.interfaces import FetchedSet
 from cellward.errors import Unavailable
-from cellward.wire.codec import MAX_CARRIED
-from cellward.wire.v1 import link_pb2
+from cellward.wire.codec import MAX_CARRIED, MAX_CARRIED_SET
+from cellward.wire.v1 import content_pb2, link_pb2
 
 
 def _digest(number: int) -> str:
@@ -48,6 +49,42 @@ async def test_an_oversized_or_empty_document_and_a_name_that_is_none_are_left_o
     content.carry(_documents([1], MAX_CARRIED + 1) + _documents([2], 0) + _documents([3], 10))
     content.carry([link_pb2.CarriedDocument(digest="../x", envelope=b"x")])
     assert await _held(content, [1, 2, 3]) == [3]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "given"),
+    [((1, 4), (1, 4), True), ((1, 4), (2, 5), True), ((2, 4), (1, 4), False), ((1, 5), (1, 4), False)],
+)
+async def test_policy_that_came_with_a_notice_is_taken_once_by_who_holds_no_less(
+    held: tuple[int, int], asked: tuple[int, int], given: bool
+) -> None:
+    """For whoever holds less there may be a gap; it is fetched, as is everything the second time."""
+    content = HubContent(ChannelHolder())
+    content.carry_set(_notice(held))
+    if given:
+        assert await content.fetch_set(*asked, 1000) == FetchedSet({("root", 2): b"two"}, (b"small",))
+    with pytest.raises(Unavailable):
+        await content.fetch_set(*asked, 1000)
+
+
+async def test_a_newer_notice_replaces_what_came_with_the_last_one() -> None:
+    """Also one without files: those of the last one are not the newest any more, and would be taken for it."""
+    content = HubContent(ChannelHolder())
+    content.carry_set(_notice((1, 4)))
+    content.carry_set(link_pb2.PolicyNotice(timestamp_version=9))
+    with pytest.raises(Unavailable):
+        await content.fetch_set(1, 4, 1000)
+    content.carry_set(_notice((1, 4), bytes(MAX_CARRIED_SET)))
+    with pytest.raises(Unavailable):
+        await content.fetch_set(1, 4, 10_000_000)
+
+
+def _notice(held: tuple[int, int], target: bytes = b"small") -> link_pb2.PolicyNotice:
+    notice = link_pb2.PolicyNotice(timestamp_version=8)
+    notice.held.root_version, notice.held.snapshot_version = held
+    notice.files.metadata.add(name=content_pb2.TufMetadata(role="root", version=2), data=b"two")
+    notice.files.targets.append(target)
+    return notice
 
 
 async def test_a_document_sent_again_replaces_the_one_before() -> None:

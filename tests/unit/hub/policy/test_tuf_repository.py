@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -418,7 +419,7 @@ async def test_hostile_bundle_with_good_signatures_is_refused(
 async def test_an_agent_is_sent_what_it_lacks(
     repository: TufRepository, world: PolicyWorld, store: TinyTufStore, clock: ManualClock
 ) -> None:
-    """Roots above its own and the timestamp always; the rest unless it holds the newest snapshot; bundles never."""
+    """Roots above its own and the timestamp always; the rest unless it holds the newest snapshot."""
     assert await repository.newer(1, 0) is None
     upload = world.make([denying("Pod")])
     await repository.publish(upload)
@@ -428,9 +429,30 @@ async def test_an_agent_is_sent_what_it_lacks(
     assert found is not None
     assert [file.role for file in found.metadata] == ["timestamp", "snapshot", "targets", "keyring"]
     assert all(file.data == store.metadata[file.role, file.version] for file in found.metadata)
-    assert {digest_of(data) for data in found.targets} < set(upload.targets)
-    assert len(found.targets) == 3
+    assert {digest_of(data) for data in found.targets} == set(upload.targets)
+    assert len(found.targets) == 4
     held = await repository.newer(0, newest["snapshot"].version)
     assert held is not None
     assert [file.role for file in held.metadata] == ["root", "timestamp"]
     assert held.targets == ()
+
+
+async def test_a_small_bundle_is_sent_to_who_did_not_have_it_and_a_large_one_is_not(
+    repository: TufRepository, world: PolicyWorld
+) -> None:
+    """A fleet fetches what is too large, and nobody is sent again what the set it holds had."""
+    noise = random.Random(1).randbytes(100_000).hex()
+    small = denying("Pod")
+    large = archive("wide", "1.0.0", "x := 1", extra={"wide/data.json": f'{{"noise": "{noise}"}}'.encode()})
+    first = world.make([small])
+    await repository.publish(first)
+    world.take(first)
+    held = next(file.version for file in first.metadata if file.role == "snapshot")
+    upload = world.make([small, large])
+    await repository.publish(upload)
+    sent = {version: await repository.newer(1, version) for version in (0, held)}
+    assert all(found is not None for found in sent.values())
+    names = {version: {digest_of(data) for data in found.targets} for version, found in sent.items() if found}
+    assert digest_of(small) in names[0]
+    assert digest_of(small) not in names[held]
+    assert digest_of(large) not in names[0] | names[held]
