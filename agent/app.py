@@ -35,7 +35,6 @@ from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription
 from agent.link.metrics_push import MetricsPush
 from agent.measure import Gauges
-from agent.metrics.page import MetricsPage
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.objects.fence import load_guards
@@ -117,6 +116,9 @@ class Agent:
             Task("identity", self.publisher.run),
         ]
         if base.settings.metrics_listen:
+            # Off by default, and a whole HTTP server that an agent keeps in memory for nothing else.
+            from agent.metrics.page import MetricsPage  # noqa: PLC0415
+
             tasks.append(Task("metrics", MetricsPage(self.metrics.registry, base.settings.metrics_listen).run))
         await supervise(tasks, stop)
 
@@ -308,6 +310,7 @@ async def _link(
     )
     push = MetricsPush(base.channels, lambda: take_snapshot(gauges.refreshed()), base.clock, interval=intervals.metrics)
     engine_facts = await _engine_facts(ports.policy_service)
+    gauges.opa_version = engine_facts.version
     description = AgentDescription(
         realm=settings.realm,
         facts=facts,

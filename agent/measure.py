@@ -26,7 +26,7 @@ _INTERVAL = 5.0
 
 @dataclass
 class Gauges:
-    """Fills the gauges of ``metrics`` from the parts."""
+    """Fills the gauges of ``metrics`` from the parts; ``opa_version`` is the engine's, empty while unknown."""
 
     metrics: AgentMetrics
     health: HealthRegistry
@@ -36,6 +36,7 @@ class Gauges:
     channels: ChannelHolder
     timer: Timer
     link: LinkClient | None = None
+    opa_version: str = ""
     _depth: int = 0
 
     async def run(self) -> None:
@@ -52,7 +53,7 @@ class Gauges:
         conditions: dict[tuple[str, ...], float] = {
             (condition.name,): float(condition.ok) for condition in self.health.get()
         }
-        self.metrics.set(names.AGENT_INFO, 1, version=VERSION, opa_version="")
+        self.metrics.set(names.AGENT_INFO, 1, version=VERSION, opa_version=self.opa_version)
         self.metrics.replace(names.AGENT_CONDITION, conditions)
         self.metrics.set(names.AGENT_LINK_CONNECTED, conditions.get(("hub-link",), 0.0))
         self.metrics.set(names.AGENT_SPOOL_RECORDS, self._depth)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import SettingsConfigDict
 
 from cellward.errors import InvalidInput, define
 from cellward.runtime.settings import FileSettings, check_address, in_environment, load_settings_file, variable_of
@@ -88,9 +87,7 @@ class IntervalSettings(_Strict):
 class AgentSettings(FileSettings):
     """Everything the agent is told at install."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="CELLWARD_AGENT_", env_nested_delimiter="__"
-    )
+    ENVIRONMENT = "CELLWARD_AGENT_"
 
     realm: str = Field(description="Realm: sha256: and 64 hex digits, from the join line.")
     state_dir: Path = Field(description="Persistent directory of the agent, mode 0700.")

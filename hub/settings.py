@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_settings import SettingsConfigDict
 
 from cellward.errors import InvalidInput, define
 from cellward.runtime.settings import FileSettings, check_address, load_settings_file
@@ -105,9 +104,7 @@ class LimitSettings(_Strict):
 class HubSettings(FileSettings):
     """Everything the hub is told at start."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="CELLWARD_HUB_", env_nested_delimiter="__"
-    )
+    ENVIRONMENT = "CELLWARD_HUB_"
 
     data_dir: Path = Field(description="Directory of keys and, by default, of the database; mode 0700.")
     database_url: str = Field(

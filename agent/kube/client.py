@@ -22,7 +22,8 @@ from agent.kube.config import POOL_SIZE, load_configuration
 from agent.kube.errors import KUBE_NOT_FOUND, KUBE_UNEXPECTED
 from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
 from agent.kube.kinds import KindInfo, collection_path, group_path, kind_of, object_path
-from agent.kube.tls import NETWORK_ERRORS, demand_as_kubernetes_does, network_error
+from agent.kube.library import load_library
+from agent.kube.tls import NETWORK_ERRORS, demand_as_kubernetes_does, network_error, use_small_buffers
 from agent.kube.watch import WatchLoop
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock, Timer
@@ -41,6 +42,9 @@ _PAGE: Final = 500
 #: The same where somebody else decides how large they are; metadata may take most of the 1.5 MB of an object.
 _SMALL_PAGE: Final = 20
 _TURNS_TO_CLOSE: Final = 4
+#: Watches that are opened at once. Most kinds that are watched for are on no one cluster: asked for all together they
+#: would have a connection each, and memory for that stays.
+_OPENING: Final = 4
 
 
 class KubeClient:
@@ -52,14 +56,14 @@ class KubeClient:
         self.authority_sha256 = authority_sha256
         self._connector = connector
         self._timer = timer
+        self._opening = asyncio.Semaphore(_OPENING)
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None, *, timer: Timer | None = None) -> KubeClient:
         """Load credentials; the first request comes with the first call. Raises kube/no-credentials."""
-        from kubernetes.aio.client import ApiClient  # noqa: PLC0415 - costs half a second and 49 MB
-
+        use_small_buffers()
         configuration = await load_configuration(kubeconfig)
-        api = ApiClient(configuration)
+        api = load_library().ApiClient(configuration)
         demand_as_kubernetes_does(api.rest_client.ssl_context)
         # Where Python needs it, connections that were cut while they said goodbye in TLS are cleaned up.
         connector = aiohttp.TCPConnector(
@@ -207,7 +211,8 @@ class KubeClient:
         full = {**query, **({"labelSelector": label_selector} if label_selector else {})}
         path = f"{collection_path(info, '')}?{urlencode(full)}"
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS, sock_read=_WATCH_SILENCE_SECONDS)
-        return await self._send("GET", path, f"watch {info.kind}", limits=limits)
+        async with self._opening:
+            return await self._send("GET", path, f"watch {info.kind}", limits=limits)
 
     async def _call(
         self,

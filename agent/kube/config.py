@@ -10,29 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from agent.kube.errors import KUBE_NO_CREDENTIALS
+from agent.kube.library import load_library
 
 #: Connections to the API server. Every watch holds one for ever, so it must be well above the number of watches.
 POOL_SIZE = 64
 
 
 async def load_configuration(kubeconfig: Path | None) -> Any:
-    """Return the library's configuration; raises kube/no-credentials.
-
-    The import costs half a second and 49 MB, hence here and not at the top.
-    """
-    from kubernetes.aio.client import Configuration  # noqa: PLC0415
-    from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config  # noqa: PLC0415
-
+    """Return the library's configuration; raises kube/no-credentials."""
+    library = load_library()
     # The constructor, not get_default_copy: a default set elsewhere in the process must not leak in.
-    configuration = type.__call__(Configuration)
+    configuration = type.__call__(library.Configuration)
     try:
         if kubeconfig is None:
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            library.load_incluster_config(client_configuration=configuration)
         else:
-            await load_kube_config(  # type: ignore[no-untyped-call]
+            await library.load_kube_config(
                 config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
             )
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except (library.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
         where = str(kubeconfig) if kubeconfig is not None else "the pod's service account"
         raise KUBE_NO_CREDENTIALS(f"{where}: {type(error).__name__}: {error}") from error
     if not configuration.verify_ssl or not str(configuration.host).startswith("https://"):

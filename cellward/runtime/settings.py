@@ -5,13 +5,13 @@ What belongs into the settings is each side's own; how a file is read, bounded a
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cellward.documents.strict_yaml import YamlError, strict_mapping
 from cellward.errors import ErrorCode
@@ -20,20 +20,17 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})\Z")
 _MAX_FILE = 256 * 1024
 
 
-class FileSettings(BaseSettings):
-    """Base of both sides' settings: values of the file, and the environment that beats them; nothing else."""
+class FileSettings(BaseModel):
+    """Base of both sides' settings: values of the file, and the environment that beats them; nothing else.
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - signature of the base
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a stray .env file must not configure anything
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment beat the file."""
-        return env_settings, init_settings
+    Attributes:
+        ENVIRONMENT: what variables begin with; the name of a setting follows, ``NESTED`` standing for each dot.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ENVIRONMENT: ClassVar[str]
+    NESTED: ClassVar[str] = "__"
 
 
 T = TypeVar("T", bound=FileSettings)
@@ -46,6 +43,10 @@ def load_settings_file(path: Path, model: type[T], invalid: ErrorCode) -> T:
         CellwardError: ``invalid``, naming each field that is wrong.
     """
     values = _read_yaml(path, invalid)
+    for name, text in sorted(os.environ.items()):
+        where = _setting_of(name, model)
+        if where:
+            _put(values, where, _value(text))
     try:
         return model(**values)
     except ValidationError as error:
@@ -55,14 +56,42 @@ def load_settings_file(path: Path, model: type[T], invalid: ErrorCode) -> T:
 
 def variable_of(name: str, model: type[FileSettings]) -> str:
     """Name of the variable that sets a field of ``model``."""
-    return f"{model.model_config['env_prefix']}{name}".upper()
+    return f"{model.ENVIRONMENT}{name}".upper()
 
 
 def in_environment(name: str, model: type[FileSettings]) -> bool:
-    """Whether the environment sets a field, or a part of it; letters count alike, as pydantic reads them."""
+    """Whether the environment sets a field, or a part of it; large letters or small."""
     variable = variable_of(name, model)
-    below = f"{variable}{model.model_config['env_nested_delimiter']}"
+    below = f"{variable}{model.NESTED}"
     return any(found.upper() == variable or found.upper().startswith(below) for found in os.environ)
+
+
+def _setting_of(variable: str, model: type[FileSettings]) -> list[str]:
+    """Where in the settings a variable belongs; nowhere when it names none of them."""
+    if not variable.upper().startswith(model.ENVIRONMENT):
+        return []
+    where = variable[len(model.ENVIRONMENT) :].lower().split(model.NESTED)
+    return where if where[0] in model.model_fields else []
+
+
+def _put(values: dict[str, Any], where: list[str], value: object) -> None:
+    """Set one value, keeping its neighbours."""
+    *outer, last = where
+    for name in outer:
+        inner = values.get(name)
+        values[name] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[name]
+    values[last] = value
+
+
+def _value(text: str) -> object:
+    """Return what a variable says: lists and mappings in JSON, anything else as it stands."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:  # an IPv6 address begins like a list
+        return text
 
 
 def check_address(value: str, *, least: int = 1) -> str:

@@ -7,9 +7,16 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
-import structlog
-
 from cellward.telemetry.logfields import ALLOWED, MAX_VALUE, REDACTED
+
+# What structlog loads where it finds it, as beside the CLI: 3 MB of colours for people, and lines are JSON here.
+_UNWANTED = {name: None for name in ("rich", "greenlet") if name not in sys.modules}
+sys.modules.update(_UNWANTED)  # type: ignore[arg-type]  # None is how Python is told that a module is not there
+try:
+    import structlog
+finally:
+    for _name in _UNWANTED:
+        del sys.modules[_name]
 
 
 def configure_logging(level: str = "info", *, stream: TextIO | None = None) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings
-
 from agent.settings import TUNABLES, AgentSettings
+from cellward.runtime.settings import FileSettings
 from hub.settings import HubSettings
 from tools.generate.page import Page, code, plain
 
@@ -29,9 +28,9 @@ def pages(out: Path) -> None:
     _page(out, "config-agent.md", "agent", AgentSettings, TUNABLES)
 
 
-def _page(out: Path, name: str, who: str, model: type[BaseSettings], tunables: frozenset[str] = frozenset()) -> None:
+def _page(out: Path, name: str, who: str, model: type[FileSettings], tunables: frozenset[str] = frozenset()) -> None:
     title, program, source = f"Settings of the {who}", f"cellward-{who}", f"{who}/settings.py"
-    prefix, delimiter = model.model_config["env_prefix"], model.model_config["env_nested_delimiter"] or ""
+    prefix, delimiter = model.ENVIRONMENT, model.NESTED
     schema = model.model_json_schema()
     groups = dict(_groups(schema))
     page = Page(title, source)
