@@ -22,8 +22,11 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes that hold them (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of fan-out and of policy (default: 5)")
     parser.add_argument("--documents", type=int, default=20_000, help="documents kept (default: 20000)")
+    parser.add_argument("--records", type=int, default=1_000_000, help="audit records kept (default: 1000000)")
     parser.add_argument("--no-audit", action="store_true", help="agents do not push their audit records")
-    parser.add_argument("--only", choices=("fleet", "agents", "documents", "single"), help="one of the parts")
+    parser.add_argument(
+        "--only", choices=("fleet", "agents", "documents", "records", "single"), help="one of the parts"
+    )
     parser.add_argument("--sample", type=Path, help="write what the hub spent its time on to FILE.<n>")
     return parser.parse_args(given)
 
@@ -39,6 +42,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "fleet": lambda: _fleet(arguments, result),
         "agents": lambda: _agents(arguments, result),
         "documents": lambda: _documents(arguments),
+        "records": lambda: _records(arguments),
         "single": lambda: _single(result),
     }
     failed: list[str] = []
@@ -86,6 +90,14 @@ def _documents(arguments: argparse.Namespace) -> list[Row]:
 
     rows = run(Size(arguments.documents, arguments.documents // 10), sample=arguments.sample)
     sys.stderr.write(f"\n{table(f'one hub and its history, {machine()}', rows)}\n\n")
+    return rows
+
+
+def _records(arguments: argparse.Namespace) -> list[Row]:
+    from bench.records import run  # noqa: PLC0415 - the other parts need none of it
+
+    rows = run(arguments.records, sample=arguments.sample)
+    sys.stderr.write(f"\n{table(f'one hub and its audit log, {machine()}', rows)}\n\n")
     return rows
 
 

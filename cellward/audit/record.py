@@ -408,10 +408,15 @@ def cell_of(record: Record) -> tuple[str, str]:
 
     For searching only: nothing is decided by it. Cut to what a store keeps of a name.
     """
-    project, cell = record.details.get("project", "")[:MAX_NAME], record.details.get("cell", "")[:MAX_NAME]
+    return cell_named(record.object, record.details)
+
+
+def cell_named(object: str, details: Mapping[str, str]) -> tuple[str, str]:  # noqa: A002 - the field's name
+    """``cell_of`` for a record of which only these fields were read."""
+    project, cell = details.get("project", "")[:MAX_NAME], details.get("cell", "")[:MAX_NAME]
     if cell:
         return project, cell
-    for part in record.object.split("/"):
+    for part in object.split("/"):
         names = part.split("--")
         if len(names) == 3 and all(names):
             return names[0][:MAX_NAME], names[1][:MAX_NAME]
