@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput, NotFound, TooNew, Unavailable, define
+from cellward.errors import (
+    Conflict,
+    Denied,
+    Exhausted,
+    Internal,
+    InvalidInput,
+    NotFound,
+    Refused,
+    TooNew,
+    Unavailable,
+    define,
+)
 
 CLUSTER_EXISTS = define(
     "store/cluster-exists",
@@ -75,6 +86,12 @@ UNAVAILABLE = define(
     Unavailable,
     "The hub's database does not answer.",
     hint="Check that the volume is mounted, writable, and used by this hub alone.",
+)
+NOT_VERIFIED = define(
+    "store/server-not-verified",
+    Refused,
+    "The database server did not prove who it is, so nothing was sent to it.",
+    hint="Set sslrootcert to the CA of the server's certificate, and name the host in database_url as it does.",
 )
 UNSUPPORTED = define(
     "store/unsupported",

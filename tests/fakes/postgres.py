@@ -22,6 +22,7 @@ import asyncpg
 import pytest
 
 from hub.store.sql.store import open_store
+from tests.fakes.pki import Pki
 
 #: Where Debian puts the programs of a server; the oldest version taken is 15.
 _DEBIAN = "/usr/lib/postgresql"
@@ -86,8 +87,8 @@ class Server:
 
 
 @contextmanager
-def running(bin_folder: Path) -> Iterator[Server]:
-    """Run a server that forgets everything at its end; nothing waits for a disk."""
+def running(bin_folder: Path, pki: Pki | None = None) -> Iterator[Server]:
+    """Run a server that forgets everything at its end; nothing waits for a disk. It has TLS if it has a certificate."""
     with TemporaryDirectory(prefix="cellward-pg-") as name:
         directory = Path(name)
         user = _unprivileged(directory)
@@ -97,6 +98,8 @@ def running(bin_folder: Path) -> Iterator[Server]:
         )  # fmt: skip
         port = _free_port()
         options = {"fsync": "off", "listen_addresses": "127.0.0.1", "max_connections": "200"}
+        if pki is not None:
+            options |= _tls(directory, pki, user)
         process = subprocess.Popen(
             [
                 bin_folder / "postgres", "-D", directory / "data", "-k", directory, "-p", str(port),
@@ -122,6 +125,17 @@ def _unprivileged(directory: Path) -> str | None:
     entry = pwd.getpwnam(name)
     os.chown(directory, entry.pw_uid, entry.pw_gid)
     return name
+
+
+def _tls(directory: Path, pki: Pki, user: str | None) -> dict[str, str]:
+    """Give the server its certificate and key, which it wants to be its own alone; return its options."""
+    shutil.copy(pki.certificate, directory / "server.pem")
+    key = directory / "server.key"
+    shutil.copy(pki.key, key)
+    key.chmod(0o600)
+    if user is not None:
+        shutil.chown(key, user)
+    return {"ssl": "on", "ssl_cert_file": str(directory / "server.pem"), "ssl_key_file": str(key)}
 
 
 def _free_port() -> int:

@@ -303,7 +303,7 @@ def _translated(*, overtaken: bool = False) -> Iterator[None]:
         raise UNAVAILABLE("every connection of the database is in use") from error
     except OSError as error:
         # asyncpg lets those of a connection through that cannot be made.
-        raise UNAVAILABLE(f"the database cannot be reached: {type(error).__name__}") from error
+        raise dialect.unreachable(error) from error
 
 
 def database_file(url: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
-from hub.store.errors import DAMAGED, FULL, OUT_OF_RANGE, UNAVAILABLE
+from hub.store.errors import DAMAGED, FULL, NOT_VERIFIED, OUT_OF_RANGE, UNAVAILABLE
 
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
@@ -27,6 +28,8 @@ _FULL_NAMES = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 _FULL_STATES = frozenset({"53100"})
 _TOO_LARGE = "22003"
 _DAMAGED_STATES = frozenset({"XX001", "XX002"})
+#: What asyncpg says of a server that has TLS switched off.
+_NO_TLS: Final = "rejected SSL upgrade"
 _DAMAGED = ("malformed", "not a database", "is corrupt")
 
 
@@ -110,6 +113,15 @@ def meaning(error: BaseException | None) -> CellwardError:
     if state in _DAMAGED_STATES or any(part in text for part in _DAMAGED):
         return DAMAGED("the database is damaged")
     return UNAVAILABLE(f"the database does not answer: {type(error).__name__}")
+
+
+def unreachable(error: OSError) -> CellwardError:
+    """Return what it means that no connection can be made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return NOT_VERIFIED(f"the certificate of the database server does not hold: {error.verify_message}")
+    if isinstance(error, ssl.SSLError) or _NO_TLS in str(error):
+        return NOT_VERIFIED("the database server speaks no TLS that this hub takes")
+    return UNAVAILABLE(f"the database cannot be reached: {type(error).__name__}")
 
 
 def _state(error: BaseException | None) -> str:

@@ -1,14 +1,15 @@
-"""What is true of PostgreSQL and of nothing else: its schema, migrations of two at once, transactions that meet."""
+"""What is true of PostgreSQL and of nothing else: its schema, two migrations at once, transactions that meet, TLS."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
@@ -16,7 +17,8 @@ from hub.store.interfaces import Tables
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.clock import ManualClock
-from tests.fakes.postgres import Server
+from tests.fakes.pki import Pki
+from tests.fakes.postgres import Server, require, running
 
 KEY = CellKey("shop", "cart", "dev")
 
@@ -89,4 +91,51 @@ async def test_tls_is_verified_unless_somebody_says_otherwise(postgres: Server) 
     """Without a word about TLS a server without a certificate is refused: a password would go to anybody."""
     with pytest.raises(CellwardError) as caught:
         await open_store(postgres.url("postgres").partition("?")[0])
-    assert caught.value.code == "store/unavailable"
+    assert caught.value.code == "store/server-not-verified"
+    assert "speaks no TLS" in caught.value.message
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """Make a certificate for 127.0.0.1 and its CA."""
+    return Pki.make(tmp_path_factory.mktemp("server") / "pki", shape="plain")
+
+
+@pytest.fixture(scope="module")
+def tls(pki: Pki) -> Iterator[Server]:
+    """Run a server with TLS."""
+    with running(require(), pki) as server:
+        yield server
+
+
+def _url(server: Server, query: str, host: str = "127.0.0.1") -> str:
+    return f"postgresql://cellward@{host}:{server.port}/postgres?{query}"
+
+
+async def test_a_server_with_a_certificate_of_the_given_ca_is_taken(tls: Server, pki: Pki) -> None:
+    """verify-full is what a URL means that says nothing; the connection is encrypted for real."""
+    for query in (f"sslrootcert={pki.ca}", f"sslmode=verify-full&sslrootcert={pki.ca}"):
+        store = await open_store(_url(tls, query))
+        async with store._db.read() as connection:
+            used = text("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            encrypted, version = (await connection.execute(used)).one()
+        await store.close()
+        assert encrypted
+        assert version == "TLSv1.3"
+
+
+async def test_a_server_of_another_ca_or_another_name_is_refused(tls: Server, pki: Pki, tmp_path: Path) -> None:
+    """With a code, what is wrong, and what to do; the system's own CAs are not ours either."""
+    other = Pki.make(tmp_path / "other", shape="plain")
+    refused = [
+        (_url(tls, f"sslrootcert={other.ca}"), "unable to get local issuer certificate|signature failure|self-signed"),
+        (_url(tls, "sslmode=verify-full"), "unable to get local issuer certificate|self-signed"),
+        (_url(tls, f"sslrootcert={pki.ca}", "localhost"), "Hostname mismatch"),
+    ]
+    for url, said in refused:
+        with pytest.raises(CellwardError, match=said) as caught:
+            await open_store(url)
+        assert caught.value.code == "store/server-not-verified"
+        assert "sslrootcert" in caught.value.hint
+    # The same name is no matter to whoever asks for the CA alone.
+    await (await open_store(_url(tls, f"sslmode=verify-ca&sslrootcert={pki.ca}", "localhost"))).close()
