@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hub.clusters.locks import LocksInForce
 from hub.store.changes import CLUSTERS, ChangeBus
 from hub.store.interfaces import ClusterRow, ClusterStore
 from hub.store.shared import Remembered, Together
-from hub.sync.interfaces import ClusterBinding, Standing
+from hub.sync.interfaces import Standing
 
 #: Bindings of clusters kept in memory.
 BINDINGS = 10_000
@@ -21,8 +23,8 @@ class Directory:
         self._rows = Together(clusters.get_many, "cluster-rows")
         self._bindings = Remembered(self._read, changes, CLUSTERS, bound=BINDINGS)
 
-    async def binding(self, cluster: str) -> ClusterBinding | None:
-        """Binding of a cluster, None before somebody joined under the name."""
+    async def binding(self, cluster: str) -> ClusterRow | None:
+        """What is bound to a cluster, without its report; None before somebody joined under the name."""
         return await self._bindings.get(cluster)
 
     async def used(self, cluster: str, spki_sha256: str) -> None:
@@ -41,21 +43,8 @@ class Directory:
         names = await self._clusters.names_of_uids(uids) if uids else {}
         return Standing(locks, {name: uid for uid, name in names.items()}, found.removed, found.floors)
 
-    async def _read(self, cluster: str) -> ClusterBinding | None:
+    async def _read(self, cluster: str) -> ClusterRow | None:
         row = (await self._rows.join(cluster)).get(cluster)
-        return _binding(row) if row is not None and row.uid and row.removed_at is None else None
-
-
-def _binding(row: ClusterRow) -> ClusterBinding:
-    return ClusterBinding(
-        row.name,
-        row.uid,
-        row.statement_spki,
-        row.generation,
-        spki_sha256=row.spki_sha256,
-        previous_spki_sha256=row.previous_spki_sha256,
-        generation_floor=row.generation_floor,
-        bound_at=row.bound_at,
-        platform_uid=row.platform_uid,
-        platform_ca=row.platform_ca,
-    )
+        bound = row is not None and row.uid and row.removed_at is None
+        # What it last said of itself is most of a row, and no part of a binding.
+        return replace(row, report={}) if row is not None and bound else None

@@ -33,6 +33,7 @@ class ClusterRow:
         statement_spki: SubjectPublicKeyInfo (DER) of the statement key.
         generation: generation of the newest certificate, 0 for none.
         serial: its serial number, lower-case hex.
+        bound_at: when that certificate was issued.
         report: what the agent last said of itself; top-level keys are merged by ``update_seen``.
         previous_spki_sha256: digest of the key before the newest one, until the newest one was used; else empty.
         generation_floor: certificates of an earlier generation count for nothing.

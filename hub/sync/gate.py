@@ -30,8 +30,9 @@ from cellward.runtime.tasks import heard
 from hub.authority.copies import Copies
 from hub.authority.errors import LOCKED, NOT_BOUND, REPLACED, STALE_KEY
 from hub.authority.lineage import Place, is_handover, place_of
+from hub.store.interfaces import ClusterRow
 from hub.sync.errors import NO_CERTIFICATE, RESUMED_SESSION, SUPERSEDED, TOO_MANY_CALLS, WEAK_TRANSPORT
-from hub.sync.interfaces import ClusterBinding, DirectoryPort, Standing
+from hub.sync.interfaces import DirectoryPort, Standing
 
 #: What gRPC says of a connection: lists of bytes by property name.
 AuthContext = Mapping[str, Iterable[bytes]]
@@ -55,7 +56,7 @@ class Live:
     authorities: Sequence[x509.Certificate]
     cut: asyncio.Future[CellwardError] = field(repr=False)
     #: What was bound to the name when the call began.
-    bound: ClusterBinding | None = field(default=None, repr=False)
+    bound: ClusterRow | None = field(default=None, repr=False)
     #: What is called; empty before the call is open.
     method: str = ""
 
@@ -229,7 +230,7 @@ class PeerGate:
         if len(self._live.get(name, ())) >= self._calls_per_cluster:
             raise TOO_MANY_CALLS(f"cluster {name} has {self._calls_per_cluster} calls open", cluster=name)
 
-    async def _commit(self, peer: PeerIdentity) -> ClusterBinding | None:
+    async def _commit(self, peer: PeerIdentity) -> ClusterRow | None:
         """A certificate counts from its first use, whatever it is used for: the one before renews no more (V7)."""
         binding = await self._directory.binding(peer.name)
         if binding is not None and binding.previous_spki_sha256 and binding.spki_sha256 == peer.spki_sha256:

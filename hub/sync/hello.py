@@ -10,8 +10,8 @@ from cellward.wire.codec import facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2
 from hub.authority.errors import NOT_BOUND
+from hub.store.interfaces import ClusterRow
 from hub.sync.errors import HELLO_REFUSED
-from hub.sync.interfaces import ClusterBinding
 
 #: Most features or schemas, and longest text of one field.
 _MAX_LIST = 128
@@ -34,9 +34,7 @@ _MAX_UID = 64
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def check_hello(
-    peer: PeerIdentity, binding: ClusterBinding | None, hello: link_pb2.Hello, realm: str
-) -> ClusterBinding:
+def check_hello(peer: PeerIdentity, binding: ClusterRow | None, hello: link_pb2.Hello, realm: str) -> ClusterRow:
     """Return the binding, or refuse a Hello that does not fit the peer (V3).
 
     Raises authority/not-bound, link/hello-refused, wire/bad-message.

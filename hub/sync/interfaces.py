@@ -10,36 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 
 from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterBinding:
-    """What is bound to a cluster's name; the keys as ``hub.authority.lineage`` reads them.
-
-    Attributes:
-        spki_sha256: digest of the newest TLS key certified.
-        previous_spki_sha256: of the one before, until the newest one was used.
-        bound_at: when the newest certificate was issued.
-        platform_uid: uid of the cluster's namespace kube-system, as first seen; empty before.
-        platform_ca: digest of the authority of its API server, as last seen.
-    """
-
-    name: str
-    uid: str
-    statement_spki: bytes
-    generation: int
-    spki_sha256: str = ""
-    previous_spki_sha256: str = ""
-    generation_floor: int = 0
-    bound_at: datetime | None = None
-    platform_uid: str = ""
-    platform_ca: str = ""
+from hub.store.interfaces import ClusterRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +38,7 @@ class Standing:
 class DirectoryPort(Protocol):
     """Who is known, and who may not speak."""
 
-    async def binding(self, cluster: str) -> ClusterBinding | None:
+    async def binding(self, cluster: str) -> ClusterRow | None:
         """Binding of a cluster, or None when nobody joined under this name."""
         ...
 

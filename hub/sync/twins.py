@@ -17,8 +17,9 @@ from cellward.wire.v1 import link_pb2
 from hub.authority.copies import Copies
 from hub.authority.errors import OVERTAKEN, REPLACED, STALE_KEY
 from hub.authority.lineage import HANDOVER, Place, is_handover, place_of
+from hub.store.interfaces import ClusterRow
 from hub.sync.errors import ANOTHER_CLUSTER, ANOTHER_PLATFORM_CA, TWO_LIVE_STREAMS
-from hub.sync.interfaces import ClusterBinding, DirectoryPort
+from hub.sync.interfaces import DirectoryPort
 
 #: Boots, and overtaken keys, remembered at most.
 _BOOTS: Final = 10_000
@@ -46,7 +47,7 @@ class Twins:
         #: When a key was first turned away for a newer one, by cluster and key; on the monotonic clock.
         self._overtaken: dict[tuple[str, str], float] = {}
 
-    async def check(self, peer: PeerIdentity, bound: ClusterBinding, hello: link_pb2.Hello) -> None:
+    async def check(self, peer: PeerIdentity, bound: ClusterRow, hello: link_pb2.Hello) -> None:
         """Judge a Hello; raises authority/stale-key, authority/overtaken, authority/replaced, link/another-cluster."""
         await self._check_key(peer, bound, hello.boot_id)
         await self._check_platform(bound, hello)
@@ -64,7 +65,7 @@ class Twins:
             await self._copies.found(bound.name, bound.uid, code=TWO_LIVE_STREAMS.code, reason=reason, details=details)
         raise TWO_LIVE_STREAMS(reason, cluster=newer.cluster)
 
-    async def _check_key(self, peer: PeerIdentity, bound: ClusterBinding, boot_id: str) -> None:
+    async def _check_key(self, peer: PeerIdentity, bound: ClusterRow, boot_id: str) -> None:
         place = place_of(bound, peer.spki_sha256, peer.generation)
         if place is Place.REPLACED:
             raise REPLACED(f"generation {peer.generation} of {peer.name} was replaced", cluster=peer.name)
@@ -89,7 +90,7 @@ class Twins:
             del self._overtaken[next(iter(self._overtaken))]
         return now - first < HANDOVER
 
-    async def _check_platform(self, bound: ClusterBinding, hello: link_pb2.Hello) -> None:
+    async def _check_platform(self, bound: ClusterRow, hello: link_pb2.Hello) -> None:
         uid, ca = hello.platform_uid, hello.platform_ca
         if not uid:
             return

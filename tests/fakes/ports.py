@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from cellward.errors import CellwardError
 from cellward.identity.locks import LockSet
@@ -16,12 +17,16 @@ from cellward.runtime.supervise import supervise
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
 from hub.front.limits import ENROLMENT, LINK, FrontLimits
-from hub.sync.interfaces import ClusterBinding, Standing, SyncPorts
+from hub.store.interfaces import ClusterRow
+from hub.sync.interfaces import Standing, SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts
 from hub.sync.tls import RotatingLeaf
 from tests.fakes.authority import FakeClusters, FakeHub
+
+#: When a cluster was created, of which nobody asks here.
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -30,17 +35,19 @@ class FakeDirectory:
 
     clusters: FakeClusters
 
-    async def binding(self, cluster: str) -> ClusterBinding | None:
+    async def binding(self, cluster: str) -> ClusterRow | None:
         """Binding of a cluster."""
         row = self.clusters.rows.get(cluster)
         return (
             None
             if row is None
-            else ClusterBinding(
+            else ClusterRow(
                 row.name,
+                _ANY_TIME,
+                "test",
                 row.uid,
-                row.statement_spki,
-                row.generation,
+                statement_spki=row.statement_spki,
+                generation=row.generation,
                 spki_sha256=row.spki_sha256,
                 previous_spki_sha256=row.previous_spki_sha256,
                 generation_floor=row.generation_floor,

@@ -16,7 +16,7 @@ import pytest
 from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import telemetry_pb2, telemetry_pb2_grpc
 from hub.metrics.service import ALLOWED, FleetMetrics
-from hub.sync.interfaces import ClusterBinding
+from hub.store.interfaces import ClusterRow
 from hub.sync.limits import SyncLimits
 from tests.fakes.bare_agent import failure, stream, until
 from tests.fakes.clock import ManualClock
@@ -153,7 +153,7 @@ async def test_v16_calls_that_come_together_are_bounded_as_well() -> None:
         here.content.by_digest = by_digest  # type: ignore[method-assign]
         binding = here.ports.directory.binding
 
-        async def slowly(cluster: str) -> ClusterBinding | None:
+        async def slowly(cluster: str) -> ClusterRow | None:
             # A store takes its time, and whoever is let in waits for it.
             await asyncio.sleep(0.05)
             return await binding(cluster)
