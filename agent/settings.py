@@ -76,7 +76,7 @@ class IntervalSettings(_Strict):
     status: Seconds = Field(
         default=15.0, description="Between two looks at the agent's own state; unchanged it is told once a minute."
     )
-    metrics: Seconds = Field(default=10.0, description="Between two pushes of metrics.")
+    metrics: Seconds = Field(default=30.0, description="Between two pushes of metrics.")
     audit: Seconds = Field(default=1.0, description="Between two looks for audit records to push.")
     policy_refresh: Seconds = Field(default=300.0, description="Between two looks for policy, without a notice.")
     anchor: Seconds = Field(default=10.0, description="Between two writes of floors and epoch into the cluster.")

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.settings import IntervalSettings
 from bench.admin import Admin
 from bench.author import Author
 from bench.build import load_binary
@@ -180,6 +181,7 @@ async def _invite(fleet: Fleet) -> None:
     task = {
         "mode": "hub",
         "metrics": str(snapshot),
+        "metrics_every": str(IntervalSettings().metrics),
         "realm": fleet.author.realm,
         "root": str(fleet.author.root_file),
         "hub_ca": str(hub.ca_file),

@@ -27,18 +27,19 @@ import (
 
 // task is what the parent wants; paths are absolute.
 type task struct {
-	Mode        string `json:"mode"` // "hub" or "floor"
-	Realm       string `json:"realm"`
-	HubCA       string `json:"hub_ca"`
-	Enrolment   string `json:"enrolment"`
-	Environment string `json:"environment"`
-	PushAudit   string `json:"push_audit"` // "yes" or "no"
-	Metrics     string `json:"metrics"`    // file with a MetricsBatch, or empty for none
-	Directory   string `json:"directory"`
-	Agents      string `json:"agents"`  // names, separated by commas
-	Address     string `json:"address"` // floor only
-	Certificate string `json:"certificate"`
-	Key         string `json:"key"`
+	Mode         string `json:"mode"` // "hub" or "floor"
+	Realm        string `json:"realm"`
+	HubCA        string `json:"hub_ca"`
+	Enrolment    string `json:"enrolment"`
+	Environment  string `json:"environment"`
+	PushAudit    string `json:"push_audit"`    // "yes" or "no"
+	Metrics      string `json:"metrics"`       // file with a MetricsBatch, or empty for none
+	MetricsEvery string `json:"metrics_every"` // seconds
+	Directory    string `json:"directory"`
+	Agents       string `json:"agents"`  // names, separated by commas
+	Address      string `json:"address"` // floor only
+	Certificate  string `json:"certificate"`
+	Key          string `json:"key"`
 }
 
 type event struct {

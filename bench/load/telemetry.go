@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	auditEvery   = time.Second
-	metricsEvery = 10 * time.Second
-	noRecord     = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	auditEvery = time.Second
+	noRecord   = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 )
 
 // chain is an agent's audit log: records linked by their digests, pushed in order until the hub has them.
@@ -139,6 +138,11 @@ func treeSize(note []byte) uint64 {
 
 // pushMetrics sends the same snapshot again and again, as an idle agent does.
 func (a *agent) pushMetrics(ctx context.Context) {
+	every, err := time.ParseDuration(a.MetricsEvery + "s")
+	if err != nil {
+		emit("failed", a.name, err.Error())
+		return
+	}
 	for seq := uint64(0); ; {
 		stream, err := a.connection.NewStream(ctx, both, "/cellward.wire.v1.Telemetry/PushMetrics", grpc.WaitForReady(true))
 		for err == nil {
@@ -150,11 +154,11 @@ func (a *agent) pushMetrics(ctx context.Context) {
 			if err = stream.RecvMsg(new(wire.MetricsAck)); err != nil {
 				break
 			}
-			if !sleep(ctx, metricsEvery) {
+			if !sleep(ctx, every) {
 				return
 			}
 		}
-		if !sleep(ctx, metricsEvery) {
+		if !sleep(ctx, every) {
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
+from bench.fleet.snapshot import metrics_batch
 from cellward.wire.v1 import telemetry_pb2
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
@@ -84,6 +85,14 @@ async def test_series_of_one_cluster_are_bounded() -> None:
     assert await metrics.push("eu-1", batch) == 16
     assert await metrics.push("us-1", _batch()) == 0
     assert metrics.series_count() == 11
+
+
+async def test_an_ordinary_snapshot_needs_no_thread() -> None:
+    """A thousand idle agents push them all the time; only what takes long is checked beside the loop."""
+    metrics = FleetMetrics(ManualClock())
+    metrics._checker.shutdown()
+    assert await metrics.push("eu-1", telemetry_pb2.MetricsBatch.FromString(metrics_batch())) == 0
+    assert metrics.series_count() > 0
 
 
 async def test_newest_snapshot_wins_and_a_silent_cluster_fades() -> None:
