@@ -74,6 +74,7 @@ from hub.store.sql.store import open_store
 from hub.sync.content import Content, PolicyPosition
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.interfaces import SyncPorts
+from hub.sync.links import Links
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts as LinkFacts
 from hub.sync.tls import RotatingLeaf
@@ -304,6 +305,7 @@ def _link(hub: Hub) -> LinkServer:
         content=Content(hub.store.documents, hub.policy, hub.store.changes, hub.clusters.placed),
         audit=AuditIngest(hub.audit, directory.binding, hub.store, hub.intake),
         metrics=hub.fleet_metrics,
+        links=Links(hub.store.links, hub.store.changes, hub.leases.holder, hub.clock),
     )
     link = build_link_server(
         ports=ports,

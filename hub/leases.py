@@ -14,6 +14,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.tasks import stopped_within
 from hub.store.interfaces import Commit, Store, Tables
 from hub.store.leases import Lease
+from hub.store.links import replica_lease
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -35,14 +36,14 @@ class Leases:
     Args:
         store: where they are.
         holder: name of this process, another one after each start.
-        names: what only one process does at a time.
+        names: what only one process does at a time; its own name is always among them, and says that it lives.
     """
 
     def __init__(
         self, store: Store, holder: str, names: Sequence[str] = (AUDIT, TIMESTAMP, UPKEEP), life: timedelta = LIFE
     ) -> None:
         self._store = store
-        self._names = tuple(names)
+        self._names = (*names, replica_lease(holder))
         self._life = life
         self._held: dict[str, Lease] = {}
         self.holder = holder

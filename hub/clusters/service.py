@@ -7,7 +7,7 @@ added or moved, an item that nothing places any more stays as it is (V14); the h
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -115,12 +115,13 @@ class ClusterService:
     async def cluster(self, name: str) -> ClusterView:
         """One cluster; raises fleet/unknown-cluster."""
         row = await self._cluster(name)
-        return self._view(row, await self._store.desired.revision(name), await self._locks.current())
+        elsewhere = await self._store.links.live([name])
+        return self._view(row, await self._store.desired.revision(name), await self._locks.current(), elsewhere)
 
     async def clusters(self) -> tuple[ClusterView, ...]:
         """All clusters by name, each with revision 0: asking for a thousand revisions is for nobody's list."""
-        locks = await self._locks.current()
-        return tuple(self._view(row, 0, locks) for row in await present_clusters(self._store))
+        locks, elsewhere = await self._locks.current(), await self._store.links.live()
+        return tuple(self._view(row, 0, locks, elsewhere) for row in await present_clusters(self._store))
 
     async def remove_cluster(self, name: str, *, tables: Tables | None = None) -> int:
         """Decommission a cluster; returns how many join tokens went with it. Raises fleet/unknown-cluster.
@@ -281,12 +282,6 @@ class ClusterService:
         """Keep the state of an agent."""
         await self._reports.agent(cluster, rows.status_report(status))
 
-    async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
-        """Log the outcome of a command; nothing sends commands yet."""
-        _log.info(
-            "command-result", cluster=cluster, id=result.id[:64], result=result.ok, code=result.refusal.code[:128]
-        )
-
     # Inner parts
 
     async def _cluster(self, name: str) -> ClusterRow:
@@ -295,9 +290,13 @@ class ClusterService:
             raise UNKNOWN_CLUSTER(f"there is no cluster {name}", cluster=name)
         return row
 
-    def _view(self, row: ClusterRow, revision: int, locks: LockSet) -> ClusterView:
+    def _view(
+        self, row: ClusterRow, revision: int, locks: LockSet, elsewhere: Container[str] = frozenset()
+    ) -> ClusterView:
         lock = locks.hit(cluster=row.name, uid=row.uid, serial=row.serial, key=row.spki_sha256)
-        return rows.view_of(row, connected=row.name in self._streams, revision=revision, lock=lock)
+        return rows.view_of(
+            row, connected=row.name in self._streams or row.name in elsewhere, revision=revision, lock=lock
+        )
 
     async def _place_on(self, cluster: str) -> None:
         async def place(tables: Tables) -> None:

@@ -1,8 +1,8 @@
 """Wakes whoever waits for a change. In this process at once; changes by others arrive as a change of everything.
 
-Topics: ``desired:<cluster>``, ``documents``, ``policy``, ``clusters``, ``audit``, ``events``. A notification carries no
-content: whoever is woken reads the store, so a lost or doubled one costs a look and nothing else. Invariant: what
-happens between two waits is one change per topic, so a slow subscriber never grows.
+Topics: ``desired:<cluster>``, ``link:<cluster>``, ``documents``, ``policy``, ``clusters``, ``audit``, ``events``. A
+notification carries no content: whoever is woken reads the store, so a lost or doubled one costs a look and nothing
+else. Invariant: what happens between two waits is one change per topic, so a slow subscriber never grows.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ EVENTS: Final = "events"
 def desired_topic(cluster: str) -> str:
     """Return the topic of a cluster's desired items."""
     return f"desired:{cluster}"
+
+
+def link_topic(cluster: str) -> str:
+    """Return the topic of who holds a cluster's stream, and of commands to its agent."""
+    return f"link:{cluster}"
 
 
 class Subscription:

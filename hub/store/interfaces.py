@@ -16,6 +16,7 @@ from cellward.documents.names import CellKey
 from hub.store.changes import ChangeBus
 from hub.store.documents import DocumentStore
 from hub.store.leases import Lease, LeaseStore
+from hub.store.links import LinkStore
 from hub.store.log import AuditStore
 from hub.store.rows import Json, Page
 from hub.store.tokens import ApiTokenStore, TokenStore
@@ -458,6 +459,11 @@ class Tables(Protocol):
     @property
     def leases(self) -> LeaseStore:
         """What only one process does at a time."""
+        ...
+
+    @property
+    def links(self) -> LinkStore:
+        """Streams of agents, and commands to them."""
         ...
 
 

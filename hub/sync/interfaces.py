@@ -16,6 +16,7 @@ from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
 from hub.store.interfaces import ClusterRow
+from hub.sync.links import Links
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,6 @@ class FleetPort(Protocol):
         """State of the agent."""
         ...
 
-    async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
-        """Outcome of a command."""
-        ...
-
 
 class Subscription(Protocol):
     """A subscriber's view of changes; what happens between two waits is one change, so it never grows."""
@@ -104,7 +101,10 @@ class Subscription(Protocol):
 
 
 class ChangesPort(Protocol):
-    """Wakes streams when something they send has changed. Topics: ``desired:<cluster>``, ``policy``, ``clusters``."""
+    """Wakes streams when something they send has changed.
+
+    Topics: ``desired:<cluster>``, ``link:<cluster>``, ``policy``, ``clusters``.
+    """
 
     def subscribe(self, *topics: str) -> AbstractAsyncContextManager[Subscription]:
         """Subscribe to topics until the context ends."""
@@ -174,3 +174,4 @@ class SyncPorts:
     content: ContentPort
     audit: AuditPort
     metrics: MetricsPort
+    links: Links

@@ -41,8 +41,11 @@ class SyncLimits:
     #: Streams that one cluster begins: so many at once, then so many a second; an agent backs off long before.
     hellos: int = 30
     hellos_per_second: float = 0.5
-    heartbeat: float = 15.0
-    silence: float = 90.0
+    heartbeat: float = 12.0
+    #: Who was not heard for so long is asked to answer with the next heartbeat; who does not is gone.
+    quiet: float = 8.0
+    #: Half-open streams show within 30 seconds, in this process and in every other one.
+    silence: float = 28.0
     write: float = 20.0
     #: How long the stream of another boot has to show that somebody is still there, before it is superseded.
     twin: float = 5.0

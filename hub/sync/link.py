@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -16,23 +14,15 @@ from cellward.runtime.clock import Clock
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
 from hub.authority.copies import Copies
 from hub.authority.limits import Limiter, Rate, peer_of
-from hub.sync.errors import NOT_CONNECTED, TOO_MANY_HELLOS
+from hub.store.links import CommandRow, LinkStore, boot_digest
+from hub.sync.errors import TOO_MANY_HELLOS
 from hub.sync.gate import current_peer
 from hub.sync.interfaces import SyncPorts
 from hub.sync.limits import SyncLimits
+from hub.sync.links import CommandName
 from hub.sync.session import HubFacts, SyncSession
 from hub.sync.twins import Twins
 
-CommandName = Literal["resync", "probe", "diagnose", "renew", "reconnect"]
-#: How long a command is worth running.
-COMMAND_LIFETIME = timedelta(minutes=2)
-_KINDS: dict[CommandName, link_pb2.CommandKind.ValueType] = {
-    "resync": link_pb2.COMMAND_KIND_RESYNC,
-    "probe": link_pb2.COMMAND_KIND_PROBE,
-    "diagnose": link_pb2.COMMAND_KIND_DIAGNOSE,
-    "renew": link_pb2.COMMAND_KIND_RENEW,
-    "reconnect": link_pb2.COMMAND_KIND_RECONNECT,
-}
 _log = structlog.get_logger()
 
 
@@ -76,6 +66,7 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             # Nothing is awaited between here and the try: what is registered is released.
             self._take_over(session)
             try:
+                await self._ports.links.opened(session.cluster, session.stream_id, session.boot_id)
                 await self._ports.fleet.connected(session.cluster, session.stream_id)
                 await session.run()
             finally:
@@ -89,23 +80,14 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         """Names of the clusters with a live stream on this process."""
         return frozenset(self._sessions)
 
-    def send_command(self, cluster: str, kind: CommandName, subject: str = "") -> str:
-        """Send a command to a connected cluster; returns its id.
+    async def send_command(
+        self, cluster: str, kind: CommandName, subject: str = "", *, by: str = "hub", store: LinkStore | None = None
+    ) -> CommandRow:
+        """Give a command to a connected cluster, whichever process holds its stream, and return it.
 
         Raises link/not-connected. ``kind`` is one of a closed list (V2).
         """
-        session = self._sessions.get(cluster)
-        if session is None:
-            raise NOT_CONNECTED(f"cluster {cluster} has no open link to this hub", cluster=cluster)
-        command = link_pb2.Command(
-            id=str(uuid.uuid4()),
-            kind=_KINDS[kind],
-            boot_id=session.boot_id,
-            expires_unix=int((self._clock.now() + COMMAND_LIFETIME).timestamp()),
-            subject=subject,
-        )
-        session.command(command)
-        return command.id
+        return await self._ports.links.send(cluster, kind, subject, by=by, most=self._limits.commands, store=store)
 
     async def drain(self, grace: float) -> None:
         """Ask every agent to reconnect later, and wait until they are gone or ``grace`` seconds have passed."""
@@ -121,7 +103,8 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
     async def _check_twin(self, session: SyncSession, address: str) -> None:
         """Refuse a second live stream of one identity, and lock both (V7); a stream nobody answers on is superseded.
 
-        One boot has one process: its newer stream follows its older one, half-open or not, without a question.
+        One boot has one process: its newer stream follows its older one, half-open or not, without a question. Where
+        another process of the hub holds the older stream, that one asks.
         """
         asked: SyncSession | None = None
         while (older := self._sessions.get(session.cluster)) not in {None, asked}:
@@ -129,7 +112,12 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
                 return
             asked = older
             if await older.answers(self._limits.twin):
-                await self._twins.two_live(session, older, address)
+                await self._twins.two_live(session, older.boot_id, address)
+        holder = await self._ports.links.elsewhere(session.cluster)
+        if holder is None or holder.boot == boot_digest(session.boot_id):
+            return
+        if await self._ports.links.ask(holder, self._limits.twin):
+            await self._twins.two_live(session, f"sha256:{holder.boot}", address)
 
     def _take_over(self, session: SyncSession) -> None:
         """Newest wins."""
@@ -146,4 +134,5 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             del self._sessions[session.cluster]
         if not self._sessions:
             self._idle.set()
+        await self._ports.links.closed(session.cluster, session.stream_id)
         await self._ports.fleet.disconnected(session.cluster, session.stream_id)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import grpc.aio
 
@@ -23,11 +22,22 @@ from cellward.runtime.clock import Clock
 from cellward.wire.codec import MAX_CARRIED_SET, DesiredItem, item_to_wire, items_digest, refusal_of
 from cellward.wire.v1 import link_pb2
 from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_POLICY, negotiate
-from hub.sync.errors import HELLO_EXPECTED, NOT_CONNECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
+from hub.store.changes import POLICY, desired_topic, link_topic
+from hub.store.links import CommandRow, boot_digest
+from hub.sync.errors import HELLO_EXPECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
 from hub.sync.hello import check_hello
 from hub.sync.interfaces import Subscription, SyncPorts
 from hub.sync.limits import SyncLimits
+from hub.sync.links import ANSWER
 from hub.sync.twins import Twins
+
+_KINDS: Final[Mapping[str, link_pb2.CommandKind.ValueType]] = {
+    "resync": link_pb2.COMMAND_KIND_RESYNC,
+    "probe": link_pb2.COMMAND_KIND_PROBE,
+    "diagnose": link_pb2.COMMAND_KIND_DIAGNOSE,
+    "renew": link_pb2.COMMAND_KIND_RENEW,
+    "reconnect": link_pb2.COMMAND_KIND_RECONNECT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,8 @@ class SyncSession:
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._dirty: set[str] = set()
-        self._commands: deque[link_pb2.Command] = deque()
+        self._heard = clock.monotonic()
+        self._answering: set[asyncio.Future[None]] = set()
         self._drain = False
         self._sent = 0
         self._received = 0
@@ -132,12 +143,20 @@ class SyncSession:
         hello, self._hello = self._hello, None
         if hello is None:
             raise RuntimeError("a session is introduced before it runs, and runs once")
-        async with self._ports.changes.subscribe(f"desired:{self.cluster}", "policy") as changes:
+        link = link_topic(self.cluster)
+        async with self._ports.changes.subscribe(desired_topic(self.cluster), link, POLICY) as changes:
             # Subscribed before anything is read, so that no change falls between.
             await self._welcome(hello)
             # From here on a stream mostly waits, for days; what it needs no more must not wait with it.
             del hello
-            await _until_one_ends(self._read_loop(), self._write_loop(), self._listen(changes))
+            # Another process may have been given the next stream, or a command, before this one subscribed.
+            self._dirty.add(link)
+            self._wake.set()
+            try:
+                await _until_one_ends(self._read_loop(), self._write_loop(), self._listen(changes))
+            finally:
+                for each in self._answering:
+                    each.cancel()
 
     def drain(self) -> None:
         """Ask the agent to reconnect and end the stream."""
@@ -158,13 +177,6 @@ class SyncSession:
         except TimeoutError:
             return False
         return True
-
-    def command(self, command: link_pb2.Command) -> None:
-        """Queue a command; raises link/not-connected when the queue is full."""
-        if len(self._commands) >= self._limits.commands:
-            raise NOT_CONNECTED(f"{len(self._commands)} commands already wait for cluster {self.cluster}")
-        self._commands.append(command)
-        self._wake.set()
 
     async def refuse(self, error: CellwardError) -> None:
         """Say why before the stream is closed; best effort."""
@@ -215,7 +227,9 @@ class SyncSession:
                 async with asyncio.timeout(self._limits.heartbeat):
                     await self._wake.wait()
             except TimeoutError:
-                await self._write(heartbeat=link_pb2.Heartbeat())
+                # Who was not heard for long is asked to answer: an agent's own heartbeats may be rare.
+                quiet = self._clock.monotonic() - self._heard >= self._limits.quiet
+                await self._write(heartbeat=link_pb2.Heartbeat(answer=quiet))
                 continue
             self._wake.clear()
             topics, self._dirty = self._dirty, set()
@@ -245,15 +259,45 @@ class SyncSession:
             await self._write(heartbeat=link_pb2.Heartbeat())
 
     async def _send_changes(self, topics: set[str]) -> None:
-        if "policy" in topics:
+        if POLICY in topics:
             version = await self._ports.policy.timestamp_version()
             if version != self._timestamp:
                 self._timestamp = version
                 await self._write(policy_notice=await self._notice(version))
-        if topics - {"policy"}:
+        if desired_topic(self.cluster) in topics:
             await self._send_newer(await self._ports.fleet.items(self.cluster, 0))
-        while self._commands:
-            await self._write(command=self._commands.popleft())
+        if link_topic(self.cluster) in topics:
+            await self._look()
+
+    async def _look(self) -> None:
+        """Give way to a newer stream, at whichever process, and carry commands."""
+        view = await self._ports.links.look(self.cluster)
+        if view.holder is None:
+            await self._ports.links.opened(self.cluster, self.stream_id, self.boot_id)
+        elif view.holder.stream != self.stream_id:
+            self.drain()
+            return
+        if boot_digest(self.boot_id) not in view.waiting:
+            return
+        for row in await self._ports.links.take(self.cluster, self.boot_id):
+            if row.kind == ANSWER:
+                # Not here: the question is written by the loop that this runs in.
+                task = asyncio.ensure_future(self._answer(row))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+                continue
+            await self._write(
+                command=link_pb2.Command(
+                    id=row.id,
+                    kind=_KINDS[row.kind],
+                    boot_id=self.boot_id,
+                    expires_unix=int(row.expires_at.timestamp()),
+                    subject=row.subject,
+                )
+            )
+
+    async def _answer(self, row: CommandRow) -> None:
+        await self._ports.links.answered(row, alive=await self.answers(self._limits.twin))
 
     async def _notice(self, version: int) -> link_pb2.PolicyNotice:
         notice = link_pb2.PolicyNotice(timestamp_version=version)
@@ -300,6 +344,7 @@ class SyncSession:
                 await self._acknowledge()
                 return
             self._check_order(frame)
+            self._heard = self._clock.monotonic()
             if self._asked and frame.ack >= self._asked:
                 self._answered.set()
             await self._handle(frame)
@@ -333,7 +378,7 @@ class SyncSession:
             self._holds(frame.agent_status.policy)
             await fleet.agent_status(self.cluster, frame.agent_status)
         elif body == "command_result":
-            await fleet.command_result(self.cluster, frame.command_result)
+            await self._ports.links.finish(self.cluster, frame.command_result)
         elif body == "hello":
             raise HELLO_EXPECTED("a second Hello came on the same stream")
         elif body != "heartbeat":

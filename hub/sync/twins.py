@@ -56,11 +56,11 @@ class Twins:
         while len(self._boots) > _BOOTS:
             del self._boots[next(iter(self._boots))]
 
-    async def two_live(self, newer: Speaker, older: Speaker, address: str) -> None:
-        """Lock both of two streams that answer; always raises link/two-live-streams."""
+    async def two_live(self, newer: Speaker, older: str, address: str) -> None:
+        """Lock both of two streams that answer, one of boot ``older``; always raises link/two-live-streams."""
         bound = await self._directory.binding(newer.cluster)
         reason = "two boots of one installation have a stream open and both answer"
-        details = {"found": newer.boot_id, "expected": older.boot_id, "address": address}
+        details = {"found": newer.boot_id, "expected": older, "address": address}
         if bound is not None:
             await self._copies.found(bound.name, bound.uid, code=TWO_LIVE_STREAMS.code, reason=reason, details=details)
         raise TWO_LIVE_STREAMS(reason, cluster=newer.cluster)

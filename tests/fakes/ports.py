@@ -18,12 +18,15 @@ from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
 from hub.front.limits import ENROLMENT, LINK, FrontLimits
 from hub.store.interfaces import ClusterRow
+from hub.store.links import LinkStore
 from hub.sync.interfaces import Standing, SyncPorts
 from hub.sync.limits import SyncLimits
+from hub.sync.links import Links
 from hub.sync.servers import EnrolmentServer, LinkServer, build_enrolment_server, build_link_server
 from hub.sync.session import HubFacts
 from hub.sync.tls import RotatingLeaf
 from tests.fakes.authority import FakeClusters, FakeHub
+from tests.fakes.links import MemoryLinks
 
 #: When a cluster was created, of which nobody asks here.
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,7 +135,6 @@ class FakeFleet:
     receipts: list[tuple[str, link_pb2.Receipt]] = field(default_factory=list)
     cell_statuses: list[tuple[str, link_pb2.CellStatus]] = field(default_factory=list)
     agent_statuses: list[tuple[str, link_pb2.AgentStatus]] = field(default_factory=list)
-    results: list[tuple[str, link_pb2.CommandResult]] = field(default_factory=list)
     open: dict[str, list[str]] = field(default_factory=dict)
     refuse_with: CellwardError | None = None
 
@@ -179,10 +181,6 @@ class FakeFleet:
     async def agent_status(self, cluster: str, status: link_pb2.AgentStatus) -> None:
         """Keep it."""
         self.agent_statuses.append((cluster, status))
-
-    async def command_result(self, cluster: str, result: link_pb2.CommandResult) -> None:
-        """Keep it."""
-        self.results.append((cluster, result))
 
 
 @dataclass
@@ -270,9 +268,13 @@ class FakeLinkHub:
     limits: SyncLimits = field(default_factory=SyncLimits)
     hub_epoch: str = "hub-epoch-1"
     log_origin: str = "cellward.test/log"
+    #: Of another process of the same hub: what both share, and where its streams and commands are.
+    shared: FakeHub | None = None
+    links_at: LinkStore | None = None
+    replica: str = "replica-1"
 
     def __post_init__(self) -> None:
-        self.hub = FakeHub(self.clock)
+        self.hub = self.shared or FakeHub(self.clock)
         self.changes = FakeChanges()
         self.hub.clusters.on_change.append(lambda: self.changes.notify("clusters"))
         self.fleet = FakeFleet(self.changes)
@@ -280,6 +282,7 @@ class FakeLinkHub:
         self.content = FakeContent()
         self.audit = FakeAuditPort()
         self.metrics = FakeMetrics()
+        self.links = MemoryLinks(self.changes.notify)
         self.ports = SyncPorts(
             directory=FakeDirectory(self.hub.clusters),
             fleet=self.fleet,
@@ -288,6 +291,7 @@ class FakeLinkHub:
             content=self.content,
             audit=self.audit,
             metrics=self.metrics,
+            links=Links(self.links_at or self.links, self.changes, self.replica, self.clock),
         )
         self.leaf = RotatingLeaf(self.hub.authority, self.clock, lambda: self.hub.realm, ips=("127.0.0.1",))
         self.link: LinkServer

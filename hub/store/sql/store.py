@@ -19,6 +19,7 @@ from hub.store.sql.database import Access, Database, Transaction, connect, prune
 from hub.store.sql.desired import SqlDesired
 from hub.store.sql.documents import SqlDocuments
 from hub.store.sql.leases import SqlLeases
+from hub.store.sql.links import SqlLinks
 from hub.store.sql.locks import SqlLocks
 from hub.store.sql.migrate import require_current, upgrade
 from hub.store.sql.small import SqlApiTokens, SqlMeta
@@ -44,6 +45,7 @@ class SqlTables:
         self.api_tokens = SqlApiTokens(access)
         self.meta = SqlMeta(access)
         self.leases = SqlLeases(access)
+        self.links = SqlLinks(access)
 
 
 class SqlStore(SqlTables):
@@ -104,6 +106,7 @@ class SqlStore(SqlTables):
             if lease is not None:
                 await SqlLeases(tx).check(lease)
             await prune(tx)
+            await SqlLinks(tx).prune()
 
         await self._db.write(job)
 

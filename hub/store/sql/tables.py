@@ -245,6 +245,34 @@ leases = Table(
     Column("expires", UtcTime, nullable=False),
 )
 
+# The stream of each cluster; it counts while the lease of its process runs.
+presence = Table(
+    "presence",
+    metadata,
+    Column("cluster", String(64), primary_key=True),
+    Column("replica", String(64), nullable=False),
+    Column("stream", String(64), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("since", UtcTime, nullable=False),
+)
+
+# Commands to agents, whoever put them, and what became of them.
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("cluster", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(256), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("created_by", String(256), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("result", JSON, nullable=False),
+    Index("commands_by_cluster", "cluster", "created_at"),
+)
+
 desired = Table(
     "desired",
     metadata,

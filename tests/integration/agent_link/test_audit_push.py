@@ -188,14 +188,14 @@ async def test_v13_a_changed_log_key_is_a_finding_and_frees_nothing(scene: Scene
     honest = scene.log.key
     scene.log.key = Ed25519PrivateKey.generate()
     scene.hub.log_origin = scene.log.vkey
-    scene.hub.link.link.send_command("eu-1", "reconnect")
+    await scene.hub.link.link.send_command("eu-1", "reconnect")
     await until(lambda: scene.agent.parts.client.sessions_welcomed == 2, "the new key was announced")
     await scene.record(1)
     await until(scene.agent.has_code("audit-push", "link/log-key-changed"), "the change is visible")
     assert await scene.agent.db.audit.depth() >= 1
     scene.log.key = honest
     scene.hub.log_origin = scene.log.vkey
-    scene.hub.link.link.send_command("eu-1", "reconnect")
+    await scene.hub.link.link.send_command("eu-1", "reconnect")
     await scene.drained()
     findings = [parse_record(leaf) for leaf in scene.log.leaves if parse_record(leaf).decision == "finding"]
     # The stream that was open when the key changed may have refused a proof of the new one first.

@@ -218,14 +218,15 @@ async def test_v2_commands_run_once_for_this_boot(hub: FakeLinkHub, tmp_path: Pa
     agent = await an_agent(hub, tmp_path)
     async with agent.boot():
         await until(lambda: "eu-1" in hub.link.link.connected(), "the link is up")
-        good = hub.link.link.send_command("eu-1", "diagnose", "link")
-        bad = hub.link.link.send_command("eu-1", "diagnose", "../../etc/passwd")
-        renew = hub.link.link.send_command("eu-1", "renew")
-        await until(lambda: {r.id for _, r in hub.fleet.results} == {good, bad, renew}, "all were answered")
-        results = {result.id: result for _, result in hub.fleet.results}
-        assert (results[good].ok, dict(results[good].facts)) == (True, {"seen": "diagnose"})
-        assert (results[bad].ok, results[bad].refusal.code) == (False, "link/command-refused")
-        assert results[renew].ok
+        good = (await hub.link.link.send_command("eu-1", "diagnose", "link")).id
+        bad = (await hub.link.link.send_command("eu-1", "diagnose", "../../etc/passwd")).id
+        renew = (await hub.link.link.send_command("eu-1", "renew")).id
+        rows = hub.links.rows
+        outcomes = {"done", "refused"}
+        await until(lambda: all(rows[one].state in outcomes for one in (good, bad, renew)), "all were answered")
+        assert (rows[good].state, rows[good].result["facts"]) == ("done", {"seen": "diagnose"})
+        assert (rows[bad].state, rows[bad].result["code"]) == ("refused", "link/command-refused")
+        assert rows[renew].state == "done"
         assert [command.kind for command in agent.ports.commands] == [CommandKind.DIAGNOSE]
         assert hub.hub.clusters.rows["eu-1"].generation == 2
 
@@ -236,9 +237,9 @@ async def test_resync_asks_for_everything_again(hub: FakeLinkHub, tmp_path: Path
     async with agent.boot():
         hub.fleet.put("eu-1", item("a"))
         await _revision(agent, 1)
-        hub.link.link.send_command("eu-1", "resync")
+        sent = await hub.link.link.send_command("eu-1", "resync")
         await until(lambda: [i.cell for i in agent.ports.items] == ["a", "a"], "the item came again")
-        await until(lambda: len(hub.fleet.results) == 1, "the result arrived on the next stream")
+        await until(lambda: hub.links.rows[sent.id].state == "done", "the result arrived on the next stream")
 
 
 async def test_policy_notices_reach_the_policy_room(hub: FakeLinkHub, tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ async def test_a_fleet_that_comes_back_does_not_fetch_what_it_has(hub: FakeLinkH
     async with agent.boot():
         await until(lambda: agent.parts.client.sessions_welcomed == 1, "welcomed")
         hub.policy.version = 1
-        hub.link.link.send_command("eu-1", "reconnect")
+        await hub.link.link.send_command("eu-1", "reconnect")
         await until(lambda: agent.ports.notices == [1], "only the other one was news")
 
 

@@ -109,7 +109,7 @@ class Scene:
         """Have the agent introduce itself again, and wait until it was welcomed."""
         client = self.agent.parts.client
         before = client.sessions_welcomed
-        self.hub.link.link.send_command("eu-1", "reconnect")
+        await self.hub.link.link.send_command("eu-1", "reconnect")
         await until(lambda: client.sessions_welcomed > before, "the agent was welcomed again")
 
     async def record(self, *names: str) -> None:

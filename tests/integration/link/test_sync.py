@@ -278,17 +278,24 @@ async def test_v2_commands_are_a_closed_list_for_one_boot_with_an_end(here: Fake
     """V2: id, boot id and expiry on every command; the result comes back; nobody connected is an error."""
     agent = await joined(here)
     with pytest.raises(CellwardError) as refusal:
-        here.link.link.send_command("eu-1", "resync")
+        await here.link.link.send_command("eu-1", "resync")
     assert refusal.value.code == "link/not-connected"
     async with opened(here, agent) as link:
         await welcomed(link, agent)
-        sent = here.link.link.send_command("eu-1", "probe", "shop/cart/dev")
+        sent = (await here.link.link.send_command("eu-1", "probe", "shop/cart/dev")).id
         command = (await link.receive("command")).command
         assert (command.id, command.kind, command.boot_id) == (sent, link_pb2.COMMAND_KIND_PROBE, "boot-of-eu-1")
         assert 0 < command.expires_unix - here.clock.now().timestamp() <= 120
-        await link.send(command_result=link_pb2.CommandResult(id=sent, ok=True))
-        await until(lambda: bool(here.fleet.results), "the result arrives")
-    assert here.fleet.results[0][1].id == sent
+        assert here.links.rows[sent].state == "sent"
+        facts = {"seen": "x" * 1000}
+        await link.send(command_result=link_pb2.CommandResult(id=sent, ok=True, facts=facts))
+        await until(lambda: here.links.rows[sent].state == "done", "the result is kept")
+        await link.send(command_result=link_pb2.CommandResult(id=sent, refusal=types_pb2.Refusal(code="link/late")))
+        await link.send(command_result=link_pb2.CommandResult(id="another's\0", ok=True))
+        await link.send(cell_status=link_pb2.CellStatus())
+        await until(lambda: bool(here.fleet.cell_statuses), "what came after was handled")
+    row = here.links.rows[sent]
+    assert (row.state, row.result) == ("done", {"facts": {"seen": "x" * 500}}), "the first outcome stays, within bounds"
 
 
 async def test_commands_that_nobody_takes_are_bounded(here: FakeLinkHub) -> None:
@@ -296,10 +303,12 @@ async def test_commands_that_nobody_takes_are_bounded(here: FakeLinkHub) -> None
     agent = await joined(here)
     async with opened(here, agent) as link:
         await welcomed(link, agent)
+        # Nobody is woken, so nobody takes one.
+        here.links.notify = lambda _: None
         for _ in range(LIMITS.commands):
-            here.link.link.send_command("eu-1", "resync")
+            await here.link.link.send_command("eu-1", "resync")
         with pytest.raises(CellwardError) as refusal:
-            here.link.link.send_command("eu-1", "resync")
+            await here.link.link.send_command("eu-1", "resync")
         assert refusal.value.code == "link/not-connected"
 
 
