@@ -8,7 +8,7 @@ what was kept before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,7 +86,7 @@ class Basis:
 
     Attributes:
         before: rows of those that are kept already, by digest.
-        named: those that Deployments name which are kept.
+        named: releases that Deployments name which are kept.
     """
 
     before: Mapping[str, DocumentRow]
@@ -161,7 +161,7 @@ class Intake:
         trusted = await self._keyring.current()
         if trusted is None:
             raise NO_KEYRING("no policy was published here yet")
-        basis = await _basis(self._store, given)
+        basis = await _basis(self._store, indexed)
         now, named = self._clock.now(), basis.named
         judged: dict[str, Verdict] = {}
         # Deployments first: they name the releases of the same upload.
@@ -185,7 +185,7 @@ class Intake:
         # The keyring too: an upload judged by an older one must not come after everything was judged by a newer one.
         if not await self._keyring.still(tables, prepared.trusted):
             raise MOVED("a policy was published meanwhile")
-        basis = await _basis(tables, given)
+        basis = await _basis(tables, indexed)
         if not prepared.basis.same(basis):
             raise MOVED("documents of the upload were kept, judged or dropped meanwhile")
         before = basis.before
@@ -235,9 +235,10 @@ class Intake:
         return tuple(gone)
 
 
-async def _basis(tables: Tables, digests: Collection[str]) -> Basis:
-    before = await tables.documents.get_many(digests)
-    return Basis(before, await tables.documents.named(digests))
+async def _basis(tables: Tables, indexed: Mapping[str, IndexEntry]) -> Basis:
+    before = await tables.documents.get_many(indexed.keys())
+    releases = [digest for digest, entry in indexed.items() if entry.kind == "release"]
+    return Basis(before, await tables.documents.named(releases))
 
 
 async def _kept(

@@ -205,11 +205,13 @@ class SqlDocuments:
         found: set[str] = set()
         async with self._db.read() as connection:
             for chunk in chunks(digests):
-                for column in (document_keys.c.subject, document_keys.c.fallback):
-                    query = select(column).distinct().where(column.in_(chunk), documents.c.standing != "unverified")
-                    query = query.join(documents, documents.c.digest == document_keys.c.digest)
-                    found.update((await connection.execute(query)).scalars().all())
-        return frozenset(found)
+                keys = document_keys.c
+                query = select(keys.subject, keys.fallback).distinct()
+                query = query.join(documents, documents.c.digest == keys.digest)
+                query = query.where(or_(keys.subject.in_(chunk), keys.fallback.in_(chunk)))
+                for row in (await connection.execute(query.where(documents.c.standing != "unverified"))).all():
+                    found.update(row)
+        return frozenset(found).intersection(digests)
 
     async def taken(self, numbers: Collection[tuple[CellKey, int]]) -> Mapping[tuple[CellKey, int], str]:
         """Return the verified documents that have these sequences."""

@@ -248,3 +248,23 @@ async def test_a_cluster_nothing_was_named_for_is_given_nothing(world: World) ->
     for name in ("eu-1", "eu-2"):
         await world.join(name, "dev")
         assert await world.digests(name) == []
+
+
+async def test_v16_a_hello_that_says_the_same_places_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cluster was placed by is compared as it was kept, also after another invite."""
+    await world.join("eu-1", "dev", region="eu")
+    placed: list[str] = []
+    place = world.clusters.moves._place
+
+    async def counted(cluster: str) -> None:
+        placed.append(cluster)
+        await place(cluster)
+
+    monkeypatch.setattr(world.clusters.moves, "_place", counted)
+    await world.join("eu-1", "dev", region="eu")
+    await world.invite("eu-1", Invited(("dev", "prod"), region="eu", labels={"tier": "gold"}))
+    await world.join("eu-1", "dev", region="eu")
+    assert placed == []
+    await world.join("eu-1", "dev", "prod", region="eu")
+    await world.join("eu-1", "dev", "prod", region="eu")
+    assert placed == ["eu-1"]
