@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, insert, or_, select, true, update
+from sqlalchemy import BindParameter, Row, bindparam, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cellward.documents.names import CellKey
@@ -62,40 +62,45 @@ class SqlDocuments:
         """Keep many, all or nothing."""
 
         async def job(tx: Transaction) -> tuple[bool, ...]:
-            before = await _shares(tx.connection, {document.digest for document in batch})
-            kept = tuple([await self._put(tx, document, (seen or {}).get(document.digest)) for document in batch])
-            after = {one.digest: Share(one.project, one.standing, one.size) for one in batch}
+            before = await _held(tx.connection, {document.digest for document in batch})
+            told = seen or {}
+            envelopes = {digest: envelope for digest, (_, envelope) in before.items()}
+            fresh: dict[str, DocumentRow] = {}
+            for document in batch:
+                kept = envelopes.get(document.digest)
+                if kept is None:
+                    fresh[document.digest] = document
+                elif kept != told.get(document.digest, document.envelope):
+                    raise MOVED(f"document {document.digest} has another envelope by now", document=document.digest)
+                envelopes[document.digest] = document.envelope
+            await self._insert(tx.connection, list(fresh.values()))
             # The index of a known document stays as it was.
-            after |= {digest: after[digest]._replace(project=share.project) for digest, share in before.items()}
-            await count(tx.connection, before.values(), after.values())
-            await settle(tx.connection, _moved(before, after))
+            again = [document for document in batch if fresh.get(document.digest) is not document]
+            await _judge(tx.connection, [{**_judged(one), "new_envelope": one.envelope} for one in again])
+            shares = {digest: share for digest, (share, _) in before.items()}
+            after = {one.digest: Share(one.project, one.standing, one.size) for one in batch}
+            after |= {digest: after[digest]._replace(project=share.project) for digest, share in shares.items()}
+            await count(tx.connection, shares.values(), after.values())
+            await settle(tx.connection, _moved(shares, after))
             tx.notify(DOCUMENTS)
-            return kept
+            first = dict.fromkeys(fresh, True)
+            return tuple(first.pop(document.digest, False) for document in batch)
 
         return await self._db.write(job)
 
     async def judge_many(self, judged: Sequence[Judged]) -> None:
         """Set standing and judgement of kept documents."""
-        change = (
-            update(documents)
-            .where(documents.c.digest == bindparam("key"))
-            .values(standing=bindparam("standing"), judgement=bindparam("judgement"), once=bindparam("before"))
-        )
-        values = [
-            {"key": one.digest, "standing": one.standing, "judgement": dict(one.judgement), "before": _once(one)}
-            for one in judged
-        ]
 
         async def job(tx: Transaction) -> None:
             before = await _shares(tx.connection, {one.digest for one in judged})
-            await tx.connection.execute(change, values)
+            await _judge(tx.connection, [_judged(one) for one in judged])
             standings = {one.digest: one.standing for one in judged}
             after = {digest: share._replace(standing=standings[digest]) for digest, share in before.items()}
             await count(tx.connection, before.values(), after.values())
             await settle(tx.connection, _moved(before, after))
             tx.notify(DOCUMENTS)
 
-        if values:
+        if judged:
             await self._db.write(job)
 
     async def drop(self, digests: Sequence[str]) -> frozenset[str]:
@@ -267,40 +272,53 @@ class SqlDocuments:
         async with self._db.read() as connection:
             return [_entry(row) for row in (await connection.execute(query.order_by(documents.c.id))).all()]
 
-    async def _put(self, tx: Transaction, document: DocumentRow, seen: bytes | None) -> bool:
-        known = select(documents.c.envelope).where(documents.c.digest == document.digest).with_for_update()
-        kept = (await tx.connection.execute(known)).scalar_one_or_none()
-        judged = {
-            "envelope": document.envelope,
-            "standing": document.standing,
-            "judgement": dict(document.judgement),
-            "once": _once(document),
-        }
-        if kept is not None:
-            if kept != (document.envelope if seen is None else seen):
-                raise MOVED(f"document {document.digest} has another envelope by now", document=document.digest)
-            await tx.connection.execute(update(documents).where(documents.c.digest == document.digest).values(judged))
-            return False
-        values = {
-            "digest": document.digest,
-            "kind": document.kind,
-            "project": document.project,
-            "cell": document.cell,
-            "environments": list(document.environments),
-            "sequence": document.sequence,
-            "meta": dict(document.meta),
-            "subject": document.meta.get("subject", ""),
-            "received_at": document.received_at or self._db.clock.now(),
-            **judged,
-        }
-        await tx.connection.execute(insert(documents).values(values))
-        if keys := key_rows(document):
-            await tx.connection.execute(insert(document_keys), keys)
-        return True
+    async def _insert(self, connection: AsyncConnection, fresh: Sequence[DocumentRow]) -> None:
+        values = [
+            {
+                "digest": document.digest,
+                "kind": document.kind,
+                "envelope": document.envelope,
+                "project": document.project,
+                "cell": document.cell,
+                "environments": list(document.environments),
+                "sequence": document.sequence,
+                "meta": dict(document.meta),
+                "subject": document.meta.get("subject", ""),
+                "received_at": document.received_at or self._db.clock.now(),
+                "standing": document.standing,
+                "judgement": dict(document.judgement),
+                "once": _once(document),
+            }
+            for document in fresh
+        ]
+        if values:
+            await connection.execute(insert(documents), values)
+        if keys := [key for document in fresh for key in key_rows(document)]:
+            await connection.execute(insert(document_keys), keys)
 
 
 def _once(judged: DocumentRow | Judged) -> bool:
     return judged.standing != "verified" and bool(judged.judgement.get("once"))
+
+
+def _judged(one: DocumentRow | Judged) -> dict[str, Any]:
+    return {
+        "key": one.digest,
+        "new_standing": one.standing,
+        "new_judgement": dict(one.judgement),
+        "new_once": _once(one),
+    }
+
+
+async def _judge(connection: AsyncConnection, values: Sequence[dict[str, Any]]) -> None:
+    """Set what is given of kept documents; all name the same columns."""
+    if not values:
+        return
+    named: dict[str, BindParameter[Any]] = {
+        name: bindparam(f"new_{name}") for name in ("standing", "judgement", "once", "envelope")
+    }
+    set_ = {name: value for name, value in named.items() if f"new_{name}" in values[0]}
+    await connection.execute(update(documents).where(documents.c.digest == bindparam("key")).values(set_), values)
 
 
 def _moved(before: Mapping[str, Share], after: Mapping[str, Share]) -> set[str]:
@@ -327,4 +345,15 @@ async def _shares(connection: AsyncConnection, digests: Collection[str]) -> dict
         query = select(documents.c.digest, documents.c.project, documents.c.standing, _ENTRY[-1])
         for row in (await connection.execute(query.where(documents.c.digest.in_(chunk)))).all():
             found[row.digest] = Share(row.project, row.standing, row.size)
+    return found
+
+
+async def _held(connection: AsyncConnection, digests: Collection[str]) -> dict[str, tuple[Share, bytes]]:
+    """What documents count, and their envelopes; nobody else changes them before the transaction ends."""
+    found: dict[str, tuple[Share, bytes]] = {}
+    for chunk in chunks(digests):
+        query = select(documents.c.digest, documents.c.project, documents.c.standing, documents.c.envelope)
+        query = query.where(documents.c.digest.in_(chunk)).with_for_update()
+        for row in (await connection.execute(query)).all():
+            found[row.digest] = (Share(row.project, row.standing, len(row.envelope)), row.envelope)
     return found
