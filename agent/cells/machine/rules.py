@@ -57,7 +57,7 @@ def due_at(life: Life) -> float | None:
     """Return the monotonic time at which to look again, None while only an event can tell."""
     times = [life.timers.retry, life.timers.finish]
     if life.timed.over_at is not None:
-        times.append(life.timers.judge if life.timers.judge > 0 else life.timed.over_at)
+        times.append(life.timers.judge or life.timed.over_at)
     if life.owed.answers or life.timers.beside:
         times.append(life.timers.beside)
     return min((time for time in times if time is not None), default=None)
@@ -98,9 +98,11 @@ def _narrowing_due(life: Life, seen: on.Sight) -> Life:
 
     Without an item nobody knows what the hub wants of the cell, so that nothing is lifted then.
     """
-    signed, item, quarantined = bool(seen.quarantine), life.item, life.kept.quarantined
+    signed, item = bool(seen.quarantine), life.item
+    # Of a cell of which nothing stands yet, nothing is isolated, and the item is withheld all the same.
+    isolated = life.kept.quarantined or life.hold is Hold.QUARANTINE
     wanted = signed or (item is not None and item.hub_state == "quarantine")
-    changes = wanted and not quarantined if item is None else wanted != quarantined
+    changes = wanted != isolated and (wanted or item is not None)
     return replace(life, owed=replace(life.owed, narrow=True)) if changes else life
 
 
@@ -115,7 +117,8 @@ def _again(life: Life) -> Life:
 def _look(life: Life, event: on.Look) -> Step:
     if life.work is not None:
         return life, ()
-    life = _ground_changed(replace(life, edges=event.outlook.edges), event.seen)
+    life = _timers_passed(replace(life, edges=event.outlook.edges), event.seen)
+    life = _ground_changed(life, event.seen)
     if life.timers.retry is not None and life.timers.retry <= event.seen.at:
         life = _again(life)
     item = life.fresh
@@ -124,7 +127,8 @@ def _look(life: Life, event: on.Look) -> Step:
         item = item or life.item or life.in_force
         life = replace(life, owed=replace(life.owed, narrow=False))
     if item is not None:
-        return _begin(_take(life, item), item, event.seen)
+        # Without a digest it is none of the hub's: nothing was ever accepted, and what there is is isolated.
+        return _begin(_take(life, item) if item.deployment_digest else life, item, event.seen)
     if _finish_due(life, event.seen):
         return _begin(life, life.in_force, event.seen)
     for choose in (_choose_verdict, _choose_beside):
@@ -140,6 +144,14 @@ def _ground_changed(life: Life, seen: on.Sight) -> Life:
     if obstacle is None or obstacle.ground is None or obstacle.ground == seen.ground:
         return life
     return _retry_later(replace(life, obstacle=replace(obstacle, ground=None)), seen)
+
+
+def _timers_passed(life: Life, seen: on.Sight) -> Life:
+    """Forget which times of waiting are over, so that none of them wakes the driver again."""
+    timers = life.timers
+    judge = timers.judge if timers.judge > seen.at else 0.0
+    beside = timers.beside if timers.beside > seen.at else 0.0
+    return replace(life, timers=replace(timers, judge=judge, beside=beside))
 
 
 def _finish_due(life: Life, seen: on.Sight) -> bool:
@@ -163,9 +175,8 @@ def _take(life: Life, item: DesiredItem) -> Life:
 def _choose_verdict(life: Life, event: on.Look) -> Step | None:
     """Settle a rollout that became healthy; return to the fallback from one that did not."""
     seen = event.seen
-    if seen.at < life.timers.judge:
+    if life.timers.judge:
         return None
-    life = replace(life, timers=replace(life.timers, judge=0.0))
     found = verdict(life, event.outlook)
     if found is None:
         return None
@@ -181,9 +192,8 @@ def _choose_verdict(life: Life, event: on.Look) -> Step | None:
 
 def _choose_beside(life: Life, event: on.Look) -> Step | None:
     """Do what is owed beside the work."""
-    if event.seen.at < life.timers.beside:
+    if life.timers.beside:
         return None
-    life = replace(life, timers=replace(life.timers, beside=0.0))
     if event.outlook.jobs_done:
         return life, (do.RememberJobs(),)
     if life.owed.answers:
