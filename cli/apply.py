@@ -63,9 +63,12 @@ class Applied(Shown):
 def apply(  # noqa: PLR0913 - options of a command
     file: Annotated[list[Path], typer.Option("--file", "-f", help="A YAML file or a directory; may be repeated.")],
     environment: Annotated[
-        list[str] | None, typer.Option("--environment", "-e", help="Where to, for cells the files do not place.")
+        list[str] | None,
+        typer.Option("--environment", "-e", help="Environment for cells without a Deployment in the files."),
     ] = None,
-    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = VALID_DAYS,
+    valid_days: Annotated[
+        int, typer.Option(min=1, max=3650, help="How long agents may accept it for the first time.")
+    ] = VALID_DAYS,
     fallback: Annotated[
         str,
         typer.Option(
@@ -75,8 +78,12 @@ def apply(  # noqa: PLR0913 - options of a command
     peer: Annotated[
         list[str] | None, typer.Option(help="Digest of a peer's release that is in no file; may be repeated.")
     ] = None,
-    confirm_prune: Annotated[int, typer.Option(min=0, help="How many objects may be deleted past the limit.")] = 0,
-    replace: Annotated[bool, typer.Option("--replace", help="Allow changes that make objects anew.")] = False,
+    confirm_prune: Annotated[
+        int, typer.Option(min=0, help="How many objects may be deleted beyond the prune limit.")
+    ] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Allow changes for which objects must be deleted and recreated.")
+    ] = False,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,

@@ -155,7 +155,7 @@ def verify(
         typer.Option("--witness", help="Key of a witness, or its file: checkpoints need one's cosignature."),
     ] = None,
     accept_unanchored: Annotated[
-        bool, typer.Option("--accept-unanchored", help="Exit 0 also for a log that is only consistent with itself.")
+        bool, typer.Option("--accept-unanchored", help="Exit 0 although only the hub vouches for a part of the log.")
     ] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Who may sign what: the keyring.")
 
 KeyFileOption = Annotated[Path, typer.Option("--key", help="Public key of the author, Ed25519 in PEM.")]
-DaysOption = Annotated[int, typer.Option(min=1, max=3650, help="Days until the key may sign nothing new.")]
+DaysOption = Annotated[int, typer.Option(min=1, max=3650, help="Days until the key expires.")]
 #: Kinds an author signs unless told otherwise.
 KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 #: How far back a new key is valid, for clocks that are behind.
@@ -90,7 +90,8 @@ def revoke(  # noqa: PLR0913 - options of a command
     compromised: Annotated[
         bool,
         typer.Option(
-            "--compromised", help="The key is stolen: nothing it ever signed counts any more. Default: it is retired."
+            "--compromised",
+            help="The key was compromised: everything it ever signed becomes invalid. Default: it is retired.",
         ),
     ] = False,
     record: RecordOption = None,

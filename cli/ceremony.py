@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cellward.policy.record import Record, RoleKeys
 
 _KeyFiles = list[Path] | None
-_NOTHING = "none; what is in force is signed anew, its life begins again"
+_NOTHING = "none; what is in force is signed again with a new expiry"
 ProposalArgument = Annotated[Path, typer.Argument(help="The proposal, as a file.")]
 
 
@@ -92,7 +92,7 @@ def upgrade(  # noqa: PLR0913 - options of a command
     policy_threshold: Annotated[int, typer.Option(min=1, help="How many policy keys must sign.")] = 1,
     keyring: Annotated[_KeyFiles, typer.Option(help="Public key of the keyring role, repeatable.")] = None,
     keyring_threshold: Annotated[int, typer.Option(min=1, help="How many keyring keys must sign.")] = 1,
-    renew: Annotated[bool, typer.Option("--renew", help="Give the root a new life, with the keys it has.")] = False,
+    renew: Annotated[bool, typer.Option("--renew", help="Renew the root with its present keys.")] = False,
     publisher: Annotated[_KeyFiles, typer.Option(help="Public key of the publisher role, repeatable.")] = None,
     timestamp: Annotated[
         list[str] | None,
@@ -103,7 +103,7 @@ def upgrade(  # noqa: PLR0913 - options of a command
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
 ) -> None:
-    """Propose other keys and thresholds for roles, up to m of n. No agent is installed anew for it."""
+    """Propose other keys and thresholds for roles, up to m of n. Agents need no reinstallation."""
     from cellward.policy import publisher as publishing
     from cellward.policy.ceremony import Proposal
     from cellward.policy.record import RoleKeys
@@ -180,7 +180,7 @@ def show_signed(own: Record, proposal: Proposal) -> None:
     if fields:
         say("differences to what is in force:")
         tell(f"  {line}" for line in proposals.changes(own, proposal) or [_NOTHING])
-        say("until when it holds:")
+        say("expiry:")
         tell(f"  {role}: {end}" for role, end in proposals.life_lines(proposal).items())
         say("every field of it that differs from what is in force:")
         tell(f"  {line}" for line in fields)
@@ -272,7 +272,7 @@ def _read_again(file: Path, base: Base) -> Draft | None:
     proposal = Proposal.read(read_file(file, MAX_PROPOSAL), own=base.record)
     if not proposal.is_in(base.record):
         return None
-    say("the record has it already: it is handed over again")
+    say("the record has it already: it is submitted again")
     return replace(publisher.draft_refresh(base.record, seen=base.seen), content=proposal.draft.content)
 
 

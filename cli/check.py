@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 SPOOL_LIMIT = 10_000
 
 
+def _outcome(results: Sequence[Result]) -> str:
+    failed = sum(result.ok is False for result in results)
+    skipped = sum(result.ok is None for result in results)
+    if failed:
+        return f"{failed} check{'s' if failed > 1 else ''} failed"
+    return f"all checks passed{f', {skipped} skipped' if skipped else ''}"
+
+
 @command
 def check(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
     """Check hub, trust, policy and every cluster; exit 1 when something is red, 3 when the hub is unreachable."""
@@ -42,9 +50,9 @@ def check(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) 
     else:
         put_lines(table_lines(report.results))
         put()
-        put("all is well" if report.ok else "something is not well")
+        put(_outcome(report.results))
         if any(result.category == "clusters" and result.ok is False for result in report.results):
-            say("what is said of clusters came through the hub: run no command from it unread")
+            say("what clusters report came through the hub: read a command in it before you run it")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 

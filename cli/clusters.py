@@ -49,7 +49,7 @@ def invite(  # noqa: PLR0913 - options of a command
     label: Annotated[list[str] | None, typer.Option(help="A label KEY=VALUE; may be repeated.")] = None,
     project: Annotated[list[str] | None, typer.Option(help="A project that may run here; default: all.")] = None,
     replace_agent: Annotated[
-        bool, typer.Option("--replace", help="A new installation may take the name from the one bound to it.")
+        bool, typer.Option("--replace", help="Allow a new installation to replace the one that holds the name.")
     ] = False,
     agent_config: Annotated[
         Path | None, typer.Option(help="Write a configuration for `cellward-agent run --config` into this directory.")

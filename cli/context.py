@@ -31,8 +31,8 @@ OutputOption = Annotated[Format, typer.Option("--output", "-o", help="Format of 
 PassphraseOption = Annotated[
     Path | None, typer.Option("--passphrase-file", help="File with the passphrase of the local keys.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, keep nothing.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until every cluster meant has done it.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, change nothing.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until all targeted clusters have done it.")]
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds --wait waits.")]
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_HOME = default_home()

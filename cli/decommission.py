@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @command
 def remove(
     name: Annotated[str, typer.Argument(help="Name of the cluster.")],
-    confirm: Annotated[str, typer.Option("--confirm", help="The name once more: nothing brings it back.")] = "",
+    confirm: Annotated[
+        str, typer.Option("--confirm", help="The name again, as confirmation: it cannot be undone.")
+    ] = "",
     dry_run: DryRunOption = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
@@ -49,7 +51,10 @@ def remove(
     if dry_run:
         say("nothing was removed")
         return
-    say("cells go on there under the agent's guard; end them before with `cellward delete`, or now in that cluster:")
+    say(
+        "cells keep running there while the agent is installed; end them first with `cellward "
+        "delete`, or uninstall it now:"
+    )
     say(f"  helm uninstall {RELEASE} --namespace {NAMESPACE}")
     say(f"  kubectl delete namespace {NAMESPACE}")
 

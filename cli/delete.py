@@ -51,11 +51,15 @@ class Deleted(Shown):
 @command
 def delete(  # noqa: PLR0913 - options of a command
     cell: Annotated[str, typer.Argument(help="PROJECT/CELL")],
-    environment: Annotated[list[str], typer.Option("--environment", "-e", help="Where it ends; may be repeated.")],
+    environment: Annotated[
+        list[str], typer.Option("--environment", "-e", help="Environment in which it ends; may be repeated.")
+    ],
     delete_data: Annotated[
         bool, typer.Option("--delete-data", help="Also delete persistent data and the namespace.")
     ] = False,
-    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long agents may newly accept it.")] = VALID_DAYS,
+    valid_days: Annotated[
+        int, typer.Option(min=1, max=3650, help="How long agents may accept it for the first time.")
+    ] = VALID_DAYS,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,

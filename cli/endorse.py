@@ -70,7 +70,7 @@ class Said:
 @command
 def endorse(  # noqa: PLR0913 - options of a command
     name: Annotated[str, typer.Argument(help="Name of the cluster.")],
-    kubeconfig: Annotated[Path, typer.Option(help="Kubeconfig of that very cluster; never one of the environment.")],
+    kubeconfig: Annotated[Path, typer.Option(help="Kubeconfig of that cluster; KUBECONFIG is not used.")],
     context: Annotated[str, typer.Option(help="Context of the kubeconfig; its current one by default.")] = "",
     namespace: Annotated[str, typer.Option(help="Namespace of the agent.")] = NAMESPACE,
     valid_days: Annotated[int, typer.Option(min=1, max=3650, help="How long the endorsement counts.")] = 365,
@@ -172,7 +172,7 @@ def _check(name: str, said: Said, realm: str, profile: ClusterProfile | None) ->
     if found != meant:
         raise errors.BAD_IDENTITY(
             f"{name} says {_told(found)}, it was invited as {_told(meant)}",
-            hint="Find out who changed the chart's values; invite it anew when that was meant.",
+            hint="Find out who changed the chart's values; invite it again if that was intended.",
         )
 
 

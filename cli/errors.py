@@ -7,7 +7,7 @@ from cellward.errors import Conflict, Denied, Internal, InvalidInput, NotFound, 
 NOT_LOGGED_IN = define(
     "cli/not-logged-in",
     InvalidInput,
-    "No hub is known yet.",
+    "Not logged in to a hub.",
     hint="Run `cellward login --server https://HOST:PORT --ca-file FILE --token-file FILE`.",
 )
 NOT_INITIALISED = define(
@@ -27,7 +27,7 @@ NO_PASSPHRASE = define(
 INTERNAL = define(
     "cli/internal",
     Internal,
-    "The command made a mistake.",
+    "Internal error of the command.",
     hint="Set CELLWARD_DEBUG=1 to see where, and report it with what you typed.",
 )
 NO_ENGINE = define(
@@ -57,35 +57,38 @@ UNTRUSTED_HUB = define(
 BAD_ANSWER = define(
     "cli/bad-answer",
     Internal,
-    "The server's answer is not one of a hub.",
+    "The server's answer is not a valid answer of a hub.",
     hint="Check the address, and that hub and CLI are at most one minor version apart.",
 )
 BAD_INVITATION = define(
     "cli/bad-invitation",
     Refused,
-    "The hub's answer cannot become a join line, so none was made and nothing was written.",
+    "Verification failed: the hub's answer is no valid invitation, so nothing was printed or written.",
     hint="Tell whoever runs the hub; compare its enrolment address and CA with what you know. Install nothing of it.",
 )
-HUB_ERROR = define("cli/hub-error", Internal, "The hub made a mistake.", hint="Look at the hub's log.")
+HUB_ERROR = define("cli/hub-error", Internal, "Internal error of the hub.", hint="Look at the hub's log.")
 HUB_DENIED = define(
     "cli/hub-denied",
     Denied,
-    "The hub does not allow that.",
+    "Not authorized by the hub.",
     hint="Log in with a token of a stronger role, or look at the proxy in between.",
 )
 HUB_REFUSED = define(
-    "cli/hub-refused", Refused, "The hub refused that.", hint="Correct what the message names; the hub's log says more."
+    "cli/hub-refused",
+    Refused,
+    "The hub refused the request.",
+    hint="Correct what the message names; the hub's log says more.",
 )
 HUB_NOT_FOUND = define(
     "cli/hub-not-found",
     NotFound,
-    "The hub does not know that.",
+    "Not found on the hub.",
     hint="Compare the name with what the list commands show.",
 )
 HUB_CONFLICT = define(
     "cli/hub-conflict",
     Conflict,
-    "The hub's state is another one.",
+    "Conflict: it was changed on the hub.",
     hint="Look at the state now, and run the command again.",
 )
 HUB_UNAVAILABLE = define(
@@ -100,13 +103,13 @@ FOREIGN_HUB = define(
 NOT_READY = define(
     "cli/not-ready",
     Conflict,
-    "What was waited for did not happen in time.",
+    "Timed out waiting for the clusters.",
     hint="Look at `cellward cells show PROJECT/CELL` for the reason.",
 )
 NO_IMAGE = define(
     "cli/no-image",
     InvalidInput,
-    "There is no image of the agent to install, so no line was made and no token minted.",
+    "No image of the agent is configured, so no join line was made.",
     hint="Set image: REPOSITORY@sha256:DIGEST in trust.yaml, or give --agent-config DIR to run the agent as a process.",
 )
 NO_CLUSTER = define(
@@ -124,43 +127,44 @@ CELL_REFUSED = define(
 NOT_VERIFIED = define(
     "cli/not-verified",
     Conflict,
-    "The audit export does not hold.",
+    "Verification failed: the audit export is not intact.",
     hint="Keep the file, export again, and ask whoever runs the hub about each problem named.",
 )
 NOT_ANCHORED = define(
     "cli/not-anchored",
     Conflict,
-    "The audit export is consistent, but the hub alone stands for a part of it.",
-    hint="Give what the hub cannot have made up: --endorsed, --checkpoint, --witness; or say --accept-unanchored.",
+    "Verification failed: a part of the audit export is vouched for by the hub alone.",
+    hint="Give an anchor that does not come from the hub (--endorsed, --checkpoint or --witness), or "
+    "accept it with --accept-unanchored.",
 )
 NOT_WITNESSED = define(
     "cli/not-witnessed",
     Refused,
-    "The log is not one that this witness may co-sign, so nothing was signed.",
+    "Verification failed: the log does not extend what this witness co-signed before, so nothing was signed.",
     hint="Keep the export and the checkpoint kept before, and tell the auditors: two histories of one log are proof.",
 )
 NOT_SIGNED = define(
     "cli/not-signed",
     Conflict,
-    "Whoever was asked did not want to sign.",
+    "Signing was declined at the prompt.",
     hint="Ask whoever proposed it what each difference is for; `--dry-run` shows the whole proposal.",
 )
 EXISTS = define(
     "cli/exists",
     Conflict,
-    "There is something already that must not be overwritten.",
+    "It exists already and is not overwritten.",
     hint="Move it away, or choose another --home.",
 )
 PEER_NOT_NAMED = define(
     "cli/peer-not-named",
     Refused,
-    "Only the hub knows what a connection leads to, so nothing was signed.",
+    "Only the hub vouches for the other end of a connection, so nothing was signed.",
     hint="Add the peer's file, or name its release with --peer DIGEST.",
 )
 NO_KUBECTL = define(
     "cli/no-kubectl",
     InvalidInput,
-    "kubectl is needed to read what the cluster itself says.",
+    "kubectl was not found; it is needed to read the agent's facts from the cluster.",
     hint="Put kubectl on the PATH.",
 )
 CLUSTER_UNREACHABLE = define(
@@ -172,6 +176,6 @@ CLUSTER_UNREACHABLE = define(
 BAD_IDENTITY = define(
     "cli/bad-identity",
     Refused,
-    "What the agent says of itself is not what can be endorsed.",
+    "The facts that the agent reports cannot be endorsed.",
     hint="Check that the kubeconfig is that of the cluster, and that the agent there is of this version.",
 )

@@ -52,7 +52,7 @@ def check_first(base: Base, draft: Draft) -> None:
 
     if known := _published(base):
         raise NOT_FIRST(f"{known} has a publication of realm {base.record.realm}")
-    say("with the first publication of this realm gets in force:")
+    say("the first publication of this realm puts in force:")
     tell(f"  {line}" for line in _lines(draft))
     if not sys.stdin.isatty():
         raise errors.BAD_OPTION(

@@ -40,7 +40,7 @@ class FollowView(Shown):
 def follow(
     out: Annotated[
         Path | None,
-        typer.Option(help="Write a proposal with that root and targets signed anew, where it names other policy keys."),
+        typer.Option(help="Write a proposal that re-signs the targets for that root, if it names other policy keys."),
     ] = None,
     record: RecordOption = None,
     dry_run: DryRunOption = False,

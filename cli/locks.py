@@ -69,7 +69,7 @@ def lock(  # noqa: PLR0913 - options of a command
 def unlock(  # noqa: PLR0913 - options of a command
     whom: WhomArgument,
     rekey: Annotated[
-        bool, typer.Option("--rekey", help="First let no certificate count that its cluster has; it then joins anew.")
+        bool, typer.Option("--rekey", help="First invalidate all certificates of the cluster; it must then join again.")
     ] = False,
     signed: SignedOption = False,
     record: RecordOption = None,
@@ -102,7 +102,7 @@ def unlock(  # noqa: PLR0913 - options of a command
     gone = client.delete(f"/locks/{asked.kind}/{asked.subject}", schemas.Lock)
     show_one(gone, output, lambda: _table([gone]), f"lock/{gone.kind}/{gone.subject}")
     for name in retired:
-        say(f"{name} joins anew with a token: cellward clusters invite {name}")
+        say(f"{name} must join again with a token: cellward clusters invite {name}")
 
 
 @command

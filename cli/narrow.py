@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 CellArgument = Annotated[str, typer.Argument(help="PROJECT/CELL")]
 EnvironmentOption = Annotated[
-    list[str] | None, typer.Option("--environment", "-e", help="Only there; may be repeated.")
+    list[str] | None, typer.Option("--environment", "-e", help="Only on this cluster; may be repeated.")
 ]
-ClusterOption = Annotated[list[str] | None, typer.Option("--cluster", help="Only there; may be repeated.")]
+ClusterOption = Annotated[list[str] | None, typer.Option("--cluster", help="Only on this cluster; may be repeated.")]
 
 
 class Narrowed(Shown):

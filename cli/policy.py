@@ -67,12 +67,12 @@ def publish(  # noqa: PLR0913 - options of a command
     opa: Annotated[
         Path | None,
         typer.Option(
-            help="OPA, which compiles the bundles first; default: from PATH, else the one built by this tree.",
+            help="OPA binary that compiles the bundles; default: from PATH, else the one built by this tree.",
             envvar=OPA_VARIABLE,
         ),
     ] = None,
     skip_compile: Annotated[
-        bool, typer.Option("--skip-compile", help="Sign bundles that nobody compiled; agents compile them anyway.")
+        bool, typer.Option("--skip-compile", help="Do not compile bundles before signing; agents compile them anyway.")
     ] = False,
     first_publication: Annotated[
         bool,
@@ -357,7 +357,7 @@ def finish(base: Base, draft: Draft, signers: Sequence[Ed25519Signer]) -> Public
     (unsigned,) = (
         file.data for file in publisher.preview(draft, now=at, seen=base.seen).metadata if file.role == "snapshot"
     )
-    say("the snapshot that is signed over it:")
+    say("the snapshot to be signed:")
     tell(f"  {line}" for line in snapshot_differences(base.record.snapshot, unsigned))
     return publisher.finish(draft, signers, now=at, seen=base.seen)
 

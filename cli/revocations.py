@@ -134,7 +134,7 @@ def minimum(  # noqa: PLR0913 - options of a command
     issued_at: Annotated[
         datetime | None, typer.Option(help="UTC, as 2026-11-30T12:00:00; default: now.", formats=["%Y-%m-%dT%H:%M:%S"])
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Take the minimum out again.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the minimum.")] = False,
     record: RecordOption = None,
     propose_to: ProposeOption = None,
     dry_run: DryRunOption = False,

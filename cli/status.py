@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command
 def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
-    """Show clusters, cells and what is not well."""
+    """Show clusters, cells and their problems."""
     from cellward.api import schemas
 
     client = local(home).client()

@@ -28,14 +28,14 @@ _UNITS = {"m": 60, "h": 3600, "d": 24 * 3600}
 @app.command()
 @command
 def create(
-    name: Annotated[str, typer.Option(help="Whom it stands for; the actor of audit records.")],
+    name: Annotated[str, typer.Option(help="Person or machine it is for; the actor in audit records.")],
     role: Annotated[str, typer.Option(help="viewer, deployer or admin.")],
     expires: Annotated[str, typer.Option(help="How long it lives: 30m, 12h, 90d; at most 366d.")] = "30d",
     project: Annotated[
-        list[str] | None, typer.Option(help="A project it is for; may be repeated; default: every one.")
+        list[str] | None, typer.Option(help="A project it is valid for; may be repeated; default: every one.")
     ] = None,
     environment: Annotated[
-        list[str] | None, typer.Option(help="An environment it is for; may be repeated; default: every one.")
+        list[str] | None, typer.Option(help="An environment it is valid for; may be repeated; default: every one.")
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="Write the token into this new file, readable by you alone, and do not show it.")

@@ -46,7 +46,7 @@ class PlacedView(Shown):
 
 
 class FaultView(Shown):
-    """A number beyond this machine's clock; it counts for nothing."""
+    """A number beyond this machine's clock; it is ignored."""
 
     what: str
     number: int
@@ -95,7 +95,7 @@ def show(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -
     )
     show_one(found, output, lambda: _table(found), f"realm/{found.realm}")
     for fault in found.faults:
-        say(f"clock fault: the {fault.what} is {fault.number}, beyond this machine's clock; it counts for nothing")
+        say(f"clock fault: the {fault.what} is {fault.number}, beyond this machine's clock; it is ignored")
     if found.faults:
         say("next: check this machine's clock, then cellward trust repair")
 

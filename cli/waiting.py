@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cli import errors
 from cli.cells import show_refusals
 from cli.clusters import all_clusters
+from cli.output import say
 
 if TYPE_CHECKING:
     from cellward.api import schemas
@@ -38,6 +39,7 @@ def wait_cells(client: Client, wanted: Mapping[Key, str], phase: str, timeout: f
         return _names([key for key, found in states.items() if not all(_done(state, phase) for state in found)])
 
     _until(missing, phase, timeout)
+    say(f"all targeted clusters succeeded: {phase}")
 
 
 def wait_policy(client: Client, snapshot: int, timeout: float) -> None:
@@ -49,13 +51,14 @@ def wait_policy(client: Client, snapshot: int, timeout: float) -> None:
         return ", ".join(one.name for one in all_clusters(client) if one.joined and one.policy.snapshot < snapshot)
 
     _until(missing, f"on snapshot {snapshot}", timeout)
+    say(f"all targeted clusters succeeded: on snapshot {snapshot}")
 
 
 def _until(missing: Callable[[], str], what: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while left := missing():
         if time.monotonic() > deadline:
-            raise errors.NOT_READY(f"not {what} after {timeout:.0f} s: {left}")
+            raise errors.NOT_READY(f"timed out waiting for {left} to be {what} ({timeout:.0f} s)")
         time.sleep(STEP)
 
 

@@ -13,7 +13,7 @@ EDGE_DIFFERS = define(
 WORKER_ENDED = define(
     "cell/worker-ended",
     Internal,
-    "Nothing works on a cell any more.",
+    "The worker of a cell has ended.",
     hint="Restart the agent and report this; what runs goes on running, but nothing of the cell is repaired.",
 )
 UNHEALTHY = define(
@@ -25,8 +25,8 @@ UNHEALTHY = define(
 HELD = define(
     "cell/held",
     Refused,
-    "The hub withholds this deployment.",
-    hint="Release the hold on the hub.",
+    "The deployment is on hold.",
+    hint="Lift the hold: `cellward lift PROJECT/CELL`.",
 )
 LOCKED = define(
     "apply/locked",
@@ -37,12 +37,13 @@ LOCKED = define(
 PRUNE_BRAKE = define(
     "apply/prune-needs-confirmation",
     Refused,
-    "The change deletes more objects than may go without confirmation.",
+    "The change deletes more objects than the prune limit allows without confirmation.",
     hint="Sign a Deployment that confirms the number.",
 )
 ADOPTED = define(
     "cell/adopted",
     Conflict,
-    "Objects of the cell were in the cluster and in no record of the agent; it has taken them back.",
-    hint="The agent lost its state, or it was set back. Deploy the cell again, so that it is what was signed.",
+    "Objects of the cell were in the cluster but in no record of the agent; it manages them again.",
+    hint="The agent's state was lost or restored from an older backup. Deploy the cell again, so "
+    "that it is what was signed.",
 )

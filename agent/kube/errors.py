@@ -25,28 +25,28 @@ KUBE_CONFLICT = define(
 KUBE_STALE = define(
     "kube/stale",
     Conflict,
-    "The object changed in between.",
+    "Conflict: the object was changed on the API server.",
     hint="Read it again and decide again.",
 )
 #: RBAC, an admission policy or a webhook says no; details ``by``.
 KUBE_FORBIDDEN = define(
     "kube/forbidden",
     Denied,
-    "The API server does not allow it.",
+    "Not authorized by the API server.",
     hint="Compare the agent's rights with the chart; a policy of the cluster may refuse the object.",
 )
 #: The API server does not accept our credentials.
 KUBE_UNAUTHENTICATED = define(
     "kube/unauthenticated",
     Unavailable,
-    "The API server does not accept the agent's credentials.",
+    "Not authenticated: the API server does not accept the agent's credentials.",
     hint="Check the service account token of the agent.",
 )
 #: The object is malformed; the same object will never work.
 KUBE_INVALID = define(
     "kube/invalid",
     InvalidInput,
-    "The API server calls the object malformed.",
+    "The API server rejects the object as invalid.",
     hint="Correct the object in the release; the message names the field.",
 )
 #: A field cannot be changed on an existing object.
@@ -68,7 +68,7 @@ KUBE_UNAVAILABLE = define(
     "kube/unavailable",
     Unavailable,
     "The API server does not answer.",
-    hint="Cellward tries again by itself; look at the API server, its webhooks and the network to it.",
+    hint="It is retried automatically; look at the API server, its webhooks and the network to it.",
 )
 #: The TLS certificate of the API server does not hold.
 KUBE_BAD_CERTIFICATE = define(
@@ -81,8 +81,8 @@ KUBE_BAD_CERTIFICATE = define(
 KUBE_THROTTLED = define(
     "kube/throttled",
     Unavailable,
-    "The API server asks to be called less often.",
-    hint="Cellward tries again by itself.",
+    "The API server limits the rate of requests.",
+    hint="It is retried automatically.",
 )
 #: A quota of the cluster is used up.
 KUBE_QUOTA = define(
@@ -109,6 +109,6 @@ KUBE_NO_CREDENTIALS = define(
 KUBE_UNEXPECTED = define(
     "kube/unexpected",
     Internal,
-    "The API server gave an answer nobody expected.",
+    "Unexpected answer of the API server.",
     hint="Compare the API server's version with those Cellward supports; report it with the agent's log.",
 )

@@ -67,7 +67,7 @@ ITEMS_DIFFER = define(
 ITEM_UNUSABLE = define(
     "link/item-unusable",
     Refused,
-    "The hub names something to run that this agent cannot use.",
+    "The hub delivers a desired item that this agent cannot use.",
     hint="Deploy it again under names the agent takes, or end it; everything else goes on, and what ran before stays.",
 )
 CONTENT_TOO_LARGE = define(
@@ -103,7 +103,7 @@ LOG_KEY_CHANGED = define(
 LOG_REFUSED = define(
     "link/log-refused",
     Refused,
-    "The hub's audit log does not prove what it acknowledged.",
+    "Verification failed: the hub's audit log does not prove what it acknowledged.",
     hint="Audit records stay on the agent; compare the hub's log with an earlier export.",
 )
 AUDIT_NOT_TAKEN = define(

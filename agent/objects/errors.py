@@ -19,13 +19,13 @@ FOREIGN_OBJECT = define(
 ISOLATION_FIRST = define(
     "cell/isolation-first",
     Unavailable,
-    "A workload that is gone is not made again while the isolation of its cell is not in place.",
+    "A deleted workload is not recreated while the isolation of its cell is not in place.",
     hint="See what keeps the isolation of the cell from being repaired; the workload follows by itself.",
 )
 NOT_REPAIRED = define(
     "cell/not-repaired",
     Conflict,
-    "Something of a cell differs from what was released and could not be brought back.",
+    "An object of the cell differs from the release and could not be repaired.",
     hint="An administrator mends it: docs/how-to/mend-what-the-agent-cannot.md says which commands there are.",
 )
 GUARD_BROKEN = define(
@@ -38,7 +38,7 @@ NEEDS_REPLACE = define(
     "apply/needs-replace",
     Refused,
     "A field that cannot be changed in place would change.",
-    hint="Sign a release with replace: true; the object is then deleted and made again.",
+    hint="Sign a release with replace: true; the object is then deleted and recreated.",
 )
 DATA_NOT_REPLACED = define(
     "apply/data-not-replaced",
@@ -49,12 +49,12 @@ DATA_NOT_REPLACED = define(
 NOT_GONE = define(
     "apply/deletion-pending",
     Unavailable,
-    "An object that was deleted is not gone yet.",
+    "Deletion of an object is still pending.",
     hint="A finalizer may hold it; Cellward goes on by itself once it is gone.",
 )
 NAMESPACE_ENDING = define(
     "apply/namespace-terminating",
     Unavailable,
     "The namespace is being deleted.",
-    hint="Cellward makes it again once it is gone.",
+    hint="It is recreated once it is gone.",
 )

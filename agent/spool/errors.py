@@ -48,12 +48,13 @@ STATE_MISSING = define(
     "spool/state-missing",
     Refused,
     "The agent started without the state it had before.",
-    hint="Keep the agent's volume. Its floors came back from their copy; deploy cells again that have no way back now.",
+    hint="Keep the agent's volume. Its floors came back from their copy; deploy cells again, for "
+    "they have no automatic rollback until then.",
 )
 STATE_OLDER = define(
     "spool/state-older",
     Refused,
-    "The agent started with older state than it had before.",
+    "The agent's state was restored from an older backup.",
     hint="Do not restore the agent's volume from a snapshot. What its cells run stays; deliver them again, for nothing"
     " in them is repaired until the hub names them.",
 )
@@ -66,7 +67,7 @@ ANCHOR_MISSING = define(
 FLOORS_LOWER = define(
     "spool/floors-copy-lower",
     Refused,
-    "The copy of the floors was set back or emptied; it has been written again.",
+    "The copy of the floors was restored from an older backup or emptied; it has been written again.",
     hint="Find out who changed Secret cellward-agent-anchor; the agent's own state still holds the floors.",
 )
 FLOORS_DIFFER = define(
@@ -90,7 +91,7 @@ STATEMENT_KEY_CHANGED = define(
 ANCHOR_DAMAGED = define(
     "spool/anchor-damaged",
     Refused,
-    "The anchor of the agent's state cannot be read and was made anew.",
+    "The anchor of the agent's state could not be read and was recreated.",
     hint="Find out who changed Secret cellward-agent-anchor; state lost before that moment would not be noticed.",
 )
 STATE_CORRUPT = define(

@@ -31,7 +31,7 @@ RENEWED = define(
 SLOW = define(
     "stamps/cell-left-behind",
     Unavailable,
-    "A cell could not be given its new stamps in time.",
+    "Timed out waiting for a cell to get its new stamps.",
     hint="Other cells do not let it in until it is. The agent goes on trying; look at the namespace named.",
 )
 NOT_SAVED = define(

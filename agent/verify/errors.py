@@ -31,13 +31,13 @@ ITEM_MISMATCH = define(
 DOCUMENT_MISSING = define(
     "cell/document-missing",
     Unavailable,
-    "A document that is needed is not to be had.",
-    hint="Upload the document to the hub; Cellward asks again by itself.",
+    "A required document is not available from the hub.",
+    hint="Upload the document to the hub; the agent retries by itself.",
 )
 DIGEST_MISMATCH = define(
     "cell/digest-mismatch",
     Refused,
-    "What was fetched is not what was asked for.",
+    "Verification failed: the fetched document has another digest than requested.",
     hint="The hub or its store is damaged or lies; look at its audit log.",
 )
 POLICY_DENIED = define(
@@ -55,12 +55,12 @@ POLICY_STALE = define(
 POLICY_CHANGED = define(
     "apply/policy-changed",
     Unavailable,
-    "Policy or keyring changed while the release was being decided.",
+    "Policy or keyring changed while the decision was in flight.",
     hint="Nothing to do: it is verified and decided again on the new ones.",
 )
 UNEXPECTED = define(
     "apply/unexpected",
     Internal,
-    "Something failed in a way nobody expected; nothing further was changed.",
+    "Internal error of the agent; nothing further was changed.",
     hint="This is a fault of Cellward; report it with the agent's log.",
 )

@@ -253,7 +253,7 @@ class JoinTokenRequest(Request):
     """Bound to the cluster in the path; its life comes from the hub's settings."""
 
     facts: InvitedFacts | None = Field(
-        default=None, description="Named anew for the cluster; a cluster for which nothing was named is given nothing."
+        default=None, description="Replaces the facts of an earlier invite; a cluster without them is given nothing."
     )
     replace: bool = Field(default=False, description="A new installation may take this name from the one bound to it.")
 
@@ -277,7 +277,7 @@ class RemovedCluster(Response):
 
 
 class RetiredCertificates(Response):
-    """Every certificate of a cluster counts for nothing: its agent joins anew, with a token."""
+    """All certificates of a cluster are invalid: its agent must join again, with a token."""
 
     cluster: str
     generation_floor: int
@@ -365,7 +365,7 @@ class UnsignedPayload(Request):
 
 
 class DocumentTrial(Request):
-    """Unsigned payloads, to be told what signed ones would change."""
+    """Unsigned payloads, to find out what signed ones would change."""
 
     payloads: Annotated[list[UnsignedPayload], Field(min_length=1, max_length=MAX_ENVELOPES)]
 

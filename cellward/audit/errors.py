@@ -26,7 +26,8 @@ FORK = define(
     "audit/fork",
     Refused,
     "Two different audit records claim the same place in a chain.",
-    hint="The writer's state was copied or set back, or its key is used twice; start it with a new epoch.",
+    hint="The writer's state was copied or restored from an older backup, or its key is used twice; "
+    "start it with a new epoch.",
 )
 DUPLICATE = define(
     "audit/duplicate",
@@ -37,7 +38,7 @@ DUPLICATE = define(
 WRONG_CHAIN = define(
     "audit/wrong-chain",
     Refused,
-    "An audit record belongs to another realm, writer or epoch than the chain it was sent for.",
+    "An audit record belongs to another realm, writer or epoch than its chain.",
     hint="A writer can only extend its own chain, in the epoch it announced.",
 )
 BAD_CHECKPOINT = define(
@@ -49,7 +50,7 @@ BAD_CHECKPOINT = define(
 BAD_PROOF = define(
     "audit/bad-proof",
     Refused,
-    "A Merkle proof does not hold.",
+    "Verification of a Merkle proof failed.",
     hint="The log has shown two different histories; keep both checkpoints and tell the auditors.",
 )
 OUT_OF_TREE = define(

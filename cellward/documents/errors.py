@@ -107,7 +107,7 @@ NUMBER_AHEAD = define(
 )  # fmt: skip
 CLOCK_AHEAD = define(
     "document/clock-jumped-ahead", Refused, "The clock jumped ahead, against the time that has passed here.",
-    hint="Correct the clock of the machine. If it is right, nothing is to be done: it is believed after an hour.",
+    hint="Correct the clock of the machine. If it is right, nothing is to be done: it is accepted after an hour.",
 )  # fmt: skip
 CLOCK_BACK = define(
     "document/clock-stepped-back", Refused, "The clock is more than five minutes behind what it was.",

@@ -55,7 +55,7 @@ WRONG_SHAPE = define(
 WRONG_IDENTITY = define(
     "identity/wrong-identity",
     Unauthenticated,
-    "The peer's certificate names somebody who may not speak here.",
+    "Not authorized: the peer's certificate names another identity.",
     hint="Use the certificate of an agent of this installation.",
 )
 BAD_LOCK = define(

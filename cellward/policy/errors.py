@@ -61,7 +61,7 @@ FOREIGN_REALM = define(
 UNVERIFIED = define(
     "policy/unverified",
     Refused,
-    "The policy metadata or content does not verify.",
+    "Verification of the policy metadata or content failed.",
     hint="Nothing was changed; publish again with the keys that root.json names.",
 )
 ROLLBACK = define(
@@ -73,7 +73,7 @@ ROLLBACK = define(
 OLD_BASE = define(
     "policy/old-base",
     Refused,
-    "The policy was made from an older one than is in force, so it may bring back what was taken away.",
+    "The policy is based on an older one than is in force, so it may undo newer changes.",
     hint="Nothing was changed; take the newest publishers' record from security's repository and publish again.",
 )
 OVERTAKEN = define(
@@ -178,7 +178,7 @@ STATE_CORRUPT = define(
 STATE_OLDER = define(
     "policy/state-older",
     Refused,
-    "The accepted policy on disk is older than what was accepted here, or gone.",
+    "The accepted policy on disk is gone or was restored from an older backup.",
     hint="Nothing is allowed until a set verifies again; find out who emptied or restored the agent's state.",
 )
 NOTHING_PUBLISHED = define(

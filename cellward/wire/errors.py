@@ -25,7 +25,7 @@ REMOTE_REFUSED = define(
 REMOTE_DENIED = define(
     "wire/remote-denied",
     Denied,
-    "The other side does not let this caller do this.",
+    "Not authorized by the other side.",
     hint="Look at the other side's log: the certificate may have expired, or its cluster be locked.",
 )
 REMOTE_UNAVAILABLE = define(

@@ -69,7 +69,7 @@ class HubDocuments:
         except CellwardError as error:
             if error.code.startswith("cli/"):
                 raise
-            say(f"note: documents of the hub are not looked at: {error.message} [{error.code}]")
+            say(f"note: documents of the hub are ignored: {error.message} [{error.code}]")
             return ()
         models: tuple[type[_Numbered], ...] = (Deployment, Tombstone)
         found = [self._or_none(digest, model) for model in models for digest in _highest(listed, model.kind)]

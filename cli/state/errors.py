@@ -8,7 +8,7 @@ BAD_STATE = define(
     "cli/bad-state",
     InvalidInput,
     "The local state cannot be read.",
-    hint="Put the directory back from a copy, or run `cellward trust repair`; nothing is signed until then.",
+    hint="Restore the directory from a backup, or run `cellward trust repair`; nothing is signed until then.",
 )
 STATE_FORMAT = define(
     "cli/state-format",
@@ -19,7 +19,7 @@ STATE_FORMAT = define(
 STATE_BUSY = define(
     "cli/state-busy",
     Unavailable,
-    "Another command holds the local state.",
+    "The local state is in use by another command.",
     hint="Wait until the other command is done, and try again.",
 )
 FOREIGN_STATE = define(

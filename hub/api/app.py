@@ -122,7 +122,7 @@ def _outermost(services: Services, words: Words) -> Callable[..., Awaitable[web.
         except Exception:
             # V16: our own mistake costs one request; its text stays in the log.
             log.exception("request-failed")
-            response = problem_response(INTERNAL("the hub made a mistake"), request_id)
+            response = problem_response(INTERNAL("internal error"), request_id)
         spent = response.status == web.HTTPTooManyRequests.status_code
         if _PROVEN_KEY not in request and (words.last(request) or spent):
             response.force_close()
@@ -187,7 +187,7 @@ async def _audited(route: Route, call: Call, bounds: _Bounds, room: AsyncExitSta
     except Exception as error:
         # Whatever it was, something was tried; its text stays in the log.
         known = error_of(error, call.request.path) if isinstance(error, web.HTTPException) else None
-        known = known or INTERNAL("the hub made a mistake")
+        known = known or INTERNAL("internal error")
         await _record(route, call, "failed", code=known.code, reason=known.message)
         raise
     if not call.committed:

@@ -7,31 +7,31 @@ from cellward.errors import Conflict, Denied, Exhausted, Internal, InvalidInput,
 NO_TOKEN = define(
     "api/no-token",
     Unauthenticated,
-    "The request carries no bearer token.",
+    "Not authenticated: the request carries no bearer token.",
     hint="Log in with `cellward login --server … --token-file …`.",
 )
 BAD_TOKEN = define(
     "api/bad-token",
     Unauthenticated,
-    "The bearer token is not known here, or has expired.",
+    "Not authenticated: the bearer token is unknown or has expired.",
     hint="Log in again with a token of this hub.",
 )
 ROLE_TOO_LOW = define(
     "api/role-too-low",
     Denied,
-    "The role of this token does not allow that.",
+    "Not authorized: the role of the token is too low.",
     hint="Ask for a token with the role named; roles are viewer, deployer, admin.",
 )
 OUTSIDE_SCOPE = define(
     "api/outside-scope",
     Denied,
-    "This token is not authorized for that project or environment.",
+    "Not authorized: the token does not cover the project or environment.",
     hint="Use a token whose projects and environments cover it; `cellward tokens list` shows them to admins.",
 )
 TOO_FAST = define(
     "api/too-fast",
     Exhausted,
-    "This token sends more than its rate allows.",
+    "Rate limit of this token exceeded.",
     hint="Wait a moment and send it again.",
 )
 RESERVED_NAME = define(
@@ -61,19 +61,19 @@ TOO_LARGE = define(
 TOO_SLOW = define(
     "api/too-slow",
     InvalidInput,
-    "The body of the request does not come in time.",
+    "Timed out waiting for the body of the request.",
     hint="Send it again, over a faster connection or in smaller parts.",
 )
 BUSY = define(
     "api/busy",
     Exhausted,
-    "The hub is answering as many requests as it may.",
+    "The hub is busy: the limit of concurrent requests is reached.",
     hint="Try again in a moment.",
 )
 NO_SUCH_ROUTE = define(
     "api/no-such-route",
     NotFound,
-    "There is nothing at this path.",
+    "No such path.",
     hint="/v1/openapi.json lists every path; a newer CLI may ask for what this hub does not have.",
 )
 METHOD_NOT_ALLOWED = define(
@@ -91,13 +91,13 @@ BAD_CURSOR = define(
 NOT_SHOWN = define(
     "api/certificate-not-shown",
     Internal,
-    "The API still shows its old certificate, because the new one cannot be loaded.",
+    "The API still serves its old certificate, because the new one cannot be loaded.",
     hint="It is tried again; the hub's log has the cause. Restart the hub before the old one expires.",
 )
 INTERNAL = define(
     "api/internal",
     Internal,
-    "The hub made a mistake; it is in its log under the request id.",
+    "Internal error of the hub; its log has the cause under the request id.",
     hint="Report it with the request id.",
 )
 UNKNOWN_LOCK = define(

@@ -26,13 +26,15 @@ OLD_EPOCH = define(
     "audit/old-epoch",
     Refused,
     "An audit chain goes on in an epoch that a later one has ended.",
-    hint="Two copies of one agent are running, or its state was set back; start it with a new epoch.",
+    hint="Two copies of one agent are running, or its state was restored from an older backup; start "
+    "it with a new epoch.",
 )
 LOG_BEHIND = define(
     "audit/log-behind",
     Refused,
-    "The agent has seen more of this log than there is of it now.",
-    hint="The hub's store was set back; agents begin a new epoch when they reconnect, and the log says so.",
+    "The hub's audit log is shorter than what the agent has already seen.",
+    hint="The hub's store was restored from an older backup; agents begin a new epoch when they "
+    "reconnect, and the log records it.",
 )
 KEY_CHANGED = define(
     "audit/key-changed",

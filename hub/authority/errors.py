@@ -78,7 +78,8 @@ STALE_KEY = define(
     "authority/stale-key",
     Denied,
     "A newer certificate of this cluster is in use already: two hold one identity, and both were locked.",
-    hint="Find the second copy, or who set the agent's state back; docs/how-to/runbooks/cloned-agent.md says how on.",
+    hint="Find the second copy, or who restored the agent's state from an older backup; "
+    "docs/how-to/runbooks/cloned-agent.md says how to go on.",
 )
 OVERTAKEN = define(
     "authority/overtaken",
@@ -87,10 +88,10 @@ OVERTAKEN = define(
     hint="Nothing to do: the agent connects again with the newer one.",
 )
 SET_BACK = define(
-    "authority/set-back",
+    "authority/restored",
     Conflict,
-    "The hub certified a newer generation of this cluster than its store knows.",
-    hint="The store was restored from a backup: the agent goes on, look for what else was lost.",
+    "The agent's certificate is newer than the hub's store: the store was restored from an older backup.",
+    hint="The hub's store was restored from an older backup. The agent goes on; look for what else was lost.",
 )
 UID_TAKEN = define(
     "authority/uid-taken",
@@ -113,12 +114,12 @@ LIFETIME = define(
 BAD_RECOVERY = define(
     "authority/bad-recovery",
     InvalidInput,
-    "A request to recover has a field outside its bounds, or a nonce that is not of this hub or too old.",
+    "A recovery request is invalid: a field is out of bounds, or its nonce is unknown or too old.",
     hint="The agent asks for a new nonce by itself; use an agent of the same version as the hub.",
 )
 NOT_RECOVERED = define(
     "authority/not-recovered",
     Denied,
-    "This agent is not recovered: its uid or key is unknown here, or it was away for too long.",
+    "Recovery refused: the agent's uid or key is unknown, or it was away for too long.",
     hint="Ask for a join line for the same cluster: cellward clusters invite <name>.",
 )

@@ -31,13 +31,13 @@ UNKNOWN_CELL = define(
 FACTS_DIFFER = define(
     "fleet/facts-differ",
     Refused,
-    "The cluster says of itself what its invite does not, so it is given only what both name.",
+    "The facts that the cluster reports differ from its invite, so it is given only what both name.",
     hint="Correct the chart's values or run `cellward clusters invite NAME` with the facts that are right; whoever "
     "changed them there should not have.",
 )
 SET_BY_ADMIN = define(
     "fleet/set-by-admin",
     Denied,
-    "An admin set this hold or quarantine, so only an admin may loosen or lift it.",
+    "Not authorized: an admin set this hold or quarantine, so only an admin may lift it.",
     hint="Ask whoever holds an admin token of this hub.",
 )

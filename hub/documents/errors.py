@@ -43,7 +43,8 @@ REALM_ADOPTED = define(
 UNVERIFIED_DOCUMENT = define(
     "fleet/unverified-document",
     Refused,
-    "No signature of an uploaded document counts by the keyring this hub serves, so nothing of the upload was kept.",
+    "Verification failed: no signature of an uploaded document is valid by the keyring this hub "
+    "serves, so nothing of the upload was kept.",
     hint="Sign with a key of the keyring whose scope covers the document; `cellward keys list` shows yours. "
     "Agents would refuse it too.",
 )
@@ -56,7 +57,7 @@ NO_KEYRING = define(
 PROJECT_FULL = define(
     "fleet/project-full",
     Exhausted,
-    "The project has as much on this hub as its bounds allow, so nothing of the upload was kept.",
+    "The quota of the project on this hub is used up, so nothing of the upload was kept.",
     hint="Delete cells that are not needed, upload less at a time of what waits for signatures, or ask for higher "
     "limits in the hub's settings.",
 )
@@ -64,5 +65,5 @@ SEQUENCE_TAKEN = define(
     "fleet/sequence-taken",
     Conflict,
     "Another document has this sequence already, so nothing of the upload was kept.",
-    hint="Somebody deployed meanwhile; run `cellward apply` again.",
+    hint="Conflict: another Deployment was uploaded in between; run `cellward apply` again.",
 )

@@ -21,13 +21,13 @@ TOLD_SECONDS = 60.0
 CONNECTIONS_DROPPED = define(
     "hub/connections-dropped",
     Exhausted,
-    "Connections were dropped because a listener had as many as it may, or because they proved nothing in time.",
+    "Connections were dropped: a listener was at its limit, or they did not authenticate in time.",
     hint="Find out who connects and says nothing. A fleet behind one address may need higher `connections` settings.",
 )
 FEW_DESCRIPTORS = define(
     "hub/few-descriptors",
     Exhausted,
-    "The process may open too few files for the connections that are set, so each listener takes fewer.",
+    "The limit of open files is too low for the configured connections, so each listener takes fewer.",
     hint="Raise the limit of open files (LimitNOFILE, ulimit -n), or lower the `connections` settings.",
 )
 

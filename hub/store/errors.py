@@ -66,7 +66,7 @@ IMMUTABLE = define(
 MOVED = define(
     "store/moved",
     Conflict,
-    "The state has moved since it was read.",
+    "Conflict: changed on the hub since it was read.",
     hint="Read it again and decide again.",
 )
 BAD_CURSOR = define(

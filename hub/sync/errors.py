@@ -41,7 +41,7 @@ NO_CERTIFICATE = define(
 HELLO_REFUSED = define(
     "link/hello-refused",
     Refused,
-    "What the agent says of itself does not fit what its certificate is bound to.",
+    "The agent's Hello does not match what its certificate is bound to.",
     hint="Compare the agent's realm, uid and statement key with those of the cluster on the hub.",
 )
 HELLO_EXPECTED = define(
@@ -71,14 +71,14 @@ UNEXPECTED_FRAME = define(
 TWO_LIVE_STREAMS = define(
     "link/two-live-streams",
     Denied,
-    "Two agents speak as one installation at the same time, so both were locked.",
-    hint="Find out which one is the copy; docs/how-to/runbooks/cloned-agent.md says how on.",
+    "Two agents use one identity at the same time, so both were locked.",
+    hint="Find out which one is the copy; docs/how-to/runbooks/cloned-agent.md says how to go on.",
 )
 ANOTHER_CLUSTER = define(
     "link/another-cluster",
     Denied,
-    "The agent speaks from another Kubernetes cluster than the one it joined from, so it was locked.",
-    hint="An agent's state is never copied to another cluster; docs/how-to/runbooks/cloned-agent.md says how on.",
+    "The agent runs in another Kubernetes cluster than the one it joined from, so it was locked.",
+    hint="An agent's state is never copied to another cluster; docs/how-to/runbooks/cloned-agent.md says how to go on.",
 )
 ANOTHER_PLATFORM_CA = define(
     "link/another-platform-ca",
@@ -89,13 +89,13 @@ ANOTHER_PLATFORM_CA = define(
 SILENT = define(
     "link/silent",
     Unavailable,
-    "The other end has sent nothing for too long.",
+    "Timed out waiting for the other end.",
     hint="The agent comes again by itself; look at its network when this repeats.",
 )
 SLOW_READER = define(
     "link/slow-reader",
     Unavailable,
-    "The agent does not read what is sent to it.",
+    "The agent reads too slowly.",
     hint="The agent reconnects by itself; look at its load when this repeats.",
 )
 TOO_MANY_CALLS = define(
@@ -108,7 +108,7 @@ SUPERSEDED = define(
     "link/superseded",
     Conflict,
     "A newer stream of the same agent has taken the place of this one.",
-    hint="Nothing to do when an agent has just connected anew; if it repeats, look for a copy of it.",
+    hint="Nothing to do when an agent has just reconnected; if it repeats, look for a copy of it.",
 )
 NOT_CONNECTED = define(
     "link/not-connected",
@@ -131,6 +131,6 @@ CANNOT_LISTEN = define(
 UNEXPECTED = define(
     "link/unexpected",
     Internal,
-    "The hub made a mistake while it handled the call.",
+    "Internal error of the hub while it handled the call.",
     hint="The hub's log has the cause under the same time; please report it.",
 )

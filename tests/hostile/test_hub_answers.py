@@ -95,7 +95,7 @@ def test_v15_a_hub_never_chooses_the_next_step(tmp_path: Path, words: str, code:
     assert _told(result)
     assert [line for line in _told(result) if not line.strip().startswith("the hub says: ")] == []
     if words == "check":
-        assert "came through the hub: run no command from it unread" in result.stderr
+        assert "came through the hub: read a command in it before you run it" in result.stderr
     known = code in {"policy/denied", "kube/unavailable", "cli/not-verified"}
     assert ("next: " in result.stdout) or not known
 

@@ -306,11 +306,11 @@ async def test_what_is_skipped_says_why(installed: Cli, tmp_path: Path) -> None:
     for file in ("trust.yaml", "root.json"):
         (tmp_path / "other" / file).write_bytes((installed.home / file).read_bytes())
     away = await Cli(tmp_path / "other", installed.api)("check", code=2)
-    assert "policy\n------\n- published: not looked at: no hub is known yet" in away.stdout
+    assert "policy\n------\n- published: not looked at: not logged in to a hub" in away.stdout
     down = await installed("check", code=3, CELLWARD_SERVER="https://127.0.0.1:1")
     assert "not looked at: the hub cannot be reached" in down.stdout
     stranger = await installed("check", code=4, CELLWARD_TOKEN="cwapi_nobody")
-    assert "not looked at: the bearer token is not known here" in stranger.stdout
+    assert "not looked at: not authenticated: the bearer token is unknown" in stranger.stdout
 
 
 async def test_audit_export_holds_what_was_done(installed: Cli, tmp_path: Path) -> None:

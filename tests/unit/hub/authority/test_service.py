@@ -288,7 +288,7 @@ async def test_v5_an_agent_outlives_a_hub_that_was_set_back(hub: FakeHub) -> Non
     lost = make_csr(keys.new_tls_key())
     assert (await hub.identity.renew(peer_of(hub, third), lost)).generation == 4
     finding = next(entry for entry in reversed(hub.audit.entries) if entry.decision == "finding")
-    assert (finding.code, finding.object) == ("authority/set-back", "Cluster//eu-1")
+    assert (finding.code, finding.object) == ("authority/restored", "Cluster//eu-1")
     # The answer to that one is lost: it is given again, and what follows is as ever.
     again = await hub.identity.renew(peer_of(hub, third), lost)
     assert again.generation == 4
