@@ -74,7 +74,7 @@ class IntervalSettings(_Strict):
 
     heartbeat: Seconds = Field(default=10.0, description="Between two heartbeats on the link.")
     status: Seconds = Field(
-        default=15.0, description="Between two looks at the agent's own state; unchanged it is told once a minute."
+        default=15.0, description="Between two looks at the agent's own state; unchanged it is reported once a minute."
     )
     metrics: Seconds = Field(default=30.0, description="Between two pushes of metrics.")
     audit: Seconds = Field(default=1.0, description="Between two looks for audit records to push.")

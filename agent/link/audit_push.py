@@ -105,7 +105,7 @@ class AuditPush:
         Only for a hub that the installation names: none brings it about. What waits goes to the new log; the first
         record says where the old one was seen to end. Raises ``spool/unwritable``.
         """
-        reason = "the installation names another hub, whose log begins anew"
+        reason = "the installation names another hub, whose log begins again"
         entry = Entry("audit.rollback", "AuditLog//hub", "finding", code=OTHER_HUB.code, reason=reason)
         await self._recorder.begin_epoch(entry, forget_log="", forget_key=True)
 

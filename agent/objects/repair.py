@@ -126,7 +126,7 @@ class Repairer:
         manager = self._cluster.identity(record.namespace).manager_of(owned.role)
         if not record.settled and applied_by(live, manager):
             return  # ours, of a release that is being applied: that of which nothing is on record yet
-        await before(f"made anew by {', '.join(managers_of(live))} in the place of a job that completed")
+        await before(f"recreated by {', '.join(managers_of(live))} in the place of a job that completed")
         current = replace(owned, uid=live["metadata"]["uid"])
         await self._cluster.delete(record, current)
         left = await self._cluster.let_go(current)
@@ -181,7 +181,7 @@ class Repairer:
         anew = other or not owned.baseline
         cause = "not written yet" if anew else drift_of(live, owned.baseline, manager, flexible)
         if other:
-            cause = "never applied" if not owned.uid else f"made anew by {', '.join(managers_of(live))}"
+            cause = "never applied" if not owned.uid else f"recreated by {', '.join(managers_of(live))}"
         if not cause or (ending and other):
             return None  # the end of an object comes as an event of its own
         await before(cause)

@@ -111,7 +111,7 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float, narrator:
             return value
         now = time.monotonic()
         if now > deadline:
-            raise StepFailedError(f"waited {timeout:.0f} s for {what}, in vain{silent}")
+            raise StepFailedError(f"timed out after {timeout:.0f} s waiting for {what}{silent}")
         if narrator is not None and now - told > 10:
             narrator.step(f"still waiting for {what}")
             told = now

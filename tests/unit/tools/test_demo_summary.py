@@ -180,7 +180,7 @@ def test_waiting_survives_an_answer_that_did_not_come() -> None:
     def silent() -> str:
         raise UnreachableError("connection refused")
 
-    with pytest.raises(StepFailedError, match="in vain; the last look: connection refused"):
+    with pytest.raises(StepFailedError, match="timed out after 0 s waiting for it; the last look: connection refused"):
         wait_for("it", silent, 0)
 
 

@@ -222,7 +222,7 @@ def stolen_hub(stage: Stage, summary: Summary) -> None:
     older = theft.remember_current()
     tries = (
         ("unsigned_release_refused", "a release no author signed", theft.unsigned_release),
-        ("relabelled_cluster_refused", "production told that it is development", theft.relabelled_cluster),
+        ("relabelled_cluster_refused", "production configured as if it were development", theft.relabelled_cluster),
         ("unknown_field_refused", "a signed document with a field the agent does not know", theft.unknown_field),
         ("older_deployment_refused", "an older deployment after a newer one", lambda: _replay(stage, theft, older)),
     )
