@@ -15,7 +15,7 @@ from tests.fakes.installation import CLUSTER, NAMESPACE, Installation
 from tools.demo.kubectl import AGENT_USER
 from tools.stack.api import ApiClient
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240), pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480), pytest.mark.xdist_group("faults")]
 
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": NAMESPACE}}
 

@@ -18,7 +18,7 @@ from tools.demo.narrate import StepFailedError
 #: How many moments of an apply an agent is killed at.
 _PARTS = 6
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240), pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480), pytest.mark.xdist_group("faults")]
 
 
 def deploy_and(installation: Installation, fault: Callable[[], None]) -> str:

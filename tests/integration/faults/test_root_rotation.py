@@ -22,7 +22,7 @@ from cli.keys import load_key
 from tests.fakes.installation import CLUSTER, ROOT, Installation
 from tools.demo.scenes.stolen_hub import Loot
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240), pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480), pytest.mark.xdist_group("faults")]
 
 NAMES = ("root-ada", "root-bob", "root-carol")
 
