@@ -42,7 +42,6 @@ SignedOption = Annotated[
         "--signed", help="Put it into the signed policy set, which no hub can lift; needs keyring and publisher keys."
     ),
 ]
-ReasonOption = Annotated[str, typer.Option(help="Why; it is signed with it and shown wherever it refuses.")]
 
 
 def check_unsigned(propose_to: Path | None) -> None:

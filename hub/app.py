@@ -35,8 +35,8 @@ from cellward.version import VERSION
 from hub.api.app import make_api_app
 from hub.api.auth import BOOTSTRAP, hash_token, new_token
 from hub.api.certificate import ApiCertificate
-from hub.api.interfaces import Door, Services
 from hub.api.interfaces import HubFacts as ApiFacts
+from hub.api.interfaces import Services
 from hub.audit.damage import RECENT
 from hub.audit.intake import Intake, volume_of
 from hub.audit.port import AuditIngest
@@ -362,7 +362,7 @@ def _services(hub: Hub) -> Services:
 @asynccontextmanager
 async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]:
     """Open the two HTTP listeners."""
-    doors: list[Door] = []
+    doors: list[Front] = []
     services = replace(_services(hub), doors=doors)
     # Bodies end at once when it stops; who is being answered has as long as streams have.
     grace = hub.settings.drain_seconds

@@ -31,7 +31,6 @@ MAX_FILE = 2 * 1024 * 1024
 MAX_FILES = 512
 MAX_DEPTH = 12
 MAX_PATH = 200
-MAX_JSON_DEPTH = 64
 #: First segments of roots that belong to the engine's guard and to the agent's gate.
 RESERVED = ("system", "cellward_gate")
 MANIFEST = ".manifest"

@@ -24,7 +24,7 @@ from cellward.documents import canonical
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
 from hub.api.app import make_api_app
-from hub.api.interfaces import Door, Services
+from hub.api.interfaces import Services
 from hub.api.resources import audit
 from hub.api.room import RoomLimits
 from hub.authority.limits import Rate
@@ -112,7 +112,7 @@ class Api:
 async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     """The API over SQLite, with few places; a test may bring other limits of room."""
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}")
-    doors: list[Door] = []
+    doors: list[Front] = []
     made = make_services(store, hub_keys(), HealthRegistry(SystemClock()))
     services = replace(made, doors=doors)
     runner = web.AppRunner(
