@@ -10,11 +10,13 @@ from pathlib import Path
 
 import yaml
 
+from bench.installed import others
 from tools.demo.api import HubApi
 from tools.demo.processes import Cli, environment
 from tools.stack.process import Child
 from tools.stack.steps import Steps
 
+_REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements" / "hub.txt"
 _START_SECONDS = 60.0
 
 
@@ -51,7 +53,9 @@ class Installation:
         }
         file = directory / "hub.yaml"
         file.write_text(yaml.safe_dump(config))
-        prefix = ["bench.sampled", str(sample)] if sample is not None else []
+        # As it is where nothing but a hub is installed.
+        prefix = ["bench.installed", ",".join(sorted(others(_REQUIREMENTS)))]
+        prefix += ["bench.sampled", str(sample)] if sample is not None else []
         command = [sys.executable, "-m", *prefix, "hub", "run", "--config", str(file)]
         self._hub = Child("hub", command, directory / "hub.log", environment(self.home))
         self.api = HubApi(self.api_address, self.ca_file, self.token_file)

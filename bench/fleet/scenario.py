@@ -131,6 +131,9 @@ async def run(plan: Plan) -> tuple[list[Row], dict[str, Any]]:
     try:
         hub.start()
         hub.set_up()
+        # A hub is started far more often than its database is made, and what makes it stays in memory.
+        await drive_async(hub.stop())
+        hub.start()
         author = Author(hub.home, _ENVIRONMENT, directory / "bundles")
         async with Admin(hub.api_address, hub.ca_file, hub.token_file.read_text().strip()) as admin:
             fleet = Fleet(plan, hub, admin, author, crew, floor, Costs(plan.agents))
