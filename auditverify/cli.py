@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 2
     try:
-        report = verify(options.export, options.hub_key, options.endorsed, options.checkpoint, options.witness)
+        report = verify(
+            options.export, options.hub_key, options.endorsed, options.checkpoint, options.witness, options.segment
+        )
     except OSError as error:
         named = options.export if error.filename is None else error.filename
         return _tell(f"{named} cannot be read: {error.strerror}", "bad-file", "Name a file that was exported, or kept.")
@@ -53,6 +55,7 @@ def verify(
     endorsed: Sequence[str] = (),
     checkpoints: Sequence[Path] = (),
     witnesses: Sequence[str] = (),
+    segments: Sequence[Path] = (),
 ) -> Report:
     """Verify with keys as they are typed; raises OSError for a file, Malformed for a key."""
     anchors = Anchors(
@@ -60,7 +63,8 @@ def verify(
         [path.read_bytes()[:_MAX_NOTE] for path in checkpoints],
         [parse_witness(_text(value)) for value in witnesses],
     )
-    return verify_export(export, hub_key=read_key(hub_key) if hub_key is not None else None, anchors=anchors)
+    key = read_key(hub_key) if hub_key is not None else None
+    return verify_export(export, hub_key=key, anchors=anchors, segments=segments)
 
 
 def _text(value: str) -> str:
@@ -121,6 +125,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="verifier key of a witness you trust, or a file with it: then a checkpoint counts only if one of these "
         "co-signed it; repeatable",
+    )
+    parser.add_argument(
+        "--segment",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="segment of the log that was exported and pruned before; repeatable, oldest first",
     )
     parser.add_argument(
         "--accept-unanchored",

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -23,6 +23,7 @@ from auditverify.report import ENDORSED, WITNESSED, OriginReport, Report
 from auditverify.signatures import Malformed, load_key, read_note, read_statement, spki, unbase64
 
 FORMAT = "cellward.audit-export/v1"
+SEGMENT_FORMAT = "cellward.audit-segment/v1"
 SCHEMA = "cellward.audit/v1"
 NO_RECORD = "sha256:" + "0" * 64
 HUB = "hub"
@@ -84,6 +85,44 @@ class _Run:
         self._views: dict[int, dict[str, int]] = {}
         self._hub_has_realm = False
         self._ended = 0
+        # Where the export begins, and how many records the last segment says it has.
+        self._first = 0
+        self._announced = 0
+
+    def segment(self, name: str, lines: Iterable[bytes]) -> None:
+        """Take an exported segment: the records before those of the export, after its header."""
+        before = len(self._leaves)
+        for number, raw in enumerate(lines, start=1):
+            try:
+                value = json.loads(raw)
+                if number == 1:
+                    self._segment_header(value)
+                elif isinstance(value, dict) and value.keys() == {"index", "record"}:
+                    self._record(number, value)
+                else:
+                    raise Malformed("the line is not a record")  # noqa: TRY301 - one place tells of bad lines
+            except Malformed as error:
+                self.report.add("segment", f"{name}: {error}", number)
+            except (ValueError, RecursionError):
+                self.report.add("segment", f"{name}: the line is not JSON", number)
+        if before + self._announced != len(self._leaves):
+            self.report.add("segment", f"{name} has {len(self._leaves) - before} records, not {self._announced}")
+
+    def _segment_header(self, value: object) -> None:
+        if not isinstance(value, dict) or value.get("format") != SEGMENT_FORMAT:
+            raise Malformed(f"the format is not {SEGMENT_FORMAT}")
+        if (value.get("realm"), value.get("logOrigin")) != (self.report.realm, self.report.log_origin):
+            raise Malformed("the segment is of another log")
+        first, end = value.get("first"), value.get("end")
+        if type(first) is not int or type(end) is not int or first != len(self._leaves):
+            raise Malformed(f"the segment begins with record {str(first)[:40]}, not with {len(self._leaves)}")
+        self._announced = end - first
+
+    def begun(self) -> None:
+        """Compare where the export begins with the segments that were given."""
+        if self._first != len(self._leaves):
+            text = f"the export begins with record {self._first}, the segments given end with {len(self._leaves)}"
+            self.report.add("segment", f"{text}: give every segment that was exported before it was pruned")
 
     def line(self, number: int, raw: bytes) -> None:
         """Take one line."""
@@ -195,6 +234,10 @@ class _Run:
         report.realm, report.log_origin = str(value.get("realm")), str(value.get("logOrigin"))
         if report.log_origin != f"cellward.dev/audit/{report.realm.removeprefix('sha256:')}":
             report.add("header", "the log origin does not belong to the realm", 1)
+        first = value.get("firstIndex", 0)
+        if type(first) is not int or first < 0:
+            raise Malformed("the first index is not a number")
+        self._first = first
         key = load_key(unbase64(value.get("treeHeadKey")))
         if self._given is not None and spki(self._given) != spki(key):
             report.add("wrong-key", "the tree-head key in the export is not the hub key given", 1)
@@ -338,18 +381,37 @@ def _check_fields(record: dict[str, Any]) -> None:
         raise Malformed("epoch and sequence number start at 1")
 
 
-def verify_lines(lines: Iterable[bytes], *, hub_key: bytes | None = None, anchors: Anchors = NONE) -> Report:
-    """Verify an export given line by line; raises Malformed when a key given is not one."""
+def verify_lines(
+    lines: Iterable[bytes],
+    *,
+    hub_key: bytes | None = None,
+    anchors: Anchors = NONE,
+    segments: Iterable[tuple[str, Iterable[bytes]]] = (),
+) -> Report:
+    """Verify an export given line by line, with the segments before it, each with its name.
+
+    Raises Malformed when a key given is not one.
+    """
     run = _Run(hub_key, anchors)
     for number, raw in enumerate(lines, start=1):
         if len(raw) > MAX_LINE:
             run.report.add("malformed", "the line is too long", number)
             continue
         run.line(number, raw)
+        if number == 1:
+            for name, content in segments:
+                run.segment(name, content)
+            run.begun()
     return run.finish()
 
 
-def verify_export(path: str | Path, *, hub_key: bytes | None = None, anchors: Anchors = NONE) -> Report:
+def verify_export(
+    path: str | Path,
+    *,
+    hub_key: bytes | None = None,
+    anchors: Anchors = NONE,
+    segments: Sequence[str | Path] = (),
+) -> Report:
     """Verify an export file.
 
     Args:
@@ -357,10 +419,20 @@ def verify_export(path: str | Path, *, hub_key: bytes | None = None, anchors: An
         hub_key: tree-head key you trust, SubjectPublicKeyInfo in DER or PEM; without it the key inside the export is
             used, which proves only that the export is consistent with itself.
         anchors: what you know of the log that its hub cannot have made up.
+        segments: the segments that were exported and pruned before, oldest first: all are verified as one log.
 
-    Raises OSError when the file cannot be read, Malformed when a key given is not one.
+    Raises OSError when a file cannot be read, Malformed when a key given is not one.
     """
     with Path(path).open("rb") as file:
-        # A line without an end must not be read into memory whole.
-        lines = iter(lambda: file.readline(MAX_LINE + 2), b"")
-        return verify_lines(lines, hub_key=hub_key, anchors=anchors)
+        before = ((str(name), _file_lines(Path(name))) for name in segments)
+        return verify_lines(_lines_of(file), hub_key=hub_key, anchors=anchors, segments=before)
+
+
+def _file_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from _lines_of(file)
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+    # A line without an end must not be read into memory whole.
+    return iter(lambda: file.readline(MAX_LINE + 2), b"")

@@ -139,7 +139,7 @@ def export_file(client: Client, file: Path) -> Exported:
 
 @app.command()
 @command
-def verify(
+def verify(  # noqa: PLR0913 - one for each option
     file: Annotated[Path, typer.Argument(help="An export made by `cellward audit export`.")],
     hub_key: Annotated[
         str, typer.Option(help="Tree-head key you trust, base64 or PEM file; default: the one in trust.yaml.")
@@ -153,6 +153,10 @@ def verify(
     witness_key: Annotated[
         list[str] | None,
         typer.Option("--witness", help="Key of a witness, or its file: checkpoints need one's cosignature."),
+    ] = None,
+    segment: Annotated[
+        list[Path] | None,
+        typer.Option(help="Segment exported and pruned before; may be repeated, oldest first."),
     ] = None,
     accept_unanchored: Annotated[
         bool, typer.Option("--accept-unanchored", help="Exit 0 although only the hub vouches for a part of the log.")
@@ -168,7 +172,7 @@ def verify(
     if not key:
         say("no key to compare with: this shows that the export is consistent, not whose it is")
     try:
-        report = verify_export(file, key or None, endorsed or (), checkpoint or (), witness_key or ())
+        report = verify_export(file, key or None, endorsed or (), checkpoint or (), witness_key or (), segment or ())
     except Malformed as error:
         raise errors.BAD_OPTION(f"a key cannot be used: {error}", hint=KEY_HINT) from error
     if output is Format.table:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +53,10 @@ def witness(
     hub_key: Annotated[
         str, typer.Option(help="Tree-head key you trust, base64 or PEM file; default: the one in trust.yaml.")
     ] = "",
+    segment: Annotated[
+        list[Path] | None,
+        typer.Option(help="Segment exported and pruned before; may be repeated, oldest first."),
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of a new witness, in its signatures.")] = "cellward-witness",
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
@@ -69,7 +73,7 @@ def witness(
         if file is None:
             file = Path(scratch) / "audit.ndjson"
             export_file(place.client(), file)
-        done = _signed(directory, file, read_key(key), signer)
+        done = _signed(directory, file, read_key(key), signer, segment or ())
     rows = [[done.log_origin, str(done.size), short(done.root), done.checkpoint]]
     show_one(done, output, lambda: show_table(("log", "size", "root", "checkpoint"), rows), f"checkpoint/{done.size}")
     say(f"give it to auditors with {directory / VKEY}: audit verify --checkpoint {CHECKPOINT} --witness {VKEY}")
@@ -111,7 +115,9 @@ def _opened(directory: Path, name: str) -> Iterator[Ed25519PrivateKey]:
         yield key
 
 
-def _signed(directory: Path, file: Path, hub_key: bytes, signer: Ed25519PrivateKey) -> Witnessed:
+def _signed(
+    directory: Path, file: Path, hub_key: bytes, signer: Ed25519PrivateKey, segments: Sequence[Path]
+) -> Witnessed:
     """Verify, co-sign and keep; raises cli/not-witnessed."""
     from auditverify.signatures import Malformed, load_key
     from auditverify.verify import Anchors, verify_export
@@ -121,7 +127,7 @@ def _signed(directory: Path, file: Path, hub_key: bytes, signer: Ed25519PrivateK
     before = directory / CHECKPOINT
     kept = [read_file(before, _MAX)] if before.exists() else []
     try:
-        report = verify_export(file, hub_key=hub_key, anchors=Anchors(checkpoints=kept))
+        report = verify_export(file, hub_key=hub_key, anchors=Anchors(checkpoints=kept), segments=segments)
     except Malformed as error:
         raise errors.BAD_OPTION(f"the tree-head key cannot be used: {error}") from error
     if not report.consistent:

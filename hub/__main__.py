@@ -1,4 +1,4 @@
-"""``cellward-hub run|backup|fsck|restore --config FILE``."""
+"""``cellward-hub run|backup|fsck|restore|archive|prune --config FILE``."""
 
 from __future__ import annotations
 
@@ -35,11 +35,25 @@ async def _restore(settings: HubSettings, backup: Path | None) -> Mapping[str, o
     return await restore(settings, backup)
 
 
+async def _archive(settings: HubSettings, directory: Path | None) -> Mapping[str, object]:
+    from hub.keeping import archive  # noqa: PLC0415 - as above
+
+    return await archive(settings, directory)
+
+
+async def _prune(settings: HubSettings, file: Path | None) -> Mapping[str, object]:
+    from hub.keeping import prune  # noqa: PLC0415 - as above
+
+    return await prune(settings, file)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the hub; exit 0 after an orderly stop, otherwise by the error's class."""
     tools = (
         Tool("backup", "write a backup to a new file, or into a directory; the hub may run", _back_up, "TARGET"),
         Tool("fsck", "look for damage of the database, the hub may run; or of a backup", _fsck, "[BACKUP]"),
+        Tool("archive", "export every sealed segment of the audit log; the hub may run", _archive, "DIRECTORY"),
+        Tool("prune", "forget the segment of the audit log that a file is the export of", _prune, "SEGMENT"),
         Tool("restore", "check a backup and make it the database; the hub must not run", _restore, "BACKUP"),
     )
     return Program(

@@ -40,6 +40,7 @@ from hub.api.interfaces import Services
 from hub.audit.damage import RECENT
 from hub.audit.intake import Intake, volume_of
 from hub.audit.port import AuditIngest
+from hub.audit.segments import Segments
 from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
 from hub.authority.copies import Copies
@@ -352,6 +353,7 @@ def _services(hub: Hub) -> Services:
         enrolment=hub.tokens,
         health=hub.health,
         facts=facts,
+        segments=Segments(hub.store.audit, hub.current_realm.text),
         keeping=Keeping(hub.settings.database, hub.settings.backup_dir, hub.store, hub.clock),
         metrics=hub.metrics,
         max_body=hub.settings.limits.request_bytes,

@@ -1,32 +1,39 @@
-"""Keeping the hub's data: backups, the look for damage, and the way back from a backup.
+"""Keeping the hub's data: backups, restores, the look for damage, and the retention of the audit log.
 
-``cellward-hub backup|fsck|restore`` on the hub's machine, and the part of it that the admin API offers. Invariants: a
-client names no path; a restore changes nothing before the backup was checked whole, and never while a hub runs; a
-restored store begins a new history, so agents compare instead of resuming (V1), and says so in its log.
+``cellward-hub backup|fsck|restore|archive|prune`` on the hub's machine, and the part of it that the admin API offers.
+Invariants: a client names no path; a restore changes nothing before the backup was checked whole, and never while a hub
+runs; a restored store begins a new history, so agents compare instead of resuming (V1), and says so in its log.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cellward.runtime.clock import Clock, SystemClock
 from hub.audit.damage import verify_log
+from hub.audit.errors import SEGMENT_DIFFERS
+from hub.audit.export import SEGMENT_FORMAT
+from hub.audit.segments import RECORDS, Segments
 from hub.documents.realm import RealmService
-from hub.store.errors import NO_BACKUP_DIRECTORY, NOT_SQLITE
+from hub.store.errors import NO_BACKUP_DIRECTORY, NOT_SQLITE, UNAVAILABLE
 from hub.store.log import AuditEvent
 from hub.store.sql.alone import alone
 from hub.store.sql.backup import Backup, copy_of, forget_copy, put_in_place, write_backup
 from hub.store.sql.database import database_file
-from hub.store.sql.store import open_store
+from hub.store.sql.store import SqlStore, open_store
 
 if TYPE_CHECKING:
     from hub.settings import HubSettings
-    from hub.store.interfaces import Store
+    from hub.store.interfaces import Store, Tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +147,100 @@ async def _begin(copy: Path, name: str) -> Mapping[str, object]:
     finally:
         await store.close()
     return {"auditRecords": found.records, "hubEpoch": epoch, "apiTokensInForce": tokens}
+
+
+async def archive(settings: HubSettings, directory: Path | None) -> Mapping[str, object]:
+    """``cellward-hub archive``: write every sealed segment of the audit log that is not in a directory yet."""
+    assert directory is not None, "the command asks for it"
+    written: list[dict[str, object]] = []
+    async with _segments(settings) as (_, segments):
+        for segment in await segments.list():
+            if segment.pruned:
+                continue
+            file = directory / f"audit-segment-{segment.number:06d}.ndjson"
+            await segments.get(segment.number)
+            digest = await _write(segments, segment.number, file)
+            written.append({"segment": segment.number, "file": str(file), "digest": digest})
+    return {"segments": written}
+
+
+async def prune(settings: HubSettings, file: Path | None) -> Mapping[str, object]:
+    """``cellward-hub prune``: forget the segment that a file is the export of; it must be the oldest that is here.
+
+    Raises audit/segment-differs unless the file is exactly that, and as ``Segments.prune``.
+    """
+    assert file is not None, "the command asks for it"
+    number, digest = await asyncio.to_thread(_read, file)
+    async with _segments(settings) as (store, segments):
+        event = AuditEvent("hub", "audit.prune", f"AuditSegment//{number}", "done", details={"digest": digest})
+
+        async def commit(job: Callable[[Tables], Awaitable[None]], /) -> None:
+            async def recorded(tables: Tables) -> None:
+                await job(tables)
+                await tables.audit.put_events([event])
+
+            await store.transact(recorded)
+
+        gone = await segments.prune(number, digest, commit)
+    return {"segment": gone.number, "first": gone.first, "end": gone.end, "digest": digest}
+
+
+@asynccontextmanager
+async def _segments(settings: HubSettings) -> AsyncIterator[tuple[SqlStore, Segments]]:
+    store = await open_store(settings.database, change=False)
+    try:
+        known = await RealmService(store.meta).current()
+        yield store, Segments(store.audit, lambda: known.realm if known is not None else "", RECORDS)
+    finally:
+        await store.close()
+
+
+async def _write(segments: Segments, number: int, file: Path) -> str:
+    """Write one segment, durable; one that is there already must be the same."""
+    part = file.with_name(f"{file.name}.part")
+    found = sha256()
+    try:
+        with part.open("wb") as out:
+
+            async def write(data: bytes) -> None:
+                found.update(data)
+                await asyncio.to_thread(out.write, data)
+
+            await segments.export(number, write)
+            out.flush()
+            os.fsync(out.fileno())
+        digest = f"sha256:{found.hexdigest()}"
+        if await asyncio.to_thread(_digest, file) not in {"", digest}:
+            raise SEGMENT_DIFFERS(f"{file} is not the export of segment {number}")
+        part.replace(file)
+    except OSError as error:
+        raise UNAVAILABLE(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return digest
+
+
+def _read(file: Path) -> tuple[int, str]:
+    """Return the number of the segment that a file says it is, and the file's digest."""
+    try:
+        with file.open("rb") as lines:
+            header = json.loads(lines.readline(_LONGEST_HEADER))
+        first = header["first"]
+        if header["format"] != SEGMENT_FORMAT or type(first) is not int or first % RECORDS:
+            raise SEGMENT_DIFFERS(f"{file} is no segment of this log")
+        return first // RECORDS, _digest(file)
+    except OSError as error:
+        raise UNAVAILABLE(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SEGMENT_DIFFERS(f"{file} is no segment of this log") from error
+
+
+def _digest(file: Path) -> str:
+    """Return a file's digest, empty where there is none."""
+    if not file.exists():
+        return ""
+    with file.open("rb") as content:
+        return f"sha256:{file_digest(content, 'sha256').hexdigest()}"
+
+
+_LONGEST_HEADER: Final = 4096

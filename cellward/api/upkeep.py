@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cellward.api.schemas import Digest, Response
+from cellward.api.schemas import Digest, Request, Response
 
 
 class Backup(Response):
@@ -20,3 +20,24 @@ class StoreCheck(Response):
 
     pages: str = Field(description="How the database was looked at.")
     audit_records: int = Field(description="Records of the audit log that fit its hashes.")
+
+
+class AuditSegment(Response):
+    """A sealed segment of the audit log: it never changes."""
+
+    number: int
+    first: int = Field(description="Index of its first record.")
+    end: int = Field(description="Index behind its last record.")
+    pruned: bool = Field(description="Whether its records were exported and are not here any more.")
+
+
+class AuditSegmentList(Response):
+    """Every sealed segment, oldest first."""
+
+    items: list[AuditSegment]
+
+
+class SegmentPrune(Request):
+    """What shows that the segment was exported: nothing is pruned without."""
+
+    digest: Digest = Field(description="SHA-256 of the exported file.")

@@ -46,6 +46,7 @@ ACTIONS: Final = frozenset(
         "audit.fork",
         "audit.gap",
         "audit.lost",
+        "audit.prune",
         "audit.rollback",
         "hub.restore",
         "hub.start",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
     from cellward.runtime.health import HealthRegistry
+    from hub.audit.segments import Segments
     from hub.audit.service import AuditLog
     from hub.authority.tokens import JoinTokens
     from hub.clusters.locks import LockBook
@@ -53,6 +54,7 @@ class Services:
     health: HealthRegistry
     facts: Callable[[], HubFacts]
     keeping: Keeping
+    segments: Segments
     metrics: HubMetrics | None = None
     #: Hear which peer has shown whose token; there is one once the API listens.
     doors: Sequence[Front] = ()

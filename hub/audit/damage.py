@@ -16,7 +16,7 @@ from typing import Final
 
 from cellward.audit.record import cell_named, record_digest
 from cellward.audit.statement import verify_statement
-from cellward.audit.tree import leaf_hash
+from cellward.audit.tree import HASH_SIZE, leaf_hash
 from cellward.errors import CellwardError
 from hub.audit.tree import WIDTH, Edge, LogTree
 from hub.store.errors import DAMAGED
@@ -38,10 +38,7 @@ async def verify_log(store: AuditStore, realm: str, last: int | None = None) -> 
     edge = await LogTree(store).load_edge(start)
     for at in range(start, snapshot.size, PAGE):
         began, end = clock.monotonic(), min(at + PAGE, snapshot.size)
-        entries = await store.entries(at, end)
-        # In a thread, and one page at a time: agents are served meanwhile.
-        edge, tiles = await asyncio.to_thread(_grown, edge, at, end, entries)
-        _compare(await store.tiles(list(tiles)), tiles)
+        edge = await _page(store, edge, at, end, snapshot.pruned)
         if last is None:
             # Whoever is served meanwhile has at least as much of the time.
             await asyncio.sleep(min(clock.monotonic() - began, 1.0))
@@ -52,7 +49,39 @@ async def verify_log(store: AuditStore, realm: str, last: int | None = None) -> 
             await _verify_chain(store, realm, chain)
 
 
-def _grown(edge: Edge, start: int, end: int, entries: Sequence[AuditEntry]) -> tuple[Edge, Mapping[TileKey, bytes]]:
+async def verify_span(store: AuditStore, start: int, end: int) -> None:
+    """Compare records that are here, from the first of a tile to the last of one, with their hashes.
+
+    Raises store/damaged, naming the first thing that does not fit.
+    """
+    edge = await LogTree(store).load_edge(start)
+    for at in range(start, end, PAGE):
+        edge = await _page(store, edge, at, min(at + PAGE, end), 0)
+
+
+async def _page(store: AuditStore, edge: Edge, start: int, end: int, pruned: int) -> Edge:
+    """Compare one page, and return the edge after it; of what was pruned the hashes of the records are all there is."""
+    kept = max(start, min(pruned, end))
+    if kept > start:
+        keys = [TileKey(0, number) for number in range(start // WIDTH, kept // WIDTH)]
+        stored = await store.tiles(keys)
+        edge, tiles = edge.grow(hashes for key in keys for hashes in _hashes(key, stored.get(key, b"")))
+        _compare(await store.tiles(list(tiles)), tiles)
+    if kept < end:
+        entries = await store.entries(kept, end)
+        # In a thread, and one page at a time: agents are served meanwhile.
+        edge, tiles = await asyncio.to_thread(_grown, edge, kept, end, entries)
+        _compare(await store.tiles(list(tiles)), tiles)
+    return edge
+
+
+def _hashes(key: TileKey, tile: bytes) -> Sequence[bytes]:
+    if len(tile) != WIDTH * HASH_SIZE:
+        raise DAMAGED(f"tile {key.number} of level 0 of the audit log is not whole")
+    return [tile[at : at + HASH_SIZE] for at in range(0, len(tile), HASH_SIZE)]
+
+
+def _grown(edge: Edge, start: int, end: int, entries: Sequence[AuditEntry]) -> tuple[Edge, dict[TileKey, bytes]]:
     if [entry.index for entry in entries] != list(range(start, end)):
         missing = set(range(start, end)) - {entry.index for entry in entries}
         raise DAMAGED(f"record {min(missing, default=start)} of the audit log is missing")
@@ -100,7 +129,7 @@ async def _verify_chain(store: AuditStore, realm: str, chain: AuditChain) -> Non
     name = f"epoch {chain.epoch} of {chain.origin}"
     if chain.seq:
         rows = await store.chain_records(chain.origin, chain.epoch, chain.seq, chain.seq)
-        if [record_digest(row.record) for row in rows] != [chain.head]:
+        if [record_digest(row.record) if row.record else chain.head for row in rows] != [chain.head]:
             raise DAMAGED(f"the head kept of {name} is not its record {chain.seq}")
     if not (realm and chain.checkpoint):
         return

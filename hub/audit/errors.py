@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Exhausted, Refused, define
+from cellward.errors import Conflict, Exhausted, NotFound, Refused, define
 
 NO_REALM = define(
     "audit/no-realm",
@@ -41,4 +41,28 @@ KEY_CHANGED = define(
     Refused,
     "The statement key of an agent changed within an epoch of its chain.",
     hint="A new statement key begins a new epoch.",
+)
+GONE = define(
+    "audit/pruned",
+    NotFound,
+    "The records are not in the hub's log any more: they were exported and pruned.",
+    hint="Read them in the exported segment; its hashes are still in the log.",
+)
+UNKNOWN_SEGMENT = define(
+    "audit/unknown-segment",
+    NotFound,
+    "There is no such segment of the log that can be exported.",
+    hint="A segment is sealed when the log has grown past its end; list them with GET /v1/audit/segments.",
+)
+NOT_OLDEST = define(
+    "audit/not-oldest-segment",
+    Conflict,
+    "Segments are pruned from the oldest on.",
+    hint="Export and prune the segment that is named first.",
+)
+SEGMENT_DIFFERS = define(
+    "audit/segment-differs",
+    Refused,
+    "What was exported is not this segment, so nothing was pruned.",
+    hint="Export the segment again, and compare the SHA-256 of the file.",
 )

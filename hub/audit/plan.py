@@ -14,10 +14,12 @@ from typing import Final
 
 from cellward.audit.errors import FORK, GAP
 from cellward.audit.record import HUB_ORIGIN, NO_RECORD, cell_of, encode_record, parse_record
+from cellward.audit.tree import HASH_SIZE
 from cellward.errors import CellwardError
 from hub.audit.batch import Batch, Leaf, make_leaf
 from hub.audit.errors import KEY_CHANGED, LOG_BEHIND, OLD_EPOCH
-from hub.store.log import AuditChain, AuditEntry, AuditEvent, AuditStore, WaitingEvent
+from hub.audit.tree import WIDTH
+from hub.store.log import AuditChain, AuditEntry, AuditEvent, AuditRow, AuditStore, TileKey, WaitingEvent
 
 #: Epoch of the hub's chain before any restore.
 FIRST_EPOCH: Final = 1
@@ -230,10 +232,18 @@ class Plan:
             return []
         first = batch.first_seq
         stored = await self._store.chain_records(chain.origin, chain.epoch, first, first + repeats - 1)
-        if [row.record for row in stored] != [leaf.data for leaf in batch.leaves[:repeats]]:
+        known = await self._known_hashes([row for row in stored if not row.record])
+        ours = [leaf.data if row.record else leaf.hash for row, leaf in zip(stored, batch.leaves, strict=False)]
+        if len(stored) != repeats or [row.record or known[row.index] for row in stored] != ours:
             cause = FORK(f"records {first} to {first + repeats - 1} are in the log with other bytes")
             raise Refusal(cause, chain.seq + 1, finding=not chain.forked)
         return [row.index for row in stored]
+
+    async def _known_hashes(self, pruned: Sequence[AuditRow]) -> Mapping[int, bytes]:
+        """Return the hashes of pruned records by index: all that is left to compare a repeated one with."""
+        tiles = await self._store.tiles(sorted({TileKey(0, row.index // WIDTH) for row in pruned}))
+        places = {row.index: row.index % WIDTH * HASH_SIZE for row in pruned}
+        return {index: tiles[TileKey(0, index // WIDTH)][at : at + HASH_SIZE] for index, at in places.items()}
 
     def _planned(self, origin: str) -> AuditChain | None:
         planned = [chain for (name, _), chain in self.chains.items() if name == origin]

@@ -145,7 +145,10 @@ def is_dense(batch: AuditAppend) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """Exact bytes of a record and its index in the log; ``cluster`` is the certificate's of whoever sent it (V3)."""
+    """Exact bytes of a record and its index in the log; ``cluster`` is the certificate's of whoever sent it (V3).
+
+    Without bytes it was pruned: its hash is in the tree.
+    """
 
     index: int
     record: bytes
@@ -165,19 +168,35 @@ class AuditFilter:
 
 @dataclass(frozen=True, slots=True)
 class AuditSnapshot:
-    """Size of the log, the root kept with it (empty for none), and all chains, read in one transaction."""
+    """Size of the log, the root kept with it (empty for none), and all chains, read in one transaction.
+
+    Records below ``pruned`` are not here any more.
+    """
 
     size: int
     chains: tuple[AuditChain, ...]
     root: bytes = b""
+    pruned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRun:
+    """Records of one writer that stand side by side: ``count`` from sequence number ``seq`` and ``index`` on."""
+
+    origin: str
+    epoch: int
+    seq: int
+    index: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
 class AuditTip:
-    """Where the log ends: its size, and the root that its last append kept, empty for none."""
+    """Where the log ends and begins: size, the root that its last append kept (empty for none), first record kept."""
 
     size: int
     root: bytes = b""
+    pruned: int = 0
 
 
 class AuditStore(Protocol):
@@ -230,5 +249,12 @@ class AuditStore(Protocol):
         ...
 
     async def chain_records(self, origin: str, epoch: int, first_seq: int, last_seq: int) -> tuple[AuditRow, ...]:
-        """Return a writer's records by sequence number, ends included."""
+        """Return a writer's records by sequence number, ends included; pruned ones without their bytes."""
+        ...
+
+    async def prune(self, first: int, end: int, runs: Sequence[AuditRun]) -> None:
+        """Forget the records with ``first`` <= index < ``end`` except where they stood, in one transaction.
+
+        Raises store/moved unless ``first`` is where the log begins and the log is longer than ``end``.
+        """
         ...

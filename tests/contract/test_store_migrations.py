@@ -109,7 +109,7 @@ def _fill(connection: sa.Connection) -> None:
     for table in _tables(connection):
         if connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one():
             continue
-        columns = [column for column in table.columns if column.name not in _COUNTED]
+        columns = [column for column in table.columns if not _counted(column)]
         rows = [{column.name: _value(column, number) for column in columns} for number in (1, 2, 3)]
         connection.execute(sa.insert(table), rows)
 
@@ -131,8 +131,11 @@ def _value(column: sa.Column[Any], number: int) -> Any:
     return f"{column.name}-{number}"
 
 
-#: Columns that the database counts up by itself.
-_COUNTED = {"id", "number"}
+def _counted(column: sa.Column[Any]) -> bool:
+    """Whether the database counts the column up by itself."""
+    return column.name in {"id", "number"} and isinstance(column.type, sa.Integer)
+
+
 _LISTS = {"environments", "projects", "evidence"}
 
 

@@ -22,6 +22,7 @@ from cellward.wire.v1 import link_pb2, types_pb2
 from hub.api.app import make_api_app
 from hub.api.auth import hash_token
 from hub.api.interfaces import HubFacts, Services
+from hub.audit.segments import Segments
 from hub.audit.service import AuditLog
 from hub.authority.authority import Authority
 from hub.authority.model import HubKeys
@@ -137,6 +138,7 @@ def make_services(
         enrolment=JoinTokens(store.tokens, clock),
         health=health,
         facts=facts,
+        segments=Segments(store.audit, lambda: realm.realm, 256),
         keeping=Keeping("sqlite://", None, store, clock),
     )
 

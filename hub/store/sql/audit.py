@@ -19,6 +19,7 @@ from hub.store.log import (
     AuditEvent,
     AuditFilter,
     AuditRow,
+    AuditRun,
     AuditSnapshot,
     AuditTip,
     TileKey,
@@ -33,6 +34,7 @@ from hub.store.sql.tables import (
     audit_events,
     audit_log,
     audit_records,
+    audit_runs,
     audit_tiles,
     from_microseconds,
     microseconds,
@@ -42,6 +44,7 @@ _RECORD: Final = (
     "idx", "record", "origin", "epoch", "seq", "time", "cluster", "action", "decision", "project", "cell",
 )  # fmt: skip
 _CHAIN: Final = ("seq", "head", "uid", "cluster", "statement_spki", "checkpoint", "checkpoint_seq", "forked")
+_RUN: Final = ("origin", "epoch", "seq", "idx", "count")
 
 #: Numbers in one IN list.
 _CHUNK: Final = 1000
@@ -131,7 +134,7 @@ class SqlAudit:
         async with self._db.read() as connection:
             tip = await _tip(connection)
             chains = tuple(_chain(row) for row in (await connection.execute(query)).all())
-            return AuditSnapshot(tip.size, chains, tip.root)
+            return AuditSnapshot(tip.size, chains, tip.root, tip.pruned)
 
     async def tiles(self, keys: Sequence[TileKey]) -> Mapping[TileKey, bytes]:
         """Return tiles, as far as they exist."""
@@ -156,12 +159,44 @@ class SqlAudit:
         """Return a writer's records by sequence number."""
         table = audit_records.c
         query = (
-            select(table.idx, table.record, table.cluster)
+            select(table.seq, table.idx, table.record, table.cluster)
             .where(table.origin == origin, table.epoch == epoch, table.seq >= first_seq, table.seq <= last_seq)
             .order_by(table.seq)
         )
         async with self._db.read() as connection:
-            return tuple(AuditRow(row.idx, row.record, row.cluster) for row in (await connection.execute(query)).all())
+            rows = (await connection.execute(query)).all()
+            found = {row.seq: AuditRow(row.idx, row.record, row.cluster) for row in rows}
+            if len(found) <= last_seq - first_seq:
+                for run in await _runs(connection, origin, epoch, first_seq, last_seq):
+                    for seq in range(max(run.seq, first_seq), min(run.seq + run.count, last_seq + 1)):
+                        found[seq] = AuditRow(run.index + seq - run.seq, b"")
+        return tuple(found[seq] for seq in sorted(found))
+
+    async def prune(self, first: int, end: int, runs: Sequence[AuditRun]) -> None:
+        """Forget records except where they stood."""
+        values = [dict(zip(_RUN, (r.origin, r.epoch, r.seq, r.index, r.count), strict=True)) for r in runs]
+
+        async def job(tx: Transaction) -> None:
+            log, records = audit_log.c, audit_records.c
+            moved = update(audit_log).where(log.id == 1, log.pruned == first, log.size > end).values(pruned=end)
+            if (await tx.connection.execute(moved)).rowcount != 1:
+                raise MOVED(f"the log does not begin with record {first} any more, or ends before {end}")
+            await tx.connection.execute(delete(audit_records).where(records.idx >= first, records.idx < end))
+            await tx.connection.execute(insert(audit_runs), values)
+            tx.notify(AUDIT)
+
+        await self._db.write(job)
+
+
+async def _runs(
+    connection: AsyncConnection, origin: str, epoch: int, first_seq: int, last_seq: int
+) -> tuple[AuditRun, ...]:
+    """Return where pruned records of a chain stood, as far as they overlap."""
+    table = audit_runs.c
+    query = select(audit_runs).where(
+        table.origin == origin, table.epoch == epoch, table.seq <= last_seq, table.seq + table["count"] > first_seq
+    )
+    return tuple(AuditRun(*row) for row in (await connection.execute(query)).all())
 
 
 async def _grow(tx: Transaction, batch: AuditAppend) -> None:
@@ -181,8 +216,8 @@ async def _grow(tx: Transaction, batch: AuditAppend) -> None:
 
 
 async def _tip(connection: AsyncConnection) -> AuditTip:
-    row = (await connection.execute(select(audit_log.c.size, audit_log.c.root).where(audit_log.c.id == 1))).one()
-    return AuditTip(row.size, row.root or b"")
+    row = (await connection.execute(select(audit_log).where(audit_log.c.id == 1))).one()
+    return AuditTip(row.size, row.root or b"", row.pruned)
 
 
 def _values(entry: AuditEntry) -> tuple[Any, ...]:

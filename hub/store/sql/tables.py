@@ -349,6 +349,20 @@ audit_log = Table(
     Column("size", BigInteger, nullable=False),
     # Of the tree of that size: what the tiles and the records are compared with. NULL until the next append.
     Column("root", LargeBinary),
+    # Index of the first record that is kept: those before it were exported and pruned, their hashes stay.
+    Column("pruned", BigInteger, nullable=False, default=0, server_default="0"),
+)
+
+# Where pruned records stood, so that an agent that sends one again is told: runs of one writer, side by side.
+audit_runs = Table(
+    "audit_runs",
+    metadata,
+    Column("origin", String(128), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("idx", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("origin", "epoch", "seq"),
 )
 
 audit_records = Table(

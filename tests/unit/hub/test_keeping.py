@@ -21,7 +21,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from hub.__main__ import main
 from hub.app import open_hub
-from hub.keeping import Keeping, back_up, fsck, restore
+from hub.keeping import Keeping, archive, back_up, fsck, prune, restore
 from hub.settings import HubSettings
 from hub.store.interfaces import CellKey
 from hub.store.log import AuditEvent
@@ -31,6 +31,7 @@ from hub.store.sql.store import open_store
 from hub.store.tokens import ApiTokenRow
 from tests.fakes.postgres import Server
 from tests.fakes.refusals import refused
+from tests.fakes.signed import new_root
 
 ANY = {"enrolment": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
 NOW = SystemClock().now()
@@ -242,6 +243,41 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half(
     assert caught.value.code == "store/full"
     assert [path.name for path in directory.iterdir()] == ["mine"]
     assert (directory / "mine").read_text() == "mine"
+
+
+async def test_v13_segments_are_archived_and_pruned_by_their_files(
+    settings: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a hub runs: each file once, and only what it is the export of is forgotten, with a record."""
+    monkeypatch.setattr("hub.keeping.RECORDS", 256)
+    directory = settings.backup_dir
+    assert directory is not None
+    root, _ = new_root()
+    async with open_hub(settings) as hub:
+        await hub.realm.adopt(root)
+        await hub.store.audit.put_events([event(f"c-{number}") for number in range(600)])
+        await hub.audit.settle()
+        said = await archive(settings, directory)
+        assert await archive(settings, directory) == said
+        files = sorted(directory.iterdir())
+        assert [file.name for file in files] == ["audit-segment-000000.ndjson", "audit-segment-000001.ndjson"]
+        cut = directory / "cut"
+        cut.write_bytes(files[0].read_bytes()[:-1])
+        for wrong, code in [(cut, "audit/segment-differs"), (files[1], "audit/not-oldest-segment")]:
+            with pytest.raises(CellwardError) as caught:
+                await prune(settings, wrong)
+            assert caught.value.code == code
+        assert (await prune(settings, files[0]))["end"] == 256
+        found = [json.loads(one.record) for one in await hub.audit.tail(0, 1000)]
+        assert found[0]["object"] == "Cluster//c-255" or found[0]["seq"] == 257
+        digest = sha256(files[0].read_bytes()).hexdigest()
+        assert (found[-1]["action"], found[-1]["details"]["digest"]) == ("audit.prune", f"sha256:{digest}")
+        files[1].write_bytes(b"mine")
+        with pytest.raises(CellwardError) as caught:
+            await archive(settings, directory)
+        assert caught.value.code == "audit/segment-differs"
+        assert files[1].read_bytes() == b"mine"
+        assert (await fsck(settings, None))["auditRecords"] == await hub.store.audit.size()
 
 
 async def test_v13_fsck_of_a_running_hub_finds_what_was_flipped(settings: HubSettings) -> None:

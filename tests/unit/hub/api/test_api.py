@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from hub.api.routing import Call
 from hub.audit.service import AuditLog
 from hub.authority.tokens import JoinTokens
 from hub.clusters.locks import OwnLocks
+from hub.store.log import AuditEvent
 from hub.store.sql.store import SqlStore
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, new_root
@@ -88,6 +90,7 @@ async def api() -> AsyncIterator[Api]:
 
 def _path(path: str) -> str:
     names = {"cluster": "eu-1", "project": "shop", "cell": "cart", "name": "ci", "kind": "cluster", "subject": "eu-1"}
+    names["number"] = "0"
     return path.format(digest="sha256:" + "0" * 64, **names)
 
 
@@ -130,6 +133,37 @@ async def test_roles_below_are_denied_and_recorded(api: Api, route: Any) -> None
         record = (await api.records())[-1]
         assert (record["action"], record["decision"], record["actor"]) == (route.action, "deny", role)
         assert record["code"] == "api/role-too-low"
+
+
+async def test_v13_segments_are_listed_exported_and_pruned_by_an_admin_who_has_the_export(api: Api) -> None:
+    """A viewer may read; what was pruned is named when somebody asks for it; the prune is in the log."""
+    await api.adopt()
+    filler = AuditEvent("ada", "lock.set", "Cluster//eu-1", "done")
+    await api.store.audit.put_events([filler] * 300)
+    status, body = await api.ask("GET", "/audit/segments", role="viewer")
+    assert (status, body["items"]) == (200, [])
+    await api.services.audit.settle()
+    status, body = await api.ask("GET", "/audit/segments", role="viewer")
+    assert body["items"] == [{"number": 0, "first": 0, "end": 256, "pruned": False}]
+    headers = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+    export = await (await api.client.get("/v1/audit/segments/0", headers=headers)).read()
+    assert len(export.splitlines()) == 257
+    given = {"digest": f"sha256:{sha256(export).hexdigest()}"}
+    wrong = {"digest": f"sha256:{sha256(export[:-1]).hexdigest()}"}
+    path = "/audit/segments/0/prune"
+    assert (await api.ask("POST", path, given, role="deployer"))[1]["code"] == "api/role-too-low"
+    assert (await api.ask("POST", path, wrong))[1]["code"] == "audit/segment-differs"
+    assert (await api.ask("POST", "/audit/segments/x/prune", given))[1]["code"] == "api/bad-request"
+    status, body = await api.ask("POST", path, given)
+    assert (status, body["pruned"]) == (200, True)
+    record = (await api.records())[-1]
+    assert (record["action"], record["actor"], record["details"]) == ("audit.prune", "admin", given)
+    status, body = await api.ask("GET", "/audit/records?cursor=7", role="viewer")
+    assert (status, body["code"]) == (404, "audit/pruned")
+    assert "segment 0" in body["detail"]
+    assert (await api.ask("GET", "/audit/segments/0", role="viewer"))[1]["code"] == "audit/pruned"
+    status, body = await api.ask("GET", "/audit/records?limit=1", role="viewer")
+    assert body["items"][0]["index"] == 256
 
 
 async def test_v13_status_is_shown_over_a_damaged_log(api: Api) -> None:
