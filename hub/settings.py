@@ -52,7 +52,7 @@ class ListenSettings(_Strict):
 
 
 class AdvertiseSettings(_Strict):
-    """What is told to others; empty means the address listened on."""
+    """What others learn; empty means the address listened on."""
 
     enrolment: OptionalAddress = Field(default="", description="In join lines.")
     link: OptionalAddress = Field(default="", description="In answers to Join.")
