@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import (
+from cli.context import command, local, now
+from cli.options import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
+    VALID_DAYS,
     DryRunOption,
     HomeOption,
     OutputOption,
     PassphraseOption,
     TimeoutOption,
+    ValidityOption,
     WaitOption,
-    command,
-    local,
-    now,
 )
 from cli.output import Format, say, short, show_list
 from cli.views import Shown
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from cli.state.store import Store
 
 #: How long agents may newly accept what is applied, days.
-VALID_DAYS = 30
 
 
 class Applied(Shown):
@@ -66,9 +65,7 @@ def apply(  # noqa: PLR0913 - options of a command
         list[str] | None,
         typer.Option("--environment", "-e", help="Environment for cells without a Deployment in the files."),
     ] = None,
-    valid_days: Annotated[
-        int, typer.Option(min=1, max=3650, help="How long agents may accept it for the first time.")
-    ] = VALID_DAYS,
+    valid_days: ValidityOption = VALID_DAYS,
     fallback: Annotated[
         str,
         typer.Option(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.home import Home
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption, SegmentOption, TreeHeadKeyOption
 from cli.output import (
     Column,
     Format,
@@ -141,9 +142,7 @@ def export_file(client: Client, file: Path) -> Exported:
 @command
 def verify(  # noqa: PLR0913 - one for each option
     file: Annotated[Path, typer.Argument(help="An export made by `cellward audit export`.")],
-    hub_key: Annotated[
-        str, typer.Option(help="Tree-head key you trust, base64 or PEM file; default: the one in trust.yaml.")
-    ] = "",
+    hub_key: TreeHeadKeyOption = "",
     endorsed: Annotated[
         list[str] | None, typer.Option(help="Statement key known to be a cluster's own; may be repeated.")
     ] = None,
@@ -154,10 +153,7 @@ def verify(  # noqa: PLR0913 - one for each option
         list[str] | None,
         typer.Option("--witness", help="Key of a witness, or its file: checkpoints need one's cosignature."),
     ] = None,
-    segment: Annotated[
-        list[Path] | None,
-        typer.Option(help="Segment exported and pruned before; may be repeated, oldest first."),
-    ] = None,
+    segment: SegmentOption = None,
     accept_unanchored: Annotated[
         bool, typer.Option("--accept-unanchored", help="Exit 0 although only the hub vouches for a part of the log.")
     ] = False,

@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import (
+from cli.context import command, instant, local, now
+from cli.options import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
     DryRunOption,
     HomeOption,
     OutputOption,
     PassphraseOption,
+    ProposeOption,
+    RecordOption,
     TimeoutOption,
     WaitOption,
-    command,
-    instant,
-    local,
-    now,
 )
 from cli.output import Format, say
-from cli.records import Base, Options, ProposeOption, RecordOption, base_of
+from cli.records import Base, Options, base_of
 
 if TYPE_CHECKING:
     from cellward.documents.keyring import Keyring, KeyringEntry, State

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.door.pages import every
 from cli.door.told import HEADING, own_step, relayed_step, split_step
+from cli.options import DEFAULT_HOME, CellArgument, HomeOption, OutputOption
 from cli.output import Format, put, say, short, show_list, show_one, show_table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.ta
 @app.command()
 @command
 def show(
-    cell: Annotated[str, typer.Argument(help="PROJECT/CELL")],
+    cell: CellArgument,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
 ) -> None:

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import (
+from cli.context import command, instant, local
+from cli.home import read_file
+from cli.options import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
     DryRunOption,
     HomeOption,
     OutputOption,
     PassphraseOption,
+    ProposalArgument,
+    RecordOption,
     TimeoutOption,
     WaitOption,
-    command,
-    instant,
-    local,
 )
-from cli.home import read_file
 from cli.output import Format, put, put_folded, say, show_one, show_table, tell
-from cli.records import Base, RecordOption, base_of, look, read_record, record_path
+from cli.records import Base, base_of, look, read_record, record_path
 from cli.views import Shown
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _KeyFiles = list[Path] | None
 _NOTHING = "none; what is in force is signed again with a new expiry"
-ProposalArgument = Annotated[Path, typer.Argument(help="The proposal, as a file.")]
 
 
 class RoleSignatures(Shown):

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import decommission, endorse, errors
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.door.pages import every
 from cli.home import ClusterProfile, Home, Trust
 from cli.joining import NAMESPACE, SECRET, chart_values, join_line, settings_found, write_agent_config, write_token
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption
 from cli.output import Format, put, say, show_data, show_list, show_one
 from cli.views import Shown
 

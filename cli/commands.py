@@ -13,7 +13,8 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from cli import errors
-from cli.context import OutputOption, command, show_error
+from cli.context import command, show_error
+from cli.options import OutputOption
 from cli.output import Format, put, say, show_data
 
 #: Where each command is. Imported when it is run or listed, so that a command pays for what it needs itself.

@@ -9,33 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
 from cellward.errors import CellwardError
 from cli import errors
-from cli.home import Home, Trust, default_home, shown
-from cli.output import Format, say, say_trace
+from cli.home import Home, Trust, shown
+from cli.output import say, say_trace
 
 if TYPE_CHECKING:
     from cli.door.client import Client
 
 _P = ParamSpec("_P")
-
-#: Common options, the same on every command.
-HomeOption = Annotated[
-    Path, typer.Option("--home", help="Directory of keys and trust.yaml.", envvar="CELLWARD_HOME", show_default=False)
-]
-OutputOption = Annotated[Format, typer.Option("--output", "-o", help="Format of what is printed.")]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="File with the passphrase of the local keys.")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, change nothing.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until all targeted clusters have done it.")]
-TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds --wait waits.")]
-DEFAULT_TIMEOUT = 300.0
-DEFAULT_HOME = default_home()
 
 
 @dataclass(frozen=True, slots=True)

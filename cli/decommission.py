@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.joining import NAMESPACE, RELEASE
+from cli.options import DEFAULT_HOME, ClusterArgument, DryRunOption, HomeOption, OutputOption
 from cli.output import Format, say, show_one, show_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @command
 def remove(
-    name: Annotated[str, typer.Argument(help="Name of the cluster.")],
+    name: ClusterArgument,
     confirm: Annotated[
         str, typer.Option("--confirm", help="The name again, as confirmation: it cannot be undone.")
     ] = "",

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.apply import VALID_DAYS
 from cli.cells import split
-from cli.context import (
+from cli.context import command, local, now
+from cli.options import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
+    VALID_DAYS,
+    CellArgument,
     DryRunOption,
     HomeOption,
     OutputOption,
     PassphraseOption,
     TimeoutOption,
+    ValidityOption,
     WaitOption,
-    command,
-    local,
-    now,
 )
 from cli.output import Format, say, short, show_one, show_table
 from cli.views import Shown
@@ -50,16 +50,14 @@ class Deleted(Shown):
 
 @command
 def delete(  # noqa: PLR0913 - options of a command
-    cell: Annotated[str, typer.Argument(help="PROJECT/CELL")],
+    cell: CellArgument,
     environment: Annotated[
         list[str], typer.Option("--environment", "-e", help="Environment in which it ends; may be repeated.")
     ],
     delete_data: Annotated[
         bool, typer.Option("--delete-data", help="Also delete persistent data and the namespace.")
     ] = False,
-    valid_days: Annotated[
-        int, typer.Option(min=1, max=3650, help="How long agents may accept it for the first time.")
-    ] = VALID_DAYS,
+    valid_days: ValidityOption = VALID_DAYS,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,

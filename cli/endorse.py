@@ -18,17 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import (
-    DEFAULT_HOME,
-    DryRunOption,
-    HomeOption,
-    OutputOption,
-    PassphraseOption,
-    command,
-    local,
-    now,
-)
+from cli.context import command, local, now
 from cli.joining import NAMESPACE
+from cli.options import DEFAULT_HOME, ClusterArgument, DryRunOption, HomeOption, OutputOption, PassphraseOption
 from cli.output import Format, say, show_one, show_table
 from cli.views import Shown
 
@@ -69,7 +61,7 @@ class Said:
 
 @command
 def endorse(  # noqa: PLR0913 - options of a command
-    name: Annotated[str, typer.Argument(help="Name of the cluster.")],
+    name: ClusterArgument,
     kubeconfig: Annotated[Path, typer.Option(help="Kubeconfig of that cluster; KUBECONFIG is not used.")],
     context: Annotated[str, typer.Option(help="Context of the kubeconfig; its current one by default.")] = "",
     namespace: Annotated[str, typer.Option(help="Namespace of the agent.")] = NAMESPACE,

@@ -13,9 +13,10 @@ import typer
 
 from cli import errors
 from cli.ceremony import propose
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, instant, local
+from cli.context import command, instant, local
+from cli.options import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, RecordOption
 from cli.output import Format, put, say, show_one, show_table
-from cli.records import RecordOption, look
+from cli.records import look
 from cli.views import Shown
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.home import read_file
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption, RecordOption
 from cli.output import Format, say, show_list
-from cli.records import RecordOption, read_record, record_path
+from cli.records import read_record, record_path
 from cli.views import Shown
 
 if TYPE_CHECKING:

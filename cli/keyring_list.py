@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, instant, local
+from cli.context import command, instant, local
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, RecordOption
 from cli.output import Format, cut, put, say, show_list, show_one
-from cli.records import RecordOption, read_record, record_path
+from cli.records import read_record, record_path
 from cli.views import Shown
 
 if TYPE_CHECKING:

@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
+from cli.context import command, local
 from cli.door.pages import every
+from cli.options import (
+    DEFAULT_HOME,
+    DryRunOption,
+    HomeOption,
+    OutputOption,
+    PassphraseOption,
+    ProposeOption,
+    RecordOption,
+    SignedOption,
+)
 from cli.output import Column, Format, cut, say, show_list, show_one, show_table
-from cli.records import Options, ProposeOption, RecordOption
-from cli.revocations import SignedOption, check_unsigned, lock_signed, unlock_signed
+from cli.records import Options
+from cli.revocations import check_unsigned, lock_signed, unlock_signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

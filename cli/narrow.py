@@ -8,10 +8,23 @@ import typer
 
 from cli import errors
 from cli.cells import split
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, PassphraseOption, command, local
+from cli.context import command, local
+from cli.options import (
+    DEFAULT_HOME,
+    CellArgument,
+    ClusterOption,
+    DryRunOption,
+    EnvironmentOption,
+    HomeOption,
+    OutputOption,
+    PassphraseOption,
+    ProposeOption,
+    RecordOption,
+    SignedOption,
+)
 from cli.output import Format, say, show_list
-from cli.records import Options, ProposeOption, RecordOption
-from cli.revocations import SignedOption, check_unsigned, lift_signed, quarantine_signed
+from cli.records import Options
+from cli.revocations import check_unsigned, lift_signed, quarantine_signed
 from cli.views import Shown
 
 if TYPE_CHECKING:
@@ -20,12 +33,6 @@ if TYPE_CHECKING:
 
     from cellward.api import schemas
     from cellward.api.schemas import HubState
-
-CellArgument = Annotated[str, typer.Argument(help="PROJECT/CELL")]
-EnvironmentOption = Annotated[
-    list[str] | None, typer.Option("--environment", "-e", help="Only on this cluster; may be repeated.")
-]
-ClusterOption = Annotated[list[str] | None, typer.Option("--cluster", help="Only on this cluster; may be repeated.")]
 
 
 class Narrowed(Shown):

@@ -14,22 +14,22 @@ import typer
 
 from cellward.errors import CellwardError
 from cli import errors, revocations
-from cli.context import (
+from cli.context import command, instant, local
+from cli.home import parse_yaml, read_file
+from cli.options import (
     DEFAULT_HOME,
     DEFAULT_TIMEOUT,
     DryRunOption,
     HomeOption,
     OutputOption,
     PassphraseOption,
+    ProposeOption,
+    RecordOption,
     TimeoutOption,
     WaitOption,
-    command,
-    instant,
-    local,
 )
-from cli.home import parse_yaml, read_file
 from cli.output import Format, say, short, show_list, show_one, show_table, tell
-from cli.records import Base, Options, ProposeOption, RecordOption, base_of
+from cli.records import Base, Options, base_of
 from cli.views import Shown
 from cli.waiting import wait_policy
 

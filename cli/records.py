@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from cellward.runtime.files import write_atomic
 from cli.context import Local
@@ -21,25 +19,7 @@ if TYPE_CHECKING:
     from cli.door.client import Client
     from cli.output import Format
 
-#: Names the file where it is not beside trust.yaml.
-RECORD_VARIABLE = "CELLWARD_POLICY_RECORD"
 DEFAULT_RECORD = "policy-record.json"
-RecordOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--record",
-        help="The publishers' record, kept in security's repository; default: policy-record.json beside trust.yaml.",
-        envvar=RECORD_VARIABLE,
-    ),
-]
-
-
-ProposeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--propose", help="Write a proposal for others to sign (`cellward trust sign`) instead of publishing."
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)

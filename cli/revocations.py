@@ -14,18 +14,18 @@ import typer
 
 from cli import errors
 from cli.author import amend
-from cli.context import (
+from cli.context import command, local, now
+from cli.options import (
     DEFAULT_HOME,
     DryRunOption,
     HomeOption,
     OutputOption,
     PassphraseOption,
-    command,
-    local,
-    now,
+    ProposeOption,
+    RecordOption,
 )
 from cli.output import Format, say
-from cli.records import Options, ProposeOption, RecordOption, base_of
+from cli.records import Options, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
     from cellward.identity.locks import Lock
 
     _Change = Callable[[Revocations], Revocations]
-
-SignedOption = Annotated[
-    bool,
-    typer.Option(
-        "--signed", help="Put it into the signed policy set, which no hub can lift; needs keyring and publisher keys."
-    ),
-]
 
 
 def check_unsigned(propose_to: Path | None) -> None:

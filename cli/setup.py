@@ -12,8 +12,9 @@ import typer
 
 from cli import errors
 from cli.author import BEFORE, KINDS, check_owner
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption, command, local, now
+from cli.context import command, local, now
 from cli.home import KEY_NAMES, Home, Trust, read_file
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption, PassphraseOption
 from cli.output import Format, put, say, show_one, show_table
 from cli.records import DEFAULT_RECORD
 from cli.views import Shown

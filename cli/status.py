@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.clusters import all_clusters
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.door.told import HEADING, own_step, relayed_step, split_step
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption
 from cli.output import Format, put, show_one, show_table
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local
+from cli.context import command, local
 from cli.door.pages import every
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption
 from cli.output import Format, put, say, show_list, show_one, show_table
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import ceremony, follow, hubkeys
-from cli.context import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption, command, instant, local, now
+from cli.context import command, instant, local, now
+from cli.options import DEFAULT_HOME, DryRunOption, HomeOption, OutputOption
 from cli.output import Format, put, put_lines, say, short, show_list, show_one, show_table
 from cli.views import Shown
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import errors
-from cli.context import DEFAULT_HOME, HomeOption, OutputOption, command, local, now
+from cli.context import command, local, now
 from cli.home import read_file
+from cli.options import DEFAULT_HOME, HomeOption, OutputOption, SegmentOption, TreeHeadKeyOption
 from cli.output import Format, say, short, show_one, show_table
 from cli.state.errors import STATE_BUSY
 from cli.views import Shown
@@ -50,13 +51,8 @@ class Witnessed(Shown):
 def witness(
     directory: Annotated[Path, typer.Argument(help="Directory of this witness; made with a new key if absent.")],
     file: Annotated[Path | None, typer.Argument(help="An export; default: ask the hub logged in to for one.")] = None,
-    hub_key: Annotated[
-        str, typer.Option(help="Tree-head key you trust, base64 or PEM file; default: the one in trust.yaml.")
-    ] = "",
-    segment: Annotated[
-        list[Path] | None,
-        typer.Option(help="Segment exported and pruned before; may be repeated, oldest first."),
-    ] = None,
+    hub_key: TreeHeadKeyOption = "",
+    segment: SegmentOption = None,
     name: Annotated[str, typer.Option(help="Name of a new witness, in its signatures.")] = "cellward-witness",
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
