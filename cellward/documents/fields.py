@@ -104,6 +104,20 @@ class Fields:
             raise self._error(f"field {name} of {self._where} is not true or false", field=name)
         return value
 
+    def choice(self, name: str, choices: Collection[str]) -> str:
+        """Return one of a few texts."""
+        value = self.raw(name)
+        if not isinstance(value, str) or value not in choices:
+            raise self._error(f"field {name} of {self._where} is not one of {', '.join(choices)}", field=name)
+        return value
+
+    def mapping(self, name: str) -> dict[str, JSON]:
+        """Return an object, unread."""
+        value = self.raw(name)
+        if not isinstance(value, dict):
+            raise self._error(f"field {name} of {self._where} is not an object", field=name)
+        return value
+
     def time(self, name: str) -> datetime:
         """Return a moment in UTC."""
         value = self.text(name)
