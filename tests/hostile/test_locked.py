@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,8 @@ def on_store(hub: FakeLinkHub, store: SqlStore) -> None:
     identity._store, identity._locks = store, locks
     identity._tokens = hub.hub.join_tokens = JoinTokens(store.tokens, hub.clock)
     identity.copies = Copies(store, hub.clock)
-    hub.ports = type(hub.ports)(
-        directory=Directory(store.clusters, locks, store.changes),
-        fleet=hub.fleet,
-        changes=store.changes,
-        policy=hub.policy,
-        content=hub.content,
-        audit=hub.audit,
-        metrics=hub.metrics,
+    hub.ports = replace(
+        hub.ports, directory=Directory(store.clusters, locks, store.changes), changes=store.changes, fleet=hub.fleet
     )
 
 
