@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.link import desired
 from agent.link.desired import DesiredItems, Listing
 from agent.link.interfaces import LinkPorts, ReceiptFacts
+from agent.link.listed import Bounds
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import Tombstone
@@ -49,11 +49,10 @@ class Ports(FakePorts):
 
 
 @pytest.fixture
-async def subject(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DesiredItems]:
+async def subject(world: World) -> AsyncIterator[DesiredItems]:
     """The link's side of a running engine, with little room, in a realm that has another project as well."""
-    monkeypatch.setattr(desired, "MAX_ITEMS", ROOM)
     ports: LinkPorts = Ports(world)
-    made = DesiredItems(world.state, ports, world.recorder, world.health, world.timer, lambda: None)
+    made = DesiredItems(world.state, ports, world.recorder, world.health, world.timer, lambda: None, Bounds(items=ROOM))
     yield made
     await made.close()
 

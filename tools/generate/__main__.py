@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellward.errors import CellwardError
-from tools.generate import api, audit, cli, errors, metrics, policy, protos, settings
+from tools.generate import api, audit, cli, errors, machines, metrics, policy, protos, settings
 from tools.generate.page import ROOT
 
 Generator = Callable[[Path], None]
@@ -26,6 +26,7 @@ GENERATORS: Sequence[Generator] = (
     settings.pages,
     cli.page,
     metrics.page,
+    machines.pages,
     audit.page,
     errors.page,
     errors.hints,

@@ -11,6 +11,7 @@ import pytest
 
 from agent.audit.interfaces import Entry, RefusalText
 from agent.link.interfaces import CellReport, CommandKind, ReceiptFacts
+from agent.link.listed import Bounds
 from agent.policy.interfaces import FetchedSet
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
@@ -408,7 +409,7 @@ async def test_v16_a_flood_of_items_has_an_end(
     hub: FakeLinkHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hub must not fill disk and memory with cells nobody signed; those known before go on."""
-    monkeypatch.setattr("agent.link.desired.MAX_ITEMS", 2)
+    monkeypatch.setattr("agent.link.desired.BOUNDS", Bounds(items=2))
     agent = await an_agent(hub, tmp_path)
     async with agent.boot():
         await until(agent.is_ok("hub-link"), "the link is up")

@@ -13,7 +13,7 @@ import typer.main
 
 from cellward.cells.load import load_manifests
 from cli.commands import app
-from tools.generate import api, audit, cli, errors, metrics, settings
+from tools.generate import api, audit, cli, errors, machines, metrics, settings
 from tools.generate.page import ROOT
 
 #: Pages people write by hand, where they may be wrong; generated ones are compared as a whole.
@@ -83,6 +83,7 @@ def test_every_link_leads_somewhere() -> None:
     [
         (api.page, ["api.md"]),
         (audit.page, ["audit-fields.md"]),
+        (machines.pages, ["desired-items.md"]),
         (cli.page, ["cli.md"]),
         (errors.page, ["errors.md"]),
         (metrics.page, ["metrics.md"]),

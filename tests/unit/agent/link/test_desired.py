@@ -13,6 +13,7 @@ from agent.audit.recorder import Recorder
 from agent.link import desired
 from agent.link.desired import DesiredItems, Listing
 from agent.link.errors import ITEMS_DIFFER
+from agent.link.listed import Bounds
 from agent.spool.errors import FULL
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.audit.record import parse_record
@@ -164,7 +165,7 @@ async def test_an_unusable_item_the_hub_names_no_more_is_forgotten(scene: Scene)
 
 async def test_v16_a_flood_of_unusable_items_has_an_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a bound they are neither remembered nor recorded one by one, and the sides differ without a loop."""
-    monkeypatch.setattr(desired, "MAX_UNUSABLE", 3)
+    scene.subject._bounds = Bounds(unusable=3)
     bad = [replace(LONG, cell=f"{'x' * 30}{number}") for number in range(20)]
     for _ in range(3):
         listing = await scene.session()
@@ -295,7 +296,7 @@ async def test_v16_cells_that_another_hub_made_up_leave_no_cell_out_for_good(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """V16: a stolen hub names as many as there may be; the honest one after it is asked again once they are gone."""
-    monkeypatch.setattr(desired, "MAX_ITEMS", 2)
+    scene.subject._bounds = Bounds(items=2)
     scene.ports.accepted = False
     made_up, real = (item("x1", 1), item("x2", 2)), (item("cart", 3), item("web", 4))
     listing = await scene.session("stolen")
