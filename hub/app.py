@@ -69,6 +69,7 @@ from hub.policy.service import TufRepository
 from hub.settings import HubSettings
 from hub.store.errors import DAMAGED
 from hub.store.interfaces import Store
+from hub.store.log import AuditEvent
 from hub.store.sql.alone import alone
 from hub.store.sql.database import database_file
 from hub.store.sql.store import open_store
@@ -198,7 +199,7 @@ async def _record(hub: Hub, action: str) -> None:
     if hub.current_realm.get() is None:
         return
     try:
-        await hub.audit.record(action, "hub", "done", actor="hub", details={"version": VERSION})
+        await hub.audit.append(AuditEvent("hub", action, "hub", "done", details={"version": VERSION}))
     except CellwardError as error:
         if error.code != DAMAGED.code:
             raise

@@ -135,65 +135,12 @@ class AuditLog:
             return ()
         return await self._tree.range(placed.index - placed.count + 1, placed.index, edge)
 
-    async def append_hub(  # noqa: PLR0913 - one record has this many fields
-        self,
-        actor: str,
-        action: str,
-        object: str,  # noqa: A002 - the field's name in the record
-        decision: str,
-        *,
-        cluster: str = "",
-        code: str = "",
-        reason: str = "",
-        rule: str = "",
-        correlation_id: str = "",
-        revision: int = 0,
-        details: Mapping[str, str] | None = None,
-    ) -> int:
+    async def append(self, event: AuditEvent) -> int:
         """Add a record to the hub's own chain; return its index in the log once it is durable.
 
         Raises store/full, store/unavailable: then the action must not be done.
         """
-        event = AuditEvent(
-            actor=actor,
-            action=action,
-            object=object,
-            decision=decision,
-            cluster=cluster,
-            code=code,
-            reason=reason,
-            rule=rule,
-            correlation_id=correlation_id,
-            revision=revision,
-            details=details or {},
-        )
         return (await self._submit(event))[0].index or 0
-
-    async def record(
-        self,
-        action: str,
-        object: str,  # noqa: A002 - the field's name in the record
-        decision: str,
-        *,
-        actor: str = "",
-        code: str = "",
-        reason: str = "",
-        details: Mapping[str, str] | None = None,
-        correlation_id: str = "",
-    ) -> None:
-        """``append_hub`` in the shape the other rooms ask for (``AuditSink``); ``cluster`` comes from the details."""
-        about = details or {}
-        await self.append_hub(
-            actor,
-            action,
-            object,
-            decision,
-            cluster=about.get("cluster", ""),
-            code=code,
-            reason=reason,
-            details=about,
-            correlation_id=correlation_id,
-        )
 
     async def begin_epoch(self, actor: str, reason: str, details: Mapping[str, str] | None = None) -> None:
         """Begin a new epoch of the hub's own chain, as a finding that names the old head; after a restore."""

@@ -146,7 +146,7 @@ class Clusters(Protocol):
         """Name a uid is bound to, or None; a uid belongs to one name only."""
         ...
 
-    async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
+    async def bind(
         self,
         name: str,
         uid: str,
@@ -156,12 +156,8 @@ class Clusters(Protocol):
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
-        expected_serial: str | None = None,
     ) -> object:
-        """Bind uid, keys and certificate to the name; the floor never goes down.
-
-        Raises an error of the store when another certificate than ``expected_serial`` is bound by now.
-        """
+        """Bind uid, keys and certificate to the name; the floor never goes down."""
         ...
 
 

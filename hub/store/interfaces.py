@@ -160,7 +160,7 @@ class ClusterStore(Protocol):
         """Return the names that those of the uids are bound to which are bound at all, by uid."""
         ...
 
-    async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
+    async def bind(
         self,
         name: str,
         uid: str,
@@ -170,12 +170,10 @@ class ClusterStore(Protocol):
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
-        expected_serial: str | None = None,
     ) -> ClusterRow:
         """Bind uid, keys and certificate to a name; the floor never goes down.
 
-        With ``expected_serial`` only where that certificate is bound still: another one is store/moved. Raises
-        store/unknown-cluster, store/uid-taken.
+        Raises store/unknown-cluster, store/uid-taken.
         """
         ...
 

@@ -169,17 +169,10 @@ class TestClusters:
         assert (row.generation_floor, row.previous_spki_sha256) == (2, "k1")
         assert (await store.clusters.standing()) == Retired(frozenset(), {"a": 2})
 
-    async def test_a_binding_that_was_decided_on_an_older_one_is_refused(self, store: Store) -> None:
-        """V6, V7: of two processes that decide at once one wins, and a replaced installation never comes back."""
-        await store.clusters.create("a", "alice")
-        await store.clusters.bind("a", "uid-1", "k1", b"s", 1, "1", expected_serial="")
-        await store.clusters.bind("a", "uid-2", "k2", b"s", 2, "2", generation_floor=2, expected_serial="1")
+    async def test_nobody_is_bound_to_an_unknown_name(self, store: Store) -> None:
+        """V6: a name is made by an admin before anybody joins under it."""
         with pytest.raises(CellwardError) as caught:
-            await store.clusters.bind("a", "uid-1", "k3", b"s", 2, "3", "k1", expected_serial="1")
-        assert caught.value.code == "store/moved"
-        assert (await store.clusters.get("a")).uid == "uid-2"  # type: ignore[union-attr]
-        with pytest.raises(CellwardError) as caught:
-            await store.clusters.bind("no", "uid-1", "k3", b"s", 2, "3", expected_serial="")
+            await store.clusters.bind("no", "uid-1", "k3", b"s", 2, "3")
         assert caught.value.code == "store/unknown-cluster"
 
     async def test_v7_the_first_use_of_the_newest_key_forgets_the_one_before(self, store: Store) -> None:

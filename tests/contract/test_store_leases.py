@@ -154,7 +154,9 @@ async def test_v13_who_shares_a_transaction_with_a_refused_sequencer_is_kept(sto
     log = AuditLog(store.audit, KEY._key, lambda: "", ManualClock(now()))
     await store.audit.put_events([EVENT])
     outcomes = await asyncio.gather(
-        log.settle(paused.held(AUDIT)), log.append_hub("hub", "hub.start", "hub", "done"), return_exceptions=True
+        log.settle(paused.held(AUDIT)),
+        log.append(AuditEvent("hub", "hub.start", "hub", "done")),
+        return_exceptions=True,
     )
     assert getattr(outcomes[0], "code", outcomes[0]) == "store/lease-moved"
     assert outcomes[1] == 0

@@ -21,6 +21,7 @@ from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
 from hub.authority.limits import Rate
 from hub.store.interfaces import LockRow
+from hub.store.log import AuditEvent
 from hub.store.sql.store import SqlStore, open_store
 from hub.sync.limits import SyncLimits
 from tests.fakes.audit_writer import AuditWriter
@@ -112,7 +113,7 @@ async def test_v4_a_flood_of_records_leaves_room_for_locks_bindings_and_the_hubs
     await store.clusters.bind("c2", AuditWriter(2).uid, "1" * 64, b"s", 2, "2")
     await store.locks.put(LockRow("cluster", evil.cluster, "flood", clock.now(), "admin"))
     for _ in range(200):
-        await log.append_hub("admin", "lock.set", f"Lock//{evil.cluster}", "done", reason="r" * 1000)
+        await log.append(AuditEvent("admin", "lock.set", f"Lock//{evil.cluster}", "done", reason="r" * 1000))
     assert code == "audit/no-room"
     assert sent > 10
     intake.look()

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, true, update
+from sqlalchemy import Row, Update, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hub.store.changes import CLUSTERS, desired_topic
 from hub.store.errors import (
     CLUSTER_EXISTS,
     IMMUTABLE,
-    MOVED,
     TOKEN_EXPIRED,
     TOKEN_SPENT,
     UID_TAKEN,
@@ -128,7 +127,7 @@ class SqlClusters:
                 found |= {row.uid: row.name for row in (await connection.execute(query)).all()}
         return found
 
-    async def bind(  # noqa: PLR0913 - all that is bound to a name, at once
+    async def bind(
         self,
         name: str,
         uid: str,
@@ -138,7 +137,6 @@ class SqlClusters:
         serial: str,
         previous_spki_sha256: str = "",
         generation_floor: int = 0,
-        expected_serial: str | None = None,
     ) -> ClusterRow:
         """Bind uid, keys and certificate to a name."""
 
@@ -146,7 +144,6 @@ class SqlClusters:
             statement = (
                 update(clusters)
                 .where(clusters.c.name == name)
-                .where(true() if expected_serial is None else clusters.c.serial == expected_serial)
                 .values(
                     uid=uid,
                     spki_sha256=spki_sha256,
@@ -167,10 +164,7 @@ class SqlClusters:
             )
             row = (await tx.connection.execute(statement)).one_or_none()
             if row is None:
-                known = select(clusters.c.name).where(clusters.c.name == name)
-                if (await tx.connection.execute(known)).one_or_none() is None:
-                    raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
-                raise MOVED(f"cluster {name} was bound to another certificate meanwhile", cluster=name)
+                raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
             tx.notify(CLUSTERS)
             return _cluster(row)
 

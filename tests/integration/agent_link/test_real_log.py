@@ -14,6 +14,7 @@ from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
+from hub.store.log import AuditEvent
 from hub.sync.limits import SyncLimits
 from tests.fakes.anchor import FakeAnchor
 from tests.fakes.authority import REALM
@@ -45,7 +46,7 @@ async def test_v13_the_agent_accepts_the_proofs_of_the_hubs_log_across_restarts_
                 await until(agent.is_ok("hub-link"), "the link is up")
                 for number in range(count):
                     await agent.recorder.record(Entry("cell.apply", f"Cell//{number}", "done"))
-                    await log.append_hub("hub", "hub.start", "Hub", "done")
+                    await log.append(AuditEvent("hub", "hub.start", "Hub", "done"))
                 await _drained(agent)
                 view = await agent.db.audit.log_view()
         assert 43 < view.size <= 86

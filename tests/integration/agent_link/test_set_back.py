@@ -28,7 +28,7 @@ from cellward.wire.v1 import telemetry_pb2
 from hub.audit.model import AuditBatchIn
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
-from hub.store.log import AuditAppend, AuditStore
+from hub.store.log import AuditAppend, AuditEvent, AuditStore
 from hub.sync.limits import SyncLimits
 from tests.fakes.audit_writer import AuditWriter
 from tests.fakes.authority import REALM
@@ -103,7 +103,7 @@ class Scene:
         await self.journal.restore(backup)
         self.start_log()
         for _ in range(20):
-            await self.log.append_hub("hub", "hub.start", "Hub", "done")
+            await self.log.append(AuditEvent("hub", "hub.start", "Hub", "done"))
 
     async def reconnect(self) -> None:
         """Have the agent introduce itself again, and wait until it was welcomed."""

@@ -19,6 +19,7 @@ from cli import audit
 from cli.commands import app
 from cli.home import Home
 from cli.waiting import wait_cells
+from hub.store.log import AuditEvent
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, commands_of, file_in
 
 
@@ -68,7 +69,7 @@ def test_every_command_has_the_options_of_every_command() -> None:
 
 async def test_followed_records_are_one_json_object_per_line(installed: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """`audit tail -f -o json` can be read line by line as it comes; a table has one heading."""
-    await installed.api.services.audit.record("cluster.create", "Cluster//x", "done", actor="ada")
+    await installed.api.services.audit.append(AuditEvent("ada", "cluster.create", "Cluster//x", "done"))
     looks = 0
 
     def later(seconds: float) -> None:
@@ -79,7 +80,7 @@ async def test_followed_records_are_one_json_object_per_line(installed: Cli, mon
         loop.call_soon_threadsafe(lambda: loop.create_task(record("cluster.create", f"Cluster//{looks}", "done")))
         time_sleep(0.5)
 
-    loop, record, time_sleep = asyncio.get_running_loop(), installed.api.services.audit.record, time.sleep
+    loop, record, time_sleep = asyncio.get_running_loop(), installed.api.services.audit.append, time.sleep
     monkeypatch.setattr(audit.time, "sleep", later)
     lines = (await installed("audit", "tail", "-f", "-n", "2", "-o", "json", code=130)).stdout.splitlines()
     assert [json.loads(line)["object"] for line in lines][-2:] == ["Cluster//1", "Cluster//2"]

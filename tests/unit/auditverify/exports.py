@@ -14,6 +14,7 @@ from auditverify.verify import Anchors, verify_lines
 from cellward.audit.checkpoint import Checkpoint, log_origin, parse_checkpoint, sign_checkpoint
 from cellward.audit.tree import leaf_hash, root_of
 from hub.audit.service import AuditLog
+from hub.store.log import AuditEvent
 from tests.fakes.audit_writer import REALM, AuditWriter
 
 KEY = Ed25519PrivateKey.generate()
@@ -35,7 +36,7 @@ async def fill(log: AuditLog) -> list[AuditWriter]:
             ack = await log.ingest(writer.cluster, writer.uid, writer.spki, writer.batch(4))
             seen = parse_checkpoint(ack.checkpoint)[0]
             writer.view = (seen.size, "sha256:" + seen.root.hex())
-        await log.append_hub("alice", "document.upload", f"Release//r{turn}", "done")
+        await log.append(AuditEvent("alice", "document.upload", f"Release//r{turn}", "done"))
     writers[0].new_epoch()
     await log.ingest(writers[0].cluster, writers[0].uid, writers[0].spki, writers[0].batch(2))
     return writers

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from hub.audit.service import AuditLog
+from hub.store.log import AuditEvent
 from tests.fakes.audit_writer import REALM
 from tests.fakes.clock import ManualClock
 from tests.fakes.store import scratch_store
@@ -52,7 +53,7 @@ async def test_chain_alone_shows_a_rewritten_record() -> None:
     """No statement, no view, and the hub's own key: a changed record of the hub still breaks its chain."""
     log = AuditLog(scratch_store(ManualClock()).audit, KEY, lambda: REALM, ManualClock())
     for number in range(4):
-        await log.append_hub("alice", "document.upload", f"Release//r{number}", "done")
+        await log.append(AuditEvent("alice", "document.upload", f"Release//r{number}", "done"))
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]
     resign(lines)
     assert check(lines).consistent
@@ -69,11 +70,11 @@ async def test_records_of_another_realm_do_not_pass(realm: str) -> None:
     current = [""]
     log = AuditLog(scratch_store(ManualClock()).audit, KEY, lambda: current[0], ManualClock())
     for current[0] in ("", "", REALM):
-        await log.append_hub("alice", "hub.start", "Hub", "done")
+        await log.append(AuditEvent("alice", "hub.start", "Hub", "done"))
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]
     assert check(lines).consistent
     current[0] = realm
-    await log.append_hub("alice", "hub.start", "Hub", "done")
+    await log.append(AuditEvent("alice", "hub.start", "Hub", "done"))
     current[0] = REALM
     lines = [json.loads(line) for line in (await export_of(log)).splitlines()]
     assert {problem.code for problem in check(lines).problems} == {"realm"}

@@ -19,6 +19,7 @@ from cellward.policy import trust
 from cellward.policy.publisher import sign_timestamp
 from cellward.policy.trust import MetadataSet
 from hub.audit.service import AuditLog
+from hub.store.log import AuditEvent
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy import PolicyWorld, denying, now
@@ -127,7 +128,7 @@ async def lines() -> list[bytes]:
     for writer in (AuditWriter(1), AuditWriter(2)):
         for _ in range(3):
             await log.ingest(writer.cluster, writer.uid, writer.spki, writer.batch(4))
-        await log.append_hub("alice", "document.upload", "Release//r", "done")
+        await log.append(AuditEvent("alice", "document.upload", "Release//r", "done"))
     parts: list[bytes] = []
 
     async def write(data: bytes) -> None:

@@ -251,7 +251,7 @@ def test_our_writers_use_only_listed_actions() -> None:
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute | ast.Name):
                 continue
             name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id
-            place = {"record": 0, "Entry": 0, "append_hub": 1, "AuditEvent": 1}.get(name)
+            place = {"record": 0, "Entry": 0, "AuditEvent": 1}.get(name)
             if place is None or len(call.args) <= place:
                 continue
             action = call.args[place]

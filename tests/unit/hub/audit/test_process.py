@@ -14,7 +14,7 @@ from hub.audit.model import AuditAckOut
 from hub.audit.service import AuditLog
 from hub.store.errors import FULL
 from hub.store.interfaces import Store
-from hub.store.log import AuditAppend, AuditFilter, AuditStore
+from hub.store.log import AuditAppend, AuditEvent, AuditFilter, AuditStore
 from tests.fakes.audit_writer import REALM, AuditWriter
 from tests.fakes.refusals import refused
 from tests.unit.hub.audit.logs import SPKI, all_records, check_proofs, make_log, send
@@ -89,7 +89,7 @@ class TestProcess:
         batch = writer.batch(2)
         failing.fail = True
         results = await asyncio.gather(
-            send(log, writer, batch), log.append_hub("a", "hub.start", "Hub", "done"), return_exceptions=True
+            send(log, writer, batch), log.append(AuditEvent("a", "hub.start", "Hub", "done")), return_exceptions=True
         )
         assert [cast("CellwardError", result).code for result in results] == ["store/full", "store/full"]
         failing.fail = False
@@ -162,7 +162,7 @@ class TestProcess:
         """The next cursor is the last index plus one; filters combine."""
         writer = AuditWriter(1)
         await send(log, writer, writer.batch(5))
-        await log.append_hub("alice", "hub.start", "Hub", "done")
+        await log.append(AuditEvent("alice", "hub.start", "Hub", "done"))
         assert [row.index for row in await log.tail(0, 3)] == [0, 1, 2]
         assert [row.index for row in await log.tail(3, 100)] == [3, 4, 5]
         assert await log.tail(6, 10) == ()
