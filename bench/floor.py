@@ -40,15 +40,17 @@ class Floor:
     async def sync(self, _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Serve one stream: acknowledge what comes, send the item when woken."""
         await context.read()
-        await context.write(_ACK)
-        wake = asyncio.Event()
+        wake, writing = asyncio.Event(), asyncio.Lock()
+        # Before the peer knows that it is connected: it is sent the next item for certain.
         self._wakes.append(wake)
-        reading = asyncio.create_task(self._acknowledge(context))
+        await context.write(_ACK)
+        reading = asyncio.create_task(self._acknowledge(context, writing))
         try:
             while True:
                 await wake.wait()
                 wake.clear()
-                await context.write(_ITEM)
+                async with writing:
+                    await context.write(_ITEM)
         finally:
             reading.cancel()
 
@@ -57,9 +59,11 @@ class Floor:
         for wake in self._wakes:
             wake.set()
 
-    async def _acknowledge(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _acknowledge(self, context: grpc.aio.ServicerContext[Any, Any], writing: asyncio.Lock) -> None:
         while await context.read() is not grpc.aio.EOF:
-            await context.write(_ACK)
+            # The receipt may be here before the item's write has returned, and a stream takes one write at a time.
+            async with writing:
+                await context.write(_ACK)
 
 
 def certificate() -> tuple[bytes, bytes]:

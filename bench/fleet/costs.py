@@ -5,6 +5,7 @@ What a round costs is counted to the end of the wave it makes (statuses, audit),
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,11 +70,12 @@ class Costs:
 
 
 def _median(values: Sequence[float]) -> float:
-    return statistics.median(values) if values else float("nan")
+    # One that is missing makes the number missing: a median would put it anywhere.
+    return statistics.median(values) if values and not any(map(math.isnan, values)) else math.nan
 
 
 def _by(cost: float, floor: float) -> float:
-    return cost / floor if floor > 0 else float("nan")
+    return cost / floor if floor > 0 else math.nan
 
 
 def agent_rows(agents: int, phases: Mapping[str, Mapping[str, float]]) -> list[Row]:

@@ -27,6 +27,12 @@ def test_a_cost_is_told_as_a_multiple_of_the_floor_of_its_kind() -> None:
     assert found["agent_kb"] == pytest.approx(100)
 
 
+def test_a_round_of_the_floor_that_failed_makes_no_number() -> None:
+    """Sorted among others it would stand anywhere, and the ratio say anything."""
+    costs = Costs(10, rounds=[0.0002, math.nan, 0.0001], releases=[0.001], policies=[0.001])
+    assert math.isnan(_rows(costs)["ratio_release"])
+
+
 def test_without_a_floor_or_a_round_no_ratio_is_met() -> None:
     """A floor that did not run makes no number look good."""
     rows = [row for row in Costs(10).rows() if row.key.startswith("ratio_")]
