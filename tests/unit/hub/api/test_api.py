@@ -32,8 +32,9 @@ from hub.api.routing import Call
 from hub.audit.service import AuditLog
 from hub.authority.tokens import JoinTokens
 from hub.clusters.locks import OwnLocks
+from hub.keeping import Keeping
 from hub.store.log import AuditEvent
-from hub.store.sql.store import SqlStore
+from hub.store.sql.store import SqlStore, open_store
 from tests.fakes.live_api import TOKENS, hub_keys, make_services
 from tests.fakes.signed import Author, Keys, new_root
 from tests.fakes.store import run_sql, scratch_store
@@ -164,6 +165,40 @@ async def test_v13_segments_are_listed_exported_and_pruned_by_an_admin_who_has_t
     assert (await api.ask("GET", "/audit/segments/0", role="viewer"))[1]["code"] == "audit/pruned"
     status, body = await api.ask("GET", "/audit/records?limit=1", role="viewer")
     assert body["items"][0]["index"] == 256
+
+
+async def test_an_admin_gets_a_backup_and_a_look_for_damage_and_both_are_recorded(api: Api, tmp_path: Path) -> None:
+    """The answer names a file and no path, a request names neither; what was refused is recorded, too."""
+    file = tmp_path / "hub.db"
+    store = await open_store(f"sqlite:///{file}")
+    (tmp_path / "backups").mkdir()
+    keeping = Keeping(f"sqlite:///{file}", tmp_path / "backups", store, SystemClock())
+    try:
+        async with TestClient(TestServer(make_api_app(replace(api.services, keeping=keeping)))) as client:
+            again = replace(api, client=client)
+            status, body = await again.ask("POST", "/backups", {})
+            assert status == 201
+            (made,) = (tmp_path / "backups").iterdir()
+            assert body == {
+                "name": made.name,
+                "size": made.stat().st_size,
+                "digest": f"sha256:{sha256(made.read_bytes()).hexdigest()}",
+            }
+            assert (await again.ask("POST", "/backups", {"file": "/tmp/x"}))[1]["code"] == "api/bad-request"  # noqa: S108
+            status, found = await again.ask("POST", "/fsck", {})
+            assert (status, found["auditRecords"]) == (200, 0)
+    finally:
+        await store.close()
+    assert (await api.ask("POST", "/backups", {}))[1]["code"] == "store/no-backup-directory"
+    done = [(one["action"], one["decision"], one["code"], one["details"]) for one in await api.records()]
+    assert done[0] == (
+        "store.backup", "done", "", {"digest": body["digest"], "name": body["name"], "size": str(body["size"])},
+    )  # fmt: skip
+    assert [one[:3] for one in done[1:]] == [
+        ("store.backup", "failed", "api/bad-request"),
+        ("store.check", "done", ""),
+        ("store.backup", "failed", "store/no-backup-directory"),
+    ]
 
 
 async def test_v13_status_is_shown_over_a_damaged_log(api: Api) -> None:
