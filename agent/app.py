@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from agent.anchor import SecretAnchor
+from agent.audit.installed import InstalledHub
 from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
@@ -31,16 +32,18 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore, LinkIdentity
-from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription
 from agent.link.metrics_push import MetricsPush
+from agent.link.receipts import SignedReceipts
 from agent.measure import Gauges
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.objects.fence import load_guards
 from agent.platform import IdentityPublisher, PlatformReader
+from agent.policy.floors import CopiedFloors
+from agent.policy.refresher import PolicyRefresher
 from agent.policy.service import EngineFacts, PolicyService
-from agent.ports import AgentPorts, CopiedFloors, PolicyRefresher, SignedReceipts
+from agent.reception import Reception
 from agent.settings import AgentSettings
 from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.interfaces import Finding
@@ -234,7 +237,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         engine.reconsider()
 
     policy.on_switch.append(decide_again)
-    ports = AgentPorts(engine, policy, refresher, facts, base.health)
+    ports = Reception(engine, policy, refresher, facts, base.health)
     gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
     link = gauges.link = await _link(base, facts, recorder, ports, gauges, content)
     engine.on_status = link.send_report
@@ -291,7 +294,7 @@ def _engine(
 
 
 async def _link(
-    base: Base, facts: ClusterFacts, recorder: Recorder, ports: AgentPorts, gauges: Gauges, content: HubContent
+    base: Base, facts: ClusterFacts, recorder: Recorder, ports: Reception, gauges: Gauges, content: HubContent
 ) -> LinkClient:
     settings, intervals = base.settings, base.settings.intervals
     backoff = FullJitter(intervals.backoff_base, intervals.backoff_cap)

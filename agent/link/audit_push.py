@@ -9,14 +9,15 @@ from typing import Any
 import grpc.aio
 import structlog
 
+from agent.audit.errors import LOG_REFUSED
+from agent.audit.installed import InstalledHub
 from agent.audit.interfaces import Entry, RecorderPort
+from agent.audit.logproof import OTHER, Proof, accept
+from agent.audit.patience import Patience
 from agent.audit.statement import StatementKey
 from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
-from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, LOG_REFUSED, OTHER_HUB
-from agent.link.installed import InstalledHub
-from agent.link.logproof import OTHER, Proof, accept
-from agent.link.patience import Patience
+from agent.link.errors import AUDIT_NOT_TAKEN, HUB_UNAVAILABLE, LOG_KEY_CHANGED, LOG_KEY_UNKNOWN, OTHER_HUB
 from agent.spool.audit import SqliteAuditSpool
 from agent.spool.interfaces import ChainHead, LogView, StoredRecord
 from cellward.audit.checkpoint import log_origin

@@ -100,12 +100,6 @@ LOG_KEY_CHANGED = define(
     "The public key of the hub's audit log is not the one seen at first contact.",
     hint="Audit records stay on the agent. A log key does not change by itself: find out who changed it.",
 )
-LOG_REFUSED = define(
-    "link/log-refused",
-    Refused,
-    "Verification failed: the hub's audit log does not prove what it acknowledged.",
-    hint="Audit records stay on the agent; compare the hub's log with an earlier export.",
-)
 AUDIT_NOT_TAKEN = define(
     "link/audit-not-taken",
     Refused,

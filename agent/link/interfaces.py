@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from agent.audit.interfaces import RefusalText
+from agent.policy.position import PolicyPosition
 from cellward.cells.conditions import CellCondition
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.names import CellKey
@@ -74,18 +75,6 @@ class CellReport:
     drift_repairs: int = 0
     version: str = ""
     conditions: Sequence[CellCondition] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyPosition:
-    """Versions of the verified policy set; zeros when there is none."""
-
-    root: int = 0
-    timestamp: int = 0
-    snapshot: int = 0
-    targets: int = 0
-    snapshot_expires_unix: int = 0
-    bundles: Mapping[str, str] = field(default_factory=dict)
 
 
 class PlatformFacts(Protocol):

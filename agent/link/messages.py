@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.audit.interfaces import RefusalText
-from agent.link.interfaces import CellReport, PolicyPosition, ReceiptFacts
+from agent.link.interfaces import CellReport, ReceiptFacts
+from agent.policy.position import PolicyPosition
 from cellward.errors import known
 from cellward.runtime.health import Condition
 from cellward.wire.text import sendable

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.audit.installed import InstalledHub
 from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
@@ -17,7 +18,6 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
-from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription
 from agent.link.metrics_push import MetricsPush
 from agent.link.succession import CONDITION as LINK

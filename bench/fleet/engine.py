@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
-from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, LinkSender, PolicyPosition, ReceiptFacts
+from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, LinkSender, ReceiptFacts
+from agent.policy.position import PolicyPosition
 from agent.spool.interfaces import StateDb
 from agent.verify.intake import Intake, VerifiedCell
 from agent.verify.refusals import is_passing, refusal_of

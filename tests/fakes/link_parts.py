@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.audit.installed import InstalledHub
 from agent.audit.interfaces import RecorderPort
 from agent.audit.statement import StatementKey
 from agent.link.audit_push import AuditPush
@@ -13,7 +14,6 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
-from agent.link.installed import InstalledHub
 from agent.link.interfaces import AgentDescription, LinkPorts, PlatformPort
 from agent.link.metrics_push import MetricsPush
 from agent.metrics.snapshot import Snapshot

@@ -17,11 +17,11 @@ from agent.link.interfaces import (
     CommandOutcome,
     CommandRequest,
     PlatformPort,
-    PolicyPosition,
     ReceiptFacts,
 )
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
+from agent.policy.position import PolicyPosition
 from agent.settings import AgentSettings, FactSettings, IntervalSettings
 from agent.spool.state import SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts

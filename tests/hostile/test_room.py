@@ -40,11 +40,11 @@ class Ports(FakePorts):
         self.world.receipts.append(receipt)
 
     async def on_withdrawn(self, item: DesiredItem) -> bool:
-        """As AgentPorts does."""
+        """As Reception does."""
         return await self.world.engine.withdraw(item)
 
     async def on_full(self) -> Sequence[CellKey]:
-        """As AgentPorts does."""
+        """As Reception does."""
         return await self.world.engine.make_room()
 
 

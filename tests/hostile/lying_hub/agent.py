@@ -282,7 +282,7 @@ class Told(World):
         return await self.engine.withdraw(item)
 
     async def on_full(self) -> Sequence[CellKey]:
-        """As AgentPorts does."""
+        """As Reception does."""
         return await self.engine.make_room()
 
     async def on_refused(self, receipt: ReceiptFacts) -> None:

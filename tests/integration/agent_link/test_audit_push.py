@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.audit.errors import LOG_REFUSED
 from agent.audit.interfaces import Entry
-from agent.link.errors import LOG_REFUSED
 from cellward.audit.chain import ChainState, verify_next
 from cellward.audit.record import parse_record
 from cellward.documents import canonical, dsse

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from agent.audit.interfaces import Entry
-from agent.ports import PolicyRefresher
+from agent.policy.refresher import PolicyRefresher
 from cellward.errors import CellwardError
 from cellward.policy.errors import BAD_ROOT, KEY_LIFTED, OLD_BASE, ROLLBACK, UNREACHABLE, UNVERIFIED
 from cellward.runtime.backoff import FullJitter

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.link.errors import LOG_REFUSED
+from agent.audit.errors import LOG_REFUSED
 from agent.spool.interfaces import LogView
 from cellward.audit import checkpoint, tree
 from cellward.errors import CellwardError

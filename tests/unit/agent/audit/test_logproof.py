@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.link.errors import LOG_REFUSED
-from agent.link.logproof import OTHER, Proof, accept
+from agent.audit.errors import LOG_REFUSED
+from agent.audit.logproof import OTHER, Proof, accept
 from agent.spool.interfaces import LogView
 from cellward.audit.checkpoint import Checkpoint, sign_checkpoint
 from cellward.audit.tree import consistency_proof, leaf_hash, range_proof, root_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.link.patience import Patience
+from agent.audit.patience import Patience
 from tests.fakes.clock import ManualClock
 
 
