@@ -190,7 +190,7 @@ class CellWorker:
         return on.Sight(
             at=self._parts.timer.monotonic(),
             chance=_chance(),
-            token=secrets.token_hex(8),
+            correlation=secrets.token_hex(8),
             kept=cell.present.kept,
             view=self._parts.view(),
             quarantine=self._parts.revoked.why_quarantined(cell.record),

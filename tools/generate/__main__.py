@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellward.errors import CellwardError
-from tools.generate import api, audit, cli, errors, machines, metrics, policy, protos, settings
+from tools.generate import api, audit, cells, cli, errors, machines, metrics, policy, protos, settings
 from tools.generate.page import ROOT
 
 Generator = Callable[[Path], None]
@@ -27,6 +27,7 @@ GENERATORS: Sequence[Generator] = (
     cli.page,
     metrics.page,
     machines.pages,
+    cells.page,
     audit.page,
     errors.page,
     errors.hints,

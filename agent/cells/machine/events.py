@@ -39,7 +39,7 @@ class Sight:
     Attributes:
         at: monotonic time, seconds.
         chance: from 0 to 1, for delays.
-        token: a new correlation id.
+        correlation: a new id for the records of one piece of work.
         kept: what is durable.
         view: for how many seconds every watch saw the cluster since the start; None while one does not.
         quarantine: why signatures isolate the cell, empty when they do not.
@@ -48,7 +48,7 @@ class Sight:
 
     at: float
     chance: float
-    token: str
+    correlation: str
     kept: Kept
     view: float | None = None
     quarantine: str = ""

@@ -3,10 +3,10 @@
 ``step`` takes a life and an event and returns the next life with the effects to carry out. At rest, ``Look``
 chooses the next thing to do, the most urgent first (``_look``). Work goes through its stages in one order::
 
-    an item  → narrowing (hold, quarantine)
-             → narrowing (lift) → verifying → waiting (its turn) → deciding → isolating → proving → [deciding]
+    an item  → withholding (hold, quarantine)
+             → withholding (lift) → verifying → waiting (its turn) → deciding → isolating → proving → [deciding]
                                 → dry-running → applying → settling → settled
-             → narrowing (lift) → verifying → waiting (its turn) → ending → ended
+             → withholding (lift) → verifying → waiting (its turn) → ending → ended
     a failed rollout → rolling back → waiting (its turn) → deciding → … → applying
 
 Anything may fail at each of them; then the work is over, and what stands in the way is an obstacle of the newest item
@@ -168,8 +168,8 @@ def _finish_due(life: Life, seen: on.Sight) -> bool:
 def _take(life: Life, item: DesiredItem) -> Life:
     """Take up the newest item; what was said of others than it and what is in force is forgotten."""
     wanted = {item.deployment_digest, life.kept.deployment}
-    told = tuple(one for one in life.told if one[0] in wanted)
-    return replace(life, fresh=None, item=item, told=told, timers=replace(life.timers, retry=None))
+    said = tuple(one for one in life.said if one[0] in wanted)
+    return replace(life, fresh=None, item=item, said=said, timers=replace(life.timers, retry=None))
 
 
 def _choose_verdict(life: Life, event: on.Look) -> Step | None:
@@ -185,8 +185,8 @@ def _choose_verdict(life: Life, event: on.Look) -> Step | None:
     if found.ready:
         return replace(life, judge_tries=0), (do.CloseRollout("done"),)
     if life.kept.fallback:
-        return _no_way_back(life, found.reason, (), seen.token)
-    work = Work(Stage.ROLLING_BACK, life.in_force, Purpose.RETURN, seen.token, reason=found.reason)
+        return _no_way_back(life, found.reason, (), seen.correlation)
+    work = Work(Stage.ROLLING_BACK, life.in_force, Purpose.RETURN, seen.correlation, reason=found.reason)
     return replace(life, work=work), (do.Recall(work),)
 
 
@@ -213,7 +213,7 @@ def _begin(life: Life, item: DesiredItem, seen: on.Sight) -> Step:
     """Carry out an item, or go on with the accepted one; signatures may withhold more than the hub does."""
     hold = Hold.QUARANTINE if seen.quarantine else Hold(item.hub_state)
     asked = replace(item, hub_state=hold.value)
-    work = Work(Stage.NARROWING, asked, Purpose.RELEASE, seen.token)
+    work = Work(Stage.WITHHOLDING, asked, Purpose.RELEASE, seen.correlation)
     life = replace(life, work=work, awaits_gone=False)
     if item.deployment_digest == life.kept.deployment:
         life = replace(life, timers=replace(life.timers, finish=None))
@@ -418,13 +418,13 @@ def _returned(life: Life, work: Work, why: tuple[RefusalText, ...], seen: on.Sig
 def _answered(life: Life, event: on.Answered) -> Step:
     answer, digest = event.answer, event.answer.item.deployment_digest
     left = tuple(one for one in life.owed.answers if one != answer)
-    told = (*(one for one in life.told if one[0] != digest), (digest, answer.about))
-    return replace(life, owed=replace(life.owed, answers=left), told=told), ()
+    said = (*(one for one in life.said if one[0] != digest), (digest, answer.about))
+    return replace(life, owed=replace(life.owed, answers=left), said=said), ()
 
 
 def _owe(life: Life, answer: Answer) -> Life:
     """Owe an answer, unless the same was said last, or is owed."""
-    said = dict(life.told).get(answer.item.deployment_digest)
+    said = dict(life.said).get(answer.item.deployment_digest)
     owed = [one for one in life.owed.answers if one.item.deployment_digest != answer.item.deployment_digest]
     if said != answer.about:
         owed.append(answer)

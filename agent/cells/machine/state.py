@@ -14,7 +14,7 @@ class Stage(StrEnum):
     """What is being done for a cell, or in what it rests."""
 
     WAITING = "waiting"
-    NARROWING = "narrowing"
+    WITHHOLDING = "withholding"
     VERIFYING = "verifying"
     DECIDING = "deciding"
     ISOLATING = "isolating"
@@ -191,7 +191,7 @@ class Life:
         edges: which connections are closed, and why.
         awaits_gone: whether an end waits for what was deleted.
         owed: what is still to be done.
-        told: what was said last of each digest, so that a retry does not repeat it.
+        said: what was said last of each digest, so that a retry does not repeat it.
         timers: when what is tried again.
         tries: failures of item and accepted since the last success.
         judge_tries: the same for what a verdict asked for.
@@ -210,7 +210,7 @@ class Life:
     edges: tuple[RefusalText, ...] = ()
     awaits_gone: bool = False
     owed: Owed = field(default_factory=Owed)
-    told: tuple[tuple[str, tuple[object, ...]], ...] = ()
+    said: tuple[tuple[str, tuple[object, ...]], ...] = ()
     timers: Timers = field(default_factory=Timers)
     tries: int = 0
     judge_tries: int = 0

@@ -127,7 +127,7 @@ def what_is_withheld_is_finished(patch: Patch) -> None:
 
 
 def _begun_anyway(life: Life, item: Any, seen: on.Sight) -> Step:
-    work = rules.Work(Stage.NARROWING, replace(item, hub_state="run"), Purpose.RELEASE, seen.token)
+    work = rules.Work(Stage.WITHHOLDING, replace(item, hub_state="run"), Purpose.RELEASE, seen.correlation)
     return replace(life, work=work, hold=Hold(item.hub_state)), (do.Lift(work),)
 
 
