@@ -146,12 +146,12 @@ def read_file(path: Path, limit: int = _MAX_FILE) -> bytes:
     return data
 
 
-def parse_yaml(data: bytes, path: Path) -> dict[str, Any]:
-    """Parse a YAML mapping; raises cli/bad-file."""
+def parse_yaml(data: bytes, path: Path, *, quoted: bool = False) -> dict[str, Any]:
+    """Parse a YAML mapping, as :func:`cellward.documents.strict_yaml.strict_mapping` does; raises cli/bad-file."""
     from cellward.documents.strict_yaml import YamlError, strict_mapping
 
     try:
-        return strict_mapping(data)
+        return strict_mapping(data, quoted=quoted)
     except YamlError as error:
         raise errors.BAD_FILE(f"{path}{error.place}: {error.what}", file=path) from error
 

@@ -266,7 +266,7 @@ def _bindings(realm: str, file: Path | None, bundles: Iterable[Bundle]) -> Bindi
         return BindingSet(
             realm, tuple(Binding(name, found.target_path, found.digest, everywhere) for name, found in ordered)
         )
-    values = parse_yaml(read_file(file), file)
+    values = parse_yaml(read_file(file), file, quoted=True)
     unknown = sorted(set(values) - _TOP)
     entries = values.get("bindings")
     if unknown or not isinstance(entries, list):

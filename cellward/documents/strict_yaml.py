@@ -45,13 +45,17 @@ class _Loader(_Base):
     """SafeLoader with fewer scalars, refusing duplicate keys."""
 
 
-def strict_yaml(data: bytes) -> list[Any]:
-    """Return the documents of a text in UTF-8, an empty one as None; raises YamlError."""
+def strict_yaml(data: bytes, *, quoted: bool = False) -> list[Any]:
+    """Return the documents of a text in UTF-8, an empty one as None; raises YamlError.
+
+    With ``quoted``, what other readers of YAML take for a number, a moment or a truth value and this one for text (1.5,
+    2020-01-01, yes) has to be in quotes: for values whose type nothing else says.
+    """
     if len(data) > MAX_BYTES:
         raise YamlError("too-large", f"it has {len(data)} bytes, at most {MAX_BYTES} are allowed")
     try:
         text = data.decode("utf-8")
-        _check_events(text)
+        _check_events(text, quoted=quoted)
         return list(yaml.load_all(text, Loader=_Loader))
     except UnicodeDecodeError as error:
         raise YamlError("not-yaml", f"it is not UTF-8 at byte {error.start}") from error
@@ -65,15 +69,15 @@ def strict_yaml(data: bytes) -> list[Any]:
         raise YamlError("not-yaml", f"it cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
 
 
-def strict_mapping(data: bytes) -> dict[str, Any]:
+def strict_mapping(data: bytes, *, quoted: bool = False) -> dict[str, Any]:
     """Return the one document of a text, which must be a mapping; raises YamlError."""
-    found = strict_yaml(data)
+    found = strict_yaml(data, quoted=quoted)
     if len(found) != 1 or not isinstance(found[0], dict):
         raise YamlError("not-yaml", "it must hold one mapping")
     return found[0]
 
 
-def _check_events(text: str) -> None:
+def _check_events(text: str, *, quoted: bool) -> None:
     """Bound depth and number of documents and refuse anchors and tags, before anything is built."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -81,6 +85,8 @@ def _check_events(text: str) -> None:
             raise YamlError("alias", "anchors and aliases are not taken", event.start_mark)
         if getattr(event, "tag", None) is not None:
             raise YamlError("not-yaml", "tags are not taken", event.start_mark)
+        if quoted and isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _two_readings(event.value):
+            raise YamlError("not-yaml", f"{event.value[:80]!r} has two readings; quote it", event.start_mark)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -90,6 +96,13 @@ def _check_events(text: str) -> None:
             raise YamlError("not-yaml", f"more than {MAX_DEPTH} levels", event.start_mark)
         if documents > MAX_DOCUMENTS:
             raise YamlError("too-large", f"it has more than {MAX_DOCUMENTS} documents")
+
+
+def _two_readings(text: str) -> bool:
+    """Whether other readers of YAML take a plain scalar for something else than this one."""
+    loaders: tuple[Any, ...] = (yaml.SafeLoader(""), _Loader(""))
+    theirs, ours = (loader.resolve(yaml.ScalarNode, text, (True, False)) for loader in loaders)
+    return bool(theirs != ours)
 
 
 class _DuplicateKeyError(yaml.MarkedYAMLError):
