@@ -78,9 +78,9 @@ class Leases:
 
         taken = {name: lease for name, lease in (await self._store.transact(job)).items() if lease is not None}
         for name in sorted(taken.keys() - self._held.keys()):
-            _log.info("lease-taken", lease=name, token=taken[name].token)
+            _log.info("lease-taken", name=name, generation=taken[name].token)
         for name in sorted(self._held.keys() - taken.keys()):
-            _log.warning("lease-lost", lease=name, token=self._held[name].token)
+            _log.warning("lease-lost", name=name, generation=self._held[name].token)
         self._held = taken
 
     async def follow(self, stop: asyncio.Event) -> None:

@@ -106,7 +106,7 @@ async def prune(hub: Kept) -> bool:
     except CellwardError as error:
         if error.code != LEASE_MOVED.code:
             raise
-        _log.info("lease-moved", lease=UPKEEP, reason=error.message)
+        _log.info("lease-moved", name=UPKEEP, reason=error.message)
         return False
     return True
 
