@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,9 +54,35 @@ class Server:
     """A running server."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    log: Path
+    start: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
+    process: subprocess.Popen[bytes] = field(init=False)
     has_template: bool = False
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.process = self.start()
+
+    def stop(self) -> None:
+        """End it, the fast way: SIGTERM would wait for every client."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+
+    def restart(self) -> None:
+        """End it and start it again on what it has written; returns when it answers."""
+        self.stop()
+        deadline = time.monotonic() + 60
+        while True:
+            self.process = self.start()
+            try:
+                _wait(self)
+            except RuntimeError:
+                # Whoever dials a port of loopback that nobody listens on may get it as his own, and holds it a while.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def url(self, database: str) -> str:
         """Return the URL of a database; the server is on loopback and has no certificate."""
@@ -100,21 +126,23 @@ def running(bin_folder: Path, pki: Pki | None = None) -> Iterator[Server]:
         options = {"fsync": "off", "listen_addresses": "127.0.0.1", "max_connections": "200"}
         if pki is not None:
             options |= _tls(directory, pki, user)
-        process = subprocess.Popen(
-            [
-                bin_folder / "postgres", "-D", directory / "data", "-k", directory, "-p", str(port),
-                *(word for key, value in options.items() for word in ("-c", f"{key}={value}")),
-            ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, user=user,
-        )  # fmt: skip
+
+        def start() -> subprocess.Popen[bytes]:
+            with (directory / "log").open("ab") as log:
+                return subprocess.Popen(
+                    [
+                        bin_folder / "postgres", "-D", directory / "data", "-k", directory, "-p", str(port),
+                        *(word for key, value in options.items() for word in ("-c", f"{key}={value}")),
+                    ],
+                    stdout=log, stderr=log, cwd=directory, user=user,
+                )  # fmt: skip
+
+        server = Server(port, directory / "log", start)
         try:
-            server = Server(port, process)
             _wait(server)
             yield server
         finally:
-            # The fast way down; SIGTERM would wait for every client.
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            server.stop()
 
 
 def _unprivileged(directory: Path) -> str | None:
@@ -145,7 +173,7 @@ def _free_port() -> int:
 
 
 def _wait(server: Server) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     threads = ThreadPoolExecutor(1)
     while True:
         try:
@@ -153,7 +181,7 @@ def _wait(server: Server) -> None:
             threads.submit(lambda: asyncio.run(server.run("SELECT 1"))).result()
         except (OSError, asyncpg.PostgresError) as error:
             if server.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the server did not start") from error
+                raise RuntimeError(f"the server did not start: {server.log.read_text()[-2000:]}") from error
             time.sleep(0.05)
         else:
             return

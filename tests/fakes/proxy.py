@@ -10,10 +10,11 @@ _CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Passes connections on to one address; made by ``proxy``."""
+    """Passes connections on to the next of its addresses that takes one; made by ``proxy``."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._to = (host, port)
+    def __init__(self, *addresses: str) -> None:
+        self._to = [(host, int(port)) for host, _, port in (address.rpartition(":") for address in addresses)]
+        self._next = 0
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -64,7 +65,7 @@ class Proxy:
         self._writers.add(writer)
         other: asyncio.StreamWriter | None = None
         try:
-            answers, other = await asyncio.open_connection(*self._to)
+            answers, other = await self._connect()
             self._writers.add(other)
             await asyncio.gather(self._pass(reader, other), self._pass(answers, writer))
         except (OSError, asyncio.CancelledError):
@@ -77,6 +78,16 @@ class Proxy:
                     self._writers.discard(each)
                     each.transport.abort()
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for left in reversed(range(len(self._to))):
+            self._next = (self._next + 1) % len(self._to)
+            try:
+                return await asyncio.open_connection(*self._to[self._next])
+            except OSError:
+                if not left:
+                    raise
+        raise AssertionError("a proxy has an address")
+
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(_CHUNK):
             await self._passes.wait()
@@ -88,10 +99,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(address: str) -> AsyncIterator[Proxy]:
-    """Run a proxy to an address until the context ends."""
-    host, _, port = address.rpartition(":")
-    made = Proxy(host, int(port))
+async def proxy(*addresses: str) -> AsyncIterator[Proxy]:
+    """Run a proxy to one address, or to several in turn, until the context ends."""
+    made = Proxy(*addresses)
     await made.start()
     try:
         yield made
