@@ -61,14 +61,15 @@ class Cell:
 
     def outlook(self, edges: tuple[RefusalText, ...] = (), *, edges_differ: bool = False) -> Outlook:
         """Return what the cluster shows of its objects."""
-        health = self.health()
+        return replace(self._outlook(self.health()), edges=edges, edges_differ=edges_differ)
+
+    def _outlook(self, health: Mapping[ObjectRef, Health]) -> Outlook:
         return Outlook(
             unhealthy=_unhealthy(health),
             failed=any(one.state == "failed" for one in health.values()),
-            unseen=any(owned.uid and health[owned.ref] is _NOT_SEEN for owned in self.standing),
+            # What was never applied says so itself, so that this is of what has a uid.
+            unseen=any(one is _NOT_SEEN for one in health.values()),
             jobs_done=bool(self._newly_done()),
-            edges=edges,
-            edges_differ=edges_differ,
             unrepaired=bool(self.unrepaired),
         )
 
@@ -114,6 +115,8 @@ class Cell:
         return bool(changed)
 
     def _newly_done(self) -> list[OwnedObject]:
+        if not self._done:
+            return []
         return [owned for owned in self.record.objects if self.is_done(owned) and not owned.done]
 
     @property
@@ -152,7 +155,7 @@ class Cell:
             project=record.project,
             cell=record.cell,
             environment=record.environment,
-            phase=self.phase.value,
+            phase=phase_of(self.present, self._outlook(health)).value,
             deployment_digest=record.deployment_digest,
             release_digest=record.release_digest,
             objects_ready=sum(1 for one in health.values() if one.state == "ready"),
