@@ -95,9 +95,9 @@ class Fleet:
         hub = usage(self.hub.pid).cpu - (before[1] if self.hub.pid == before[3] else 0.0)
         load, everything = self.crew.cpu() - before[2], busy() - before[4]
         self.costs[name] = {
-            "seconds": round(now() - before[0], 1),
-            "hub_cpu": round(hub, 1),
-            "load_cpu": round(load, 1),
+            "seconds": round(now() - before[0], 3),
+            "hub_cpu": round(hub, 3),
+            "load_cpu": round(load, 3),
             # The hub before a restart is in here too; otherwise it is what the machine did for somebody else.
             "other_cpu": round(max(0.0, everything - hub - load), 1),
         }
