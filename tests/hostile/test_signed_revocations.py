@@ -181,3 +181,16 @@ async def test_v4_an_agent_killed_while_it_closes_a_cell_closes_it_all_the_same(
 
     await world.restart_without_anything(put_back)
     await world.until(lambda: not open_policies(kube))
+
+
+async def test_v11_what_was_held_before_it_ever_ran_runs_once_the_signature_is_gone(
+    world: World, kube: FakeKube
+) -> None:
+    """Nothing of it was there to be isolated; nobody has to send it again."""
+    revoke(world, quarantines=(quarantined(),))
+    digest = world.deployment(CELL, world.release(cell_yaml(CELL)))
+    await world.engine.submit(world.item(CELL, digest))
+    await world.phase(CELL, "held")
+    revoke(world)
+    await world.until(lambda: any(one.accepted for one in world.receipts), seconds=10)
+    assert WEB in kube._objects
