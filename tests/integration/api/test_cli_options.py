@@ -78,10 +78,10 @@ async def test_followed_records_are_one_json_object_per_line(installed: Cli, mon
         if looks % 3 == 0:
             raise KeyboardInterrupt
         event = AuditEvent("ada", "cluster.create", f"Cluster//{looks}", "done")
-        loop.call_soon_threadsafe(lambda: loop.create_task(append(event)))
-        time_sleep(0.5)
+        # The command runs in a thread of its own: the record is in the log before it looks again.
+        asyncio.run_coroutine_threadsafe(append(event), loop).result(30)
 
-    loop, append, time_sleep = asyncio.get_running_loop(), installed.api.services.audit.append, time.sleep
+    loop, append = asyncio.get_running_loop(), installed.api.services.audit.append
     monkeypatch.setattr(audit.time, "sleep", later)
     lines = (await installed("audit", "tail", "-f", "-n", "2", "-o", "json", code=130)).stdout.splitlines()
     assert [json.loads(line)["object"] for line in lines][-2:] == ["Cluster//1", "Cluster//2"]

@@ -182,6 +182,8 @@ async def test_v7_a_replaced_installation_is_cut_and_can_neither_speak_nor_renew
         await new.join(here, await here.invite("eu-1", replace_installation=True))
         refused = (grpc.StatusCode.PERMISSION_DENIED, "authority/replaced")
         assert await link.ended() == refused
+    # On a connection of its own: the one that was open is being closed, whatever is on its way there.
+    async with old.channel(here) as channel:
         renewal = identity_pb2.RenewRequest(csr_der=make_csr(keys.new_tls_key()))
         assert await failure(identity_pb2_grpc.IdentityStub(channel).Renew(renewal)) == refused
     old.uid, old.statement_key = new.uid, new.statement_key
