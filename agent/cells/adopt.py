@@ -15,15 +15,18 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
 
-from agent.audit.interfaces import Entry
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.cell import Cell
 from agent.cells.errors import ADOPTED
-from agent.cells.parts import Parts
+from agent.cells.keeping import Keeping
 from agent.kube.interfaces import JSONObject, KubeApi, ref_of
+from agent.objects.cluster import CellCluster
 from agent.objects.errors import FOREIGN_NAMESPACE, NAMESPACE_ENDING, NOT_GONE
 from agent.objects.every import every
 from agent.objects.model import CellRecord, Found, OwnedObject, Role
 from agent.objects.ownership import applied_by, as_found
+from agent.objects.repair import Repairer
+from agent.stamps.keeper import StampKeeper
 from cellward.cells.labels import cell_labels
 from cellward.cells.manifests import ALLOWED
 from cellward.cells.network import NetworkIntent, default_deny
@@ -35,8 +38,19 @@ _POLICY: Final = ("networking.k8s.io/v1", "NetworkPolicy")
 class Adoption:
     """Looks once, when a cell is to be changed of which nothing is on record."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        cluster: CellCluster,
+        stamps: StampKeeper,
+        repairer: Repairer,
+        recorder: RecorderPort,
+        keeping: Keeping,
+    ) -> None:
+        self._cluster = cluster
+        self._stamps = stamps
+        self._repairer = repairer
+        self._recorder = recorder
+        self._keeping = keeping
 
     async def run(self, cell: Cell, correlation_id: str) -> bool:
         """Take what is there into the record; return whether anything was.
@@ -56,14 +70,14 @@ class Adoption:
             "state.finding", f"Cell/{record.namespace}", "finding", code=ADOPTED.code, reason=ADOPTED.title,
             correlation_id=correlation_id, details={"count": str(len(found)), "namespace": record.namespace},
         )  # fmt: skip
-        await self._parts.save_counted(cell, record, entry)
+        await self._keeping.save_counted(cell, record, entry)
         return True
 
     async def proves(self, record: CellRecord) -> bool:
         """Whether there is a namespace that is provably of this cell; whose it is otherwise, the rollout says."""
-        wanted, check_proof = self._namespace(record), self._parts.stamps.check_proof
+        wanted, check_proof = self._namespace(record), self._stamps.check_proof
         try:
-            return await self._parts.cluster.claim_namespace(record, wanted, check_proof)
+            return await self._cluster.claim_namespace(record, wanted, check_proof)
         except CellwardError as error:
             if error.code in {FOREIGN_NAMESPACE.code, NAMESPACE_ENDING.code}:
                 return False
@@ -72,10 +86,10 @@ class Adoption:
     async def _ground(self, cell: Cell) -> AsyncIterator[OwnedObject]:
         """Yield namespace and rights as they stand; the watches saw them before anybody asked for them."""
         record = cell.record
-        who = self._parts.cluster.identity(record.namespace)
+        who = self._cluster.identity(record.namespace)
         namespace = OwnedObject(self._namespace(record), Role.NAMESPACE)
         for wanted in (namespace, *who.rights(cell_labels(*record.key))):
-            live = await self._parts.cluster.look(wanted.ref)
+            live = await self._cluster.look(wanted.ref)
             if live is not None:
                 cell.observe(live)
                 # Without our entry it is not known how much of it is ours: drift repair writes it anew.
@@ -84,7 +98,7 @@ class Adoption:
 
     async def _released(self, cell: Cell) -> AsyncIterator[OwnedObject]:
         """Yield isolation and objects of an earlier release, each read by itself: nobody bounds how large they are."""
-        record, cluster = cell.record, self._parts.cluster
+        record, cluster = cell.record, self._cluster
         who = cluster.identity(record.namespace)
         for api_version, kind in sorted({*ALLOWED, _POLICY}):
             role = Role.ISOLATION if (api_version, kind) == _POLICY else Role.OBJECT
@@ -105,16 +119,16 @@ class Adoption:
         deny = OwnedObject(default_deny(NetworkIntent(*record.key, ())), Role.ISOLATION)
         if any(owned.ref == deny.ref for owned in found):
             return []
-        live = await self._parts.cluster.look(deny.ref)
+        live = await self._cluster.look(deny.ref)
         if live is None:
-            return [await self._parts.cluster.write(record, deny)]
-        repair = await self._parts.repairer.check(record, replace(deny, uid=live["metadata"]["uid"]))
+            return [await self._cluster.write(record, deny)]
+        repair = await self._repairer.check(record, replace(deny, uid=live["metadata"]["uid"]))
         return [] if repair is None else [repair.owned]
 
     def _namespace(self, record: CellRecord) -> JSONObject:
         metadata = {"name": record.namespace, "labels": cell_labels(*record.key)}
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-        return self._parts.stamps.require().restamp(namespace)
+        return self._stamps.require().restamp(namespace)
 
     async def _remove_strangers(self, record: CellRecord, found: list[OwnedObject], correlation_id: str) -> None:
         ours = {owned.ref for owned in found}
@@ -122,18 +136,18 @@ class Adoption:
         async def remove(live: JSONObject) -> None:
             ref = ref_of(live)
             try:
-                removed = await self._parts.repairer.remove_foreign_policy(ref, live["metadata"]["uid"])
+                removed = await self._repairer.remove_foreign_policy(ref, live["metadata"]["uid"])
             except CellwardError as error:
                 if error.code != NOT_GONE.code:
                     raise
                 return  # one that something keeps must not keep us from closing the cell
             if removed:
                 reason = "a policy that is not of this cell"
-                await self._parts.recorder.record_or_count(
+                await self._recorder.record_or_count(
                     Entry("drift.repair", str(ref), "done", reason=reason, correlation_id=correlation_id)
                 )
 
-        policies = self._parts.cluster.kube.list_metadata(*_POLICY, namespace=record.namespace)
+        policies = self._cluster.kube.list_metadata(*_POLICY, namespace=record.namespace)
         await every([live async for live in policies if ref_of(live) not in ours], remove)
 
 

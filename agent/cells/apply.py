@@ -9,13 +9,17 @@ from typing import Final
 from agent.cells.cell import Cell
 from agent.cells.change import Change, carry_over
 from agent.cells.journal import Journal
-from agent.cells.parts import Parts
+from agent.cells.keeping import Keeping
 from agent.kube.interfaces import ObjectRef, ref_of
+from agent.objects.cluster import CellCluster
 from agent.objects.every import every
 from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import waves
+from agent.objects.repair import Repairer
+from agent.spool.interfaces import Closings
 from cellward.cells.edges import needs_of, offers_of
 from cellward.documents.fields import format_time
+from cellward.runtime.clock import Timer
 
 _DEFAULT_DEADLINE: Final = 600
 
@@ -26,8 +30,20 @@ Breathe = Callable[[], Awaitable[None]]
 class Applying:
     """Carries out one accepted change; may be interrupted anywhere and begun again."""
 
-    def __init__(self, parts: Parts, journal: Journal) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        cluster: CellCluster,
+        repairer: Repairer,
+        keeping: Keeping,
+        closings: Closings,
+        timer: Timer,
+        journal: Journal,
+    ) -> None:
+        self._cluster = cluster
+        self._repairer = repairer
+        self._keeping = keeping
+        self._closings = closings
+        self._timer = timer
         self._journal = journal
 
     async def run(self, cell: Cell, change: Change, anew: frozenset[ObjectRef], breathe: Breathe) -> None:
@@ -35,16 +51,16 @@ class Applying:
         before = cell.record
         known = before.by_ref()
         objects = [carry_over(owned, known) for owned in change.objects]
-        record = _begun(before, change, format_time(self._parts.timer.now()))
+        record = _begun(before, change, format_time(self._timer.now()))
         for owned in objects:
             record = record.with_object(owned)
         # Neither raises a floor: an old volume would bring back what failed, or open what is closed.
         closing = change.fallback or bool(set(change.shut) - set(before.shut))
         if closing:
-            self._parts.state.closings.add(before.namespace)
+            self._closings.add(before.namespace)
         await self._journal.save(cell, change, record)
         if closing:
-            await self._parts.copy_closings()
+            await self._keeping.copy_closings()
         await self._write(cell, change, before, objects, anew, breathe)
 
     async def _write(
@@ -68,7 +84,7 @@ class Applying:
             await self._prune(cell, change, role)
 
     async def _one(self, cell: Cell, before: CellRecord, owned: OwnedObject, breathe: Breathe, *, anew: bool) -> None:
-        cluster = self._parts.cluster
+        cluster = self._cluster
         old = before.by_ref().get(owned.ref)
         if anew:
             going = await cluster.delete(cell.record, owned)
@@ -93,7 +109,7 @@ class Applying:
         same, done = old.manifest == owned.manifest, cell.is_done(old)
         if same and done:
             return owned, True
-        mine = await self._parts.cluster.ours(before, old)
+        mine = await self._cluster.ours(before, old)
         if mine is None:
             return replace(owned, uid=""), False
         if done:
@@ -104,9 +120,9 @@ class Applying:
         if not same and not old.baseline:
             # The record names what was never written: there is no such state to bring it back to first.
             fresh = replace(owned, uid=mine.uid, baseline={})
-            repair = await self._parts.repairer.check(cell.record, fresh)
+            repair = await self._repairer.check(cell.record, fresh)
             return (repair.owned, True) if repair is not None else (fresh, False)
-        repair = await self._parts.repairer.check(before, mine)
+        repair = await self._repairer.check(before, mine)
         if same:
             return (repair.owned if repair is not None else replace(owned, uid=mine.uid)), True
         return replace(owned, uid=repair.owned.uid if repair is not None else mine.uid), False
@@ -125,8 +141,8 @@ class Applying:
     async def _drop(self, cell: Cell, change: Change, owned: OwnedObject) -> None:
         reason = "no longer part of the release"
         await self._journal.note(change, change.entry("object.delete", "allow", subject=str(owned.ref), reason=reason))
-        going = await self._parts.cluster.delete(cell.record, owned)
-        if going is not None and await self._parts.cluster.let_go(going) is not None:
+        going = await self._cluster.delete(cell.record, owned)
+        if going is not None and await self._cluster.let_go(going) is not None:
             # It may run for as long as it is there: it stays on record, and the cell is not ready before it is gone.
             cell.record = cell.record.with_going(going)
         else:

@@ -13,21 +13,23 @@ from typing import Final
 
 import structlog
 
-from agent.audit.interfaces import Entry
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.cell import Cell
-from agent.cells.parts import Parts
+from agent.cells.keeping import Keeping
 from agent.cells.slots import Slots
 from agent.kube.interfaces import ObjectRef
-from agent.objects.cluster import not_gone
+from agent.metrics.registry import AgentMetrics
+from agent.objects.cluster import CellCluster, not_gone
 from agent.objects.errors import FOREIGN_NAMESPACE, NOT_GONE
 from agent.objects.mending import unrepaired
 from agent.objects.model import OwnedObject, Role
 from agent.objects.order import apply_rank
 from agent.objects.patience import TOLD_AFTER, TOLD_LATE, Fight
-from agent.objects.repair import DELETED, Repair
+from agent.objects.repair import DELETED, Repair, Repairer
 from agent.stamps.errors import PENDING
 from agent.verify.refusals import unexpected
 from cellward.errors import CellwardError
+from cellward.runtime.clock import Timer
 from cellward.runtime.tasks import first_of
 from cellward.telemetry.metrics import AGENT_DRIFT_FAILURES, AGENT_DRIFT_REPAIRS, AGENT_DRIFT_SECONDS
 
@@ -45,8 +47,23 @@ _STRANGER: Final = "a policy that is not of this cell"
 class DriftControl:
     """The drift of one cell: what is marked, since when, and how often it came back."""
 
-    def __init__(self, parts: Parts, cell: Cell, slots: Slots) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        cluster: CellCluster,
+        repairer: Repairer,
+        recorder: RecorderPort,
+        keeping: Keeping,
+        metrics: AgentMetrics,
+        timer: Timer,
+        cell: Cell,
+        slots: Slots,
+    ) -> None:
+        self._cluster = cluster
+        self._repairer = repairer
+        self._recorder = recorder
+        self._keeping = keeping
+        self._metrics = metrics
+        self._timer = timer
         self._cell = cell
         self._slots = slots
         self._marked: dict[ObjectRef, float] = {}
@@ -64,7 +81,7 @@ class DriftControl:
 
     def mark(self, ref: ObjectRef) -> None:
         """Note that an object may have drifted; the time of the first mark counts."""
-        self._marked.setdefault(ref, self._parts.timer.monotonic())
+        self._marked.setdefault(ref, self._timer.monotonic())
         self._news.set()
 
     def mark_deleted(self, ref: ObjectRef) -> None:
@@ -112,7 +129,7 @@ class DriftControl:
             await self._save()
 
     def _due(self) -> list[ObjectRef]:
-        now = self._parts.timer.monotonic()
+        now = self._timer.monotonic()
         return [ref for ref in self._marked if self._fight(ref).not_before <= now and not self._is_looked_at(ref)]
 
     def _is_looked_at(self, ref: ObjectRef) -> bool:
@@ -182,13 +199,13 @@ class DriftControl:
 
     async def _see_off(self, going: OwnedObject) -> None:
         """Take what was deleted off the record once it is gone; raises apply/deletion-pending before."""
-        left = await self._parts.cluster.let_go(going)
+        left = await self._cluster.let_go(going)
         if left is not None:
             raise not_gone(going.ref, left)
         self._cell.record = self._cell.record.without_going(going.ref)
         self._unsaved = True
         entry = Entry("object.delete", str(going.ref), "done", reason="it is gone", details=self._labels)
-        await self._parts.recorder.record_or_count(entry)
+        await self._recorder.record_or_count(entry)
 
     async def _repair(self, ref: ObjectRef, since: float) -> None:
         going = self._cell.record.going_at(ref)
@@ -197,7 +214,7 @@ class DriftControl:
         owned = self._cell.record.by_ref().get(ref)
         if owned is None and ref in self._strangers:
             await self._owe(ref, _STRANGER)
-            removed = await self._parts.repairer.remove_foreign_policy(ref, self._strangers[ref])
+            removed = await self._repairer.remove_foreign_policy(ref, self._strangers[ref])
             self._strangers.pop(ref, None)
             if removed:
                 await self._note(ref, _STRANGER, since, exact=True)
@@ -205,12 +222,12 @@ class DriftControl:
             self._well(ref)
             return
         if self._cell.is_done(owned):
-            await self._parts.repairer.clear_done(self._cell.record, owned, lambda cause: self._owe(ref, cause))
+            await self._repairer.clear_done(self._cell.record, owned, lambda cause: self._owe(ref, cause))
             if ref in self._owed:
                 await self._note(ref, self._owed[ref], since, exact=True)
             self._well(ref)
             return
-        repair = await self._parts.repairer.check(
+        repair = await self._repairer.check(
             self._cell.record, owned, lambda cause: self._owe(ref, cause), isolated=self._isolated()
         )
         if repair is not None:
@@ -243,12 +260,12 @@ class DriftControl:
 
     async def _note(self, ref: ObjectRef, cause: str, since: float, *, exact: bool) -> None:
         """Count, time and record a repair; a full spool never blocks it (V13)."""
-        now = self._parts.timer.monotonic()
+        now = self._timer.monotonic()
         fight = self._fight(ref)
         fight.repaired(now, self._longest_wait(ref))
         self._cell.repairs += 1
-        self._parts.metrics.increment(AGENT_DRIFT_REPAIRS, kind=ref.kind, **self._labels)
-        self._parts.metrics.observe(AGENT_DRIFT_SECONDS, now - since)
+        self._metrics.increment(AGENT_DRIFT_REPAIRS, kind=ref.kind, **self._labels)
+        self._metrics.observe(AGENT_DRIFT_SECONDS, now - since)
         _log.warning("drift-repaired", object=str(ref), cause=cause, exact=exact)
         entry = Entry(
             "drift.repair",
@@ -258,7 +275,7 @@ class DriftControl:
             details={**self._labels, "durationMs": str(round((now - since) * 1000)), "count": str(fight.count)},
         )
         self._owed.pop(ref, None)
-        await self._parts.recorder.record_or_count(entry, owed=_debt(ref))
+        await self._recorder.record_or_count(entry, owed=_debt(ref))
 
     @property
     def _labels(self) -> dict[str, str]:
@@ -271,11 +288,11 @@ class DriftControl:
             return  # that it is gone by now is our own doing
         self._owed[ref] = cause
         entry = Entry("drift.repair", str(ref), "done", reason=cause, details=self._labels)
-        await self._parts.recorder.owe(_debt(ref), entry)
+        await self._recorder.owe(_debt(ref), entry)
 
     def _fight(self, ref: ObjectRef) -> Fight:
         fight = self._fights.setdefault(ref, Fight())
-        fight.rest(self._parts.timer.monotonic())
+        fight.rest(self._timer.monotonic())
         return fight
 
     def _well(self, ref: ObjectRef) -> None:
@@ -289,8 +306,8 @@ class DriftControl:
         if error.code in _NOT_OURS:
             self._not_ours.add(ref)
         fight = self._fight(ref)
-        fight.refused(self._parts.timer.monotonic(), self._longest_wait(ref))
-        self._parts.metrics.increment(AGENT_DRIFT_FAILURES, kind=ref.kind, **self._labels)
+        fight.refused(self._timer.monotonic(), self._longest_wait(ref))
+        self._metrics.increment(AGENT_DRIFT_FAILURES, kind=ref.kind, **self._labels)
         _log.warning("drift-repair-failed", object=str(ref), code=error.code, reason=error.message)
         if fight.failed < (TOLD_LATE if error.code == NOT_GONE.code else TOLD_AFTER):
             return
@@ -306,11 +323,11 @@ class DriftControl:
             action, str(ref), "failed", code=condition.code, rule=error.details.get("rule", ""),
             reason=condition.message, details={**self._labels, "count": str(fight.failed)},
         )  # fmt: skip
-        await self._parts.recorder.record_or_count(entry, owed=_debt(ref))
+        await self._recorder.record_or_count(entry, owed=_debt(ref))
 
     async def _save(self) -> None:
         try:
-            await self._parts.save(self._cell, self._cell.record)
+            await self._keeping.save(self._cell, self._cell.record)
         except CellwardError as error:
             # The repair itself stands; the record is written when there is space again.
             _log.error("record-not-saved", namespace=self._cell.record.namespace, code=error.code)

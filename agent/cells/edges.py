@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.audit.interfaces import Entry, RefusalText
+from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.cells.cell import Cell
+from agent.cells.keeping import Keeping
 from agent.cells.narrow import Narrowing, half_written
-from agent.cells.parts import Parts
-from agent.cells.sides import refused_edges
+from agent.cells.sides import Offers, refused_edges
 from agent.objects.model import CellRecord
 
 
 class Edges:
     """Judges the edges of one cell, in its turn."""
 
-    def __init__(self, parts: Parts, cell: Cell, narrowing: Narrowing) -> None:
-        self._parts = parts
+    def __init__(
+        self, recorder: RecorderPort, keeping: Keeping, offers: Offers, cell: Cell, narrowing: Narrowing
+    ) -> None:
+        self._recorder = recorder
+        self._keeping = keeping
+        self._offers = offers
         self._cell = cell
         self._narrowing = narrowing
         #: Edges whose closing is on record since the start.
@@ -39,15 +43,15 @@ class Edges:
         changed = self._changed(names)
         entry = self._entry(cell.record, refused)
         if set(cell.record.shut) - set(names):
-            await self._parts.recorder.record(entry)
+            await self._recorder.record(entry)
             await self._rewrite(names)
-            await self._parts.save(cell, cell.record)
+            await self._keeping.save(cell, cell.record)
         elif changed:
             await self._rewrite(names)
-            await self._parts.save_counted(cell, cell.record, entry)
+            await self._keeping.save_counted(cell, cell.record, entry)
         else:
             # Closed when the release was applied, or before the agent started.
-            await self._parts.recorder.record_or_count(entry)
+            await self._recorder.record_or_count(entry)
         self._told = names
 
     @property
@@ -57,7 +61,7 @@ class Edges:
 
     def _refused(self) -> dict[str, RefusalText]:
         record = self._cell.record
-        return refused_edges(record.needs, record.environment, self._parts.offers) if self._judged else {}
+        return refused_edges(record.needs, record.environment, self._offers) if self._judged else {}
 
     def _changed(self, names: tuple[str, ...]) -> bool:
         record = self._cell.record

@@ -18,6 +18,7 @@ from agent.cells.cell import Cell
 from agent.cells.documents import KeptDocuments
 from agent.cells.errors import WORKER_ENDED
 from agent.cells.interfaces import OnReceipt, OnStatus
+from agent.cells.keeping import Keeping
 from agent.cells.machine.phase import Phase
 from agent.cells.parts import Parts
 from agent.cells.restamp import is_behind
@@ -149,9 +150,8 @@ class CellEngine:
             timer=given.timer,
             facts=given.facts,
             metrics=given.metrics,
-            copy_floors=given.copy_floors,
+            keeping=Keeping(given.state, given.recorder, given.copy_floors, self._reindex),
             offers=self._offers,
-            reindex=self._reindex,
             view=self._watch.in_view,
         )  # fmt: skip
         self._workers: dict[CellKey, CellWorker] = {}

@@ -234,7 +234,7 @@ class Hands:
 
     async def _remember_jobs(self, _: do.RememberJobs) -> Outcome:
         if self._cell.remember_done():
-            await self._parts.save(self._cell, self._cell.record)
+            await self._parts.keeping.save(self._cell, self._cell.record)
         return on.Noted
 
     async def _close_rollout(self, effect: do.CloseRollout) -> Outcome:
@@ -244,11 +244,11 @@ class Hands:
         """
         ended = replace(self._cell.record, rollout_started="")
         if not effect.outcome:
-            await self._parts.save(self._cell, ended)
+            await self._parts.keeping.save(self._cell, ended)
             return on.Noted
         if effect.outcome == "done":
             ended = replace(ended, settled_release=ended.release_digest)
-        await self._parts.save_counted(self._cell, ended, self._health_entry(effect.outcome, effect.reason))
+        await self._parts.keeping.save_counted(self._cell, ended, self._health_entry(effect.outcome, effect.reason))
         return on.Noted
 
     async def _judge_edges(self, _: do.JudgeEdges) -> Outcome:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import structlog
 
-from agent.audit.interfaces import Entry
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.cell import Cell
 from agent.cells.change import Change
-from agent.cells.parts import Parts
+from agent.cells.documents import KeptDocuments
+from agent.cells.keeping import Keeping
 from agent.objects.model import CellRecord
+from agent.spool.interfaces import Blobs
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 
@@ -18,36 +20,39 @@ _log = structlog.get_logger()
 class Journal:
     """Records and state of rollouts. A fallback is recovery: a full spool does not block it, the loss is counted."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, recorder: RecorderPort, documents: KeptDocuments, blobs: Blobs, keeping: Keeping) -> None:
+        self._recorder = recorder
+        self._documents = documents
+        self._blobs = blobs
+        self._keeping = keeping
 
     async def note(self, change: Change, entry: Entry) -> None:
         """Record a step before it is done."""
         if change.fallback:
-            await self._parts.recorder.record_or_count(entry)
+            await self._recorder.record_or_count(entry)
         else:
-            await self._parts.recorder.record(entry)
+            await self._recorder.record(entry)
 
     async def save(self, cell: Cell, change: Change, record: CellRecord) -> None:
         """Take a record into force and make it durable."""
         try:
-            await self._parts.save(cell, record)
+            await self._keeping.save(cell, record)
         except CellwardError as error:
             self._only_on_the_way_back(change, error)
 
     async def save_noted(self, cell: Cell, change: Change, record: CellRecord, entry: Entry) -> None:
         """Make a record durable together with what tells of it."""
         if change.fallback:
-            await self._parts.save_counted(cell, record, entry)
+            await self._keeping.save_counted(cell, record, entry)
         else:
-            await self._parts.save_recorded(cell, record, entry)
+            await self._keeping.save_recorded(cell, record, entry)
 
     async def keep(self, change: Change) -> None:
         """Keep the documents. Only what is accepted takes room, not what is merely offered, however well signed."""
-        self._parts.documents.need(CellKey(*change.item.key), change.verified.envelopes)
+        self._documents.need(CellKey(*change.item.key), change.verified.envelopes)
         for digest, envelope in change.verified.envelopes.items():
             try:
-                await self._parts.state.blobs.put(digest, envelope)
+                await self._blobs.put(digest, envelope)
             except CellwardError as error:
                 self._only_on_the_way_back(change, error)
 

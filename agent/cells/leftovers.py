@@ -12,8 +12,8 @@ from typing import Final
 from agent.cells.adopt import Adoption, found_object, labelled
 from agent.cells.cell import Cell
 from agent.cells.leaving import Leaving
-from agent.cells.parts import Parts
 from agent.kube.interfaces import ObjectRef
+from agent.objects.cluster import CellCluster
 from agent.objects.errors import NOT_GONE
 from agent.objects.model import CellRecord, OwnedObject
 from agent.objects.order import WORKLOADS
@@ -27,8 +27,8 @@ _NAMED: Final = 5
 class Leftovers:
     """Looks after an end; keeps nothing."""
 
-    def __init__(self, parts: Parts, adoption: Adoption, leaving: Leaving) -> None:
-        self._parts = parts
+    def __init__(self, cluster: CellCluster, adoption: Adoption, leaving: Leaving) -> None:
+        self._cluster = cluster
         self._adoption = adoption
         self._leaving = leaving
 
@@ -56,13 +56,13 @@ class Leftovers:
 
     async def _is_claimed(self, record: CellRecord) -> bool:
         """Whether the namespace is there and has the labels of the cell; without them it is somebody else's."""
-        live = await self._parts.cluster.look(ObjectRef("v1", "Namespace", "", record.namespace))
+        live = await self._cluster.look(ObjectRef("v1", "Namespace", "", record.namespace))
         found = {} if live is None else live["metadata"].get("labels") or {}
         return live is not None and all(found.get(name) == value for name, value in cell_labels(*record.key).items())
 
     async def _workloads(self, record: CellRecord) -> list[OwnedObject]:
         kinds = sorted((api_version, kind) for api_version, kind in ALLOWED if kind in WORKLOADS)
-        kube = self._parts.cluster.kube
+        kube = self._cluster.kube
         return [
             found_object(seen, "labels")
             for api_version, kind in kinds

@@ -38,9 +38,9 @@ class Narrowing:
     def __init__(self, parts: Parts, accepted: Callable[[DesiredItem], None]) -> None:
         self._parts = parts
         self._accepted = accepted
-        self._adoption = Adoption(parts)
-        self._leaving = Leaving(parts)
-        self._leftovers = Leftovers(parts, self._adoption, self._leaving)
+        self._adoption = Adoption(parts.cluster, parts.stamps, parts.repairer, parts.recorder, parts.keeping)
+        self._leaving = Leaving(parts.cluster, parts.keeping)
+        self._leftovers = Leftovers(parts.cluster, self._adoption, self._leaving)
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
@@ -57,14 +57,14 @@ class Narrowing:
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
         # Saved with its record or its count: an agent killed before that closes it again and records it then.
-        await self._parts.save_counted(cell, replace(cell.record, unrecorded=False), entry)
+        await self._parts.keeping.save_counted(cell, replace(cell.record, unrecorded=False), entry)
 
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Return to the isolation that was released; recorded before it is done, it is no narrowing."""
         if not cell.record.quarantined:
             if half_written(cell.record):
                 await self.rewrite(cell, quarantined=False)
-                await self._parts.save(cell, cell.record)
+                await self._parts.keeping.save(cell, cell.record)
             return
         entry = Entry(
             "cell.release", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
@@ -75,7 +75,7 @@ class Narrowing:
             # What was cut off could not become healthy: the time it is given begins anew.
             cell.record = replace(cell.record, rollout_started=format_time(self._parts.timer.now()))
         await self.rewrite(cell, quarantined=False)
-        await self._parts.save(cell, cell.record)
+        await self._parts.keeping.save(cell, cell.record)
 
     async def end(
         self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str
@@ -103,9 +103,11 @@ class Narrowing:
                 settled_release="", offers=(), needs=(), shut=(), settled=False, rollout_started="",
                 fallback_active=False,
             )  # fmt: skip
-            await self._parts.save(cell, ending)
+            await self._parts.keeping.save(cell, ending)
         await self._remove(cell, with_data=tombstone.delete_data)
-        await self._parts.save_recorded(cell, replace(cell.record, settled=True), replace(entry, decision="done"))
+        await self._parts.keeping.save_recorded(
+            cell, replace(cell.record, settled=True), replace(entry, decision="done")
+        )
         return ()
 
     async def _decide(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, entry: Entry) -> tuple[RefusalText, ...]:
@@ -126,7 +128,7 @@ class Narrowing:
         self._parts.documents.need(CellKey(*item.key), end.envelopes)
         for digest, envelope in end.envelopes.items():
             await self._parts.state.blobs.put(digest, envelope)
-        await self._parts.raise_floor(item, end.tombstone)
+        await self._parts.keeping.raise_floor(item, end.tombstone)
         accepted = replace(item, evidence=tuple(end.envelopes))
         await self._parts.state.accepted.put(accepted)
         self._accepted(accepted)
@@ -143,16 +145,16 @@ class Narrowing:
             record = record.with_object(owned)
         # In memory first: drift repair must not undo it while it is being written.
         cell.record = record
-        self._parts.reindex(cell)
+        self._parts.keeping.reindex(cell)
         if closing:
             self._parts.state.closings.add(record.namespace)
         if quarantined or closing:
             # An agent that is killed on the way closes the rest at its next start, with neither hub nor policy; that
             # the disk is full does not stand in the way (V13).
             with contextlib.suppress(CellwardError):
-                await self._parts.save(cell, record)
+                await self._parts.keeping.save(cell, record)
         if closing:
-            await self._parts.copy_closings()
+            await self._parts.keeping.copy_closings()
 
         async def write(owned: OwnedObject) -> None:
             cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
@@ -188,7 +190,7 @@ class Narrowing:
             if owned.role is Role.RIGHTS and owned.ref.namespace != cell.record.namespace:
                 await self._parts.cluster.delete(cell.record, owned)
         await self._leftovers.check_gone(cell)
-        await self._parts.save(cell, replace(cell.record, objects=()))
+        await self._parts.keeping.save(cell, replace(cell.record, objects=()))
 
 
 def _changed(record: CellRecord, *, quarantined: bool) -> tuple[list[OwnedObject], bool]:

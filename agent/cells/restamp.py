@@ -12,8 +12,10 @@ import structlog
 
 from agent.cells.cell import Cell
 from agent.cells.drift import DriftControl
-from agent.cells.parts import Parts
+from agent.cells.keeping import Keeping
 from agent.objects.model import CellRecord, OwnedObject, Role
+from agent.objects.repair import Repairer
+from agent.stamps.keeper import StampKeeper
 from cellward.cells.stamps import Stamps
 from cellward.errors import CellwardError
 
@@ -50,8 +52,12 @@ def is_behind(record: CellRecord, stamps: Stamps | None) -> bool:
 class Restamping:
     """Restamps one cell, in its turn."""
 
-    def __init__(self, parts: Parts, cell: Cell, drift: DriftControl) -> None:
-        self._parts = parts
+    def __init__(
+        self, stamps: StampKeeper, repairer: Repairer, keeping: Keeping, cell: Cell, drift: DriftControl
+    ) -> None:
+        self._stamps = stamps
+        self._repairer = repairer
+        self._keeping = keeping
         self._cell = cell
         self._drift = drift
         self._seen: tuple[Stamps | None, tuple[OwnedObject, ...]] = (None, ())
@@ -59,36 +65,36 @@ class Restamping:
     @property
     def due(self) -> bool:
         """Whether there is something to do; looks closely only when stamps or record are others than last time."""
-        stamps, record = self._parts.stamps.current, self._cell.record
+        stamps, record = self._stamps.current, self._cell.record
         if stamps is None or (self._seen[0] is stamps and self._seen[1] is record.objects):
             return False
         if restamped(record, stamps):
             return True
         self._seen = (stamps, record.objects)
-        self._parts.stamps.nudge()
+        self._stamps.nudge()
         return False
 
     async def run(self) -> None:
         """Write what has to be written."""
-        stamps, cell = self._parts.stamps.require(), self._cell
+        stamps, cell = self._stamps.require(), self._cell
         changed = restamped(cell.record, stamps)
         for owned in changed:
             cell.record = cell.record.with_object(owned)
-        self._parts.reindex(cell)
+        self._keeping.reindex(cell)
         # In the order of the record: the namespace before what selects it.
         for owned in changed:
             if owned.uid and not owned.baseline and cell.record.ending != "all":
                 await self._write(owned)
         try:
-            await self._parts.save(cell, cell.record)
+            await self._keeping.save(cell, cell.record)
         except CellwardError as error:
             # What the cluster has stands; a restart does it again.
             _log.error("record-not-saved", namespace=cell.record.namespace, code=error.code)
-        self._parts.stamps.nudge()
+        self._stamps.nudge()
 
     async def _write(self, owned: OwnedObject) -> None:
         try:
-            repair = await self._parts.repairer.check(self._cell.record, owned)
+            repair = await self._repairer.check(self._cell.record, owned)
         except CellwardError as error:
             _log.warning("restamp-failed", object=str(owned.ref), code=error.code, reason=error.message)
             self._drift.mark(owned.ref)

@@ -74,9 +74,11 @@ class Rollout:
     def __init__(self, parts: Parts, accepted: Callable[[DesiredItem], None]) -> None:
         self._parts = parts
         self._accepted = accepted
-        self._journal = Journal(parts)
-        self._adoption = Adoption(parts)
-        self._applying = Applying(parts, self._journal)
+        self._journal = Journal(parts.recorder, parts.documents, parts.state.blobs, parts.keeping)
+        self._adoption = Adoption(parts.cluster, parts.stamps, parts.repairer, parts.recorder, parts.keeping)
+        self._applying = Applying(
+            parts.cluster, parts.repairer, parts.keeping, parts.state.closings, parts.timer, self._journal
+        )
 
     async def decide(self, cell: Cell, attempt: Attempt) -> tuple[tuple[RefusalText, ...], bool]:
         """Plan the change and ask the policy; return its refusals, and whether it asks for the proof of isolation.
@@ -208,7 +210,7 @@ class Rollout:
         if change.fallback:
             return
         back = change.verified.fallback
-        await self._parts.raise_floor(change.item, deployment, "" if back is None else back.digest)
+        await self._parts.keeping.raise_floor(change.item, deployment, "" if back is None else back.digest)
         evidence = tuple(digest for digest in change.verified.envelopes if digest != deployment.digest)
         accepted = replace(change.item, evidence=evidence)
         await self._parts.state.accepted.put(accepted)

@@ -49,13 +49,16 @@ class CellWorker:
         accepted: DesiredItem | None = None,
     ) -> None:
         self.cell = cell
-        self.drift = DriftControl(parts, cell, slots)
+        self.drift = DriftControl(
+            parts.cluster, parts.repairer, parts.recorder, parts.keeping, parts.metrics, parts.timer, cell, slots
+        )
         self._parts = parts
         self._on_status = on_status
         self._accepted = accepted
         narrowing = Narrowing(parts, self._is_accepted)
-        self._pace = Pace(parts.timer, slots, self.drift, Restamping(parts, cell, self.drift), self._must_stop)
-        self._edges = Edges(parts, cell, narrowing)
+        restamping = Restamping(parts.stamps, parts.repairer, parts.keeping, cell, self.drift)
+        self._pace = Pace(parts.timer, slots, self.drift, restamping, self._must_stop)
+        self._edges = Edges(parts.recorder, parts.keeping, parts.offers, cell, narrowing)
         self._hands = Hands(parts, cell, self._pace, self.drift, narrowing, self._edges, on_receipt, self._is_accepted)
         self._reported: CellReport | None = None
 
