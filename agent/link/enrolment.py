@@ -1,11 +1,10 @@
-"""Getting and keeping an identity: join by token, renewal over the link, recovery by the bound key."""
+"""Getting and keeping an identity, as ``agent.link.holding`` says: join by token, renewal over the link, recovery."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import grpc.aio
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from agent.link import holding as machine
 from agent.link.channels import ChannelHolder, enrolment_channel, link_channel
-from agent.link.errors import BAD_IDENTITY, CERTIFICATE_EXPIRED, IDENTITY_UNREADABLE, NO_TOKEN, OTHER_HUB
+from agent.link.errors import BAD_IDENTITY, NO_TOKEN
 from agent.link.identity import IdentityStore, LinkIdentity, accept_identity
 from cellward.errors import CellwardError, Exhausted, Unavailable
 from cellward.identity import keys, x509
@@ -96,14 +96,11 @@ class IdentityKeeper:
         self._backoff = backoff if backoff is not None else FullJitter()
         # Every refusal counts against all agents behind one address: a fleet that asks on and on keeps newcomers out.
         self._patience = patience if patience is not None else FullJitter(base=120.0, cap=600.0)
-        #: Digest of the token of the last try, and what the hub said of it when it will never take it.
-        self._tried = ""
-        self._refused: CellwardError | None = None
         self._trust_domain = trust_domain_of(settings.realm)
         self._authorities = _keyids(settings.hub_ca_pem)
-        self._renewing = asyncio.Lock()
-        #: Called after each renewal, for the audit record and metrics.
-        self.on_identity: list[Callable[[LinkIdentity], None]] = []
+        self._state = machine.State(self._authorities)
+        self._wait: machine.Wait | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def authorities(self) -> frozenset[str]:
@@ -116,55 +113,91 @@ class IdentityKeeper:
         With a stored identity this never waits for the hub, not even with one that has expired: the rest of the agent
         begins to enforce (V1), and ``keep`` finds the way back.
         """
-        while True:
-            try:
-                identity = self._store.load()
-                if identity is None or identity.trust_domain != self._trust_domain:
-                    identity = await self.join()
-                else:
-                    identity = self._with_authorities(identity)
-            except CellwardError as error:
-                self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
-                await self._pause(error)
-                continue
-            except OSError as error:
-                self._health.set(CONDITION, ok=False, code=IDENTITY_UNREADABLE.code, message=str(error))
-                await self._timer.sleep(self._backoff.next())
-                continue
-            self._forget_failures()
-            self._install(identity)
-            return identity
+        while self._state.identity is None:
+            await self._go_on()
+        return self._state.identity
 
     async def keep(self) -> None:
         """Renew at half life, for ever; ``obtain`` must have returned before."""
         while True:
-            identity = self._channels.identity
-            if identity is None:
-                identity = await self.obtain()
-            await self._timer.sleep(self.renewal_delay(identity))
-            await self._renew_until_done(identity)
+            await self._go_on()
 
-    def renewal_delay(self, identity: LinkIdentity) -> float:
-        """Seconds until renewal is due: half life ± 10 %, so that agents do not renew in step (V5).
+    # -- one event at a time -------------------------------------------------------------------------------------------
 
-        At once where the identity is of a hub that this agent was taken away from.
-        """
-        if self._is_foreign(identity):
-            return 0.0
-        due = identity.received_unix + identity.lifetime * 0.5 * self._rng.uniform(0.9, 1.1)
-        return max(0.0, due - self._timer.now().timestamp())
+    async def _go_on(self) -> None:
+        """Wait as the machine says, then let it go on; a wait that was overtaken by another is not for anything."""
+        wait = self._wait
+        if wait is not None:
+            await self._pause(wait.until)
+        async with self._turn:
+            if self._wait is wait:
+                await self._work(machine.Due(self._moment()))
 
-    async def join(self, name: str | None = None) -> LinkIdentity:
+    async def _work(self, event: machine.Event) -> None:
+        self._state, effects = machine.step(self._state, event)
+        for effect in effects:
+            outcome = await self._carry_out(effect)
+            if outcome is not None:
+                await self._work(outcome)
+
+    async def _carry_out(self, effect: machine.Effect) -> machine.Event | None:
+        match effect:
+            case machine.Load():
+                return self._load()
+            case machine.Ask(call, name):
+                return await self._ask(call, name)
+            case machine.Install(identity):
+                self._channels.install(identity)
+            case machine.Suspend(identity):
+                self._channels.suspend(identity)
+            case machine.Tell(code, reason):
+                self._health.set(CONDITION, ok=not code, code=code, message=reason)
+            case machine.ForgetFailures():
+                self._backoff.reset()
+                self._patience.reset()
+            case machine.Wait():
+                self._wait = effect
+        return None
+
+    def _load(self) -> machine.Event:
+        try:
+            identity = self._store.load()
+        except (CellwardError, OSError) as error:
+            failure, code, reason = _failure(error, "link/identity-unreadable")
+            return machine.Unreadable(self._moment(), failure, code, reason)
+        if identity is not None and identity.trust_domain != self._trust_domain:
+            identity = None
+        return machine.Loaded(self._moment(), self._with_authorities(identity) if identity is not None else None)
+
+    async def _ask(self, call: machine.Call, name: str | None) -> machine.Event:
+        held = self._state.identity
+        try:
+            if call is machine.Call.JOIN or held is None:
+                identity = await self._join(name)
+            elif call is machine.Call.RENEW:
+                identity = await self._renew(held)
+            else:
+                identity = await self._recover(held)
+        except (CellwardError, OSError) as error:
+            failure, code, reason = _failure(error, "spool/unwritable")
+            spent = isinstance(error, CellwardError) and _is_spent(error)
+            return machine.Failed(self._moment(), call, failure, code, reason, spent)
+        return machine.Got(self._moment(), identity)
+
+    def _moment(self) -> machine.Moment:
+        try:
+            return machine.Moment(self._timer.now(), _digest(self._token()))
+        except CellwardError:
+            return machine.Moment(self._timer.now())
+
+    # -- what a hub is asked for ---------------------------------------------------------------------------------------
+
+    async def _join(self, name: str | None) -> LinkIdentity:
         """Spend the join token once; raises what the hub refused, or ``link/no-join-token``.
 
-        A token that the hub will never take is not shown to it again. ``name``: the name held so far, which selectors
-        match and no hub may change (design §2).
+        ``name``: the name held so far, which selectors match and no hub may change (design §2).
         """
         token = self._token()
-        if self._refused is not None and self._tried == _digest(token):
-            # Raised again and again: it must not gather the traceback of each time.
-            raise self._refused.with_traceback(None)
-        self._tried, self._refused = _digest(token), None
         key = self._store.pending_key()
         request = enrolment_pb2.JoinRequest(
             token=token,
@@ -177,26 +210,26 @@ class IdentityKeeper:
             try:
                 answer = await enrolment_pb2_grpc.EnrolmentStub(channel).Join(request, timeout=CALL_TIMEOUT)
             except grpc.aio.AioRpcError as error:
-                failure = status.error_of(error)
-                if _is_spent(failure):
-                    self._refused = failure
-                raise failure from error
+                raise status.error_of(error) from error
         identity = self._checked(key, answer, answer.link_address, name)
         self._store.save(identity)
         return identity
 
     async def renew(self) -> LinkIdentity:
-        """Renew once over a channel of its own with the current certificate, and install the result.
+        """Renew once, because somebody wants it, and install the result; raises what the hub refused.
 
         One at a time: a second request with the certificate that the first one replaces is what a copy looks like (V7).
         """
-        async with self._renewing:
-            return await self._renew()
+        async with self._turn:
+            held = self._state.identity
+            if held is None:
+                raise NO_TOKEN("there is no identity to renew")
+            renewed = await self._renew(held)
+            await self._work(machine.Got(self._moment(), renewed))
+            return renewed
 
-    async def _renew(self) -> LinkIdentity:
-        identity = self._channels.identity
-        if identity is None:
-            raise NO_TOKEN("there is no identity to renew")
+    async def _renew(self, identity: LinkIdentity) -> LinkIdentity:
+        """Renew over a channel of its own with the current certificate."""
         key = self._store.pending_key()
         async with link_channel(identity) as channel:
             try:
@@ -207,10 +240,9 @@ class IdentityKeeper:
                 raise status.error_of(error) from error
         renewed = self._checked(key, answer, identity.link_address, identity.name)
         self._store.save(renewed)
-        self._install(renewed)
         return renewed
 
-    async def recover(self, identity: LinkIdentity) -> LinkIdentity:
+    async def _recover(self, identity: LinkIdentity) -> LinkIdentity:
         """Ask for a new certificate by proving the key of the expired one; raises what the hub refused."""
         key = self._store.pending_key()
         old = keys.private_from_pem(identity.key_pem.encode(), None)
@@ -232,81 +264,28 @@ class IdentityKeeper:
         self._store.save(found)
         return found
 
-    async def _revive(self, identity: LinkIdentity) -> LinkIdentity:
-        """Recover an expired identity, or join anew when a token was given for that."""
-        try:
-            return await self.recover(identity)
-        except Unavailable:
-            raise
-        except CellwardError as refused:
-            try:
-                return await self.join(identity.name)
-            except CellwardError as error:
-                ended = identity.not_after.isoformat()
-                raise CERTIFICATE_EXPIRED(
-                    f"the certificate expired at {ended}; recovery: {refused.message}; join: {error.message}"
-                ) from error
-
-    async def _renew_or_join(self, identity: LinkIdentity) -> None:
-        """Renew; or, when the hub refuses that for good and somebody gave a new token, join with it at once.
-
-        That is the way back of an agent whose certificates were taken out of force while they still live.
-        """
-        try:
-            await self.renew()
-        except CellwardError as error:
-            if not _needs_a_person(error) or not self._has_new_token():
-                raise
-            self._install(await self.join(identity.name))
-
-    async def _renew_until_done(self, identity: LinkIdentity) -> None:
-        while True:
-            try:
-                if self._is_foreign(identity):
-                    self._install(await self.join(identity.name))
-                elif identity.not_after <= self._timer.now():
-                    self._channels.suspend(identity)
-                    self._install(await self._revive(identity))
-                else:
-                    await self._renew_or_join(identity)
-            except (CellwardError, OSError) as error:
-                self._report(identity, error)
-                if identity.not_after <= self._timer.now() or self._is_foreign(identity):
-                    await self._pause(error)
-                else:
-                    # A lock may be lifted while the certificate still lives: that is not missed by minutes.
-                    await self._timer.sleep(self._backoff.next())
-                continue
-            self._forget_failures()
-            return
-
-    async def _pause(self, error: Exception) -> None:
-        """Wait before the next try: not long for what may pass, for minutes or a new token after a refusal."""
-        if not _needs_a_person(error):
+    async def _pause(self, until: machine.Until) -> None:
+        """Wait; for minutes only while there is no new token."""
+        if until is machine.Until.HALF_LIFE:
+            identity = self._state.identity
+            await self._timer.sleep(self.renewal_delay(identity) if identity is not None else 0.0)
+        elif until is machine.Until.SOON:
             await self._timer.sleep(self._backoff.next())
-            return
-        left = self._patience.next()
-        while left > 0 and not self._has_new_token():
-            await self._timer.sleep(min(LOOK, left))
-            left -= LOOK
+        else:
+            left = self._patience.next()
+            while left > 0 and self._moment().token in {"", self._state.tried}:
+                await self._timer.sleep(min(LOOK, left))
+                left -= LOOK
 
-    def _has_new_token(self) -> bool:
-        try:
-            return _digest(self._token()) != self._tried
-        except CellwardError:
-            return False
+    def renewal_delay(self, identity: LinkIdentity) -> float:
+        """Seconds until renewal is due: half life ± 10 %, so that agents do not renew in step (V5).
 
-    def _forget_failures(self) -> None:
-        self._backoff.reset()
-        self._patience.reset()
-
-    def _report(self, identity: LinkIdentity, error: Exception) -> None:
-        expired = identity.not_after <= self._timer.now()
-        code = error.code if isinstance(error, CellwardError) else "spool/unwritable"
-        # Half of the life is left when renewal begins: an outage of minutes is no reason for alarm.
-        close = (identity.not_after - self._timer.now()).total_seconds() < identity.lifetime * 0.25
-        if expired or close or not isinstance(error, Unavailable):
-            self._health.set(CONDITION, ok=False, code=code, message=f"the certificate cannot be renewed: {error}")
+        At once where the identity is of a hub that this agent was taken away from.
+        """
+        if machine.is_foreign(identity, self._authorities):
+            return 0.0
+        due = identity.received_unix + identity.lifetime * 0.5 * self._rng.uniform(0.9, 1.1)
+        return max(0.0, due - self._timer.now().timestamp())
 
     def _checked(
         self,
@@ -327,20 +306,10 @@ class IdentityKeeper:
         )
         return replace(found, authorities=" ".join(sorted(self._authorities)))
 
-    def _is_foreign(self, identity: LinkIdentity) -> bool:
-        """Whether whoever installs this agent has taken it away from the hub that issued this identity.
-
-        That is said out of band, by another authority in the settings: no hub can bring it about. Keys are compared, so
-        that an authority that was renewed, or one that is added for a while, changes nothing. The authorities that the
-        hub sent say nothing here: it could have its agents leave, with nowhere to go.
-        """
-        known = frozenset(identity.authorities.split())
-        return bool(self._authorities and known) and known.isdisjoint(self._authorities)
-
     def _with_authorities(self, identity: LinkIdentity) -> LinkIdentity:
         """Return a stored identity of this hub with the authorities of the settings, and keep them with it."""
         text = " ".join(sorted(self._authorities))
-        if not text or identity.authorities == text or self._is_foreign(identity):
+        if not text or identity.authorities == text or machine.is_foreign(identity, self._authorities):
             return identity
         named = replace(identity, authorities=text)
         try:
@@ -349,22 +318,6 @@ class IdentityKeeper:
             # The agent enforces all the same (V1); what the file says is compared again at the next start.
             _log.warning("identity-not-rewritten", reason=str(error))
         return named
-
-    def _install(self, identity: LinkIdentity) -> None:
-        if self._is_foreign(identity):
-            # Stolen, maybe: it would renew for ever, and name any address.
-            self._channels.suspend(identity)
-            moved = OTHER_HUB("the settings name the authority of another hub; this agent has not joined it yet")
-            self._health.set(CONDITION, ok=False, code=moved.code, message=moved.message)
-        elif identity.not_after > self._timer.now():
-            self._channels.install(identity)
-            self._health.set(CONDITION, ok=True)
-        else:
-            self._channels.suspend(identity)
-            expired = CERTIFICATE_EXPIRED(f"the certificate expired at {identity.not_after.isoformat()}")
-            self._health.set(CONDITION, ok=False, code=expired.code, message=expired.message)
-        for callback in self.on_identity:
-            callback(identity)
 
     def _token(self) -> str:
         path = self._settings.token_file
@@ -396,8 +349,11 @@ def _is_spent(failure: CellwardError) -> bool:
     return _SPENT in {failure.code, failure.details.get("remote_code")}
 
 
-def _needs_a_person(error: Exception) -> bool:
-    """Whether asking again would bring the same answer until somebody does something about joining."""
-    if isinstance(error, CellwardError) and error.code == CERTIFICATE_EXPIRED.code:
-        return _needs_a_person(error.__cause__) if isinstance(error.__cause__, CellwardError) else True
-    return isinstance(error, CellwardError) and not isinstance(error, Unavailable | Exhausted)
+def _failure(error: Exception, otherwise: str) -> tuple[machine.Failure, str, str]:
+    """What can be done about an error, its code and what it says; ``otherwise`` is the code of one of the disk."""
+    if not isinstance(error, CellwardError):
+        return machine.Failure.PASSES, otherwise, str(error)
+    if isinstance(error, Unavailable):
+        return machine.Failure.AWAY, error.code, error.message
+    failure = machine.Failure.PASSES if isinstance(error, Exhausted) else machine.Failure.PERSON
+    return failure, error.code, error.message

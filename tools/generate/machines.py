@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agent.link import listed
+from agent.link import holding, listed
 from tools.generate.page import ROOT, Page, code, plain
 
 _ATTRIBUTE = re.compile(r"^(\w+): (.*?)(?=^\w+: |\Z)", re.MULTILINE | re.DOTALL)
@@ -41,6 +41,13 @@ _MACHINES = (
         "What a hub lists, as the agent takes it",
         "What becomes of the items that a hub names to an agent is one pure function of a state and an event. A small "
         "driver (`agent/link/desired.py`) carries the effects out, in order; what becomes of each is the next event.",
+    ),
+    _Machine(
+        holding,
+        "identity.md",
+        "The identity of an agent",
+        "Join, renewal and recovery, and how long is waited between tries, are one pure function of a state and an "
+        "event. `agent/link/enrolment.py` carries the effects out, in order; what becomes of each is the next event.",
     ),
 )
 

@@ -83,7 +83,7 @@ def test_every_link_leads_somewhere() -> None:
     [
         (api.page, ["api.md"]),
         (audit.page, ["audit-fields.md"]),
-        (machines.pages, ["desired-items.md"]),
+        (machines.pages, ["desired-items.md", "identity.md"]),
         (cli.page, ["cli.md"]),
         (errors.page, ["errors.md"]),
         (metrics.page, ["metrics.md"]),

@@ -9,8 +9,8 @@ import pytest
 
 from agent.link.channels import ChannelHolder
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper, _is_spent
-from agent.link.errors import CERTIFICATE_EXPIRED, HUB_UNAVAILABLE
-from agent.link.identity import IdentityStore
+from agent.link.errors import HUB_UNAVAILABLE
+from agent.link.identity import IdentityStore, LinkIdentity
 from cellward.errors import CellwardError
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.health import HealthRegistry
@@ -44,14 +44,6 @@ def keeper_of(directory: Path, clock: ImpatientClock) -> IdentityKeeper:
     )
 
 
-def expired(cause: CellwardError) -> CellwardError:
-    """What an expired agent is told when recovery and joining both failed."""
-    error = CERTIFICATE_EXPIRED("recovery: no; join: no")
-    error.__cause__ = cause
-    return error
-
-
-@pytest.mark.parametrize("wrapped", [False, True], ids=["join", "expired"])
 @pytest.mark.parametrize(
     ("cause", "waits"),
     [
@@ -62,17 +54,32 @@ def expired(cause: CellwardError) -> CellwardError:
     ids=["away", "busy", "refused"],
 )
 async def test_v6_what_may_pass_is_asked_again_soon_and_a_refusal_after_minutes(
-    tmp_path: Path, cause: CellwardError, waits: list[float], wrapped: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: CellwardError, waits: list[float]
 ) -> None:
     """Refusals count against all agents behind one address, so a fleet that asks on and on keeps newcomers out."""
     clock = ImpatientClock()
-    keeper = keeper_of(tmp_path, clock)
+    keeper = _refused(monkeypatch, tmp_path, clock, cause)
+    await keeper._go_on()
     waited = []
     for _ in waits:
         clock.waits.clear()
-        await keeper._pause(expired(cause) if wrapped else cause)
+        await keeper._go_on()
         waited.append(sum(clock.waits))
     assert waited == waits
+
+
+def _refused(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, clock: ImpatientClock, cause: CellwardError
+) -> IdentityKeeper:
+    """A keeper with a token that a hub answers with an error."""
+    keeper = keeper_of(directory, clock)
+    (directory / "token").write_text("cwj_old")
+
+    async def refuse(_: str | None) -> LinkIdentity:
+        raise cause
+
+    monkeypatch.setattr(keeper, "_join", refuse)
+    return keeper
 
 
 @pytest.mark.parametrize(
@@ -90,10 +97,11 @@ def test_v6_only_a_token_that_is_no_good_any_more_is_put_away(failure: CellwardE
     assert _is_spent(failure) is spent
 
 
-async def test_v6_a_new_token_ends_the_wait(tmp_path: Path) -> None:
+async def test_v6_a_new_token_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever invited the cluster again does not wait for minutes, nor restarts anything."""
     clock = ImpatientClock()
-    keeper = keeper_of(tmp_path, clock)
+    keeper = _refused(monkeypatch, tmp_path, clock, REMOTE_DENIED("no"))
+    await keeper._go_on()
     (tmp_path / "token").write_text("cwj_new")
-    await keeper._pause(REMOTE_DENIED("no"))
+    await keeper._go_on()
     assert sum(clock.waits) == 0
