@@ -13,11 +13,11 @@ import contextlib
 import itertools
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -162,7 +162,7 @@ class Database:
                     async with self._backend.told() as told:
                         while True:
                             told.clear()
-                            await self.look()
+                            await self._whole(self.look())
                             missed = False
                             with contextlib.suppress(TimeoutError):
                                 async with asyncio.timeout(POLL_SECONDS):
@@ -264,6 +264,13 @@ class Database:
         else:
             self.changes.notify(topics)
         self._seen = new
+
+    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for something that whoever is cancelled leaves to its end: a read torn in half keeps its connection."""
+        task = asyncio.create_task(work, name="store-look")
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        await asyncio.shield(task)
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
