@@ -423,10 +423,11 @@ def _answered(life: Life, event: on.Answered) -> Step:
 
 
 def _owe(life: Life, answer: Answer) -> Life:
-    """Owe an answer, unless the same was said last, or is owed."""
-    said = dict(life.said).get(answer.item.deployment_digest)
-    owed = [one for one in life.owed.answers if one.item.deployment_digest != answer.item.deployment_digest]
-    if said != answer.about:
+    """Owe an answer, unless the same was said last; a refusal that waits for its record is not lost by it."""
+    digest = answer.item.deployment_digest
+    owed = [one for one in life.owed.answers if one.about[1:] != answer.about[1:]]
+    others = any(one.item.deployment_digest == digest for one in owed)
+    if others or dict(life.said).get(digest) != answer.about:
         owed.append(answer)
     return replace(life, owed=replace(life.owed, answers=tuple(owed)))
 

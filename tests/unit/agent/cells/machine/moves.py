@@ -31,6 +31,7 @@ SCENARIOS: tuple[Moves, ...] = (
     [("fault", "broken", True), ("item", "half", "run"), ("item", "new", "run"), ("kill", 9), ("time", 40.0)],
     [("fault", "full", True), ("item", "bad", "run"), ("time", 0.5), ("fault", "full", False)],
     [("item", "one", "run"), ("fault", "full", True), ("item", "one", "quarantine"), ("restart",)],
+    [("item", "ill", "run"), ("fault", "full", True), ("time", 200.0), ("item", "ill", "run")],
     [("item", "one", "run"), ("item", "end", "run"), ("time", 5.0), ("restart",), ("gone",)],
     [("item", "one", "run"), ("signed", "it is signed"), ("restart",), ("signed", "")],
     [("item", "one", "run"), ("item", "back", "run"), ("time", 200.0), ("item", "bad", "run"), ("restart",)],
