@@ -278,7 +278,7 @@ class LinkClient:
         return link_pb2.Hello(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
-            features=[*self._features(), *self._description.features],
+            features=self._features(),
             schemas=self._description.schemas,
             realm=self._description.realm,
             boot_id=self._boot_id,

@@ -152,7 +152,6 @@ class AgentDescription:
     opa_version: str = ""
     capabilities_digest: str = ""
     schemas: Sequence[str] = ()
-    features: Sequence[str] = ()
 
 
 class LinkSender(Protocol):

@@ -36,8 +36,6 @@ class MetricsPush:
         self._timer = timer
         self._interval = interval
         self._seq = 0
-        #: Samples the hub refused in its last answer.
-        self.refused = 0
 
     async def run(self) -> None:
         """Run until cancelled; without a hub snapshots are simply not taken."""
@@ -62,7 +60,6 @@ class MetricsPush:
                 ack = await call.read()
                 if ack is grpc.aio.EOF:
                     return
-                self.refused = ack.refused
                 await self._timer.sleep(self._interval)
             await call.done_writing()
         finally:
