@@ -102,7 +102,7 @@ class Simulated:
         self.coming: DesiredItem | None = None
         self.newest: DesiredItem | None = None
         self.revision = 0
-        self.counted = False
+        self.counted = self._closed_on_full = False
         self._tokens = 0
         self._trace: list[str] = []
         self._decided_on: int | None = None
@@ -152,6 +152,7 @@ class Simulated:
         raise AssertionError("it does not come to rest")
 
     def _forget(self) -> None:
+        self.counted = self.counted or self._closed_on_full
         self.kept = self.disk.kept
         self.life = Life(self.kept)
         self._tell(on.Loaded(self._sight(), self.disk.accepted))
@@ -373,7 +374,7 @@ class Simulated:
 
     def _closerollout(self, effect: do.CloseRollout) -> Iterator[None]:
         yield
-        self.counted = self.counted or self.full
+        self._closed_on_full = self._closed_on_full or self.full
         settled = self.kept.release if effect.outcome == "done" else self.kept.settled_release
         self._keep(rollout_started="", settled_release=settled)
         return on.Noted
