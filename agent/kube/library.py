@@ -6,13 +6,9 @@ of which 21 are used here, and costs every agent 5 MB for as long as it lives.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
 from typing import Any, NamedTuple
 
-#: Packages whose first file is left out; modules below them are found all the same.
-_PASSED = ("kubernetes", "kubernetes.aio")
+from cellward.runtime.packages import pass_first_files
 
 
 class Library(NamedTuple):
@@ -27,9 +23,7 @@ class Library(NamedTuple):
 
 def load_library() -> Library:
     """Import what is used; only the first time takes long, about a tenth of a second."""
-    for name in _PASSED:
-        if name not in sys.modules:
-            sys.modules[name] = _without_first_file(name)
+    pass_first_files("kubernetes", "kubernetes.aio")
     from kubernetes.aio.client.api_client import ApiClient  # noqa: PLC0415 - see the module's text
     from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415
     from kubernetes.aio.config.config_exception import ConfigException  # noqa: PLC0415
@@ -37,13 +31,3 @@ def load_library() -> Library:
     from kubernetes.aio.config.kube_config import load_kube_config  # noqa: PLC0415
 
     return Library(ApiClient, Configuration, ConfigException, load_incluster_config, load_kube_config)
-
-
-def _without_first_file(name: str) -> types.ModuleType:
-    """Return a package that knows where its modules are; raises ModuleNotFoundError where it is not installed."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    package = types.ModuleType(name)
-    package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
-    return package
