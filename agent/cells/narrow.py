@@ -60,7 +60,12 @@ class Narrowing:
         await self._parts.keeping.save_counted(cell, replace(cell.record, unrecorded=False), entry)
 
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
-        """Return to the isolation that was released; recorded before it is done, it is no narrowing."""
+        """Return to the isolation that was released; recorded before it is done, it is no narrowing.
+
+        Nothing is opened while everything ends: the namespace takes nothing new, and its isolation goes with it.
+        """
+        if cell.record.ending == "all" and cell.record.deployment_digest == item.deployment_digest:
+            return
         if not cell.record.quarantined:
             if half_written(cell.record):
                 await self.rewrite(cell, quarantined=False)

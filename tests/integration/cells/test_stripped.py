@@ -11,7 +11,9 @@ import tracemalloc
 
 import pytest
 
+from agent.cells.machine.state import Obstacle
 from agent.objects.ownership import applied_by
+from cellward.documents.names import CellKey
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.integration.cells.test_drift import _manifest, _patch, _path
 from tools.stack.api import ApiClient
@@ -38,6 +40,11 @@ def _everything(cell: str) -> list[str]:
         _path(cell, "services", "web", "api/v1"),
         _path(cell, "serviceaccounts", "web", "api/v1"),
     ]
+
+
+def _obstacle(world: World, cell: str) -> Obstacle | None:
+    """What stands in the way of the newest item."""
+    return world.engine._workers[CellKey("shop", cell, "dev")].cell.life.obstacle
 
 
 async def _forget(world: World, admin: ApiClient, paths: list[str]) -> None:
@@ -95,6 +102,38 @@ async def test_v14_v15_an_end_with_its_data_ends_what_was_stripped(world: World,
     assert receipt.accepted, receipt.refusals
     assert not admin.request("GET", claims).ok
     assert not admin.request("GET", f"/api/v1/namespaces/shop--{cell}--dev").ok
+
+
+async def test_v14_v15_an_end_that_waits_for_its_namespace_writes_nothing_into_it(
+    world: World, admin: ApiClient, cell: str
+) -> None:
+    """The record is lost, so the form of its isolation is not known; the end is asked again, and is no refusal."""
+    assert (await world.deploy(cell_yaml(cell), cell)).accepted
+    place = f"/api/v1/namespaces/shop--{cell}--dev"
+    keeps = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "keeps", "finalizers": ["example.org/keep"]}}
+    assert admin.request("POST", f"{place}/configmaps", keeps).ok
+    await _forget(world, admin, _everything(cell))
+    end = world.item(cell, world.tombstone(cell, delete_data=True))
+    await world.state.items.put(end)
+    await world.engine.submit(end)
+    policies = f"/apis/networking.k8s.io/v1/namespaces/shop--{cell}--dev/networkpolicies"
+    await world.until(lambda: admin.request("GET", policies).body["items"] == [])
+    await world.until(lambda: _obstacle(world, cell) is not None)
+    first = _obstacle(world, cell)
+    assert first is not None
+    world.engine.reconsider()
+    await world.until(lambda: _obstacle(world, cell) is not None and _obstacle(world, cell) is not first)
+    again = _obstacle(world, cell)
+    assert again is not None
+    assert {one.code for one in (*first.refusals, *again.refusals)} == {"apply/deletion-pending"}
+    free = admin.request(
+        "PATCH", f"{place}/configmaps/keeps", {"metadata": {"finalizers": None}},
+        content_type="application/merge-patch+json",
+    )  # fmt: skip
+    assert free.ok, free.message
+    await world.phase(cell, "removed")
+    assert [one.accepted for one in world.receipts] == [True]
+    assert not admin.request("GET", place).ok
 
 
 async def test_v16_what_is_found_is_not_held_in_memory(world: World, admin: ApiClient, cell: str) -> None:
