@@ -33,6 +33,7 @@ from hub.store.changes import ChangeBus
 from hub.store.errors import DAMAGED, MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
 from hub.store.sql.backend import POLL_SECONDS, Backend
+from hub.store.sql.opening import all_back, opened
 from hub.store.sql.postgres import Postgres
 from hub.store.sql.sqlite import Sqlite
 from hub.store.sql.tables import changes, revisions
@@ -144,7 +145,7 @@ class Database:
         """Read at one moment: everything inside sees the same state."""
         check_outside()
         with _translated():
-            async with self._reader.connect() as connection, connection.begin():
+            async with opened(self._reader) as connection, connection.begin():
                 yield connection
 
     async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
@@ -199,9 +200,10 @@ class Database:
             await self._backend.prepare()
 
     async def close(self) -> None:
-        """Let running transactions finish, then close every connection."""
+        """Let running transactions and reads finish, then close every connection."""
         while self._running:
             await asyncio.wait(tuple(self._running))
+        await all_back(self._reader, self._writer)
         await self._reader.dispose()
         await self._writer.dispose()
 
@@ -223,7 +225,7 @@ class Database:
         topics: set[str] = set()
         try:
             with _translated(overtaken=True):
-                async with self._writer.begin() as connection:
+                async with opened(self._writer) as connection, connection.begin():
                     transaction = Transaction(connection, self.clock)
                     result = await job(transaction)
                     await self._tell(transaction)

@@ -28,6 +28,7 @@ from hub.store.errors import FULL, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql.backend import READERS
 from hub.store.sql.ballast import Ballast
 from hub.store.sql.dialect import SQLITE, meaning
+from hub.store.sql.opening import opened
 from hub.store.sql.tables import changes
 
 _log = structlog.get_logger()
@@ -86,7 +87,7 @@ class Sqlite:
 
     async def damage(self) -> str:
         """Run ``PRAGMA quick_check``; it reads every page."""
-        async with self.reader.connect() as connection, connection.begin():
+        async with opened(self.reader) as connection, connection.begin():
             found = str((await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar_one())
         return "" if found == "ok" else found
 
@@ -97,7 +98,7 @@ class Sqlite:
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that writes: it begins IMMEDIATE, so it is alone."""
-        async with self.writer.begin() as connection:
+        async with opened(self.writer) as connection, connection.begin():
             yield connection
 
     async def tell(self, connection: AsyncConnection) -> None:
@@ -109,7 +110,7 @@ class Sqlite:
 
     async def version(self) -> int:
         """Return SQLite's counter of commits by others: on the writer's connection, because its own must not count."""
-        async with self.writer.connect() as connection:
+        async with opened(self.writer) as connection:
             await connection.execution_options(**{_BEGIN: "none"})
             return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
 

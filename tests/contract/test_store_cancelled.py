@@ -1,0 +1,54 @@
+"""No connection is left open by who is cancelled or closes early, on each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from hub.store.sql.store import open_store
+from tests.fakes.clock import ManualClock
+
+
+async def test_a_store_that_is_closed_waits_for_what_is_read(url: str, clock: ManualClock) -> None:
+    """A connection that comes back to a pool that was closed is closed by nobody."""
+    store = await open_store(url, clock)
+    reads = store._db.read()
+    connection = await reads.__aenter__()
+    driver = (await connection.get_raw_connection()).driver_connection
+    closing = asyncio.create_task(store.close())
+    await asyncio.wait({closing}, timeout=0.05)
+    assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
+    await reads.__aexit__(None, None, None)
+    await closing
+    assert not _is_open(driver)
+
+
+async def test_a_read_that_is_cancelled_while_its_connection_is_made_leaves_none_open(
+    url: str, clock: ManualClock
+) -> None:
+    """Cancelled where the driver has it and the pool has not, and the store is closed at once."""
+    store = await open_store(url, clock)
+    pool = store._db._reader
+    await pool.dispose()
+    made: list[Any] = []
+
+    def cancel(connection: Any, _: object) -> None:
+        made.append(connection.driver_connection)
+        reading.cancel()
+        connection.cursor().execute("SELECT 1")
+
+    event.listen(pool.sync_engine, "connect", cancel, insert=True)
+    reading = asyncio.ensure_future(store.clusters.list())
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await store.close()
+    assert [_is_open(one) for one in made] == [False]
+
+
+def _is_open(driver: Any) -> bool:
+    """Whether a connection of asyncpg or of aiosqlite is."""
+    closed = getattr(driver, "is_closed", None)
+    return not closed() if closed is not None else driver._connection is not None
