@@ -28,7 +28,7 @@ def tamper(admin: ApiClient) -> None:
 def repaired(installation: Installation) -> None:
     """The deleted Service is back."""
     admin = installation.plane.admin
-    installation.until("the Service to be back", lambda: admin.get(SERVICE).ok, 20)
+    installation.until("the Service to be back", lambda: admin.get(SERVICE).ok, 40)
 
 
 def strangers(installation: Installation, batch: int) -> None:
@@ -76,6 +76,9 @@ def small_spool(installation: Installation) -> Iterator[None]:
 
 def _restart(installation: Installation, **settings: Any) -> None:
     installation.stop_agent()
+    stage = installation.stage
+    # Else the session that ended would be taken for the new one, and the agent could still be opening its state.
+    installation.until("the hub to see that the agent ended", lambda: CLUSTER not in stage.connected())
     installation.configure_agent(**settings)
     installation.agent.start()
     installation.stage.wait_connected(CLUSTER)
