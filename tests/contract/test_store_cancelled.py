@@ -52,3 +52,18 @@ def _is_open(driver: Any) -> bool:
     """Whether a connection of asyncpg or of aiosqlite is."""
     closed = getattr(driver, "is_closed", None)
     return not closed() if closed is not None else driver._connection is not None
+
+
+async def test_a_store_whose_closing_is_cancelled_is_closed_all_the_same(url: str, clock: ManualClock) -> None:
+    """Who ends a process twice in a row cancels its end."""
+    store = await open_store(url, clock)
+    async with store._db.read() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        closing = asyncio.create_task(store.close())
+        await asyncio.wait({closing}, timeout=0.05)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    async with asyncio.timeout(30):
+        while _is_open(driver):
+            await asyncio.sleep(0.01)

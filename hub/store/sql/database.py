@@ -46,6 +46,8 @@ TRIES: Final = 12
 KEPT_CHANGES: Final = 100_000
 
 
+#: Databases that are being closed: a task that nobody holds may be collected.
+_closing: Final[set[asyncio.Task[None]]] = set()
 #: Whether the running task is inside a write transaction.
 _inside: ContextVar[bool] = ContextVar("store-transaction", default=False)
 
@@ -200,7 +202,13 @@ class Database:
             await self._backend.prepare()
 
     async def close(self) -> None:
-        """Let running transactions and reads finish, then close every connection."""
+        """Let running transactions and reads finish, then close every connection; whoever is cancelled leaves it to."""
+        closing = asyncio.create_task(self._close(), name="store-close")
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+        await asyncio.shield(closing)
+
+    async def _close(self) -> None:
         while self._running:
             await asyncio.wait(tuple(self._running))
         await all_back(self._reader, self._writer)
