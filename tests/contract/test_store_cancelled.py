@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 
 from hub.store.sql.store import open_store
 from tests.fakes.clock import ManualClock
+from tests.fakes.refusals import refused
 
 
 async def test_a_store_that_is_closed_waits_for_what_is_read(url: str, clock: ManualClock) -> None:
@@ -67,3 +68,13 @@ async def test_a_store_whose_closing_is_cancelled_is_closed_all_the_same(url: st
     async with asyncio.timeout(30):
         while _is_open(driver):
             await asyncio.sleep(0.01)
+
+
+async def test_a_store_that_is_closed_stays_closed(url: str, clock: ManualClock) -> None:
+    """Who comes late is refused with a code, and opens nothing that nobody would close."""
+    store = await open_store(url, clock)
+    await store.close()
+    for late in (store.clusters.list(), store.clusters.create("eu-1", "alice"), store._db.look()):
+        with refused("store/unavailable"):
+            await late
+    await store.close()

@@ -128,6 +128,7 @@ class Database:
         self._seen: _Seen | None = None
         self._turn = asyncio.Semaphore(backend.writers)
         self._running: set[asyncio.Task[object]] = set()
+        self._closed = False
 
     async def write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run ``job`` in one transaction and return its result once it is durable.
@@ -137,6 +138,7 @@ class Database:
         Raises what the job raises (then nothing is written), store/full, store/unavailable, store/damaged.
         """
         check_outside()
+        self._check_open()
         task = asyncio.create_task(self._write(job), name="store-write")
         self._running.add(task)
         task.add_done_callback(self._finished)
@@ -146,6 +148,7 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Read at one moment: everything inside sees the same state."""
         check_outside()
+        self._check_open()
         with _translated():
             async with opened(self._reader) as connection, connection.begin():
                 yield connection
@@ -208,9 +211,15 @@ class Database:
         closing.add_done_callback(_closing.discard)
         await asyncio.shield(closing)
 
+    def _check_open(self) -> None:
+        """Refuse whoever comes late: a pool that was closed opens anew by itself, and then nobody closes it."""
+        if self._closed:
+            raise UNAVAILABLE("the database is closed")
+
     async def _close(self) -> None:
         while self._running:
             await asyncio.wait(tuple(self._running))
+        self._closed = True
         await all_back(self._reader, self._writer)
         await self._reader.dispose()
         await self._writer.dispose()
@@ -253,6 +262,7 @@ class Database:
 
     async def look(self) -> None:
         """Wake for what others have committed since the last look; the first one is taken before anything is read."""
+        self._check_open()
         seen = self._seen
         place, number = self._backend.place, changes.c.number
         # First: what is committed in between is seen below, or by the next look.
