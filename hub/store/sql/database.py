@@ -139,10 +139,7 @@ class Database:
         """
         check_outside()
         self._check_open()
-        task = asyncio.create_task(self._write(job), name="store-write")
-        self._running.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        return await self._whole(self._write(job), "store-write")
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -168,7 +165,7 @@ class Database:
                     async with self._backend.told() as told:
                         while True:
                             told.clear()
-                            await self._whole(self.look())
+                            await self._whole(self.look(), "store-look")
                             missed = False
                             with contextlib.suppress(TimeoutError):
                                 async with asyncio.timeout(POLL_SECONDS):
@@ -285,12 +282,12 @@ class Database:
             self.changes.notify(topics)
         self._seen = new
 
-    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for something that whoever is cancelled leaves to its end: a read torn in half keeps its connection."""
-        task = asyncio.create_task(work, name="store-look")
+    async def _whole(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Wait for something that whoever is cancelled leaves to its end: torn in half, it keeps its connection."""
+        task = asyncio.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._finished)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
