@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
 import sqlite3
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.admin import Admin
 from bench.author import Author
-from bench.installation import Installation
+from bench.installation import Installation, installation
 from bench.numbers import Row, percentile
 from bench.procfs import usage
 from cellward.documents.facts import ClusterFacts
@@ -54,15 +52,8 @@ class Started:
 
 def run(size: Size, *, sample: Path | None = None) -> list[Row]:
     """Measure an empty hub, fill it, and measure it again; returns the rows."""
-    directory = Path(tempfile.mkdtemp(prefix="cellward-bench-"))
-    try:
-        hub = Installation(directory, sample=sample)
-        try:
-            return _measure(hub, size)
-        finally:
-            drive(hub.stop())
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with installation(sample=sample) as hub:
+        return _measure(hub, size)
 
 
 def _measure(hub: Installation, size: Size) -> list[Row]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -14,10 +18,24 @@ from bench.installed import others
 from tools.demo.api import HubApi
 from tools.demo.processes import Cli, environment
 from tools.stack.process import Child
-from tools.stack.steps import Steps
+from tools.stack.steps import Steps, drive
 
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements" / "hub.txt"
 _START_SECONDS = 60.0
+
+
+@contextmanager
+def installation(*, sample: Path | None = None) -> Iterator[Installation]:
+    """Give a hub in a directory of its own that goes with it; nothing of it runs yet, and what does is ended."""
+    directory = Path(tempfile.mkdtemp(prefix="cellward-bench-"))
+    try:
+        hub = Installation(directory, sample=sample)
+        try:
+            yield hub
+        finally:
+            drive(hub.stop())
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Installation:

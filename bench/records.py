@@ -8,10 +8,8 @@ large batches, while no hub runs.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
 import sys
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 
 from bench.admin import Admin
-from bench.installation import Installation
+from bench.installation import Installation, installation
 from bench.numbers import Row, percentile
 from bench.procfs import usage
 from cellward.audit.chain import ChainState, extend
@@ -93,15 +91,8 @@ class _Writer:
 
 def run(records: int, *, sample: Path | None = None) -> list[Row]:
     """Measure a hub with an almost empty log, fill it, and measure it again; returns the rows."""
-    directory = Path(tempfile.mkdtemp(prefix="cellward-bench-"))
-    try:
-        hub = Installation(directory, sample=sample)
-        try:
-            return _measure(hub, records)
-        finally:
-            drive(hub.stop())
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with installation(sample=sample) as hub:
+        return _measure(hub, records)
 
 
 def _measure(hub: Installation, records: int) -> list[Row]:
