@@ -23,9 +23,10 @@ from agent.kube.errors import KUBE_NOT_FOUND, KUBE_UNEXPECTED
 from agent.kube.interfaces import JSONObject, ObjectRef, WatchEvent, ref_of
 from agent.kube.kinds import KindInfo, collection_path, group_path, kind_of, object_path
 from agent.kube.library import load_library
-from agent.kube.tls import NETWORK_ERRORS, demand_as_kubernetes_does, network_error, use_small_buffers
+from agent.kube.tls import NETWORK_ERRORS, network_error, use_small_buffers
 from agent.kube.watch import WatchLoop
 from cellward.errors import CellwardError
+from cellward.identity.contexts import demand_no_form
 from cellward.runtime.clock import SystemClock, Timer
 
 _APPLY: Final = "application/apply-patch+yaml"
@@ -64,7 +65,7 @@ class KubeClient:
         use_small_buffers()
         configuration = await load_configuration(kubeconfig)
         api = load_library().ApiClient(configuration)
-        demand_as_kubernetes_does(api.rest_client.ssl_context)
+        demand_no_form(api.rest_client.ssl_context)
         # Where Python needs it, connections that were cut while they said goodbye in TLS are cleaned up.
         connector = aiohttp.TCPConnector(
             limit=POOL_SIZE, ssl=api.rest_client.ssl_context, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED

@@ -1,8 +1,6 @@
-"""TLS to the API server: what is demanded of its certificate, the same on every Python, and what is said when it fails.
+"""TLS to the API server: how much is buffered, and what is said when its certificate is refused.
 
-Since Python 3.13 the default context demands what RFC 5280 does (``VERIFY_X509_STRICT``): key identifiers, key usages,
-critical basic constraints. Many API servers have certificates without them, and no client written in Go asks for them.
-Chain, signature, time and name are verified as always; only the form is not demanded.
+What is demanded of the certificate stands in ``cellward.identity.contexts``.
 """
 
 from __future__ import annotations
@@ -29,15 +27,6 @@ def use_small_buffers() -> None:
     one for each kind that it watches. Larger answers are read in more turns.
     """
     asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
-
-
-def demand_as_kubernetes_does(context: ssl.SSLContext) -> None:
-    """Make a client context take what Kubernetes clients take, whatever this Python's defaults are.
-
-    A trust bundle may hold an intermediate authority alone, as Go's certificate pools allow.
-    """
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 def network_error(what: str, error: Exception) -> CellwardError:

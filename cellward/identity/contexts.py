@@ -1,7 +1,12 @@
-"""TLS contexts of the standard library, for HTTP between people, the CLI and the hub. TLS 1.3 only.
+"""TLS contexts of the standard library: HTTP between people, CLI and hub, and clients of servers that are not ours.
 
-``ssl`` reads keys from files only; they are handed over through anonymous memory, so a private key never touches a
-disk.
+Between our own programs it is TLS 1.3 only. ``ssl`` reads keys from files only; they are handed over through anonymous
+memory, so a private key never touches a disk.
+
+Since Python 3.13 the default context demands what RFC 5280 does (``VERIFY_X509_STRICT``): key identifiers, key usages,
+critical basic constraints. Many API servers and databases have certificates without them, and neither clients written
+in Go nor libpq ask for them. So what is demanded of servers that are not ours is said here, once, the same on every
+Python: chain, signature, time and name are verified as always; only the form is not demanded.
 """
 
 from __future__ import annotations
@@ -55,3 +60,22 @@ def client_context(authorities_pem: bytes) -> ssl.SSLContext:
     except (ssl.SSLError, UnicodeDecodeError):
         raise BAD_CERTIFICATE("the PEM holds no readable certificate authority") from None
     return context
+
+
+def outside_context(authorities_file: str | None = None) -> ssl.SSLContext:
+    """Context of a client of a server that is not ours; without a file it trusts the system's authorities.
+
+    Raises OSError or ssl.SSLError for a file that cannot be used.
+    """
+    context = ssl.create_default_context(cafile=authorities_file)
+    demand_no_form(context)
+    return context
+
+
+def demand_no_form(context: ssl.SSLContext) -> None:
+    """Make a client context take certificates as clients in the field do, whatever this Python's defaults are.
+
+    A trust bundle may hold an intermediate authority alone, as Go's certificate pools allow.
+    """
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

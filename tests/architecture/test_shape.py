@@ -70,6 +70,14 @@ def test_no_drawers() -> None:
     assert drawers == []
 
 
+def test_what_is_demanded_of_a_certificate_is_said_once() -> None:
+    """A context with a Python's own defaults verifies differently on the next Python: one module makes them all."""
+    made = re.compile(r"create_default_context|verify_flags")
+    assert [_name(file) for file in _modules(*PRODUCT) if made.search(file.read_text())] == [
+        "cellward/identity/contexts.py"
+    ]
+
+
 def test_nothing_names_a_registry_or_a_machine() -> None:
     """What is committed works anywhere: no registry host, no path of the machine it was written on."""
     hosts = ["pypi" + ".org", "python" + "hosted.org", "proxy.golang" + ".org", "sum.golang" + ".org", "npmjs" + ".org"]

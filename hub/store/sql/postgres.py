@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from cellward.identity.contexts import outside_context
 from hub.store.errors import UNSUPPORTED
 from hub.store.sql.backend import READERS
 from hub.store.sql.dialect import POSTGRESQL
@@ -151,7 +152,7 @@ def _tls(url: URL) -> tuple[URL, ssl.SSLContext | str]:
     if mode not in {"verify-ca", "verify-full"}:
         return url.set(query={}), mode
     try:
-        context = ssl.create_default_context(cafile=str(roots) if roots else None)
+        context = outside_context(str(roots) if roots else None)
     except (OSError, ssl.SSLError) as error:
         raise UNSUPPORTED(f"sslrootcert cannot be used: {type(error).__name__}") from error
     context.check_hostname = mode == "verify-full"

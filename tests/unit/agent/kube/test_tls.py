@@ -15,7 +15,7 @@ from kubernetes.aio import client as kubernetes_client
 from agent.kube.client import KubeClient
 from agent.kube.interfaces import ObjectRef
 from cellward.errors import CellwardError
-from tests.fakes.pki import Pki
+from tests.fakes.pki import Pki, demand_the_form
 from tools.stack.credentials import write_kubeconfig
 
 _REF = ObjectRef("v1", "Namespace", "", "default")
@@ -23,15 +23,7 @@ _REF = ObjectRef("v1", "Namespace", "", "default")
 
 @pytest.fixture(autouse=True)
 def _python_that_demands_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every Python behave as 3.13 does, so that the oldest shows what the newest would."""
-    made = ssl.create_default_context
-
-    def strict(*args: Any, **kwargs: Any) -> ssl.SSLContext:
-        context = made(*args, **kwargs)
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-        return context
-
-    monkeypatch.setattr(ssl, "create_default_context", strict)
+    demand_the_form(monkeypatch)
 
 
 async def _answer(request: web.Request) -> web.Response:

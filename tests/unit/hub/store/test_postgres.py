@@ -17,7 +17,7 @@ from hub.store.interfaces import Tables
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.clock import ManualClock
-from tests.fakes.pki import Pki
+from tests.fakes.pki import Pki, demand_the_form
 from tests.fakes.postgres import Server, require, running
 
 KEY = CellKey("shop", "cart", "dev")
@@ -112,8 +112,11 @@ def _url(server: Server, query: str, host: str = "127.0.0.1") -> str:
     return f"postgresql://cellward@{host}:{server.port}/postgres?{query}"
 
 
-async def test_a_server_with_a_certificate_of_the_given_ca_is_taken(tls: Server, pki: Pki) -> None:
-    """verify-full is what a URL means that says nothing; the connection is encrypted for real."""
+async def test_a_server_with_a_certificate_of_the_given_ca_is_taken(
+    tls: Server, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verify-full is what a URL means that says nothing; the connection is encrypted for real, on every Python."""
+    demand_the_form(monkeypatch)
     for query in (f"sslrootcert={pki.ca}", f"sslmode=verify-full&sslrootcert={pki.ca}"):
         store = await open_store(_url(tls, query))
         async with store._db.read() as connection:
@@ -124,8 +127,11 @@ async def test_a_server_with_a_certificate_of_the_given_ca_is_taken(tls: Server,
         assert version == "TLSv1.3"
 
 
-async def test_a_server_of_another_ca_or_another_name_is_refused(tls: Server, pki: Pki, tmp_path: Path) -> None:
+async def test_a_server_of_another_ca_or_another_name_is_refused(
+    tls: Server, pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a code, what is wrong, and what to do; the system's own CAs are not ours either."""
+    demand_the_form(monkeypatch)
     other = Pki.make(tmp_path / "other", shape="plain")
     refused = [
         (_url(tls, f"sslrootcert={other.ca}"), "unable to get local issuer certificate|signature failure|self-signed"),
