@@ -1,12 +1,14 @@
 """Hands an accepted connection on through a Unix socket, to a server that takes no accepted sockets (gRPC).
 
 The socket is in a directory that this user alone may enter. The name of our end of it says who is at the other end of
-the connection (``authority.limits.peer_of``).
+the connection (``authority.limits.peer_of``). All programs of a network namespace share such names, so each listener's
+begin with a random part: two hubs, or two listeners of one, may have a guest of one number at one address.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 from collections.abc import Callable
 
@@ -24,6 +26,7 @@ class Through:
 
     def __init__(self, path: str, linger: float = LINGER) -> None:
         self._path = path
+        self._names = f"\0{PREFIX}{secrets.token_hex(8)}-"
         self._linger = linger
         self._pump = Pump()
         self._pairs: dict[Guest, _Pair] = {}
@@ -31,7 +34,7 @@ class Through:
     async def take(self, connection: socket.socket, guest: Guest, gone: Callable[[], None]) -> None:
         """Take the connection over."""
         pair = _Pair(gone, self._linger, guest, self._pairs, self._pump)
-        await pair.connect(connection, self._path, f"\0{PREFIX}{guest.number}/{guest.peer}".encode())
+        await pair.connect(connection, self._path, f"{self._names}{guest.number}/{guest.peer}".encode())
 
     def cut(self, guest: Guest) -> None:
         """Let go of a guest's connection at once."""
@@ -114,5 +117,5 @@ class _Pair:
 def guest_of(peer: str) -> int | None:
     """Number of the guest in gRPC's text of a peer that came through a Unix socket; None for any other."""
     _, found, rest = peer.replace("%2F", "/").partition(f"unix-abstract:{PREFIX}")
-    number = rest.partition("/")[0]
+    number = rest.partition("/")[0].rpartition("-")[2]
     return int(number) if found and number.isascii() and number.isdigit() else None

@@ -97,6 +97,33 @@ def accepted() -> tuple[socket.socket, socket.socket]:
     return peer, connection
 
 
+async def test_two_listeners_have_guests_of_one_number_at_one_address(tmp_path: Path) -> None:
+    """Two hubs of one machine, or two listeners of one: two connections of a client may come from one port."""
+    loop, port = asyncio.get_running_loop(), 0
+    behinds = [Behind(tmp_path / name, 600.0) for name in ("link", "enrolment")]
+    ends: list[socket.socket] = []
+    for behind in behinds:
+        behind.front.start()
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        peer.setblocking(False)  # noqa: FBT003 - the name of the standard library
+        peer.bind(("127.0.0.1", port))
+        await loop.sock_connect(peer, ("127.0.0.1", behind.front.port))
+        port = peer.getsockname()[1]
+        peer.send(b"request")
+        async with asyncio.timeout(30):
+            server, _ = await loop.sock_accept(behind.listening)
+            server.setblocking(False)  # noqa: FBT003 - the name of the standard library
+            assert await loop.sock_recv(server, 100) == b"request"
+        ends += [peer, server]
+    for end in ends:
+        end.close()
+    for behind in behinds:
+        await behind.front.close()
+        await behind.front.end(0.0)
+        behind.listening.close()
+
+
 async def test_the_last_answer_arrives_although_the_peer_spoke_meanwhile(behind: Behind) -> None:
     """A server answers and closes while more of the peer is under way, as gRPC does when it goes away."""
     peer, server = await behind.connected()
