@@ -72,11 +72,11 @@ class SpoolSettings(_Strict):
 class IntervalSettings(_Strict):
     """How often things happen, seconds."""
 
-    heartbeat: Seconds = Field(default=10.0, description="Between two heartbeats on the link.")
+    heartbeat: Seconds = Field(default=60.0, description="Between two heartbeats on the link.")
     status: Seconds = Field(
         default=15.0, description="Between two looks at the agent's own state; unchanged it is reported once a minute."
     )
-    metrics: Seconds = Field(default=30.0, description="Between two pushes of metrics.")
+    metrics: Seconds = Field(default=60.0, description="Between two pushes of metrics.")
     audit: Seconds = Field(default=1.0, description="Between two looks for audit records to push.")
     policy_refresh: Seconds = Field(default=300.0, description="Between two looks for policy, without a notice.")
     anchor: Seconds = Field(default=10.0, description="Between two writes of floors and epoch into the cluster.")

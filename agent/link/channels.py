@@ -16,6 +16,7 @@ import grpc.aio
 
 from agent.link.identity import LinkIdentity
 from cellward.identity.names import HUB_DNS_NAME
+from cellward.runtime.keepalive import keepalive_options
 from cellward.runtime.tasks import first_of
 
 #: Largest message taken or sent, bytes.
@@ -31,8 +32,8 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.default_authority", HUB_DNS_NAME),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # Later than the hub's: where it is there, its pings are enough.
+    *keepalive_options(18.0, 10.0),
     # Each channel has its own connection: a shared one would keep the old certificate in use after a renewal.
     ("grpc.use_local_subchannel_pool", 1),
     # Jittered by gRPC. A dial costs a hub that is away nothing, and one that is back is found this soon.
@@ -41,12 +42,18 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.enable_retries", 0),
 )
 
+
+def link_options() -> list[tuple[str, str | int]]:
+    """Arguments of every channel to a hub."""
+    return list(_OPTIONS)
+
+
 OpenChannel = Callable[[LinkIdentity], grpc.aio.Channel]
 
 
 def enrolment_channel(address: str, hub_ca_pem: bytes) -> grpc.aio.Channel:
     """Channel to the enrolment port: server-authenticated, pinned to the CA from the join line and nothing else."""
-    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(hub_ca_pem), options=_OPTIONS)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(hub_ca_pem), options=link_options())
 
 
 def link_channel(identity: LinkIdentity) -> grpc.aio.Channel:
@@ -54,7 +61,7 @@ def link_channel(identity: LinkIdentity) -> grpc.aio.Channel:
     credentials = grpc.ssl_channel_credentials(
         identity.hub_ca_pem.encode(), identity.key_pem.encode(), identity.chain_pem.encode()
     )
-    return grpc.aio.secure_channel(identity.link_address, credentials, options=_OPTIONS)
+    return grpc.aio.secure_channel(identity.link_address, credentials, options=link_options())
 
 
 async def connected(channel: grpc.aio.Channel, replaced: asyncio.Event, seconds: float) -> bool:

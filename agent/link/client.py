@@ -97,7 +97,7 @@ class LinkClient:
         timer: Timer,
         health: HealthRegistry,
         streams: Streams,
-        heartbeat: float = 10.0,
+        heartbeat: float = 60.0,
         status_interval: float = 15.0,
         backoff: FullJitter | None = None,
         rng: random.Random | None = None,

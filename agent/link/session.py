@@ -41,9 +41,10 @@ ACK_EVERY = 16
 #: Seconds within which a hub ends a stream that we have half-closed; it lingers for less.
 CLOSING = 10.0
 #: Seconds after which an unchanged status is sent again; the hub writes an unchanged one as seldom.
-STATUS_AT_LEAST = 60.0
-#: Seconds without any frame from the hub after which the stream counts as dead; the hub beats every 15.
-SILENCE = 50.0
+STATUS_AT_LEAST = 300.0
+#: Seconds without any frame from the hub after which the stream counts as dead. The hub beats once a minute; a
+#: half-open connection shows much earlier, by its pings.
+SILENCE = 150.0
 
 
 @dataclass(frozen=True, slots=True)

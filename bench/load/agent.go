@@ -31,7 +31,7 @@ import (
 const (
 	hubName = "hub.cellward.internal"
 	// What the agent's channels have too (agent/link/channels.py).
-	keepaliveTime, keepaliveTimeout = 30 * time.Second, 10 * time.Second
+	keepaliveTime, keepaliveTimeout = 18 * time.Second, 10 * time.Second
 	firstRetry, lastRetry           = 250 * time.Millisecond, 3 * time.Second
 	// The agent's own back-off between sessions.
 	backoffBase, backoffCap = 500 * time.Millisecond, 30 * time.Second

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	heartbeatEvery = 10 * time.Second
+	heartbeatEvery = 60 * time.Second
 	statusLook     = 15 * time.Second
-	statusAtLeast  = 60 * time.Second
+	statusAtLeast  = 300 * time.Second
 	closing        = 10 * time.Second
 	ackEvery       = 16
 )

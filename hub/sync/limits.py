@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cellward.runtime.keepalive import keepalive_options
+
 
 @dataclass(frozen=True, slots=True)
 class SyncLimits:
@@ -32,7 +34,10 @@ class SyncLimits:
     #: Shorter than a leaf lives, longer than its half: an agent that renews never meets it.
     connection_age: float = 45 * 60.0
     connection_grace: float = 30.0
-    keepalive: float = 30.0
+    #: Half-open connections show within 30 seconds: a ping after so long without a byte, and so long for its answer.
+    #: gRPC does it outside of Python, so an idle agent costs almost nothing.
+    keepalive: float = 15.0
+    keepalive_timeout: float = 10.0
     #: How often every open stream's certificate and lock are looked at again (V4: at most one second).
     recheck: float = 0.5
     #: How long changes of bindings and locks are gathered before the streams are looked at because of them.
@@ -41,11 +46,11 @@ class SyncLimits:
     #: Streams that one cluster begins: so many at once, then so many a second; an agent backs off long before.
     hellos: int = 30
     hellos_per_second: float = 0.5
-    heartbeat: float = 12.0
+    #: An agent may hang while gRPC still answers pings for it: it is heard once a minute.
+    heartbeat: float = 60.0
     #: Who was not heard for so long is asked to answer with the next heartbeat; who does not is gone.
-    quiet: float = 8.0
-    #: Half-open streams show within 30 seconds, in this process and in every other one.
-    silence: float = 28.0
+    quiet: float = 75.0
+    silence: float = 150.0
     write: float = 20.0
     #: How long the stream of another boot has to show that somebody is still there, before it is superseded.
     twin: float = 5.0
@@ -89,9 +94,7 @@ class SyncLimits:
             ("grpc.max_send_message_length", self.link_message),
             ("grpc.max_metadata_size", self.metadata),
             ("grpc.absolute_max_metadata_size", self.metadata * 2),
-            ("grpc.keepalive_time_ms", int(self.keepalive * 1000)),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
+            *keepalive_options(self.keepalive, self.keepalive_timeout),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", 0),
         ]

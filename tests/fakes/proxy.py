@@ -20,6 +20,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._passes = asyncio.Event()
         self._passes.set()
+        #: Pieces passed on, both ways.
+        self.passed = 0
 
     @property
     def port(self) -> int:
@@ -91,6 +93,7 @@ class Proxy:
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(_CHUNK):
             await self._passes.wait()
+            self.passed += 1
             target.write(data)
             await target.drain()
         await self._passes.wait()

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import grpc
+
+from agent.link.channels import link_options
+from agent.link.session import SILENCE
+from agent.settings import IntervalSettings
 from cellward.runtime.clock import SystemClock
-from cellward.wire.v1 import link_pb2
+from cellward.runtime.keepalive import keepalive_options
+from cellward.wire.v1 import content_pb2, content_pb2_grpc, link_pb2
 from hub.leases import BEAT, LIFE
 from hub.sync.limits import SyncLimits
 from tests.fakes.bare_agent import stream, until
@@ -15,24 +21,31 @@ from tests.integration.link.streams import LIMITS, joined, opened, welcomed
 
 #: A half-open link shows within so many seconds.
 SHOWS = 30.0
+NOWHERE = "sha256:" + "0" * 64
 
 
 def test_the_limits_in_force_show_a_half_open_link_in_time() -> None:
-    """A stream, and those of a hub that was killed; and nobody is cut who answers in time."""
+    """A connection, on both sides, and the streams of a hub that was killed; and nobody is cut who answers in time."""
     limits = SyncLimits()
-    assert limits.silence <= SHOWS
+    for options in (limits.link_options(), limits.enrolment_options(), link_options()):
+        named = dict(options)
+        assert named["grpc.keepalive_time_ms"] + named["grpc.http2.ping_timeout_ms"] <= SHOWS * 1000  # type: ignore[operator]
+        assert named["grpc.http2.max_pings_without_data"] == 0
     assert limits.write <= SHOWS
     assert LIFE.total_seconds() <= SHOWS
     assert LIFE.total_seconds() > 2 * BEAT
-    # Whoever falls silent is asked within two heartbeats, and has some seconds left to answer.
-    assert limits.quiet <= limits.heartbeat
+    # An agent that beats is not asked; one that is asked has some seconds left to answer.
+    assert IntervalSettings().heartbeat < limits.quiet
     assert limits.quiet + limits.heartbeat + 5 <= limits.silence
+    assert limits.heartbeat * 2 <= SILENCE
+
+
+_PINGED = replace(LIMITS, heartbeat=600.0, quiet=600.0, silence=600.0, keepalive=1.0, keepalive_timeout=1.0)
 
 
 async def test_v13_a_peer_that_vanished_is_not_shown_as_connected() -> None:
     """The network swallows everything, and neither side hears of it: the stream ends, and its row with it."""
-    limits = replace(LIMITS, heartbeat=0.3, quiet=0.2, silence=1.5)
-    async with FakeLinkHub(SystemClock(), limits).running() as here, proxy(here.link.address) as network:
+    async with FakeLinkHub(SystemClock(), _PINGED).running() as here, proxy(here.link.address) as network:
         agent = await joined(here)
         async with agent.channel(here, address=network.address) as channel, stream(channel) as link:
             await welcomed(link, agent)
@@ -40,6 +53,38 @@ async def test_v13_a_peer_that_vanished_is_not_shown_as_connected() -> None:
             network.swallow()
             await until(lambda: "eu-1" not in here.links.streams, "the row is gone", SHOWS)
             assert here.link.link.connected() == frozenset()
+
+
+async def test_a_connection_without_a_stream_that_vanished_is_let_go() -> None:
+    """What is proven of it keeps it from no bound: it is pinged as one with a stream is."""
+    async with FakeLinkHub(SystemClock(), _PINGED).running() as here, proxy(here.link.address) as network:
+        agent = await joined(here)
+        async with agent.channel(here, address=network.address) as channel:
+            await content_pb2_grpc.ContentStub(channel).Fetch(content_pb2.FetchRequest(digest=NOWHERE)).read()
+            assert here.link.front.lobby.counts()["known"] == 1
+            network.swallow()
+            await until(lambda: here.link.front.lobby.counts()["known"] == 0, "the connection is gone", SHOWS)
+
+
+async def test_a_hub_that_vanished_shows_to_its_agent() -> None:
+    """The other way round: the hub sends no ping here, and the agent's own find it out."""
+    async with FakeLinkHub(SystemClock(), LIMITS).running() as here, proxy(here.link.address) as network:
+        agent, pings = await joined(here), keepalive_options(1.0, 1.0)
+        async with agent.channel(here, *pings, address=network.address) as channel, stream(channel) as link:
+            await welcomed(link, agent)
+            network.swallow()
+            assert (await link.ended(SHOWS))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_agent_that_answers_pings_stays_however_long_it_says_nothing() -> None:
+    """Many pings without any data between them: none of them counts as a fault, and none is left out."""
+    async with FakeLinkHub(SystemClock(), _PINGED).running() as here, proxy(here.link.address) as network:
+        agent = await joined(here)
+        async with agent.channel(here, address=network.address) as channel, stream(channel) as link:
+            await welcomed(link, agent)
+            passed = network.passed
+            await until(lambda: network.passed > passed + 8, "pings and their answers pass", SHOWS)
+            assert here.link.link.connected() == {"eu-1"}
 
 
 async def test_an_agent_with_rare_heartbeats_is_asked_and_stays() -> None:
