@@ -106,6 +106,18 @@ NOT_READY = define(
     "Timed out waiting for the clusters.",
     hint="Look at `cellward cells show PROJECT/CELL` for the reason.",
 )
+COMMAND_REFUSED = define(
+    "cli/command-refused",
+    Refused,
+    "The agent did not carry out the command.",
+    hint="The reason and code are the agent's; look at its log, and at `cellward check`.",
+)
+NO_OUTCOME = define(
+    "cli/no-outcome",
+    Unavailable,
+    "Timed out waiting for the outcome of the command.",
+    hint="Give it again with the same --id to look again; with a new one if the agent's link ended meanwhile.",
+)
 NO_IMAGE = define(
     "cli/no-image",
     InvalidInput,

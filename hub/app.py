@@ -356,6 +356,7 @@ def _services(hub: Hub) -> Services:
         facts=facts,
         segments=Segments(hub.store.audit, hub.current_realm.text),
         keeping=Keeping(hub.settings.database, hub.settings.backup_dir, hub.store, hub.clock),
+        send_command=hub.link_server.link.send_command,
         metrics=hub.metrics,
         max_body=hub.settings.limits.request_bytes,
         join_token_life=timedelta(seconds=hub.settings.join_token_seconds),

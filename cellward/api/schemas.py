@@ -311,6 +311,45 @@ class LockList(Response):
     next_cursor: str = ""
 
 
+#: What a hub may ask of an agent: a closed list, in which nothing changes what an agent believes (V2).
+CommandKind = Literal["resync", "probe", "diagnose", "renew", "reconnect"]
+CommandId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{6,62}[a-z0-9])$")]
+
+
+class CommandRequest(Request):
+    """A command to the connected agent of a cluster; it is carried out at most once, within two minutes."""
+
+    kind: CommandKind
+    subject: Annotated[str, StringConstraints(max_length=128)] = Field(
+        default="", description="For probe: PROJECT/CELL/ENVIRONMENT. Empty for all others."
+    )
+    id: CommandId | None = Field(
+        default=None, description="Chosen by the caller: sent again, it gives no second command but shows the first."
+    )
+
+
+class Command(Response):
+    """A command and what became of it."""
+
+    id: str
+    cluster: str
+    kind: str
+    subject: str = ""
+    state: str = Field(description="waiting, sent, done, refused, or expired: never delivered.")
+    created_at: Moment | None = None
+    created_by: str = ""
+    expires_at: Moment | None = None
+    code: str = Field(default="", description="Why the agent refused it.")
+    reason: str = ""
+    facts: dict[str, str] = Field(default_factory=dict, description="What the agent says of itself, for diagnose.")
+
+
+class CommandList(Response):
+    """The newest commands of a cluster, newest first; each is kept for a day."""
+
+    items: list[Command]
+
+
 class ApiTokenCreate(Request):
     """A bearer token of the admin API for a person or a machine; it expires."""
 

@@ -55,6 +55,7 @@ ACTIONS: Final = frozenset(
         # Identity.
         "certificate.recover",
         "certificate.renew",
+        "cluster.command",
         "cluster.create",
         "cluster.join",
         "cluster.rekey",

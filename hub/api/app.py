@@ -26,7 +26,7 @@ from hub.api.interfaces import Services
 from hub.api.openapi import build_document
 from hub.api.problems import error_of, problem_response
 from hub.api.rates import TokenRates
-from hub.api.resources import audit, cells, clusters, documents, keeping, locks, policy, system, tokens
+from hub.api.resources import audit, cells, clusters, commands, documents, keeping, locks, policy, system, tokens
 from hub.api.room import DEFAULTS, Bodies, RoomLimits, Turns, Words
 from hub.api.routing import PREFIX, Answer, Call, Route, read_query
 
@@ -44,6 +44,7 @@ def all_routes() -> tuple[Route, ...]:
         system.routes,
         tokens.routes,
         clusters.routes,
+        commands.routes,
         locks.routes,
         documents.routes,
         policy.routes,

@@ -100,6 +100,18 @@ INTERNAL = define(
     "Internal error of the hub; its log has the cause under the request id.",
     hint="Report it with the request id.",
 )
+UNKNOWN_COMMAND = define(
+    "api/unknown-command",
+    NotFound,
+    "No command of this id was given to this cluster.",
+    hint="Commands are forgotten a day after they expired; the audit log keeps who gave them (`cluster.command`).",
+)
+COMMAND_ID_TAKEN = define(
+    "api/command-id-taken",
+    Conflict,
+    "Conflict: another command has this id.",
+    hint="Choose a new id for each command, for example a UUID; the same id is only for sending the same one again.",
+)
 UNKNOWN_LOCK = define(
     "api/unknown-lock",
     NotFound,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from cellward.api.schemas import CommandKind
     from cellward.runtime.clock import Clock
     from cellward.runtime.health import HealthRegistry
     from hub.audit.segments import Segments
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hub.metrics.own import HubMetrics
     from hub.policy.service import TufRepository
     from hub.store.interfaces import Store
+    from hub.store.links import CommandRow, LinkStore
     from hub.store.tokens import ApiTokenStore
 
 
@@ -35,6 +37,16 @@ class HubFacts:
     log_origin: str
     hub_ca_pem: str
     enrolment_address: str
+
+
+class SendCommand(Protocol):
+    """Gives commands to agents."""
+
+    async def __call__(
+        self, cluster: str, kind: CommandKind, subject: str = "", *, by: str, store: LinkStore, command_id: str
+    ) -> CommandRow:
+        """Give a command in the transaction of ``store``; raises link/not-connected."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ class Services:
     facts: Callable[[], HubFacts]
     keeping: Keeping
     segments: Segments
+    send_command: SendCommand
     metrics: HubMetrics | None = None
     #: Hear which peer has shown whose token; there is one once the API listens.
     doors: Sequence[Front] = ()

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, Protocol
 
 #: What became of a command: not delivered yet, written to the stream, carried out, not carried out.
 CommandState = Literal["waiting", "sent", "done", "refused"]
+#: Kind of a row by which one process asks the one that holds a stream whether its agent answers; no agent gets it.
+ANSWER: Final = "answer"
 #: Commands of one cluster that are listed.
 LISTED: Final = 100
 

@@ -81,13 +81,23 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
         return frozenset(self._sessions)
 
     async def send_command(
-        self, cluster: str, kind: CommandName, subject: str = "", *, by: str = "hub", store: LinkStore | None = None
+        self,
+        cluster: str,
+        kind: CommandName,
+        subject: str = "",
+        *,
+        by: str = "hub",
+        store: LinkStore | None = None,
+        command_id: str = "",
     ) -> CommandRow:
         """Give a command to a connected cluster, whichever process holds its stream, and return it.
 
-        Raises link/not-connected. ``kind`` is one of a closed list (V2).
+        Raises link/not-connected. ``kind`` is one of a closed list (V2). ``store`` is that of a transaction which is
+        open already.
         """
-        return await self._ports.links.send(cluster, kind, subject, by=by, most=self._limits.commands, store=store)
+        return await self._ports.links.send(
+            cluster, kind, subject, by=by, most=self._limits.commands, store=store, command_id=command_id
+        )
 
     async def drain(self, grace: float) -> None:
         """Ask every agent to reconnect later, and wait until they are gone or ``grace`` seconds have passed."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from cellward.wire.v1 import link_pb2
 from hub.store.changes import link_topic
-from hub.store.links import CommandRow, LinkStore, LinkView, PresenceRow, boot_digest
+from hub.store.links import ANSWER, CommandRow, LinkStore, LinkView, PresenceRow, boot_digest
 from hub.store.shared import Together
 from hub.sync.errors import NOT_CONNECTED
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Commands that agents know (V2).
 CommandName = Literal["resync", "probe", "diagnose", "renew", "reconnect"]
-#: Asked by one process of the one that holds a stream: does its agent answer? Never sent to an agent.
-ANSWER: Final = "answer"
 #: How long a command is worth running.
 COMMAND_LIFETIME: Final = timedelta(minutes=2)
 #: Seconds that an answer may take on its way from one process to another.
@@ -103,16 +101,18 @@ class Links:
         by: str = "hub",
         most: int,
         store: LinkStore | None = None,
+        command_id: str = "",
     ) -> CommandRow:
         """Give a command to the connected agent of a cluster, in the transaction of ``store`` where there is one.
 
-        Raises link/not-connected, also when ``most`` commands wait already.
+        ``command_id`` is nobody's yet; without one it gets one. Raises link/not-connected, also when ``most`` commands
+        wait already.
         """
         store = store or self._store
         holder = (await store.live([cluster])).get(cluster)
         if holder is None:
             raise NOT_CONNECTED(f"cluster {cluster} has no open link to any hub", cluster=cluster)
-        return await self._put(holder, kind, subject, by, most, store)
+        return await self._put(holder, kind, subject, by, most, store, command_id)
 
     async def finish(self, cluster: str, result: link_pb2.CommandResult) -> None:
         """Keep the outcome of a command as its agent tells it; what it was not given is dropped."""
@@ -142,12 +142,12 @@ class Links:
                 return False
 
     async def _put(
-        self, holder: PresenceRow, kind: str, subject: str, by: str, most: int, store: LinkStore
+        self, holder: PresenceRow, kind: str, subject: str, by: str, most: int, store: LinkStore, command_id: str = ""
     ) -> CommandRow:
         now = self._clock.now()
         name = holder.cluster
         row = CommandRow(
-            str(uuid.uuid4()), name, kind, subject, holder.boot, now, by, now + COMMAND_LIFETIME
+            command_id or str(uuid.uuid4()), name, kind, subject, holder.boot, now, by, now + COMMAND_LIFETIME
         )  # fmt: skip
         if not await store.put_command(row, most):
             raise NOT_CONNECTED(f"{most} commands already wait for cluster {name}", cluster=name)

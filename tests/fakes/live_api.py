@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -38,6 +39,7 @@ from hub.policy.service import TufRepository
 from hub.store.sql.small import SqlApiTokens
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.tokens import ApiTokenRow
+from hub.sync.links import Links
 from tests.fakes.rooms import make_rooms
 
 #: Bearer tokens of the roles.
@@ -140,6 +142,7 @@ def make_services(
         facts=facts,
         segments=Segments(store.audit, lambda: realm.realm, 256),
         keeping=Keeping("sqlite://", None, store, clock),
+        send_command=partial(Links(store.links, store.changes, "this", clock).send, most=16),
     )
 
 

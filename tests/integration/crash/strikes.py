@@ -20,6 +20,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -41,6 +42,7 @@ from hub.authority.model import AgentCertificate, Attempt
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
 from hub.clusters.locks import OwnLocks
+from hub.store.links import PresenceRow, boot_digest, replica_lease
 from hub.store.sql.store import SqlStore, open_store
 from hub.store.sql.tables import metadata
 from tests.fakes.live_api import hub_keys, make_services
@@ -158,6 +160,8 @@ async def set_up(world: World, hub: Hub) -> None:
     await must(hub, "POST", "/documents", {"envelopes": world.envelopes["first"]})
     await must(hub, "POST", "/tokens", {"name": "ci", "role": "deployer", "lifetimeSeconds": 3600})
     await must(hub, "POST", "/locks", {"kind": "cluster", "subject": "eu-2", "reason": "why"})
+    await hub.store.leases.take(replica_lease("this"), "this", timedelta(days=1))
+    await hub.store.links.opened([PresenceRow("eu-1", "this", "s-1", boot_digest("b-1"), SystemClock().now())])
 
 
 def _ask(method: str, path: str, body: object = None) -> Job:
@@ -217,6 +221,7 @@ MUTATIONS: dict[str, tuple[str, Job]] = {
     "publication": ("policy.publish", _publish),
     "lock": ("lock.set", _ask("POST", "/locks", {"kind": "cluster", "subject": "eu-1", "reason": "why"})),
     "lock-lifted": ("lock.lift", _ask("DELETE", "/locks/cluster/eu-2")),
+    "command": ("cluster.command", _ask("POST", "/clusters/eu-1/commands", {"kind": "resync", "id": "again-01"})),
     "upload": ("document.upload", _upload("second")),
     "upload-end": ("document.upload", _upload("end")),
     "upload-release": ("document.upload", _upload("other")),

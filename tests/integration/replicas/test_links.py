@@ -50,24 +50,30 @@ async def told(hub: FakeLinkHub, store: SqlStore, names: list[str]) -> AsyncIter
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def hubs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[FakeLinkHub]]:
-    """Give two processes with one authority, on one database, both alive."""
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[tuple[FakeLinkHub, SqlStore]]]:
+    """Give two processes with one authority, on one database, both alive, each with its store."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}"
     if request.param == "postgresql":
         url = await request.getfixturevalue("postgres").new()
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        made: list[FakeLinkHub] = []
+        made: list[tuple[FakeLinkHub, SqlStore]] = []
         for replica in ("a", "b"):
             store = await open_store(url, clock)
             stack.push_async_callback(store.close)
             await store.leases.take(replica_lease(replica), replica, LONG)
-            shared = made[0].hub if made else None
+            shared = made[0][0].hub if made else None
             hub = FakeLinkHub(clock, QUICK, shared=shared, links_at=store.links, replica=replica)
             await stack.enter_async_context(hub.running())
             await stack.enter_async_context(told(hub, store, ["eu-1", "eu-2"]))
-            made.append(hub)
+            made.append((hub, store))
         yield made
+
+
+@pytest.fixture
+def hubs(pair: list[tuple[FakeLinkHub, SqlStore]]) -> list[FakeLinkHub]:
+    """The two processes."""
+    return [hub for hub, _ in pair]
 
 
 def of(hub: FakeLinkHub) -> SqlLinks:

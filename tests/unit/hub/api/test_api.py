@@ -91,7 +91,7 @@ async def api() -> AsyncIterator[Api]:
 
 def _path(path: str) -> str:
     names = {"cluster": "eu-1", "project": "shop", "cell": "cart", "name": "ci", "kind": "cluster", "subject": "eu-1"}
-    names["number"] = "0"
+    names |= {"number": "0", "command": "0" * 8}
     return path.format(digest="sha256:" + "0" * 64, **names)
 
 
