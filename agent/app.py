@@ -20,7 +20,8 @@ from agent.audit.installed import InstalledHub
 from agent.audit.interfaces import Entry
 from agent.audit.recorder import Recorder
 from agent.audit.statement import StatementKey
-from agent.cells.engine import CellEngine, EngineParts
+from agent.cells.compose import engine_of
+from agent.cells.engine import CellEngine
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.prober import UnprovedProber
 from agent.kube.client import KubeClient
@@ -272,24 +273,22 @@ def _engine(
     content: HubContent,
     metrics: AgentMetrics,
 ) -> CellEngine:
-    return CellEngine(
-        EngineParts(
-            kube=base.kube,
-            driver=NetworkPolicyDriver(base.kube),
-            prober=UnprovedProber(base.clock),
-            policy=policy,
-            source=content,
-            state=base.db,
-            recorder=recorder,
-            health=base.health,
-            metrics=metrics,
-            timer=base.clock,
-            facts=lambda: facts,
-            realm=base.settings.realm,
-            guards=_guards(base.settings),
-            copy_floors=base.anchor.save_floors,
-            agent_namespace=base.settings.namespace,
-        )
+    return engine_of(
+        kube=base.kube,
+        driver=NetworkPolicyDriver(base.kube),
+        prober=UnprovedProber(base.clock),
+        policy=policy,
+        source=content,
+        state=base.db,
+        recorder=recorder,
+        health=base.health,
+        metrics=metrics,
+        timer=base.clock,
+        facts=lambda: facts,
+        realm=base.settings.realm,
+        guards=_guards(base.settings),
+        copy_floors=base.anchor.save_floors,
+        agent_namespace=base.settings.namespace,
     )
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.audit.interfaces import Entry
 from agent.cells.cell import Cell
-from agent.cells.parts import Parts
 from agent.cells.plan import Prune, check_brake, plan_prune
-from agent.cells.sides import refused_edges, shut
+from agent.cells.sides import Offers, refused_edges, shut
 from agent.kube.interfaces import JSONObject, ObjectRef
+from agent.objects.cluster import CellCluster
 from agent.objects.model import OwnedObject, Role
+from agent.stamps.keeper import StampKeeper
 from agent.verify.intake import VerifiedCell
 from cellward.cells import labels
 from cellward.cells.edges import needs_of
 from cellward.cells.model import CellSpec
 from cellward.cells.render import RenderedCell, render
 from cellward.cells.spec import spec_of
+from cellward.documents.facts import ClusterFacts
 from cellward.wire.codec import DesiredItem
 
 
@@ -68,33 +70,44 @@ class Change:
         )
 
 
-def plan(
-    parts: Parts, cell: Cell, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool
-) -> Change:
-    """Render a deployment and compare it with what stands; raises apply/prune-needs-confirmation (V14)."""
-    stamps = parts.stamps.require()
-    rendered = render(verified.release.document, parts.facts(), item.environment, stamps)
-    known = cell.record.by_ref()
-    spec = spec_of(verified.release.document)
-    shut_edges = tuple(sorted(refused_edges(needs_of(spec), item.environment, parts.offers)))
-    wanted = [
-        OwnedObject(rendered.namespace_object, Role.NAMESPACE),
-        *_isolation(rendered, shut_edges),
-        *parts.cluster.identity(rendered.namespace).rights(_cell_labels(rendered.namespace_object)),
-        *(OwnedObject(manifest, Role.OBJECT) for manifest in rendered.objects),
-    ]
-    objects = tuple(carry_over(owned, known) for owned in wanted)
-    prune = plan_prune(cell.record, [owned.ref for owned in objects])
-    if not fallback:
-        limit, confirmed = verified.policy.binding_set.prune_limit, verified.deployment.document.confirm_prune
-        check_brake(cell.record, prune, signed_limit=limit, confirmed=confirmed)
-        if verified.fallback is not None and cell.record.deployment_digest != verified.deployment.digest:
-            # The way back is asked about before it is needed, by what stands now; what goes beyond that is only what
-            # the Deployment itself brought. On the way back there is nobody to confirm anything.
-            back = render(verified.fallback.document, parts.facts(), item.environment, stamps)
-            left = plan_prune(cell.record, _refs(back))
-            check_brake(cell.record, left, signed_limit=limit, confirmed=confirmed, what="the fallback")
-    return Change(item, verified, rendered, objects, prune, correlation_id, spec, shut_edges, fallback)
+class Planner:
+    """Says what a deployment would change on this cluster, whose facts ``facts`` returns; writes nothing."""
+
+    def __init__(
+        self, cluster: CellCluster, stamps: StampKeeper, facts: Callable[[], ClusterFacts], offers: Offers
+    ) -> None:
+        self._cluster = cluster
+        self._stamps = stamps
+        self._facts = facts
+        self._offers = offers
+
+    def plan(
+        self, cell: Cell, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool
+    ) -> Change:
+        """Render a deployment and compare it with what stands; raises apply/prune-needs-confirmation (V14)."""
+        stamps = self._stamps.require()
+        rendered = render(verified.release.document, self._facts(), item.environment, stamps)
+        known = cell.record.by_ref()
+        spec = spec_of(verified.release.document)
+        shut_edges = tuple(sorted(refused_edges(needs_of(spec), item.environment, self._offers)))
+        wanted = [
+            OwnedObject(rendered.namespace_object, Role.NAMESPACE),
+            *_isolation(rendered, shut_edges),
+            *self._cluster.identity(rendered.namespace).rights(_cell_labels(rendered.namespace_object)),
+            *(OwnedObject(manifest, Role.OBJECT) for manifest in rendered.objects),
+        ]
+        objects = tuple(carry_over(owned, known) for owned in wanted)
+        prune = plan_prune(cell.record, [owned.ref for owned in objects])
+        if not fallback:
+            limit, confirmed = verified.policy.binding_set.prune_limit, verified.deployment.document.confirm_prune
+            check_brake(cell.record, prune, signed_limit=limit, confirmed=confirmed)
+            if verified.fallback is not None and cell.record.deployment_digest != verified.deployment.digest:
+                # The way back is asked about before it is needed, by what stands now; what goes beyond that is only
+                # what the Deployment itself brought. On the way back there is nobody to confirm anything.
+                back = render(verified.fallback.document, self._facts(), item.environment, stamps)
+                left = plan_prune(cell.record, _refs(back))
+                check_brake(cell.record, left, signed_limit=limit, confirmed=confirmed, what="the fallback")
+        return Change(item, verified, rendered, objects, prune, correlation_id, spec, shut_edges, fallback)
 
 
 def carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> OwnedObject:

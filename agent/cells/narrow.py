@@ -1,46 +1,48 @@
-"""Narrowing and ending: the hub's quarantine and its lifting, and the signed Tombstone.
+"""Narrowing: the quarantine of a cell and its lifting.
 
 Quarantine closes isolation and touches nothing else; lifting it returns to what signatures allowed, never further.
-A Tombstone ends workloads first, then the rest; data and namespace only when it says so, isolation last of all.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 
-from agent.audit.interfaces import Entry, RefusalText
+from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.adopt import Adoption
 from agent.cells.cell import Cell
-from agent.cells.leaving import Leaving
-from agent.cells.leftovers import Leftovers
-from agent.cells.parts import Parts
-from agent.cells.plan import is_doubtful
+from agent.cells.keeping import Keeping
 from agent.isolation.driver import closed
 from agent.kube.interfaces import ref_of
+from agent.objects.cluster import CellCluster
 from agent.objects.every import every
 from agent.objects.model import CellRecord, OwnedObject, Role
-from agent.objects.order import DATA, is_workload, removal
-from agent.verify.decide import decided, details_of, refusals_of
-from agent.verify.intake import VerifiedEnd
+from agent.spool.interfaces import Closings
 from cellward.cells.network import NetworkIntent, default_deny
 from cellward.documents.fields import format_time
-from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
-from cellward.telemetry.metrics import AGENT_DECISIONS
+from cellward.runtime.clock import Timer
 from cellward.wire.codec import DesiredItem
 
 
 class Narrowing:
-    """Quarantine and end of cells."""
+    """Withholds from cells, and gives back."""
 
-    def __init__(self, parts: Parts, accepted: Callable[[DesiredItem], None]) -> None:
-        self._parts = parts
-        self._accepted = accepted
-        self._adoption = Adoption(parts.cluster, parts.stamps, parts.repairer, parts.recorder, parts.keeping)
-        self._leaving = Leaving(parts.cluster, parts.keeping)
-        self._leftovers = Leftovers(parts.cluster, self._adoption, self._leaving)
+    def __init__(
+        self,
+        cluster: CellCluster,
+        adoption: Adoption,
+        keeping: Keeping,
+        recorder: RecorderPort,
+        closings: Closings,
+        timer: Timer,
+    ) -> None:
+        self._cluster = cluster
+        self._adoption = adoption
+        self._keeping = keeping
+        self._recorder = recorder
+        self._closings = closings
+        self._timer = timer
 
     async def quarantine(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Close the isolation of what runs; a full spool does not stand in the way (V13)."""
@@ -57,7 +59,7 @@ class Narrowing:
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
         # Saved with its record or its count: an agent killed before that closes it again and records it then.
-        await self._parts.keeping.save_counted(cell, replace(cell.record, unrecorded=False), entry)
+        await self._keeping.save_counted(cell, replace(cell.record, unrecorded=False), entry)
 
     async def lift(self, cell: Cell, item: DesiredItem, correlation_id: str) -> None:
         """Return to the isolation that was released; recorded before it is done, it is no narrowing.
@@ -69,74 +71,18 @@ class Narrowing:
         if not cell.record.quarantined:
             if half_written(cell.record):
                 await self.rewrite(cell, quarantined=False)
-                await self._parts.keeping.save(cell, cell.record)
+                await self._keeping.save(cell, cell.record)
             return
         entry = Entry(
             "cell.release", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
             revision=item.revision, details={"hubState": item.hub_state},
         )  # fmt: skip
-        await self._parts.recorder.record(entry)
+        await self._recorder.record(entry)
         if cell.record.rollout_started:
             # What was cut off could not become healthy: the time it is given begins anew.
-            cell.record = replace(cell.record, rollout_started=format_time(self._parts.timer.now()))
+            cell.record = replace(cell.record, rollout_started=format_time(self._timer.now()))
         await self.rewrite(cell, quarantined=False)
-        await self._parts.keeping.save(cell, cell.record)
-
-    async def end(
-        self, cell: Cell, item: DesiredItem, end: VerifiedEnd, correlation_id: str
-    ) -> tuple[RefusalText, ...]:
-        """Carry out a Tombstone as far as it goes now; call it again when what it deleted is gone.
-
-        Returns why the policy refused it. Raises apply/deletion-pending while something is not gone yet; nothing is
-        waited for here, because an end that nobody lets come through must not take the turn of a release.
-        """
-        await self._adoption.run(cell, correlation_id)
-        tombstone = end.tombstone.document
-        kind = "all" if tombstone.delete_data else "cell"
-        details = {"deploymentDigest": end.tombstone.digest, "sequence": str(tombstone.sequence), "mode": kind}
-        entry = Entry(
-            "cell.remove", f"Cell/{cell.record.namespace}", "allow", correlation_id=correlation_id,
-            revision=item.revision, details=details,
-        )  # fmt: skip
-        if cell.record.deployment_digest != end.tombstone.digest or cell.record.ending != kind:
-            refusals = await self._decide(cell, item, end, entry)
-            if refusals:
-                return refusals
-            await self._accept(item, end, entry)
-            ending = replace(
-                cell.record, deployment_digest=end.tombstone.digest, release_digest="", version="", ending=kind,
-                settled_release="", offers=(), needs=(), shut=(), settled=False, rollout_started="",
-                fallback_active=False,
-            )  # fmt: skip
-            await self._parts.keeping.save(cell, ending)
-        await self._remove(cell, with_data=tombstone.delete_data)
-        await self._parts.keeping.save_recorded(
-            cell, replace(cell.record, settled=True), replace(entry, decision="done")
-        )
-        return ()
-
-    async def _decide(self, cell: Cell, item: DesiredItem, end: VerifiedEnd, entry: Entry) -> tuple[RefusalText, ...]:
-        """Ask the policy; nothing new on a stale one, least of all what cannot be undone: keys may be revoked (V8)."""
-        floor = await self._parts.state.floors.get(*item.key)
-        self._parts.gate.check_fresh(known=floor is not None and floor.digest == end.tombstone.digest)
-        hub = {"state": item.hub_state, "revision": item.revision}
-        decision = await self._parts.gate.decide_end(end, item.environment, cell.isolation, hub)
-        self._parts.metrics.increment(AGENT_DECISIONS, result="allow" if decision.allowed else "deny")
-        details = {**entry.details, **details_of(decision, end.policy, cell.isolation)}
-        await self._parts.recorder.record(decided(replace(entry, action="cell.decide", details=details), decision))
-        self._parts.intake.check_current(end.policy)
-        return () if decision.allowed else refusals_of(decision)
-
-    async def _accept(self, item: DesiredItem, end: VerifiedEnd, entry: Entry) -> None:
-        """The point of no return: durable before anything of the cell goes."""
-        await self._parts.recorder.record(entry)
-        self._parts.documents.need(CellKey(*item.key), end.envelopes)
-        for digest, envelope in end.envelopes.items():
-            await self._parts.state.blobs.put(digest, envelope)
-        await self._parts.keeping.raise_floor(item, end.tombstone)
-        accepted = replace(item, evidence=tuple(end.envelopes))
-        await self._parts.state.accepted.put(accepted)
-        self._accepted(accepted)
+        await self._keeping.save(cell, cell.record)
 
     async def rewrite(self, cell: Cell, *, quarantined: bool) -> None:
         """Write the closed or the released form of every isolation object; saving what was written is the caller's.
@@ -150,52 +96,22 @@ class Narrowing:
             record = record.with_object(owned)
         # In memory first: drift repair must not undo it while it is being written.
         cell.record = record
-        self._parts.keeping.reindex(cell)
+        self._keeping.reindex(cell)
         if closing:
-            self._parts.state.closings.add(record.namespace)
+            self._closings.add(record.namespace)
         if quarantined or closing:
             # An agent that is killed on the way closes the rest at its next start, with neither hub nor policy; that
             # the disk is full does not stand in the way (V13).
             with contextlib.suppress(CellwardError):
-                await self._parts.keeping.save(cell, record)
+                await self._keeping.save(cell, record)
         if closing:
-            await self._parts.keeping.copy_closings()
+            await self._keeping.copy_closings()
 
         async def write(owned: OwnedObject) -> None:
-            cell.record = cell.record.with_object(await self._parts.cluster.write(cell.record, owned))
+            cell.record = cell.record.with_object(await self._cluster.write(cell.record, owned))
 
         # One that cannot be written must not leave the others open.
         await every(changed, write)
-
-    async def _remove(self, cell: Cell, *, with_data: bool) -> None:
-        for owned in cell.record.objects:
-            if is_doubtful(owned):
-                cell.record = cell.record.without(owned.ref)
-                cell.forget(owned.ref)
-        objects = [owned for owned in cell.record.objects if owned.role is Role.OBJECT]
-        workloads = removal(owned for owned in objects if is_workload(owned))
-        rest = removal(owned for owned in objects if not is_workload(owned) and owned.ref.kind not in DATA)
-        data = [owned for owned in objects if owned.ref.kind in DATA]
-        # To the last pod: while one still ends, its isolation must stand, also of an earlier release.
-        await self._leaving.ask(cell, workloads, "Foreground")
-        await self._leaving.check_gone(cell, workloads_only=True)
-        await self._leaving.ask(cell, rest)
-        await self._leaving.check_gone(cell)
-        if not with_data:
-            for owned in data:
-                cell.record = cell.record.with_object(replace(owned, retained=True))
-            await self._leftovers.end(cell)
-            return
-        await self._leaving.ask(cell, data)
-        await self._leaving.check_gone(cell)
-        await self._leaving.ask(cell, [owned for owned in cell.record.objects if owned.role is Role.NAMESPACE])
-        await self._leaving.check_gone(cell)
-        # Isolation and rights inside went with the namespace; the account lives elsewhere.
-        for owned in cell.record.objects:
-            if owned.role is Role.RIGHTS and owned.ref.namespace != cell.record.namespace:
-                await self._parts.cluster.delete(cell.record, owned)
-        await self._leftovers.check_gone(cell)
-        await self._parts.keeping.save(cell, replace(cell.record, objects=()))
 
 
 def _changed(record: CellRecord, *, quarantined: bool) -> tuple[list[OwnedObject], bool]:

@@ -7,7 +7,7 @@ isolation leaves an empty, isolated namespace and says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,15 +15,23 @@ from agent.audit.interfaces import RefusalText
 from agent.cells.adopt import Adoption
 from agent.cells.apply import Applying, Breathe
 from agent.cells.cell import Cell
-from agent.cells.change import Change, plan
+from agent.cells.change import Change, Planner
+from agent.cells.interfaces import Accepted
 from agent.cells.journal import Journal
-from agent.cells.parts import Parts
+from agent.cells.keeping import Keeping
+from agent.cells.ready import Ready
+from agent.isolation.interfaces import Prober
 from agent.kube.interfaces import ObjectRef
+from agent.metrics.registry import AgentMetrics
+from agent.objects.cluster import CellCluster
 from agent.objects.model import Role
-from agent.verify.decide import decided, details_of, refusals_of
-from agent.verify.intake import VerifiedCell
+from agent.spool.interfaces import Floors, Items
+from agent.stamps.keeper import StampKeeper
+from agent.verify.decide import Gate, decided, details_of, refusals_of
+from agent.verify.intake import Intake, VerifiedCell
 from cellward.errors import CellwardError
 from cellward.policy.model import Decision
+from cellward.runtime.clock import Timer
 from cellward.telemetry.metrics import AGENT_APPLY_SECONDS, AGENT_DECISION_SECONDS, AGENT_DECISIONS
 from cellward.wire.codec import DesiredItem
 
@@ -68,39 +76,46 @@ class Attempt:
         return self.found
 
 
-class Rollout:
-    """The stages of a deployment; each raises what stands in the way, and keeps what it found in the attempt."""
+class Deciding:
+    """Plans a deployment and asks the policy about it."""
 
-    def __init__(self, parts: Parts, accepted: Callable[[DesiredItem], None]) -> None:
-        self._parts = parts
-        self._accepted = accepted
-        self._journal = Journal(parts.recorder, parts.documents, parts.state.blobs, parts.keeping)
-        self._adoption = Adoption(parts.cluster, parts.stamps, parts.repairer, parts.recorder, parts.keeping)
-        self._applying = Applying(
-            parts.cluster, parts.repairer, parts.keeping, parts.state.closings, parts.timer, self._journal
-        )
+    def __init__(
+        self,
+        ready: Ready,
+        gate: Gate,
+        adoption: Adoption,
+        planner: Planner,
+        journal: Journal,
+        floors: Floors,
+        metrics: AgentMetrics,
+        timer: Timer,
+    ) -> None:
+        self._ready = ready
+        self._gate = gate
+        self._adoption = adoption
+        self._planner = planner
+        self._journal = journal
+        self._floors = floors
+        self._metrics = metrics
+        self._timer = timer
 
     async def decide(self, cell: Cell, attempt: Attempt) -> tuple[tuple[RefusalText, ...], bool]:
         """Plan the change and ask the policy; return its refusals, and whether it asks for the proof of isolation.
 
         Raises everything else that stands in the way, see the errors of verify, objects and cells, and kube/*.
         """
-        attempt.begun = self._parts.timer.monotonic()
+        attempt.begun = self._timer.monotonic()
         item = attempt.item
-        floor = await self._parts.state.floors.get(*item.key)
+        floor = await self._floors.get(*item.key)
         attempt.known = floor is not None and floor.digest == attempt.verified.deployment.digest
-        self._parts.gate.check_fresh(known=attempt.known)
-        self._parts.fence.check()
-        self._parts.stamps.check()
+        self._ready.check(known=attempt.known)
         attempt.adopted = await self._adoption.run(cell, attempt.correlation_id)
-        attempt.found = plan(
-            self._parts, cell, item, attempt.verified, attempt.correlation_id, fallback=attempt.fallback
+        attempt.found = self._planner.plan(
+            cell, item, attempt.verified, attempt.correlation_id, fallback=attempt.fallback
         )
         refusals, provisional = await self._decide(cell, attempt.change)
         attempt.decided_on = cell.isolation
         return refusals, provisional
-
-    # -- decision -----------------------------------------------------------------------------------------------------
 
     async def _decide(self, cell: Cell, change: Change) -> tuple[tuple[RefusalText, ...], bool]:
         """Decide on what is known of isolation; return refusals, and whether it is to be decided again.
@@ -126,25 +141,37 @@ class Rollout:
         return tuple(replace(one, next=_and_left(cell, change, one.next)) for one in refusals)
 
     async def _ask(self, change: Change, isolation: str) -> Decision:
-        begun = self._parts.timer.monotonic()
+        begun = self._timer.monotonic()
         hub: Mapping[str, object] = {"state": change.item.hub_state, "revision": change.item.revision}
-        decision = await self._parts.gate.decide(
-            change.verified, change.rendered, change.item.environment, isolation, hub
-        )
-        self._parts.metrics.observe(AGENT_DECISION_SECONDS, self._parts.timer.monotonic() - begun)
+        decision = await self._gate.decide(change.verified, change.rendered, change.item.environment, isolation, hub)
+        self._metrics.observe(AGENT_DECISION_SECONDS, self._timer.monotonic() - begun)
         return decision
 
     async def _record_decision(self, change: Change, decision: Decision, isolation: str) -> None:
-        self._parts.metrics.increment(AGENT_DECISIONS, result="allow" if decision.allowed else "deny")
+        self._metrics.increment(AGENT_DECISIONS, result="allow" if decision.allowed else "deny")
         details = details_of(decision, change.verified.policy, isolation)
         await self._journal.note(change, decided(change.entry("cell.decide", "allow", details=details), decision))
 
-    # -- namespace, isolation, rights ---------------------------------------------------------------------------------
+
+class Ground:
+    """Makes the ground of a cell: namespace, isolation and rights, its proof, and the dry run of what stands on it."""
+
+    def __init__(
+        self,
+        cluster: CellCluster,
+        stamps: StampKeeper,
+        prober: Prober,
+        journal: Journal,
+    ) -> None:
+        self._cluster = cluster
+        self._stamps = stamps
+        self._prober = prober
+        self._journal = journal
 
     async def isolate(self, cell: Cell, attempt: Attempt) -> None:
         """Make the namespace real, with isolation before anything else when it is new (V9)."""
-        cluster, change = self._parts.cluster, attempt.change
-        wanted_namespace, check_proof = change.rendered.namespace_object, self._parts.stamps.check_proof
+        cluster, change = self._cluster, attempt.change
+        wanted_namespace, check_proof = change.rendered.namespace_object, self._stamps.check_proof
         attempt.existed = await cluster.claim_namespace(cell.record, wanted_namespace, check_proof)
         isolated = any(owned.role is Role.ISOLATION and owned.uid for owned in cell.record.objects)
         first = attempt.adopted or not isolated or not attempt.existed
@@ -163,7 +190,7 @@ class Rollout:
     async def prove(self, cell: Cell, attempt: Attempt) -> bool:
         """Measure isolation; return whether it is another than what was decided on."""
         change = attempt.change
-        evidence = await self._parts.prober.probe(change.rendered.namespace)
+        evidence = await self._prober.probe(change.rendered.namespace)
         measured = replace(cell.record, isolation=evidence.state)
         if not attempt.existed or evidence.state != attempt.decided_on:
             details = {"isolation": evidence.state, "namespace": change.rendered.namespace}
@@ -178,26 +205,46 @@ class Rollout:
         change = attempt.change
         objects = [owned for owned in change.objects if owned.role is Role.OBJECT]
         try:
-            attempt.anew = await self._parts.cluster.preflight(
+            attempt.anew = await self._cluster.preflight(
                 cell.record, objects, breathe, replace_allowed=change.verified.replace
             )
         except CellwardError as error:
             error.hint = _and_left(cell, change, error.hint)
             raise
 
-    async def apply(self, cell: Cell, attempt: Attempt, breathe: Breathe) -> None:
+
+class Accepting:
+    """Takes a deployment into force; ``items`` are what was accepted, by cell."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        journal: Journal,
+        keeping: Keeping,
+        items: Items,
+        applying: Applying,
+        metrics: AgentMetrics,
+        timer: Timer,
+    ) -> None:
+        self._intake = intake
+        self._journal = journal
+        self._keeping = keeping
+        self._items = items
+        self._applying = applying
+        self._metrics = metrics
+        self._timer = timer
+
+    async def run(self, cell: Cell, attempt: Attempt, breathe: Breathe, accepted: Accepted) -> None:
         """Accept the change, write it, and record that it is applied."""
         change = attempt.change
         # Namespace, probe and dry run took their time: a key revoked meanwhile must not come through any more.
-        self._parts.intake.check_current(attempt.verified.policy)
-        await self._accept(change, known=attempt.known)
+        self._intake.check_current(attempt.verified.policy)
+        await self._accept(change, accepted, known=attempt.known)
         await self._applying.run(cell, change, attempt.anew, breathe)
         await self._settle(cell, change)
-        self._parts.metrics.observe(AGENT_APPLY_SECONDS, self._parts.timer.monotonic() - attempt.begun)
+        self._metrics.observe(AGENT_APPLY_SECONDS, self._timer.monotonic() - attempt.begun)
 
-    # -- accept and settle --------------------------------------------------------------------------------------------
-
-    async def _accept(self, change: Change, *, known: bool) -> None:
+    async def _accept(self, change: Change, accepted: Accepted, *, known: bool) -> None:
         """The point of no return: the floor is durable before the first object of the release is written.
 
         With it goes what the Deployment needs to be finished or undone, whatever becomes of hub and signatures.
@@ -210,11 +257,11 @@ class Rollout:
         if change.fallback:
             return
         back = change.verified.fallback
-        await self._parts.keeping.raise_floor(change.item, deployment, "" if back is None else back.digest)
+        await self._keeping.raise_floor(change.item, deployment, "" if back is None else back.digest)
         evidence = tuple(digest for digest in change.verified.envelopes if digest != deployment.digest)
-        accepted = replace(change.item, evidence=evidence)
-        await self._parts.state.accepted.put(accepted)
-        self._accepted(accepted)
+        item = replace(change.item, evidence=evidence)
+        await self._items.put(item)
+        accepted(item)
 
     async def _settle(self, cell: Cell, change: Change) -> None:
         details = {
@@ -224,6 +271,15 @@ class Rollout:
         }
         entry = change.entry("cell.fallback" if change.fallback else "cell.apply", "done", details=details)
         await self._journal.save_noted(cell, change, cell.record.applied(), entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The stages of a deployment; each raises what stands in the way, and keeps what it found in the attempt."""
+
+    deciding: Deciding
+    ground: Ground
+    accepting: Accepting
 
 
 def _and_left(cell: Cell, change: Change, hint: str) -> str:

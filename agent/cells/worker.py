@@ -8,8 +8,6 @@ own or another cell's: see ``pace``.
 from __future__ import annotations
 
 import asyncio
-import random
-import secrets
 
 import structlog
 
@@ -17,15 +15,12 @@ from agent.cells.cell import Cell
 from agent.cells.drift import DriftControl
 from agent.cells.edges import Edges
 from agent.cells.hands import Hands
-from agent.cells.interfaces import OnReceipt, OnStatus
+from agent.cells.interfaces import OnStatus
+from agent.cells.life import CellLife
 from agent.cells.machine import effects as do
 from agent.cells.machine import events as on
-from agent.cells.machine.rules import due_at, must_stop, step
-from agent.cells.narrow import Narrowing
+from agent.cells.machine.rules import due_at
 from agent.cells.pace import Pace, SupersededError
-from agent.cells.parts import Parts
-from agent.cells.restamp import Restamping
-from agent.cells.slots import Slots
 from agent.link.interfaces import CellReport
 from agent.verify.refusals import is_passing, refusal_of, unexpected
 from cellward.errors import CellwardError
@@ -33,7 +28,6 @@ from cellward.runtime.tasks import is_being_cancelled
 from cellward.wire.codec import DesiredItem
 
 _log = structlog.get_logger()
-_chance = random.SystemRandom().random
 
 
 class CellWorker:
@@ -42,31 +36,29 @@ class CellWorker:
     def __init__(
         self,
         cell: Cell,
-        parts: Parts,
-        slots: Slots,
-        on_receipt: OnReceipt,
+        life: CellLife,
+        drift: DriftControl,
+        pace: Pace,
+        edges: Edges,
+        hands: Hands,
         on_status: OnStatus,
         accepted: DesiredItem | None = None,
     ) -> None:
         self.cell = cell
-        self.drift = DriftControl(
-            parts.cluster, parts.repairer, parts.recorder, parts.keeping, parts.metrics, parts.timer, cell, slots
-        )
-        self._parts = parts
+        self.drift = drift
+        self._life = life
+        self._pace = pace
+        self._edges = edges
+        self._hands = hands
         self._on_status = on_status
         self._accepted = accepted
-        narrowing = Narrowing(parts, self._is_accepted)
-        restamping = Restamping(parts.stamps, parts.repairer, parts.keeping, cell, self.drift)
-        self._pace = Pace(parts.timer, slots, self.drift, restamping, self._must_stop)
-        self._edges = Edges(parts.recorder, parts.keeping, parts.offers, cell, narrowing)
-        self._hands = Hands(parts, cell, self._pace, self.drift, narrowing, self._edges, on_receipt, self._is_accepted)
         self._reported: CellReport | None = None
 
     # -- what comes from outside --------------------------------------------------------------------------------------
 
     def offer(self, item: DesiredItem) -> None:
         """Take the newest item; one that was not taken up yet is replaced."""
-        self._tell(on.ItemCame(self._sight(), item))
+        self._life.tell(on.ItemCame(self._life.sight(), item))
         self.wake()
 
     def wake(self) -> None:
@@ -76,7 +68,7 @@ class CellWorker:
     def reconsider(self) -> None:
         """Try again what was refused or is waiting, repairs too; what is held stays held, unless signatures changed."""
         self.drift.forgive()
-        self._tell(on.Reconsider(self._sight()))
+        self._life.tell(on.Reconsider(self._life.sight()))
         if self.drift.due_at() is not None or self.is_waiting:
             self.wake()
 
@@ -104,7 +96,7 @@ class CellWorker:
 
     async def run(self) -> None:
         """Take turns for ever; ends only by cancellation."""
-        self._tell(on.Loaded(self._sight(), self._accepted))
+        self._life.tell(on.Loaded(self._life.sight(), self._accepted))
         if self.cell.life.owed.narrow:
             self.wake()
         while True:
@@ -115,16 +107,18 @@ class CellWorker:
                 if is_being_cancelled():
                     raise
                 # What was waited for was cancelled, not this worker; passed on, its group would not notice the end.
-                self._broke(on.Failed(self._sight(), (), passing=True), "turn-cancelled")
+                self._broke(on.Failed(self._life.sight(), (), passing=True), "turn-cancelled")
             except Exception as error:  # noqa: BLE001 - V16: one cell's fault must not end the process
-                self._broke(on.Broken(self._sight(), (refusal_of(unexpected(error), self._subject),)), "turn-failed")
+                self._broke(
+                    on.Broken(self._life.sight(), (refusal_of(unexpected(error), self._subject),)), "turn-failed"
+                )
                 await self._report()
 
     async def _turn(self) -> None:
         """Repair what is due, then do what the machine asks for until it asks for nothing."""
         await self._repair()
         self.drift.follow()
-        while effects := self._tell(self._look()):
+        while effects := self._life.tell(self._look()):
             while effects:
                 effects = await self._carry_out(effects)
             await self._repair()
@@ -144,7 +138,7 @@ class CellWorker:
             if isinstance(effect, do.Report):
                 await self._report()
             else:
-                following = self._tell(await self._outcome(effect))
+                following = self._life.tell(await self._outcome(effect))
                 self._sync_turn()
         return following
 
@@ -152,12 +146,12 @@ class CellWorker:
         try:
             outcome = await self._hands.carry_out(effect)
         except SupersededError:
-            return on.Superseded(self._sight())
+            return on.Superseded(self._life.sight())
         except CellwardError as error:
             name = self.cell.record.namespace
             _log.info("step-failed", cell=name, step=type(effect).__name__, code=error.code, reason=error.message)
-            return on.Failed(self._sight(), (refusal_of(error, self._about(effect)),), passing=is_passing(error))
-        return outcome(self._sight())
+            return on.Failed(self._life.sight(), (refusal_of(error, self._about(effect)),), passing=is_passing(error))
+        return outcome(self._life.sight())
 
     def _about(self, effect: do.Effect) -> str:
         returning = isinstance(effect, do.WorkEffect) and effect.work.reason
@@ -167,7 +161,7 @@ class CellWorker:
 
     def _broke(self, event: on.Event, what: str) -> None:
         _log.exception(what, cell=self.cell.record.namespace)
-        self._tell(event)
+        self._life.tell(event)
         self._sync_turn()
 
     def _sync_turn(self) -> None:
@@ -178,33 +172,9 @@ class CellWorker:
         if work is None or not work.turn:
             self._pace.give_turn()
 
-    # -- the machine --------------------------------------------------------------------------------------------------
-
-    def _tell(self, event: on.Event) -> tuple[do.Effect, ...]:
-        self.cell.life, effects = step(self.cell.life, event)
-        return effects
-
     def _look(self) -> on.Look:
         edges, differ = self._edges.look()
-        return on.Look(self._sight(), self.cell.outlook(edges, edges_differ=differ))
-
-    def _sight(self) -> on.Sight:
-        cell = self.cell
-        return on.Sight(
-            at=self._parts.timer.monotonic(),
-            chance=_chance(),
-            correlation=secrets.token_hex(8),
-            kept=cell.present.kept,
-            view=self._parts.view(),
-            quarantine=self._parts.revoked.why_quarantined(cell.record),
-            ground=cell.ground,
-        )
-
-    def _must_stop(self) -> bool:
-        return must_stop(self.cell.life)
-
-    def _is_accepted(self, item: DesiredItem) -> None:
-        self._tell(on.Accepted(self._sight(), item))
+        return on.Look(self._life.sight(), self.cell.outlook(edges, edges_differ=differ))
 
     # -- reports ------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.audit.recorder import Recorder
-from agent.cells.engine import CellEngine, EngineParts
+from agent.cells.compose import engine_of
+from agent.cells.engine import CellEngine
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.interfaces import Evidence, IsolationState
 from agent.kube.interfaces import JSONObject, KubeApi
@@ -24,6 +25,8 @@ from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.metrics.registry import AgentMetrics
 from agent.objects.fence import load_guards
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
+from agent.stamps.keeper import StampKeeper
+from agent.verify.intake import Intake
 from cellward.audit.record import parse_record
 from cellward.cells.load import load_cells
 from cellward.cells.resolve import resolve_cells
@@ -275,14 +278,12 @@ class World:
                 await state.close()
 
     def _engine(self) -> CellEngine:
-        engine = CellEngine(
-            EngineParts(
-                kube=self.kube, driver=NetworkPolicyDriver(self.kube), prober=self.prober, policy=self.policy,
-                source=self.hub, state=self.state, recorder=self.recorder, health=self.health, metrics=AgentMetrics(),
-                timer=self.timer, facts=lambda: self.facts, realm=REALM, guards=self.guards,
-                settle_seconds=self.settle_seconds, absent_seconds=self.absent_seconds,
-                copy_floors=AnchorKeeper(self.state, self.anchor, self.timer, self.health, 3600).save_floors,
-            )
+        engine = engine_of(
+            kube=self.kube, driver=NetworkPolicyDriver(self.kube), prober=self.prober, policy=self.policy,
+            source=self.hub, state=self.state, recorder=self.recorder, health=self.health, metrics=AgentMetrics(),
+            timer=self.timer, facts=lambda: self.facts, realm=REALM, guards=self.guards,
+            settle_seconds=self.settle_seconds, absent_seconds=self.absent_seconds,
+            copy_floors=AnchorKeeper(self.state, self.anchor, self.timer, self.health, 3600).save_floors,
         )  # fmt: skip
 
         async def on_receipt(receipt: ReceiptFacts) -> None:
@@ -293,6 +294,16 @@ class World:
 
         engine.on_receipt, engine.on_status = on_receipt, on_status
         return engine
+
+    @property
+    def intake(self) -> Intake:
+        """What verifies documents, one for every cell; there must be a cell."""
+        return next(iter(self.engine._roster.workers.values()))._hands._papers._intake
+
+    @property
+    def stamps(self) -> StampKeeper:
+        """What keeps the key of the stamps."""
+        return self.engine._watches.stamps
 
     def _fence_seen(self) -> bool:
         return any(condition.name == "admission-guard" for condition in self.health.get())

@@ -204,7 +204,7 @@ async def test_a_release_is_no_way_back_from_itself(world: World, kube: FakeKube
     same = await settle(world, kube, "1.0.0", fallback=PREVIOUS)
     again = world.item(CELL, world.deployment(CELL, same, fallback=PREVIOUS))
     assert (await world.submit(again)).accepted
-    assert await world.engine._parts.intake.fallback(again) is None
+    assert await world.intake.fallback(again) is None
 
 
 async def test_way_back_survives_a_restart_without_the_hub(world: World, kube: FakeKube) -> None:

@@ -132,7 +132,7 @@ async def agent(cluster: Cluster, directory: Path) -> AsyncIterator[World]:
 
 def keeper(world: World) -> StampKeeper:
     """Return what keeps the stamps."""
-    return world.engine._stamps
+    return world.stamps
 
 
 async def settled(world: World) -> None:
@@ -143,7 +143,7 @@ async def settled(world: World) -> None:
         state = kept._state
         if state is None or state.step is not Step.DONE or state.guards != kept._guards:
             return False
-        return not world.engine._behind()
+        return not world.engine._roster.behind(world.stamps.current)
 
     await world.until(done)
 
@@ -169,7 +169,7 @@ async def deploy(world: World, cluster: Cluster, *names: str) -> None:
 
 def told_of(world: World) -> set[str]:
     """Return of which namespaces the agent says that they are no cells."""
-    return set(world.engine._impostors._known)
+    return set(world.engine._sightings._impostors._known)
 
 
 async def test_v10_a_namespace_labelled_before_the_chart_came(cluster: Cluster, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ async def _as_the_older_version_left_it(world: World, cluster: Cluster) -> None:
     mark["metadata"]["namespace"] = "cellward-system"  # type: ignore[index]
     # An API server that ran all the time does not read the mark again for a policy whose binding came back.
     cluster.admin.delete(mark)
-    workers = list(world.engine._workers.values())
+    workers = list(world.engine._roster.workers.values())
     await world._stop()
     opened = await open_state(world.directory, clock=world.timer)
     for worker in workers:

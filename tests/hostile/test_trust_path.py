@@ -16,7 +16,7 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Role
 
 from agent.audit.interfaces import RecorderPort
-from agent.cells.engine import CONCURRENCY
+from agent.cells.compose import CONCURRENCY
 from agent.kube.errors import KUBE_UNAVAILABLE
 from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType
 from agent.objects.fence import KINDS as GUARD_KINDS

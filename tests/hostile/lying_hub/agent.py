@@ -323,7 +323,7 @@ class Told(World):
 
     async def quiet(self) -> None:
         """Wait until nothing is left to do but what waits for time."""
-        workers = self.engine._workers
+        workers = self.engine._roster.workers
 
         def idle() -> bool:
             waiting = any(one.is_waiting for one in workers.values())
@@ -348,7 +348,7 @@ class Told(World):
 
     def records(self) -> Mapping[Key, CellRecord]:  # type: ignore[override]
         """What is in force of each cell."""
-        return {tuple(key): worker.cell.record for key, worker in self.engine._workers.items()}  # type: ignore[misc]
+        return {tuple(key): worker.cell.record for key, worker in self.engine._roster.workers.items()}  # type: ignore[misc]
 
     async def kept(self) -> Mapping[Key, CellRecord]:
         """The same, as it is on disk."""

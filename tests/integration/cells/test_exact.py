@@ -132,5 +132,5 @@ async def test_v10_what_nobody_owns_ends_with_the_release_of_a_cell_taken_back(
         assert "192.0.2.1" not in now, path
         assert "2.0.0" in now, path
     world.engine.resync()
-    await world.until(lambda: all(worker.drift.due_at() is None for worker in world.engine._workers.values()))
+    await world.until(lambda: all(worker.drift.due_at() is None for worker in world.engine._roster.workers.values()))
     assert world.report(cell).drift_repairs == 0

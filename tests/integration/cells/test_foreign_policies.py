@@ -91,7 +91,7 @@ async def test_v9_the_decision_is_made_on_unknown_isolation(world: World, admin:
                 "spec": {"subject": {"namespaces": {"matchLabels": match}}},
             }  # fmt: skip
             await world.until(lambda body=body: admin.request("POST", path, body).status in {201, 409})  # type: ignore[misc]
-        await world.until(lambda: ("", "other") in world.engine._foreign._seen.get(_CNP, {}))
+        await world.until(lambda: ("", "other") in world.engine._watches.foreign._seen.get(_CNP, {}))
         assert (await world.deploy(cell_yaml(cell), cell)).accepted
         assert world.report(cell).isolation == "unknown"
         assert {one.isolation for one in world.policy.evaluator.asked} == {"unknown"}

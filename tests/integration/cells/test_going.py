@@ -117,7 +117,7 @@ async def test_v14_an_end_waits_for_what_an_earlier_release_let_go(world: World,
     await world.state.items.put(item)
     await world.engine.submit(item)
     await world.until(lambda: not admin.get(_object(cell, "Service", "web")).ok)
-    fight = world.engine._workers[CellKey("shop", cell, "dev")].drift._fight(
+    fight = world.engine._roster.workers[CellKey("shop", cell, "dev")].drift._fight(
         ObjectRef("v1", "Service", f"shop--{cell}--dev", "old")
     )
     looked = fight.failed

@@ -44,7 +44,7 @@ def _everything(cell: str) -> list[str]:
 
 def _obstacle(world: World, cell: str) -> Obstacle | None:
     """What stands in the way of the newest item."""
-    return world.engine._workers[CellKey("shop", cell, "dev")].cell.life.obstacle
+    return world.engine._roster.workers[CellKey("shop", cell, "dev")].cell.life.obstacle
 
 
 async def _forget(world: World, admin: ApiClient, paths: list[str]) -> None:

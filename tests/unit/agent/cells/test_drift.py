@@ -53,7 +53,7 @@ async def world(world: World, kube: FakeKube) -> World:
 
 
 def _drift(world: World) -> DriftControl:
-    return world.engine._workers[CellKey("shop", "shop1", "dev")].drift
+    return world.engine._roster.workers[CellKey("shop", "shop1", "dev")].drift
 
 
 def _exists(kube: FakeKube, ref: ObjectRef) -> bool:
@@ -103,7 +103,7 @@ async def test_v16_repair_that_crashes_is_tried_again(
     world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer nobody thought of loses neither the mark nor the other repairs of the cell."""
-    repairer = world.engine._parts.repairer
+    repairer = _drift(world)._repairer
     check, crashed = repairer.check, False
 
     async def once(*args: object, **named: object) -> object:
@@ -223,7 +223,7 @@ async def test_v15_repair_that_fails_once_is_no_news(
     world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A webhook that was away for a moment is nobody's business: one record, of the repair."""
-    repairer, failures = world.engine._parts.repairer, 0
+    repairer, failures = _drift(world)._repairer, 0
     check = repairer.check
 
     async def once(*args: object, **named: object) -> object:
@@ -251,7 +251,7 @@ def _well(world: World) -> bool:
 
 def _unrepaired(world: World) -> float | None:
     labels = {"project": "shop", "cell": "shop1", "environment": "dev"}
-    return world.engine._given.metrics.registry.get_sample_value("cellward_agent_drift_unrepaired", labels)
+    return world.engine._overview._metrics.registry.get_sample_value("cellward_agent_drift_unrepaired", labels)
 
 
 async def test_v1_order_that_is_refused_is_not_the_only_one(world: World, kube: FakeKube) -> None:
@@ -335,7 +335,7 @@ async def test_v12_namespace_made_anew_by_somebody_is_not_taken_over(world: Worl
 
 async def test_v10_namespace_made_anew_while_the_guards_are_away_gets_no_stamp(world: World, kube: FakeKube) -> None:
     """Without guards anybody copies a stamp: what carries one proves nothing, and never gets that of the next key."""
-    world.engine._stamps._grace = 0.2
+    world.stamps._grace = 0.2
     released = dict(kube._objects[NAMESPACE]["metadata"]["labels"])
     guard = next(ref for ref in kube._objects if ref.kind == "ValidatingAdmissionPolicyBinding")
     binding = dict(kube._objects[guard])

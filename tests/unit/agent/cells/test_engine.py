@@ -477,8 +477,8 @@ async def test_v1_change_to_an_object_that_was_written_a_moment_ago_is_not_misse
 async def test_v16_late_event_of_an_object_that_was_pruned_is_no_fault(world: World, kube: FakeKube) -> None:
     """Between its deletion and the new index the object is known, and is no longer the cell's."""
     await _deployed(world, kube)
-    cell = world.engine._by_ref[WEB].cell
+    cell = world.engine._roster.by_ref[WEB].cell
     cell.record = cell.record.without(WEB)
     live = await kube.get(WEB)
     live["metadata"]["resourceVersion"] = "99999"
-    world.engine._object(Watched("apps/v1", "Deployment"), WatchEvent(WatchType.MODIFIED, live))
+    world.engine._sightings._object(Watched("apps/v1", "Deployment"), WatchEvent(WatchType.MODIFIED, live))

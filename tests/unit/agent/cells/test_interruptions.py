@@ -156,7 +156,7 @@ async def test_v13_a_document_that_another_cell_needs_is_kept(world: World, kube
 
 
 def _settled(world: World, environment: str) -> str:
-    return world.engine._workers[CellKey("shop", CELL, environment)].cell.record.settled_release
+    return world.engine._roster.workers[CellKey("shop", CELL, environment)].cell.record.settled_release
 
 
 async def test_v14_a_refusal_by_the_prune_limit_is_judged_again_when_less_would_go(

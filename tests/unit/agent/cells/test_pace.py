@@ -7,7 +7,7 @@ import copy
 
 import pytest
 
-from agent.cells.engine import CONCURRENCY
+from agent.cells.compose import CONCURRENCY
 from agent.kube.errors import KUBE_IMMUTABLE
 from agent.kube.interfaces import ObjectRef, ref_of
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
@@ -119,7 +119,8 @@ async def test_v11_cells_that_cannot_end_hold_no_turn(
     await world.until(lambda: all(world.report(cell).refusals for cell in cells))
     assert {world.report(cell).phase for cell in cells} == {"applying"}
     assert {one.code for cell in cells for one in world.report(cell).refusals} == {"apply/deletion-pending"}
-    assert world.engine._slots.work._value == CONCURRENCY
+    (slots,) = {worker._pace._slots for worker in world.engine._roster.workers.values()}
+    assert slots.work._value == CONCURRENCY
     assert (await asyncio.wait_for(world.deploy(cell_yaml(CELL), CELL), 15)).accepted
     for ref in [ref for ref in kube._objects if ref.kind == "Deployment" and ref.namespace != SERVICE.namespace]:
         kube._drop(ref)

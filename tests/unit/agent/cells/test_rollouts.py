@@ -173,7 +173,7 @@ async def test_v13_full_spool_does_not_make_a_cell_spin(
     with monkeypatch.context() as patched:
         patched.setattr(world.state.audit, "append", full)
         ready(kube, WEB, pods=1)
-        await world.until(lambda: not world.engine._workers[_key()].cell.record.rollout_started)
+        await world.until(lambda: not world.engine._roster.workers[_key()].cell.record.rollout_started)
         assert 0 < len(asked) < 40
         assert await world.state.audit.lost() == 1
     await world.phase(CELL, "ready")
@@ -213,7 +213,7 @@ async def test_v16_newer_item_that_is_refused_does_not_strand_a_half_applied_one
     assert not (await world.submit(world.item(CELL, world.deployment(CELL, newer)))).accepted
     kube.on_request = None
     await world.until(lambda: EXTRA in kube._objects)
-    await world.until(lambda: world.engine._workers[_key()].cell.record.settled)
+    await world.until(lambda: world.engine._roster.workers[_key()].cell.record.settled)
     assert world.report(CELL).version == "1.1.0"
     assert [one.code for one in world.report(CELL).refusals] == ["document/no-valid-signature"]
 

@@ -83,20 +83,24 @@ def condition(world: World, name: str) -> Any:
 async def settled(world: World, kube: FakeKube, cells: int = 2) -> None:
     """Wait until no change of stamps is under way and every cell came through."""
     del kube, cells
-    keeper = world.engine._stamps
-    await world.until(lambda: keeper._state and keeper._state.step is Step.DONE and not world.engine._behind())
+    keeper = world.stamps
+    await world.until(
+        lambda: (
+            keeper._state and keeper._state.step is Step.DONE and not world.engine._roster.behind(world.stamps.current)
+        )
+    )
 
 
 async def renew_guards(world: World, kube: FakeKube, meanwhile: Any = None) -> None:
     """Take a guard away and put it back, as an uninstall and an install of the chart do."""
-    before = world.engine._stamps.current
+    before = world.stamps.current
     binding = copy.deepcopy(kube._objects[BINDING])
     await kube.delete(BINDING)
     if meanwhile is not None:
         await meanwhile()
     fresh = {"apiVersion": GUARDS, "kind": BINDING.kind, "metadata": {"name": BINDING.name}, "spec": binding["spec"]}
     await kube.apply(fresh, manager="chart")
-    await world.until(lambda: world.engine._stamps.current != before)
+    await world.until(lambda: world.stamps.current != before)
     await settled(world, kube)
 
 
@@ -138,7 +142,7 @@ async def test_v10_a_stamp_copied_while_the_guards_were_away_is_worth_nothing(wo
     async def copying() -> None:
         await kube.apply(namespace("evil", copied), manager="them")
         assert reaches(kube, "evil", place("data"))
-        await world.until(lambda: not world.engine._fence.intact)
+        await world.until(lambda: not world.engine._sightings._fence.intact)
 
     await renew_guards(world, kube, copying)
     assert not reaches(kube, "evil", place("data"))
@@ -186,7 +190,7 @@ async def test_nothing_new_is_applied_before_the_key_is_changed(world: World, ku
     """A namespace with a copied stamp must not be taken for our own in between."""
     await deploy_both(world)
     copied = dict(live_labels(kube, place("front")))
-    world.engine._stamps._settle = 3600.0
+    world.stamps._settle = 3600.0
     stolen = {**copied, "cellward.dev/cell": "third"}
 
     await kube.delete(BINDING)
@@ -194,14 +198,14 @@ async def test_nothing_new_is_applied_before_the_key_is_changed(world: World, ku
     binding = next(
         one for one in world.guards if one["metadata"]["name"] == BINDING.name and one["kind"] == BINDING.kind
     )
-    await world.until(lambda: not world.engine._fence.intact)
+    await world.until(lambda: not world.engine._sightings._fence.intact)
     await kube.apply(binding, manager="chart")
-    await world.until(lambda: world.engine._fence.intact)
+    await world.until(lambda: world.engine._sightings._fence.intact)
     await world.engine.submit(world.item("third", world.deployment("third", world.release(cell_yaml("third")))))
     await world.until(lambda: any(one.code == "stamps/pending" for one in world.report("third").refusals))
     assert not [ref for ref in kube._objects if ref.namespace == place("third")]
-    world.engine._stamps._settle = 0.0
-    world.engine._stamps._wake.set()
+    world.stamps._settle = 0.0
+    world.stamps._wake.set()
     await world.until(lambda: any(one.code == "cell/namespace-not-ours" for one in world.report("third").refusals))
 
 
@@ -212,7 +216,7 @@ async def _impostor_while_the_key_changes(world: World, kube: FakeKube) -> None:
     await kube.delete(BINDING)
     # The name of a manager is anybody's to write, too.
     await kube.apply(namespace(place("third"), {**copied, "cellward.dev/cell": "third"}), manager="cellward-agent")
-    await world.until(lambda: not world.engine._fence.intact)
+    await world.until(lambda: not world.engine._sightings._fence.intact)
 
     def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
         del user
@@ -221,8 +225,8 @@ async def _impostor_while_the_key_changes(world: World, kube: FakeKube) -> None:
 
     kube.on_request = refuse
     await kube.apply({**binding, "metadata": {"name": BINDING.name}}, manager="chart")
-    keeper = world.engine._stamps
-    await world.until(lambda: keeper._state and keeper._state.step is not Step.DONE)
+    keeper, roster = world.stamps, world.engine._roster
+    await world.until(lambda: keeper._state and keeper._state.step is Step.DONE and not roster.behind(keeper.current))
 
 
 @pytest.mark.parametrize("how", ["run", "quarantine", "end"])
@@ -243,8 +247,8 @@ async def test_v10_a_copied_stamp_proves_nothing_while_the_key_is_changed(
         await world.until(lambda: world.report("third").refusals)
         assert [one.code for one in world.report("third").refusals] == ["stamps/pending"]
     kube.on_request = None
-    world.engine._stamps._grace = 0.3
-    world.engine._stamps._wake.set()
+    world.stamps._grace = 0.3
+    world.stamps._wake.set()
     await settled(world, kube)
     if how == "run":
         await world.until(lambda: "cell/namespace-not-ours" in {one.code for one in world.report("third").refusals})
@@ -269,7 +273,7 @@ def _unstamp(world: World, kube: FakeKube) -> None:
     """Make cells and records as a version without stamps left them."""
     none = Stamps((), None, closed=False)
     _bare_objects(kube)
-    for worker in world.engine._workers.values():
+    for worker in world.engine._roster.workers.values():
         for owned in worker.cell.record.objects:
             if owned.ref[:2] in {NAMESPACE, POLICY}:
                 bare = replace(owned, manifest=none.restamp(owned.manifest), baseline=strip(kube._objects[owned.ref]))
@@ -282,7 +286,7 @@ async def test_cells_of_an_older_version_are_stamped_first_and_then_required(wor
     await kube.apply(namespace("evil", claims("data")), manager="them")
     _unstamp(world, kube)
     assert reaches(kube, "evil", place("data"))
-    for worker in world.engine._workers.values():
+    for worker in world.engine._roster.workers.values():
         await world.state.inventory.put(worker.cell.record.namespace, worker.cell.record.to_json())
     await world._stop()
     # Once more: until it stopped, the agent may have repaired one of them.
@@ -331,7 +335,7 @@ async def test_v1_a_lost_state_finds_its_cells_by_the_copy(tmp_path: Path, world
 async def test_a_cell_that_cannot_be_stamped_holds_nobody_up_for_long(world: World, kube: FakeKube) -> None:
     """It is not selected any more, which closes; and it comes back once it can be."""
     await deploy_both(world)
-    world.engine._stamps._grace = 0.3
+    world.stamps._grace = 0.3
 
     def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
         del user
@@ -339,12 +343,12 @@ async def test_a_cell_that_cannot_be_stamped_holds_nobody_up_for_long(world: Wor
             raise KUBE_FORBIDDEN("somebody's webhook says no", by="admission")
 
     kube.on_request = refuse
-    before = world.engine._stamps.current
+    before = world.stamps.current
     binding = copy.deepcopy(kube._objects[BINDING])
     await kube.delete(BINDING)
     await kube.apply({**binding, "metadata": {"name": BINDING.name}}, manager="chart")
-    await world.until(lambda: world.engine._stamps.current != before)
-    await world.until(lambda: world.engine._stamps._state and world.engine._stamps._state.step is Step.DONE)
+    await world.until(lambda: world.stamps.current != before)
+    await world.until(lambda: world.stamps._state and world.stamps._state.step is Step.DONE)
     await world.until(lambda: not reaches(kube, place("front"), place("data")))
     assert condition(world, "stamps").code == "stamps/cell-left-behind"
     kube.on_request = None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.cells.engine import CONCURRENCY
+from agent.cells.compose import CONCURRENCY
 from agent.kube.errors import KUBE_QUOTA
 from agent.kube.interfaces import ObjectRef
 from agent.spool.errors import FULL
@@ -154,7 +154,7 @@ async def test_v11_what_the_failed_release_replaced_is_replaced_back(world: Worl
     bad = world.release(cell_yaml(CELL, "1.1.0"), replace=True)
     digest = world.deployment(CELL, bad, fallback=good)
     assert (await world.submit(world.item(CELL, digest))).accepted
-    intake = world.engine._parts.intake
+    intake = world.intake
     found = await intake.fallback(world.item(CELL, digest))
     assert found is not None
     assert found.release.digest == good
