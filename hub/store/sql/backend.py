@@ -23,12 +23,14 @@ class Backend(Protocol):
         reader: for transactions that only read; each sees one moment.
         writers: write transactions at once.
         place: column of ``changes`` that puts what was committed in an order.
+        version_tells: whether as long as ``version`` is the same nobody else has committed anything.
     """
 
     writer: AsyncEngine
     reader: AsyncEngine
     writers: int
     place: Column[int]
+    version_tells: bool
 
     async def prepare(self) -> None:
         """Do what must be done before an engine opens it; raises what opening raises."""

@@ -60,6 +60,7 @@ class Postgres:
     """
 
     writers = WRITERS
+    version_tells = False
     place: Column[int] = changes.c.transaction
 
     def __init__(self, url: URL, *, keep: bool) -> None:

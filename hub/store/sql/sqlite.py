@@ -61,11 +61,16 @@ class Sqlite:
                 "a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db."
             )
         self._file = Path(str(url.database))
+        # The counter is one of a connection: another one begins it anew, and may come to the same.
+        self.version_tells = keep
+        self._writers_made = 0
         check_place(self._file)
         self._ballast = Ballast(self._file)
         url = url.set(drivername=DRIVER)
         self.writer, self.reader = (_engine(url, size, keep=keep) for size in (1, READERS))
         _prepare(self.writer.sync_engine, writer=True)
+        if keep:
+            event.listen(self.writer.sync_engine, "connect", self._writer_made)
         _prepare(self.reader.sync_engine, writer=False)
 
     async def prepare(self) -> None:
@@ -112,7 +117,12 @@ class Sqlite:
         """Return SQLite's counter of commits by others: on the writer's connection, because its own must not count."""
         async with opened(self.writer) as connection:
             await connection.execution_options(**{_BEGIN: "none"})
-            return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+            counted = int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+        # SQLite counts in 32 bits. A connection in the place of a broken one counts as a commit that said nothing.
+        return self._writers_made << 32 | counted
+
+    def _writer_made(self, *_: object) -> None:
+        self._writers_made += 1
 
     @asynccontextmanager
     async def told(self) -> AsyncIterator[asyncio.Event]:

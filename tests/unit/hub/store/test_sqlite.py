@@ -12,7 +12,7 @@ import pytest
 import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, event
 
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
@@ -102,6 +102,7 @@ async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlSto
             file.rename(aside)
             file.mkdir()
             await store._db._reader.dispose()
+            await store._db._writer.dispose()
             async with asyncio.timeout(30):
                 while not logs:
                     await asyncio.sleep(0.01)
@@ -240,3 +241,34 @@ async def test_a_url_may_leave_the_driver_out(tmp_path: Path) -> None:
     store = await open_store(f"sqlite:///{tmp_path / 'hub.db'}")
     assert len(store.hub_epoch) == 32
     await store.close()
+
+
+async def test_a_look_reads_nothing_while_nobody_else_has_committed(store: SqlStore, file: Path) -> None:
+    """It is asked twice a second by a hub that is idle; a commit by somebody else is still told."""
+    read = list[str]()
+    reader = store._db._reader.sync_engine
+    await store._db.look()
+    event.listen(reader, "before_cursor_execute", lambda *told: read.append(told[2]))
+    await store.clusters.create("eu-1", "alice")
+    await store._db.look()
+    assert read == []
+    async with store.changes.subscribe("clusters") as subscription:
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            other.execute("update clusters set created_by = 'bob'")
+            other.commit()
+        await store._db.look()
+        async with asyncio.timeout(5):
+            assert await subscription.wait() == {"clusters"}
+
+
+async def test_another_connection_that_counts_anew_is_a_change(store: SqlStore, file: Path) -> None:
+    """What was committed while the writer's connection was broken and made anew is not missed."""
+    await store._db.look()
+    await store._db._writer.dispose()
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("update clusters set created_by = 'bob'")
+        other.commit()
+    async with store.changes.subscribe("clusters") as subscription:
+        await store._db.look()
+        async with asyncio.timeout(5):
+            assert await subscription.wait() == {"clusters"}
