@@ -31,6 +31,7 @@ from hub.store.changes import EVENTS, ChangeBus
 from hub.store.errors import DAMAGED, LEASE_MOVED, MOVED, UNAVAILABLE
 from hub.store.leases import Lease
 from hub.store.log import AuditAppend, AuditEvent, AuditFilter, AuditStore, TileKey
+from hub.store.shared import Pace
 
 _log = structlog.get_logger()
 
@@ -40,6 +41,9 @@ GROUP_RECORDS: Final = 4096
 TRIES: Final = 20
 #: Seconds after which what waits is looked for although nobody told of it.
 SETTLE_SECONDS: Final = 5.0
+#: Least seconds between two transactions that hold nothing but batches of agents: a fleet that speaks for a second
+#: shares ten of them. What the hub itself does never waits.
+BATCHES_APART: Final = 0.1
 #: Most records of one page of ``tail``.
 MAX_PAGE: Final = 1000
 
@@ -88,6 +92,9 @@ class AuditLog:
         self._head: _Head | None = None
         self._pending: list[_Request] = []
         self._worker: asyncio.Task[None] | None = None
+        self._pace = Pace(BATCHES_APART)
+        #: Set while something waits that is not a batch of an agent.
+        self._hurry = asyncio.Event()
         # Last place told per writer and code: an agent that repeats itself must not fill the log with findings.
         self._told: dict[tuple[str, str], tuple[int, int]] = {}
         #: Counters since the start, for metrics: records taken, batches refused by code, transactions.
@@ -238,6 +245,8 @@ class AuditLog:
         # A caller that goes away must not leave an error nobody looks at.
         request.done.add_done_callback(lambda future: None if future.cancelled() else future.exception())
         self._pending.append(request)
+        if not isinstance(work, Batch):
+            self._hurry.set()
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="audit-log")
             self._worker.add_done_callback(self._ended)
@@ -246,6 +255,7 @@ class AuditLog:
 
     async def _work(self) -> None:
         while self._pending:
+            await self._pace.turn(self._hurry)
             group = self._take()
             try:
                 await self._commit(group)
@@ -281,6 +291,8 @@ class AuditLog:
             records += len(work.leaves) if isinstance(work, Batch) else 1
             group.append(request)
         self._pending = later
+        if all(isinstance(request.work, Batch) for request in later):
+            self._hurry.clear()
         return group
 
     async def _commit(self, group: list[_Request]) -> None:

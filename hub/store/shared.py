@@ -9,6 +9,7 @@ its answer along, never anybody else's work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -21,17 +22,38 @@ Out = TypeVar("Out")
 Key = TypeVar("Key")
 
 
+class Pace:
+    """Keeps what is repeated ``apart`` seconds apart, from beginning to beginning; the first one does not wait."""
+
+    def __init__(self, apart: float) -> None:
+        self._apart = apart
+        self._next = 0.0
+
+    async def turn(self, hurry: asyncio.Event | None = None) -> None:
+        """Wait for the next turn, or until somebody is in a ``hurry``, and take it."""
+        now = asyncio.get_running_loop().time
+        left = self._next - now()
+        if left > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await (hurry or asyncio.Event()).wait()
+        self._next = now() + self._apart
+
+
 class Together(Generic[In, Out]):
     """Gathers calls while a run is under way; the next run takes them all, and each gets the run's whole result.
 
     Args:
         run: the work for many; runs of one instance never overlap.
         name: of its tasks.
+        apart: least seconds between the beginnings of two runs: a fleet that speaks for a second must not cost a
+            transaction for every few of its messages. A call that comes alone does not wait.
     """
 
-    def __init__(self, run: Callable[[Sequence[In]], Awaitable[Out]], name: str) -> None:
+    def __init__(self, run: Callable[[Sequence[In]], Awaitable[Out]], name: str, *, apart: float = 0.0) -> None:
         self._run = run
         self._name = name
+        self._pace = Pace(apart)
         self._waiting: list[In] = []
         self._next: asyncio.Task[Out] | None = None
         self._turn = asyncio.Lock()
@@ -47,6 +69,7 @@ class Together(Generic[In, Out]):
 
     async def _go(self) -> Out:
         async with self._turn:
+            await self._pace.turn()
             # From here on a newcomer needs a run of its own.
             self._next = None
             waiting, self._waiting = self._waiting, []

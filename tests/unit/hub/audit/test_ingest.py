@@ -17,7 +17,7 @@ from hub.audit.model import AuditBatchIn
 from hub.audit.port import AuditIngest
 from hub.audit.service import AuditLog
 from hub.store.interfaces import Store
-from hub.store.log import AuditFilter
+from hub.store.log import AuditEvent, AuditFilter
 from tests.fakes.audit_writer import AuditWriter
 from tests.unit.hub.audit.logs import SPKI, all_records, check_proofs, check_range, make_log, send
 
@@ -68,6 +68,30 @@ class TestIngest:
             mine = [parse_record(row.record).seq for row in await log.tail(0, 1000, AuditFilter(origin=writer.origin))]
             assert mine == list(range(1, 36))
         assert log.commits < 100
+
+    async def test_batches_that_trickle_in_share_a_transaction(self, log: AuditLog) -> None:
+        """V13: a fleet whose agents push each at its own moment costs a few transactions a second, not one an agent."""
+        writers = [AuditWriter(number) for number in range(9)]
+        await send(log, writers[0], writers[0].batch(1))
+        sending = list[asyncio.Task[object]]()
+        for writer in writers[1:]:
+            sending.append(asyncio.create_task(send(log, writer, writer.batch(1))))
+            await asyncio.wait(sending, timeout=0.002)
+        await asyncio.gather(*sending)
+        assert (log.records_taken, log.commits) == (9, 2)
+
+    async def test_what_the_hub_does_waits_for_no_batch(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Batches wait for their turn; a record of the hub takes it, and them along."""
+        monkeypatch.setattr("hub.audit.service.BATCHES_APART", 3600.0)
+        log, first, second = make_log(store.audit), AuditWriter(1), AuditWriter(2)
+        async with asyncio.timeout(20):
+            await send(log, first, first.batch(1))
+            waiting = asyncio.create_task(send(log, second, second.batch(1)))
+            await asyncio.wait([waiting], timeout=0.05)
+            assert not waiting.done()
+            await log.append(AuditEvent("ada", "cluster.lock", "Cluster/c1", "done"))
+            assert not (await waiting).refused_code
+        assert log.commits == 2
 
     async def test_repeats_are_acknowledged_and_stored_once(self, log: AuditLog) -> None:
         """V13: a lost ack makes the agent repeat; the log has each record once and proves the old ones again."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from hub.store.changes import ChangeBus
-from hub.store.shared import Remembered, Together
+from hub.store.shared import Pace, Remembered, Together
 
 
 class Source:
@@ -129,3 +129,34 @@ async def test_a_run_takes_only_calls_made_before_it_and_each_gets_its_whole_res
     with pytest.raises(RuntimeError):
         await together.join(13)
     assert await together.join(4) == 4
+
+
+async def test_runs_kept_apart_take_what_trickles_in_together() -> None:
+    """A fleet that speaks for a while costs one more run; who comes alone does not wait."""
+    runs = list[Sequence[int]]()
+
+    async def run(given: Sequence[int]) -> None:
+        runs.append(given)
+
+    together = Together(run, "rows", apart=0.5)
+    await together.join(0)
+    rest = list[asyncio.Task[None]]()
+    for number in range(1, 20):
+        rest.append(asyncio.create_task(together.join(number)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert runs == [[0]]
+    await asyncio.gather(*rest)
+    assert runs == [[0], list(range(1, 20))]
+
+
+async def test_a_turn_that_is_far_away_is_had_at_once_by_who_is_in_a_hurry() -> None:
+    """And the next one has its whole distance from it."""
+    pace, hurry = Pace(3600), asyncio.Event()
+    await pace.turn()
+    waiting = asyncio.create_task(pace.turn(hurry))
+    await asyncio.wait([waiting], timeout=0.05)
+    assert not waiting.done()
+    hurry.set()
+    async with asyncio.timeout(10):
+        await waiting
