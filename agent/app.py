@@ -414,4 +414,4 @@ async def _work(settings: AgentSettings, stop: asyncio.Event, running: asyncio.E
                 raise
             running.clear()
             _log.warning("agent-waits", code=error.code, reason=error.message)
-            await asyncio.sleep(backoff.next())
+            await backoff.wait()

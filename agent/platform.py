@@ -85,7 +85,7 @@ class IdentityPublisher:
                 await self._kube.apply(self._manifest, manager=_MANAGER, force=True)
             except CellwardError as error:
                 _log.warning("identity-not-published", code=error.code)
-                await self._timer.sleep(backoff.next())
+                await backoff.wait(self._timer)
                 continue
             backoff.reset()
             await self._timer.sleep(_AGAIN)

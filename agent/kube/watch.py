@@ -70,7 +70,7 @@ class WatchLoop:
                 if error.code != KUBE_NOT_FOUND.code:  # a kind that may be there and is not
                     _log.info("watch-interrupted", kind=self._info.kind, code=error.code, reason=error.message)
                 yield WatchEvent(WatchType.INTERRUPTED, {}, error.message, error.code)
-                await self._timer.sleep(self._backoff.next())
+                await self._backoff.wait(self._timer)
 
     async def _one_connection(self) -> AsyncIterator[WatchEvent]:
         seconds = self._rng.randint(*END_AFTER_SECONDS)

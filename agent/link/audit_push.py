@@ -122,7 +122,7 @@ class AuditPush:
                 if await self._began_anew(error):
                     continue
                 await self._failed(error)
-                await self._timer.sleep(self._backoff.next())
+                await self._backoff.wait(self._timer)
             else:
                 await self._timer.sleep(self._interval)
 

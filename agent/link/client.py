@@ -333,7 +333,7 @@ async def _endless(part: Callable[[], Awaitable[None]], timer: Timer) -> None:
             _log.exception("link-part-failed", part=_name(part))
         if timer.monotonic() - begun > LONG_RUN:
             backoff.reset()
-        await timer.sleep(backoff.next())
+        await backoff.wait(timer)
 
 
 def _name(part: Callable[[], Awaitable[None]]) -> str:

@@ -270,7 +270,7 @@ class IdentityKeeper:
             identity = self._state.identity
             await self._timer.sleep(self.renewal_delay(identity) if identity is not None else 0.0)
         elif until is machine.Until.SOON:
-            await self._timer.sleep(self._backoff.next())
+            await self._backoff.wait(self._timer)
         else:
             left = self._patience.next()
             while left > 0 and self._moment().token in {"", self._state.tried}:

@@ -110,7 +110,7 @@ class Succession:
         while True:
             channel, replaced = self._channels.channel, self._channels.changed
             if channel is None:
-                await self._timer.sleep(self._backoff.next())
+                await self._backoff.wait(self._timer)
                 continue
             if not await self._reachable(channel, replaced):
                 continue
@@ -158,7 +158,7 @@ class Succession:
             self.failed += 1
             self._health.set(CONDITION, ok=False, code=error.code, message=error.message)
             _log.warning("hub-link-lost", code=error.code, reason=error.message)
-            await self._timer.sleep(self._backoff.next())
+            await self._backoff.wait(self._timer)
         finally:
             await current.end()
         return None
@@ -178,7 +178,7 @@ class Succession:
 
     async def _pause(self, current: _Live) -> None:
         """Wait before the next try to hand over, but no longer than the session lives."""
-        await first_of(current.task, self._timer.sleep(self._backoff.next()))
+        await first_of(current.task, self._backoff.wait(self._timer))
 
     async def _hand_over(self, current: _Live) -> _Live | None:
         """Open a session on the new channel and return it once it is welcomed; None when that did not come about."""

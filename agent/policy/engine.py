@@ -180,7 +180,7 @@ class Engine:
                 _log.info("policy-engine-ready", pid=self.pid)
                 continue
             self._tell()
-            await asyncio.sleep(self._backoff.next())
+            await self._backoff.wait()
 
     async def _keep(self) -> None:
         """Return when there is a new child in place of one that ended, hung or never was."""

@@ -103,7 +103,7 @@ class SimulatedEngine:
                     self.on_failed(error)
                     await self._answer(item, (refusal_of(error, item.deployment_digest),))
                     return
-                await asyncio.sleep(backoff.next())
+                await backoff.wait()
             else:
                 return
 

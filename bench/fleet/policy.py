@@ -60,7 +60,7 @@ class AcceptedPolicy:
                 if self.on_failed is not None:
                     self.on_failed(error)
                 self._wake.set()
-                await asyncio.sleep(self._backoff.next())
+                await self._backoff.wait()
 
     async def _refresh(self) -> None:
         fetch = SourceFetch(self._source, 0 if self.current is None else self.current.snapshot_version)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import random
+from typing import Final
+
+from cellward.runtime.clock import SystemClock, Timer
+
+_MACHINE: Final = SystemClock()
 
 
 class FullJitter:
@@ -26,6 +31,10 @@ class FullJitter:
         # Doubling stops at the cap: an endless outage must not overflow a float.
         self._ceiling = min(self._ceiling * 2, self._cap)
         return self._rng.uniform(0.0, ceiling)
+
+    async def wait(self, timer: Timer = _MACHINE) -> None:
+        """Wait until the next try may begin, by default on the machine's clock."""
+        await timer.sleep(self.next())
 
     def reset(self) -> None:
         """Start over; call it only after real progress, not after a mere connect."""

@@ -14,7 +14,7 @@ from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import SystemClock, Timer
 from cellward.runtime.files import write_atomic
 from cellward.runtime.health import Condition, HealthRegistry
-from tests.fakes.clock import ManualClock
+from tests.fakes.clock import ImpatientClock, ManualClock
 
 
 def test_full_jitter_stays_below_a_doubling_ceiling_and_the_cap() -> None:
@@ -33,6 +33,15 @@ def test_full_jitter_really_jitters_and_starts_over() -> None:
         jitter.next()
     jitter.reset()
     assert jitter.next() <= 0.001
+
+
+async def test_a_back_off_waits_for_what_it_draws_on_the_clock_it_is_given() -> None:
+    """Waits grow as delays do, and no time of the machine passes."""
+    drawn, waited = FullJitter(600, 4000, random.Random(1)), FullJitter(600, 4000, random.Random(1))
+    for _ in range(3):
+        clock = ImpatientClock()
+        await waited.wait(clock)
+        assert clock.waits == [drawn.next()]
 
 
 def test_since_moves_only_when_ok_changes_and_listeners_hear_changes_only() -> None:
