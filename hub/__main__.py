@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Tool("fsck", "look for damage of the database, the hub may run; or of a backup", _fsck, "[BACKUP]"),
         Tool("archive", "export every sealed segment of the audit log; the hub may run", _archive, "DIRECTORY"),
         Tool("prune", "forget the segment of the audit log that a file is the export of", _prune, "SEGMENT"),
-        Tool("restore", "check a backup and make it the database; the hub must not run", _restore, "BACKUP"),
+        Tool("restore", "check a backup and make it the database; no hub may run on it", _restore, "[BACKUP]"),
     )
     return Program(
         "cellward-hub", "The Cellward control plane.", "serve until stopped", load_settings, _serve, tools

@@ -24,7 +24,7 @@ from hub.audit.errors import SEGMENT_DIFFERS
 from hub.audit.export import SEGMENT_FORMAT
 from hub.audit.segments import RECORDS, Segments
 from hub.documents.realm import RealmService
-from hub.store.errors import NO_BACKUP_DIRECTORY, NOT_SQLITE, UNAVAILABLE
+from hub.store.errors import NO_BACKUP_DIRECTORY, NO_BACKUP_NAMED, NOT_SQLITE, UNAVAILABLE
 from hub.store.log import AuditEvent
 from hub.store.sql.alone import alone
 from hub.store.sql.backup import Backup, copy_of, forget_copy, put_in_place, write_backup
@@ -114,34 +114,41 @@ async def _looked(url: str, *, change: bool) -> Found:
 async def restore(settings: HubSettings, backup: Path | None) -> Mapping[str, object]:
     """``cellward-hub restore``: check a backup and put it in the place of the database; refused while a hub runs.
 
-    Raises store/in-use, store/damaged, store/newer-schema, store/not-sqlite; then the database is what it was.
+    What the tools of PostgreSQL have restored is in its place already, and no file is named: it is checked, and a new
+    history begins.
+
+    Raises store/in-use, store/damaged, store/newer-schema, store/not-sqlite, store/no-backup-named; then the database
+    is what it was.
     """
-    assert backup is not None, "the command asks for it"
     clock = SystemClock()
     database = database_file(settings.database)
     if database is None:
-        raise NOT_SQLITE("the hub's database is PostgreSQL")
+        if backup is not None:
+            raise NOT_SQLITE("the hub's database is PostgreSQL; pg_restore has restored it before this, without a file")
+        return await _begin(settings.database, "of PostgreSQL", unused=True)
+    if backup is None:
+        raise NO_BACKUP_NAMED(f"{database} is restored from a file")
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(settings.database):
         copy = database.with_name(f"{database.name}.restoring")
         try:
             await asyncio.to_thread(copy_of, backup, copy)
-            said = await _begin(copy, backup.name)
+            said = await _begin(f"sqlite:///{copy}", backup.name)
             kept = await asyncio.to_thread(put_in_place, copy, database, clock.now())
         finally:
             await asyncio.to_thread(forget_copy, copy)
     return {"database": str(database), "replaced": str(kept) if kept is not None else "", **said}
 
 
-async def _begin(copy: Path, name: str) -> Mapping[str, object]:
-    """Check a copy whole, and begin a new history over it."""
-    store = await open_store(f"sqlite:///{copy}")
+async def _begin(url: str, name: str, *, unused: bool = False) -> Mapping[str, object]:
+    """Check what a backup brought whole, and begin a new history over it; ``unused``: refuse where a hub uses it."""
+    store = await open_store(url)
     try:
         found = await look_through(store)
         reason = f"restored from the backup {name} with {found.records} records of this log"
         size = {"size": str(found.records)}
         event = AuditEvent("hub", "hub.restore", "Hub", "finding", reason=reason, details=size, new_epoch=True)
-        epoch = await store.begin_restored(event)
+        epoch = await store.begin_restored(event, unused=unused)
         # What was revoked after the backup was made is in force again.
         tokens = [token.subject for token in await store.api_tokens.list()]
     finally:

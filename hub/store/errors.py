@@ -127,7 +127,8 @@ IN_USE = define(
     "store/in-use",
     Conflict,
     "Another hub uses this database.",
-    hint="SQLite takes one hub: stop the other one, or set database_url to a PostgreSQL database.",
+    hint="SQLite takes one hub: stop the other one, or set database_url to a PostgreSQL database. For a restore stop "
+    "every hub; one that was killed counts for 15 seconds.",
 )
 BACKUP_EXISTS = define(
     "store/backup-exists",
@@ -140,6 +141,12 @@ NOT_SQLITE = define(
     InvalidInput,
     "Only a SQLite database is copied by the hub itself.",
     hint="For PostgreSQL use pg_dump and pg_restore; `cellward-hub fsck` checks both kinds of database.",
+)
+NO_BACKUP_NAMED = define(
+    "store/no-backup-named",
+    InvalidInput,
+    "A SQLite database is restored from the file of a backup, and none was named.",
+    hint="Name it: cellward-hub restore --config hub.yaml FILE. Only for PostgreSQL it is left out, after pg_restore.",
 )
 NO_BACKUP_DIRECTORY = define(
     "store/no-backup-directory",

@@ -6,12 +6,14 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
 
 from cellward.runtime.clock import Clock, SystemClock
 from hub.store.changes import ChangeBus
+from hub.store.errors import IN_USE
 from hub.store.interfaces import Tables
 from hub.store.leases import Lease
+from hub.store.links import replica_lease
 from hub.store.log import AuditEvent
 from hub.store.sql.audit import SqlAudit
 from hub.store.sql.clusters import SqlClusters, SqlTokens
@@ -23,7 +25,7 @@ from hub.store.sql.links import SqlLinks
 from hub.store.sql.locks import SqlLocks
 from hub.store.sql.migrate import require_current, upgrade
 from hub.store.sql.small import SqlApiTokens, SqlMeta
-from hub.store.sql.tables import join_tokens
+from hub.store.sql.tables import DatabaseTime, commands, join_tokens, leases, presence
 from hub.store.sql.tuf import SqlTuf
 
 T = TypeVar("T")
@@ -75,15 +77,24 @@ class SqlStore(SqlTables):
         self._hub_epoch = await self.meta.replace(EPOCH_KEY, self._hub_epoch, secrets.token_hex(16))
         return self._hub_epoch
 
-    async def begin_restored(self, event: AuditEvent) -> str:
+    async def begin_restored(self, event: AuditEvent, *, unused: bool = False) -> str:
         """Begin a new history over what a backup brought, with its record; returns the new ``hub_epoch`` (V1, V6).
 
-        Join tokens that nobody had spent may have been spent since: they are gone.
+        Join tokens that nobody had spent may have been spent since: they are gone. So are the processes of then with
+        their leases and streams, and commands that were not delivered: nobody waits for their end.
+        With ``unused`` it raises store/in-use where one of the processes may still run.
         """
         epoch = secrets.token_hex(16)
+        alive = select(leases.c.name).where(leases.c.name.like(f"{replica_lease('')}%"))
+        alive = alive.where(leases.c.expires > DatabaseTime())
 
         async def job(tx: Transaction) -> None:
+            if unused and (await tx.connection.execute(alive)).first() is not None:
+                raise IN_USE("a hub uses this database, or did when the backup was made less than 15 seconds ago")
             await tx.connection.execute(delete(join_tokens).where(join_tokens.c.spent_by == ""))
+            await tx.connection.execute(update(leases).values(expires=DatabaseTime()))
+            await tx.connection.execute(delete(presence))
+            await tx.connection.execute(delete(commands).where(commands.c.state == "waiting"))
             await SqlAudit(tx).put_events([event])
             await SqlMeta(tx).put(EPOCH_KEY, epoch.encode())
 

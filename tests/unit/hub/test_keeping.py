@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -24,12 +25,13 @@ from hub.app import open_hub
 from hub.keeping import Keeping, archive, back_up, fsck, prune, restore
 from hub.settings import HubSettings
 from hub.store.interfaces import CellKey
+from hub.store.links import PresenceRow, replica_lease
 from hub.store.log import AuditEvent
 from hub.store.sql import backup as backup_module
 from hub.store.sql.backup import write_backup
 from hub.store.sql.store import open_store
 from hub.store.tokens import ApiTokenRow
-from tests.fakes.postgres import Server
+from tests.fakes.postgres import Server, programs
 from tests.fakes.refusals import refused
 from tests.fakes.signed import new_root
 
@@ -111,6 +113,9 @@ async def test_v13_a_restored_hub_has_what_was_backed_up_and_says_that_it_was_re
         await hub.store.api_tokens.add(ApiTokenRow("h", "ci", "deployer", None))
         await hub.store.tokens.put("t", "eu-1", NOW + timedelta(minutes=30))
         await hub.audit.settle()
+        for name in ("work", replica_lease("then")):
+            await hub.store.leases.take(name, "then", timedelta(hours=1))
+        await hub.store.links.opened([PresenceRow("eu-1", "then", "s-1", "b", NOW)])
         made = await back_up(settings, settings.backup_dir)
         await hub.store.desired.upsert("eu-1", cell, "sha256:new")
         await hub.store.audit.put_events([event("after")])
@@ -125,6 +130,11 @@ async def test_v13_a_restored_hub_has_what_was_backed_up_and_says_that_it_was_re
     async with open_hub(settings) as hub:
         assert [item.deployment_digest for item in await hub.store.desired.items("eu-1")] == ["sha256:old"]
         assert hub.store.hub_epoch == said["hubEpoch"] != epoch
+        # The processes of then are not there: nobody waits for the end of their leases, nor asks them for an agent.
+        taken = await hub.store.leases.take("work", "now", timedelta(hours=1))
+        assert taken is not None
+        assert taken.token == 2
+        assert await hub.store.links.live() == {}
         with pytest.raises(CellwardError) as caught:
             await hub.store.tokens.spend("t", "k", NOW)
         assert caught.value.code == "store/unknown-token"
@@ -320,6 +330,64 @@ async def test_a_postgresql_database_is_checked_here_and_copied_by_its_own_tools
         with pytest.raises(CellwardError) as caught:
             await attempt
         assert caught.value.code == "store/not-sqlite"
+
+
+def _command(guide: str, program: str) -> str:
+    """The command of the guide that runs a program."""
+    (found,) = (line.strip()[2:] for line in guide.splitlines() if line.strip().startswith(f"$ {program} "))
+    return found
+
+
+async def test_v1_v6_v13_a_postgresql_database_is_restored_as_the_guide_says(postgres: Server, tmp_path: Path) -> None:
+    """The guide's own commands, against a real server: what they bring is whole, and a new history begins (V1, V6)."""
+    guide = Path("docs/how-to/back-up-and-restore.md").read_text()
+    url = await postgres.new()
+    name = f"{url.partition('?')[0].rpartition('/')[2]}_restored"
+    fresh = postgres.url(name)
+    urls = {"URL": url, "NEW_URL": fresh, "SERVER": postgres.url("postgres")}
+
+    async def run(program: str) -> None:
+        command = _command(guide, program).replace("hub_restored", name)
+        found = {**os.environ, **urls, "PATH": f"{programs()}:{os.environ['PATH']}"}
+        done = await asyncio.create_subprocess_shell(
+            command, env=found, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await done.communicate()
+        assert done.returncode == 0, (command, said)
+
+    given = {"data_dir": tmp_path / "data", "listen": ANY, "log_level": "error"}
+    async with open_hub(HubSettings.model_validate({**given, "database_url": url})) as hub:
+        await hub.store.clusters.create("eu-1", "ada")
+        await hub.store.tokens.put("t", "eu-1", NOW + timedelta(minutes=30))
+        await hub.store.audit.put_events([event(f"before-{number}") for number in range(300)])
+        await hub.audit.settle()
+        await hub.store.leases.take(replica_lease("then"), "then", timedelta(hours=1))
+        epoch = hub.store.hub_epoch
+        # While the hub runs.
+        await run("pg_dump")
+        await hub.store.audit.put_events([event("after")])
+        await hub.audit.settle()
+    await run("createdb")
+    await run("pg_restore")
+    restored = HubSettings.model_validate({**given, "database_url": fresh})
+    assert (await fsck(restored, None))["auditRecords"] == 300
+    with pytest.raises(CellwardError) as caught:
+        await restore(restored, None)
+    assert caught.value.code == "store/in-use"
+    # Time passes.
+    await postgres.run("UPDATE leases SET expires = 0", name)
+    said = await restore(restored, None)
+    assert (said["auditRecords"], said["apiTokensInForce"]) == (300, ["bootstrap-admin"])
+    async with open_hub(restored) as hub:
+        assert [row.name for row in await hub.store.clusters.list()] == ["eu-1"]
+        assert hub.store.hub_epoch == said["hubEpoch"] != epoch
+        with pytest.raises(CellwardError) as caught:
+            await hub.store.tokens.spend("t", "k", NOW)
+        assert caught.value.code == "store/unknown-token"
+        await hub.audit.settle()
+        last = (await hub.audit.tail(300, 1000))[0]
+    assert json.loads(last.record)["action"] == "hub.restore"
+    assert (await fsck(restored, None))["auditRecords"] == 301
 
 
 async def test_the_api_writes_backups_where_the_settings_say_and_nowhere_else(settings: HubSettings) -> None:
