@@ -28,6 +28,7 @@ from hub.store.errors import FULL, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql.backend import READERS
 from hub.store.sql.ballast import Ballast
 from hub.store.sql.dialect import SQLITE, meaning
+from hub.store.sql.driver import Driver
 from hub.store.sql.opening import opened
 from hub.store.sql.tables import changes
 
@@ -132,7 +133,7 @@ class Sqlite:
 
 def _engine(url: URL, size: int, *, keep: bool) -> AsyncEngine:
     pool: dict[str, Any] = {"pool_size": size, "max_overflow": 0} if keep else {"poolclass": NullPool}
-    return create_async_engine(url, **pool)
+    return create_async_engine(url, module=Driver(), **pool)
 
 
 def _prepare(engine: Engine, *, writer: bool) -> None:
@@ -152,7 +153,8 @@ def _prepare(engine: Engine, *, writer: bool) -> None:
 
     def on_begin(connection: Connection) -> None:
         if connection.get_execution_options().get(_BEGIN) != "none":
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+            begun: Any = connection.connection.dbapi_connection
+            begun.begin("BEGIN IMMEDIATE" if writer else "BEGIN")
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
