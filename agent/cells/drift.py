@@ -1,14 +1,11 @@
-"""Repairs what was marked, with patience for whoever fights back, and records each repair.
+"""Carries out the repairs of one cell: what and when is the machine's to say (``machine.repairs``).
 
-No object waits for another one that cannot be repaired: what failed before is tried beside the others. The one thing
-that waits is a workload that is gone, for as long as its cell is not isolated (V9).
+It hands marks and outcomes to the machine, looks at the objects it names, and records what became of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from typing import Final
 
 import structlog
@@ -16,6 +13,8 @@ import structlog
 from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.cell import Cell
 from agent.cells.keeping import Keeping
+from agent.cells.machine import repairs
+from agent.cells.machine.repairs import STRANGER, Failure
 from agent.cells.slots import Slots
 from agent.kube.interfaces import ObjectRef
 from agent.metrics.registry import AgentMetrics
@@ -23,9 +22,7 @@ from agent.objects.cluster import CellCluster, not_gone
 from agent.objects.errors import FOREIGN_NAMESPACE, NOT_GONE
 from agent.objects.mending import unrepaired
 from agent.objects.model import OwnedObject, Role
-from agent.objects.order import apply_rank
-from agent.objects.patience import TOLD_AFTER, TOLD_LATE, Fight
-from agent.objects.repair import DELETED, Repair, Repairer
+from agent.objects.repair import Repairer
 from agent.stamps.errors import PENDING
 from agent.verify.refusals import unexpected
 from cellward.errors import CellwardError
@@ -35,17 +32,20 @@ from cellward.telemetry.metrics import AGENT_DRIFT_FAILURES, AGENT_DRIFT_REPAIRS
 
 _log = structlog.get_logger()
 
-_LONGEST_WAIT: Final = 60.0
-#: Longest wait for the ground of a cell, its namespace, isolation and rights: patience there would be an open door.
-_LONGEST_GROUND_WAIT: Final = 1.0
-
-#: What a repair of a namespace says of one that somebody else made.
-_NOT_OURS: Final = frozenset({FOREIGN_NAMESPACE.code, PENDING.code})
-_STRANGER: Final = "a policy that is not of this cell"
+#: What a failed repair says of what stands in its way.
+_FAILURES: Final = {
+    FOREIGN_NAMESPACE.code: Failure.NOT_OURS,
+    PENDING.code: Failure.NOT_OURS,
+    NOT_GONE.code: Failure.NOT_GONE,
+}
 
 
 class DriftControl:
-    """The drift of one cell: what is marked, since when, and how often it came back."""
+    """The drift of one cell.
+
+    Attributes:
+        state: what the machine knows of it.
+    """
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class DriftControl:
         cell: Cell,
         slots: Slots,
     ) -> None:
+        self.state = repairs.State()
         self._cluster = cluster
         self._repairer = repairer
         self._recorder = recorder
@@ -66,80 +67,81 @@ class DriftControl:
         self._timer = timer
         self._cell = cell
         self._slots = slots
-        self._marked: dict[ObjectRef, float] = {}
         self._news = asyncio.Event()
-        self._strangers: dict[ObjectRef, str] = {}
-        self._fights: dict[ObjectRef, Fight] = {}
-        #: What is being looked at now, and what of it is tried again, beside the others.
-        self._looking: set[ObjectRef] = set()
-        self._trying: dict[ObjectRef, asyncio.Task[None]] = {}
-        #: The namespace, while somebody else's stands in its place: nothing is to run in that one.
-        self._not_ours: set[ObjectRef] = set()
-        # Why what is being written now is written, until that is recorded.
-        self._owed: dict[ObjectRef, str] = {}
+        self._beside: dict[ObjectRef, asyncio.Task[None]] = {}
         self._unsaved = False
 
+    # -- what comes from outside --------------------------------------------------------------------------------------
+
     def mark(self, ref: ObjectRef) -> None:
-        """Note that an object may have drifted; the time of the first mark counts."""
-        self._marked.setdefault(ref, self._timer.monotonic())
+        """Note that an object may have drifted."""
+        self._step(repairs.Marked(ref, self._timer.monotonic()))
         self._news.set()
 
     def mark_deleted(self, ref: ObjectRef) -> None:
         """Note that an object is gone; what was deleted and waited for is looked at at once."""
-        if self._cell.record.going_at(ref) is not None and ref in self._fights:
-            self._fights[ref].forgive()
-        self.mark(ref)
+        awaited = self._cell.record.going_at(ref) is not None
+        self._step(repairs.Gone(ref, self._timer.monotonic(), awaited=awaited))
+        self._news.set()
 
     def mark_stranger(self, ref: ObjectRef, uid: str) -> None:
         """Note a NetworkPolicy in the cell that is none of ours."""
-        self._strangers[ref] = uid
-        self.mark(ref)
+        self._step(repairs.StrangerSeen(ref, self._timer.monotonic(), uid))
+        self._news.set()
+
+    def follow(self) -> None:
+        """Look after what was deleted until it is gone."""
+        for going in self._cell.record.going:
+            self.mark(going.ref)
 
     def forgive(self) -> None:
         """Look again at once at what could not be repaired: the API server is back, or its roles are read."""
-        for fight in self._fights.values():
-            fight.forgive()
+        self._step(repairs.Forgive())
 
     def due_at(self) -> float | None:
         """Return the monotonic time at which the next marked object may be looked at."""
-        return min((self._fight(ref).not_before for ref in self._marked), default=None)
+        return repairs.due_at(self.state, self._timer.monotonic())
+
+    # -- looking ------------------------------------------------------------------------------------------------------
 
     async def repair_due(self) -> None:
-        """Look at every marked object whose time has come, and return when that is done.
-
-        One after the other, the ground first, all of it before any workload (V9); what failed before beside them.
-        """
+        """Look at every marked object whose time has come, and return when that is done."""
         try:
             while True:
                 self._news.clear()
-                fresh = sorted(self._due(), key=self._rank)
-                for ref in [ref for ref in fresh if self._fight(ref).failed]:
-                    fresh.remove(ref)
-                    self._trying[ref] = asyncio.create_task(self._again(ref), name=f"again-{ref}")
-                if fresh:
-                    await self._look(fresh[0], self._slots.repair)
-                elif self._trying:
-                    await first_of(*self._trying.values(), self._news.wait())
+                found = self._step(repairs.Look(self._timer.monotonic(), self._roles))
+                in_turn = self._begin(found)
+                if in_turn is not None:
+                    await self._look(in_turn, self._slots.repair)
+                elif self._beside:
+                    await first_of(*self._beside.values(), self._news.wait())
                 else:
                     break
-                self._trying = {ref: task for ref, task in self._trying.items() if not task.done()}
+                self._beside = {ref: task for ref, task in self._beside.items() if not task.done()}
         finally:
             await self._stop()
         if self._unsaved:
             await self._save()
 
-    def _due(self) -> list[ObjectRef]:
-        now = self._timer.monotonic()
-        return [ref for ref in self._marked if self._fight(ref).not_before <= now and not self._is_looked_at(ref)]
-
-    def _is_looked_at(self, ref: ObjectRef) -> bool:
-        return ref in self._looking or ref in self._trying
+    def _begin(self, found: tuple[repairs.Effect, ...]) -> ObjectRef | None:
+        """Begin what is tried beside; return what is looked at in turn."""
+        in_turn = None
+        for effect in found:
+            assert isinstance(effect, repairs.Examine)
+            if effect.beside:
+                self._beside[effect.ref] = asyncio.create_task(self._again(effect.ref), name=f"again-{effect.ref}")
+            else:
+                in_turn = effect.ref
+        return in_turn
 
     async def _stop(self) -> None:
-        tasks, self._trying = tuple(self._trying.values()), {}
-        for task in tasks:
+        tasks, self._beside = self._beside, {}
+        for task in tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for ref in tasks:
+            # One that was cancelled before its first step said nothing itself.
+            self._interrupted(ref)
 
     async def _again(self, ref: ObjectRef) -> None:
         try:
@@ -148,54 +150,55 @@ class DriftControl:
             _log.exception("drift-failure-not-recorded", object=str(ref))
 
     async def _look(self, ref: ObjectRef, slot: asyncio.Semaphore) -> None:
-        with self._taken(ref) as since:
+        try:
             async with slot:
                 try:
-                    await self._repair(ref, since)
+                    await self._carry_out(self._step(await self._repair(ref)))
                 except CellwardError as error:
-                    await self._postpone(ref, since, error)
+                    await self._failed(ref, error)
                 except Exception as error:  # noqa: BLE001 - V16: whatever it is, it stays marked and is tried again
                     _log.exception("drift-repair-crashed", object=str(ref))
-                    await self._postpone(ref, since, unexpected(error))
-
-    @contextlib.contextmanager
-    def _taken(self, ref: ObjectRef) -> Iterator[float]:
-        """Take the mark off before looking, an event that comes meanwhile sets it again; yield since when it was on."""
-        since = self._marked.pop(ref)
-        self._looking.add(ref)
-        try:
-            yield since
-        except BaseException:
-            self._marked.setdefault(ref, since)
-            raise
+                    await self._failed(ref, unexpected(error))
         finally:
-            self._looking.discard(ref)
+            self._interrupted(ref)
 
-    def _rank(self, ref: ObjectRef) -> tuple[bool, int, ObjectRef]:
-        return self._follows(ref), apply_rank(ref.kind), ref
+    def _interrupted(self, ref: ObjectRef) -> None:
+        if ref in self.state.looked_at:
+            self._step(repairs.Interrupted(ref))
 
-    def _follows(self, ref: ObjectRef) -> bool:
-        """Whether it comes after the ground: an object of the release; a policy of a stranger goes at once."""
-        return self._role(ref) is Role.OBJECT and ref not in self._strangers
+    def _step(self, event: repairs.Event) -> tuple[repairs.Effect, ...]:
+        self.state, effects = repairs.step(self.state, event)
+        return effects
 
-    def _role(self, ref: ObjectRef) -> Role:
-        owned = self._cell.record.by_ref().get(ref)
-        return owned.role if owned is not None else Role.OBJECT
+    @property
+    def _roles(self) -> repairs.Roles:
+        return {owned.ref: owned.role for owned in self._cell.record.objects}
 
-    def _isolated(self) -> bool:
-        """Whether nothing is known to be wrong with the isolation of the cell, and its namespace is its own."""
-        if self._not_ours:
-            return False
-        doubtful = {*self._marked, *self._looking}
-        return not any(ref in self._strangers or self._role(ref) is Role.ISOLATION for ref in doubtful)
-
-    def _longest_wait(self, ref: ObjectRef) -> float:
-        return _LONGEST_WAIT if self._follows(ref) else _LONGEST_GROUND_WAIT
-
-    def follow(self) -> None:
-        """Look after what was deleted until it is gone."""
-        for going in self._cell.record.going:
-            self.mark(going.ref)
+    async def _repair(self, ref: ObjectRef) -> repairs.Event:
+        """Look at an object, bring it back, and return what became of it."""
+        going = self._cell.record.going_at(ref)
+        if going is not None:
+            await self._see_off(going)
+        owned, stranger = self._cell.record.by_ref().get(ref), self.state.strangers.get(ref)
+        if owned is None and stranger is not None:
+            await self._owe(ref, STRANGER)
+            removed = await self._repairer.remove_foreign_policy(ref, stranger)
+            return repairs.StrangerRemoved(ref, self._timer.monotonic(), by_us=removed)
+        if owned is None or not self._wanted(owned):
+            return repairs.Unwanted(ref)
+        if self._cell.is_done(owned):
+            await self._repairer.clear_done(self._cell.record, owned, lambda cause: self._owe(ref, cause))
+            return repairs.Well(ref, self._timer.monotonic(), owned.role)
+        isolated = repairs.is_isolated(self.state, self._roles)
+        repair = await self._repairer.check(
+            self._cell.record, owned, lambda cause: self._owe(ref, cause), isolated=isolated
+        )
+        if repair is None:
+            return repairs.Well(ref, self._timer.monotonic(), owned.role)
+        made = repair.owned.uid != self._cell.record.by_ref()[ref].uid
+        self._cell.record = self._cell.record.with_object(repair.owned)
+        self._unsaved = True
+        return repairs.Repaired(ref, self._timer.monotonic(), owned.role, repair.cause, exact=repair.exact, made=made)
 
     async def _see_off(self, going: OwnedObject) -> None:
         """Take what was deleted off the record once it is gone; raises apply/deletion-pending before."""
@@ -207,36 +210,6 @@ class DriftControl:
         entry = Entry("object.delete", str(going.ref), "done", reason="it is gone", details=self._labels)
         await self._recorder.record_or_count(entry)
 
-    async def _repair(self, ref: ObjectRef, since: float) -> None:
-        going = self._cell.record.going_at(ref)
-        if going is not None:
-            await self._see_off(going)
-        owned = self._cell.record.by_ref().get(ref)
-        if owned is None and ref in self._strangers:
-            await self._owe(ref, _STRANGER)
-            removed = await self._repairer.remove_foreign_policy(ref, self._strangers[ref])
-            self._strangers.pop(ref, None)
-            if removed:
-                await self._note(ref, _STRANGER, since, exact=True)
-        if owned is None or not self._wanted(owned):
-            self._well(ref)
-            return
-        if self._cell.is_done(owned):
-            await self._repairer.clear_done(self._cell.record, owned, lambda cause: self._owe(ref, cause))
-            if ref in self._owed:
-                await self._note(ref, self._owed[ref], since, exact=True)
-            self._well(ref)
-            return
-        repair = await self._repairer.check(
-            self._cell.record, owned, lambda cause: self._owe(ref, cause), isolated=self._isolated()
-        )
-        if repair is not None:
-            await self._take(repair, since)
-        elif ref in self._owed:
-            # A write that seemed to fail came through after all.
-            await self._note(ref, self._owed[ref], since, exact=True)
-        self._well(ref)
-
     def _wanted(self, owned: OwnedObject) -> bool:
         """Whether the object is to be there; what was never applied is the rollout's business."""
         if self._cell.record.ending == "all" or owned.retained or owned.found or not owned.uid:
@@ -246,84 +219,67 @@ class DriftControl:
         # While a release is applied, its turn comes: what it needs is written before it.
         return not (self._cell.applying and not owned.baseline and owned.role is Role.OBJECT)
 
-    async def _take(self, repair: Repair, since: float) -> None:
-        known = self._cell.record.by_ref()[repair.owned.ref]
-        self._cell.record = self._cell.record.with_object(repair.owned)
-        self._unsaved = True
-        if repair.owned.role is not Role.OBJECT:
-            # That something could not be put back on other ground says nothing any more.
-            self.forgive()
-        if repair.owned.role is Role.NAMESPACE and repair.owned.uid != known.uid:
-            self._fights.clear()  # what was in it went with it
-        cause = self._owed.get(repair.owned.ref, repair.cause)
-        await self._note(repair.owned.ref, cause, since, exact=repair.exact)
+    async def _owe(self, ref: ObjectRef, cause: str) -> None:
+        """Note that a repair is to be recorded before it is begun: an agent may be killed in between (V13)."""
+        await self._carry_out(self._step(repairs.Writing(ref, cause)))
 
-    async def _note(self, ref: ObjectRef, cause: str, since: float, *, exact: bool) -> None:
-        """Count, time and record a repair; a full spool never blocks it (V13)."""
-        now = self._timer.monotonic()
-        fight = self._fight(ref)
-        fight.repaired(now, self._longest_wait(ref))
+    async def _failed(self, ref: ObjectRef, error: CellwardError) -> None:
+        _log.warning("drift-repair-failed", object=str(ref), code=error.code, reason=error.message)
+        owned = self._cell.record.by_ref().get(ref)
+        role = owned.role if owned is not None else Role.OBJECT
+        failure = _FAILURES.get(error.code, Failure.REFUSED)
+        await self._carry_out(self._step(repairs.Failed(ref, self._timer.monotonic(), role, failure)), error)
+
+    # -- what is done -------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, effects: tuple[repairs.Effect, ...], error: CellwardError | None = None) -> None:
+        """Do what the machine says; ``error`` is what a failure is reported with. A full spool blocks nothing (V13)."""
+        for effect in effects:
+            match effect:
+                case repairs.Owe(ref, cause):
+                    entry = Entry("drift.repair", str(ref), "done", reason=cause, details=self._labels)
+                    await self._recorder.owe(_debt(ref), entry)
+                case repairs.Record():
+                    await self._record(effect)
+                case repairs.CountFailure(ref):
+                    self._metrics.increment(AGENT_DRIFT_FAILURES, kind=ref.kind, **self._labels)
+                case repairs.Hide(ref):
+                    self._cell.unrepaired.pop(ref, None)
+                case repairs.Show(ref, cause) if error is not None:
+                    self._cell.unrepaired[ref] = unrepaired(ref, cause, error, self._cell.record.namespace)
+                case repairs.RecordFailure() if error is not None:
+                    await self._record_failure(effect, error)
+                case _:
+                    raise NotImplementedError(type(effect).__name__)
+
+    async def _record(self, done: repairs.Record) -> None:
         self._cell.repairs += 1
-        self._metrics.increment(AGENT_DRIFT_REPAIRS, kind=ref.kind, **self._labels)
-        self._metrics.observe(AGENT_DRIFT_SECONDS, now - since)
-        _log.warning("drift-repaired", object=str(ref), cause=cause, exact=exact)
+        self._metrics.increment(AGENT_DRIFT_REPAIRS, kind=done.ref.kind, **self._labels)
+        self._metrics.observe(AGENT_DRIFT_SECONDS, done.seconds)
+        _log.warning("drift-repaired", object=str(done.ref), cause=done.cause, exact=done.exact)
         entry = Entry(
             "drift.repair",
-            str(ref),
-            "done" if exact else "finding",
-            reason=cause if exact else f"{cause}; the API server keeps changing it",
-            details={**self._labels, "durationMs": str(round((now - since) * 1000)), "count": str(fight.count)},
+            str(done.ref),
+            "done" if done.exact else "finding",
+            reason=done.cause if done.exact else f"{done.cause}; the API server keeps changing it",
+            details={**self._labels, "durationMs": str(round(done.seconds * 1000)), "count": str(done.count)},
         )
-        self._owed.pop(ref, None)
+        await self._recorder.record_or_count(entry, owed=_debt(done.ref))
+
+    async def _record_failure(self, failed: repairs.RecordFailure, error: CellwardError) -> None:
+        ref, condition = failed.ref, self._cell.unrepaired[failed.ref]
+        _log.error("drift-not-repaired", object=str(ref), code=error.code, reason=condition.message)
+        action = "drift.repair" if self._cell.record.going_at(ref) is None else "object.delete"
+        entry = Entry(
+            action, str(ref), "failed", code=condition.code, rule=error.details.get("rule", ""),
+            reason=condition.message, details={**self._labels, "count": str(failed.count)},
+        )  # fmt: skip
         await self._recorder.record_or_count(entry, owed=_debt(ref))
 
     @property
     def _labels(self) -> dict[str, str]:
         record = self._cell.record
         return {"project": record.project, "cell": record.cell, "environment": record.environment}
-
-    async def _owe(self, ref: ObjectRef, cause: str) -> None:
-        """Note that a repair is to be recorded before it is begun: an agent may be killed in between (V13)."""
-        if self._owed.get(ref) == cause or (cause == DELETED and ref in self._owed):
-            return  # that it is gone by now is our own doing
-        self._owed[ref] = cause
-        entry = Entry("drift.repair", str(ref), "done", reason=cause, details=self._labels)
-        await self._recorder.owe(_debt(ref), entry)
-
-    def _fight(self, ref: ObjectRef) -> Fight:
-        fight = self._fights.setdefault(ref, Fight())
-        fight.rest(self._timer.monotonic())
-        return fight
-
-    def _well(self, ref: ObjectRef) -> None:
-        self._fight(ref).well()
-        self._not_ours.discard(ref)
-        self._cell.unrepaired.pop(ref, None)
-
-    async def _postpone(self, ref: ObjectRef, since: float, error: CellwardError) -> None:
-        """Try again later, beside the others; what fails twice is told of (V15)."""
-        self._marked.setdefault(ref, since)
-        if error.code in _NOT_OURS:
-            self._not_ours.add(ref)
-        fight = self._fight(ref)
-        fight.refused(self._timer.monotonic(), self._longest_wait(ref))
-        self._metrics.increment(AGENT_DRIFT_FAILURES, kind=ref.kind, **self._labels)
-        _log.warning("drift-repair-failed", object=str(ref), code=error.code, reason=error.message)
-        if fight.failed < (TOLD_LATE if error.code == NOT_GONE.code else TOLD_AFTER):
-            return
-        condition = unrepaired(ref, self._owed.get(ref, ""), error, self._cell.record.namespace)
-        self._cell.unrepaired[ref] = condition
-        if fight.told:
-            return
-        fight.told = True
-        self._owed.pop(ref, None)
-        _log.error("drift-not-repaired", object=str(ref), code=error.code, reason=condition.message)
-        action = "drift.repair" if self._cell.record.going_at(ref) is None else "object.delete"
-        entry = Entry(
-            action, str(ref), "failed", code=condition.code, rule=error.details.get("rule", ""),
-            reason=condition.message, details={**self._labels, "count": str(fight.failed)},
-        )  # fmt: skip
-        await self._recorder.record_or_count(entry, owed=_debt(ref))
 
     async def _save(self) -> None:
         try:

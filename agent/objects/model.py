@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from cellward.cells.conditions import CellCondition
 from cellward.cells.edges import Need, Offer
 from cellward.documents.names import CellKey
 
+#: Why an object is made again.
+DELETED: Final = "deleted"
 #: Version of the durable shape.
 RECORD_SCHEMA = 1
 

@@ -18,7 +18,7 @@ from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE, KUBE_INVALID, KUBE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from agent.objects.cluster import CellCluster, check_namespace, is_ending, not_gone
 from agent.objects.errors import ISOLATION_FIRST
-from agent.objects.model import CellRecord, OwnedObject, Role
+from agent.objects.model import DELETED, CellRecord, OwnedObject, Role
 from agent.objects.order import DATA, is_workload
 from agent.objects.ownership import (
     Flexible,
@@ -33,8 +33,6 @@ from agent.objects.ownership import (
 )
 from cellward.errors import CellwardError
 
-#: What is wrong with an object that is not there.
-DELETED: Final = "deleted"
 _ATTEMPTS: Final = 5
 #: From this attempt on a repair begins with an apply, which nobody who writes meanwhile can make stale.
 _HURRIED: Final = 2

@@ -63,7 +63,7 @@ def test_dead_engine_is_the_one_red_line(installation: Installation) -> None:
         installation.signal_engine(signal.SIGKILL)
 
     no_engine_answers(installation, kill)
-    assert len(installation.engine_pids()) == 1
+    installation.wait_one_engine()
 
 
 def test_hung_engine_is_the_one_red_line(installation: Installation) -> None:
@@ -75,7 +75,7 @@ def test_hung_engine_is_the_one_red_line(installation: Installation) -> None:
         installation.signal_engine(signal.SIGSTOP)
 
     no_engine_answers(installation, hang)
-    assert len(installation.engine_pids()) == 1
+    installation.wait_one_engine()
 
 
 def test_stopped_api_server_is_the_one_red_line(installation: Installation) -> None:

@@ -45,7 +45,7 @@ case "$(/bin/cat '{mode}')" in
 fail) echo "this engine was made to fail" >&2; exit 1 ;;
 hang) kill -STOP $$ ;;
 esac
-exec '{opa}' "$@"
+CELLWARD_TEST_ENGINE='{mode}' exec '{opa}' "$@"
 """
 
 
@@ -87,12 +87,14 @@ class Installation:
         (self.directory / "engine-mode").write_text(mode)
 
     def engine_pids(self) -> list[int]:
-        """Engine processes that are children of the agent's process."""
-        return [
-            pid
-            for pid, parent in _children()
-            if parent == self.agent.pid and b"--server" in _read(f"/proc/{pid}/cmdline")
-        ]
+        """Engine processes of this installation, also those of an agent that was killed."""
+        mark = f"CELLWARD_TEST_ENGINE={self.directory / 'engine-mode'}".encode()
+        pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [int(pid) for pid in pids if mark in _read(f"/proc/{pid}/environ").split(b"\0")]
+
+    def wait_one_engine(self) -> int:
+        """Return the pid of the engine, once there is one and no other, of a killed agent for one."""
+        return self.until("one engine, and no other", lambda: pids[0] if len(pids := self.engine_pids()) == 1 else None)
 
     def signal_engine(self, number: signal.Signals) -> None:
         """Send a signal to every engine of the agent."""
@@ -301,16 +303,6 @@ def cell_text(version: int, name: str = "probe") -> str:
         f"apiVersion: cellward.dev/v1alpha1\nkind: Cell\nmetadata: {{name: {name}, project: shop}}\n"
         f"spec:\n  version: 1.0.{version}\n  owner: team-{name}\n  components:\n{components}"
     )
-
-
-def _children() -> Iterator[tuple[int, int]]:
-    """(pid, parent) of every process."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            # The name in parentheses may hold anything; what follows the last one is plain.
-            fields = _read(f"/proc/{entry.name}/stat").rpartition(b")")[2].split()
-            if len(fields) > 1:
-                yield int(entry.name), int(fields[1])
 
 
 def _read(path: str) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from agent.cells.machine import repairs
 from agent.link import holding, listed
 from tools.generate.page import ROOT, Page, code, plain
 
@@ -35,6 +36,15 @@ class _Machine:
 
 
 _MACHINES = (
+    _Machine(
+        repairs,
+        "repairs.md",
+        "What is repaired of a cell, and when",
+        "Whatever of a cell differs from what was released is brought back. Which object is looked at when, how long "
+        "one that is refused waits, and what is reported is one pure function of a state and an event, beside the "
+        "[life of the cell](cell-life.md). `agent/cells/drift.py` carries the effects out, in order; what becomes of "
+        "each is the next event.",
+    ),
     _Machine(
         listed,
         "desired-items.md",

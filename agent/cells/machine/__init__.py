@@ -5,4 +5,5 @@ What belongs here: values (``state``, ``events``, ``effects``) and functions of 
 and what became of it is the next event. What does not belong here: how an effect is carried out (``cells.hands``).
 
 Read ``state`` first, then ``rules`` from ``step`` downwards. The table of transitions is docs/reference/cell-life.md.
+``repairs`` is a second machine, for what is repaired of the cell and when: docs/reference/repairs.md.
 """

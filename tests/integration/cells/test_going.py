@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.cells import drift
+from agent.cells.machine import repairs
 from agent.kube.client import KubeClient
 from agent.kube.interfaces import ObjectRef
 from cellward.documents.names import CellKey
@@ -75,7 +75,7 @@ async def test_v15_what_does_not_go_is_told_of_until_it_is_gone(
     world: World, admin: ApiClient, cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Phase, condition of the cell and of the agent, across a restart with neither hub nor policy."""
-    monkeypatch.setattr(drift, "TOLD_LATE", 2)
+    monkeypatch.setattr(repairs, "REPORTED_LATE", 2)
     old = await _left_behind(world, admin, cell)
 
     async def told() -> None:
@@ -117,11 +117,16 @@ async def test_v14_an_end_waits_for_what_an_earlier_release_let_go(world: World,
     await world.state.items.put(item)
     await world.engine.submit(item)
     await world.until(lambda: not admin.get(_object(cell, "Service", "web")).ok)
-    fight = world.engine._roster.workers[CellKey("shop", cell, "dev")].drift._fight(
-        ObjectRef("v1", "Service", f"shop--{cell}--dev", "old")
+    drift, ref = (
+        world.engine._roster.workers[CellKey("shop", cell, "dev")].drift,
+        ObjectRef("v1", "Service", f"shop--{cell}--dev", "old"),
     )
-    looked = fight.failed
-    await world.until(lambda: fight.failed >= looked + 1)
+
+    def failed() -> int:
+        return drift.state.patience[ref].failed if ref in drift.state.patience else 0
+
+    looked = failed()
+    await world.until(lambda: failed() >= looked + 1)
     assert world.report(cell).phase == "applying"
     _hold(admin, old)
     await world.phase(cell, "removed")

@@ -132,7 +132,7 @@ async def test_v14_v15_an_end_that_waits_for_its_namespace_writes_nothing_into_i
     )  # fmt: skip
     assert free.ok, free.message
     await world.phase(cell, "removed")
-    assert [one.accepted for one in world.receipts] == [True]
+    await world.until(lambda: [one.accepted for one in world.receipts] == [True])
     assert not admin.request("GET", place).ok
 
 

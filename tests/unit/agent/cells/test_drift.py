@@ -56,6 +56,11 @@ def _drift(world: World) -> DriftControl:
     return world.engine._roster.workers[CellKey("shop", "shop1", "dev")].drift
 
 
+def _failures(world: World, ref: ObjectRef) -> int:
+    known = _drift(world).state.patience.get(ref)
+    return 0 if known is None else known.failed
+
+
 def _exists(kube: FakeKube, ref: ObjectRef) -> bool:
     return ref in kube._objects
 
@@ -208,7 +213,7 @@ async def test_v15_repair_that_fails_twice_is_told_of_everywhere(world: World, k
     await world.until(lambda: not _well(world))
     assert _unrepaired(world) == 1.0
     # However often it is tried again, it is on record once.
-    await world.until(lambda: _drift(world)._fight(DENY).failed >= 4)
+    await world.until(lambda: _failures(world, DENY) >= 4)
     kube.on_request = None
     await world.until(lambda: _exists(kube, DENY))
     await world.phase("shop1", "ready")
@@ -329,7 +334,7 @@ async def test_v12_namespace_made_anew_by_somebody_is_not_taken_over(world: Worl
         lambda: any("kubectl delete namespace" in one.message for one in world.report("shop1").conditions)
     )
     assert "cellward.dev/stamp" not in kube._objects[NAMESPACE]["metadata"]["labels"]
-    await world.until(lambda: WEB in _drift(world)._fights and _drift(world)._fights[WEB].failed > 1)
+    await world.until(lambda: _failures(world, WEB) > 1)
     assert not _exists(kube, WEB)
 
 
@@ -356,5 +361,5 @@ async def test_v10_namespace_made_anew_while_the_guards_are_away_gets_no_stamp(w
     live = kube._objects[NAMESPACE]["metadata"]
     assert live["uid"] == made["metadata"]["uid"]
     assert live["labels"] == released, "the copied stamp holds no more, and no new one was put on"
-    await world.until(lambda: WEB in _drift(world)._fights and _drift(world)._fights[WEB].failed > 1)
+    await world.until(lambda: _failures(world, WEB) > 1)
     assert not _exists(kube, WEB), "nothing of the release runs where somebody else is at home"
