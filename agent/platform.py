@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef
+from agent.link.interfaces import Platform
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
 from cellward.identity.keys import spki_digest
@@ -33,19 +33,6 @@ _PATIENCE: Final = 3.0
 #: Seconds between two publications: what somebody took away is there again.
 _AGAIN: Final = 3600.0
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """Where the agent runs; empty for what could not be read just now.
-
-    Attributes:
-        uid: uid of the namespace kube-system, which lives as long as the cluster does.
-        authority_sha256: digest of the authority that the API server is trusted by.
-    """
-
-    uid: str = ""
-    authority_sha256: str = ""
 
 
 class PlatformReader:

@@ -29,7 +29,7 @@ from agent.link.interfaces import (
     CommandOutcome,
     CommandRequest,
     LinkPorts,
-    PlatformPort,
+    ReadPlatform,
     ReceiptFacts,
 )
 from agent.link.messages import condition_to_wire, position_to_wire, refusal_to_wire, report_to_wire
@@ -61,7 +61,7 @@ class Streams:
 
 
 class LinkClient:
-    """See the module's text; satisfies ``LinkSender``.
+    """See the module's text. What the rest of the agent has to say is taken whether connected or not.
 
     Args:
         description: fixed facts for Hello.
@@ -101,7 +101,7 @@ class LinkClient:
         status_interval: float = 15.0,
         backoff: FullJitter | None = None,
         rng: random.Random | None = None,
-        platform: PlatformPort | None = None,
+        platform: ReadPlatform | None = None,
         content: HubContent | None = None,
     ) -> None:
         self._content = content

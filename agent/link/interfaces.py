@@ -1,8 +1,8 @@
-"""What the link asks of the rest of the agent, and what the rest may ask of the link."""
+"""What the link asks of the rest of the agent, and what both speak of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -77,26 +77,21 @@ class CellReport:
     conditions: Sequence[CellCondition] = ()
 
 
-class PlatformFacts(Protocol):
-    """In which cluster the agent runs; empty for what could not be read."""
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """In which cluster the agent runs; empty for what could not be read just now.
 
-    @property
-    def uid(self) -> str:
-        """Uid of the namespace kube-system."""
-        ...
+    Attributes:
+        uid: uid of the namespace kube-system, which lives as long as the cluster does.
+        authority_sha256: digest of the authority that the API server is trusted by, hex.
+    """
 
-    @property
-    def authority_sha256(self) -> str:
-        """Digest of the authority of its API server, hex."""
-        ...
+    uid: str = ""
+    authority_sha256: str = ""
 
 
-class PlatformPort(Protocol):
-    """Reads in which cluster the agent runs, anew at each Hello; never raises and never takes long."""
-
-    async def __call__(self) -> PlatformFacts:
-        """Read it."""
-        ...
+#: Reads in which cluster the agent runs, anew at each Hello; never raises and never takes long.
+ReadPlatform = Callable[[], Awaitable[Platform]]
 
 
 class LinkPorts(Protocol):
@@ -152,15 +147,3 @@ class AgentDescription:
     opa_version: str = ""
     capabilities_digest: str = ""
     schemas: Sequence[str] = ()
-
-
-class LinkSender(Protocol):
-    """What the rest of the agent may push through the link, connected or not."""
-
-    async def send_receipt(self, receipt: ReceiptFacts) -> None:
-        """Make the receipt durable and send it; it is repeated until the hub acknowledges it."""
-        ...
-
-    async def send_report(self, report: CellReport) -> None:
-        """Send the newest state of a cell; while offline only the newest of each cell is kept."""
-        ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -10,7 +10,7 @@ import structlog
 
 from agent.link.calls import hub_call
 from agent.link.channels import ChannelHolder
-from agent.metrics.snapshot import Snapshot
+from agent.metrics.snapshot import Family
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.wire.v1 import telemetry_pb2, telemetry_pb2_grpc
@@ -29,7 +29,7 @@ class MetricsPush:
     """
 
     def __init__(
-        self, channels: ChannelHolder, collect: Callable[[], Snapshot], timer: Timer, *, interval: float
+        self, channels: ChannelHolder, collect: Callable[[], Sequence[Family]], timer: Timer, *, interval: float
     ) -> None:
         self._channels = channels
         self._collect = collect
@@ -65,9 +65,9 @@ class MetricsPush:
         finally:
             call.cancel()
 
-    def _batch(self, snapshot: Snapshot) -> telemetry_pb2.MetricsBatch:
+    def _batch(self, families: Sequence[Family]) -> telemetry_pb2.MetricsBatch:
         batch = telemetry_pb2.MetricsBatch(seq=self._seq, at_unix_ms=int(self._timer.now().timestamp() * 1000))
-        for family in snapshot.families:
+        for family in families:
             message = batch.families.add(name=family.name, type=family.type, help=family.help)
             for sample in family.samples:
                 message.samples.add(name=sample.name, labels=sample.labels, value=sample.value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from agent.audit.statement import StatementKey
-from agent.link.interfaces import LinkSender, ReceiptFacts
+from agent.link.client import LinkClient
+from agent.link.interfaces import ReceiptFacts
 from cellward.runtime.clock import Clock
 
 
@@ -14,7 +15,7 @@ class SignedReceipts:
     """Signs each outcome of a desired item with the statement key before the link takes it; satisfies ``OnReceipt``."""
 
     statement: StatementKey
-    link: LinkSender
+    link: LinkClient
     clock: Clock
     realm: str
     uid: str

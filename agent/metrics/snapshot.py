@@ -33,27 +33,20 @@ class Family:
     samples: tuple[SampleValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All families at one moment; ``left_out`` samples were above the bound."""
+def take_snapshot(registry: CollectorRegistry, *, limit: int = MAX_SAMPLES) -> tuple[Family, ...]:
+    """Collect every family once, and no more than ``limit`` samples of all.
 
-    families: tuple[Family, ...]
-    left_out: int = 0
-
-
-def take_snapshot(registry: CollectorRegistry, *, limit: int = MAX_SAMPLES) -> Snapshot:
-    """Collect every family once; ``_created`` samples are left out, they only double the number of series."""
+    ``_created`` samples are left out, they only double the number of series.
+    """
     families: list[Family] = []
-    room, left_out = limit, 0
+    room = limit
     for family in registry.collect():
         samples = [
             SampleValue(sample.name, dict(sample.labels), float(sample.value))
             for sample in family.samples
             if not sample.name.endswith("_created")
-        ]
-        left_out += max(0, len(samples) - room)
-        samples = samples[:room]
+        ][:room]
         room -= len(samples)
         if samples:
             families.append(Family(family.name, family.type, family.documentation, tuple(samples)))
-    return Snapshot(tuple(families), left_out)
+    return tuple(families)

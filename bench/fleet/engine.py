@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from agent.audit.interfaces import Entry, RecorderPort, RefusalText
 from agent.audit.statement import StatementKey
-from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, LinkSender, ReceiptFacts
+from agent.link.client import LinkClient
+from agent.link.interfaces import CellReport, CommandOutcome, CommandRequest, ReceiptFacts
 from agent.policy.position import PolicyPosition
 from agent.spool.interfaces import StateDb
 from agent.verify.intake import Intake, VerifiedCell
@@ -38,7 +39,7 @@ class SimulatedEngine:
     clock: Clock
     realm: str
     on_failed: Callable[[CellwardError], None]
-    sender: LinkSender | None = None
+    sender: LinkClient | None = None
     _newest: dict[CellKey, DesiredItem] = field(default_factory=dict)
     _reports: dict[CellKey, CellReport] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)

@@ -23,7 +23,7 @@ async def test_everything_the_agent_measures_is_taken_by_the_hub() -> None:
             measured.observe(metric, 1)
     snapshot = take_snapshot(measured.registry)
     batch = telemetry_pb2.MetricsBatch(seq=1)
-    for family in snapshot.families:
+    for family in snapshot:
         message = batch.families.add(name=family.name, type=family.type, help=family.help)
         for sample in family.samples:
             message.samples.add(name=sample.name, labels=sample.labels, value=sample.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.audit.installed import InstalledHub
@@ -14,9 +14,9 @@ from agent.link.client import LinkClient, Streams
 from agent.link.content import HubContent
 from agent.link.enrolment import EnrolmentSettings, IdentityKeeper
 from agent.link.identity import IdentityStore
-from agent.link.interfaces import AgentDescription, LinkPorts, PlatformPort
+from agent.link.interfaces import AgentDescription, LinkPorts, ReadPlatform
 from agent.link.metrics_push import MetricsPush
-from agent.metrics.snapshot import Snapshot
+from agent.metrics.snapshot import Family
 from agent.settings import AgentSettings
 from agent.spool.state import SqliteStateDb
 from cellward.runtime.backoff import FullJitter
@@ -55,11 +55,11 @@ def build_link(
     statement: StatementKey,
     recorder: RecorderPort,
     ports: LinkPorts,
-    collect: Callable[[], Snapshot],
+    collect: Callable[[], Sequence[Family]],
     timer: Timer,
     health: HealthRegistry,
     channels: ChannelHolder | None = None,
-    platform: PlatformPort | None = None,
+    platform: ReadPlatform | None = None,
 ) -> LinkParts:
     """Make the link.
 

@@ -16,7 +16,7 @@ from agent.link.interfaces import (
     CellReport,
     CommandOutcome,
     CommandRequest,
-    PlatformPort,
+    ReadPlatform,
     ReceiptFacts,
 )
 from agent.metrics.registry import AgentMetrics
@@ -103,7 +103,7 @@ class LinkedAgent:
     metrics: AgentMetrics = field(init=False)
     boots: int = 0
     heartbeat: float = 0.3
-    platform: PlatformPort | None = None
+    platform: ReadPlatform | None = None
 
     @contextlib.asynccontextmanager
     async def boot(self) -> AsyncIterator[LinkedAgent]:

@@ -11,8 +11,7 @@ import grpc.aio
 import pytest
 
 from agent.link import channels, succession
-from agent.link.interfaces import ReceiptFacts
-from agent.platform import Platform
+from agent.link.interfaces import Platform, ReceiptFacts
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from cellward.wire.codec import DesiredItem

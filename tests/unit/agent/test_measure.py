@@ -20,6 +20,6 @@ def test_the_build_names_the_agent_and_its_engine() -> None:
     parts: Any = SimpleNamespace(written=0, lost=0, current=None)
     gauges = Gauges(AgentMetrics(), HealthRegistry(clock), parts, parts, parts, ChannelHolder(), clock)
     gauges.opa_version = "1.22.0"
-    families = {family.name: family for family in take_snapshot(gauges.refreshed()).families}
+    families = {family.name: family for family in take_snapshot(gauges.refreshed())}
     (build,) = families["cellward_agent_build_info"].samples
     assert build.labels == {"version": VERSION, "opa_version": "1.22.0"}

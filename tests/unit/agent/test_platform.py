@@ -6,7 +6,8 @@ import asyncio
 import json
 
 from agent.kube.interfaces import ObjectRef
-from agent.platform import IdentityPublisher, Platform, PlatformReader
+from agent.link.interfaces import Platform
+from agent.platform import IdentityPublisher, PlatformReader
 from cellward.documents.facts import ClusterFacts
 from cellward.identity import keys
 from tests.fakes.clock import ManualClock
