@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from ssl import SSLContext
-from typing import Protocol
 
 import structlog
 
@@ -13,30 +12,17 @@ from cellward.identity import contexts
 from cellward.runtime.health import HealthRegistry
 from cellward.runtime.tasks import stopped_within
 from hub.api.errors import NOT_SHOWN
+from hub.authority.model import HubLeaf
 
 #: Seconds between two looks at the leaf, and after a failure until the next try.
 LOOK_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
-class Leaf(Protocol):
-    """Chain and key, PEM, leaf first."""
-
-    @property
-    def chain_pem(self) -> bytes:
-        """Leaf and issuer."""
-        ...
-
-    @property
-    def key_pem(self) -> bytes:
-        """Private key."""
-        ...
-
-
 class ApiCertificate:
     """One context; ``leaf`` gives the leaf in force, always the same object until there is a new one."""
 
-    def __init__(self, leaf: Callable[[], Leaf], health: HealthRegistry) -> None:
+    def __init__(self, leaf: Callable[[], HubLeaf], health: HealthRegistry) -> None:
         self._leaf = leaf
         self._health = health
         self._shown = leaf()

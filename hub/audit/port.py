@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from cellward.errors import CellwardError
 from cellward.wire.v1 import telemetry_pb2
@@ -12,20 +11,7 @@ from hub.audit.model import AuditBatchIn
 from hub.audit.restore import History, RestoreWatch
 from hub.audit.service import AuditLog
 from hub.store.errors import UNKNOWN_CLUSTER
-
-
-class Binding(Protocol):
-    """The part of a cluster's binding that a batch is checked against."""
-
-    @property
-    def uid(self) -> str:
-        """Cluster uid."""
-        ...
-
-    @property
-    def statement_spki(self) -> bytes:
-        """Statement key, DER."""
-        ...
+from hub.store.interfaces import ClusterRow
 
 
 class AuditIngest:
@@ -41,7 +27,7 @@ class AuditIngest:
     def __init__(
         self,
         log: AuditLog,
-        binding: Callable[[str], Awaitable[Binding | None]],
+        binding: Callable[[str], Awaitable[ClusterRow | None]],
         history: History,
         intake: Intake | None = None,
     ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from cellward.identity.locks import Lock, LockSet
-    from hub.store.interfaces import LockRow
+    from hub.store.interfaces import ClusterRow, LockRow
     from hub.store.log import AuditEvent
 
 T = TypeVar("T")
@@ -53,60 +53,6 @@ class Tokens(Protocol):
         ...
 
 
-class BoundCluster(Protocol):
-    """What is bound to a cluster name; empty text and 0 before the first join."""
-
-    @property
-    def name(self) -> str:
-        """The name."""
-        ...
-
-    @property
-    def uid(self) -> str:
-        """Cluster uid made by the agent."""
-        ...
-
-    @property
-    def statement_spki(self) -> bytes:
-        """SubjectPublicKeyInfo of the statement key, DER."""
-        ...
-
-    @property
-    def spki_sha256(self) -> str:
-        """Digest of the newest TLS key certified."""
-        ...
-
-    @property
-    def previous_spki_sha256(self) -> str:
-        """Digest of the key before it, until the newest one was used; else empty."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Generation of the newest certificate."""
-        ...
-
-    @property
-    def generation_floor(self) -> int:
-        """Certificates of an earlier generation count for nothing."""
-        ...
-
-    @property
-    def serial(self) -> str:
-        """Serial number of the newest certificate."""
-        ...
-
-    @property
-    def bound_at(self) -> datetime | None:
-        """When the newest certificate was issued."""
-        ...
-
-    @property
-    def removed_at(self) -> datetime | None:
-        """When the cluster was decommissioned, or None."""
-        ...
-
-
 class Locks(Protocol):
     """Who may not speak, by whatever a lock can name."""
 
@@ -134,7 +80,7 @@ class OwnLocks(Protocol):
 class Clusters(Protocol):
     """Clusters and what is bound to their names."""
 
-    async def get(self, name: str) -> BoundCluster | None:
+    async def get(self, name: str) -> ClusterRow | None:
         """The cluster of this name, or None."""
         ...
 

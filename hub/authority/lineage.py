@@ -11,37 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hub.store.interfaces import ClusterRow
 
 #: Seconds after a renewal in which an agent may still speak on the channel it is leaving; longer than it keeps one.
 HANDOVER: Final = 60.0
 #: Generations left free when certificates are taken out of force: a store that was set back has forgotten renewals,
 #: each at least a quarter of an hour apart, and none of them may come out above the new floor.
 TAKE_OVER: Final = 4096
-
-
-class Line(Protocol):
-    """What the store knows of an identity's keys."""
-
-    @property
-    def spki_sha256(self) -> str:
-        """Digest of the newest key certified."""
-        ...
-
-    @property
-    def previous_spki_sha256(self) -> str:
-        """Digest of the one before, until the newest one was used; else empty."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Generation of the newest certificate."""
-        ...
-
-    @property
-    def generation_floor(self) -> int:
-        """Certificates of an earlier generation count for nothing."""
-        ...
 
 
 class Place(Enum):
@@ -67,7 +46,7 @@ class Step:
     previous_spki_sha256: str
 
 
-def place_of(line: Line, spki_sha256: str, generation: int) -> Place:
+def place_of(line: ClusterRow, spki_sha256: str, generation: int) -> Place:
     """Say where a key stands whose certificate has this generation."""
     if generation < line.generation_floor:
         return Place.REPLACED
@@ -78,7 +57,7 @@ def place_of(line: Line, spki_sha256: str, generation: int) -> Place:
     return Place.AHEAD if generation > line.generation else Place.STALE
 
 
-def next_step(line: Line, held: str, generation: int, wanted: str) -> Step | None:
+def next_step(line: ClusterRow, held: str, generation: int, wanted: str) -> Step | None:
     """Certificate for the key ``wanted`` asked for by the holder of ``held``; None when there are two holders.
 
     Who is below the floor is the caller's to refuse first.

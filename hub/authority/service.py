@@ -38,12 +38,13 @@ from hub.authority.errors import (
     UID_TAKEN,
     WRONG_REALM,
 )
-from hub.authority.interfaces import BoundCluster, IdentityStore, IdentityTables, Locks
+from hub.authority.interfaces import IdentityStore, IdentityTables, Locks
 from hub.authority.limits import JoinLimits, Limiter, Rate
 from hub.authority.lineage import TAKE_OVER, Place, is_handover, next_step, place_of
 from hub.authority.model import AgentCertificate, Attempt, Joined, RecoveryAttempt
 from hub.authority.nonces import Nonces
 from hub.authority.tokens import Grant, JoinTokens, check_token, hash_token
+from hub.store.interfaces import ClusterRow
 from hub.store.log import AuditEvent
 from hub.store.shared import Together
 
@@ -289,7 +290,7 @@ class IdentityService:
         return await self._follow(tables, bound, asked)
 
     async def _follow(
-        self, tables: IdentityTables, bound: BoundCluster, asked: _Asked
+        self, tables: IdentityTables, bound: ClusterRow, asked: _Asked
     ) -> AgentCertificate | CellwardError:
         """Certify the key that follows the one held; of two holders lock both, and return what to refuse them with.
 
@@ -342,7 +343,7 @@ def _certificate(found: AgentCertificate | CellwardError) -> AgentCertificate:
     return found
 
 
-async def _bound(tables: IdentityTables, name: str) -> BoundCluster:
+async def _bound(tables: IdentityTables, name: str) -> ClusterRow:
     bound = await tables.clusters.get(name)
     if bound is None or not bound.uid or bound.removed_at is not None:
         raise NOT_BOUND(f"nobody joined as {name}", cluster=name)
@@ -409,7 +410,7 @@ def check_recovery_bounds(attempt: RecoveryAttempt) -> None:
         raise BAD_RECOVERY("the signature or the bound key is too long")
 
 
-def _check_binding(bound: BoundCluster, attempt: Attempt, *, replace: bool) -> None:
+def _check_binding(bound: ClusterRow, attempt: Attempt, *, replace: bool) -> None:
     if not bound.uid or replace:
         return
     if bound.uid != attempt.cluster_uid:

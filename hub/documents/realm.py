@@ -5,27 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cellward.policy import trust
 from hub.documents.errors import NO_REALM, REALM_ADOPTED
 
 if TYPE_CHECKING:
-    from hub.store.interfaces import Commit, Tables
+    from hub.store.interfaces import Commit, MetaStore, Tables
 
 _ROOT_KEY = "realm/root"
-
-
-class MetaPort(Protocol):
-    """A few durable values."""
-
-    async def get(self, key: str) -> bytes | None:
-        """The value, or None."""
-        ...
-
-    async def put_if_absent(self, key: str, value: bytes) -> bytes:
-        """Keep the value unless there is one; returns the value that is kept now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +27,7 @@ class Realm:
 class RealmService:
     """Adopts the first root; afterwards the answer never changes."""
 
-    def __init__(self, meta: MetaPort) -> None:
+    def __init__(self, meta: MetaStore) -> None:
         self._meta = meta
         self._lock = asyncio.Lock()
         self._current: Realm | None = None

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import select
 import socket
-from typing import Protocol
+from collections.abc import Callable
 
 #: Bytes read at once: two records of TLS.
 _PIECE = 32 * 1024
@@ -22,18 +22,6 @@ _PIECES = 128
 #: Ends looked at in one turn; the rest of the process has its turn in between.
 _AT_ONCE = 256
 _TROUBLE = select.EPOLLHUP | select.EPOLLERR
-
-
-class Owner(Protocol):
-    """Whose two ends are."""
-
-    def lost(self, end: End) -> None:
-        """Hear that nothing more comes from an end and that it is to be closed."""
-        ...
-
-    def ending(self) -> None:
-        """Hear that an end will be lost as soon as it has taken what waits for it."""
-        ...
 
 
 class Pump:
@@ -82,9 +70,10 @@ class End:
     __slots__ = (
         "_broken",
         "_closing",
+        "_ending",
         "_finishing",
+        "_lost",
         "_mask",
-        "_owner",
         "_paused",
         "_pending",
         "_pump",
@@ -92,9 +81,10 @@ class End:
         "other",
     )
 
-    def __init__(self, pump: Pump, owner: Owner) -> None:
+    def __init__(self, pump: Pump, lost: Callable[[End], None], ending: Callable[[], None]) -> None:
         self._pump = pump
-        self._owner = owner
+        self._lost = lost
+        self._ending = ending
         self._socket: socket.socket | None = None
         self._pending = b""
         self._mask = 0
@@ -167,7 +157,7 @@ class End:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._owner.lost(self)
+            self._lost(self)
             return
         if data:
             if self.other is not None:
@@ -176,9 +166,9 @@ class End:
             # Its peer may still take what waits for it, for a while.
             self._closing = True
             self._watch()
-            self._owner.ending()
+            self._ending()
         else:
-            self._owner.lost(self)
+            self._lost(self)
 
     def _send(self, data: bytes) -> int:
         assert self._socket is not None
@@ -189,7 +179,7 @@ class End:
         except OSError:
             self._broken = True
             self._rest()
-            self._owner.lost(self)
+            self._lost(self)
             return 0
 
     def _flush(self) -> None:
@@ -202,7 +192,7 @@ class End:
         if self._pending:
             return
         if self._closing:
-            self._owner.lost(self)
+            self._lost(self)
             return
         if self._finishing:
             self._shut()

@@ -64,7 +64,7 @@ class _Pair:
         self._linger = linger
         self._guest = guest
         self._among = among
-        self._outer, self._inner = End(pump, self), End(pump, self)
+        self._outer, self._inner = End(pump, self.lost, self.ending), End(pump, self.lost, self.ending)
         self._outer.other, self._inner.other = self._inner, self._outer
         self._last: asyncio.TimerHandle | None = None
 

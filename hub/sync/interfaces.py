@@ -8,7 +8,6 @@ CellwardError: the stream is then closed with that code, and nothing of the fram
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from cellward.identity.locks import LockSet
 from cellward.wire.codec import DesiredItem
 from cellward.wire.v1 import link_pb2, telemetry_pb2
 from hub.store.interfaces import ClusterRow
+from hub.sync.changes import ChangesPort
 from hub.sync.links import Links
 
 
@@ -89,29 +89,6 @@ class FleetPort(Protocol):
 
     async def agent_status(self, cluster: str, status: link_pb2.AgentStatus) -> None:
         """State of the agent."""
-        ...
-
-
-class Subscription(Protocol):
-    """A subscriber's view of changes; what happens between two waits is one change, so it never grows."""
-
-    async def wait(self) -> frozenset[str]:
-        """Topics that changed since the last wait; waits until there is one."""
-        ...
-
-
-class ChangesPort(Protocol):
-    """Wakes streams when something they send has changed.
-
-    Topics: ``desired:<cluster>``, ``link:<cluster>``, ``policy``, ``clusters``.
-    """
-
-    def subscribe(self, *topics: str) -> AbstractAsyncContextManager[Subscription]:
-        """Subscribe to topics until the context ends."""
-        ...
-
-    def stamp(self, *topics: str) -> tuple[int, ...]:
-        """Return a value that differs once any of the topics has changed."""
         ...
 
 

@@ -122,12 +122,12 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
                 return
             asked = older
             if await older.answers(self._limits.twin):
-                await self._twins.two_live(session, older.boot_id, address)
+                await self._twins.two_live(session.cluster, session.boot_id, older.boot_id, address)
         holder = await self._ports.links.elsewhere(session.cluster)
         if holder is None or holder.boot == boot_digest(session.boot_id):
             return
         if await self._ports.links.ask(holder, self._limits.twin):
-            await self._twins.two_live(session, f"sha256:{holder.boot}", address)
+            await self._twins.two_live(session.cluster, session.boot_id, f"sha256:{holder.boot}", address)
 
     def _take_over(self, session: SyncSession) -> None:
         """Newest wins."""

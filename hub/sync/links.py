@@ -10,14 +10,14 @@ import asyncio
 import re
 import uuid
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from cellward.wire.v1 import link_pb2
 from hub.store.changes import link_topic
 from hub.store.links import ANSWER, CommandRow, LinkStore, LinkView, PresenceRow, boot_digest
 from hub.store.shared import Together
+from hub.sync.changes import ChangesPort
 from hub.sync.errors import NOT_CONNECTED
 
 if TYPE_CHECKING:
@@ -35,22 +35,6 @@ _FACTS: Final = 64
 _TEXT: Final = 500
 
 
-class Change(Protocol):
-    """What was subscribed to."""
-
-    async def wait(self) -> frozenset[str]:
-        """Wait until something of it has changed."""
-        ...
-
-
-class Changes(Protocol):
-    """Wakes who waits."""
-
-    def subscribe(self, *topics: str) -> AbstractAsyncContextManager[Change]:
-        """Subscribe to topics until the context ends."""
-        ...
-
-
 class Links:
     """Presence and commands, for one process.
 
@@ -61,7 +45,7 @@ class Links:
         clock: time of rows, and the end of commands.
     """
 
-    def __init__(self, store: LinkStore, changes: Changes, replica: str, clock: Clock) -> None:
+    def __init__(self, store: LinkStore, changes: ChangesPort, replica: str, clock: Clock) -> None:
         self._store = store
         self._changes = changes
         self._replica = replica

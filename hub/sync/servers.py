@@ -34,10 +34,11 @@ from hub.authority.servicer import EnrolmentServicer
 from hub.front.front import Front
 from hub.front.limits import ENROLMENT, LINK, FrontLimits
 from hub.front.through import Through
+from hub.sync.changes import ChangesPort
 from hub.sync.errors import CANNOT_LISTEN
 from hub.sync.gate import PeerGate
 from hub.sync.guard import Guard, Observe, Strangers, unobserved
-from hub.sync.interfaces import ChangesPort, SyncPorts
+from hub.sync.interfaces import SyncPorts
 from hub.sync.known import KnownPeers
 from hub.sync.limits import SyncLimits
 from hub.sync.link import LinkServicer

@@ -24,9 +24,10 @@ from cellward.wire.v1 import link_pb2
 from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_POLICY, negotiate
 from hub.store.changes import POLICY, desired_topic, link_topic
 from hub.store.links import ANSWER, CommandRow, boot_digest
+from hub.sync.changes import Subscription
 from hub.sync.errors import HELLO_EXPECTED, OUT_OF_ORDER, SILENT, SLOW_READER, UNEXPECTED_FRAME
 from hub.sync.hello import check_hello
-from hub.sync.interfaces import Subscription, SyncPorts
+from hub.sync.interfaces import SyncPorts
 from hub.sync.limits import SyncLimits
 from hub.sync.twins import Twins
 

@@ -9,7 +9,7 @@ of, a stream nobody answers on any more, and a new authority of its API server.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.clock import Clock
@@ -23,17 +23,6 @@ from hub.sync.interfaces import DirectoryPort
 
 #: Boots, and overtaken keys, remembered at most.
 _BOOTS: Final = 10_000
-
-
-class Speaker(Protocol):
-    """A stream of an agent, as far as it says who speaks."""
-
-    boot_id: str
-
-    @property
-    def cluster(self) -> str:
-        """Name from the peer certificate."""
-        ...
 
 
 class Twins:
@@ -56,14 +45,14 @@ class Twins:
         while len(self._boots) > _BOOTS:
             del self._boots[next(iter(self._boots))]
 
-    async def two_live(self, newer: Speaker, older: str, address: str) -> None:
-        """Lock both of two streams that answer, one of boot ``older``; always raises link/two-live-streams."""
-        bound = await self._directory.binding(newer.cluster)
+    async def two_live(self, cluster: str, newer: str, older: str, address: str) -> None:
+        """Lock both of two streams of a cluster that answer, by their boots; always raises link/two-live-streams."""
+        bound = await self._directory.binding(cluster)
         reason = "two boots of one installation have a stream open and both answer"
-        details = {"found": newer.boot_id, "expected": older, "address": address}
+        details = {"found": newer, "expected": older, "address": address}
         if bound is not None:
             await self._copies.found(bound.name, bound.uid, code=TWO_LIVE_STREAMS.code, reason=reason, details=details)
-        raise TWO_LIVE_STREAMS(reason, cluster=newer.cluster)
+        raise TWO_LIVE_STREAMS(reason, cluster=cluster)
 
     async def _check_key(self, peer: PeerIdentity, bound: ClusterRow, boot_id: str) -> None:
         place = place_of(bound, peer.spki_sha256, peer.generation)

@@ -19,7 +19,7 @@ from hub.authority.interfaces import IdentityTables
 from hub.authority.model import HubKeys
 from hub.authority.service import IdentityService
 from hub.authority.tokens import Grant, JoinTokens
-from hub.store.interfaces import LockRow
+from hub.store.interfaces import ClusterRow, LockRow
 from hub.store.log import AuditEvent
 
 T = TypeVar("T")
@@ -61,29 +61,11 @@ class FakeTokens:
         return Grant(cluster, replace=False)
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What is bound to a name."""
-
-    name: str
-    uid: str = ""
-    statement_spki: bytes = b""
-    spki_sha256: str = ""
-    previous_spki_sha256: str = ""
-    generation: int = 0
-    generation_floor: int = 0
-    serial: str = ""
-    bound_at: datetime | None = None
-    removed_at: datetime | None = None
-    platform_uid: str = ""
-    platform_ca: str = ""
-
-
 @dataclass
 class FakeClusters:
     """Clusters by name."""
 
-    rows: dict[str, Bound] = field(default_factory=dict)
+    rows: dict[str, ClusterRow] = field(default_factory=dict)
     #: Called after each change of a binding or lock.
     on_change: list[Callable[[], None]] = field(default_factory=list)
     locks: list[Lock] = field(default_factory=list)
@@ -91,7 +73,7 @@ class FakeClusters:
 
     def create(self, name: str) -> None:
         """Add a cluster nobody has joined as."""
-        self.rows[name] = Bound(name)
+        self.rows[name] = ClusterRow(name, datetime(2026, 1, 1, tzinfo=UTC), "test")
 
     def lock(self, name: str) -> None:
         """Lock a cluster."""
@@ -115,7 +97,7 @@ class FakeClusters:
         self.rows[name] = replace(self.rows[name], platform_uid=platform_uid, platform_ca=platform_ca)
         self._changed()
 
-    async def get(self, name: str) -> Bound | None:
+    async def get(self, name: str) -> ClusterRow | None:
         """The cluster of this name."""
         return self.rows.get(name)
 

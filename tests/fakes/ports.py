@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from cellward.errors import CellwardError
 from cellward.identity.locks import LockSet
@@ -28,9 +27,6 @@ from hub.sync.tls import RotatingLeaf
 from tests.fakes.authority import FakeClusters, FakeHub
 from tests.fakes.links import MemoryLinks
 
-#: When a cluster was created, of which nobody asks here.
-_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
-
 
 @dataclass
 class FakeDirectory:
@@ -40,25 +36,7 @@ class FakeDirectory:
 
     async def binding(self, cluster: str) -> ClusterRow | None:
         """Binding of a cluster."""
-        row = self.clusters.rows.get(cluster)
-        return (
-            None
-            if row is None
-            else ClusterRow(
-                row.name,
-                _ANY_TIME,
-                "test",
-                row.uid,
-                statement_spki=row.statement_spki,
-                generation=row.generation,
-                spki_sha256=row.spki_sha256,
-                previous_spki_sha256=row.previous_spki_sha256,
-                generation_floor=row.generation_floor,
-                bound_at=row.bound_at,
-                platform_uid=row.platform_uid,
-                platform_ca=row.platform_ca,
-            )
-        )
+        return self.clusters.rows.get(cluster)
 
     async def used(self, cluster: str, spki_sha256: str) -> None:
         """The newest certificate was used."""
