@@ -6,58 +6,18 @@ not know. Bytes are standard base64, times RFC 3339 in UTC, digests ``sha256:<64
 
 from __future__ import annotations
 
-import base64
-import binascii
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from cellward.api.fields import Blob, ClusterName, FactKey, FactText, Moment, ScopeName, TokenName
 from cellward.documents.model import DocumentState
 
 Role = Literal["viewer", "deployer", "admin"]
 HubState = Literal["run", "hold", "quarantine"]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-TokenName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
-#: A name of a project or environment, or ``*`` for every one.
-ScopeName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?|\*)$")]
-#: A region, and key and value of a label, as facts have them.
-FactText = Annotated[str, StringConstraints(max_length=253)]
-FactKey = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
-
-
-def _from_base64(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("must be standard base64") from error
-
-
-def _to_base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
-
-
-#: Bytes in Python, standard base64 in JSON.
-Blob = Annotated[
-    bytes,
-    BeforeValidator(_from_base64),
-    PlainSerializer(_to_base64, return_type=str),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-]
 
 #: Longest life of an API token, seconds.
 MAX_TOKEN_LIFE = 366 * 24 * 3600
@@ -65,18 +25,6 @@ MAX_TOKEN_LIFE = 366 * 24 * 3600
 MAX_ENVELOPES = 256
 #: Largest envelope, bytes.
 MAX_ENVELOPE = 2 * 1024**2
-
-
-def _in_utc(moment: datetime) -> datetime:
-    """A time with a zone, in UTC: without one it cannot be compared with any other."""
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("is no time in UTC") from error
-
-
-#: A time of an answer.
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Request(BaseModel):
