@@ -235,8 +235,8 @@ class Session:
             case "desired_item":
                 await self._hooks.item(frame.desired_item)
             case "revision_mark":
+                # Acknowledged with what is sent next: the hub keeps nothing until then, and asks when it wants to know.
                 await self._hooks.mark(frame.revision_mark)
-                self._ack_due = True
             case "policy_notice":
                 self._hooks.notice(frame.policy_notice)
             case "command":

@@ -92,7 +92,7 @@ func (a *agent) runSession(ctx context.Context) (again time.Duration, synced boo
 		s.received = frame.Seq
 		due := s.received-s.acked >= ackEvery
 		s.lock.Unlock()
-		if _, mark := frame.Body.(*wire.HubFrame_RevisionMark); mark || due || frame.GetHeartbeat().GetAnswer() {
+		if due || frame.GetHeartbeat().GetAnswer() {
 			_ = s.beat()
 		}
 	}

@@ -42,6 +42,8 @@ class SyncLimits:
     recheck: float = 0.5
     #: How long changes of bindings and locks are gathered before the streams are looked at because of them.
     settle: float = 0.1
+    #: How long a frame whose acknowledgement can wait waits for others to be acknowledged with it.
+    gather: float = 0.2
     hello: float = 10.0
     #: Streams that one cluster begins: so many at once, then so many a second; an agent backs off long before.
     hellos: int = 30

@@ -38,6 +38,8 @@ _KINDS: Final[Mapping[str, link_pb2.CommandKind.ValueType]] = {
     "renew": link_pb2.COMMAND_KIND_RENEW,
     "reconnect": link_pb2.COMMAND_KIND_RECONNECT,
 }
+#: What is acknowledged a moment later, with what follows it: a receipt with the state of its cell, which comes next.
+_LATER: Final = frozenset({"receipt", "cell_status", "agent_status"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ class SyncSession:
         self._received = 0
         self._acknowledged = 0
         self._ack_due = False
+        #: Whether a receipt is among what is not acknowledged; and what acknowledges when nothing follows.
+        self._receipt_due = False
+        self._later: asyncio.TimerHandle | None = None
         self._revision = 0
         self._timestamp = 0
         self._ask = False
@@ -157,6 +162,8 @@ class SyncSession:
             finally:
                 for each in self._answering:
                     each.cancel()
+                if self._later is not None:
+                    self._later.cancel()
 
     def drain(self) -> None:
         """Ask the agent to reconnect and end the stream."""
@@ -254,7 +261,10 @@ class SyncSession:
 
     async def _acknowledge(self) -> None:
         """Say what was handled when nothing else has said it: the agent keeps what is not acknowledged."""
-        due, self._ack_due = self._ack_due, False
+        due, self._ack_due, self._receipt_due = self._ack_due, False, False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if due and self._acknowledged < self._received:
             await self._write(heartbeat=link_pb2.Heartbeat())
 
@@ -350,10 +360,19 @@ class SyncSession:
             await self._handle(frame)
             # Only now: what is acknowledged has been handled whole.
             self._received = frame.seq
-            if frame.WhichOneof("body") != "heartbeat":
-                self._ack_due = True
-                self._wake.set()
+            self._owe(frame.WhichOneof("body"))
             del frame
+
+    def _owe(self, body: str | None) -> None:
+        """Acknowledge what was handled: a release costs an agent one frame for its receipt and its cell's new state."""
+        if body == "heartbeat":
+            return
+        self._ack_due = True
+        if body not in _LATER or (body == "cell_status" and self._receipt_due):
+            self._wake.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(self._limits.gather, self._wake.set)
+        self._receipt_due |= body == "receipt"
 
     def _holds(self, policy: link_pb2.PolicyVersions) -> None:
         self._policy_held = (policy.root, policy.snapshot)

@@ -344,3 +344,25 @@ async def test_v13_a_receipt_is_acknowledged_without_waiting_for_a_heartbeat() -
             await welcomed(link, agent)
             await link.send(receipt=link_pb2.Receipt(accepted=True))
             assert (await link.receive()).ack == 2
+
+
+async def test_v13_a_receipt_and_the_state_of_its_cell_are_acknowledged_together_and_at_once() -> None:
+    """V13: one frame for both, and nothing is waited for once both were handled."""
+    async with FakeLinkHub(SystemClock(), replace(LIMITS, heartbeat=600.0, gather=600.0)).running() as here:
+        agent = await joined(here)
+        async with opened(here, agent) as link:
+            await welcomed(link, agent)
+            await link.send(receipt=link_pb2.Receipt(revision=1, project="shop", accepted=True))
+            await link.send(cell_status=link_pb2.CellStatus(project="shop", cell="cart"))
+            assert (await link.receive("heartbeat")).ack == 3
+
+
+async def test_a_report_that_comes_alone_is_acknowledged_with_what_follows() -> None:
+    """Nobody waits for it; who asks is told of all."""
+    async with FakeLinkHub(SystemClock(), replace(LIMITS, heartbeat=600.0, gather=0.5)).running() as here:
+        agent = await joined(here)
+        async with opened(here, agent) as link:
+            await welcomed(link, agent)
+            for depth in (1, 2, 3):
+                await link.send(agent_status=link_pb2.AgentStatus(spool_depth=depth))
+            assert (await link.receive("heartbeat")).ack == 4
