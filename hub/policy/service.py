@@ -21,7 +21,7 @@ from cellward.documents import canonical, numbers
 from cellward.documents.keyring import Keyring
 from cellward.documents.revocations import NOTHING_REVOKED, Revocations
 from cellward.errors import CellwardError
-from cellward.policy import client, trust
+from cellward.policy import trust
 from cellward.policy.bundle import MAX_ARCHIVE, check_disjoint, read_bundle
 from cellward.policy.errors import (
     FOREIGN_REALM,
@@ -43,7 +43,7 @@ from hub.store.interfaces import TufMetadata
 
 if TYPE_CHECKING:
     from cellward.documents.dsse import Ed25519Signer
-    from cellward.policy.client import Candidate
+    from cellward.policy.client import Candidate, Fetch
     from cellward.runtime.clock import Clock
     from hub.store.interfaces import Commit, Tables, TufStore
 
@@ -303,7 +303,10 @@ class TufRepository:
                     content[digest] = stored
         return _MappingFetch(metadata, content)
 
-    def _verify(self, root: bytes, realm: str, fetch: client.Fetch, floors: PolicyFloors) -> Candidate:
+    def _verify(self, root: bytes, realm: str, fetch: Fetch, floors: PolicyFloors) -> Candidate:
+        # Only now: python-tuf's client with its HTTP is 2 MB that a hub has no use for until somebody uploads.
+        from cellward.policy import client  # noqa: PLC0415
+
         with tempfile.TemporaryDirectory(prefix="cellward-publish-") as name:
             candidate = client.update(
                 Path(name),

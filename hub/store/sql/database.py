@@ -34,7 +34,6 @@ from hub.store.errors import DAMAGED, MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPOR
 from hub.store.sql import dialect
 from hub.store.sql.backend import POLL_SECONDS, Backend
 from hub.store.sql.opening import all_back, opened
-from hub.store.sql.postgres import Postgres
 from hub.store.sql.sqlite import Sqlite
 from hub.store.sql.tables import changes, revisions
 
@@ -353,6 +352,9 @@ def connect(url: str, clock: Clock, *, keep: bool = True) -> Database:
         case dialect.SQLITE:
             return Database(Sqlite(parsed, keep=keep), clock)
         case dialect.POSTGRESQL:
+            # Only where it is used, as its dialect is.
+            from hub.store.sql.postgres import Postgres  # noqa: PLC0415
+
             return Database(Postgres(parsed, keep=keep), clock)
         case other:
             raise UNSUPPORTED(f"{other} is not supported; SQLite and PostgreSQL are")

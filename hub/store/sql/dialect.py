@@ -5,16 +5,19 @@ from __future__ import annotations
 import ssl
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Table, insert, or_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from hub.store.errors import DAMAGED, FULL, NOT_VERIFIED, OUT_OF_RANGE, UNAVAILABLE
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
@@ -47,7 +50,7 @@ def upsert(
     With ``not_older`` a row whose value there is greater than the new one stays as it is, unless it is greater than
     ``at_most``, an expression, as well: then it is not believed.
     """
-    add: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
+    add = _insert(dialect, table)
     if not update:
         return add.on_conflict_do_nothing(index_elements=list(key))
     values = {name: add.excluded[name] for name in update}
@@ -55,6 +58,15 @@ def upsert(
     if where is not None and at_most is not None:
         where = or_(where, table.c[not_older] > at_most)
     return add.on_conflict_do_update(index_elements=list(key), set_=values, where=where)
+
+
+def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if dialect == SQLITE:
+        return sqlite.insert(table)
+    # Only where it is used: the dialect is 2 MB.
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+    return postgresql.insert(table)
 
 
 def about_cells(columns: Any, keys: Collection[CellKey]) -> Iterator[ColumnElement[bool]]:
