@@ -1,7 +1,7 @@
 """Settings of the agent: one YAML file, strict, with the environment (``CELLWARD_AGENT_…``) on top of its tunables.
 
 The agent's name is not among them: it comes from the certificate (V3). Neither is anything the hub could change: facts
-come from here, read-only for the agent. Whom the agent trusts, what it is told of its cluster and where it keeps its
+come from here, read-only for the agent. Whom the agent trusts, the facts of its cluster and where it keeps its
 state come from the file alone: two places that could disagree about trust would be one too many.
 """
 
@@ -85,7 +85,7 @@ class IntervalSettings(_Strict):
 
 
 class AgentSettings(FileSettings):
-    """Everything the agent is told at install."""
+    """Everything the agent is given at install."""
 
     ENVIRONMENT = "CELLWARD_AGENT_"
 

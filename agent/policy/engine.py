@@ -39,7 +39,7 @@ async def _nothing() -> None:
 class Engine:
     """OPA over a fixed group of bound bundles; a canary is asked before it first decides.
 
-    It tells its condition only between :meth:`speak` and :meth:`hush`: of two engines during a switch, one speaks.
+    It sets its condition only between :meth:`speak` and :meth:`mute`: of two engines during a switch, one does.
 
     Args:
         check: awaited before each start until it succeeded once.
@@ -87,7 +87,7 @@ class Engine:
         self._speaks = True
         self._tell()
 
-    def hush(self) -> None:
+    def mute(self) -> None:
         """Tell it no more: another engine does."""
         self._speaks = False
 
@@ -213,7 +213,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Let queries in flight end, then stop the child."""
-        self.hush()
+        self.mute()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), DRAIN)
         watcher, self._watcher = self._watcher, None

@@ -55,10 +55,10 @@ class Engines:
         for engine in (self.deciding, *self.advisory):
             engine.speak()
 
-    def hush(self) -> None:
+    def mute(self) -> None:
         """Tell them no more."""
         for engine in (self.deciding, *self.advisory):
-            engine.hush()
+            engine.mute()
 
     async def stop(self) -> None:
         """Stop all, each after its queries in flight ended."""

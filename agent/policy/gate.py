@@ -56,7 +56,7 @@ MAX_ADVISORY = 2
 
 
 def divide(bound: Sequence[BoundBundle]) -> tuple[tuple[BoundBundle, ...], ...]:
-    """Return what each engine decides: first what may refuse, then what is only told.
+    """Return what each engine decides: first what may refuse, then what is only reported.
 
     They are apart so that a bundle in mode warn or shadow, whatever it does, refuses nothing; and so that one may stand
     beside the version of it that is enforced. Raises policy/roots-overlap for more than MAX_ADVISORY can hold.
@@ -100,7 +100,7 @@ def gate_module(bound: Sequence[BoundBundle]) -> str:
 def _rule(entry: BoundBundle) -> str:
     name = json.dumps(entry.binding.name)
     reference = "data" + "".join(f"[{json.dumps(part)}]" for part in entry.bundle.entrypoint.split("/"))
-    # The document is built anew: `with input.object as item` alone would copy all objects once per object.
+    # The document is built again: `with input.object as item` alone would copy all objects once per object.
     fields = ", ".join(f'"{field}": input.{field}' for field in _FIELDS)
     return f"""
 results[{name}] := {{format_int(i, 10): found |

@@ -1,4 +1,4 @@
-"""Where the verified policy of an agent stands, as it is told to the hub. Pure."""
+"""Where the verified policy of an agent stands, as it is reported to the hub. Pure."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class PolicyService:
         """Let a set decide; one assignment. Its engines tell the conditions, those before it no more."""
         old, self.active = self.active, new
         if old is not None and old.engines is not new.engines:
-            old.engines.hush()
+            old.engines.mute()
         for condition in ADVISORY_CONDITIONS[len(new.engines.advisory) :]:
             self._health.set(condition, True)  # noqa: FBT003
         new.engines.speak()

@@ -7,8 +7,8 @@ Layout below the given directory, which is private to the agent::
     staged/<random>/    a copy that one refresh works on; thrown away unless everything succeeded
 
 A copy of the floors is kept elsewhere by whoever uses the store, and given back at start: so a directory that was
-emptied or set back is noticed, and the floors outlive it. All methods are synchronous and run in a worker thread, one
-at a time.
+emptied or restored from an older backup is noticed, and the floors outlive it. All methods are synchronous and run in
+a worker thread, one at a time.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ object_id := concat("/", [input.object.kind, input.object.metadata.namespace, in
 	is_string(input.object.metadata.name)
 }
 
-# The cell as an object, for rules about the whole of it: equal for every object, so it is told once.
+# The cell as an object, for rules about the whole of it: equal for every object, so it is reported once.
 cell_id := sprintf("Cell/%s/%s", [input.verified.project, input.verified.cell])
 
 # A denial about the object; id, severity and remediation come from the rule's own METADATA.

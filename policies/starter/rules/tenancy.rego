@@ -227,7 +227,7 @@ takes contains sprintf("volume %s is made by CSI driver %v for whoever asks", [v
 }
 
 # METADATA
-# title: Everything ends when it is told to
+# title: Nothing delays its own deletion
 # description: >-
 #   No object, pod template or claim template has finalizers, and no pod or probe a terminationGracePeriodSeconds above an
 #   hour: both hold up its end, and that of its namespace and node.
