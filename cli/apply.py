@@ -69,7 +69,8 @@ def apply(  # noqa: PLR0913 - options of a command
     fallback: Annotated[
         str,
         typer.Option(
-            help="Where a failed rollout goes: previous (what each agent settled last), none, or a release's digest."
+            help="Where a failed rollout goes: previous (the last release that became healthy there), none, or the "
+            "digest of a release."
         ),
     ] = "previous",
     peer: Annotated[
@@ -206,7 +207,7 @@ class _Batch:
 
 def _line(key: Key, spec: Mapping[str, Any], plan: Plan) -> str:
     deployment = plan.deployment
-    where = {None: "none", "previous": "previous, what each agent settled last"}
+    where = {None: "none", "previous": "previous (the last release that became healthy there)"}
     fallback = where.get(deployment.fallback, deployment.fallback)
     return (
         f"to sign: {'/'.join(key)} {spec['version']} for {','.join(deployment.environments)}, "

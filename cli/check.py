@@ -66,6 +66,8 @@ class _Checks:
     client: Client | None = None
     trust: schemas.Trust | None = None
     clusters: list[schemas.Cluster] = field(default_factory=list)
+    #: By cluster, what the hub says of its facts beside its invite.
+    facts: dict[str, schemas.Component] = field(default_factory=dict)
     #: Why the hub could not be asked.
     why: str = ""
 
@@ -89,11 +91,13 @@ class _Checks:
             self.why = error.title.rstrip(".")
             raise
         self.client = client
-        yield Result("hub", "hub/reachable", True, f"answers; this is {who.subject} ({who.role})")
+        yield Result("hub", "hub/reachable", True, f"answers; logged in as {who.subject} ({who.role})")
         for component in client.get("/status", schemas.Status).components:
-            if component.category == "hub":
+            if component.category == "clusters" and component.name == "facts":
+                self.facts[component.cluster] = component
+            elif component.category == "hub":
                 own = own_step(component.code)
-                message, step = split_step(component.message or ("well" if component.ok else component.code))
+                message, step = split_step(component.message or ("ok" if component.ok else component.code))
                 yield Result(
                     "hub",
                     f"hub/{component.name}",
@@ -134,7 +138,7 @@ class _Checks:
         if policy.published is None:
             yield _line("policy", "policy/published", False, "no policy was published yet", codes.NO_POLICY)
             return
-        count = f"{len(policy.bundles)} bundles, {len(policy.bindings)} bindings"
+        count = f"{_count(len(policy.bundles), 'bundle')}, {_count(len(policy.bindings), 'binding')}"
         yield Result("policy", "policy/published", True, f"snapshot {policy.published.snapshot_version}: {count}")
         if policy.timestamp_expires is not None:
             alive = policy.timestamp_expires > now()
@@ -172,6 +176,8 @@ class _Checks:
             yield Result("clusters", "clusters/list", None, "there are none; next: cellward clusters invite NAME")
         for cluster in clusters:
             yield from _cluster(cluster)
+            if cluster.name in self.facts:
+                yield _facts(self.facts[cluster.name])
         for name, message in sorted(hidden.items()):
             yield Result(
                 "clusters", "clusters/listed", False, message, codes.HIDDEN.hint, codes.HIDDEN.code, subject=name
@@ -188,9 +194,19 @@ class _Checks:
         return Result(category, name, None, f"not looked at: {self.why[:1].lower()}{self.why[1:]}")
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _line(category: str, name: str, ok: bool, message: str, code: ErrorCode) -> Result:
     """A line that is green, or red with the code's own next step."""
     return Result(category, name, ok, message, "" if ok else code.hint, "" if ok else code.code)
+
+
+def _facts(component: schemas.Component) -> Result:
+    """Whether the cluster reports the facts it was invited with."""
+    hint, code = ("", "") if component.ok else (own_step(component.code), component.code)
+    return Result("clusters", "clusters/facts", component.ok, component.message, hint, code, component.cluster)
 
 
 def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
@@ -208,7 +224,7 @@ def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
     known = None if not cluster.connected else True
     for condition in cluster.conditions:
         ok = known and condition.ok
-        message, step = split_step(condition.message or ("well" if condition.ok else condition.code))
+        message, step = split_step(condition.message or ("ok" if condition.ok else condition.code))
         own = own_step(condition.code)
         step = step or relayed_step(condition.hint, own)
         yield result(condition.name, ok, message if ok is not None else seen, own, condition.code, step)
@@ -221,7 +237,7 @@ def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
     if cluster.certificate_expires is not None:
         message = f"expires {cluster.certificate_expires:%Y-%m-%d %H:%M:%S} UTC"
         if known is None:
-            yield result("certificate", None, message)
+            yield result("certificate-life", None, message)
         else:
             yield certificate_life(cluster.name, cluster.certificate_expires, instant())
     message = f"{cluster.spool_depth} audit records wait"

@@ -58,4 +58,4 @@ def certificate_life(cluster: str, expires: datetime, now: datetime) -> Result:
     """The certificate of a cluster's agent."""
     # A hub may show any time, also the first there is.
     life = Life(max(expires, _FIRST + CERTIFICATE_LIFE) - CERTIFICATE_LIFE, expires)
-    return life_line("clusters", "clusters/certificate", life, now, codes.CERTIFICATE_ENDED, cluster)
+    return life_line("clusters", "clusters/certificate-life", life, now, codes.CERTIFICATE_ENDED, cluster)

@@ -26,8 +26,8 @@ _NAMES = {
     ("cli/setup.py", "hub/{}"): "name of a login, as -o name prints it",
     ("hub/authority/copies.py", "agent/{}"): "subject of a lock",
 }
-#: Whose second argument is the id of a check, which stands beside the code of a red line and is none.
-_CHECKS = {"Check", "Result", "_line", "life_line", "_skipped"}
+#: Which argument is the id of a check, which stands beside the code of a red line and is none.
+_CHECKS = {"Check": 1, "Result": 1, "_line": 1, "life_line": 1, "_skipped": 1, "Explained": 0}
 
 
 def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -35,8 +35,9 @@ def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
     ids = {
         id(argument)
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) in _CHECKS
-        for argument in call.args[1:2]
+        if isinstance(call, ast.Call)
+        and (place := _CHECKS.get(getattr(call.func, "attr", getattr(call.func, "id", "")))) is not None
+        for argument in call.args[place : place + 1]
     }
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellward.errors import CellwardError
-from tools.generate import api, audit, cells, cli, errors, machines, metrics, policy, protos, settings
+from tools.generate import api, audit, cells, checks, cli, errors, machines, metrics, policy, protos, settings
 from tools.generate.page import ROOT
 
 Generator = Callable[[Path], None]
@@ -29,6 +29,7 @@ GENERATORS: Sequence[Generator] = (
     machines.pages,
     cells.page,
     audit.page,
+    checks.page,
     errors.page,
     errors.hints,
     policy.page,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from cellward.wire.v1 import link_pb2
+from cellward.wire.v1 import link_pb2, types_pb2
 from cli import check
 from cli.home import Home
 from tests.fakes.command_line import Cli
@@ -65,7 +65,7 @@ async def test_lives_of_snapshot_certificates_and_the_hubs_ca_are_told(
     expires = start.replace(microsecond=0) + timedelta(minutes=30)
     status = link_pb2.AgentStatus(certificate_expires_unix=int(expires.timestamp()))
     await installed.api.clusters.agent_status("eu-1", status)
-    await expect("clusters/certificate", expires, timedelta(hours=1))
+    await expect("clusters/certificate-life", expires, timedelta(hours=1))
 
 
 async def _hidden(cli: Cli) -> dict[str, dict[str, str]]:
@@ -117,3 +117,15 @@ async def test_a_cluster_that_was_endorsed_is_not_one_that_never_joined(installe
     for name in ("ap-1", "eu-1", "never-invited"):
         (installed.home / f"endorsement-{name}.json").write_text("{}")
     assert set(await _hidden(installed)) == {"ap-1"}
+
+
+async def test_facts_that_differ_from_the_invite_fail_the_check(installed: Cli) -> None:
+    """As the guide says: a cluster that reports other facts than its invite named is a red line, with what to do."""
+    fleet = installed.api.services.clusters
+    for environments, status in ((["dev"], "ok"), (["dev", "prod"], "failed")):
+        said = types_pb2.ClusterFacts(uid="uid", environments=environments, region="eu", projects=["*"])
+        await fleet.hello("eu-1", link_pb2.Hello(facts=said))
+        lines = json.loads((await installed("check", "-o", "json", code=1)).stdout)["checks"]
+        (found,) = [one for one in lines if (one["id"], one["subject"]) == ("clusters/facts", "eu-1")]
+        assert (found["status"], found["code"]) == (status, "" if status == "ok" else "fleet/facts-differ")
+        assert ("clusters invite" in found["hint"]) == (status == "failed")
