@@ -61,7 +61,7 @@ from hub.front.front import Front
 from hub.front.inside import Inside
 from hub.front.watch import Fronts
 from hub.keeping import Keeping
-from hub.leases import AUDIT, TIMESTAMP, Leases
+from hub.leases import AUDIT, JUDGE, TIMESTAMP, Leases
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
 from hub.metrics.service import FleetMetrics
@@ -148,7 +148,10 @@ class Hub:
                 Task("leases", lambda: self.leases.follow(stop)),
                 Task("audit-events", lambda: self.audit.follow(self.store.changes, lambda: self.leases.held(AUDIT))),
                 Task("timestamp", lambda: self.policy.run(stop, lambda: self.leases.fence(TIMESTAMP))),
-                Task("documents", lambda: self.documents.follow_keyring(stop)),
+                Task(
+                    "documents",
+                    lambda: self.documents.follow_keyring(stop, lambda: self.leases.held(JUDGE) is not None),
+                ),
                 Task("moves", lambda: self.clusters.moves.follow(stop)),
                 Task("housekeeping", lambda: refresh(self, stop)),
                 Task("store-pages", lambda: verify(self, stop)),

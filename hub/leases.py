@@ -28,6 +28,10 @@ AUDIT: Final = "audit-sequencer"
 TIMESTAMP: Final = "policy-timestamp"
 #: Prunes the store.
 UPKEEP: Final = "upkeep"
+#: Judges every document again when the keyring has changed.
+JUDGE: Final = "documents-judged"
+#: All of them.
+WORK: Final = (AUDIT, TIMESTAMP, UPKEEP, JUDGE)
 
 
 class Leases:
@@ -39,9 +43,7 @@ class Leases:
         names: what only one process does at a time; its own name is always among them, and says that it lives.
     """
 
-    def __init__(
-        self, store: Store, holder: str, names: Sequence[str] = (AUDIT, TIMESTAMP, UPKEEP), life: timedelta = LIFE
-    ) -> None:
+    def __init__(self, store: Store, holder: str, names: Sequence[str] = WORK, life: timedelta = LIFE) -> None:
         self._store = store
         self._names = (*names, replica_lease(holder))
         self._life = life

@@ -19,7 +19,7 @@ from hub.documents.realm import RealmService
 from hub.front.watch import Fronts
 from hub.leases import UPKEEP, Leases
 from hub.metrics.own import Facts
-from hub.store.errors import LEASE_MOVED
+from hub.store.errors import DAMAGED, LEASE_MOVED
 from hub.store.interfaces import Store
 from hub.sync.tls import RotatingLeaf
 
@@ -30,6 +30,8 @@ REFRESH_SECONDS = 5.0
 PRUNE_TURNS = 720
 #: Seconds between two looks for damage, which read the whole database.
 VERIFY_SECONDS = 24 * 3600.0
+#: The same after a look that could not be had to its end: the database was away.
+AGAIN_SECONDS = 60.0
 #: Conditions of what is looked at.
 PAGES, LOG = "store-pages", "audit-log"
 
@@ -87,13 +89,23 @@ async def read_whole(audit: AuditLog) -> str:
     return "every record fits its hash"
 
 
-async def look(health: HealthRegistry, name: str, job: Callable[[], Awaitable[str]]) -> None:
-    """Set a condition by whether ``job`` finds what it looks at whole; a look that fails is a condition as well."""
+async def look(health: HealthRegistry, name: str, job: Callable[[], Awaitable[str]]) -> bool:
+    """Set a condition by whether ``job`` finds what it looks at whole; return whether it could look at all.
+
+    A look that fails is a condition as well, but no damage: it takes no finding of an earlier look away.
+    """
     try:
         health.set(name, ok=True, message=await job())
     except CellwardError as error:
-        _log.error("store-damaged", condition=name, code=error.code, reason=error.message)
+        if error.code == DAMAGED.code:
+            _log.error("store-damaged", condition=name, code=error.code, reason=error.message)
+        else:
+            _log.warning("store-not-verified", condition=name, code=error.code, reason=error.message)
+            if any(found.name == name and found.code == DAMAGED.code for found in health.get()):
+                return False
         health.set(name, ok=False, code=error.code, message=error.message)
+        return error.code == DAMAGED.code
+    return True
 
 
 async def prune(hub: Kept) -> bool:
@@ -114,6 +126,6 @@ async def prune(hub: Kept) -> bool:
 async def verify(hub: Kept, stop: asyncio.Event) -> None:
     """Look for damage of the database after the start and once a day; found, it is a condition until it is gone."""
     while not stop.is_set():
-        await look(hub.health, PAGES, hub.store.verify)
-        await look(hub.health, LOG, lambda: read_whole(hub.audit))
-        await stopped_within(stop, VERIFY_SECONDS)
+        pages = await look(hub.health, PAGES, hub.store.verify)
+        log = await look(hub.health, LOG, lambda: read_whole(hub.audit))
+        await stopped_within(stop, VERIFY_SECONDS if pages and log else AGAIN_SECONDS)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hub.store.interfaces import Store
 
 #: Seconds after which a keyring nobody told of is looked for.
-_JUDGE_SECONDS = 30.0
+_JUDGE_SECONDS = 10.0
 _log = structlog.get_logger()
 
 
@@ -55,12 +55,17 @@ class DocumentService:
         """Judge everything kept by the keyring served now, and place it; False when nothing asked for that."""
         return await self._judging.again()
 
-    async def follow_keyring(self, stop: asyncio.Event) -> None:
-        """Judge again whenever policy changes, until ``stop``; a failure is logged and tried again."""
+    async def follow_keyring(self, stop: asyncio.Event, mine: Callable[[], bool]) -> None:
+        """Judge again whenever policy changes, until ``stop``, while ``mine`` says that it is this process's to do.
+
+        A failure is logged and tried again. Of several hubs one does it: all of them would write the same, and each
+        would have the others begin anew. Uploads are judged by the new keyring meanwhile, at every one.
+        """
         async with self._store.changes.subscribe(POLICY) as changes:
             while not stop.is_set():
                 try:
-                    await self.judge_again()
+                    if mine():
+                        await self.judge_again()
                 except Exception:  # noqa: BLE001 - logged whole and tried again (V16)
                     _log.exception("judging-failed")
                 with contextlib.suppress(TimeoutError):

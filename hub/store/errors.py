@@ -85,7 +85,8 @@ UNAVAILABLE = define(
     "store/unavailable",
     Unavailable,
     "The hub's database does not answer.",
-    hint="Check that the volume is mounted, writable, and used by this hub alone.",
+    hint="SQLite: check that the volume is mounted, writable, and used by this hub alone. PostgreSQL: check that the "
+    "server of database_url is up and can be reached from the hub.",
 )
 NOT_VERIFIED = define(
     "store/server-not-verified",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,14 @@ import pytest
 from cellward.documents.dsse import Ed25519Signer
 from cellward.documents.keyring import Keyring
 from cellward.errors import CellwardError
+from cellward.runtime.clock import SystemClock
 from cellward.wire.v1 import link_pb2, types_pb2
 from hub.audit.service import AuditLog
 from hub.documents.model import Accepted
 from hub.documents.realm import RealmService
 from hub.documents.served import ServedKeyring
 from hub.documents.service import DocumentService
+from hub.leases import JUDGE, Leases
 from hub.policy.service import TufRepository
 from hub.store.interfaces import Tables
 from hub.store.log import AuditEvent
@@ -196,6 +198,66 @@ async def test_of_two_publications_at_once_one_is_served(url: str) -> None:
     assert served[0].snapshot_version == won[0].snapshot_version
     for store in stores:
         await store.close()
+
+
+async def test_v4_a_new_keyring_is_applied_by_the_hub_that_has_the_lease_and_by_its_successor(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V4: one judges for both, whoever of them was told; the other one goes on when that one has ended."""
+    world, stores = PolicyWorld(), [await open_store(url) for _ in range(2)]
+    ada = Author(world.realm)
+    world.record = replace(world.record, keyring=Keyring(world.realm, 1, tuple(Keys(ada).entries.values())))
+    leases, services, policies = [], [], []
+    judged: list[list[bool]] = [[], []]
+    for number, store in enumerate(stores):
+        realm = RealmService(store.meta)
+        await realm.adopt(world.root)
+        policies.append(TufRepository(store.tuf, world.hub_key, SystemClock(), realm=lambda: world.realm))
+        keyring = ServedKeyring(policies[number], store.changes)
+        services.append(make_rooms(store, realm, SystemClock(), keyring).documents)
+        leases.append(Leases(store, f"hub-{number}"))
+        await leases[number].look()
+        monkeypatch.setattr(services[number], "judge_again", _noted(services[number].judge_again, judged[number]))
+    stop = asyncio.Event()
+
+    def work(number: int) -> list[asyncio.Task[None]]:
+        mine = leases[number]
+        follow = services[number].follow_keyring(stop, lambda: mine.held(JUDGE) is not None)
+        return [asyncio.create_task(stores[number].watch()), asyncio.create_task(follow)]
+
+    tasks = [work(0), work(1)]
+    await policies[1].publish(world.publish(starter_archive()))
+    await _until(lambda: True in judged[0])
+    assert judged[1] == [], "one judges for both"
+    await leases[0].release()
+    await leases[1].look()
+    looked = len(judged[0])
+    # The same keyring: there is nothing to judge by it, and who looks whether there is tells whose it is.
+    await policies[0].publish(world.publish(starter_archive()))
+    await _until(lambda: bool(judged[1]))
+    assert len(judged[0]) == looked, "who has no lease any more judges nothing"
+    stop.set()
+    for watch, follow in tasks:
+        watch.cancel()
+        follow.cancel()
+    await asyncio.gather(*(task for pair in tasks for task in pair), return_exceptions=True)
+    for store in stores:
+        await store.close()
+
+
+def _noted(judge: Callable[[], Awaitable[bool]], into: list[bool]) -> Callable[[], Awaitable[bool]]:
+    async def noted() -> bool:
+        found = await judge()
+        into.append(found)
+        return found
+
+    return noted
+
+
+async def _until(question: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not question():
+            await asyncio.sleep(0.01)
 
 
 async def test_v4_an_upload_judged_by_an_older_keyring_is_not_kept_by_it(url: str) -> None:
