@@ -128,6 +128,8 @@ class LogTree:
         self._full: OrderedDict[TileKey, bytes] = OrderedDict()
         # A complete subtree never changes, so neither does its hash.
         self._nodes: dict[Node, bytes] = {}
+        # Proofs that the newest edge extends older trees: a fleet has accepted few of those.
+        self._extends: tuple[Edge | None, dict[int, tuple[bytes, ...]]] = (None, {})
 
     async def load_edge(self, size: int) -> Edge:
         """Return the right edge of the stored tree of ``size`` leaves; raises store/damaged."""
@@ -152,7 +154,12 @@ class LogTree:
 
     async def consistency(self, old: int, edge: Edge) -> tuple[bytes, ...]:
         """Return the proof that the tree at an edge extends the one of ``old`` leaves."""
-        return await self._hashes(consistency_spans(old, edge.size), edge)
+        if self._extends[0] is not edge:
+            self._extends = (edge, {})
+        proofs = self._extends[1]
+        if old not in proofs:
+            proofs[old] = await self._hashes(consistency_spans(old, edge.size), edge)
+        return proofs[old]
 
     async def _hashes(self, spans: Sequence[Span], edge: Edge) -> tuple[bytes, ...]:
         wanted = {node for span in spans for node in nodes_of(span)}
