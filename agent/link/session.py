@@ -234,6 +234,8 @@ class Session:
         match frame.WhichOneof("body"):
             case "desired_item":
                 await self._hooks.item(frame.desired_item)
+                if frame.desired_item.HasField("mark"):
+                    await self._hooks.mark(frame.desired_item.mark)
             case "revision_mark":
                 # Acknowledged with what is sent next: the hub keeps nothing until then, and asks when it wants to know.
                 await self._hooks.mark(frame.revision_mark)

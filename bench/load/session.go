@@ -110,17 +110,11 @@ func (s *session) handle(ctx context.Context, frame *wire.HubFrame) bool {
 		a.items[cellOf(item)] = item
 		a.lock.Unlock()
 		go a.carryOut(ctx, item)
-	case *wire.HubFrame_RevisionMark:
-		a.lock.Lock()
-		a.revision = body.RevisionMark.Revision
-		same := a.itemsDigest() == body.RevisionMark.ItemsDigest
-		a.lock.Unlock()
-		if !same {
-			emit("failed", a.name, "the items' digest is not the hub's")
-			return false
+		if item.Mark != nil {
+			return a.reached(item.Mark)
 		}
-		emit("synced", a.name, "")
-		return true
+	case *wire.HubFrame_RevisionMark:
+		return a.reached(body.RevisionMark)
 	case *wire.HubFrame_PolicyNotice:
 		a.lock.Lock()
 		a.carried = body.PolicyNotice
@@ -128,6 +122,20 @@ func (s *session) handle(ctx context.Context, frame *wire.HubFrame) bool {
 		a.notice()
 	}
 	return false
+}
+
+// reached compares what is held with a mark; true when both sides hold the same.
+func (a *agent) reached(mark *wire.RevisionMark) bool {
+	a.lock.Lock()
+	a.revision = mark.Revision
+	same := a.itemsDigest() == mark.ItemsDigest
+	a.lock.Unlock()
+	if !same {
+		emit("failed", a.name, "the items' digest is not the hub's")
+		return false
+	}
+	emit("synced", a.name, "")
+	return true
 }
 
 func (s *session) welcomed(ctx context.Context, welcome *wire.Welcome) {

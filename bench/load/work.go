@@ -19,7 +19,7 @@ import (
 const fetchTimeout = 30 * time.Second
 
 // features that an agent of today tells the hub of.
-var features = []string{"carried-documents", "carried-policy"}
+var features = []string{"carried-documents", "carried-policy", "carried-mark"}
 
 // roleFile is what is read of a TUF file of targets.
 type roleFile struct {

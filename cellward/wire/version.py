@@ -11,8 +11,10 @@ PROTOCOL_MAX = 1
 CARRIED_DOCUMENTS = "carried-documents"
 #: The agent takes policy files that travel with their notice (``PolicyNotice.files``).
 CARRIED_POLICY = "carried-policy"
+#: The agent takes the mark that follows items in the last of them (``DesiredItem.mark``).
+CARRIED_MARK = "carried-mark"
 #: Optional features of the wire this program knows.
-FEATURES: tuple[str, ...] = (CARRIED_DOCUMENTS, CARRIED_POLICY)
+FEATURES: tuple[str, ...] = (CARRIED_DOCUMENTS, CARRIED_POLICY, CARRIED_MARK)
 
 
 def negotiate(theirs_min: int, theirs_max: int, *, ours_min: int = PROTOCOL_MIN, ours_max: int = PROTOCOL_MAX) -> int:

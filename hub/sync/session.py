@@ -21,7 +21,7 @@ from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.clock import Clock
 from cellward.wire.codec import MAX_CARRIED_SET, DesiredItem, item_to_wire, items_digest, refusal_of
 from cellward.wire.v1 import link_pb2
-from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_POLICY, negotiate
+from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_MARK, CARRIED_POLICY, negotiate
 from hub.store.changes import POLICY, desired_topic, link_topic
 from hub.store.links import ANSWER, CommandRow, boot_digest
 from hub.sync.changes import Subscription
@@ -103,8 +103,9 @@ class SyncSession:
         self._asked = 0
         self._answered = asyncio.Event()
         self._hello: link_pb2.Hello | None = None
-        #: Whether the agent takes documents with their items.
+        #: Whether the agent takes documents with their items, and the mark with the last of these.
         self._carries = False
+        self._takes_mark = False
         #: Whether it takes policy files with their notice; and versions of root and snapshot it said last to hold.
         self._takes_policy = False
         self._policy_held = (0, 0)
@@ -136,6 +137,7 @@ class SyncSession:
         negotiate(hello.protocol_min, hello.protocol_max)
         self.boot_id = hello.boot_id
         self._carries = CARRIED_DOCUMENTS in hello.features
+        self._takes_mark = CARRIED_MARK in hello.features
         self._takes_policy = CARRIED_POLICY in hello.features
         self._holds(hello.policy)
         await self._ports.audit.hello(self.cluster, hello.hub_epoch, hello.last_checkpoint)
@@ -217,15 +219,21 @@ class SyncSession:
     async def _send_newer(self, items: Sequence[DesiredItem], *, always_mark: bool = False) -> None:
         current = max((item.revision for item in items), default=0)
         changed = sorted((item for item in items if item.revision > self._revision), key=lambda item: item.revision)
+        if not changed and not always_mark:
+            return
+        mark = link_pb2.RevisionMark(revision=current, items_digest=items_digest(items))
+        travels = self._takes_mark and bool(changed)
         for item in changed:
             message = item_to_wire(item)
+            if travels and item is changed[-1]:
+                message.mark.CopyFrom(mark)
             # Not on resume: whoever comes back mostly holds them, and a newcomer of many cells would get all at once.
             if self._carries and not always_mark:
                 for digest, envelope in await self._ports.content.carried(item):
                     message.documents.add(digest=digest, envelope=envelope)
             await self._write(desired_item=message)
-        if changed or always_mark:
-            await self._write(revision_mark=link_pb2.RevisionMark(revision=current, items_digest=items_digest(items)))
+        if not travels:
+            await self._write(revision_mark=mark)
         self._revision = max(self._revision, current)
 
     async def _write_loop(self) -> None:

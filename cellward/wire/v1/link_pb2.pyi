@@ -557,6 +557,7 @@ class DesiredItem(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     HUB_STATE_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of this change."""
     project: _builtins.str
@@ -577,6 +578,10 @@ class DesiredItem(_message.Message):
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___CarriedDocument]:
         """Small documents among those named, for agents that know the feature "carried-documents"; verified as if fetched."""
 
+    @_builtins.property
+    def mark(self) -> Global___RevisionMark:
+        """With the last of some items, for agents that know the feature "carried-mark": as if this mark came next."""
+
     def __init__(
         self,
         *,
@@ -588,10 +593,11 @@ class DesiredItem(_message.Message):
         evidence: _abc.Iterable[_builtins.str] | None = ...,
         hub_state: Global___HubState.ValueType = ...,
         documents: _abc.Iterable[Global___CarriedDocument] | None = ...,
+        mark: Global___RevisionMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mark", b"mark"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "deployment_digest", b"deployment_digest", "documents", b"documents", "environment", b"environment", "evidence", b"evidence", "hub_state", b"hub_state", "project", b"project", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "deployment_digest", b"deployment_digest", "documents", b"documents", "environment", b"environment", "evidence", b"evidence", "hub_state", b"hub_state", "mark", b"mark", "project", b"project", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

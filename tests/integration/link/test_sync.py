@@ -10,7 +10,7 @@ import pytest
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
-from cellward.wire.codec import MAX_CARRIED_SET, items_digest
+from cellward.wire.codec import MAX_CARRIED_SET, item_from_wire, items_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import content_pb2, link_pb2, types_pb2
 from tests.fakes.bare_agent import BareStream, until
@@ -101,6 +101,26 @@ async def test_documents_travel_with_a_change_to_agents_that_know_it(here: FakeL
         await welcomed(link, agent)
         here.fleet.put("eu-1", replace(item("checkout"), deployment_digest=digest))
         assert not (await link.receive("desired_item")).desired_item.documents
+
+
+async def test_the_mark_travels_with_the_last_item_to_agents_that_know_it(here: FakeLinkHub) -> None:
+    """One frame less for each change, on resume too; without an item the mark is a frame of its own."""
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent, features=["carried-mark"])
+        here.fleet.put("eu-1", item("cart"))
+        alone = await link.receive("desired_item")
+        assert alone.desired_item.mark.revision == 1
+        here.fleet.put("eu-1", item("checkout"))
+        following = await link.receive("desired_item")
+        assert (following.seq, following.desired_item.mark.revision) == (alone.seq + 1, 2)
+    async with opened(here, agent) as link:
+        await link.send(hello=agent.hello(features=["carried-mark"]))
+        await link.receive("welcome")
+        first, last = await link.receive("desired_item"), await link.receive("desired_item")
+        assert [each.desired_item.HasField("mark") for each in (first, last)] == [False, True]
+        items = [item_from_wire(each.desired_item) for each in (first, last)]
+        assert last.desired_item.mark.items_digest == items_digest(items)
 
 
 async def test_policy_travels_with_its_notice_to_agents_that_know_it(here: FakeLinkHub) -> None:

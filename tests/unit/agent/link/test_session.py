@@ -76,13 +76,14 @@ class Agent:
 
     def __init__(self, channel: grpc.aio.Channel, outgoing: Outgoing) -> None:
         self.items: list[str] = []
+        self.marks: list[tuple[int, int]] = []
         self.status = link_pb2.AgentStatus(authority="authors")
         self.outgoing = outgoing
         hooks = SessionHooks(
             hello=self._hello,
             welcome=self._nothing,
             item=self._item,
-            mark=self._nothing,
+            mark=self._mark,
             notice=lambda _: None,
             command=lambda _: None,
             agent_status=self._status,
@@ -100,6 +101,9 @@ class Agent:
 
     async def _item(self, item: link_pb2.DesiredItem) -> None:
         self.items.append(item.cell)
+
+    async def _mark(self, mark: link_pb2.RevisionMark) -> None:
+        self.marks.append((mark.revision, len(self.items)))
 
     async def _nothing(self, _: object) -> None:
         return
@@ -180,6 +184,22 @@ async def test_v13_only_frames_handled_are_acknowledged(tmp_path: Path) -> None:
         assert agent.items == [f"c{number}" for number in range(20)]
         assert [frame.seq for frame in hub.frames] == list(range(1, len(hub.frames) + 1))
         assert {frame.stream_id for frame in hub.frames} == {hub.stream}
+
+
+async def test_v14_a_mark_in_an_item_is_handled_after_it(tmp_path: Path) -> None:
+    """V14: a mark compares what is held, so the item it came with is among that; an item without one brings none."""
+
+    async def script(hub: ScriptedHub) -> AsyncIterator[link_pb2.HubFrame]:
+        yield hub.welcome()
+        yield hub.frame(2, desired_item=item("first"))
+        last = item("last")
+        last.mark.revision = 7
+        yield hub.frame(3, desired_item=last)
+        yield hub.frame(4, drain=link_pb2.Drain(after_ms_min=5, after_ms_max=9))
+
+    async with scene(tmp_path, script) as (_, agent):
+        await agent.session.run()
+        assert agent.marks == [(7, 2)]
 
 
 async def test_a_refusal_surfaces_with_the_hubs_code_and_reason(tmp_path: Path) -> None:
