@@ -46,6 +46,8 @@ _RECORD: Final = (
 _CHAIN: Final = ("seq", "head", "uid", "cluster", "statement_spki", "checkpoint", "checkpoint_seq", "forked")
 _RUN: Final = ("origin", "epoch", "seq", "idx", "count")
 
+# Made once, because every change of the hub runs it.
+_WAITS: Final = insert(audit_events)
 #: Numbers in one IN list.
 _CHUNK: Final = 1000
 
@@ -62,7 +64,7 @@ class SqlAudit:
         values = [{"at": now, "event": asdict(event)} for event in events]
 
         async def job(tx: Transaction) -> None:
-            await tx.connection.execute(insert(audit_events), values)
+            await tx.connection.execute(_WAITS, values)
             tx.notify(EVENTS)
 
         if values:

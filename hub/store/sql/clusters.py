@@ -35,6 +35,53 @@ _LOCKED_BY = {
     "cluster": clusters.c.name, "agent": clusters.c.uid, "serial": clusters.c.serial, "key": clusters.c.spki_sha256,
 }  # fmt: skip
 
+# Made once: building a statement and the key it is cached by costs as much as running it.
+_BY_NAME = select(clusters).where(clusters.c.name == bindparam("key"))
+_NAME_OF_UID = select(clusters.c.name).where(clusters.c.uid == bindparam("key"))
+_PLACED = update(clusters).where(clusters.c.name == bindparam("key")).values(placed=bindparam("mark"))
+_FLOOR = bindparam("floor", type_=clusters.c.generation_floor.type)
+_BIND = (
+    update(clusters)
+    .where(clusters.c.name == bindparam("key"))
+    .values(
+        uid=bindparam("new_uid"),
+        **{
+            name: bindparam(name)
+            for name in (
+                "spki_sha256", "statement_spki", "generation", "serial", "bound_at", "previous_spki_sha256",
+            )
+        },
+        # Another installation is somewhere else: where is found out anew.
+        platform_uid=case((clusters.c.uid == bindparam("new_uid"), clusters.c.platform_uid), else_=""),
+        platform_ca=case((clusters.c.uid == bindparam("new_uid"), clusters.c.platform_ca), else_=""),
+        generation_floor=case(
+            (clusters.c.generation_floor < _FLOOR, _FLOOR), else_=clusters.c.generation_floor
+        ),
+    )
+    .returning(*clusters.c)
+)  # fmt: skip
+_USED = (
+    update(clusters)
+    .where(
+        clusters.c.name == bindparam("key"),
+        clusters.c.spki_sha256 == bindparam("newest"),
+        clusters.c.previous_spki_sha256 != "",
+    )
+    .values(previous_spki_sha256="")
+)
+_TOKEN = select(join_tokens).where(join_tokens.c.token_hash == bindparam("key"))
+#: The condition lets exactly one key win.
+_SPEND = (
+    update(join_tokens)
+    .where(
+        join_tokens.c.token_hash == bindparam("key"),
+        join_tokens.c.expires_at > bindparam("now"),
+        or_(join_tokens.c.spent_by == "", join_tokens.c.spent_by == bindparam("by")),
+    )
+    .values(spent_by=bindparam("by"), spent_at=bindparam("now"))
+    .returning(join_tokens.c.cluster)
+)
+
 
 def _seen(*fields: str) -> Update:
     return (
@@ -73,17 +120,16 @@ class SqlClusters:
 
     async def set_placed(self, name: str, mark: str) -> None:
         """Note by what everything was placed on the cluster."""
-        change = update(clusters).where(clusters.c.name == name).values(placed=mark)
 
         async def job(tx: Transaction) -> None:
-            await tx.connection.execute(change)
+            await tx.connection.execute(_PLACED, {"key": name, "mark": mark})
 
         await self._db.write(job)
 
     async def get(self, name: str) -> ClusterRow | None:
         """Return the cluster of exactly this name."""
         async with self._db.read() as connection:
-            row = (await connection.execute(select(clusters).where(clusters.c.name == name))).one_or_none()
+            row = (await connection.execute(_BY_NAME, {"key": name})).one_or_none()
         return _cluster(row) if row is not None else None
 
     async def get_many(self, names: Sequence[str]) -> Mapping[str, ClusterRow]:
@@ -115,7 +161,7 @@ class SqlClusters:
     async def name_of_uid(self, uid: str) -> str | None:
         """Return the name a uid is bound to."""
         async with self._db.read() as connection:
-            return (await connection.execute(select(clusters.c.name).where(clusters.c.uid == uid))).scalar_one_or_none()
+            return (await connection.execute(_NAME_OF_UID, {"key": uid})).scalar_one_or_none()
 
     async def names_of_uids(self, uids: Sequence[str]) -> Mapping[str, str]:
         """Return the names that uids are bound to."""
@@ -141,28 +187,18 @@ class SqlClusters:
         """Bind uid, keys and certificate to a name."""
 
         async def job(tx: Transaction) -> ClusterRow:
-            statement = (
-                update(clusters)
-                .where(clusters.c.name == name)
-                .values(
-                    uid=uid,
-                    spki_sha256=spki_sha256,
-                    statement_spki=statement_spki,
-                    generation=generation,
-                    serial=serial,
-                    bound_at=self._db.clock.now(),
-                    # Another installation is somewhere else: where is found out anew.
-                    platform_uid=case((clusters.c.uid == uid, clusters.c.platform_uid), else_=""),
-                    platform_ca=case((clusters.c.uid == uid, clusters.c.platform_ca), else_=""),
-                    previous_spki_sha256=previous_spki_sha256,
-                    generation_floor=case(
-                        (clusters.c.generation_floor < generation_floor, generation_floor),
-                        else_=clusters.c.generation_floor,
-                    ),
-                )
-                .returning(*clusters.c)
-            )
-            row = (await tx.connection.execute(statement)).one_or_none()
+            values = {
+                "key": name,
+                "new_uid": uid,
+                "spki_sha256": spki_sha256,
+                "statement_spki": statement_spki,
+                "generation": generation,
+                "serial": serial,
+                "bound_at": self._db.clock.now(),
+                "previous_spki_sha256": previous_spki_sha256,
+                "floor": generation_floor,
+            }
+            row = (await tx.connection.execute(_BIND, values)).one_or_none()
             if row is None:
                 raise UNKNOWN_CLUSTER(f"cluster {name} does not exist", cluster=name)
             tx.notify(CLUSTERS)
@@ -257,13 +293,9 @@ class SqlClusters:
 
     async def used(self, name: str, spki_sha256: str) -> None:
         """Forget the key before the newest one, if this is the newest one."""
-        table = clusters.c
 
         async def job(tx: Transaction) -> None:
-            first = update(clusters).where(
-                table.name == name, table.spki_sha256 == spki_sha256, table.previous_spki_sha256 != ""
-            )
-            if (await tx.connection.execute(first.values(previous_spki_sha256=""))).rowcount:
+            if (await tx.connection.execute(_USED, {"key": name, "newest": spki_sha256})).rowcount:
                 tx.notify(CLUSTERS)
 
         await self._db.write(job)
@@ -335,24 +367,14 @@ class SqlTokens:
         return frozenset(found)
 
     async def spend(self, token_hash: str, spki_sha256: str, now: datetime) -> TokenGrant:
-        """Spend it for one key; the condition in the UPDATE lets exactly one key win."""
-        table = join_tokens.c
+        """Spend it for one key."""
 
         async def job(tx: Transaction) -> TokenGrant:
-            spend = (
-                update(join_tokens)
-                .where(
-                    table.token_hash == token_hash,
-                    table.expires_at > now,
-                    or_(table.spent_by == "", table.spent_by == spki_sha256),
-                )
-                .values(spent_by=spki_sha256, spent_at=now)
-                .returning(table.cluster)
-            )
-            cluster = (await tx.connection.execute(spend)).scalar_one_or_none()
+            values = {"key": token_hash, "now": now, "by": spki_sha256}
+            cluster = (await tx.connection.execute(_SPEND, values)).scalar_one_or_none()
             if cluster is not None:
                 return TokenGrant(cluster)
-            row = (await tx.connection.execute(select(join_tokens).where(table.token_hash == token_hash))).one_or_none()
+            row = (await tx.connection.execute(_TOKEN, {"key": token_hash})).one_or_none()
             if row is None:
                 raise UNKNOWN_TOKEN("no token of this hash was made here")
             if row.expires_at <= now:

@@ -98,6 +98,7 @@ class Transaction:
 
 #: Row of ``revisions``: how often the database was checked.
 _CHECKED: Final = "checks"
+_TELL: Final = insert(changes)
 _NEXT: Final = {revisions.c.revision: revisions.c.revision + 1}
 #: Row of ``revisions``: the newest change that was pruned.
 _PRUNED: Final = "pruned-changes"
@@ -253,7 +254,7 @@ class Database:
     async def _tell(self, tx: Transaction) -> None:
         if tx.topics:
             rows = [{"origin": self._origin, "topic": topic} for topic in sorted(tx.topics)]
-            await tx.connection.execute(insert(changes), rows)
+            await tx.connection.execute(_TELL, rows)
             await self._backend.tell(tx.connection)
 
     async def look(self) -> None:
