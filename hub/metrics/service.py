@@ -7,6 +7,7 @@ refused is counted, answered to the agent, and never takes the rest of its snaps
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import re
 from array import array
@@ -82,12 +83,14 @@ class Snapshot:
 
     Attributes:
         taken: the hub's monotonic clock, seconds.
+        skeleton: digest of all of it but values, number and time: who pushes the same again is not looked at again.
         values: one per accepted series of the shape, in order.
         absurd: how many of them are not served because only a gauge may be not a number.
     """
 
     taken: float
     shape: Shape
+    skeleton: bytes
     values: array[float]
     absurd: int
 
@@ -111,22 +114,25 @@ class FleetMetrics(Collector):
     async def push(self, cluster: str, batch: telemetry_pb2.MetricsBatch) -> int:
         """Take a snapshot of a cluster, named by its certificate; returns how many samples were refused."""
         taken = self._clock.monotonic()
+        last = self._snapshots.get(cluster)
         if batch.ByteSize() <= SMALL_BYTES:
             # What an agent mostly pushes: to hand it to a thread and back costs as much again.
-            shape, values, absurd = self._check(batch)
+            snapshot = self._check(batch, taken, last)
         else:
             loop = asyncio.get_running_loop()
-            shape, values, absurd = await loop.run_in_executor(self._checker, self._check, batch)
-        refused = shape.refused + absurd
-        self._snapshots[cluster] = Snapshot(taken, shape, values, absurd)
+            snapshot = await loop.run_in_executor(self._checker, self._check, batch, taken, last)
+        refused = snapshot.shape.refused + snapshot.absurd
+        self._snapshots[cluster] = snapshot
         self._refused[cluster] = self._refused.get(cluster, 0) + refused
         return refused
 
-    def _check(self, batch: telemetry_pb2.MetricsBatch) -> tuple[Shape, array[float], int]:
-        shape = self._shape_of(batch)
+    def _check(self, batch: telemetry_pb2.MetricsBatch, taken: float, last: Snapshot | None) -> Snapshot:
+        skeleton = _skeleton_of(batch)
+        shape = last.shape if last is not None and last.skeleton == skeleton else self._shape_of(batch)
         pushed = [sample.value for family in batch.families for sample in family.samples]
         values = array("d", (pushed[position] for position in shape.positions))
-        return shape, values, _absurd(shape, values) if any(map(math.isnan, values)) else 0
+        absurd = _absurd(shape, values) if any(map(math.isnan, values)) else 0
+        return Snapshot(taken, shape, skeleton, values, absurd)
 
     def _shape_of(self, batch: telemetry_pb2.MetricsBatch) -> Shape:
         key = _key_of(batch, self._limit)
@@ -178,6 +184,15 @@ def family_name(name: str, kind: str) -> str | None:
     """Return the family's name without a counter's suffix, or None when it is not one of the allowed, of that type."""
     known = ALLOWED.get(name.removesuffix("_total") if kind == "counter" else name)
     return known.name if known is not None and known.type == kind else None
+
+
+def _skeleton_of(batch: telemetry_pb2.MetricsBatch) -> bytes:
+    """Return a digest of the families without their values; protobuf does most of it, out of Python."""
+    bare = type(batch)(families=batch.families)
+    for family in bare.families:
+        for sample in family.samples:
+            sample.value = 0.0
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
 
 
 def _key_of(batch: telemetry_pb2.MetricsBatch, limit: int) -> _Key:

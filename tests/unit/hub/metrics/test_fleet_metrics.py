@@ -10,7 +10,7 @@ from bench.fleet.snapshot import metrics_batch
 from cellward.wire.v1 import telemetry_pb2
 from hub.metrics.endpoint import make_metrics_app
 from hub.metrics.own import Facts, FactsCollector, HubMetrics
-from hub.metrics.service import STALE_SECONDS, FleetMetrics
+from hub.metrics.service import STALE_SECONDS, FleetMetrics, _key_of
 from tests.fakes.clock import ManualClock
 
 GOOD = "cellward_agent_decisions"
@@ -165,6 +165,27 @@ async def test_a_fleet_that_pushes_the_same_series_shares_their_names() -> None:
     clock.advance(301)
     assert metrics.series_count() == 0
     assert (len(metrics._shapes), metrics._snapshots) == (0, {})
+
+
+async def test_who_pushes_the_same_series_again_costs_values_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and labels are read once; anything else about them, and they are read again, refused ones too."""
+    metrics, read = FleetMetrics(ManualClock()), list[str]()
+
+    def counted(batch: telemetry_pb2.MetricsBatch, limit: int) -> object:
+        read.append(batch.families[0].name)
+        return _key_of(batch, limit)
+
+    monkeypatch.setattr("hub.metrics.service._key_of", counted)
+    for value in (1, 2, float("nan"), 0, 5):
+        same = _batch(value=value, decision="allow")
+        same.seq, same.at_unix_ms = len(read) + 1, int(metrics.series_count())
+        await metrics.push("eu-1", same)
+    assert (len(read), metrics.series_count()) == (1, 1)
+    assert 'decisions_total{cluster="eu-1",decision="allow"} 5.0' in await _scrape(metrics)
+    await metrics.push("eu-1", _batch(value=5, decision="deny"))
+    text = await _scrape(metrics)
+    assert ('decision="deny"} 5.0' in text, 'decision="allow"' in text, len(read)) == (True, False, 2)
+    assert [await metrics.push("eu-1", _batch(cluster="us-1")) for _ in range(2)] == [1, 1]
 
 
 async def test_values_stay_with_their_series_when_others_are_refused_or_not_a_number() -> None:
