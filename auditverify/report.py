@@ -11,7 +11,7 @@ from auditverify.terminal import shown
 ENDORSED = "endorsed"
 WITNESSED = "witnessed"
 HUB_ONLY = "vouched by the hub only"
-#: Problems told one by one; the rest are counted.
+#: Problems shown one by one; the rest are counted.
 MAX_PROBLEMS = 100
 
 

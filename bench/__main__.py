@@ -50,7 +50,7 @@ def main(given: Sequence[str] | None = None) -> int:
         if arguments.only in {None, name}:
             try:
                 rows += part()
-            except Exception:  # noqa: BLE001 - what another part measured in minutes is still told
+            except Exception:  # noqa: BLE001 - what another part measured in minutes is still shown
                 traceback.print_exc()
                 failed.append(name)
     result["failed"] = failed

@@ -1,7 +1,7 @@
 """The floor: what a bare ``grpc.aio`` server pays for as many connections. ``python -m bench.floor DIRECTORY``.
 
 Mutual TLS, one stream each, our keepalive, and for each agent an item, a receipt and its acknowledgement of about the
-sizes that the hub's have; no store, no documents, no front. What the hub costs is told as a multiple of this, because
+sizes that the hub's have; no store, no documents, no front. What the hub costs is given as a multiple of this, because
 machines differ and this differs with them.
 
 It writes ``floor.crt`` and ``floor.key`` (a self-signed certificate for both ends) into the directory, prints its

@@ -46,7 +46,7 @@ class Sampler:
         The counters are exchanged first: the next sample may come while they are read, and what a signal's handler
         raises ends the process that is looked at.
         """
-        # A hub that was started anew goes on after the files of the one before.
+        # A hub that was restarted goes on after the files of the one before.
         while (out := self._out.with_name(f"{self._out.name}.{self._number + 1}")).exists():
             self._number += 1
         own, whole, samples = self._own, self._whole, self._samples

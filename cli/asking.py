@@ -43,7 +43,7 @@ def command_agent(
     """Give a command to the connected agent of a cluster, and show what became of it.
 
     resync compares everything again, diagnose shows the agent's own conditions, renew renews its certificate, reconnect
-    opens the link anew, probe tests the isolation of a cell.
+    opens a new link, probe tests the isolation of a cell.
     """
     from cellward.api import schemas
 

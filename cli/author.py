@@ -38,7 +38,7 @@ app = typer.Typer(no_args_is_help=True, help="Who may sign what: the keyring.")
 
 KeyFileOption = Annotated[Path, typer.Option("--key", help="Public key of the author, Ed25519 in PEM.")]
 DaysOption = Annotated[int, typer.Option(min=1, max=3650, help="Days until the key expires.")]
-#: Kinds an author signs unless told otherwise.
+#: Kinds an author signs by default.
 KINDS = ("release", "deployment", "approval", "tombstone", "cluster")
 #: How far back a new key is valid, for clocks that are behind.
 BEFORE = timedelta(minutes=5)

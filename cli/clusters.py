@@ -1,4 +1,4 @@
-"""``cellward clusters``: invite and list. What a cluster is told to trust comes from trust.yaml, never from the hub."""
+"""``cellward clusters``: invite and list. What a cluster trusts comes from trust.yaml, never from the hub."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def invite(  # noqa: PLR0913 - options of a command
 
 
 def _show_values(home: Home, trust: Trust, profile: ClusterProfile, invitation: Invitation, output: Format) -> None:
-    """Print the line, or what the chart has to be told; the token goes into a file and nowhere else."""
+    """Print the line, or what the chart needs; the token goes into a file and nowhere else."""
     file = write_token(home, invitation)
     if output is Format.table:
         put(join_line(home, trust, profile, invitation))

@@ -37,7 +37,7 @@ class Local:
         return Client(self.home.profile())
 
     def trusted_client(self, trust: Trust) -> Client:
-        """The same, after comparing its realm with trust.yaml: nothing is signed for, or told to, another hub."""
+        """The same, after comparing its realm with trust.yaml: nothing is signed for, or sent to, another hub."""
         from cellward.api import schemas
 
         client = self.client()
@@ -85,7 +85,7 @@ def command(function: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def _as_told(error: Exception) -> CellwardError:
-    """What a person is told of it; a traceback only with CELLWARD_DEBUG."""
+    """What a person sees of it; a traceback only with CELLWARD_DEBUG."""
     if isinstance(error, CellwardError):
         return error
     if os.environ.get("CELLWARD_DEBUG"):
@@ -104,7 +104,7 @@ def show_error(error: CellwardError) -> None:
     from cli.door.told import HEADING
 
     relayed = error.details.get(RELAYED)
-    # A hub's words are told as such, whatever they say.
+    # A hub's words are shown as such, whatever they say.
     say(f"error: {f'{HEADING}: ' if relayed is not None else ''}{error.message} [{error.code}]")
     for name in ("rule", "object"):
         if error.details.get(name):

@@ -85,7 +85,7 @@ def _followed(record: Record, newer: Sequence[bytes]) -> Record:
 
 
 def _propose(base: Base, newer: Sequence[bytes], out: Path, *, dry_run: bool) -> None:
-    """Propose the targets anew with that root: what `trust upgrade` proposes, and the root has its signatures."""
+    """Propose the targets again with that root: what `trust upgrade` proposes, and the root has its signatures."""
     from tuf.api.metadata import Root
 
     from cellward.policy.floors import PolicyFloors

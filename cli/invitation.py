@@ -78,7 +78,7 @@ def parse_address(text: str) -> Address:
 
 
 def _authorities(answer: schemas.JoinToken) -> str:
-    """PEM of the certificates in the answer, written anew: what stood around them is gone."""
+    """PEM of the certificates in the answer, written again: what stood around them is gone."""
     from cellward.errors import CellwardError
     from cellward.identity import x509
 

@@ -29,7 +29,7 @@ class Memory:
         self._now = now
 
     def numbers(self, key: Key) -> tuple[int, ...]:
-        """Numbers used for a cell; those beyond this machine's clock are told, and count for nothing."""
+        """Numbers used for a cell; those beyond this machine's clock are shown, and count for nothing."""
         found = memory.numbers(self.state, key)
         for number in found:
             if number > memory.bound(self._now):

@@ -32,7 +32,7 @@ _V = TypeVar("_V")
 
 
 def changes(own: Record, proposal: Proposal) -> list[str]:
-    """Return every difference between a proposal and what is in force, one line each; lives apart, which begin anew."""
+    """Return every difference between a proposal and what is in force, one line each; but for lives, which restart."""
     draft = proposal.draft
     before, after = own.signed_targets(), parse(Targets, draft.targets).signed
     had, gets = ({entry.keyid: author_line(entry) for entry in one.keyring.entries} for one in (own, draft.record))
@@ -52,7 +52,7 @@ def changes(own: Record, proposal: Proposal) -> list[str]:
 def fields(own: Record, proposal: Proposal) -> list[str]:
     """Return every difference of every payload to be signed, field by field; a field that nobody knows is one of them.
 
-    The lives, which begin anew, and the numbers are among them.
+    The lives, which begin again, and the numbers are among them.
     """
     return [str(one) for one in signed_differences(own, proposal)]
 
@@ -171,7 +171,7 @@ def _digest_change(path: str, old: str, new: str) -> str:
 
 
 def _bindings_change(before: Targets | None, data: bytes | None) -> Iterator[str]:
-    """The bindings in force are not in the record, only their digest: where they change, all of the new are told."""
+    """The bindings in force are not in the record, only their digest: where they change, all of the new are shown."""
     from cellward.policy.trust import digest_of
 
     old = None if before is None else before.targets.get(BINDINGS_TARGET)

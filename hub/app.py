@@ -425,7 +425,7 @@ async def _first_admin(hub: Hub) -> None:
 
 
 def _passphrase(settings: HubSettings) -> bytes:
-    """Passphrase of the hub's keys: from its file, or one made beside the keys, which protects little and is told."""
+    """Passphrase of the hub's keys: from its file, or one made beside the keys; that protects little, and is logged."""
     path: Path | None = settings.passphrase_file
     if path is not None:
         return path.read_bytes().strip()

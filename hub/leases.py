@@ -24,7 +24,7 @@ LIFE: Final = timedelta(seconds=15)
 BEAT: Final = 5.0
 #: Gives what waits in the store its place in the audit log.
 AUDIT: Final = "audit-sequencer"
-#: Signs the TUF timestamp anew before it ends.
+#: Signs the TUF timestamp again before it ends.
 TIMESTAMP: Final = "policy-timestamp"
 #: Prunes the store.
 UPKEEP: Final = "upkeep"

@@ -1,6 +1,6 @@
 """Settings of the hub: one YAML file, strict, with the environment (``CELLWARD_HUB_…``) on top.
 
-Addresses are ``host:port``. What is listened on and what is told to others are two things: the second is ``advertise``.
+Addresses are ``host:port``. What is listened on and what others connect to are two things: the second is ``advertise``.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LimitSettings(_Strict):
 
 
 class HubSettings(FileSettings):
-    """Everything the hub is told at start."""
+    """Everything the hub is given at start."""
 
     ENVIRONMENT = "CELLWARD_HUB_"
 
@@ -144,17 +144,17 @@ class HubSettings(FileSettings):
 
     @property
     def enrolment_address(self) -> str:
-        """Enrolment address as told to others."""
+        """Enrolment address as given to others."""
         return self.advertise.enrolment or self.listen.enrolment
 
     @property
     def link_address(self) -> str:
-        """Link address as told to others."""
+        """Link address as given to others."""
         return self.advertise.link or self.listen.link
 
     @property
     def api_address(self) -> str:
-        """API address as told to others."""
+        """API address as given to others."""
         return self.advertise.api or self.listen.api
 
 

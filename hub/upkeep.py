@@ -77,7 +77,7 @@ async def refresh(hub: Kept, stop: asyncio.Event) -> None:
         except CellwardError as error:
             _log.warning("housekeeping-failed", code=error.code, reason=error.message)
             hub.health.set("store", ok=False, code=error.code, message=error.message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown and tried again
             _log.warning("housekeeping-failed", error=str(error))
             hub.health.set("store", ok=False, code="store/unavailable", message="The store does not answer.")
         await stopped_within(stop, REFRESH_SECONDS)

@@ -5,7 +5,7 @@ linked by a ``.pth`` file and three small scripts, because an editable install w
 not in the lock.
 
 Whatever interrupts it, the next run ends well: while ``.venv`` is being made or filled a marker lies in it, and one
-that still has the marker is made anew. Of two runs at once the second waits for the first.
+that still has the marker is recreated. Of two runs at once the second waits for the first.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _install(python: Path) -> None:
     try:
         _run(*pip, *arguments)
     except subprocess.CalledProcessError:
-        # pip fetches everything before it installs anything: an unreachable index is no reason to begin anew.
+        # pip fetches everything before it installs anything: an unreachable index is no reason to begin again.
         _MAKING.unlink()
         raise
 

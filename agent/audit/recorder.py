@@ -46,7 +46,7 @@ class Recorder:
         uid: cluster uid; the origin of every record.
         cluster: returns the name in the certificate, empty before the first join.
         actor: returns who acts when nobody else is named (the agent's SPIFFE ID); default is the origin.
-        health: told whether records can be written.
+        health: shows whether records can be written.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class ForeignPolicies:
 
     Args:
         kube: the cluster.
-        recorder: told of every policy that begins to select a cell.
+        recorder: records every policy that begins to select a cell.
         health: gets the condition ``foreign-isolation``.
         timer: waits for kinds that are not there.
         places: returns the namespaces of all cells, as they are.

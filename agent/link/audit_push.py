@@ -38,7 +38,7 @@ BATCH_RECORDS = 1000
 BATCH_BYTES = 1024 * 1024
 #: Seconds an acknowledgement may take.
 ACK_TIMEOUT = 30.0
-#: Refusals after which the log will never take the epoch they are about; what waits is chained anew.
+#: Refusals after which the log will never take the epoch they are about; what waits is chained again.
 _ENDED = frozenset({"audit/gap", "audit/fork", "audit/old-epoch", "audit/key-changed", "audit/bad-record"})
 #: The hub's log is shorter than what this agent has seen of it.
 _BEHIND = "audit/log-behind"

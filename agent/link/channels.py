@@ -2,7 +2,7 @@
 
 gRPC has no hot reload of a client certificate and keeps an expired one alive on a live channel, so a renewal builds a
 second channel beside the first (V5). The holder knows which one is current; everyone who keeps a stream open waits on
-``changed`` and moves over; the old channel is closed only after a grace period, and what is still under way on it then
+``changed`` and moves over; the old channel is closed only after a grace period, and what is still in flight on it then
 fails as any call to a hub that is away (``agent.link.calls``).
 """
 
@@ -21,7 +21,7 @@ from cellward.runtime.tasks import first_of
 
 #: Largest message taken or sent, bytes.
 MAX_MESSAGE = 4 * 1024 * 1024
-#: Seconds an old channel stays open for calls under way: longer than a fetch and than handing over a session may take.
+#: Seconds an old channel stays open for calls in flight: longer than a fetch and than handing over a session may take.
 OLD_CHANNEL_GRACE = 45.0
 #: Old channels kept at most; a hub that orders renewal upon renewal gets the oldest closed at once.
 MAX_OLD_CHANNELS = 3

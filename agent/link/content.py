@@ -33,7 +33,7 @@ class HubContent:
     """Fetches content from the hub.
 
     Args:
-        channels: the current channel is taken anew for each stream.
+        channels: the current channel is taken again for each stream.
     """
 
     def __init__(self, channels: ChannelHolder) -> None:

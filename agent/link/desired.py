@@ -133,7 +133,7 @@ class DesiredItems:
         await self._take(machine.AllWanted())
 
     async def close(self) -> None:
-        """Wait for what is under way, and for nothing else."""
+        """Wait for what is in flight, and for nothing else."""
         if self._coming_back is not None:
             self._coming_back.cancel()
             await asyncio.gather(self._coming_back, return_exceptions=True)

@@ -67,7 +67,7 @@ class IdentityKeeper:
     Args:
         settings: see EnrolmentSettings.
         store: files.
-        channels: told about each new identity.
+        channels: notified of each new identity.
         timer: the agent's clock.
         health: gets the condition ``certificate``.
         rng: chance for the time of renewal.
@@ -111,7 +111,7 @@ class IdentityKeeper:
         """Return the stored identity, or join until it works; the channel of one that lives is then there.
 
         With a stored identity this never waits for the hub, not even with one that has expired: the rest of the agent
-        begins to enforce (V1), and ``keep`` finds the way back.
+        begins to enforce (V1), and ``keep`` recovers the identity.
         """
         while self._state.identity is None:
             await self._go_on()

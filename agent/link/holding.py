@@ -231,7 +231,7 @@ def _got(event: Got, state: State) -> Result:
 def _failed(event: Failed, state: State) -> Result:
     identity, person = state.identity, event.failure is Failure.PERSON
     if event.call is Call.RENEW and person and _is_new(state, event.at):
-        # The way back of an agent whose certificates were taken out of force while they still live.
+        # Recovery of an agent whose certificates were taken out of force while they still live.
         return _join(state, event.at)
     if event.call is Call.RECOVER and person:
         return _join(replace(state, refused=event.reason or event.code), event.at)

@@ -142,12 +142,12 @@ class IdentityStore:
         self._pending.unlink(missing_ok=True)
 
     def rewrite(self, identity: LinkIdentity) -> None:
-        """Replace the identity by one with the same key; a request under way keeps its own key."""
+        """Replace the identity by one with the same key; a request in flight keeps its own key."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(self._path, json.dumps(asdict(identity)).encode(), 0o600)
 
     def pending_key(self) -> ec.EllipticCurvePrivateKey:
-        """Return the key of the request under way, made and stored if there is none."""
+        """Return the key of the request in flight, made and stored if there is none."""
         try:
             key = keys.private_from_pem(self._pending.read_bytes(), None)
             if isinstance(key, ec.EllipticCurvePrivateKey):

@@ -90,7 +90,7 @@ class Platform:
     authority_sha256: str = ""
 
 
-#: Reads in which cluster the agent runs, anew at each Hello; never raises and never takes long.
+#: Reads in which cluster the agent runs, again at each Hello; never raises and never takes long.
 ReadPlatform = Callable[[], Awaitable[Platform]]
 
 

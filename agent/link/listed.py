@@ -65,7 +65,7 @@ class State:
         failing: keys of items that are held and that the engine failed to take.
         recorded: keys of unusable items that are on record, once in the life of this process.
         why: the newest reason for an item being of no use.
-        all_due: everything is to be named anew; until a session was asked for that, no revision counts.
+        all_due: everything is to be listed again; until a session was asked for that, no revision counts.
         full_resync: everything was asked for because both sides differed, and they have not agreed since.
         missed: something could not be kept; until then the revision does not move.
         left_out: something was left out because there was no room for it.
@@ -148,7 +148,7 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class AllWanted:
-    """Somebody wants everything named anew."""
+    """Somebody wants everything listed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ def _welcomed(event: Welcomed, state: State, _: Bounds) -> Result:
     return replace(
         state,
         heard=Heard(event.session, event.asked, event.hub_epoch),
-        # After a restore of the hub numbers begin anew.
+        # After a restore of the hub numbers begin again.
         taken=state.taken if same else {},
         all_due=state.all_due and event.asked != 0,
     ), ()

@@ -4,7 +4,7 @@ Invariants (V13): frames are numbered from 1 without gaps in both directions, an
 the stream before it is acted on; a receipt is forgotten only when the hub acknowledged the frame that carried it; the
 revision moves only after every item up to it is durable here. A session that ends in any way is resumed by the next
 one from the durable revision, so no frame needs to survive in memory. A stream that the hub drains, or we give up, is
-half-closed: the hub acknowledges what was under way, so that the next stream does not carry it a second time.
+half-closed: the hub acknowledges what was in flight, so that the next stream does not carry it a second time.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Session:
             case "drain":
                 low = min(frame.drain.after_ms_min, 300_000) / 1000
                 self._drain = DrainRequest(low, max(low, min(frame.drain.after_ms_max, 300_000) / 1000))
-                # Nothing more is sent, and what is under way is waited for: ended at once, it would come twice (V13).
+                # Nothing more is sent, and what is in flight is waited for: ended at once, it would come twice (V13).
                 self.finish()
             case "heartbeat" if frame.heartbeat.answer:
                 # Asked whether anybody is there: another boot wants this stream's place.

@@ -36,7 +36,7 @@ WIND_DOWN = 5.0
 UNREACHABLE_AFTER = 2.0
 UNREACHABLE_AGAIN = 60.0
 #: Seconds a session lives at least that is not short, short ones that may follow each other at once, and the longest
-#: wait after more of them: what ends a session well, a drain or a wish to begin anew, is for the hub to say. After one
+#: wait after more of them: what ends a session well, a drain or a wish to begin again, is for the hub to say. After one
 #: that failed there is the back-off.
 SHORT = 5.0
 FREE = 3

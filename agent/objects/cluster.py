@@ -44,7 +44,7 @@ _CELL_LABELS: Final = (labels.PROJECT, labels.CELL, labels.ENVIRONMENT)
 
 
 class CellCluster:
-    """The cluster as one agent writes it; ``on_seen`` is told of every object a write returned."""
+    """The cluster as one agent writes it; ``on_seen`` is called with every object a write returned."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class CellCluster:
         *,
         replace_allowed: bool,
     ) -> frozenset[ObjectRef]:
-        """Try all objects without effect, and breathe between them; return those that must be made anew.
+        """Try all objects without effect, and breathe between them; return those that must be recreated.
 
         Raises cell/object-not-ours, apply/needs-replace, apply/data-not-replaced and kube/*; nothing was changed then.
         """

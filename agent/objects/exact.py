@@ -122,7 +122,7 @@ class Exact:
         return await self._kube.apply(manifest, manager=self._manager, force=True, dry_run=dry_run, as_user=self._user)
 
     def _checked_job(self, live: JSONObject) -> JSONObject:
-        """What a job runs cannot be changed: one that runs anything else has to be made anew."""
+        """What a job runs cannot be changed: one that runs anything else has to be recreated."""
         if self._wanted is not None and _pods(live) != _pods(self._wanted):
             message = f"{self._owned.ref} runs something else than was released"
             error = KUBE_IMMUTABLE(message, object=str(self._owned.ref))

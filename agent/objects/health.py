@@ -155,6 +155,6 @@ _BY_KIND: Final[Mapping[str, Callable[[Mapping[str, Any]], Health]]] = {
     "Namespace": _namespace,
     "HorizontalPodAutoscaler": _autoscaler,
     "PodDisruptionBudget": _budget,
-    # Whether its next run will work cannot be told from the object; a run that failed is not the release's doing alone.
+    # Whether its next run will work cannot be seen from the object; a run that failed is not the release's doing alone.
     "CronJob": _always,
 }

@@ -3,8 +3,8 @@
 Nothing selects them: they lack the stamp, or carry one that no longer holds. So nothing is closed because of them and
 nothing of them is touched; they are a red condition and a record until somebody takes the labels off.
 
-One that has its very name and the stamp that holds is a cell whose record was lost with the agent's state. It is told
-of as that: whoever deleted it would delete what runs.
+One that has its very name and the stamp that holds is a cell whose record was lost with the agent's state. It is shown
+as that: whoever deleted it would delete what runs.
 """
 
 from __future__ import annotations

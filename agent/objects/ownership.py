@@ -31,7 +31,7 @@ _SYSTEM: Final[tuple[Path, ...]] = (
     ("metadata", "selfLink"),
     ("metadata", "deletionTimestamp"),
     ("metadata", "deletionGracePeriodSeconds"),
-    # Of a deletion by the garbage collector; how we delete decides anew about both.
+    # Of a deletion by the garbage collector; how we delete decides again about both.
     (*_FINALIZERS, "foregroundDeletion"),
     (*_FINALIZERS, "orphan"),
 )
@@ -322,7 +322,7 @@ def _split(fields: Mapping[str, Any], path: Path, kind: str, flexible: Flexible 
 
 
 def _below(path: Path, key: str) -> Path:
-    """Return the path of a member of a fieldsV1 tree; the items of a list that is no set are not told apart."""
+    """Return the path of a member of a fieldsV1 tree; the items of a list that is no set are not distinguished."""
     if key.startswith("v:"):
         return (*path, str(json.loads(key[2:])))
     return (*path, key[2:]) if key.startswith("f:") else path

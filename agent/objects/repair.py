@@ -57,7 +57,7 @@ class Repair:
 class _Task:
     """One object to repair: what it is to be, what an autoscaler decides of it, and whether its baseline says nothing.
 
-    Of an object that was made anew, addresses and the like were assigned anew.
+    Of an object that was recreated, addresses and the like were assigned again.
     """
 
     record: CellRecord
@@ -272,7 +272,7 @@ class Repairer:
     async def _replace(
         self, record: CellRecord, owned: OwnedObject, live: JSONObject, cause: str, *, isolated: bool
     ) -> Repair:
-        """Somebody made the object anew in a way that cannot be changed back in place."""
+        """Somebody recreated the object in a way that cannot be changed back in place."""
         current = replace(owned, uid=live["metadata"]["uid"])
         await self._cluster.delete(record, current)
         left = await self._cluster.let_go(current)

@@ -32,7 +32,7 @@ BuildOwed = Callable[[ChainHead, LogView, str], tuple[bytes, str]]
 BuildRollback = Callable[[ChainHead, LogView, ChainHead, LogView], tuple[bytes, str]]
 #: So many epochs at most are skipped on a hub's word: numbers must not be used up by one that lies.
 MAX_JUMP = 1000
-#: Records chained anew at once.
+#: Records chained again at once.
 CHUNK = 500
 
 
@@ -197,7 +197,7 @@ class SqliteAuditSpool:
         """End the present epoch because the log takes no more of it; return the new one.
 
         The new epoch begins with the record ``build`` makes of the old head and checkpoint; everything that waits is
-        chained anew behind it, in order, in pieces: what else is to be durable waits for one of them, and a process
+        chained again behind it, in order, in pieces: what else is to be durable waits for one of them, and a process
         that is killed in between finds the rest refused again, and goes on with it. A full spool does not stand in the
         way: this is how it gets emptied.
 

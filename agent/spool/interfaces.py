@@ -304,7 +304,7 @@ class FloorsCopy:
 
 @dataclass(frozen=True, slots=True)
 class AnchorState:
-    """What is kept outside the state directory: to notice that it was emptied or set back, and all floors (V1).
+    """What is kept outside the state directory: to notice that it was emptied or restored, and all floors (V1).
 
     ``closings`` is how often cells were closed, in all.
     """

@@ -256,7 +256,7 @@ def _lasting(state: AnchorState) -> tuple[FloorsCopy, int]:
 
 
 async def _load(anchor: Anchor | None) -> tuple[AnchorState | None, Finding | None]:
-    """Read the anchor; one that cannot be read is a finding and made anew, because a dead agent enforces nothing."""
+    """Read the anchor; one that cannot be read is a finding and recreated, because a dead agent enforces nothing."""
     try:
         return (await anchor.load() if anchor is not None else None), None
     except CellwardError as error:

@@ -6,7 +6,7 @@ run twice (after a commit failed as a whole) and must therefore depend on nothin
 
 Invariants: a job's future resolves only after its transaction is on disk (WAL, ``synchronous=FULL``); after any
 failure the file holds what it held before the job; the thread outlives every failure. When even a rollback fails, the
-connection is dropped (SQLite then forgets what was not committed) and the file is opened anew for the next group.
+connection is dropped (SQLite then forgets what was not committed) and the file is opened again for the next group.
 """
 
 from __future__ import annotations

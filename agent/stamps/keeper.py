@@ -1,6 +1,6 @@
 """Keeps the key of this cluster's stamps, and replaces it after any absence of the guards.
 
-Whether the guards were away is told from what they are now (``fingerprint_of``), so it does not matter whether the
+Whether the guards were away is derived from what they are now (``fingerprint_of``), so it does not matter whether the
 agent ran meanwhile. A policy that was put back bites about a second later: until then the new stamps could be copied
 too, so they are made only after ``settle`` seconds. Until they are made nothing new is applied (``check``).
 
@@ -45,7 +45,7 @@ class StampKeeper:
     Args:
         meta: where the state of the agent keeps them.
         copy: the copy in the agent's namespace.
-        recorder: told of every change of the key.
+        recorder: records every change of the key.
         health: gets the condition ``stamps``.
         timer: measures ``settle`` and ``grace``.
         behind: returns the namespaces of cells that have not come through the present step.
@@ -106,7 +106,7 @@ class StampKeeper:
         if self._state is None or self._state.step is not Step.DONE:
             raise PENDING("the stamps are being renewed; a namespace made meanwhile proves nothing", object=_SUBJECT)
 
-    # -- told by the cells --------------------------------------------------------------------------------------------
+    # -- called by the cells ------------------------------------------------------------------------------------------
 
     def proof(self) -> Stamps | None:
         """Return the stamps that prove whose a namespace is, None while they do not."""
@@ -169,7 +169,7 @@ class StampKeeper:
         return None if await self._copy_and_mark() else _RETRY_SECONDS
 
     async def _look_at_copy(self) -> None:
-        """Compare with the copy: the higher generation holds, so a state that was lost or set back does no harm."""
+        """Compare with the copy: the higher generation holds, so a state that was lost or restored does no harm."""
         copied = await self._copy.load()
         self._looked, self._copied = True, copied
         if copied is not None and (self._state is None or copied.generation > self._state.generation):

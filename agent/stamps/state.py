@@ -110,6 +110,6 @@ def _key(text: str) -> bytes:
 
 
 def fingerprint_of(guards: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say which guards stand: another one of the same name, or one that was changed and changed back, is told apart."""
+    """Say which guards stand: another one of the same name, or one that was changed and changed back, is another."""
     rows = sorted((name, one["metadata"].get("uid"), one["metadata"].get("generation")) for name, one in guards.items())
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

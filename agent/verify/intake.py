@@ -54,9 +54,9 @@ class VerifiedCell:
         approvals: those that hold.
         policy: what all of it was verified with.
         envelopes: the verified bytes by digest, to be kept once the Deployment is accepted: also those of the
-            fallback and of the approvals, because the way back is needed when nothing else can be had.
+            fallback and of the approvals, because the rollback is needed when nothing else can be had.
         fallback: the release to go back to, None when there is none to be had.
-        replace: whether a signed release allows to make anew what cannot be changed.
+        replace: whether a signed release allows to recreate what cannot be changed.
     """
 
     deployment: Verified[Deployment]
@@ -83,7 +83,7 @@ class _Basis:
     """What one verification goes by.
 
     ``accepted`` are the digests of what was accepted before; ``begun`` when that is this very document, with all it
-    needs: then the hub is asked for nothing, and can hold up neither its end nor the way back. ``settled`` is the
+    needs: then the hub is asked for nothing, and can hold up neither its end nor the rollback. ``settled`` is the
     release that last became healthy here, empty for none.
     """
 

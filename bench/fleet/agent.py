@@ -39,7 +39,7 @@ from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import Condition, HealthRegistry
 from cellward.version import VERSION
 
-#: How a locked agent is told; it need not know the code of the hub.
+#: What a locked agent reads; it need not know the code of the hub.
 _LOCKED = " is locked"
 
 

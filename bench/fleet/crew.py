@@ -40,7 +40,7 @@ class Crew:
         verified: by snapshot version: when each agent had accepted that policy set.
         refused: receipts that said no.
         failures: what went wrong at agents, counted.
-        cut: when each agent was first told that it is locked.
+        cut: when each agent first learned that it is locked.
     """
 
     def __init__(

@@ -91,7 +91,7 @@ class Fleet:
         sys.stderr.write(f"bench: {told}\n")
         before = (now(), usage(self.hub.pid).cpu, self.crew.cpu(), self.hub.pid, busy())
         yield
-        # A hub that was started anew counts from its start.
+        # A hub that was restarted counts from its start.
         hub = usage(self.hub.pid).cpu - (before[1] if self.hub.pid == before[3] else 0.0)
         load, everything = self.crew.cpu() - before[2], busy() - before[4]
         self.costs[name] = {

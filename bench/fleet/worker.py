@@ -57,10 +57,10 @@ async def run(task: dict[str, str], common: FleetFacts) -> None:
 
 
 async def _kept(name: str, agent: SimulatedAgent) -> None:
-    """Run one agent; an end of its own is told, and the others go on."""
+    """Run one agent; an end of its own is shown, and the others go on."""
     try:
         await agent.run()
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is told
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is shown
         text = "".join(traceback.format_exception(error))
         _emit("failed", name, f"ended: {text[-1500:]}")
 

@@ -1,4 +1,4 @@
-"""Decision latency: the agent's engine with a real OPA child over its Unix socket, each question built anew."""
+"""Decision latency: the agent's engine with a real OPA child over its Unix socket, each question built again."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def witness_vkey(name: str, key: Ed25519PublicKey) -> str:
 def cosign(note: bytes, log_key: bytes, name: str, key: Ed25519PrivateKey, at: int) -> bytes:
     """Return a checkpoint with its log's signature and the cosignature of a witness, made at ``at`` (POSIX seconds).
 
-    ``log_key`` is the raw Ed25519 key of the log. The note is written anew: whatever else its hub put beside its own
+    ``log_key`` is the raw Ed25519 key of the log. The note is written again: whatever else its hub put beside its own
     signature is left out, so that a line which only looks like the witness's never stands before the witness's.
     Raises audit/bad-checkpoint where the log did not sign it.
     """

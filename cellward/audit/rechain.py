@@ -1,4 +1,4 @@
-"""A record in another place: what a log refused is chained anew, so that nothing of it is lost.
+"""A record in another place: what a log refused is chained again, so that nothing of it is lost.
 
 Invariants: what the record says, when and by whom stays as it was; where it stood first is added (``oldEpoch``,
 ``oldSeq``) and never changed by a second move; what it says of the log is what its new place may say.

@@ -1,4 +1,4 @@
-"""Codes of red lines: what ``cellward check`` and ``cellward status`` find, told the same by both."""
+"""Codes of red lines: what ``cellward check`` and ``cellward status`` find, with the same words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a life is left: what ends is told at a quarter of its life and is red at a tenth. Pure."""
+"""How much of a life is left: what ends is a warning at a quarter of its life and is red at a tenth. Pure."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _plain(value: object, depth: int) -> JSON:
 
 
 def _text(value: str) -> str:
-    """Refuse a lone surrogate: it has no UTF-8 form, so whoever is told of the text could not be."""
+    """Refuse a lone surrogate: it has no UTF-8 form, so nobody could be shown the text."""
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise BAD_VALUE(f"a text has a lone surrogate: {value[:40]!a}")
     return value

@@ -48,7 +48,7 @@ MAX_LIFE = timedelta(days=3650)
 HUB_OWNER = "hub"
 
 #: Words of ASCII, single spaces between them: a name, an e-mail address, a team. Owners are compared byte for byte and
-#: told apart by people, so no letter looks like another one's, and none pushes words into the next line of a terminal.
+#: read by people, so no letter looks like another one's, and none pushes words into the next line of a terminal.
 #: Nor is one the beginning of a key id, by which commands choose keys.
 _OWNER = re.compile(r"(?=.{1,64}\Z)(?![0-9a-f]{12,}\Z)[A-Za-z0-9._@+'-]+(?: [A-Za-z0-9._@+'-]+)*\Z", re.ASCII)
 

@@ -50,7 +50,7 @@ _EVERY_PROJECT = "*"
 class Release:
     """Immutable snapshot of a cell, its connections resolved; ``spec`` has the form of ``cellward.cells.spec``.
 
-    ``owner`` may be empty: that is for policy to refuse. ``replace`` allows changes that need objects to be made anew.
+    ``owner`` may be empty: that is for policy to refuse. ``replace`` allows changes that need objects to be recreated.
     """
 
     kind: ClassVar[str] = "release"

@@ -32,10 +32,10 @@ def newer_roots(record: Record, shown: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def with_roots(record: Record, newer: Sequence[bytes]) -> Record:
-    """Return the record with :func:`newer_roots`, nothing signed anew.
+    """Return the record with :func:`newer_roots`, nothing signed again.
 
     Raises policy/unverified where the newest root names other keys for the targets than those that signed them: then
-    they are signed anew with it, by a proposal.
+    they are signed again with it, by a proposal.
     """
     root = trust.parse(Root, newer[-1]).signed
     if record.targets is not None:

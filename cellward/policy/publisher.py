@@ -207,7 +207,7 @@ def draft_policy(
 
 
 def draft_again(record: Record, *, now: datetime, seen: PolicyFloors = NOTHING_SEEN) -> Draft:
-    """Make targets of the same content anew, and a keyring: after a root or the keyring's keys were replaced.
+    """Make targets of the same content again, and a keyring: after a root or the keyring's keys were replaced.
 
     The keyring role becomes what the record names, which its signers are shown; see :mod:`cellward.policy.ceremony`.
     """

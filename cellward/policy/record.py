@@ -180,7 +180,7 @@ class Record:
 
     def _check_published(self, root: Root, targets: bytes, keyring: bytes, *, changed: bool) -> None:
         metadata = trust.parse(Targets, targets)
-        # By the newest root alone: a rotation signs the targets anew, and a key that it takes out may be stolen.
+        # By the newest root alone: a rotation signs the targets again, and a key that it takes out may be stolen.
         root.verify_delegate(Targets.type, metadata.signed_bytes, metadata.signatures)
         trust.check_delegation(metadata.signed)
         held: Metadata[Targets] = trust.parse(Targets, keyring)

@@ -11,7 +11,7 @@ from cellward.telemetry.logfields import ALLOWED, MAX_VALUE, REDACTED
 
 # What structlog loads where it finds it, as beside the CLI: 3 MB of colours for people, and lines are JSON here.
 _UNWANTED = {name: None for name in ("rich", "greenlet") if name not in sys.modules}
-sys.modules.update(_UNWANTED)  # type: ignore[arg-type]  # None is how Python is told that a module is not there
+sys.modules.update(_UNWANTED)  # type: ignore[arg-type]  # None tells Python that a module is not there
 try:
     import structlog
 finally:

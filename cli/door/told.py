@@ -1,4 +1,4 @@
-"""What a person is told to do next: only what this program says itself, by the code of what happened.
+"""What a person reads as the next step: only what this program says itself, by the code of what happened.
 
 A hub could otherwise choose a command line that a person runs with his own rights. Codes of hub and agents are known
 here by a generated table; the words a hub sends, its own or an agent's, are shown under a heading that says whose they

@@ -77,7 +77,7 @@ class Record(_Part):
     keyid: str = ""
     own: bool = True
     #: Whose signatures counted when a person named it, for what others signed; empty after a repair lost them, then
-    #: the hub is asked for the release anew and it is verified again before it is used.
+    #: the hub is asked for the release again and it is verified again before it is used.
     signers: tuple[str, ...] = ()
     delivered: bool = False
 

@@ -158,7 +158,7 @@ def _owned(record: Record, placed: set[str | None]) -> Record:
     """Say whose a payload was that no index names: a release is ours only where a Deployment of ours places it.
 
     Deployments and tombstones are kept only when they were signed here. A release may also be a peer's, which a person
-    named; who signed it is lost with the index, so it is verified anew before it is used again.
+    named; who signed it is lost with the index, so it is verified again before it is used again.
     """
     return record if record.kind != "release" or record.digest in placed else record.model_copy(update={"own": False})
 

@@ -41,7 +41,7 @@ class ApiCertificate:
             try:
                 self.refresh()
                 self._health.set("api-certificate", ok=True)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told and tried again
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is shown and tried again
                 _log.exception("api-certificate-failed", error=type(error).__name__)
                 self._health.set("api-certificate", ok=False, code=NOT_SHOWN.code, message=NOT_SHOWN.title)
             await stopped_within(stop, seconds)

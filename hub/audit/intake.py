@@ -21,7 +21,7 @@ from hub.authority.limits import Limiter, Rate
 
 #: Condition set by this module.
 CONDITION: Final = "audit-intake"
-#: Seconds for which a refusal is told of.
+#: Seconds for which a refusal is shown.
 TOLD_SECONDS: Final = 300.0
 #: Bytes of records of one cluster: a week's spool at once, then a steady flow that no honest agent reaches.
 DEFAULT_RATE: Final = Rate(64 * 1024**2, 16 * 1024)
@@ -84,7 +84,7 @@ class Intake:
             raise error
 
     def look(self) -> None:
-        """Set the condition; called on a timer. A volume that is full is told of before anybody is refused."""
+        """Set the condition; called on a timer. A volume that is full is shown before anybody is refused."""
         error = self._full()
         if error is None and self._last is not None and self._clock.monotonic() - self._last[0] < TOLD_SECONDS:
             error = self._last[1]

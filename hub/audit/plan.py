@@ -274,7 +274,7 @@ class Plan:
 
 
 def _new_epoch(batch: Batch, old: AuditChain | None) -> AuditEvent:
-    """Describe the new epoch of an agent: it lost its state, or was set back."""
+    """Describe the new epoch of an agent: it lost its state, or was restored from a backup."""
     details = {"epoch": str(batch.epoch)}
     if old is not None:
         details |= {"oldEpoch": str(old.epoch), "oldSeq": str(old.seq), "oldHead": old.head}

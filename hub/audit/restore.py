@@ -1,4 +1,4 @@
-"""Notices that the hub's own store was set back: agents bring tree heads that this log signed and does not have.
+"""Notices that the hub's own store was restored: agents bring tree heads that this log signed and does not have.
 
 Invariants: only a note signed by the hub's own key counts, so nobody can claim a restore; the finding is durable before
 the new history has a name; an agent that still speaks of an earlier history starts no other one.
@@ -43,7 +43,7 @@ class RestoreWatch:
         self._lock = asyncio.Lock()
 
     async def saw(self, cluster: str, hub_epoch: str, note: bytes) -> None:
-        """Compare the last tree head an agent accepted with this log; ``hub_epoch`` is what it was told then."""
+        """Compare the last tree head an agent accepted with this log; ``hub_epoch`` is what it was given then."""
         if not note or hub_epoch != self._history.hub_epoch:
             return
         head = await self._log.denied(note)

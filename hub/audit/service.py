@@ -37,9 +37,9 @@ _log = structlog.get_logger()
 
 #: Records of one transaction, as far as requests allow.
 GROUP_RECORDS: Final = 4096
-#: How often a group is planned anew because another process wrote first.
+#: How often a group is planned again because another process wrote first.
 TRIES: Final = 20
-#: Seconds after which what waits is looked for although nobody told of it.
+#: Seconds after which what waits is looked for although nobody announced it.
 SETTLE_SECONDS: Final = 5.0
 #: Least seconds between two transactions that hold nothing but batches of agents: a fleet that speaks for a second
 #: shares ten of them. What the hub itself does never waits.
@@ -95,7 +95,7 @@ class AuditLog:
         self._pace = Pace(BATCHES_APART)
         #: Set while something waits that is not a batch of an agent.
         self._hurry = asyncio.Event()
-        # Last place told per writer and code: an agent that repeats itself must not fill the log with findings.
+        # Last place reported per writer and code: an agent that repeats itself must not fill the log with findings.
         self._told: dict[tuple[str, str], tuple[int, int]] = {}
         #: Counters since the start, for metrics: records taken, batches refused by code, transactions.
         self.records_taken = 0
@@ -347,7 +347,7 @@ class AuditLog:
             place = (work.epoch, refusal.expected) if isinstance(work, Batch) else (0, 0)
             if isinstance(work, Batch) and refusal.finding and self._told.get(what) != place:
                 await plan.add_finding(work, refusal)
-                # Told once it is durable: a finding whose transaction fails is told with the next try.
+                # Reported once it is durable: a finding whose transaction fails is reported with the next try.
                 told[what] = place
             return refusal
         except CellwardError as error:

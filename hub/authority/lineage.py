@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Seconds after a renewal in which an agent may still speak on the channel it is leaving; longer than it keeps one.
 HANDOVER: Final = 60.0
-#: Generations left free when certificates are taken out of force: a store that was set back has forgotten renewals,
+#: Generations left free when certificates are taken out of force: a store that was restored has forgotten renewals,
 #: each at least a quarter of an hour apart, and none of them may come out above the new floor.
 TAKE_OVER: Final = 4096
 
@@ -30,7 +30,7 @@ class Place(Enum):
     NEWEST = auto()
     #: The one before, and the newest was not used yet.
     BEFORE = auto()
-    #: Certified by us and unknown to the store, which therefore was set back.
+    #: Certified by us and unknown to the store, which therefore was restored.
     AHEAD = auto()
     #: A newer one is in use: there are two holders.
     STALE = auto()
@@ -75,5 +75,5 @@ def next_step(line: ClusterRow, held: str, generation: int, wanted: str) -> Step
 
 
 def is_handover(bound_at: datetime | None, now: datetime) -> bool:
-    """Whether the newest certificate is so new that its agent may still have calls under way with the one before."""
+    """Whether the newest certificate is so new that its agent may still have calls in flight with the one before."""
     return bound_at is not None and (now - bound_at).total_seconds() < HANDOVER

@@ -33,7 +33,7 @@ class AgentCertificate:
 
 @dataclass(frozen=True, slots=True)
 class HubLeaf:
-    """The hub's own TLS identity, made anew by every process and never written down."""
+    """The hub's own TLS identity, made by every process and never written down."""
 
     key_pem: bytes = field(repr=False)
     chain_pem: bytes

@@ -238,7 +238,7 @@ class IdentityService:
             )  # fmt: skip
             if place_of(bound, peer.spki_sha256, peer.generation) is Place.AHEAD:
                 # Only our own key can have certified it, and what is certified is durable before the answer leaves: the
-                # store was set back. Whoever was replaced meanwhile is below the floor, which leaves room for that.
+                # store was restored. Whoever was replaced meanwhile is below the floor, which leaves room for that.
                 reason = f"generation {peer.generation} was certified, the store knows {bound.generation}"
                 await tables.audit.put_events([_set_back(peer, reason)])
             asked = _Asked(peer.spki_sha256, peer.generation, spki, "certificate.renew", str(peer.id))

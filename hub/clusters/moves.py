@@ -1,6 +1,6 @@
 """Placing a cluster again because its facts changed: many changes are one, and one cluster cannot keep the hub at it.
 
-Whoever joined may say other facts with every Hello, and placing everything anew holds up uploads. What a cluster is
+Whoever joined may say other facts with every Hello, and placing everything again holds up uploads. What a cluster is
 not given any more is withheld at once (``hub.placement.delivery``); what waits here is what it is given in addition.
 """
 

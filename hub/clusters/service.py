@@ -42,7 +42,7 @@ T = TypeVar("T")
 CLUSTER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 #: Rows read at a time.
 _PAGE = 500
-#: Seconds after which a keyring nobody told of is looked for.
+#: Seconds after which a keyring nobody announced is looked for.
 _JUDGE_SECONDS = 30.0
 #: Largest statement kept with a receipt, bytes.
 _MAX_STATEMENT = 64 * 1024

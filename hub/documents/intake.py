@@ -65,7 +65,7 @@ class Examined:
     Attributes:
         fresh: index entries by digest, as they will be kept.
         rows: what is to be kept; ``seen`` are the envelopes kept until now, by digest.
-        grown: verified documents whose signatures change, so that agents are told again.
+        grown: verified documents whose signatures change, so that agents are sent it again.
         gone: documents kept until now that make way.
     """
 

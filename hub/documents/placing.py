@@ -70,7 +70,7 @@ class Placer:
             await tables.clusters.set_placed(cluster.name, mark_of(cluster))
 
     def usable(self, key: CellKey, digest: str) -> bool:
-        """Whether agents take this name at all; told once for each that they do not."""
+        """Whether agents take this name at all; logged once for each that they do not."""
         if is_key(key):
             return True
         if (key, digest) not in self._unusable:

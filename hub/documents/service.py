@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hub.documents.realm import RealmService
     from hub.store.interfaces import Store
 
-#: Seconds after which a keyring nobody told of is looked for.
+#: Seconds after which a keyring nobody announced is looked for.
 _JUDGE_SECONDS = 10.0
 _log = structlog.get_logger()
 

@@ -46,7 +46,7 @@ class HandOn(Protocol):
         ...
 
     async def end(self) -> None:
-        """Cut off whatever is left of the connections taken, once no ``take`` is under way; nothing is open then."""
+        """Cut off whatever is left of the connections taken, once no ``take`` is in flight; nothing is open then."""
         ...
 
 

@@ -32,7 +32,7 @@ class Pump:
         self._ends: dict[int, End] = {}
 
     def watch(self, end: End, number: int, before: int, after: int) -> None:
-        """Wake an end for other events than before; none at all, and it is not even told of trouble."""
+        """Wake an end for other events than before; none at all, and it does not even hear of trouble."""
         if before == after:
             return
         if self._poll is None:

@@ -95,7 +95,7 @@ class _Pair:
             self._last = asyncio.get_running_loop().call_later(self._linger, self.abort)
 
     def lost(self, end: End) -> None:
-        """Close an end that is lost: the other one is told that nothing more comes, and has so long to end as well.
+        """Close an end that is lost: the other one learns that nothing more comes, and has so long to end as well.
 
         It is not closed at once: what it had sent meanwhile would reset the connection under the last answer.
         """

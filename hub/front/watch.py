@@ -16,7 +16,7 @@ from hub.front.front import Front
 from hub.front.limits import API, ENROLMENT, LINK, METRICS, FrontLimits, shared
 
 CONDITION = "connections"
-#: Seconds for which dropped connections are told of.
+#: Seconds for which dropped connections are shown.
 TOLD_SECONDS = 60.0
 CONNECTIONS_DROPPED = define(
     "hub/connections-dropped",

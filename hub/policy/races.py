@@ -1,6 +1,6 @@
 """Which publication lost a race: one made from what was in force when what is served now was made, and that came later.
 
-Pure. What an author is told depends on it and nothing else does: the publication is refused either way.
+Pure. What an author reads depends on it and nothing else does: the publication is refused either way.
 """
 
 from __future__ import annotations

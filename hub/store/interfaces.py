@@ -320,7 +320,7 @@ class DesiredStore(Protocol):
     async def put_receipt(self, receipt: ReceiptRow) -> None:
         """Keep the newest receipt of a cell; one for an older revision than the kept one is dropped.
 
-        Unless the kept one is for a revision that the cluster was never given: a restored store numbers anew.
+        Unless the kept one is for a revision that the cluster was never given: a restored store numbers again.
         """
         ...
 

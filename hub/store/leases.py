@@ -33,7 +33,7 @@ class Lease:
     def taken_by(self, holder: str, now: datetime, life: timedelta) -> Lease | None:
         """Return what it is once ``holder`` has renewed or taken it; None while another one has it.
 
-        One that had run out begins anew, also for who held it: what it did before may have been undone meanwhile.
+        One that had run out begins again, also for who held it: what it did before may have been undone meanwhile.
         """
         if self.expires > now:
             return replace(self, expires=now + life) if self.holder == holder else None

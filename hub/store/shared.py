@@ -41,7 +41,7 @@ class Pace:
 
 
 class Together(Generic[In, Out]):
-    """Gathers calls while a run is under way; the next run takes them all, and each gets the run's whole result.
+    """Gathers calls while a run is in flight; the next run takes them all, and each gets the run's whole result.
 
     Args:
         run: the work for many; runs of one instance never overlap.
@@ -116,7 +116,7 @@ class Remembered(Generic[Key, Out]):
         if stamp != self._stamp:
             self._stamp, self._weight = stamp, 0
             self._kept.clear()
-            # Reads under way go on for those who wait for them; nobody new joins one.
+            # Reads in flight go on for those who wait for them; nobody new joins one.
             self._reading = {}
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -128,7 +128,7 @@ class Remembered(Generic[Key, Out]):
         return await asyncio.shield(task)
 
     def forget(self) -> None:
-        """Read everything again: a change is known of that was not told yet."""
+        """Read everything again: a change is known of that was not announced yet."""
         self._stamp = ()
         self._reading = {}
 

@@ -81,12 +81,12 @@ SCENES: tuple[Scene, ...] = (
 
 
 def run_scenes(stage: Stage, summary: Summary, scenes: Sequence[Scene] = SCENES) -> None:
-    """Run every scene; one that fails is told and the next ones still run, but without a stage nothing can."""
+    """Run every scene; one that fails is shown and the next ones still run, but without a stage nothing can."""
     for number, (title, proves, play) in enumerate(scenes):
         stage.narrator.scene(title, proves)
         try:
             play(stage, summary)
-        except Exception as error:  # noqa: BLE001 - told, and the summary says so
+        except Exception as error:  # noqa: BLE001 - shown, and the summary says so
             stage.narrator.failed(title, error)
             _show_logs(stage)
             if number < 5:
@@ -151,7 +151,7 @@ def main() -> int:
         if once:
             print(summary.line())
         return 130
-    except Exception as error:  # noqa: BLE001 - told, and the summary says so
+    except Exception as error:  # noqa: BLE001 - shown, and the summary says so
         narrator.failed("the demonstration", error)
         told = None
     if told is None:

@@ -1,7 +1,7 @@
 """A hub that lies to the command line: its own certificate in front of the real API, with other answers where it likes.
 
 Made with the stolen keys, so that TLS gives the command line no hint. Every request is kept, as whoever holds the hub
-would keep it, and passed on; a lie rewrites the answer on the way back.
+would keep it, and passed on; a lie rewrites the answer as it returns.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _handler(front: Front, behind: str, trusted: ssl.SSLContext) -> type[BaseHTT
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - names http.server looks for
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
-            """Say nothing: the story is told elsewhere."""
+            """Say nothing: the story is narrated elsewhere."""
 
     return Handler
 

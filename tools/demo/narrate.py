@@ -63,7 +63,7 @@ class Narrator:
         self._write(f"   ✗ {text}", _RED)
 
     def failed(self, what: str, error: Exception) -> None:
-        """Say that something could not even be tried to its end; what nobody expected is told with its traceback."""
+        """Say that something could not even be tried to its end; what nobody expected is shown with its traceback."""
         self.bad(f"{what}: {str(error) or type(error).__name__}")
         if isinstance(error, CellwardError) and error.hint:
             self._write(f"     next: {error.hint}")
@@ -83,7 +83,7 @@ class Narrator:
         """Turn a failed step, whatever failed in it, into a line of the story instead of the end of it."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - told, and the summary says so
+        except Exception as error:  # noqa: BLE001 - shown, and the summary says so
             self.failed(what, error)
 
 

@@ -13,7 +13,7 @@ from cellward.errors import CellwardError
 from cli.commands import app
 from tools.generate.page import Page, code, plain
 
-#: Options every command shares are told once.
+#: Options every command shares are described once.
 _COMMON = ("home", "output", "passphrase_file")
 
 

@@ -78,7 +78,7 @@ def _definition(schema: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 def _setting(name: str, value: Mapping[str, Any], owner: Mapping[str, Any]) -> _Setting:
     required = name.rpartition(".")[2] in owner.get("required", ())
-    # A schema shows no default that is made anew each time; ours are empty mappings.
+    # A schema shows no default that is made again each time; ours are empty mappings.
     default = "" if required else _default(value.get("default", {}))
     return _Setting(name, _type(value), default, value["description"])
 

@@ -62,7 +62,7 @@ async def get_status(call: Call) -> schemas.Status:
 
 
 async def _audit_size(services: Services) -> int:
-    """Size of the log, also of one that is damaged: this is where that is told."""
+    """Size of the log, also of one that is damaged: this is where that is shown."""
     try:
         return (await services.audit.head()).size
     except CellwardError as error:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 #: Read transactions at once.
 READERS: Final = 4
-#: Most seconds until a change by another process is seen that nobody told of.
+#: Most seconds until a change by another process is seen that nobody announced.
 POLL_SECONDS: Final = 0.5
 
 

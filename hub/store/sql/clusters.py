@@ -25,7 +25,7 @@ from hub.store.sql.database import Access, Transaction
 from hub.store.sql.tables import clusters, desired, join_tokens, receipts, statuses
 from hub.store.tokens import TokenGrant
 
-#: Expired tokens are kept this long, so that a late try is told "expired" and not "unknown".
+#: Expired tokens are kept this long, so that a late try is answered "expired" and not "unknown".
 KEEP_EXPIRED = timedelta(days=1)
 #: Names in one IN list.
 _CHUNK = 1000
@@ -51,7 +51,7 @@ _BIND = (
                 "spki_sha256", "statement_spki", "generation", "serial", "bound_at", "previous_spki_sha256",
             )
         },
-        # Another installation is somewhere else: where is found out anew.
+        # Another installation is somewhere else: where is found out again.
         platform_uid=case((clusters.c.uid == bindparam("new_uid"), clusters.c.platform_uid), else_=""),
         platform_ca=case((clusters.c.uid == bindparam("new_uid"), clusters.c.platform_ca), else_=""),
         generation_floor=case(
@@ -241,7 +241,7 @@ class SqlClusters:
             await self._db.write(job)
 
     async def retire_certificates(self, name: str, spare: int) -> int:
-        """Raise the floor above what was issued; a store set back may have forgotten some."""
+        """Raise the floor above what was issued; a restored store may have forgotten some."""
         table = clusters.c
 
         async def job(tx: Transaction) -> int:

@@ -124,7 +124,7 @@ class Database:
         self.dialect = backend.writer.dialect.name
         #: Whose changes these are: a process does not wake itself twice.
         self._origin = secrets.token_hex(16)
-        #: How far the changes of others were told.
+        #: How far the changes of others were announced.
         self._seen: _Seen | None = None
         self._turn = asyncio.Semaphore(backend.writers)
         self._running: set[asyncio.Task[object]] = set()
@@ -209,7 +209,7 @@ class Database:
         await asyncio.shield(closing)
 
     def _check_open(self) -> None:
-        """Refuse whoever comes late: a pool that was closed opens anew by itself, and then nobody closes it."""
+        """Refuse whoever comes late: a pool that was closed opens again by itself, and then nobody closes it."""
         if self._closed:
             raise UNAVAILABLE("the database is closed")
 

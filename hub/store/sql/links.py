@@ -15,7 +15,7 @@ from hub.store.sql.database import Access, Transaction
 from hub.store.sql.dialect import upsert
 from hub.store.sql.tables import DatabaseTime, commands, leases, presence
 
-#: How long it is remembered which processes there were, and what agents were told.
+#: How long it is remembered which processes there were, and what was sent to agents.
 KEPT: Final = timedelta(days=1)
 #: Names in one IN list.
 _CHUNK: Final = 1000

@@ -62,7 +62,7 @@ class Sqlite:
                 "a SQLite database needs a file", hint="Use a URL such as sqlite+aiosqlite:////path/hub.db."
             )
         self._file = Path(str(url.database))
-        # The counter is one of a connection: another one begins it anew, and may come to the same.
+        # The counter is one of a connection: another one begins it again, and may come to the same.
         self.version_tells = keep
         self._writers_made = 0
         check_place(self._file)

@@ -222,7 +222,7 @@ revisions = Table(
     Column("revision", BigInteger, nullable=False),
 )
 
-# What was changed, for other processes: told in the transaction that changes it, pruned when everybody has seen it.
+# What was changed, for other processes: added by the transaction that changes it, pruned when everybody has seen it.
 changes = Table(
     "changes",
     metadata,
@@ -353,7 +353,7 @@ audit_log = Table(
     Column("pruned", BigInteger, nullable=False, default=0, server_default="0"),
 )
 
-# Where pruned records stood, so that an agent that sends one again is told: runs of one writer, side by side.
+# Where pruned records stood, so that an agent that sends one again gets an answer: runs of one writer, side by side.
 audit_runs = Table(
     "audit_runs",
     metadata,

@@ -201,7 +201,7 @@ def _conclude(stage: Stage, summary: Summary, key: str, what: str, held: bool) -
 
 
 def _still_denies(stage: Stage) -> bool:
-    """The set in force refuses what it must: a cell of the examples, signed anew."""
+    """The set in force refuses what it must: a cell of the examples, signed again."""
     entry = refuse_one(stage, "privileged.yaml")
     return bool(entry["refused_by"] == [entry["meant"]])
 

@@ -32,7 +32,7 @@ def upgrade() -> None:
 def _distinguish() -> None:
     """Give each token a name of its own: none is lost, and each can still be revoked.
 
-    The first admin's are the exception. Its file says which of them is in force, and it is kept anew at every start;
+    The first admin's are the exception. Its file says which of them is in force, and it is kept again at every start;
     under another name an old one would come into force again.
     """
     connection = op.get_bind()

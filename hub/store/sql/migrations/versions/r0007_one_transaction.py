@@ -1,4 +1,4 @@
-"""What the hub did waits for its place in the audit log; documents have a revision; changes are told."""
+"""What the hub did waits for its place in the audit log; documents have a revision; changes are announced."""
 
 from __future__ import annotations
 
