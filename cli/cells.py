@@ -9,7 +9,7 @@ import typer
 from cli import errors
 from cli.context import command, local
 from cli.door.pages import every
-from cli.door.told import HEADING, own_step, relayed_step, split_step
+from cli.door.steps import HEADING, own_step, relayed_step, split_step
 from cli.options import DEFAULT_HOME, CellArgument, HomeOption, OutputOption
 from cli.output import Format, put, say, short, show_list, show_one, show_table
 
@@ -111,7 +111,7 @@ def show_conditions(states: Iterable[schemas.CellState]) -> None:
 def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], None] = say) -> None:
     """Every refusal with rule, object, reason and next step (V15): data where asked for, or why a command failed.
 
-    The agent's own step comes through the hub, and is told so.
+    The agent's own step comes through the hub, and is shown so.
     """
     for state in states:
         for refusal in state.refusals:

@@ -15,7 +15,7 @@ from cli import errors
 from cli.clusters import all_clusters
 from cli.context import Local, command, instant, local, now
 from cli.door.keyring import shown_policy
-from cli.door.told import own_step, relayed_step, split_step
+from cli.door.steps import own_step, relayed_step, split_step
 from cli.lives import ca_lives, certificate_life, policy_lives
 from cli.options import DEFAULT_HOME, HomeOption, OutputOption
 from cli.output import Format, put, put_lines, say, show_data

@@ -74,7 +74,7 @@ def _build(name: str, place: str) -> Any:
 
 
 class _Group(TyperGroup):
-    """Tells what cannot be understood as everything else is told: a code, and what to do next (V15)."""
+    """Shows what cannot be understood as every other error is shown: a code, and what to do next (V15)."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)

@@ -101,7 +101,7 @@ def _as_told(error: Exception) -> CellwardError:
 def show_error(error: CellwardError) -> None:
     """What failed, why, and what to do next (V15)."""
     from cli.door.answers import RELAYED
-    from cli.door.told import HEADING
+    from cli.door.steps import HEADING
 
     relayed = error.details.get(RELAYED)
     # A hub's words are shown as such, whatever they say.

@@ -2,7 +2,7 @@
 
 A record holds together by its signatures, which says nothing of whether it is the newest; and before anything was
 published no signature covers what is in it. So who signs has a memory of the realm, or is a person who is shown all of
-it. Invariant: neither a hub that shows nothing nor a record that was set back makes a machine without memory sign.
+it. Invariant: neither a hub that shows nothing nor a record that was restored makes a machine without memory sign.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Peers:
 
         for digest in digests:
             known = find(self._memory.state, digest)
-            # What a stolen key signed is asked for anew, and refused: that it was named once does not make it good.
+            # What a stolen key signed is asked for again, and refused: that it was named once does not make it good.
             release = None if known is None or self._memory.spoilt(known) else self._memory.release(known)
             if release is None:
                 release = self._learn(self._hub.release(check_digest(digest, "--peer")))

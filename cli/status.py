@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cli.clusters import all_clusters
 from cli.context import command, local
-from cli.door.told import HEADING, own_step, relayed_step, split_step
+from cli.door.steps import HEADING, own_step, relayed_step, split_step
 from cli.options import DEFAULT_HOME, HomeOption, OutputOption
 from cli.output import Format, put, show_one, show_table
 

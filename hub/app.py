@@ -1,7 +1,7 @@
 """The hub's composition root: the only place that knows every part, builds them in order and runs them as root tasks.
 
 Order of dependence: keys, store, realm, audit log, policy repository, fleet, listeners. Going down runs backwards: the
-API stops taking requests, agents are told to reconnect, then the store closes.
+API stops taking requests, agents are asked to reconnect, then the store closes.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The namespace proves whose it is by its stamp, which only the agent writes and w
 Nothing *in* it proves anything: labels and managedFields are written, and taken off, by whoever may write there. So
 what is found is never believed, only narrowed: namespace and rights are what they always are; a NetworkPolicy that we
 applied stands until the next release and is closed by quarantine, every other one goes, behind a default-deny; objects
-are known by name and uid alone, so that the next release makes them what is signed or ends them, under the brake, and a
-tombstone ends them. What has the labels alone and runs nothing is a stranger's unless a release names it. A full spool
-blocks none of this.
+are known by name and uid alone, so that the next release makes them what is signed or ends them, under the prune limit,
+and a tombstone ends them. What has the labels alone and runs nothing is a stranger's unless a release names it. A full
+spool blocks none of this.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Adoption:
             live = await self._cluster.look(wanted.ref)
             if live is not None:
                 cell.observe(live)
-                # Without our entry it is not known how much of it is ours: drift repair writes it anew.
+                # Without our entry it is not known how much of it is ours: drift repair writes it again.
                 known = applied_by(live, who.manager_of(wanted.role))
                 yield replace(wanted, uid=live["metadata"]["uid"], baseline=as_found(live) if known else {})
 

@@ -24,7 +24,7 @@ from cellward.runtime.clock import Timer
 _DEFAULT_DEADLINE: Final = 600
 
 #: Awaited between two steps; repairs what is due, and raises to make way for narrowing.
-Breathe = Callable[[], Awaitable[None]]
+YieldPoint = Callable[[], Awaitable[None]]
 
 
 class Applying:
@@ -46,7 +46,7 @@ class Applying:
         self._timer = timer
         self._journal = journal
 
-    async def run(self, cell: Cell, change: Change, anew: frozenset[ObjectRef], breathe: Breathe) -> None:
+    async def run(self, cell: Cell, change: Change, recreated: frozenset[ObjectRef], yield_point: YieldPoint) -> None:
         """Write everything; what is no longer released is in the record until it is gone."""
         before = cell.record
         known = before.by_ref()
@@ -61,7 +61,7 @@ class Applying:
         await self._journal.save(cell, change, record)
         if closing:
             await self._keeping.copy_closings()
-        await self._write(cell, change, before, objects, anew, breathe)
+        await self._write(cell, change, before, objects, recreated, yield_point)
 
     async def _write(
         self,
@@ -69,26 +69,28 @@ class Applying:
         change: Change,
         before: CellRecord,
         objects: Sequence[OwnedObject],
-        anew: frozenset[ObjectRef],
-        breathe: Breathe,
+        recreated: frozenset[ObjectRef],
+        yield_point: YieldPoint,
     ) -> None:
         for role in (Role.ISOLATION, Role.OBJECT):
             by_ref = {owned.ref: owned for owned in objects if owned.role is role}
             for manifests in waves(owned.manifest for owned in by_ref.values()):
                 for manifest in manifests:
-                    await breathe()
+                    await yield_point()
                     ref = ref_of(manifest)
-                    await self._one(cell, before, by_ref[ref], breathe, anew=ref in anew)
+                    await self._one(cell, before, by_ref[ref], yield_point, recreated=ref in recreated)
                 await self._journal.save(cell, change, cell.record)
             # What a policy of before still opens is closed before anything new runs behind it (V9, V10).
             await self._prune(cell, change, role)
 
-    async def _one(self, cell: Cell, before: CellRecord, owned: OwnedObject, breathe: Breathe, *, anew: bool) -> None:
+    async def _one(
+        self, cell: Cell, before: CellRecord, owned: OwnedObject, yield_point: YieldPoint, *, recreated: bool
+    ) -> None:
         cluster = self._cluster
         old = before.by_ref().get(owned.ref)
-        if anew:
+        if recreated:
             going = await cluster.delete(cell.record, owned)
-            await cluster.wait_gone([going] if going is not None else [], breathe)
+            await cluster.wait_gone([going] if going is not None else [], yield_point)
             owned = replace(owned, uid="")
         elif old is not None and not owned.opened and not old.opened:
             owned, done = await self._bring_up(cell, before, old, owned)
@@ -115,7 +117,7 @@ class Applying:
         if done:
             return replace(owned, uid=mine.uid), False
         if old.found:
-            # Nothing is known to bring it back to; to write a job that ran anew is not ours to decide.
+            # Nothing is known to bring it back to; to write a job that ran again is not ours to decide.
             return replace(owned, uid=mine.uid), False
         if not same and not old.baseline:
             # The record names what was never written: there is no such state to bring it back to first.

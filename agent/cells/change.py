@@ -25,7 +25,7 @@ from cellward.wire.codec import DesiredItem
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A deployment and what it changes; ``shut`` are edges that stay closed, ``fallback`` when it is the way back."""
+    """A deployment and what it changes; ``shut`` are edges that stay closed, ``fallback`` for a rollback."""
 
     item: DesiredItem
     verified: VerifiedCell
@@ -102,8 +102,8 @@ class Planner:
             limit, confirmed = verified.policy.binding_set.prune_limit, verified.deployment.document.confirm_prune
             check_brake(cell.record, prune, signed_limit=limit, confirmed=confirmed)
             if verified.fallback is not None and cell.record.deployment_digest != verified.deployment.digest:
-                # The way back is asked about before it is needed, by what stands now; what goes beyond that is only
-                # what the Deployment itself brought. On the way back there is nobody to confirm anything.
+                # The rollback is asked about before it is needed, by what stands now; what goes beyond that is only
+                # what the Deployment itself brought. In a rollback there is nobody to confirm anything.
                 back = render(verified.fallback.document, self._facts(), item.environment, stamps)
                 left = plan_prune(cell.record, _refs(back))
                 check_brake(cell.record, left, signed_limit=limit, confirmed=confirmed, what="the fallback")

@@ -127,11 +127,11 @@ class Hands:
         return partial(on.Proved, changed=changed)
 
     async def _try_out(self, _: do.TryOut) -> Outcome:
-        await self._rollout.ground.try_out(self._cell, self._found, self._pace.breathe)
+        await self._rollout.ground.try_out(self._cell, self._found, self._pace.yield_point)
         return on.DryRun
 
     async def _apply(self, _: do.Apply) -> Outcome:
-        await self._rollout.accepting.run(self._cell, self._found, self._pace.breathe, self._accepted)
+        await self._rollout.accepting.run(self._cell, self._found, self._pace.yield_point, self._accepted)
         return on.Applied
 
     async def _remove(self, effect: do.Remove) -> Outcome:

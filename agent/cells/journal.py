@@ -1,4 +1,4 @@
-"""What a rollout records and keeps: durable before it acts (V13); the way back goes on where that cannot be had."""
+"""What a rollout records and keeps: durable before it acts (V13); a rollback goes on without."""
 
 from __future__ import annotations
 

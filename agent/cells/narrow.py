@@ -79,7 +79,7 @@ class Narrowing:
         )  # fmt: skip
         await self._recorder.record(entry)
         if cell.record.rollout_started:
-            # What was cut off could not become healthy: the time it is given begins anew.
+            # What was cut off could not become healthy: the time it is given begins again.
             cell.record = replace(cell.record, rollout_started=format_time(self._timer.now()))
         await self.rewrite(cell, quarantined=False)
         await self._keeping.save(cell, cell.record)

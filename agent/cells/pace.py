@@ -65,7 +65,7 @@ class Pace:
         if due is not None and due <= self._timer.monotonic():
             await self._drift.repair_due()
 
-    async def breathe(self) -> None:
+    async def yield_point(self) -> None:
         """Between two steps of a release: repair what is due. Raises SupersededError to make way."""
         await self.repair()
         self._make_way()

@@ -1,4 +1,4 @@
-"""What a new release changes in the inventory, and the brake on deletion (V14); pure."""
+"""What a new release changes in the inventory, and the prune limit (V14); pure."""
 
 from __future__ import annotations
 

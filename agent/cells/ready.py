@@ -22,6 +22,6 @@ class Ready:
         self._stamps.check()
 
     def check_return(self) -> None:
-        """Raise the same, but for the stamps, before a way back is begun."""
+        """Raise the same, but for the stamps, before a rollback is begun."""
         self._gate.check_fresh(known=True)
         self._fence.check()

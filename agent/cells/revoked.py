@@ -1,4 +1,4 @@
-"""What the signed set of this cluster revokes, asked anew at every turn: quarantines of cells and locks of the cluster.
+"""What the signed set of this cluster revokes, read at every turn: quarantines of cells and locks of the cluster.
 
 Invariants: a signed quarantine holds whatever the hub says of the cell, and while there is no verified set to ask, no
 quarantine is lifted; a signed lock lets nothing new in and stops neither enforcement nor repair. Only a newer signed

@@ -1,8 +1,8 @@
 """The pipeline of one Deployment on one cluster (V11).
 
-Order: verify → render → brake → decide → namespace, isolation, rights, probe → decide on what was measured → dry run →
-floor → ordered apply → prune → record. Up to the floor nothing of an existing cell has changed; a refusal after
-isolation leaves an empty, isolated namespace and says so.
+Order: verify → render → prune limit → decide → namespace, isolation, rights, probe → decide on what was measured →
+dry run → floor → ordered apply → prune → record. Up to the floor nothing of an existing cell has changed; a refusal
+after isolation leaves an empty, isolated namespace and says so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.audit.interfaces import RefusalText
 from agent.cells.adopt import Adoption
-from agent.cells.apply import Applying, Breathe
+from agent.cells.apply import Applying, YieldPoint
 from agent.cells.cell import Cell
 from agent.cells.change import Change, Planner
 from agent.cells.interfaces import Accepted
@@ -47,14 +47,14 @@ class Attempt:
         item: what is carried out.
         verified: its documents.
         correlation_id: id that its records share.
-        fallback: whether it is the way back.
+        fallback: whether it is the automatic rollback.
         begun: monotonic time of the first decision.
         known: whether the deployment was accepted before.
         adopted: whether the cell was in the cluster and in no record.
         found: the change, once it is planned.
         existed: whether the namespace was there.
         decided_on: the state of isolation that the first decision went by.
-        anew: objects that must be made anew.
+        recreated: objects that must be recreated.
     """
 
     item: DesiredItem
@@ -67,7 +67,7 @@ class Attempt:
     found: Change | None = None
     existed: bool = True
     decided_on: str = ""
-    anew: frozenset[ObjectRef] = frozenset()
+    recreated: frozenset[ObjectRef] = frozenset()
 
     @property
     def change(self) -> Change:
@@ -200,13 +200,13 @@ class Ground:
             await self._journal.save(cell, change, measured)
         return cell.isolation != attempt.decided_on
 
-    async def try_out(self, cell: Cell, attempt: Attempt, breathe: Breathe) -> None:
+    async def try_out(self, cell: Cell, attempt: Attempt, yield_point: YieldPoint) -> None:
         """Try everything without effect; what the cluster refuses leaves a new cell's namespace, and says so (V11)."""
         change = attempt.change
         objects = [owned for owned in change.objects if owned.role is Role.OBJECT]
         try:
-            attempt.anew = await self._cluster.preflight(
-                cell.record, objects, breathe, replace_allowed=change.verified.replace
+            attempt.recreated = await self._cluster.preflight(
+                cell.record, objects, yield_point, replace_allowed=change.verified.replace
             )
         except CellwardError as error:
             error.hint = _and_left(cell, change, error.hint)
@@ -234,13 +234,13 @@ class Accepting:
         self._metrics = metrics
         self._timer = timer
 
-    async def run(self, cell: Cell, attempt: Attempt, breathe: Breathe, accepted: Accepted) -> None:
+    async def run(self, cell: Cell, attempt: Attempt, yield_point: YieldPoint, accepted: Accepted) -> None:
         """Accept the change, write it, and record that it is applied."""
         change = attempt.change
         # Namespace, probe and dry run took their time: a key revoked meanwhile must not come through any more.
         self._intake.check_current(attempt.verified.policy)
         await self._accept(change, accepted, known=attempt.known)
-        await self._applying.run(cell, change, attempt.anew, breathe)
+        await self._applying.run(cell, change, attempt.recreated, yield_point)
         await self._settle(cell, change)
         self._metrics.observe(AGENT_APPLY_SECONDS, self._timer.monotonic() - attempt.begun)
 

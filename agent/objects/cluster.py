@@ -140,26 +140,26 @@ class CellCluster:
         self,
         record: CellRecord,
         objects: Sequence[OwnedObject],
-        breathe: Callable[[], Awaitable[None]],
+        yield_point: Callable[[], Awaitable[None]],
         *,
         replace_allowed: bool,
     ) -> frozenset[ObjectRef]:
-        """Try all objects without effect, and breathe between them; return those that must be recreated.
+        """Try all objects without effect, and yield between them; return those that must be recreated.
 
         Raises cell/object-not-ours, apply/needs-replace, apply/data-not-replaced and kube/*; nothing was changed then.
         """
-        anew: set[ObjectRef] = set()
+        recreated: set[ObjectRef] = set()
         deadline = self._timer.monotonic() + RIGHTS_SECONDS
         for owned in objects:
-            await breathe()
+            await yield_point()
             try:
                 await self._with_patience(partial(self._try, record, owned), deadline)
             except CellwardError as error:
                 if error.code != KUBE_IMMUTABLE.code:
                     raise
                 _check_replace(owned.ref, error, allowed=replace_allowed)
-                anew.add(owned.ref)
-        return frozenset(anew)
+                recreated.add(owned.ref)
+        return frozenset(recreated)
 
     async def ours(self, record: CellRecord, owned: OwnedObject) -> OwnedObject | None:
         """Return our object with the uid it has, None when there is none of ours.
@@ -218,13 +218,13 @@ class CellCluster:
     async def wait_gone(
         self,
         owned: Sequence[OwnedObject],
-        breathe: Callable[[], Awaitable[None]] | None = None,
+        yield_point: Callable[[], Awaitable[None]] | None = None,
         *,
         seconds: float = GONE_SECONDS,
     ) -> None:
         """Return when none of these very objects exists any more; raises apply/deletion-pending.
 
-        ``breathe`` is awaited again and again meanwhile.
+        ``yield_point`` is awaited again and again meanwhile.
         """
         deadline = self._timer.monotonic() + seconds
         for one in owned:
@@ -232,8 +232,8 @@ class CellCluster:
                 if self._timer.monotonic() > deadline:
                     raise not_gone(one.ref, left)
                 await self._timer.sleep(_PAUSE)
-                if breathe is not None:
-                    await breathe()
+                if yield_point is not None:
+                    await yield_point()
 
     async def let_go(self, owned: OwnedObject) -> JSONObject | None:
         """Return what is left of an object that was deleted, None once this very one is gone.

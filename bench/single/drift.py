@@ -39,7 +39,7 @@ class ImageWatch:
     def since(self, target: Target, began: float, found: Callable[[str], bool]) -> float:
         """Return when, after ``began``, the newest image of a Deployment was first one that ``found`` takes.
 
-        Raises TimeoutError when that did not happen in time.
+        Raises TimeoutError when it times out waiting for that.
         """
         deadline = time.monotonic() + _PATIENCE
         with self._changed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cellward.documents.strict import strict_json
 from cellward.errors import CellwardError, ErrorCode, known
 from cli import errors
-from cli.door.told import own_step, relayed_step
+from cli.door.steps import own_step, relayed_step
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Longest text of a hub's problem that is shown.
 MAX_TEXT = 4000
-#: Detail of an error that a hub told: its own next step, empty where it says what this program says.
+#: Detail of an error that a hub sent: its own next step, empty where it says what this program says.
 RELAYED = "relayed"
 
 

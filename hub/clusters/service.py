@@ -106,8 +106,8 @@ class ClusterService:
             row = await _present(tables, name)
             if invited is not None and dict(row.invited) != invited.to_json():
                 await tables.clusters.set_invited(name, invited.to_json())
-                # All anew: what was withheld until now has a revision that was passed already.
-                await self._placer.place_on(tables, replace(row, invited=invited.to_json()), anew=True)
+                # All of it again: what was withheld until now has a revision that was passed already.
+                await self._placer.place_on(tables, replace(row, invited=invited.to_json()), renumber=True)
             return await mint(tables)
 
         return await (commit or self._store.transact)(job)

@@ -57,14 +57,14 @@ class Placer:
         present = {(item.cluster, item.key): item for item in await tables.desired.of(keys)}
         return await _write(tables, _changes(facts, candidates, present, frozenset(again)))
 
-    async def place_on(self, tables: Tables, cluster: ClusterRow, *, anew: bool = False) -> None:
-        """Place everything on one cluster, and note by which facts; ``anew`` gives every item a new revision."""
+    async def place_on(self, tables: Tables, cluster: ClusterRow, *, renumber: bool = False) -> None:
+        """Place everything on one cluster, and note by which facts; ``renumber`` gives every item a new revision."""
         facts = self._facts_of(cluster)
         if facts is None:
             return
         candidates = await self._candidates(tables, None, facts.environments)
         present = {(item.cluster, item.key): item for item in await tables.desired.items(cluster.name)}
-        await _write(tables, _changes({cluster.name: facts}, candidates, present, None if anew else frozenset()))
+        await _write(tables, _changes({cluster.name: facts}, candidates, present, None if renumber else frozenset()))
         # What was passed over for its number may count later.
         if not await tables.documents.ahead(newest_number(self._clock.now())):
             await tables.clusters.set_placed(cluster.name, mark_of(cluster))

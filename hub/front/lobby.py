@@ -80,7 +80,7 @@ class Lobby:
             self._enter(guest)
 
     def known(self, number: int, owner: str, *, kept: bool = False) -> tuple[Guest, ...]:
-        """The peer has proven who it is, with each call or request anew: whoever is to be cut for it, perhaps itself.
+        """The peer has proven who it is, with each call or request again: whoever is to be cut for it, perhaps itself.
 
         ``owner`` is whose it is, any text; ``kept`` says that such owners are kept a place (admins).
         """

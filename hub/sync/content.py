@@ -96,7 +96,7 @@ def _size_of_found(found: tuple[bytes, bool] | None) -> int | None:
 
 
 def _size_or_absent(data: bytes | None) -> int | None:
-    """That a version is absent is remembered: every agent asks for the next root, and a new one is always told."""
+    """That a version is absent is remembered: every agent asks for the next root, and a new one is always announced."""
     return _ABSENT if data is None else len(data)
 
 

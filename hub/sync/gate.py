@@ -255,7 +255,7 @@ class PeerGate:
         return self._looking
 
     def _outdated(self, age: float) -> bool:
-        """A change is told by the stamp, also one of another process; the clock is for what nobody told."""
+        """A change is seen by the stamp, also one of another process; the clock is for what nobody announced."""
         if self._view is None:
             return True
         stamp, at = self._view

@@ -187,7 +187,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 cluster = live.peer.name if live is not None else error.details.get("cluster", "")
                 await self._refusals.note(cluster, address_of(context.peer()), error)
             await _end(context, error)
-        except Exception:  # noqa: BLE001 - the bottom of every call: logged whole, told to nobody
+        except Exception:  # noqa: BLE001 - the bottom of every call: logged whole, shown to nobody
             # V16: whatever a message made a handler do, the process lives, and a stranger learns nothing of it.
             _log.exception("handler-failed")
             outcome = UNEXPECTED.code

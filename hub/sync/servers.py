@@ -162,7 +162,7 @@ class LinkServer:
         await asyncio.shield(self._closing)
 
     async def _close(self, grace: float) -> None:
-        # No newcomers first: agents that were told to come back would otherwise come back here, and never be gone.
+        # No newcomers first: agents that were asked to come back would otherwise come back here, and never be gone.
         closing = asyncio.ensure_future(self._listener.stop(grace + _LAST_WORDS))
         await self.link.drain(grace)
         await self._listener.server.stop(grace=_LAST_WORDS)
@@ -191,7 +191,7 @@ class EnrolmentServer:
         return self._listener.address
 
     def task(self, stop: asyncio.Event, *, grace: float = 2.0) -> Task:
-        """The listener as a root task; joins under way are finished in its drain."""
+        """The listener as a root task; joins in flight are finished in its drain."""
         return Task("enrolment", lambda: self.serve(stop, grace=grace), lambda: self.close(grace))
 
     async def serve(self, stop: asyncio.Event, *, grace: float = 2.0) -> None:
@@ -204,7 +204,7 @@ class EnrolmentServer:
             await self.close(grace)
 
     async def close(self, grace: float) -> None:
-        """Take no newcomers, let joins under way finish, and close; nobody's cancellation cuts it short."""
+        """Take no newcomers, let joins in flight finish, and close; nobody's cancellation cuts it short."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._listener.stop(grace))
         await asyncio.shield(self._closing)

@@ -57,7 +57,7 @@ def page(out: Path) -> None:
 
 
 def hints(out: Path) -> None:
-    """Write the next step of every code for the command line, which takes none from a hub (``cli/door/told.py``)."""
+    """Write the next step of every code for the command line, which takes none from a hub (``cli/door/steps.py``)."""
     file = out / "cli" / "door" / "hints.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     steps = {name: entry.hint for name, entry in whole_catalogue().items()}

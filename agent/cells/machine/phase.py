@@ -55,7 +55,7 @@ def phase_of(life: Life, outlook: Outlook) -> Phase:
 
 
 def _standing(life: Life) -> Phase | None:
-    """Return the phase that what stands in the way of the newest item makes; an end that waits is under way."""
+    """Return the phase that what stands in the way of the newest item makes; an end that waits is in flight."""
     if life.obstacle is not None and not life.awaits_gone:
         return Phase.VERIFYING if life.obstacle.waiting else Phase.REFUSED
     return Phase.HELD if life.hold is not Hold.RUN else None

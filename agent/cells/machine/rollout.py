@@ -1,7 +1,7 @@
 """Whether what was rolled out became what was wanted in its time, judged only on what was really seen; pure.
 
 Time counts on the monotonic clock and only while the cluster is in view: neither an agent that was down, nor an API
-server that was, nor a step of the wall clock makes a release fail. The start of an agent gives it its time anew.
+server that was, nor a step of the wall clock makes a release fail. The start of an agent gives it its time again.
 """
 
 from __future__ import annotations

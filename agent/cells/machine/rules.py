@@ -400,7 +400,7 @@ def _no_way_back(life: Life, reason: str, why: tuple[RefusalText, ...], correlat
 
 
 def _returned(life: Life, work: Work, why: tuple[RefusalText, ...], seen: on.Sight | None) -> Step:
-    """The way back was gone, or something stands in it; that is part of the trouble."""
+    """The fallback was gone, or something stands in it; that is part of the trouble."""
     life = replace(life, trouble=(*life.trouble, *why))
     if not why and life.is_newest(work.item):
         life = replace(life, obstacle=None)

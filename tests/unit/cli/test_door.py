@@ -12,7 +12,7 @@ from cellward.api import schemas
 from cellward.errors import CellwardError
 from cli.door.answers import parse_answer, problem
 from cli.door.pages import MAX_PAGES, every
-from cli.door.told import split_step
+from cli.door.steps import split_step
 
 GOOD = b'{"name": "eu", "role": "viewer", "expiresAt": "2026-01-01T00:00:00Z", "more": 1}'
 
