@@ -59,7 +59,7 @@ class DocumentService:
         """Judge again whenever policy changes, until ``stop``, while ``mine`` says that it is this process's to do.
 
         A failure is logged and tried again. Of several hubs one does it: all of them would write the same, and each
-        would have the others begin anew. Uploads are judged by the new keyring meanwhile, at every one.
+        would have the others begin again. Uploads are judged by the new keyring meanwhile, at every one.
         """
         async with self._store.changes.subscribe(POLICY) as changes:
             while not stop.is_set():
