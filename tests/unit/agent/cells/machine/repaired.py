@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from agent.cells.machine import repairs as machine
 from agent.kube.interfaces import ObjectRef
 from agent.objects.model import DELETED, Role
+from tests.fakes.walks import must
 
 _PLACE = "shop--cart--dev"
 NAMESPACE = ObjectRef("v1", "Namespace", "", _PLACE)
@@ -24,16 +25,6 @@ _OUTCOMES = (
     machine.Repaired, machine.StrangerRemoved, machine.Well, machine.Unwanted, machine.Failed, machine.Interrupted,
 )  # fmt: skip
 Step = Callable[[machine.State, machine.Event], machine.Result]
-
-
-class Violation(AssertionError):
-    """Something that must never be."""
-
-
-def holds(what: object, said: str) -> None:
-    """Raise Violation unless it holds."""
-    if not what:
-        raise Violation(said)
 
 
 @dataclass(frozen=True)
@@ -101,14 +92,14 @@ class World:
         self._hear(machine.Look(self.now, ROLES))
         for ref in self.state.marked:
             held_up = self._due(ref) <= self.now and ref not in self.looks
-            holds(not held_up or (ref in fresh and self.state.turn is not None), f"{ref} waits for nothing")
+            must(not held_up or (ref in fresh and self.state.turn is not None), f"{ref} waits for nothing")
         turn = self.state.turn
         if turn is None:
             return
-        holds(not self.failures[turn], f"everything waits for {turn}, which failed before")
+        must(not self.failures[turn], f"everything waits for {turn}, which failed before")
         if idle and self._stands_on_ground(turn):
             waiting = [ref for ref in fresh if not self._stands_on_ground(ref)]
-            holds(not waiting, f"V9: {turn} comes before {waiting}")
+            must(not waiting, f"V9: {turn} comes before {waiting}")
 
     def finish(self, number: int) -> None:
         """One of the looks comes to its end."""
@@ -129,16 +120,16 @@ class World:
         until, rounds = self.now + 10 * machine.LONGEST_WAIT, 0
         while self.state.marked or self.looks:
             rounds += 1
-            holds(rounds < 200, "it goes on for ever")
+            must(rounds < 200, "it goes on for ever")
             self.look()
             for ref in sorted(self.looks):
                 self._examine(ref)
             due = machine.due_at(self.state, self.now)
             self.now = max(self.now, due or 0.0)
-            holds(self.now < until, "it does not come to rest")
-        holds(not self.wrong and not self.stranger, f"left as it is: {self.wrong}")
-        holds(not self.shown, f"V15: still reported: {self.shown}")
-        holds(not +self.unrecorded, f"V13: not on record: {self.unrecorded}")
+            must(self.now < until, "it does not come to rest")
+        must(not self.wrong and not self.stranger, f"left as it is: {self.wrong}")
+        must(not self.shown, f"V15: still reported: {self.shown}")
+        must(not +self.unrecorded, f"V13: not on record: {self.unrecorded}")
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
@@ -163,7 +154,7 @@ class World:
         made = cause == DELETED
         if made and ref == WEB:
             open_ = DENY in self.wrong or self.theirs or self.stranger
-            holds(not open_, "V9: a workload comes back in a cell that is not isolated")
+            must(not open_, "V9: a workload comes back in a cell that is not isolated")
         if not self._write(ref, cause):
             return
         self.wrong.pop(ref, None)
@@ -174,7 +165,7 @@ class World:
             self.reported.clear()
         self._hear(machine.Repaired(ref, self.now, role, cause, made=made))
         waiting = [other for other in self.state.marked if self.failures[other] and self._due(other) > self.now]
-        holds(role is Role.OBJECT or not waiting, f"{waiting} wait although the ground came back")
+        must(role is Role.OBJECT or not waiting, f"{waiting} wait although the ground came back")
 
     def _remove_stranger(self) -> None:
         if not self.stranger:
@@ -188,7 +179,7 @@ class World:
     def _write(self, ref: ObjectRef, cause: str) -> bool:
         """Write an object; return whether that came through as far as anybody knows."""
         self._hear(machine.Writing(ref, cause))
-        holds(ref in self.owed, f"V13: {ref} is written, and nothing would be on record of it after a kill")
+        must(ref in self.owed, f"V13: {ref} is written, and nothing would be on record of it after a kill")
         if ref in self.refused:
             self._fail(ref)
             return False
@@ -205,10 +196,10 @@ class World:
         self.failures[ref] += 1
         self.touched[ref] += 1
         self._hear(machine.Failed(ref, self.now, ROLES.get(ref, Role.OBJECT), failure))
-        holds(self._due(ref) > self.now, f"{ref} is tried again without a pause")
+        must(self._due(ref) > self.now, f"{ref} is tried again without a pause")
         if self.failures[ref] >= 2:
-            holds(ref in self.shown, f"V15: {ref} cannot be repaired, and nobody is told")
-            holds(self.reported[ref] == 1, f"V15: on record {self.reported[ref]} times: {ref} cannot be repaired")
+            must(ref in self.shown, f"V15: {ref} cannot be repaired, and nobody is told")
+            must(self.reported[ref] == 1, f"V15: on record {self.reported[ref]} times: {ref} cannot be repaired")
 
     def _over(self, ref: ObjectRef) -> None:
         self.failures[ref] = self.reported[ref] = 0
@@ -224,27 +215,27 @@ class World:
             self._do(effect)
         for ref in (*self.wrong, *([OPEN] if self.stranger else [])):
             kept = ref in self.state.marked or ref in self.state.looked_at
-            holds(kept, f"V1: {ref} differs, and nobody will look at it")
+            must(kept, f"V1: {ref} differs, and nobody will look at it")
         for ref in self.state.marked:
             longest = machine.LONGEST_WAIT if self._stands_on_ground(ref) else machine.LONGEST_GROUND_WAIT
-            holds(self._due(ref) - self.now <= longest, f"{ref} waits for longer than it may")
+            must(self._due(ref) - self.now <= longest, f"{ref} waits for longer than it may")
             if self.touched[ref] <= 5 and not self.failures[ref]:
-                holds(self._due(ref) <= self.now, f"{ref} waits although nobody fights")
-        holds(set(self.looks) <= set(self.state.looked_at), "a look is forgotten")
+                must(self._due(ref) <= self.now, f"{ref} waits although nobody fights")
+        must(set(self.looks) <= set(self.state.looked_at), "a look is forgotten")
         turns = [ref for ref, look in self.looks.items() if look.in_turn]
-        holds(len(turns) <= 1 and self.state.turn in (turns or [None]), f"the turn is not that of {turns}")
+        must(len(turns) <= 1 and self.state.turn in (turns or [None]), f"the turn is not that of {turns}")
         well = {ref for ref in self.shown - self.carried if not self.failures[ref]}
-        holds(not well, f"V15: {well} are well and reported")
+        must(not well, f"V15: {well} are well and reported")
 
     def _do(self, effect: machine.Effect) -> None:
         match effect:
             case machine.Examine(ref, beside):
-                holds(ref not in self.looks, f"{ref} is looked at twice at once")
+                must(ref not in self.looks, f"{ref} is looked at twice at once")
                 self.looks[ref] = Look(not beside, self.wrong.get(ref))
             case machine.Owe(ref):
                 self.owed.add(ref)
             case machine.Record(ref):
-                holds(self.unrecorded[ref] > 0, f"V13: on record, and nothing was done: {ref}")
+                must(self.unrecorded[ref] > 0, f"V13: on record, and nothing was done: {ref}")
                 self.unrecorded[ref] = 0
                 self.owed.discard(ref)
             case machine.Show(ref):

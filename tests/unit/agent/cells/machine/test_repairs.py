@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from agent.cells.machine import repairs as machine
 from agent.objects.model import DELETED, Role
-from tests.unit.agent.cells.machine.repaired import OPEN, ROLES, Step, Violation, World
+from tests.fakes.walks import Move, check_found, drawn, violated, walks
+from tests.unit.agent.cells.machine.repaired import OPEN, ROLES, Step, World
 
 EXAMPLES = int(os.environ.get("CELLWARD_SOAK_EXAMPLES", "300"))
-#: Random walks within which each broken variant is found.
-ENOUGH = 4000
-Move = tuple[Any, ...]
 Patch = pytest.MonkeyPatch
 
 _REFS = sorted(ROLES)
@@ -208,26 +206,13 @@ def _walk(rng: random.Random) -> list[Move]:
         (1, lambda: ("give back",)),
         (1, lambda: ("forgive",)),
     ]
-    weights = [weight for weight, _ in kinds]
-    return [rng.choices(kinds, weights)[0][1]() for _ in range(rng.randint(5, 40))]
-
-
-def _found(step: Step) -> list[Move] | None:
-    for seed in range(ENOUGH):
-        moves = _walk(random.Random(seed))
-        try:
-            play(moves, step)
-        except Violation:
-            return moves
-    return None
+    return drawn(rng, kinds, 40)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_is_found(name: str) -> None:
     """Each invariant has a variant of the rules that breaks it; the rules as they are hold on the same walk."""
-    moves = _found(BROKEN[name])
-    assert moves is not None, f"nothing notices: {name}"
-    play(moves)
+    check_found(play, violated(lambda moves: play(moves, BROKEN[name]), walks(_walk)), name)
 
 
 @pytest.mark.parametrize("name", PATCHED)
@@ -235,6 +220,5 @@ def test_a_broken_judgement_is_found(name: str, monkeypatch: Patch) -> None:
     """The same for what is asked of a state."""
     with monkeypatch.context() as patch:
         PATCHED[name](patch)
-        moves = _found(machine.step)
-    assert moves is not None, f"nothing notices: {name}"
-    play(moves)
+        found = violated(play, walks(_walk))
+    check_found(play, found, name)

@@ -13,13 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.link import holding as machine
-from tests.unit.agent.link.holding.world import HUBS, LIFE, Step, Violation, World
+from tests.fakes.walks import Move, check_found, drawn, violated, walks
+from tests.unit.agent.link.holding.world import HUBS, LIFE, Step, World
 
 EXAMPLES = int(os.environ.get("CELLWARD_SOAK_EXAMPLES", "400"))
-#: Random walks within which each broken variant is found.
-ENOUGH = 4000
 
-Move = tuple[Any, ...]
 _HUB = st.sampled_from(HUBS)
 MOVES = st.lists(
     st.one_of(
@@ -199,22 +197,10 @@ def _walk(rng: random.Random) -> list[Move]:
         (1, lambda: ("take away",)),
         (1, lambda: ("forget",)),
     ]
-    weights = [weight for weight, _ in kinds]
-    return [rng.choices(kinds, weights)[0][1]() for _ in range(rng.randint(5, 30))]
-
-
-def _breaks(step: Step, moves: list[Move]) -> bool:
-    try:
-        play(moves, step)
-    except Violation:
-        return True
-    return False
+    return drawn(rng, kinds, 30)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_is_found(name: str) -> None:
     """Each invariant has a variant of the rules that breaks it; the rules as they are hold on the same walk."""
-    walks = (_walk(random.Random(seed)) for seed in range(ENOUGH))
-    found = next((moves for moves in walks if _breaks(BROKEN[name], moves)), None)
-    assert found is not None, f"nothing notices: {name}"
-    play(found)
+    check_found(play, violated(lambda moves: play(moves, BROKEN[name]), walks(_walk)), name)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from agent.link import holding as machine
 from agent.link.identity import LinkIdentity
+from tests.fakes.walks import Violation, must
 
 Step = Callable[[machine.State, machine.Event], machine.Result]
 LIFE = 3600
@@ -19,10 +20,6 @@ NAME = "eu-1"
 #: Waits after which an agent with a willing hub and a good token has a channel.
 PATIENCE = 8
 _SECONDS = {machine.Until.SOON: 10, machine.Until.LONG: 300}
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
 
 
 class Killed(Exception):
@@ -120,7 +117,7 @@ class World:
         self.spent.clear()
         had = self.stored
         if self.due() and had is not None:
-            self.check(not self.asked, "V1: a start waits for a hub")
+            must(not self.asked, "V1: a start waits for a hub")
 
     def due(self) -> bool:
         """The wait is over; False when the process ended instead."""
@@ -137,15 +134,15 @@ class World:
         except Killed:
             self.boot()
             return False
-        self.check(self.wait is not None, "it goes on for ever, or never")
+        must(self.wait is not None, "it goes on for ever, or never")
         held = self.state.identity
         usable = held is not None and held.not_after > self.now and not self._foreign(held)
         if usable and self.refused and new:
-            self.check(machine.Call.JOIN in self.asked, "a new token is left lying")
+            must(machine.Call.JOIN in self.asked, "a new token is left lying")
         if not usable and self.refused and self.wait is not None:
-            self.check(self.wait.until is machine.Until.LONG, "V6: what a person must change is asked for all the time")
+            must(self.wait.until is machine.Until.LONG, "V6: what a person must change is asked for all the time")
         if self.channel is not None:
-            self.check(self.channel.not_after > self.now, "V4: a channel with an expired certificate")
+            must(self.channel.not_after > self.now, "V4: a channel with an expired certificate")
         return True
 
     def pass_time(self, seconds: float) -> None:
@@ -171,7 +168,7 @@ class World:
         for effect in effects:
             outcome = self._carry_out(effect)
             if outcome is not None:
-                self.check(len(self.asked) < 4, "V6: a hub is asked again and again")
+                must(len(self.asked) < 4, "V6: a hub is asked again and again")
                 self._work(outcome)
 
     def _carry_out(self, effect: machine.Effect) -> machine.Event | None:
@@ -182,15 +179,15 @@ class World:
             case machine.Ask(call, name):
                 return self._ask(call, name)
             case machine.Install(identity):
-                self.check(identity.not_after > self.now, "V4: a channel with an expired certificate")
-                self.check(not self._foreign(identity), "V4: a channel to a hub that was left")
-                self.check(identity == self.stored, "V5: a channel with an identity that is not durable")
+                must(identity.not_after > self.now, "V4: a channel with an expired certificate")
+                must(not self._foreign(identity), "V4: a channel to a hub that was left")
+                must(identity == self.stored, "V5: a channel with an identity that is not durable")
                 self.channel = identity
             case machine.Suspend():
                 self.channel = None
             case machine.Tell(code):
                 self.well = not code
-                self.check(not self.well or self.channel is not None, "it is said to be well and has no channel")
+                must(not self.well or self.channel is not None, "it is said to be well and has no channel")
             case machine.Wait():
                 self.wait = effect
         return None
@@ -198,7 +195,7 @@ class World:
     def _ask(self, call: machine.Call, name: str | None) -> machine.Event:
         self.asked.append(call)
         held = self.state.identity
-        self.check(held is None or name == held.name, "V3: the hub may change the name")
+        must(held is None or name == held.name, "V3: the hub may change the name")
         try:
             identity = self._certified(call, held)
         except No as no:
@@ -219,13 +216,13 @@ class World:
             self.pending = self.keys
         self._burn()
         if call is machine.Call.JOIN or held is None:
-            self.check(bool(self.token), "V6: a hub is shown no token")
-            self.check(self.token not in self.spent, "V6: a token that is no good is shown again")
+            must(bool(self.token), "V6: a hub is shown no token")
+            must(self.token not in self.spent, "V6: a token that is no good is shown again")
             generation = hub.join(self.token, self.pending)
         else:
-            self.check(not self._foreign(held), "V4: a hub is asked that was left")
+            must(not self._foreign(held), "V4: a hub is asked that was left")
             expired = held.not_after <= self.now
-            self.check(expired == (call is machine.Call.RECOVER), "V4: renewed with an expired certificate")
+            must(expired == (call is machine.Call.RECOVER), "V4: renewed with an expired certificate")
             generation = hub.certify(held.generation, self.pending)
         self._burn()
         if self.disk_full:
@@ -270,11 +267,5 @@ class World:
             self.due()
         for _ in range(3):
             self.due()
-            self.check(self.channel is not None and self.well, "it does not come to rest")
-            self.check(self.asked == [machine.Call.RENEW], "V5: it is not renewed at half of its life")
-
-    @staticmethod
-    def check(holds: bool, what: str) -> None:
-        """Raise a violation unless it holds."""
-        if not holds:
-            raise Violation(what)
+            must(self.channel is not None and self.well, "it does not come to rest")
+            must(self.asked == [machine.Call.RENEW], "V5: it is not renewed at half of its life")

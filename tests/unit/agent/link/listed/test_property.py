@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 
 from agent.link import listed as machine
 from agent.link.listed import Bounds, Event, Result, State
-from tests.unit.agent.link.listed.world import CELLS, STATES, Step, Violation, World, key_of
+from tests.fakes.walks import Move, check_found, drawn, violated, walks
+from tests.unit.agent.link.listed.world import CELLS, STATES, Step, World, key_of
 
 EXAMPLES = int(os.environ.get("CELLWARD_SOAK_EXAMPLES", "400"))
-#: Random walks within which each broken variant is found.
-ENOUGH = 4000
 
 _CELL = st.sampled_from(CELLS)
-Move = tuple[Any, ...]
 MOVES = st.lists(
     st.one_of(
         st.tuples(st.just("say"), st.integers(1, 6)),
@@ -259,22 +257,12 @@ def _walk(rng: random.Random) -> list[Move]:
         (1, lambda: ("wait",)),
         (1, lambda: ("all",)),
     ]
-    weights = [weight for weight, _ in kinds]
-    return [rng.choices(kinds, weights)[0][1]() for _ in range(rng.randint(5, 40))]
-
-
-def _breaks(step: Step, moves: list[Move]) -> bool:
-    try:
-        play(moves, step)
-    except Violation:
-        return True
-    return False
+    return drawn(rng, kinds, 40)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_is_found(name: str) -> None:
     """Each invariant has a variant of the rules that breaks it; the rules as they are hold on the same walk."""
-    walks = (_walk(random.Random(seed)) for seed in range(ENOUGH))
-    found = next((moves for moves in itertools.chain((GAP, MADE_ROOM), walks) if _breaks(BROKEN[name], moves)), None)
-    assert found is not None, f"nothing notices: {name}"
-    play(found)
+    check_found(
+        play, violated(lambda moves: play(moves, BROKEN[name]), itertools.chain((GAP, MADE_ROOM), walks(_walk))), name
+    )

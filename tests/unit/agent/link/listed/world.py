@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from agent.link import listed as machine
 from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem, HubState, items_digest
+from tests.fakes.walks import must
 
 Step = Callable[[machine.State, machine.Event, machine.Bounds], machine.Result]
 BOUNDS = machine.Bounds(items=3, unusable=2, unusable_bytes=100)
@@ -20,10 +21,6 @@ CELLS = ("a", "b", "c", "d")
 STATES: tuple[HubState, ...] = ("run", "hold", "quarantine")
 #: Sessions after which a hub and an agent that are left alone agree.
 PATIENCE = 6
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
 
 
 class Killed(Exception):
@@ -150,7 +147,7 @@ class World:
         if not heard:
             before, handed = dict(self.held), len(self.handed)
             alive = self.take(machine.Named(session.number, item))
-            self.check(
+            must(
                 not alive or (self.held == before and len(self.handed) == handed), "V13: an old session is listened to"
             )
             return
@@ -160,10 +157,10 @@ class World:
         if not self.take(machine.Named(session.number, item)):
             return
         if older:
-            self.check(self.held.get(item.key) == before_item, "V13: an older revision replaces a newer one")
+            must(self.held.get(item.key) == before_item, "V13: an older revision replaces a newer one")
             session.said.pop(item.key)
         elif item.hub_state != "run" and item.key not in self.no_room:
-            self.check(item in self.handed[handed:], "V13: narrowing waits for a disk")
+            must(item in self.handed[handed:], "V13: narrowing waits for a disk")
 
     def newest_session(self) -> Session | None:
         """The newest session that was welcomed."""
@@ -194,10 +191,10 @@ class World:
             self.no_room.clear()
             return False
         state = self.state
-        self.check(len(self.held) <= BOUNDS.items, "V16: a hub fills the disk")
-        self.check(max(len(state.unusable), len(state.recorded)) <= BOUNDS.unusable, "V16: a hub fills the memory")
+        must(len(self.held) <= BOUNDS.items, "V16: a hub fills the disk")
+        must(max(len(state.unusable), len(state.recorded)) <= BOUNDS.unusable, "V16: a hub fills the memory")
         loaded = state.heard is not None or isinstance(event, machine.Durable)
-        self.check(not loaded or dict(state.held) == self.held, "V13: what is known is not what is durable")
+        must(not loaded or dict(state.held) == self.held, "V13: what is known is not what is durable")
         return True
 
     def _work(self, event: machine.Event) -> None:
@@ -227,7 +224,7 @@ class World:
                 return machine.Kept(item)
             case machine.HandOn(item):
                 durable = self.held.get(item.key) == item
-                self.check(durable or (self.disk_full and item.hub_state != "run"), "V13: acted on and not durable")
+                must(durable or (self.disk_full and item.hub_state != "run"), "V13: acted on and not durable")
                 if self.engine_fails:
                     self.handed.append(item)
                     return machine.NotTakenOver(item.key, "failed")
@@ -242,9 +239,9 @@ class World:
             case machine.Withdraw(item):
                 session = self.newest_session()
                 full = session is not None and session.asked == 0 and not session.waiting
-                self.check(full, "V14: withdrawn although not everything was listed")
+                must(full, "V14: withdrawn although not everything was listed")
                 named = session.named if session is not None else set()
-                self.check(item.key not in named, "V14: withdrawn although it is named")
+                must(item.key not in named, "V14: withdrawn although it is named")
                 if item.key in self.running:
                     return None
                 if self.disk_full:
@@ -262,7 +259,7 @@ class World:
             case machine.Reconnect():
                 self.reconnect = True
             case machine.ComeBack():
-                self.check(not self.coming_back, "V16: one timer beside the other")
+                must(not self.coming_back, "V16: one timer beside the other")
                 self.coming_back = True
             case machine.Tell(code):
                 self.told = code
@@ -273,12 +270,12 @@ class World:
     def _keep_revision(self, revision: int, epoch: str | None) -> machine.Event:
         if epoch is not None:
             session = self.newest_session()
-            self.check(session is not None, "V13: a revision of nobody")
-            self.check(not self.not_kept, "V13: the revision moves past what was not kept")
-            self.check(not self.all_wanted, "V13: a resync is lost")
+            must(session is not None, "V13: a revision of nobody")
+            must(not self.not_kept, "V13: the revision moves past what was not kept")
+            must(not self.all_wanted, "V13: a resync is lost")
             for key, item in session.said.items() if session is not None else ():
                 kept = self.held.get(key) == item or key in self.no_room
-                self.check(kept, "V13: the revision moves past what is not held")
+                must(kept, "V13: the revision moves past what is not held")
         if self.disk_full:
             self.not_kept = True
             return machine.NotKept("spool/full", "full")
@@ -309,20 +306,14 @@ class World:
                 self.say(session)
             if not self.reconnect and not self.coming_back:
                 break
-        self.check(not self.reconnect and not self.coming_back, "it does not come to rest")
+        must(not self.reconnect and not self.coming_back, "it does not come to rest")
         usable = {key: row.item for key, row in self.rows.items() if row.usable}
         # What runs here stays although the hub forgot it: then both differ for good, and say so instead of asking on.
         for_good = not self.held.keys() & self.running <= self.rows.keys()
         fits = not for_good and len(self.running | self.rows.keys()) <= BOUNDS.items
         if fits and len(self.rows) - len(usable) <= BOUNDS.unusable:
             missing = [key for key, item in usable.items() if not _alike(self.held.get(key), item)]
-            self.check(not missing, f"V13: what the hub names is not held: {missing}")
-
-    @staticmethod
-    def check(holds: bool, what: str) -> None:
-        """Raise a violation unless it holds."""
-        if not holds:
-            raise Violation(what)
+            must(not missing, f"V13: what the hub names is not held: {missing}")
 
 
 def _alike(held: DesiredItem | None, item: DesiredItem) -> bool:
