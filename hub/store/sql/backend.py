@@ -9,6 +9,8 @@ from typing import Final, Protocol
 from sqlalchemy import Column
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from hub.store.sql.opening import Connections
+
 #: Read transactions at once.
 READERS: Final = 4
 #: Most seconds until a change by another process is seen that nobody announced.
@@ -21,6 +23,7 @@ class Backend(Protocol):
     Attributes:
         writer: for transactions that write; each sees what all before it have committed.
         reader: for transactions that only read; each sees one moment.
+        connections: those of either that are out.
         writers: write transactions at once.
         place: column of ``changes`` that puts what was committed in an order.
         version_tells: whether as long as ``version`` is the same nobody else has committed anything.
@@ -28,6 +31,7 @@ class Backend(Protocol):
 
     writer: AsyncEngine
     reader: AsyncEngine
+    connections: Connections
     writers: int
     place: Column[int]
     version_tells: bool

@@ -33,7 +33,6 @@ from hub.store.changes import ChangeBus
 from hub.store.errors import DAMAGED, MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
 from hub.store.sql.backend import POLL_SECONDS, Backend
-from hub.store.sql.opening import all_back, opened
 from hub.store.sql.sqlite import Sqlite
 from hub.store.sql.tables import changes, revisions
 
@@ -119,6 +118,7 @@ class Database:
         self._backend = backend
         self._writer = backend.writer
         self._reader = backend.reader
+        self._connections = backend.connections
         self.clock = clock
         self.changes = ChangeBus()
         self.dialect = backend.writer.dialect.name
@@ -147,7 +147,7 @@ class Database:
         check_outside()
         self._check_open()
         with _translated():
-            async with opened(self._reader) as connection, connection.begin():
+            async with self._connections.opened(self._reader) as connection, connection.begin():
                 yield connection
 
     async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
@@ -217,7 +217,7 @@ class Database:
         while self._running:
             await asyncio.wait(tuple(self._running))
         self._closed = True
-        await all_back(self._reader, self._writer)
+        await self._connections.all_back()
         await self._reader.dispose()
         await self._writer.dispose()
 
@@ -239,7 +239,7 @@ class Database:
         topics: set[str] = set()
         try:
             with _translated(overtaken=True):
-                async with opened(self._writer) as connection, connection.begin():
+                async with self._connections.opened(self._writer) as connection, connection.begin():
                     transaction = Transaction(connection, self.clock)
                     result = await job(transaction)
                     await self._tell(transaction)

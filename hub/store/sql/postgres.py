@@ -23,7 +23,7 @@ from cellward.identity.contexts import outside_context
 from hub.store.errors import UNSUPPORTED
 from hub.store.sql.backend import READERS
 from hub.store.sql.dialect import POSTGRESQL
-from hub.store.sql.opening import opened
+from hub.store.sql.opening import Connections
 from hub.store.sql.tables import changes
 
 #: The driver; a URL may leave it out.
@@ -67,12 +67,13 @@ class Postgres:
         if url.drivername not in {POSTGRESQL, DRIVER}:
             raise UNSUPPORTED(f"the driver {url.drivername} is not supported, {DRIVER} is")
         url, tls = _tls(url.set(drivername=DRIVER))
+        self.connections = Connections()
         self.writer = _engine(url, tls, WRITERS, keep=keep, isolation_level="SERIALIZABLE")
         self.reader = _engine(url, tls, READERS + 1, keep=keep, isolation_level="REPEATABLE READ")
 
     async def prepare(self) -> None:
         """Refuse a server that is too old."""
-        async with opened(self.reader) as connection:
+        async with self.connections.opened(self.reader) as connection:
             version = int((await connection.execute(text("SHOW server_version_num"))).scalar_one())
         if version < OLDEST:
             raise UNSUPPORTED(f"the server is PostgreSQL {version // 10000}, {OLDEST // 10000} or later is needed")
@@ -86,7 +87,7 @@ class Postgres:
 
     async def looked(self) -> str:
         """Say whether the server has page checksums."""
-        async with opened(self.reader) as connection:
+        async with self.connections.opened(self.reader) as connection:
             on = (await connection.execute(text("SHOW data_checksums"))).scalar_one() == "on"
         if on:
             return "the server checks the pages it reads (data checksums)"
@@ -95,7 +96,7 @@ class Postgres:
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """Wait for whoever migrates, then look: a serialisable transaction would look first."""
-        async with opened(self.writer) as plain:
+        async with self.connections.opened(self.writer) as plain:
             connection = await plain.execution_options(isolation_level="READ COMMITTED")
             async with connection.begin():
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
@@ -122,7 +123,7 @@ class Postgres:
         def wake(*_: object) -> None:
             event.set()
 
-        async with opened(self.reader) as connection:
+        async with self.connections.opened(self.reader) as connection:
             raw: Any = (await connection.get_raw_connection()).driver_connection
             raw.add_termination_listener(wake)
             await raw.add_listener(CHANNEL, wake)

@@ -29,7 +29,7 @@ from hub.store.sql.backend import READERS
 from hub.store.sql.ballast import Ballast
 from hub.store.sql.dialect import SQLITE, meaning
 from hub.store.sql.driver import Driver
-from hub.store.sql.opening import opened
+from hub.store.sql.opening import Connections
 from hub.store.sql.tables import changes
 
 _log = structlog.get_logger()
@@ -68,6 +68,7 @@ class Sqlite:
         check_place(self._file)
         self._ballast = Ballast(self._file)
         url = url.set(drivername=DRIVER)
+        self.connections = Connections()
         self.writer, self.reader = (_engine(url, size, keep=keep) for size in (1, READERS))
         _prepare(self.writer.sync_engine, writer=True)
         if keep:
@@ -93,7 +94,7 @@ class Sqlite:
 
     async def damage(self) -> str:
         """Run ``PRAGMA quick_check``; it reads every page."""
-        async with opened(self.reader) as connection, connection.begin():
+        async with self.connections.opened(self.reader) as connection, connection.begin():
             found = str((await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar_one())
         return "" if found == "ok" else found
 
@@ -104,7 +105,7 @@ class Sqlite:
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that writes: it begins IMMEDIATE, so it is alone."""
-        async with opened(self.writer) as connection, connection.begin():
+        async with self.connections.opened(self.writer) as connection, connection.begin():
             yield connection
 
     async def tell(self, connection: AsyncConnection) -> None:
@@ -116,7 +117,7 @@ class Sqlite:
 
     async def version(self) -> int:
         """Return SQLite's counter of commits by others: on the writer's connection, because its own must not count."""
-        async with opened(self.writer) as connection:
+        async with self.connections.opened(self.writer) as connection:
             await connection.execution_options(**{_BEGIN: "none"})
             counted = int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
         # SQLite counts in 32 bits. A connection in the place of a broken one counts as a commit that said nothing.
