@@ -18,7 +18,7 @@ from hub.front.pump import End, Pump
 #: Begins the name of our end of a Unix socket.
 PREFIX = "cellward/"
 #: Seconds the end that is left has to take the last bytes of the other one.
-LINGER = 10.0
+LINGER = 5.0
 
 
 class Through:

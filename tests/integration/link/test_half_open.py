@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import grpc
+import pytest
 
 from agent.link.channels import link_options
 from agent.link.session import SILENCE
@@ -12,6 +14,8 @@ from agent.settings import IntervalSettings
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.keepalive import keepalive_options
 from cellward.wire.v1 import content_pb2, content_pb2_grpc, link_pb2
+from hub.front.limits import ENROLMENT, LINK
+from hub.front.through import LINGER, Through
 from hub.leases import BEAT, LIFE
 from hub.sync.limits import SyncLimits
 from tests.fakes.bare_agent import stream, until
@@ -31,6 +35,8 @@ def test_the_limits_in_force_show_a_half_open_link_in_time() -> None:
         named = dict(options)
         assert named["grpc.keepalive_time_ms"] + named["grpc.http2.ping_timeout_ms"] <= SHOWS * 1000  # type: ignore[operator]
         assert named["grpc.http2.max_pings_without_data"] == 0
+    # Of a connection without a stream its place is free once its last bytes had their time.
+    assert limits.keepalive + limits.keepalive_timeout + LINGER <= SHOWS
     assert limits.write <= SHOWS
     assert LIFE.total_seconds() <= SHOWS
     assert LIFE.total_seconds() > 2 * BEAT
@@ -55,7 +61,13 @@ async def test_v13_a_peer_that_vanished_is_not_shown_as_connected() -> None:
             assert here.link.link.connected() == frozenset()
 
 
-async def test_a_connection_without_a_stream_that_vanished_is_let_go() -> None:
+@pytest.fixture
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the end of a connection that is left a moment to take what the other one had sent."""
+    monkeypatch.setattr(Through.__init__, "__defaults__", (0.2,))
+
+
+async def test_a_connection_without_a_stream_that_vanished_is_let_go(quick_end: None) -> None:
     """What is proven of it keeps it from no bound: it is pinged as one with a stream is."""
     async with FakeLinkHub(SystemClock(), _PINGED).running() as here, proxy(here.link.address) as network:
         agent = await joined(here)
@@ -104,3 +116,34 @@ async def test_an_agent_with_rare_heartbeats_is_asked_and_stays() -> None:
             # Now it answers no more.
             assert (await link.ended())[1] == "link/silent"
         await until(lambda: "eu-1" not in here.links.streams, "the row is gone", SHOWS)
+
+
+async def test_v16_a_connection_that_opened_nothing_and_vanished_is_let_go(quick_end: None) -> None:
+    """V16: TLS is done with the enrolment, no call was made, packets are dropped: it is pinged, proven or not."""
+    limits = replace(_PINGED, enrolment_idle=600.0, enrolment_age=600.0)
+    async with FakeLinkHub(SystemClock(), limits).running() as here, proxy(here.enrolment.address) as network:
+        lobby, credentials = here.enrolment.front.lobby, grpc.ssl_channel_credentials(here.hub.authority.hub_ca_pem)
+        async with grpc.aio.secure_channel(network.address, credentials) as channel:
+            await channel.channel_ready()
+            assert lobby.counts()["opening"] == 1
+            network.swallow()
+            await until(lambda: lobby.counts()["opening"] == 0, "the connection is gone", SHOWS)
+    # By a ping, not for having been a stranger too long.
+    assert lobby.dropped == {}
+
+
+@pytest.mark.parametrize("listener", ["link", "enrolment"])
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00"], ids=["nothing", "half a handshake"])
+async def test_v16_a_connection_that_vanished_before_its_handshake_is_let_go(listener: str, said: bytes) -> None:
+    """V16: whoever has not spoken, or not to the end, has the time of a stranger, and no ping is needed for it."""
+    link, enrolment = (replace(front, silence=0.5, opening=1.0) for front in (LINK, ENROLMENT))
+    async with FakeLinkHub(SystemClock()).running(link_front=link, enrolment_front=enrolment) as here:
+        server = here.link if listener == "link" else here.enrolment
+        async with proxy(server.address) as network:
+            _, writer = await asyncio.open_connection("127.0.0.1", network.port)
+            writer.write(said)
+            await until(lambda: server.front.lobby.counts()["opening" if said else "silent"] == 1, "it is there", SHOWS)
+            network.swallow()
+            await until(lambda: sum(server.front.lobby.counts().values()) == 0, "the connection is gone", SHOWS)
+            writer.close()
+    assert max(front.silence for front in (LINK, ENROLMENT)) < SHOWS
