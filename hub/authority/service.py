@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import structlog
 
@@ -46,8 +47,9 @@ from hub.authority.nonces import Nonces
 from hub.authority.tokens import Grant, JoinTokens, check_token, hash_token
 from hub.store.interfaces import ClusterRow
 from hub.store.log import AuditEvent
-from hub.store.shared import Together
+from hub.store.shared import Batch, Together
 
+T = TypeVar("T")
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _REALM = re.compile(r"sha256:[0-9a-f]{64}\Z")
 #: Renewals of one cluster: a burst for restarts, then one in ten seconds.
@@ -84,6 +86,8 @@ class IdentityService:
         self._limits = limits or JoinLimits(clock)
         self._renewals = Limiter(renewals, clock)
         self._bound_keys: Together[str, Mapping[str, frozenset[str]]] = Together(store.clusters.keys_of, "bound-keys")
+        # A fleet that joins at once shares transactions; whoever is refused shares none.
+        self._joins: Batch[IdentityTables, Joined] = Batch(self._transact, "joins")
 
     @property
     def authority(self) -> Authority:
@@ -166,6 +170,9 @@ class IdentityService:
             )
             await self._store.audit.put_events([event])
 
+    async def _transact(self, job: Callable[[IdentityTables], Awaitable[T]]) -> T:
+        return await self._store.transact(job)
+
     async def _join(self, attempt: Attempt) -> Joined:
         check_bounds(attempt)
         if attempt.realm != self._authority.realm():
@@ -179,7 +186,7 @@ class IdentityService:
             certificate = await self._bind(tables, attempt, grant, spki, signed)
             return Joined(grant.cluster, self._authority.trust_domain(), certificate)
 
-        return await self._store.transact(job)
+        return await self._joins.run(job)
 
     async def _bind(
         self, tables: IdentityTables, attempt: Attempt, grant: Grant, spki: bytes, signed: Sequence[Lock]

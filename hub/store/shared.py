@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cellward.runtime.tasks import heard
 from hub.store.changes import ChangeBus
@@ -74,6 +74,57 @@ class Together(Generic[In, Out]):
             self._next = None
             waiting, self._waiting = self._waiting, []
             return await self._run(waiting)
+
+
+class Batch(Generic[In, Out]):
+    """Transactions of many callers in one: each job is durable, or refused, as if it had been alone.
+
+    Where one raises, nothing of that transaction is written and each is run in one of its own; so a job has no effect
+    but its writes, as any job of a store.
+
+    Args:
+        transact: runs a job in one transaction of the store; called anew for each.
+        name: of its tasks.
+        most: jobs of one transaction: whoever else writes waits for its end.
+    """
+
+    def __init__(
+        self, transact: Callable[[Callable[[In], Awaitable[Any]]], Awaitable[Any]], name: str, *, most: int = 50
+    ) -> None:
+        self._transact = transact
+        self._most = most
+        self._runs: Together[Callable[[In], Awaitable[Out]], dict[object, Out | Exception]]
+        self._runs = Together(self._all, name)
+
+    async def run(self, job: Callable[[In], Awaitable[Out]]) -> Out:
+        """Run ``job`` and return its result once it is durable; raises what it raises, then nothing of it is."""
+        found = (await self._runs.join(job))[job]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _all(self, jobs: Sequence[Callable[[In], Awaitable[Out]]]) -> dict[object, Out | Exception]:
+        done: dict[object, Out | Exception] = {}
+        for start in range(0, len(jobs), self._most):
+            done |= await self._some(jobs[start : start + self._most])
+        return done
+
+    async def _some(self, jobs: Sequence[Callable[[In], Awaitable[Out]]]) -> dict[object, Out | Exception]:
+        async def all_of_them(tables: In) -> dict[object, Out | Exception]:
+            return {job: await job(tables) for job in jobs}
+
+        if len(jobs) > 1:
+            # Whoever raised, and what, is found out below.
+            with contextlib.suppress(Exception):
+                done: dict[object, Out | Exception] = await self._transact(all_of_them)
+                return done
+        alone: dict[object, Out | Exception] = {}
+        for job in jobs:
+            try:
+                alone[job] = await self._transact(job)
+            except Exception as error:  # noqa: BLE001 - raised to whose job it is
+                alone[job] = error
+        return alone
 
 
 def one_each(_: object) -> int | None:

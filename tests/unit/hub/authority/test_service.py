@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,10 @@ from cellward.errors import CellwardError
 from cellward.identity import keys
 from cellward.identity.x509 import PeerIdentity, make_csr, verify_peer
 from hub.authority.limits import JoinLimits, Rate
-from hub.authority.model import AgentCertificate, Attempt
+from hub.authority.model import AgentCertificate, Attempt, Joined
 from hub.authority.service import IdentityService
 from hub.authority.tokens import JoinTokens
-from hub.store.sql.store import open_store
+from hub.store.sql.store import SqlStore, open_store
 from tests.fakes.authority import REALM, FakeHub
 from tests.fakes.clock import ManualClock
 
@@ -52,6 +53,18 @@ def peer_of(hub: FakeHub, certificate: AgentCertificate) -> PeerIdentity:
     return verify_peer(leaf, hub.authority.agent_authorities, hub.clock.now(), hub.authority.trust_domain(), "agent")
 
 
+def serving(hub: FakeHub, store: SqlStore) -> IdentityService:
+    """The hub's identity service over a store of its own."""
+    return IdentityService(
+        authority=hub.authority,
+        tokens=JoinTokens(store.tokens, hub.clock),
+        store=store,
+        locks=hub.clusters,
+        copies=hub.identity.copies,
+        clock=hub.clock,
+    )
+
+
 async def refused(hub: FakeHub, given: Attempt) -> str:
     """Code with which a join is refused."""
     with pytest.raises(CellwardError) as refusal:
@@ -74,11 +87,11 @@ async def test_a_join_binds_uid_and_statement_key_and_is_recorded(hub: FakeHub) 
 async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: FakeHub, tmp_path: Path) -> None:
     """V6: fifty keys race for one token of the real store; one certificate, and the losers change nothing."""
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", hub.clock)
-    hub.identity._store, hub.join_tokens._tokens = store, store.tokens
+    identity = serving(hub, store)
     await store.clusters.create("eu-1", "test")
-    token = await hub.join_tokens.mint("eu-1")
+    token = await identity._tokens.mint("eu-1")
     attempts = [attempt(token, address=f"192.0.2.{n}") for n in range(50)]
-    results = await asyncio.gather(*(hub.identity.join(each) for each in attempts), return_exceptions=True)
+    results = await asyncio.gather(*(identity.join(each) for each in attempts), return_exceptions=True)
     won = [each for each in results if not isinstance(each, BaseException)]
     lost = [each for each in results if isinstance(each, CellwardError)]
     assert (len(won), len(lost)) == (1, 49)
@@ -88,6 +101,42 @@ async def test_v6_of_many_parallel_joins_with_one_token_exactly_one_wins(hub: Fa
     assert row.generation == 1
     joins = [each.event.action for each in await store.audit.waiting(200) if each.event.decision == "allow"]
     assert joins == ["cluster.join"]
+    await store.close()
+
+
+async def test_v6_a_fleet_that_joins_at_once_shares_transactions_and_nobody_elses_refusal(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    """V6: thirty join in a few transactions, each with its record; one who is refused beside them changes nothing."""
+    store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}", hub.clock)
+    transactions: list[object] = []
+    transact = store.transact
+
+    async def counted(job: Any) -> Any:
+        transactions.append(job)
+        return await transact(job)
+
+    store.transact = counted  # type: ignore[method-assign]
+    identity = serving(hub, store)
+    names = [f"c-{number}" for number in range(31)]
+    for name in names:
+        await store.clusters.create(name, "test")
+    tokens = [await identity._tokens.mint(name) for name in names]
+    uids = [f"{number:08x}-8b86-4011-b42d-00c04fc964ff" for number in range(30)]
+    fleet = [attempt(token, cluster_uid=uid) for token, uid in zip(tokens[:-1], uids, strict=True)]
+    joined = await asyncio.gather(*map(identity.join, fleet))
+    assert [each.cluster for each in joined] == names[:-1]
+    assert len(transactions) <= 3
+    # Everybody asks again, and with them comes one whose uid is another's.
+    thief = attempt(tokens[-1], cluster_uid=uids[7])
+    again = await asyncio.gather(*map(identity.join, [*fleet, thief]), return_exceptions=True)
+    assert [each.cluster for each in again if isinstance(each, Joined)] == names[:-1]
+    assert [each.code for each in again if isinstance(each, CellwardError)] == ["authority/uid-taken"]
+    events = [each.event for each in await store.audit.waiting(100)]
+    allowed = [each.object for each in events if each.decision == "allow"]
+    assert sorted(allowed) == sorted(2 * [f"Cluster//{name}" for name in names[:-1]])
+    # The token of the one who was refused is not spent.
+    assert (await identity.join(attempt(tokens[-1], cluster_uid=OTHER_UID))).cluster == names[-1]
     await store.close()
 
 
@@ -393,17 +442,7 @@ async def test_v7_a_renewal_under_way_does_not_undo_a_replacement_by_another_pro
     stores = [await open_store(url, hub.clock) for _ in range(2)]
     await stores[0].clusters.create("eu-1", "test")
     hub.join_tokens._tokens = stores[0].tokens
-    ours, theirs = (
-        IdentityService(
-            authority=hub.authority,
-            tokens=JoinTokens(store.tokens, hub.clock),
-            store=store,
-            locks=hub.clusters,
-            copies=hub.identity.copies,
-            clock=hub.clock,
-        )
-        for store in stores
-    )
+    ours, theirs = (serving(hub, store) for store in stores)
     hub.identity = ours
     old = (await ours.join(attempt(await hub.join_tokens.mint("eu-1")))).certificate
     token = await hub.join_tokens.mint("eu-1", replace=True)
