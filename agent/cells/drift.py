@@ -39,6 +39,9 @@ _FAILURES: Final = {
     NOT_GONE.code: Failure.NOT_GONE,
 }
 
+#: A record that could not be saved is saved again after so many seconds.
+_SAVE_AGAIN: Final = 2.0
+
 
 class DriftControl:
     """The drift of one cell.
@@ -70,6 +73,8 @@ class DriftControl:
         self._news = asyncio.Event()
         self._beside: dict[ObjectRef, asyncio.Task[None]] = {}
         self._unsaved = False
+        #: When the record is saved again after that failed, monotonic seconds.
+        self._save_at: float | None = None
 
     # -- what comes from outside --------------------------------------------------------------------------------------
 
@@ -99,8 +104,9 @@ class DriftControl:
         self._step(repairs.Forgive())
 
     def due_at(self) -> float | None:
-        """Return the monotonic time at which the next marked object may be looked at."""
-        return repairs.due_at(self.state, self._timer.monotonic())
+        """Return the monotonic time at which a marked object may be looked at, or the record is saved again."""
+        times = (self._save_at, repairs.due_at(self.state, self._timer.monotonic()))
+        return min((time for time in times if time is not None), default=None)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -285,10 +291,11 @@ class DriftControl:
         try:
             await self._keeping.save(self._cell, self._cell.record)
         except CellwardError as error:
-            # The repair itself stands; the record is written when there is space again.
+            # The repair itself stands; the record is written when there is space again, which nobody tells.
+            self._save_at = self._timer.monotonic() + _SAVE_AGAIN
             _log.error("record-not-saved", namespace=self._cell.record.namespace, code=error.code)
         else:
-            self._unsaved = False
+            self._unsaved, self._save_at = False, None
 
 
 def _debt(ref: ObjectRef) -> str:

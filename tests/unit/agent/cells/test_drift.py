@@ -12,7 +12,9 @@ from agent.cells.drift import DriftControl
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_IMMUTABLE
 from agent.kube.interfaces import JSONObject, ObjectRef
 from agent.objects.errors import NOT_REPAIRED
+from agent.objects.model import record_from_json
 from agent.objects.order import WORKLOADS
+from agent.spool.errors import FULL
 from cellward.documents.names import CellKey
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
@@ -59,6 +61,11 @@ def _drift(world: World) -> DriftControl:
 def _failures(world: World, ref: ObjectRef) -> int:
     known = _drift(world).state.patience.get(ref)
     return 0 if known is None else known.failed
+
+
+async def _saved_uid(world: World) -> str:
+    record = record_from_json(await world.state.inventory.get(PLACE))
+    return record.by_ref()[WEB].uid
 
 
 def _exists(kube: FakeKube, ref: ObjectRef) -> bool:
@@ -318,6 +325,25 @@ async def test_v10_quarantine_closes_what_it_can_and_repair_the_rest(world: Worl
 def _open(kube: FakeKube) -> set[str]:
     found = {ref.name: obj["spec"] for ref, obj in kube._objects.items() if ref.kind == "NetworkPolicy"}
     return {name for name, spec in found.items() if spec["ingress"] or spec["egress"]}
+
+
+async def test_v13_a_record_that_a_full_disk_refused_is_saved_when_there_is_room(
+    world: World, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else has to drift for it: a restart would take what was put back for something else."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise FULL("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_drift(world)._keeping, "save", full)
+        await kube.delete(WEB)
+        await world.until(lambda: _drift(world)._save_at is not None)
+        assert _exists(kube, WEB)
+        assert await _saved_uid(world) != kube._objects[WEB]["metadata"]["uid"]
+    async with asyncio.timeout(10):
+        while await _saved_uid(world) != kube._objects[WEB]["metadata"]["uid"]:
+            await asyncio.sleep(0.01)
 
 
 async def test_v12_namespace_made_anew_by_somebody_is_not_taken_over(world: World, kube: FakeKube) -> None:
