@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,8 @@ class Cell:
         self.repairs = 0
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.beside: tuple[CellCondition, ...] = ()
+        #: What each quota of the namespace allows, and how much of it is used.
+        self._quotas: dict[str, str] = {}
         self._health: dict[ObjectRef, Health] = {}
         self._version: dict[ObjectRef, tuple[str, int]] = {}
         self._gone: set[ObjectRef] = set()
@@ -58,6 +61,22 @@ class Cell:
     def ground(self) -> object:
         """What refusals by inventory and isolation are judged on."""
         return frozenset((owned.ref, owned.uid) for owned in self.record.objects), self.isolation
+
+    @property
+    def quota(self) -> object:
+        """What refusals by quotas are judged on."""
+        return frozenset(self._quotas.items())
+
+    def saw_quota(self, live: Mapping[str, Any], *, gone: bool) -> bool:
+        """Take note of a ResourceQuota of the namespace; return whether a refusal by one may be another now."""
+        before = self.quota
+        name, status = live["metadata"]["name"], live.get("status") or {}
+        if gone:
+            self._quotas.pop(name, None)
+        else:
+            hard = (live.get("spec") or {}).get("hard")
+            self._quotas[name] = json.dumps([hard, status.get("hard"), status.get("used")], sort_keys=True)
+        return self.quota != before and self.life.obstacle is not None
 
     def outlook(self, edges: tuple[RefusalText, ...] = (), *, edges_differ: bool = False) -> Outlook:
         """Return what the cluster shows of its objects."""

@@ -41,6 +41,7 @@ class CellLife:
             view=self._view(),
             quarantine=self._revoked.why_quarantined(cell.record),
             ground=cell.ground,
+            quota=cell.quota,
         )
 
     def tell(self, event: on.Event) -> tuple[do.Effect, ...]:

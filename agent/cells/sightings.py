@@ -60,6 +60,9 @@ class Sightings:
                 await self._foreign.judge()
                 self.look_beside()
                 own.ground_changed()
+        if watched.kind == "ResourceQuota":
+            self._quota(event)
+            return
         if event.type is WatchType.RESTARTED:
             self._seen_refs[watched.kind] = set()
         elif event.type is WatchType.SYNCED:
@@ -119,6 +122,13 @@ class Sightings:
             worker.drift.mark(ref)
             changed = True
         if changed:
+            worker.wake()
+
+    def _quota(self, event: WatchEvent) -> None:
+        if event.type not in {WatchType.ADDED, WatchType.MODIFIED, WatchType.DELETED}:
+            return
+        worker = self._roster.by_namespace.get(event.object["metadata"]["namespace"])
+        if worker is not None and worker.cell.saw_quota(event.object, gone=event.type is WatchType.DELETED):
             worker.wake()
 
     def _stranger(self, event: WatchEvent) -> None:

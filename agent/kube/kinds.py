@@ -46,6 +46,8 @@ _ALL: Final = (
     KindInfo(_RBAC, "RoleBinding", "rolebindings"),
     KindInfo(_ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False),
     KindInfo(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", namespaced=False),
+    # How much of it is used says when to try again what it refused; watched, never written.
+    KindInfo("v1", "ResourceQuota", "resourcequotas"),
     # Of network plugins, where they are there; watched, never written.
     KindInfo(f"{_POLICY}/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", namespaced=False),
     KindInfo(f"{_POLICY}/v1alpha1", "AdminNetworkPolicy", "adminnetworkpolicies", namespaced=False),

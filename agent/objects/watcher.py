@@ -31,7 +31,7 @@ class Watched:
 
 
 #: NetworkPolicies are watched whole: one of somebody else in a cell would widen it and carries no label of ours.
-#: Namespaces too: any of them may say that it is a cell.
+#: Namespaces too: any of them may say that it is a cell. Quotas, of which none is ours, for what they refused.
 KINDS: Final = (
     Watched("v1", "Namespace", ""),
     Watched("networking.k8s.io/v1", "NetworkPolicy", ""),
@@ -47,6 +47,7 @@ KINDS: Final = (
     Watched("batch/v1", "CronJob"),
     Watched("autoscaling/v2", "HorizontalPodAutoscaler"),
     Watched("policy/v1", "PodDisruptionBudget"),
+    Watched("v1", "ResourceQuota", ""),
     *(Watched(fence.API_VERSION, kind, "") for kind in fence.KINDS),
 )
 

@@ -44,6 +44,7 @@ class Sight:
         view: for how many seconds every watch saw the cluster since the start; None while one does not.
         quarantine: why signatures isolate the cell, empty when they do not.
         ground: what refusals by cluster and inventory are judged on; equal while nothing of it changed.
+        quota: the same for refusals by a quota of the namespace.
     """
 
     at: float
@@ -53,6 +54,7 @@ class Sight:
     view: float | None = None
     quarantine: str = ""
     ground: object = None
+    quota: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ Step = tuple[Life, tuple[do.Effect, ...]]
 #: Refusals by the cluster itself, which somebody may mend there without signing anything; asked again now and then.
 MAY_HEAL: Final = ("kube/", "cell/namespace-not-ours", "cell/object-not-ours")
 HEAL_SECONDS: Final = 60.0
+#: What the API server says when a quota of the namespace is used up.
+KUBE_QUOTA: Final = "kube/quota"
 #: Refusals that may be another answer when cluster or inventory changed.
 ON_GROUND: Final = (
     *MAY_HEAL,
@@ -141,7 +143,7 @@ def _look(life: Life, event: on.Look) -> Step:
 def _ground_changed(life: Life, seen: on.Sight) -> Life:
     """Plan another try when what a refusal was judged on is another; not at once, it may go on changing."""
     obstacle = life.obstacle
-    if obstacle is None or obstacle.ground is None or obstacle.ground == seen.ground:
+    if obstacle is None or obstacle.ground is None or obstacle.ground == _judged_on(obstacle.refusals, seen):
         return life
     return _retry_later(replace(life, obstacle=replace(obstacle, ground=None)), seen)
 
@@ -377,8 +379,7 @@ def _obstructed(
 ) -> Life:
     """Say what stands in the way, and plan the next try; what is accepted is finished in any case."""
     if life.is_newest(item):
-        on_ground = any(one.code.startswith(ON_GROUND) for one in refusals) and not waiting
-        obstacle = Obstacle(waiting, refusals, seen.ground if on_ground else None)
+        obstacle = Obstacle(waiting, refusals, None if waiting else _judged_on(refusals, seen))
         life = replace(life, obstacle=obstacle)
     else:
         life = replace(life, trouble=refusals)
@@ -389,6 +390,17 @@ def _obstructed(
     if refusals[0].code.startswith(MAY_HEAL):
         return replace(life, timers=replace(life.timers, retry=seen.at + HEAL_SECONDS))
     return life
+
+
+def _judged_on(refusals: tuple[RefusalText, ...], seen: on.Sight) -> object:
+    """Return what refusals by cluster and inventory are judged on, None for any others.
+
+    How much of a quota is used changes with every pod: it is looked at for what a quota refused, and for nothing else.
+    """
+    codes = {one.code for one in refusals}
+    if KUBE_QUOTA in codes:
+        return seen.ground, seen.quota
+    return seen.ground if any(code.startswith(ON_GROUND) for code in codes) else None
 
 
 def _no_way_back(life: Life, reason: str, why: tuple[RefusalText, ...], correlation: str) -> Step:

@@ -72,6 +72,7 @@ def test_v12_agent_makes_a_cell_and_applies_into_it(agent: ApiClient, new_cell: 
         "/api/v1/configmaps",
         "/api/v1/serviceaccounts",
         "/api/v1/persistentvolumeclaims",
+        "/api/v1/resourcequotas",
         "/api/v1/namespaces",
         "/apis/networking.k8s.io/v1/networkpolicies",
         "/apis/rbac.authorization.k8s.io/v1/rolebindings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,28 @@ async def test_v11_apply_that_fails_after_accept_is_tried_again(world: World, ku
     ready(kube, EXTRA)
     await world.phase(CELL, "ready")
     assert world.report(CELL).refusals == ()
+
+
+async def test_v11_what_a_quota_refused_is_judged_again_when_more_of_it_is_free(world: World, kube: FakeKube) -> None:
+    """Nobody sends the item again, and it does not take the minute after which anything is asked again."""
+    await first(world, kube)
+    quota: dict[str, Any] = {
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods", "namespace": WEB.namespace},
+        "spec": {"hard": {"pods": "2"}},
+    }  # fmt: skip
+    await kube.apply(quota, manager="an admin")
+
+    def refuse(verb: str, ref: ObjectRef, user: str | None) -> None:
+        del user
+        if verb == "dry-run" and ref == EXTRA and quota["spec"]["hard"] == {"pods": "2"}:
+            raise KUBE_QUOTA("exceeded quota")
+
+    kube.on_request = refuse
+    receipt = await world.deploy(cell_yaml(CELL, "1.1.0", service_yaml() + service_yaml("zoo")), CELL)
+    assert [one.code for one in receipt.refusals] == ["kube/quota"]
+    quota["spec"] = {"hard": {"pods": "9"}}
+    await kube.apply(quota, manager="an admin")
+    await world.until(lambda: EXTRA in kube._objects and world.receipts[-1].accepted, seconds=10)
 
 
 async def test_v11_fallback_whose_own_apply_fails_is_finished(world: World, kube: FakeKube) -> None:
