@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: Seconds after which an unchanged report is written again, so that "last seen" stays true.
 REPEAT_SECONDS = 60.0
 #: Least seconds between two transactions of one kind: what a fleet says within them shares one. Agents wait for the
-#: acknowledgement of a receipt, for nothing else.
-APART, RECEIPTS_APART = 0.1, 0.05
+#: acknowledgement of a receipt, which comes with that of its cell's state, and for nothing else.
+SEEN_APART, APART = 0.1, 0.05
 
 
 class Reports:
@@ -31,8 +31,8 @@ class Reports:
         self._store = store
         self._clock = clock
         self._statuses = Together(self._write_statuses, "fleet-statuses", apart=APART)
-        self._receipts = Together(store.desired.put_receipts, "fleet-receipts", apart=RECEIPTS_APART)
-        self._seen = Together(store.clusters.update_seen_many, "fleet-seen", apart=APART)
+        self._receipts = Together(store.desired.put_receipts, "fleet-receipts", apart=APART)
+        self._seen = Together(store.clusters.update_seen_many, "fleet-seen", apart=SEEN_APART)
         self._written: dict[str, dict[object, tuple[Any, float]]] = {}
         self._items: dict[str, set[CellKey]] = {}
 
