@@ -1,4 +1,4 @@
-"""``cellward-hub run|backup|fsck|restore|archive|prune --config FILE``."""
+"""``cellward-hub run|backup|fsck|restore|archive|prune|compact --config FILE``."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ async def _prune(settings: HubSettings, file: Path | None) -> Mapping[str, objec
     return await prune(settings, file)
 
 
+async def _compact(settings: HubSettings, _: Path | None) -> Mapping[str, object]:
+    from hub.keeping import give_back  # noqa: PLC0415 - as above
+
+    return await give_back(settings, None)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the hub; exit 0 after an orderly stop, otherwise by the error's class."""
     tools = (
@@ -54,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Tool("fsck", "look for damage of the database, the hub may run; or of a backup", _fsck, "[BACKUP]"),
         Tool("archive", "export every sealed segment of the audit log; the hub may run", _archive, "DIRECTORY"),
         Tool("prune", "forget the segment of the audit log that a file is the export of", _prune, "SEGMENT"),
+        Tool("compact", "give room that the SQLite database does not use back; the hub must not run", _compact),
         Tool("restore", "check a backup and make it the database; no hub may run on it", _restore, "[BACKUP]"),
     )
     return Program(

@@ -1,6 +1,6 @@
 """Keeping the hub's data: backups, restores, the look for damage, and the retention of the audit log.
 
-``cellward-hub backup|fsck|restore|archive|prune`` on the hub's machine, and the part of it that the admin API offers.
+``cellward-hub backup|fsck|restore|archive|prune|compact`` on the hub's machine, and what of it the admin API offers.
 Invariants: a client names no path; a restore changes nothing before the backup was checked whole, and never while a hub
 runs; a restored store begins a new history, so agents compare instead of resuming (V1), and says so in its log.
 """
@@ -27,7 +27,7 @@ from hub.documents.realm import RealmService
 from hub.store.errors import NO_BACKUP_DIRECTORY, NO_BACKUP_NAMED, NOT_SQLITE, UNAVAILABLE
 from hub.store.log import AuditEvent
 from hub.store.sql.alone import alone
-from hub.store.sql.backup import Backup, copy_of, forget_copy, put_in_place, write_backup
+from hub.store.sql.backup import Backup, compact, copy_of, forget_copy, put_in_place, write_backup
 from hub.store.sql.database import database_file
 from hub.store.sql.store import SqlStore, open_store
 
@@ -190,6 +190,16 @@ async def prune(settings: HubSettings, file: Path | None) -> Mapping[str, object
 
         gone = await segments.prune(number, digest, commit)
     return {"segment": gone.number, "first": gone.first, "end": gone.end, "digest": digest}
+
+
+async def give_back(settings: HubSettings, _: Path | None) -> Mapping[str, object]:
+    """``cellward-hub compact``: give the room of what was pruned back to the volume; refused while a hub runs.
+
+    Raises store/in-use, store/full, store/not-sqlite: PostgreSQL has VACUUM FULL for it.
+    """
+    with alone(settings.database):
+        before, after = await asyncio.to_thread(compact, settings.database)
+    return {"database": str(database_file(settings.database)), "bytesBefore": before, "bytesAfter": after}
 
 
 @asynccontextmanager

@@ -71,6 +71,46 @@ def write_backup(url: str, target: Path, now: datetime) -> Backup:
     return Backup(target, target.stat().st_size, f"sha256:{digest}")
 
 
+def compact(url: str) -> tuple[int, int]:
+    """Give the room back that a database does not use; return its bytes before and after.
+
+    The caller holds the lock of the database. SQLite writes what is used beside the database first, and then through
+    its write-ahead log: a process that is killed leaves the database as it was.
+
+    Raises store/not-sqlite, store/full, store/unavailable, store/damaged; then the database is what it was.
+    """
+    source = _file_of(url)
+    with _told(source), contextlib.closing(sqlite3.connect(source, timeout=BUSY_MS / 1000)) as connection:
+        before = _size(source)
+        pages, free, page = (
+            int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        if shutil.disk_usage(source.parent).free < 2 * (pages - free) * page + SPARE:
+            raise FULL(f"there is no room to write what is used of {source} again, twice")
+        with _temporary(source.parent):
+            connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return before, _size(source)
+
+
+@contextmanager
+def _temporary(directory: Path) -> Iterator[None]:
+    """Let SQLite write what is temporary into a directory: that of the system may be small, or memory."""
+    before = os.environ.get(_TEMPORARY)
+    os.environ[_TEMPORARY] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TEMPORARY]
+        else:
+            os.environ[_TEMPORARY] = before
+
+
+_TEMPORARY: Final = "SQLITE_TMPDIR"
+
+
 def copy_of(backup: Path, target: Path) -> None:
     """Copy a backup to a new file beside which it can be opened; raises store/damaged, store/unavailable, store/full.
 

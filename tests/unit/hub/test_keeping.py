@@ -18,13 +18,13 @@ import pytest
 import structlog
 import yaml
 
+from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from hub.__main__ import main
 from hub.app import open_hub
-from hub.keeping import Keeping, archive, back_up, fsck, prune, restore
+from hub.keeping import Keeping, archive, back_up, fsck, give_back, prune, restore
 from hub.settings import HubSettings
-from hub.store.interfaces import CellKey
 from hub.store.links import PresenceRow, replica_lease
 from hub.store.log import AuditEvent
 from hub.store.sql import backup as backup_module
@@ -288,6 +288,41 @@ async def test_v13_segments_are_archived_and_pruned_by_their_files(
         assert caught.value.code == "audit/segment-differs"
         assert files[1].read_bytes() == b"mine"
         assert (await fsck(settings, None))["auditRecords"] == await hub.store.audit.size()
+
+
+async def test_v13_room_of_what_was_pruned_is_given_back_and_the_log_is_the_same(
+    settings: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V13: refused while a hub runs, and without room to write; then the file is small, and all of it fits."""
+    monkeypatch.setattr("hub.keeping.RECORDS", 2048)
+    assert settings.backup_dir is not None
+    root, _ = new_root()
+    async with open_hub(settings) as hub:
+        await hub.realm.adopt(root)
+        await hub.store.audit.put_events([event(f"c-{number}") for number in range(2100)])
+        await hub.audit.settle()
+        await archive(settings, settings.backup_dir)
+        await prune(settings, settings.backup_dir / "audit-segment-000000.ndjson")
+        epoch = hub.store.hub_epoch
+        with pytest.raises(CellwardError) as caught:
+            await give_back(settings, None)
+        assert caught.value.code == "store/in-use"
+    before = await fsck(settings, None)
+    with monkeypatch.context() as small:
+        small.setattr(backup_module, "SPARE", 2**60)
+        with pytest.raises(CellwardError) as caught:
+            await give_back(settings, None)
+        assert caught.value.code == "store/full"
+    said = await give_back(settings, None)
+    file = settings.data_dir / "hub.db"
+    assert said["bytesAfter"] == file.stat().st_size
+    assert int(str(said["bytesBefore"])) > 2 * file.stat().st_size
+    assert await fsck(settings, None) == before
+    async with open_hub(settings) as hub:
+        assert hub.store.hub_epoch == epoch
+        found = [json.loads(one.record) for one in await hub.audit.tail(2048, 1000)]
+    assert found[0]["seq"] == 2049
+    assert (await fsck(settings, None))["auditRecords"] == 2048 + len(found) + 1
 
 
 async def test_v13_fsck_of_a_running_hub_finds_what_was_flipped(settings: HubSettings) -> None:
