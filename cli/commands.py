@@ -116,7 +116,7 @@ app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Govern cells on many clusters; what widens anything is signed here, with keys the hub never sees.",
+    help="Govern cells on many clusters; releases and policy are signed here, with keys the hub never sees.",
 )
 
 

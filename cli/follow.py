@@ -48,10 +48,10 @@ def follow(
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
 ) -> None:
-    """Take a newer root that the hub shows into the record: one that the keys of ours signed, and its own. No key here.
+    """Add a newer root that the hub serves to the publishers' record. No signing key is needed.
 
-    For a root that was signed and never published here: its proposal is lost, or somebody showed it first. Where the
-    proposal is at hand, `cellward trust submit` publishes it as ever.
+    The keys of the record's root and its own must have signed it. For a root published from elsewhere, or whose
+    proposal is lost; if you have the proposal, use `cellward trust submit`.
     """
     from cellward.policy.following import newer_roots
 

@@ -45,7 +45,7 @@ class CreatedKey(Shown):
 def list_keys(
     record: RecordOption = None, home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table
 ) -> None:
-    """Show every key by role, when what it signs or may sign expires, and which are on this machine. Asks no hub."""
+    """Show every key by role, when it or what it signs expires, and which are on this machine. Works offline."""
     from cellward.documents.keyring import is_owner
     from cli.keys import local_keys
 

@@ -52,7 +52,7 @@ def lock(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Lock an agent, a cluster, a certificate or a key: its streams end within a second, and it gets no certificate.
 
-    What runs on the cluster goes on, and its agent goes on to enforce and repair: a lock stops orders, not pods.
+    Cells on the cluster keep running, and its agent still enforces and repairs: a lock stops changes, not pods.
     """
     from cellward.api import schemas
     from cellward.identity.locks import KINDS

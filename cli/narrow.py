@@ -55,7 +55,7 @@ def hold(
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Format.table,
 ) -> None:
-    """Stay at what runs: newer Deployments wait until `cellward lift`. What runs is still repaired and isolated."""
+    """Keep the running version: newer Deployments wait until `cellward lift`. Repair and isolation go on."""
     _narrow(cell, "hold", environment, cluster, dry_run, home, output)
 
 

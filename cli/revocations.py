@@ -134,7 +134,7 @@ def minimum(  # noqa: PLR0913 - options of a command
     output: OutputOption = Format.table,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Sign the earliest issue of a Deployment that a cluster without memory of the cell accepts."""
+    """Sign how old a Deployment may be that a cluster accepts without a floor for its cell: a new or reset agent."""
     options = Options(home, record, dry_run, None, output, passphrase_file, propose_to)
     moment = None if clear else (issued_at.replace(tzinfo=UTC) if issued_at is not None else now())
     minimum_signed(project, moment, options)

@@ -77,7 +77,7 @@ def create(
 @app.command("list")
 @command
 def list_tokens(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
-    """List tokens with role and expiry; the tokens themselves nobody can show again."""
+    """List tokens with role and expiry; the tokens themselves cannot be shown again."""
     show_list(
         _all(local(home).client()),
         output,

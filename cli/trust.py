@@ -104,7 +104,7 @@ def show(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -
 @app.command()
 @command
 def learn(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
-    """Verify the policy that the hub serves, and remember it: for a machine that knows nothing of the realm yet.
+    """Verify the policy that the hub serves, and remember it: for a machine without state of this realm.
 
     A hub may show an older set. Compare the lines with `cellward trust show` on a machine that published.
     """
@@ -130,7 +130,7 @@ def learn(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) 
 @app.command()
 @command
 def repair(dry_run: DryRunOption = False, home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
-    """Make a damaged local state readable again, and take out numbers beyond this machine's clock. Asks no hub."""
+    """Make a damaged local state readable again, and remove numbers ahead of this machine's clock. Works offline."""
     from cli.state.repair import repaired
 
     place = local(home)

@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the hub; exit 0 after an orderly stop, otherwise by the error's class."""
     tools = (
         Tool("backup", "write a backup to a new file, or into a directory; the hub may run", _back_up, "TARGET"),
-        Tool("fsck", "look for damage of the database, the hub may run; or of a backup", _fsck, "[BACKUP]"),
+        Tool("fsck", "check the database for damage (the hub may run), or a backup", _fsck, "[BACKUP]"),
         Tool("archive", "export every sealed segment of the audit log; the hub may run", _archive, "DIRECTORY"),
-        Tool("prune", "forget the segment of the audit log that a file is the export of", _prune, "SEGMENT"),
-        Tool("compact", "give room that the SQLite database does not use back; the hub must not run", _compact),
+        Tool("prune", "delete the segment of the audit log that the file was exported from", _prune, "SEGMENT"),
+        Tool("compact", "shrink the SQLite database to what it uses; the hub must not run", _compact),
         Tool("restore", "check a backup and make it the database; no hub may run on it", _restore, "[BACKUP]"),
     )
     return Program(

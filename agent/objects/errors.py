@@ -26,7 +26,7 @@ NOT_REPAIRED = define(
     "cell/not-repaired",
     Conflict,
     "An object of the cell differs from the release and could not be repaired.",
-    hint="An administrator mends it: docs/how-to/mend-what-the-agent-cannot.md says which commands there are.",
+    hint="A cluster administrator must repair it: docs/how-to/mend-what-the-agent-cannot.md lists the commands.",
 )
 GUARD_BROKEN = define(
     "apply/admission-guard",

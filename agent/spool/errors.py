@@ -85,7 +85,7 @@ FLOORS_TOO_LARGE = define(
 STATEMENT_KEY_CHANGED = define(
     "spool/statement-key-changed",
     Refused,
-    "The agent's statement key is another one than before.",
+    "The agent's statement key has changed.",
     hint="Keep the agent's volume whole; invite the cluster again with --replace, and endorse the new key.",
 )
 ANCHOR_DAMAGED = define(

@@ -26,7 +26,7 @@ RENEWED = define(
     "stamps/renewed",
     Conflict,
     "The admission policies were away or are others than before, so somebody may have copied the stamps of cells.",
-    hint="The stamps were renewed. Look who changed the policies, and at namespaces that were made meanwhile.",
+    hint="The stamps were renewed. Find out who changed the policies, and check namespaces created meanwhile.",
 )
 SLOW = define(
     "stamps/cell-left-behind",

@@ -63,7 +63,7 @@ BAD_RECEIPT = define(
     "audit/bad-receipt",
     Refused,
     "A receipt is malformed, not signed by the key it must be signed by, or about something else.",
-    hint="It is no evidence. Endorse the cluster: cellward clusters endorse; or find out who changed the receipt.",
+    hint="It proves nothing. Endorse the cluster (cellward clusters endorse), or find out who changed the receipt.",
 )
 TOO_FAST = define(
     "audit/too-fast",

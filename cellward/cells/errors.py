@@ -9,12 +9,12 @@ _FIX = "Correct the file and try again."
 TOO_LARGE = define("cells/too-large", InvalidInput, "The file is larger than the bound.", hint="Split it into files.")
 NOT_YAML = define("cells/not-yaml", InvalidInput, "The file is not valid YAML.", hint=_FIX)
 YAML_ALIAS = define(
-    "cells/yaml-alias", InvalidInput, "The file uses YAML anchors or aliases, which are not taken.",
+    "cells/yaml-alias", InvalidInput, "The file uses YAML anchors or aliases, which are not supported.",
     hint="Write the value out where it is used.",
 )  # fmt: skip
 DUPLICATE_KEY = define("cells/duplicate-key", InvalidInput, "A key appears twice in one map.", hint=_FIX)
 UNKNOWN_KIND = define(
-    "cells/unknown-kind", InvalidInput, "The document is of an apiVersion or kind that is not taken here.",
+    "cells/unknown-kind", InvalidInput, "The document is of an apiVersion or kind that is not supported here.",
     hint="Use apiVersion cellward.dev/v1alpha1 with kind Cell or Deployment.",
 )  # fmt: skip
 BAD_FIELD = define("cells/bad-field", InvalidInput, "A field is unknown, missing or malformed.", hint=_FIX)
@@ -27,12 +27,12 @@ UNKNOWN_TARGET = define(
     hint="Deploy the other cell first, or apply both files together.",
 )  # fmt: skip
 NOT_VISIBLE = define(
-    "cells/not-visible", InvalidInput, "A connection names an endpoint that its owner does not offer that far.",
+    "cells/not-visible", InvalidInput, "A connection names an endpoint that is not visible to this cell.",
     hint="Ask the owner of the other cell to widen the endpoint's visibility.",
 )  # fmt: skip
 CYCLE = define(
     "cells/cycle", InvalidInput, "The cells depend on each other in a circle.",
-    hint="Turn one of the connections round, or move a component to another cell.",
+    hint="Reverse one of the connections, or move a component to another cell.",
 )  # fmt: skip
 VERSION_REUSED = define(
     "cells/version-reused", InvalidInput, "What the cell offers or needs changed under the same version.",

@@ -10,7 +10,7 @@ _UPGRADE = "Upgrade what refuses it, or sign the document without the newer feat
 TOO_LARGE = define(
     "document/too-large", InvalidInput, "The document is larger than the bound.", hint="Make it smaller."
 )
-TOO_DEEP = define("document/too-deep", InvalidInput, "The document is nested too deeply.", hint="Make it flatter.")
+TOO_DEEP = define("document/too-deep", InvalidInput, "The document is nested too deeply.", hint="Reduce its nesting.")
 NOT_JSON = define("document/not-json", InvalidInput, "The document is not valid JSON in UTF-8.", hint=_RESIGN)
 DUPLICATE_KEY = define("document/duplicate-key", InvalidInput, "A JSON object names a key twice.", hint=_RESIGN)
 BAD_VALUE = define(

@@ -24,7 +24,7 @@ KEY_STORE_OPEN = define(
     "authority/key-store-open",
     Internal,
     "The hub's key directory can be read by others.",
-    hint="Take all rights of group and others from the directory and its files.",
+    hint="Remove all permissions of group and others: chmod -R go= on the directory.",
 )
 BAD_JOIN = define(
     "authority/bad-join",
@@ -66,13 +66,13 @@ BOUND_TO_ANOTHER = define(
     "authority/bound-to-another",
     Conflict,
     "Another installation is bound to this cluster name.",
-    hint="If it was reinstalled on purpose, ask for a replacing line: cellward clusters invite <name> --replace.",
+    hint="If it was reinstalled on purpose, run cellward clusters invite <name> --replace.",
 )
 REPLACED = define(
     "authority/replaced",
     Denied,
     "The certificate belongs to an installation that another one has replaced.",
-    hint="Stop this agent; if it is the right one, give it a line made with cellward clusters invite <name> --replace.",
+    hint="Stop this agent; if it is the right one, run cellward clusters invite <name> --replace for it.",
 )
 STALE_KEY = define(
     "authority/stale-key",
@@ -109,7 +109,7 @@ LIFETIME = define(
     "authority/token-lifetime",
     InvalidInput,
     "A join token lives between one second and thirty minutes.",
-    hint="Ask for a shorter life; a new token costs nothing.",
+    hint="Choose a shorter lifetime, and invite again when it has expired.",
 )
 BAD_RECOVERY = define(
     "authority/bad-recovery",
