@@ -83,7 +83,7 @@ class Batch(Generic[In, Out]):
     but its writes, as any job of a store.
 
     Args:
-        transact: runs a job in one transaction of the store; called anew for each.
+        transact: runs a job in one transaction of the store; called again for each.
         name: of its tasks.
         most: jobs of one transaction: whoever else writes waits for its end.
     """
