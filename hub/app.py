@@ -272,11 +272,12 @@ async def _compose(settings: HubSettings, clock: SystemClock, keys: HubKeys, sto
 
 
 def _intake(settings: HubSettings, clock: SystemClock, health: HealthRegistry) -> Intake:
-    limits = settings.limits
+    limits, file = settings.limits, database_file(settings.database)
+    # The volume of a server's database is the server's to look after; data_dir has only keys then.
     return Intake(
         clock,
         health,
-        volume_of(database_file(settings.database) or settings.data_dir),
+        volume_of(file) if file is not None else None,
         rate=Rate(limits.audit_burst_bytes, limits.audit_bytes_per_second),
         reserve=limits.reserve_bytes,
     )

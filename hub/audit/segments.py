@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
+from cellward.errors import CellwardError
 from hub.audit.damage import PAGE, verify_span
 from hub.audit.errors import GONE, NO_REALM, NOT_OLDEST, SEGMENT_DIFFERS, UNKNOWN_SEGMENT
 from hub.audit.export import write_segment
 from hub.audit.tree import WIDTH
+from hub.store.errors import MOVED
 from hub.store.interfaces import Commit
 from hub.store.log import AuditEntry, AuditRun, AuditStore
 
@@ -85,8 +87,8 @@ class Segments:
     async def prune(self, number: int, digest: str, commit: Commit[None]) -> Segment:
         """Forget the records of a segment whose export has this digest, ``sha256:<hex>``; recorded by ``commit``.
 
-        Raises audit/not-oldest-segment, audit/segment-differs, store/damaged, store/moved and as ``get``; then nothing
-        was pruned.
+        Raises audit/not-oldest-segment, audit/segment-differs, store/damaged, store/moved and as ``get``, also when
+        another process pruned it meanwhile; then nothing was pruned by this call.
         """
         segment = await self.get(number)
         oldest = next(one for one in await self.list() if not one.pruned)
@@ -105,7 +107,13 @@ class Segments:
         runs: list[AuditRun] = []
         for at in range(segment.first, segment.end, PAGE):
             add_runs(runs, await self._store.entries(at, min(at + PAGE, segment.end)))
-        await commit(lambda tables: tables.audit.prune(segment.first, segment.end, runs))
+        try:
+            await commit(lambda tables: tables.audit.prune(segment.first, segment.end, runs))
+        except CellwardError as error:
+            if error.code == MOVED.code:
+                # Somebody else has pruned it meanwhile: that has a name.
+                await self.get(number)
+            raise
         return replace(segment, pruned=True)
 
 

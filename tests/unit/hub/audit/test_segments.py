@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
@@ -187,6 +188,29 @@ async def test_only_what_was_exported_is_pruned_the_oldest_first(world: World) -
             await attempt
         assert caught.value.code == "audit/pruned"
     await world.segments.require(SIZE)
+
+
+async def test_v13_of_two_who_prune_one_segment_at_once_one_hears_that_it_was_pruned(world: World) -> None:
+    """V13: it is on record once, and the loser of the race is told which one it was, not that something has moved."""
+    (_, digest), meet = await world.export(0), asyncio.Barrier(2)
+
+    async def together(job: Callable[[Tables], Awaitable[Any]], /) -> None:
+        # Both have looked, compared and decided.
+        await meet.wait()
+
+        async def recorded(tables: Tables) -> None:
+            await job(tables)
+            await tables.audit.put_events([AuditEvent("ada", "audit.prune", "AuditSegment//0", "done")])
+
+        await world.store.transact(recorded)
+
+    outcomes = await asyncio.gather(
+        *(world.segments.prune(0, digest, together) for _ in range(2)), return_exceptions=True
+    )
+    assert [getattr(found, "code", "") for found in outcomes if isinstance(found, Exception)] == ["audit/pruned"]
+    await world.log.settle()
+    records = [row.record for row in await world.log.tail(SIZE, 1000)]
+    assert sum(b"audit.prune" in record for record in records) == 1
 
 
 async def test_v13_a_damaged_segment_is_not_pruned(world: World) -> None:
