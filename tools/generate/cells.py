@@ -32,11 +32,11 @@ def page(out: Path) -> None:
         "one step, taken by the machine itself."
     )
     page.heading("Work, stage by stage")
-    page.table(("stage", "what happens", "next stage", "to be done", "owed, and tried again"), _rows(_working()))
+    page.table(("stage", "what happens", "next stage", "to be done", "pending, and retried"), _rows(_working()))
     page.heading("What may end any work")
-    page.table(("stage", "what happens", "next stage", "to be done", "owed, and tried again"), _rows(_ending_work()))
+    page.table(("stage", "what happens", "next stage", "to be done", "pending, and retried"), _rows(_ending_work()))
     page.heading("At rest")
-    page.table(("stage", "what happens", "next stage", "to be done", "owed, and tried again"), _rows(_resting()))
+    page.table(("stage", "what happens", "next stage", "to be done", "pending, and retried"), _rows(_resting()))
     page.heading("What makes way for a newer item")
     page.text("A step is interrupted between two of its writes; what was accepted is finished later.")
     page.table(("stage", "for an item that runs", "for hold or quarantine"), _making_way())
@@ -52,7 +52,7 @@ def _rows(cases: Iterable[_Case]) -> Iterable[tuple[str, ...]]:
 
 
 def _left(life: Life) -> str:
-    """Say what is owed, what stands in the way, and whether time brings it on."""
+    """Say what is pending, what stands in the way, and whether time brings it on."""
     said = []
     if life.fresh is not None and life.work is None:
         said.append("item to take up")
@@ -148,7 +148,7 @@ def _resting() -> Iterable[_Case]:
     waiting = replace(settled, item=item, obstacle=Obstacle(waiting=True, refusals=_BROKE), timers=Timers(retry=_NOW))
     yield "waiting (obstacle)", waiting, [("look: its time has come", _look()), again]
     owing = replace(settled, owed=replace(settled.owed, answers=(Answer(item, (), "c"),)))
-    yield "settled (receipt owed)", owing, [("look", _look())]
+    yield "settled (receipt pending)", owing, [("look", _look())]
     yield (
         "settled",
         settled,
