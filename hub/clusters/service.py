@@ -29,7 +29,7 @@ from hub.clusters.reports import Reports
 from hub.documents.placing import Placer, mark_of, present_clusters
 from hub.placement.delivery import Invited, reported, withheld
 from hub.store.interfaces import CellRow, ClusterRow, Commit, DesiredChange, ReceiptRow, StatusRow, Tables
-from hub.store.shared import Together
+from hub.store.shared import Batch, Together
 
 if TYPE_CHECKING:
     from cellward.runtime.clock import Clock
@@ -63,6 +63,8 @@ class ClusterService:
         self._reports = Reports(store, clock)
         self._rows = Together(store.clusters.get_many, "cluster-rows")
         self._items = Together(store.desired.items_of, "desired-items")
+        # A fleet that joins says its facts at once. Few in one: of many cells each of them is long.
+        self._placing: Batch[Tables, None] = Batch(store.transact, "placing", most=8)
         #: Clusters to place again, followed by a root task.
         self.moves = Moves(self._place_on, clock)
 
@@ -305,7 +307,7 @@ class ClusterService:
             if row is not None and row.removed_at is None:
                 await self._placer.place_on(tables, row)
 
-        await self._store.transact(place)
+        await self._placing.run(place)
 
     async def _within(self, tables: Tables | None, job: Callable[[Tables], Awaitable[T]]) -> T:
         """Run ``job`` in the transaction of the caller, or in one of its own."""

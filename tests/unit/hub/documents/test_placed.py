@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -237,6 +239,32 @@ async def test_a_region_or_label_counts_where_invite_and_facts_say_the_same(worl
         assert [text.partition(":")[0] for text in told] == ([] if name == "right" else ["region", "labels"])
     # What the invite of an older hub did not name selects nothing either.
     assert Invited.from_json({"environments": ["dev"], "production": False, "projects": ["*"]}) == named["none"]
+
+
+async def test_a_fleet_that_says_its_facts_at_once_is_placed_in_few_transactions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is given what its own facts and invite choose."""
+    release = world.author.release()
+    dev = world.author.deployment(release)
+    await world.documents.accept([release, dev])
+    names = [f"eu-{number}" for number in range(16)]
+    for name in names:
+        await world.clusters.create_cluster(name, "test", Invited(("dev",) if name != "eu-3" else ("prod",)))
+    transactions = 0
+    transact = world.clusters._placing._transact
+
+    async def counted(job: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return await transact(job)
+
+    monkeypatch.setattr(world.clusters._placing, "_transact", counted)
+    facts = types_pb2.ClusterFacts(uid="uid", environments=["dev"], projects=["*"])
+    await asyncio.gather(*(world.clusters.hello(name, link_pb2.Hello(facts=facts)) for name in names))
+    given = [await world.digests(name) for name in names]
+    assert given == [[] if name == "eu-3" else [digest(dev)] for name in names]
+    assert 1 <= transactions <= 6
 
 
 async def test_a_cluster_nothing_was_named_for_is_given_nothing(world: World) -> None:
