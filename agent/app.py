@@ -50,7 +50,7 @@ from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.interfaces import Finding
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from cellward.documents.facts import ClusterFacts
-from cellward.documents.model import Approval, ClusterEndorsement, Deployment, Release, Tombstone, schema_of
+from cellward.documents.model import SUPPORTED_SCHEMAS
 from cellward.errors import CellwardError, InvalidInput, Refused, Unavailable, define
 from cellward.policy import trust
 from cellward.policy.errors import FOREIGN_REALM
@@ -75,8 +75,6 @@ NO_GUARDS = define(
     "The chart's admission policies are not where the settings say.",
     hint="Set guards_dir to the files of charts/cellward-agent that were installed in this cluster.",
 )
-#: Documents this agent understands, for Hello.
-_KINDS = (Release, Deployment, Approval, Tombstone, ClusterEndorsement)
 #: Refusals of the API server that end without anybody's doing, beside its absence.
 _MAY_PASS = frozenset({KUBE_FORBIDDEN.code, KUBE_UNAUTHENTICATED.code, KUBE_THROTTLED.code})
 
@@ -319,7 +317,7 @@ async def _link(
         agent_version=VERSION,
         opa_version=engine_facts.version,
         capabilities_digest=engine_facts.capabilities_digest,
-        schemas=sorted(schema_of(kind.kind) for kind in _KINDS),
+        schemas=sorted(SUPPORTED_SCHEMAS),
     )
     return LinkClient(
         description,

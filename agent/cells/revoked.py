@@ -8,13 +8,11 @@ set lifts either.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from agent.cells.errors import LOCKED
 from agent.objects.model import CellRecord
 from agent.verify.interfaces import PolicyView
 from cellward.documents.facts import ClusterFacts
-from cellward.wire.codec import DesiredItem
 
 
 class Revoked:
@@ -31,20 +29,6 @@ class Revoked:
             return "no policy set is verified, so a quarantine stays" if record.quarantined else ""
         found = current.revocations.quarantine(*record.key)
         return "" if found is None else f"a signed quarantine holds the cell: {found.reason}"
-
-    def narrowed(self, item: DesiredItem, record: CellRecord) -> DesiredItem:
-        """Return the item with what signatures withhold; never with more than the hub asks for."""
-        return replace(item, hub_state="quarantine") if self.why_quarantined(record) else item
-
-    def changes(self, item: DesiredItem | None, record: CellRecord) -> bool:
-        """Whether signatures make something else of a cell than what is in force.
-
-        Without an item nobody knows what the hub wants of the cell, so that nothing is lifted then.
-        """
-        wanted = bool(self.why_quarantined(record))
-        if item is None:
-            return wanted and not record.quarantined
-        return (wanted or item.hub_state == "quarantine") != record.quarantined
 
     def check_lock(self) -> None:
         """Raise apply/locked when a signed lock holds this cluster: then nothing new is accepted."""

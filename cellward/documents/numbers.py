@@ -31,7 +31,7 @@ def milliseconds(moment: datetime) -> int:
 
 
 def next_number(now: datetime, known: Iterable[int] = ()) -> int:
-    """Return the number to sign with: the clock's, or one above the highest known; see :func:`faulty_numbers`."""
+    """Return the number to sign with: the clock's, or one above the highest known that counts."""
     clock = milliseconds(now)
     return max([clock, *(number + 1 for number in known if number < clock + _MAX_AHEAD)])
 
@@ -39,15 +39,6 @@ def next_number(now: datetime, known: Iterable[int] = ()) -> int:
 def newest_number(now: datetime) -> int:
     """Return the highest number that :func:`check_number` takes."""
     return milliseconds(now) + _MAX_AHEAD
-
-
-def faulty_numbers(now: datetime, known: Iterable[int]) -> tuple[int, ...]:
-    """Return the known numbers that :func:`next_number` leaves out, highest first.
-
-    A clock was or is wrong where there is one: the caller tells a person.
-    """
-    clock = milliseconds(now)
-    return tuple(sorted((number for number in known if number >= clock + _MAX_AHEAD), reverse=True))
 
 
 def check_number(number: int, now: datetime, what: str = "the sequence") -> None:

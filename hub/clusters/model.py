@@ -36,7 +36,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class AgentReport:
-    """Last words of an agent about itself; empty before it first connected."""
+    """The part of it that only the agent says; empty before it first connected."""
 
     agent_version: str = ""
     opa_version: str = ""
@@ -51,7 +51,11 @@ class AgentReport:
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """A cluster with everything that is known of it."""
+    """A cluster with everything that is known of it: its row (``hub.store.interfaces.ClusterRow``) read by the rooms.
+
+    The API's shape (``cellward.api.schemas.Cluster``) stays apart from it: the API is a promise to other versions of
+    the command line, has names of its own, and leaves out what the asker may not see.
+    """
 
     name: str
     created_at: datetime

@@ -16,7 +16,7 @@ from cellward.documents.fields import parse_time
 from cellward.documents.model import PREVIOUS
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
-from hub.documents.errors import BAD_DOCUMENT, DOCUMENT_TOO_LARGE
+from hub.documents.errors import BAD_DOCUMENT
 from hub.placement.model import IndexEntry
 
 #: Largest envelope carried, bytes.
@@ -30,20 +30,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 KINDS = frozenset({"release", "deployment", "approval", "tombstone", "cluster"})
 
 
-def index_envelope(data: bytes) -> IndexEntry:
-    """Return the index entry of an envelope.
-
-    Raises:
-        CellwardError: ``fleet/document-too-large``, ``fleet/bad-document``, or the code ``cellward.documents`` gives to
-            what is not an envelope or not canonical.
-    """
-    if len(data) > MAX_ENVELOPE:
-        raise DOCUMENT_TOO_LARGE(f"the envelope has {len(data)} bytes; at most {MAX_ENVELOPE} are carried")
-    return index_payload(dsse.parse_envelope(data))
-
-
 def index_payload(envelope: dsse.Envelope) -> IndexEntry:
-    """``index_envelope`` of one that was read already."""
+    """Return the index entry of an envelope; raises fleet/bad-document, and what ``canonical.decode`` does."""
     match = _TYPE.match(envelope.payload_type)
     if match is None or match.group(1) not in KINDS:
         raise BAD_DOCUMENT(f"payload type {envelope.payload_type[:80]!r} is not carried here")

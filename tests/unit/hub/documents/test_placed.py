@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from cellward.documents.dsse import parse_envelope
 from cellward.documents.facts import Selector
 from cellward.documents.names import CellKey
 from cellward.documents.numbers import milliseconds
 from cellward.errors import CellwardError
 from cellward.wire.v1 import link_pb2, types_pb2
-from hub.documents.index import index_envelope
+from hub.documents.index import index_payload
 from hub.documents.rows import document_row
 from hub.placement.delivery import Invited, differences
 from tests.fakes.rooms import CART, World
@@ -134,7 +135,7 @@ async def test_start_places_what_was_kept_just_before_the_end(world: World) -> N
     await world.join("eu-1")
     release = world.author.release()
     for envelope in (release, world.author.deployment(release)):
-        row = document_row(index_envelope(envelope), envelope)
+        row = document_row(index_payload(parse_envelope(envelope)), envelope)
         await world.store.documents.put(replace(row, standing="verified"))
     assert not await world.digests("eu-1")
     again = world.again()
@@ -169,7 +170,7 @@ async def test_a_number_of_the_future_that_was_kept_stands_before_nobody(world: 
     release = world.author.release()
     await world.documents.accept([release])
     ahead = world.author.tombstone(milliseconds(NOW) + 86_400_000)
-    row = document_row(index_envelope(ahead), ahead)
+    row = document_row(index_payload(parse_envelope(ahead)), ahead)
     await world.store.documents.put(replace(row, standing="verified"))
     again = world.again()
     await again.start()
@@ -182,7 +183,7 @@ async def test_v16_names_an_older_hub_kept_reach_no_agent(world: World) -> None:
     """V16: an item that every agent would refuse at every reconnect stays where it is, and the others go out."""
     await world.join("eu-1")
     bad = forged(world.author, "tombstone", environments=["dev"], sequence=1)
-    row = document_row(index_envelope(bad), bad)
+    row = document_row(index_payload(parse_envelope(bad)), bad)
     await world.store.documents.put(replace(row, cell="a--b"))
     await world.store.desired.upsert("eu-1", CellKey("shop", "a--b", "prod"), row.digest)
     again = world.again()
