@@ -97,7 +97,7 @@ class LimitSettings(_Strict):
     reserve_bytes: int = Field(
         default=256 * 1024**2,
         ge=1024**2,
-        description="Room on the database's volume that agents' audit records leave free; at most a quarter of it.",
+        description="Room on SQLite's volume that agents' audit records leave free; at most a quarter of it.",
     )
 
 

@@ -53,7 +53,8 @@ class Intake:
     Args:
         clock: of the rates.
         health: gets the condition ``audit-intake``.
-        volume: measures the database's volume; None where it is not on one of this machine.
+        volume: measures the database's volume; None where that is a server's to look after. ``Store.check`` asks
+            another question: whether one more row can be written.
         rate: bytes of records of one cluster.
         reserve: bytes that are kept free, at most a quarter of the volume.
     """

@@ -41,6 +41,7 @@ class AuditEvent:
     new_epoch: bool = False
 
     def __post_init__(self) -> None:
+        # Encoded once more at its place: 12 microseconds, for which no event can stand in the way of all that follow.
         encode_record(self.to_record("", 1, 1, NO_RECORD, _ANY_TIME))
 
     def to_record(self, realm: str, epoch: int, seq: int, prev: str, time: datetime) -> Record:
