@@ -29,6 +29,7 @@ from agent.spool.interfaces import Floors, Items
 from agent.stamps.keeper import StampKeeper
 from agent.verify.decide import Gate, decided, details_of, refusals_of
 from agent.verify.intake import Intake, VerifiedCell
+from cellward.documents.fields import format_time
 from cellward.errors import CellwardError
 from cellward.policy.model import Decision
 from cellward.runtime.clock import Timer
@@ -270,7 +271,8 @@ class Accepting:
             "isolation": cell.isolation,
         }
         entry = change.entry("cell.fallback" if change.fallback else "cell.apply", "done", details=details)
-        await self._journal.save_noted(cell, change, cell.record.applied(), entry)
+        record = cell.record.applied(format_time(self._timer.now()))
+        await self._journal.save_noted(cell, change, record, entry)
 
 
 @dataclass(frozen=True, slots=True)

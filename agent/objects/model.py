@@ -135,10 +135,13 @@ class CellRecord:
             kept = (*kept, owned)
         return replace(self, objects=kept)
 
-    def applied(self) -> CellRecord:
-        """Return the record once every object of the release is applied."""
+    def applied(self, now: str) -> CellRecord:
+        """Return the record once every object of the release is applied, ``now`` as RFC 3339 time.
+
+        What is finished after its rollout was given up has its time to become healthy, like anything else.
+        """
         objects = tuple(replace(owned, unfinished=False) if owned.unfinished else owned for owned in self.objects)
-        return replace(self, settled=True, objects=objects)
+        return replace(self, settled=True, objects=objects, rollout_started=self.rollout_started or now)
 
     def without(self, ref: ObjectRef) -> CellRecord:
         """Return the record without one object."""

@@ -356,12 +356,13 @@ def _done(life: Life) -> Step:
     if work.purpose is Purpose.RETURN:
         return _returned(life, work, (), None)
     life = replace(life, tries=0, obstacle=None if life.is_newest(work.item) else life.obstacle)
-    if not life.kept.fallback:
+    if not life.kept.fallback and not life.kept.failed:
         life = replace(life, trouble=())
     else:
+        # Also when it is listed again, and when a restart forgot what was still to be said.
         said = tuple(one for one in life.trouble if one.code == UNHEALTHY.code)
-        default = _unhealthy(life, "the release did not become healthy; its fallback runs")
-        life = replace(life, trouble=said or (default,))
+        what = "; its fallback runs" if life.kept.fallback else " in its time"
+        life = replace(life, trouble=said or (_unhealthy(life, f"the release did not become healthy{what}"),))
     return _owe(life, Answer(work.item, life.trouble, work.correlation)), ()
 
 

@@ -74,6 +74,12 @@ class Kept:
         return namespace_of(*self.key)
 
     @property
+    def failed(self) -> bool:
+        """Whether the rollout of what runs is over, and it did not become healthy in its time."""
+        standing = self.applied and bool(self.release) and not self.ending
+        return standing and not self.rollout_started and self.settled_release != self.release
+
+    @property
     def documents(self) -> tuple[str, str, str]:
         """Digests of what is in force: when they change, documents are superseded."""
         return self.deployment, self.release, self.settled_release

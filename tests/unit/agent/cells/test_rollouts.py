@@ -137,6 +137,21 @@ async def test_rights_that_one_api_server_has_not_seen_yet_are_waited_for(world:
     assert receipt.accepted, receipt.refusals
 
 
+async def test_v13_a_release_that_failed_is_not_called_accepted_when_it_is_listed_again(
+    world: World, kube: FakeKube
+) -> None:
+    """There is nothing to go back to, so it stays; neither a newer revision nor a restart makes it well."""
+    await first(world, kube)
+    release = world.release(cell_yaml(CELL, "1.1.0", service_yaml(replicas=1)))
+    digest = world.deployment(CELL, release, rollout={"deadlineSeconds": 1})
+    assert (await world.submit(world.item(CELL, digest))).accepted
+    await world.until(lambda: not world.receipts[-1].accepted)
+    assert [one.code for one in (await world.submit(world.item(CELL, digest))).refusals] == ["cell/not-healthy"]
+    await world._stop()
+    await world._start()
+    assert [one.code for one in (await world.submit(world.item(CELL, digest))).refusals] == ["cell/not-healthy"]
+
+
 # -- time --------------------------------------------------------------------------------------------------------------
 
 

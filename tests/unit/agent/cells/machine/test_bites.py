@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.cells.machine import effects as do
 from agent.cells.machine import events as on
 from agent.cells.machine import rules
-from agent.cells.machine.state import Answer, Hold, Life, Purpose, Stage
+from agent.cells.machine.state import Answer, Hold, Kept, Life, Purpose, Stage
 from tests.unit.agent.cells.machine.moves import MOVES, SCENARIOS, Moves, play
 
 Patch = pytest.MonkeyPatch
@@ -86,6 +86,11 @@ def v13_a_refusal_is_not_answered(patch: Patch) -> None:
 
     rules_owe = rules._owe
     patch.setattr(rules, "_owe", owe)
+
+
+def v13_what_failed_is_accepted_when_it_is_listed_again(patch: Patch) -> None:
+    """What is in force is well, whatever became of it; so is what a restart forgot to say."""
+    patch.setattr(Kept, "failed", property(lambda kept: False))
 
 
 def v13_a_failed_answer_is_dropped(patch: Patch) -> None:
@@ -168,6 +173,7 @@ MUTANTS = (
     v11_no_way_back,
     v11_what_waits_is_not_tried_again,
     v13_a_refusal_is_not_answered,
+    v13_what_failed_is_accepted_when_it_is_listed_again,
     v13_a_failed_answer_is_dropped,
     v13_answers_are_sent_for_ever,
     v13_a_full_disk_makes_it_spin,
