@@ -13,6 +13,8 @@ OURS = (*PRODUCT, "tools")
 _GENERATED = ROOT / "cellward" / "wire" / "v1"
 _MODULE_LINES = 600
 _FUNCTION_LINES = 60
+#: What has to happen before anything of a room is imported; its description is as long as any other's.
+_ACTS_FIRST = {"hub/store/sql/__init__.py": ["load_engine()"]}
 _DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 _TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ".rego", ".proto", ".tpl", ".sum", ".mod", ""}
 _SKIPPED = {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".cellward"}
@@ -39,11 +41,15 @@ def test_init_says_what_belongs_there_and_holds_no_code() -> None:
     """A room's description is the one thing in its ``__init__.py``; nothing is re-exported."""
     files = [file for file in _modules(*OURS) if file.name == "__init__.py"]
     assert files
-    assert [_name(file) for file in files if not _is_a_description(ast.parse(file.read_text()))] == []
+    assert [_name(file) for file in files if not _is_a_description(file)] == []
 
 
-def _is_a_description(tree: ast.Module) -> bool:
-    return len(tree.body) == 1 and len(ast.get_docstring(tree) or "") > 40
+def _is_a_description(file: Path) -> bool:
+    tree = ast.parse(file.read_text())
+    said = [ast.unparse(node) for node in tree.body[1:] if not isinstance(node, ast.ImportFrom)]
+    allowed = _ACTS_FIRST.get(_name(file))
+    alone = len(tree.body) == 1 if allowed is None else said == allowed
+    return alone and len(ast.get_docstring(tree) or "") > 40
 
 
 def test_modules_and_functions_stay_readable() -> None:
