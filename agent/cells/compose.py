@@ -107,15 +107,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
         state.meta, copy, recorder, health, timer, lambda: roster.behind(stamps.current), settle=settle_seconds
     )
     impostors = Impostors(recorder, health, roster.owns_namespace, stamps.proof)
-    foreign = ForeignPolicies(
-        kube,
-        recorder,
-        health,
-        timer,
-        lambda: sightings.places(),  # noqa: PLW0108 - they need each other, and this one is made first
-        lambda: sightings.look_beside(),  # noqa: PLW0108
-        absent_seconds,
-    )
+    foreign = _foreign(kube, recorder, health, timer, absent_seconds, lambda: sightings)
     sightings = Sightings(roster, cluster, fence, stamps, foreign, impostors)
     stamps.on_step = sightings.on_synced
     watch = ClusterWatch(kube, health, timer, sightings.on_event, sightings.on_synced)
@@ -153,3 +145,16 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
     return CellEngine(
         state, documents, roster, sightings, Watches(watch, foreign, stamps), Overview(roster, health, metrics), worker
     )
+
+
+def _foreign(
+    kube: KubeApi,
+    recorder: RecorderPort,
+    health: HealthRegistry,
+    timer: Timer,
+    absent_seconds: float,
+    sightings: Callable[[], Sightings],
+) -> ForeignPolicies:
+    """They and the sightings need each other; these are made first."""
+    places, look_beside = lambda: sightings().places(), lambda: sightings().look_beside()
+    return ForeignPolicies(kube, recorder, health, timer, places, look_beside, absent_seconds)
