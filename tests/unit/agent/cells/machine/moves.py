@@ -8,7 +8,7 @@ from tests.unit.agent.cells.machine.simulated import DOCUMENTS, Simulated
 
 _DIGESTS = st.sampled_from(sorted(DOCUMENTS))
 _STATES = st.sampled_from(["run", "run", "run", "hold", "quarantine"])
-_FAULTS = ("full", "down", "hubless", "broken")
+_FAULTS = ("full", "down", "hubless", "broken", "crowded", "used_up")
 
 #: One move: its name and what it is about.
 MOVES = st.one_of(
@@ -27,6 +27,10 @@ Moves = list[tuple[object, ...]]
 
 #: What chance finds late.
 SCENARIOS: tuple[Moves, ...] = (
+    [("fault", "crowded", True), ("item", "small", "run"), ("restart",), ("time", 5.0), ("fault", "crowded", False)],
+    [("fault", "used_up", True), ("item", "greedy", "run"), ("time", 5.0), ("fault", "used_up", False)],
+    [("item", "job", "run"), ("fault", "full", True), ("time", 5.0), ("restart",), ("item", "small", "hold")],
+    [("fault", "broken", True), ("item", "half", "run"), ("fault", "crowded", True), ("item", "small", "run")],
     [("fault", "broken", True), ("item", "half", "run"), ("item", "bad", "run"), ("restart",)],
     [("fault", "broken", True), ("item", "half", "run"), ("item", "new", "run"), ("kill", 9), ("time", 40.0)],
     [("fault", "full", True), ("item", "bad", "run"), ("time", 0.5), ("fault", "full", False)],

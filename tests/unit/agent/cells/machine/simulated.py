@@ -42,6 +42,9 @@ class Document:
     fallback: str = ""
     breaks: bool = False
     sticky: bool = False
+    prunes: bool = False
+    greedy: bool = False
+    job: bool = False
 
     @property
     def release(self) -> str:
@@ -49,7 +52,9 @@ class Document:
         return f"{self.digest}-release"
 
 
-#: What authors have signed. ``bad`` is forged, ``old`` is below every other, ``half`` breaks in the middle.
+#: What authors have signed. ``bad`` is forged, ``old`` is below every other, ``half`` breaks in the middle, ``small``
+#: prunes more than the limit until something of it is gone, ``greedy`` needs more of a quota than is free, ``job``
+#: has a job that completes.
 DOCUMENTS = {
     one.digest: one
     for one in (
@@ -63,7 +68,10 @@ DOCUMENTS = {
         Document("back", 8, healthy=False, fallback="one-release"),
         Document("unproved", 9, allowed=False, needs_proof=True),
         Document("end", 10, kind="end", sticky=True),
-        Document("new", 11),
+        Document("small", 11, prunes=True),
+        Document("greedy", 12, greedy=True),
+        Document("job", 13, job=True),
+        Document("new", 14),
     )
 }
 
@@ -97,6 +105,8 @@ class Simulated:
         self.policy: int | None = 1
         self.signed = ""
         self.at, self.viewed = 1000.0, 0.0
+        self.crowded = self.used_up = False
+        self.remembered = ""
         self.receipts: list[tuple[str, bool]] = []
         self.kill_in = self.comes_in = 0
         self.coming: DesiredItem | None = None
@@ -173,13 +183,18 @@ class Simulated:
             why = "no policy" if self.kept.quarantined else ""
         return on.Sight(
             self.at, 1.0, str(self._tokens), self.kept, None if self.down else self.viewed, why,
-            (self.cluster.runs, self.cluster.whole),
+            (self.cluster.runs, self.cluster.whole, self.crowded), self.used_up,
         )  # fmt: skip
 
     def _look(self) -> on.Look:
         document = next((one for one in DOCUMENTS.values() if one.release == self.kept.release), None)
         ill = document is not None and (not document.healthy or not self.cluster.whole)
-        return on.Look(self._sight(), on.Outlook(unhealthy=("Deployment/x: not ready",) if ill else ()))
+        unhealthy = ("Deployment/x: not ready",) if ill else ()
+        return on.Look(self._sight(), on.Outlook(unhealthy=unhealthy, jobs_done=self._job_is_new()))
+
+    def _job_is_new(self) -> bool:
+        done = any(one.job and one.release == self.cluster.runs for one in DOCUMENTS.values()) and self.cluster.whole
+        return done and self.remembered != self.cluster.runs
 
     def _carry_out(self, effects: tuple[do.Effect, ...]) -> tuple[do.Effect, ...]:
         following: tuple[do.Effect, ...] = ()
@@ -280,6 +295,8 @@ class Simulated:
             return lambda seen: on.Allowed(seen, if_proved=True)
         if not document.allowed and not _back(effect):
             return lambda seen: on.Denied(seen, (RefusalText("policy/denied", "no"),))
+        if document.prunes and self.crowded and not _back(effect):
+            return lambda seen: on.Denied(seen, (RefusalText("apply/prune-needs-confirmation", "too many"),))
         self._trace.append("decide")
         self._decided_on = self.policy
         return on.Allowed
@@ -301,6 +318,8 @@ class Simulated:
 
     def _tryout(self, effect: do.TryOut) -> Iterator[None]:
         yield
+        if DOCUMENTS[effect.work.item.deployment_digest].greedy and self.used_up and not _back(effect):
+            return _failed("kube/quota", passing=False)
         return _failed("kube/unavailable") if self.down else on.DryRun
 
     def _apply(self, effect: do.Apply) -> Iterator[None]:
@@ -380,9 +399,16 @@ class Simulated:
 
     def _rememberjobs(self, effect: do.RememberJobs) -> Iterator[None]:
         yield
+        if self.full:
+            return _failed("spool/full")
+        self.remembered = self.cluster.runs
         return on.Noted
 
-    _judgeedges = _dropdocuments = _rememberjobs
+    def _judgeedges(self, effect: do.Effect) -> Iterator[None]:
+        yield
+        return on.Noted
+
+    _dropdocuments = _judgeedges
 
     def _keep(self, *, durable: bool = True, **changes: object) -> None:
         self.kept = replace(self.kept, **changes)  # type: ignore[arg-type]
@@ -413,7 +439,7 @@ class Simulated:
     def comes_to_rest(self) -> None:
         """Stop all faults, let time pass, and say what has to be true then."""
         told = self.down or self.policy is None  # that either is back is an event, that a disk has room is none
-        self.full = self.down = self.hubless = self.broken = False
+        self.full = self.down = self.hubless = self.broken = self.crowded = self.used_up = False
         self.kill_in = self.comes_in = 0
         if self.coming is not None:
             self.comes(self.coming)
@@ -438,6 +464,7 @@ class Simulated:
         life, kept, newest = self.life, self.kept, self.newest
         assert life.work is None
         assert not life.owed.answers, "V13: a receipt is owed"
+        assert not self._job_is_new(), "V11: a job that completed would run again after a restart"
         assert kept == self.disk.kept, "V13: what is in force is not on disk"
         withheld = bool(self.signed) or (newest is not None and newest.hub_state != "run")
         assert self.cluster.whole or withheld, "V11: half a release is left"

@@ -110,6 +110,20 @@ def v13_answers_are_sent_for_ever(patch: Patch) -> None:
     _rule(patch, on.Answered, lambda life, event: (life, ()))
 
 
+def v11_what_the_inventory_refused_is_never_judged_again(patch: Patch) -> None:
+    """The prune limit counts what is gone by now."""
+    patch.setattr(rules, "_ground_changed", lambda life, seen: life)
+
+
+def v11_completed_jobs_are_not_remembered(patch: Patch) -> None:
+    """They run again after a restart."""
+    honest = rules._choose_beside
+    patch.setattr(
+        rules, "_choose_beside",
+        lambda life, event: honest(life, replace(event, outlook=replace(event.outlook, jobs_done=False))),
+    )  # fmt: skip
+
+
 def v13_a_full_disk_makes_it_spin(patch: Patch) -> None:
     """What failed is tried again at once."""
     patch.setattr(rules, "_later", lambda life, seen: life)
@@ -176,6 +190,8 @@ MUTANTS = (
     v13_what_failed_is_accepted_when_it_is_listed_again,
     v13_a_failed_answer_is_dropped,
     v13_answers_are_sent_for_ever,
+    v11_what_the_inventory_refused_is_never_judged_again,
+    v11_completed_jobs_are_not_remembered,
     v13_a_full_disk_makes_it_spin,
     v13_narrowing_waits_for_a_release,
     v8_signed_quarantine_waits_for_the_hub,
