@@ -234,7 +234,7 @@ def withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = CellEngine.withdraw
 
     def withdraw(self: CellEngine, item: Any) -> bool:
-        worker = self._workers.get(item.key)
+        worker = self._roster.workers.get(item.key)
         if worker is not None:
             worker.cell.record = CellRecord(*item.key, namespace=worker.cell.record.namespace)
         return honest(self, item)
