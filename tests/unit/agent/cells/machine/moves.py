@@ -8,7 +8,7 @@ from tests.unit.agent.cells.machine.simulated import DOCUMENTS, Simulated
 
 _DIGESTS = st.sampled_from(sorted(DOCUMENTS))
 _STATES = st.sampled_from(["run", "run", "run", "hold", "quarantine"])
-_FAULTS = ("full", "down", "hubless", "broken", "crowded", "used_up")
+_FAULTS = ("full", "down", "hubless", "broken", "crowded", "used_up", "callee_away")
 
 #: One move: its name and what it is about.
 MOVES = st.one_of(
@@ -27,6 +27,7 @@ Moves = list[tuple[object, ...]]
 
 #: What chance finds late.
 SCENARIOS: tuple[Moves, ...] = (
+    [("fault", "callee_away", True), ("item", "one", "run"), ("restart",), ("fault", "full", True), ("time", 5.0)],
     [("fault", "crowded", True), ("item", "small", "run"), ("restart",), ("time", 5.0), ("fault", "crowded", False)],
     [("fault", "used_up", True), ("item", "greedy", "run"), ("time", 5.0), ("fault", "used_up", False)],
     [("item", "job", "run"), ("fault", "full", True), ("time", 5.0), ("restart",), ("item", "small", "hold")],

@@ -105,7 +105,7 @@ class Simulated:
         self.policy: int | None = 1
         self.signed = ""
         self.at, self.viewed = 1000.0, 0.0
-        self.crowded = self.used_up = False
+        self.crowded = self.used_up = self.callee_away = self.edge_closed = False
         self.remembered = ""
         self.receipts: list[tuple[str, bool]] = []
         self.kill_in = self.comes_in = 0
@@ -190,7 +190,14 @@ class Simulated:
         document = next((one for one in DOCUMENTS.values() if one.release == self.kept.release), None)
         ill = document is not None and (not document.healthy or not self.cluster.whole)
         unhealthy = ("Deployment/x: not ready",) if ill else ()
-        return on.Look(self._sight(), on.Outlook(unhealthy=unhealthy, jobs_done=self._job_is_new()))
+        return on.Look(
+            self._sight(),
+            on.Outlook(unhealthy=unhealthy, jobs_done=self._job_is_new(), edges_differ=self._edge_differs()),
+        )
+
+    def _edge_differs(self) -> bool:
+        """A caller may be there before what it calls: its edge is closed for as long as nobody offers it."""
+        return bool(self.cluster.runs) and self.edge_closed != self.callee_away
 
     def _job_is_new(self) -> bool:
         done = any(one.job and one.release == self.cluster.runs for one in DOCUMENTS.values()) and self.cluster.whole
@@ -404,11 +411,17 @@ class Simulated:
         self.remembered = self.cluster.runs
         return on.Noted
 
-    def _judgeedges(self, effect: do.Effect) -> Iterator[None]:
+    def _judgeedges(self, effect: do.JudgeEdges) -> Iterator[None]:
+        yield
+        if self.full or self.down:
+            return _failed("spool/full" if self.full else "kube/unavailable")
+        self.edge_closed = self.callee_away
         yield
         return on.Noted
 
-    _dropdocuments = _judgeedges
+    def _dropdocuments(self, effect: do.DropDocuments) -> Iterator[None]:
+        yield
+        return on.Noted
 
     def _keep(self, *, durable: bool = True, **changes: object) -> None:
         self.kept = replace(self.kept, **changes)  # type: ignore[arg-type]
@@ -464,6 +477,7 @@ class Simulated:
         life, kept, newest = self.life, self.kept, self.newest
         assert life.work is None
         assert not life.owed.answers, "V13: a receipt is owed"
+        assert not self._edge_differs(), "V11: an edge is closed to who is there, or open to nobody"
         assert not self._job_is_new(), "V11: a job that completed would run again after a restart"
         assert kept == self.disk.kept, "V13: what is in force is not on disk"
         withheld = bool(self.signed) or (newest is not None and newest.hub_state != "run")

@@ -124,6 +124,15 @@ def v11_completed_jobs_are_not_remembered(patch: Patch) -> None:
     )  # fmt: skip
 
 
+def v11_edges_are_not_judged(patch: Patch) -> None:
+    """Whether what a cell calls is there changes nothing."""
+    honest = rules._choose_beside
+    patch.setattr(
+        rules, "_choose_beside",
+        lambda life, event: honest(life, replace(event, outlook=replace(event.outlook, edges_differ=False))),
+    )  # fmt: skip
+
+
 def v13_a_full_disk_makes_it_spin(patch: Patch) -> None:
     """What failed is tried again at once."""
     patch.setattr(rules, "_later", lambda life, seen: life)
@@ -192,6 +201,7 @@ MUTANTS = (
     v13_answers_are_sent_for_ever,
     v11_what_the_inventory_refused_is_never_judged_again,
     v11_completed_jobs_are_not_remembered,
+    v11_edges_are_not_judged,
     v13_a_full_disk_makes_it_spin,
     v13_narrowing_waits_for_a_release,
     v8_signed_quarantine_waits_for_the_hub,
