@@ -56,21 +56,27 @@ def command_agent(
             f"no such command: {kind[:40]!r}, or --id is not 8 to 64 small letters, digits and hyphens",
             hint="The commands are resync, probe, diagnose, renew and reconnect.",
         ) from error
-    client = local(home).client()
-    given = _outcome(client, client.post(f"/clusters/{name}/commands", body, schemas.Command), timeout)
+    given = _outcome(local(home).client(), name, body, timeout)
     show_one(given, output, lambda: _table(given), f"command/{given.id}")
     _judge(given, timeout)
 
 
-def _outcome(client: Client, given: schemas.Command, timeout: float) -> schemas.Command:
-    """Look until the outcome is there or time is up."""
+def _outcome(client: Client, name: str, body: schemas.CommandRequest, timeout: float) -> schemas.Command:
+    """Give the command, and look until the outcome is there or time is up."""
     from cellward.api import schemas
 
-    deadline = time.monotonic() + timeout
-    path = f"/clusters/{given.cluster}/commands/{given.id}"
+    deadline, path = time.monotonic() + timeout, f"/clusters/{name}/commands"
+    given = _ours(client.post(path, body, schemas.Command), name, body)
     while given.state in _PENDING and time.monotonic() < deadline:
         time.sleep(STEP)
-        given = client.get(path, schemas.Command)
+        given = _ours(client.get(f"{path}/{body.id}", schemas.Command), name, body)
+    return given
+
+
+def _ours(given: schemas.Command, name: str, body: schemas.CommandRequest) -> schemas.Command:
+    """Return the command that was asked about; its id is what a person types next, and is not the hub's to choose."""
+    if (given.cluster, given.kind, given.id) != (name, body.kind, body.id):
+        raise errors.BAD_ANSWER("the hub answered with another command than it was asked about")
     return given
 
 

@@ -13,6 +13,7 @@ from agent.audit.errors import LOG_REFUSED
 from agent.spool.interfaces import LogView
 from cellward.audit import checkpoint, tree
 from cellward.errors import CellwardError
+from cellward.wire.bounds import MAX_CHECKPOINT
 
 #: Hashes in one proof at most: a log of 2^64 leaves needs no more.
 MAX_PROOF = 64
@@ -53,11 +54,15 @@ def accept(view: LogView, origin: str, records: Sequence[bytes], proof: Proof) -
         leaves = [tree.leaf_hash(record) for record in records]
         tree.verify_range(leaves, first, head.size, proof.range_proof, head.root)
         _check_history(view, head, proof)
+        # What others signed beside the log is not kept: the note is repeated to every hub, and none takes a longer one.
+        note = checkpoint.only_of(proof.note, view.key_spki)
+        if len(note) > MAX_CHECKPOINT:
+            raise LOG_REFUSED(f"the checkpoint has {len(note)} bytes, at most {MAX_CHECKPOINT} are kept")
     except CellwardError as error:
         if error.code == LOG_REFUSED.code:
             raise
         raise LOG_REFUSED(error.message, cause=error.code) from error
-    return LogView(head.size, _PREFIX + head.root.hex(), view.key_spki, proof.note, view.hub_epoch)
+    return LogView(head.size, _PREFIX + head.root.hex(), view.key_spki, note, view.hub_epoch)
 
 
 def _check_history(view: LogView, head: checkpoint.Checkpoint, proof: Proof) -> None:

@@ -42,6 +42,7 @@ from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import Condition, HealthRegistry
 from cellward.runtime.tasks import is_being_cancelled
+from cellward.wire.bounds import MAX_CHECKPOINT, MAX_HELLO_TEXT
 from cellward.wire.codec import facts_to_wire
 from cellward.wire.v1 import link_pb2
 from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_POLICY, FEATURES, PROTOCOL_MAX, PROTOCOL_MIN
@@ -285,7 +286,8 @@ class LinkClient:
             epoch=self._db.epoch,
             generation=identity.generation if identity is not None else 0,
             revision=position.revision,
-            hub_epoch=position.hub_epoch,
+            # An agent that kept longer ones of an earlier version leaves them out, and is let in again.
+            hub_epoch=position.hub_epoch if len(position.hub_epoch) <= MAX_HELLO_TEXT else "",
             items_digest=position.items_digest,
             floors_digest=await self._db.floors.digest(),
             facts=facts_to_wire(self._description.facts),
@@ -294,7 +296,7 @@ class LinkClient:
             opa_version=self._description.opa_version,
             capabilities_digest=self._description.capabilities_digest,
             statement_keyid=self._keyid,
-            last_checkpoint=view.note,
+            last_checkpoint=view.note if len(view.note) <= MAX_CHECKPOINT else b"",
             platform_uid=platform.uid if platform is not None else "",
             platform_ca=platform.authority_sha256 if platform is not None else "",
         )

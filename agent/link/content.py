@@ -17,7 +17,7 @@ from agent.link.channels import ChannelHolder
 from agent.link.errors import CONTENT_BROKEN, CONTENT_TOO_LARGE, HUB_UNAVAILABLE
 from agent.policy.interfaces import FetchedSet
 from cellward.errors import CellwardError, Unavailable
-from cellward.wire.codec import MAX_CARRIED, MAX_CARRIED_SET, check_digest
+from cellward.wire.codec import MAX_CARRIED, MAX_CARRIED_SET, check_digest, is_digest
 from cellward.wire.v1 import content_pb2, content_pb2_grpc, link_pb2
 
 _log = structlog.get_logger()
@@ -48,7 +48,8 @@ class HubContent:
         Bounded: what was carried longest ago is dropped first, and fetched when it is wanted.
         """
         for document in documents:
-            if not 0 < len(document.envelope) <= MAX_CARRIED:
+            # The digest is a key of what is kept, and so bounded as what is kept is.
+            if not is_digest(document.digest) or not 0 < len(document.envelope) <= MAX_CARRIED:
                 continue
             self._drop(document.digest)
             self._carried[document.digest] = document.envelope

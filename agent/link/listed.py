@@ -42,7 +42,7 @@ class Heard:
         number: of the session.
         asked: revision from where on it was asked; 0 asks for everything.
         hub_epoch: of the hub that welcomed it.
-        listed: keys it named so far.
+        listed: keys it named so far of what is kept, usable or not.
     """
 
     number: int
@@ -346,14 +346,15 @@ def _named(event: Named, state: State, bounds: Bounds) -> Result:
     heard, item = state.heard, event.item
     if heard is None or heard.number != event.session:
         return state, ()
-    state = _listed(state, heard, item.key)
     state = replace(state, unusable=_without(state.unusable, item.key))
+    if item.key in state.held:
+        state = _listed(state, item.key)
     if heard.asked and item.revision < state.taken.get(item.key, 0):
         # A full listing is believed whatever its numbers: it is what puts right what differs.
         return state, ()
     if item.key not in state.held and len(state.held) >= bounds.items:
         return state, (MakeRoom(item),)
-    return state, (Keep(item),)
+    return _listed(state, item.key), (Keep(item),)
 
 
 @_rule.register
@@ -362,12 +363,14 @@ def _named_unusable(event: NamedUnusable, state: State, bounds: Bounds) -> Resul
     heard, key = state.heard, event.row.key
     if heard is None or heard.number != event.session:
         return state, ()
-    state, tell = _of_no_use(_listed(state, heard, key), key, event.reason)
+    state, tell = _of_no_use(state, key, event.reason)
+    if key in state.held or key in state.unusable:
+        state = _listed(state, key)
     known = state.unusable.get(key)
     room = known is not None or len(state.unusable) < bounds.unusable
     if known == event.row or not room or event.size > bounds.unusable_bytes:
         return state, (tell,)
-    state = replace(state, unusable={**state.unusable, key: event.row})
+    state = _listed(replace(state, unusable={**state.unusable, key: event.row}), key)
     answer = Answer(event.row, event.code, event.reason, event.hint)
     if key in state.recorded or len(state.recorded) >= bounds.unusable:
         return state, (tell, answer)
@@ -450,7 +453,7 @@ def _room_made(event: RoomMade, state: State, bounds: Bounds) -> Result:
         left_out=state.left_out or not named.isdisjoint(event.keys),
     )
     if len(state.held) < bounds.items:
-        return state, (Keep(event.item),)
+        return _listed(state, event.item.key), (Keep(event.item),)
     message = f"the hub names more than {bounds.items} cells; the rest is left out"
     return replace(state, left_out=True), (Tell(ITEMS_DIFFER.code, message),)
 
@@ -480,7 +483,11 @@ def _ask_for_all(state: State) -> Result:
     return replace(state, all_due=True), (Reconnect(), KeepRevision(0))
 
 
-def _listed(state: State, heard: Heard, key: CellKey) -> State:
+def _listed(state: State, key: CellKey) -> State:
+    """Note that the session named what is kept; of anything else nobody asks, and a hub may name what it likes."""
+    heard = state.heard
+    if heard is None or key in heard.listed:
+        return state
     return replace(state, heard=replace(heard, listed=heard.listed | {key}))
 
 

@@ -24,12 +24,13 @@ from agent.link.calls import hub_call
 from agent.link.errors import OUT_OF_ORDER, PROTOCOL, STREAM_REFUSED
 from agent.link.interfaces import CellReport
 from agent.link.messages import report_to_wire
-from agent.link.outgoing import Outgoing
+from agent.link.outgoing import MAX_RESULTS, Outgoing
 from cellward.documents.names import CellKey
 from cellward.errors import known
 from cellward.runtime.clock import Timer
 from cellward.runtime.tasks import first_of
 from cellward.wire import status
+from cellward.wire.bounds import MAX_HELLO_TEXT
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
 
 _log = structlog.get_logger()
@@ -216,6 +217,9 @@ class Session:
         async for frame in frames:
             if frame.WhichOneof("body") != "welcome":
                 raise PROTOCOL(f"the first frame is a {frame.WhichOneof('body')}, not a welcome")
+            if len(frame.welcome.hub_epoch) > MAX_HELLO_TEXT:
+                # It is repeated to every hub from now on, and none takes a longer one.
+                raise PROTOCOL("the hub's epoch is longer than any hub takes")
             # Set first: once the client listens to this session, nobody may take it for one that never was welcomed.
             self.welcomed.set()
             await self._hooks.welcome(frame.welcome)
@@ -308,6 +312,8 @@ class Session:
                 flight.reports[self._sent + 1] = (key, report)
                 await self._send(cell_status=report_to_wire(report))
         for result in outgoing.results():
+            if len(flight.results) >= MAX_RESULTS:
+                break  # a hub that acknowledges none gets no more
             if result.id not in flight.results_sent and not self._quiet:
                 flight.results_sent.add(result.id)
                 flight.results[self._sent + 1] = result.id
@@ -344,7 +350,9 @@ class Session:
         for seq in [seq for seq in flight.reports if seq <= ack]:
             self._outgoing.report_done(*flight.reports.pop(seq))
         for seq in [seq for seq in flight.results if seq <= ack]:
-            self._outgoing.result_done(flight.results.pop(seq))
+            done = flight.results.pop(seq)
+            flight.results_sent.discard(done)
+            self._outgoing.result_done(done)
 
 
 def _is_same(one: link_pb2.AgentStatus, other: link_pb2.AgentStatus) -> bool:

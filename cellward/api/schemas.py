@@ -162,7 +162,7 @@ class Cluster(Response):
     invited: Invitation | None = Field(default=None, description="What its invite named it to be; null for nothing.")
     agent_version: str = ""
     opa_version: str = ""
-    boot_id: str = ""
+    boot: str = Field(default="", description="SHA-256 of what the agent calls its boot, which is for the hub alone.")
     statement_keyid: str = ""
     statement_spki: Blob = Field(default=b"", description="Public statement key bound at join, DER.")
     generation: int = 0
@@ -279,11 +279,11 @@ class CommandRequest(Request):
 class Command(Response):
     """A command and what became of it."""
 
-    id: str
-    cluster: str
-    kind: str
+    id: CommandId
+    cluster: ClusterName
+    kind: CommandKind
     subject: str = ""
-    state: str = Field(description="waiting, sent, done, refused, or expired: never delivered.")
+    state: Literal["waiting", "sent", "done", "refused", "expired"] = Field(description="expired: never delivered.")
     created_at: Moment | None = None
     created_by: str = ""
     expires_at: Moment | None = None

@@ -134,6 +134,19 @@ def log_signature(note: bytes, public_key: bytes) -> bytes:
     raise BAD_CHECKPOINT("the checkpoint is not signed by the key of this log")
 
 
+def only_of(note: bytes, public_key_spki: bytes) -> bytes:
+    """Return a note with the signature of one key (Ed25519, DER) and of no other.
+
+    Raises audit/bad-checkpoint where no line of that key holds.
+    """
+    key = load_der_public_key(public_key_spki)
+    if not isinstance(key, Ed25519PublicKey):
+        raise BAD_CHECKPOINT("the tree-head key is not an Ed25519 key")
+    blob = log_signature(note, key.public_bytes_raw())
+    checkpoint, text, _ = parse_checkpoint(note)
+    return text + f"\n\u2014 {checkpoint.origin} {base64.b64encode(blob).decode()}\n".encode()
+
+
 def _holds(public_key: bytes, signature: bytes, text: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, text)

@@ -127,9 +127,14 @@ def items_digest(items: Iterable[DesiredItem]) -> str:
 
 def check_digest(digest: str) -> str:
     """Return ``digest`` when it is ``sha256:<64 hex>``; raises wire/bad-message."""
-    if not _DIGEST.match(digest):
+    if not is_digest(digest):
         raise BAD_MESSAGE(f"{digest[:80]!r} is not a sha256 digest")
     return digest
+
+
+def is_digest(text: str) -> bool:
+    """Whether it is ``sha256:<64 hex>``."""
+    return _DIGEST.match(text) is not None
 
 
 def facts_to_wire(facts: ClusterFacts) -> types_pb2.ClusterFacts:

@@ -6,6 +6,7 @@ import re
 
 from cellward.identity.keys import spki_digest
 from cellward.identity.x509 import PeerIdentity
+from cellward.wire.bounds import MAX_CHECKPOINT, MAX_HELLO_TEXT
 from cellward.wire.codec import facts_from_wire
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import link_pb2
@@ -13,9 +14,8 @@ from hub.authority.errors import NOT_BOUND
 from hub.store.interfaces import ClusterRow
 from hub.sync.errors import HELLO_REFUSED
 
-#: Most features or schemas, and longest text of one field.
+#: Most features or schemas.
 _MAX_LIST = 128
-_MAX_TEXT = 256
 _TEXTS = (
     "realm",
     "boot_id",
@@ -29,7 +29,6 @@ _TEXTS = (
     "platform_uid",
     "platform_ca",
 )
-_MAX_CHECKPOINT = 4096
 _MAX_UID = 64
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -55,7 +54,7 @@ def check_bounds(peer: PeerIdentity, hello: link_pb2.Hello) -> None:
     """Refuse a Hello with fields beyond their bounds; raises wire/bad-message."""
     facts_from_wire(peer.name, hello.facts)
     texts = [getattr(hello, name) for name in _TEXTS] + [*hello.features, *hello.schemas]
-    if any(len(text) > _MAX_TEXT for text in texts) or len(hello.last_checkpoint) > _MAX_CHECKPOINT:
+    if any(len(text) > MAX_HELLO_TEXT for text in texts) or len(hello.last_checkpoint) > MAX_CHECKPOINT:
         raise BAD_MESSAGE("a field of Hello is too long")
     if max(len(hello.features), len(hello.schemas), len(hello.policy.bundles)) > _MAX_LIST:
         raise BAD_MESSAGE("a list in Hello is too long")

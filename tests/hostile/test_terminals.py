@@ -53,7 +53,8 @@ MORE = {
 #: Commands that must have met the hub in the sweep, or it shows nothing.
 ASKING = {
     "login", "apply", "delete", "status", "check", "policy publish", "policy list", "clusters invite", "clusters list",
-    "cells list", "cells show", "audit tail", "audit export", "tokens create", "tokens list", "tokens revoke",
+    "clusters command", "cells list", "cells show", "audit tail", "audit export", "tokens create", "tokens list",
+    "tokens revoke",
 }  # fmt: skip
 
 
@@ -92,6 +93,8 @@ class Scene:
                     value = "-" if name == "audit export" else str(_export(directory, self.text))
                 if name == "audit witness":
                     value = str(directory / "witness")
+                if (name, parameter.name) == ("clusters command", "kind"):
+                    value = "renew"
                 words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
         options = {word for parameter in command.params for word in parameter.opts}
         words += [*MORE.get(name, []), "--output", form]

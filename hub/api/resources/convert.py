@@ -11,6 +11,7 @@ from cellward.api import schemas
 from cellward.documents.model import DocumentState
 from cellward.errors import known
 from hub.store.documents import DocumentRow
+from hub.store.links import boot_digest
 
 if TYPE_CHECKING:
     from hub.api.auth import Principal
@@ -123,7 +124,7 @@ def cluster(view: ClusterView, who: Principal) -> schemas.Cluster:
         ),
         agent_version=report.agent_version,
         opa_version=report.opa_version,
-        boot_id=report.boot_id,
+        boot=boot_digest(report.boot_id) if report.boot_id else "",
         statement_keyid=report.statement_keyid,
         statement_spki=view.statement_spki,
         generation=view.generation,
