@@ -113,21 +113,27 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
     async def _check_twin(self, session: SyncSession, address: str) -> None:
         """Refuse a second live stream of one identity, and lock both (V7); a stream nobody answers on is superseded.
 
-        One boot has one process: its newer stream follows its older one, half-open or not, without a question. Where
-        another process of the hub holds the older stream, that one asks.
+        One boot has one process: its newer stream follows its older one, half-open or not, without a question, unless
+        that happens again and again. Where another process of the hub holds the older stream, that one asks.
         """
         asked: SyncSession | None = None
         while (older := self._sessions.get(session.cluster)) not in {None, asked}:
-            if older is None or older.boot_id == session.boot_id:
+            if older is None or self._is_handover(session, older.boot_id == session.boot_id, older.serial):
                 return
             asked = older
             if await older.answers(self._limits.twin):
                 await self._twins.two_live(session.cluster, session.boot_id, older.boot_id, address)
         holder = await self._ports.links.elsewhere(session.cluster)
-        if holder is None or holder.boot == boot_digest(session.boot_id):
+        if holder is None or self._is_handover(session, holder.boot == boot_digest(session.boot_id), session.serial):
             return
         if await self._ports.links.ask(holder, self._limits.twin):
             await self._twins.two_live(session.cluster, session.boot_id, f"sha256:{holder.boot}", address)
+
+    def _is_handover(self, session: SyncSession, same_boot: bool, serial: int) -> bool:
+        """Whether a stream follows an older one as those of one process do."""
+        if not same_boot or serial != session.serial:
+            return same_boot
+        return not self._twins.follow_too_often(session.cluster)
 
     def _take_over(self, session: SyncSession) -> None:
         """Newest wins."""

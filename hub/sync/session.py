@@ -172,6 +172,11 @@ class SyncSession:
         self._drain = True
         self._wake.set()
 
+    @property
+    def serial(self) -> int:
+        """Serial number of the certificate it was opened with."""
+        return self._peer.serial
+
     async def answers(self, seconds: float) -> bool:
         """Ask for a sign of life, and say whether the agent gave one in time; a half-open stream never does.
 

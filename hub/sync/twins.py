@@ -9,6 +9,7 @@ of, a stream nobody answers on any more, and a new authority of its API server.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from cellward.identity.x509 import PeerIdentity
@@ -23,6 +24,9 @@ from hub.sync.interfaces import DirectoryPort
 
 #: Boots, and overtaken keys, remembered at most.
 _BOOTS: Final = 10_000
+#: So many streams that follow one of the same boot and certificate, within so many seconds, are not one agent's.
+FOLLOWS: Final = 10
+_FOLLOWS_SECONDS: Final = 600.0
 
 
 class Twins:
@@ -33,6 +37,8 @@ class Twins:
         self._copies = copies
         self._clock = clock
         self._boots: dict[str, str] = {}
+        #: When a stream of the same boot and certificate followed one that was there, by cluster.
+        self._follows: dict[str, deque[float]] = {}
         #: When a key was first turned away for a newer one, by cluster and key; on the monotonic clock.
         self._overtaken: dict[tuple[str, str], float] = {}
 
@@ -45,10 +51,23 @@ class Twins:
         while len(self._boots) > _BOOTS:
             del self._boots[next(iter(self._boots))]
 
+    def follow_too_often(self, cluster: str) -> bool:
+        """Note that a stream follows one of the same boot and certificate, and say whether two take turns.
+
+        An agent opens a second stream for a renewal, which has another certificate, or when it is ordered to reconnect.
+        A copy that says the boot of the original is superseded by it, and supersedes it, every few seconds.
+        """
+        now, known = self._clock.monotonic(), self._follows.pop(cluster, deque(maxlen=FOLLOWS))
+        known.append(now)
+        self._follows[cluster] = known
+        while len(self._follows) > _BOOTS:
+            del self._follows[next(iter(self._follows))]
+        return len(known) == FOLLOWS and now - known[0] < _FOLLOWS_SECONDS
+
     async def two_live(self, cluster: str, newer: str, older: str, address: str) -> None:
         """Lock both of two streams of a cluster that answer, by their boots; always raises link/two-live-streams."""
         bound = await self._directory.binding(cluster)
-        reason = "two boots of one installation have a stream open and both answer"
+        reason = "two processes of one installation have a stream open and both answer"
         details = {"found": newer, "expected": older, "address": address}
         if bound is not None:
             await self._copies.found(bound.name, bound.uid, code=TWO_LIVE_STREAMS.code, reason=reason, details=details)

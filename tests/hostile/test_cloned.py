@@ -40,6 +40,23 @@ async def test_v7_a_copy_of_the_state_started_beside_the_original_locks_both(tmp
     assert {str(lock) for lock in hub.hub.clusters.locks} == {f"agent/{uid}"}
 
 
+async def test_v7_a_copy_that_says_the_boot_of_the_original_is_found(tmp_path: Path) -> None:
+    """V7: each supersedes the other as one process would its own stream, but not again and again."""
+    hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2, drain_min_ms=10, drain_max_ms=50))
+    async with hub.running():
+        original = agent_at(hub, tmp_path / "original", await hub.invite("eu-1"))
+        async with original.boot():
+            await until(original.is_ok("hub-link"), "the original is connected")
+            shutil.copytree(tmp_path / "original", tmp_path / "copy")
+            copy = agent_at(hub, tmp_path / "copy")
+            copy.boots = original.boots - 1
+            async with copy.boot():
+                await until(lambda: bool(hub.hub.clusters.locks), "the copy is found")
+                for each in (original, copy):
+                    await until(each.has_code("hub-link", "authority/locked"), "neither goes on")
+    assert {hello.boot_id for _, hello in hub.fleet.hellos} == {f"boot-{original.boots}"}
+
+
 async def test_v7_a_restart_of_the_agent_is_no_copy(tmp_path: Path) -> None:
     """V7: the same state, another boot, and the stream before is gone: nobody is locked, however often."""
     hub = FakeLinkHub(SystemClock(), SyncLimits(recheck=0.1, heartbeat=0.2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from cellward.api import schemas
 from hub.api.errors import BAD_REQUEST, COMMAND_ID_TAKEN, UNKNOWN_COMMAND
@@ -98,7 +98,7 @@ def _shown(call: Call, row: CommandRow) -> schemas.Command:
     return schemas.Command(
         id=row.id,
         cluster=row.cluster,
-        kind=row.kind,
+        kind=cast("schemas.CommandKind", row.kind),
         subject=row.subject,
         state="expired" if late else row.state,
         created_at=row.created_at,

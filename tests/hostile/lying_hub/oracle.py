@@ -23,7 +23,7 @@ from typer.testing import Result
 
 from cellward.identity.keys import load_signing_spki, spki_digest, spki_of
 from cellward.identity.x509 import is_authority, load_certificates
-from cli import waiting
+from cli import asking, waiting
 from cli.home import Home
 from tests.fakes.command_line import STARTER
 from tests.hostile.lying_hub.commands import CHANGING, COMMANDS, Line
@@ -323,6 +323,7 @@ def staged(installation: Installation, directory: Path) -> Iterator[Stage]:
         without_network(installation.hub),
         mock.patch.dict(os.environ, {"PATH": path}),
         mock.patch.object(waiting, "time", clock),
+        mock.patch.object(asking, "time", clock),
     ):
         for text in CHANGING:
             line = by_text[text]

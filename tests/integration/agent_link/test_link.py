@@ -218,7 +218,7 @@ async def test_v2_commands_run_once_for_this_boot(hub: FakeLinkHub, tmp_path: Pa
     """V2: diagnose runs and answers, renew is carried out by the link itself, an unknown subject is refused."""
     agent = await an_agent(hub, tmp_path)
     async with agent.boot():
-        await until(lambda: "eu-1" in hub.link.link.connected(), "the link is up")
+        await until(lambda: "eu-1" in hub.links.streams, "the link is up")
         good = (await hub.link.link.send_command("eu-1", "diagnose", "link")).id
         bad = (await hub.link.link.send_command("eu-1", "diagnose", "../../etc/passwd")).id
         renew = (await hub.link.link.send_command("eu-1", "renew")).id
