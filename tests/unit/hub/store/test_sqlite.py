@@ -96,13 +96,15 @@ async def test_v16_the_watch_outlives_a_store_that_does_not_answer(store: SqlSto
     """V16: a failed look is told and repeated; afterwards what others committed meanwhile is told after all."""
     aside = file.with_suffix(".aside")
     other = await open_store(f"sqlite+aiosqlite:///{file}", ManualClock())
+    await store._db.look()
     with structlog.testing.capture_logs() as logs:
-        watcher = asyncio.create_task(store.watch())
         async with store.changes.subscribe("documents") as subscription:
             file.rename(aside)
             file.mkdir()
+            # Before anybody looks again: a connection that comes back to a pool that is gone is closed by nobody.
             await store._db._reader.dispose()
             await store._db._writer.dispose()
+            watcher = asyncio.create_task(store.watch())
             async with asyncio.timeout(30):
                 while not logs:
                     await asyncio.sleep(0.01)
