@@ -96,7 +96,6 @@ class AgentSettings(FileSettings):
     hub_ca_file: Path = Field(description="PEM of the CA of hubs, from the join line.")
     join_token_file: Path | None = Field(default=None, description="File with the join token; only needed once.")
     facts: FactSettings
-    display_name: str = Field(default="", description="For logs before the first join only; never an identity.")
     kubeconfig: Path | None = Field(default=None, description="kubeconfig; absent means the pod's service account.")
     namespace: str = Field(default="cellward-system", description="Namespace of the agent.")
     guards_dir: Path = Field(

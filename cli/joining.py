@@ -80,7 +80,6 @@ def write_agent_config(directory: Path, trust: Trust, profile: ClusterProfile, i
     settings = {
         **before,
         "realm": trust.realm,
-        "display_name": invitation.cluster,
         "state_dir": str(directory / "state"),
         "root_file": str(directory / "root.json"),
         "enrolment_address": str(invitation.address),

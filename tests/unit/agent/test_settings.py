@@ -31,7 +31,7 @@ def test_a_minimal_file_is_enough(tmp_path: Path) -> None:
     """Everything else has a default; nothing in it is the agent's name (V3)."""
     settings = load_settings(write(tmp_path, yaml.safe_dump(GOOD)))
     assert settings.facts.projects == ("*",)
-    assert settings.intervals.heartbeat == 10
+    assert settings.intervals.heartbeat == 60
     assert settings.namespace == "cellward-system"
     assert "name" not in type(settings).model_fields
 
