@@ -131,8 +131,12 @@ def test_agent_starts_without_its_api_server_and_waits(installation: Installatio
             return b"agent-waits" in installation.agent.log.read_bytes()[size:]
 
         installation.until("the agent to say that it waits", waits)
-        exit_code, lines = installation.check()
-        assert (exit_code, [line["id"] for line in lines]) == (1, ["clusters/connected"])
+
+        def is_away() -> bool:
+            exit_code, lines = installation.check()
+            return (exit_code, [line["id"] for line in lines]) == (1, ["clusters/connected"])
+
+        installation.until("check to say that the agent is away, and nothing else", is_away)
         pid = installation.agent.pid
     finally:
         installation.plane.start_apiserver()
