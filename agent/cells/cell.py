@@ -213,7 +213,7 @@ def kept_of(record: CellRecord) -> Kept:
         quarantined=record.quarantined,
         rollout_started=record.rollout_started,
         deadline=record.deadline_seconds,
-        going=bool(record.going),
+        going=len(record.going),
     )
 
 

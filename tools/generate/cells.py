@@ -105,10 +105,10 @@ def _working() -> Iterable[_Case]:
         _life(replace(failed, fallback=True), Stage.APPLYING, Purpose.RETURN),
         [("applied", on.Applied)],
     )
-    ending = replace(_kept(), ending="cell", going=True)
+    ending = replace(_kept(), ending="cell", going=2)
     waits = ("what was deleted is there", lambda seen: on.EndWaits(seen, _BROKE))
     yield "ending", _life(ending, Stage.ENDING, Purpose.END), [waits]
-    ended = replace(ending, applied=True, going=False)
+    ended = replace(ending, applied=True, going=0)
     yield "ending", _life(ended, Stage.ENDING, Purpose.END), [("nothing is left", on.Ended), denied]
 
 
@@ -140,8 +140,10 @@ def _resting() -> Iterable[_Case]:
     yield "settling (fallback)", _rest(replace(open_, fallback=True)), [("look: not healthy in its time", _look(late))]
     half = replace(_rest(_kept()), timers=Timers(finish=_NOW))
     yield "applying (interrupted)", half, [("look: its time has come", _look())]
-    ending = replace(_rest(replace(_kept(), ending="cell")), awaits_gone=True)
+    ending = replace(_rest(replace(_kept(), ending="cell")), awaits_gone=2)
     yield "ending (waits)", ending, [("look: all is gone", _look())]
+    some = replace(ending, kept=replace(ending.kept, going=1))
+    yield "ending (waits)", some, [("look: some of it is gone", _look())]
     refused = replace(_rest(kept), item=item, obstacle=Obstacle(waiting=False, refusals=_WHY, ground="before"))
     again = ("policy, guards or view changed", on.Reconsider)
     yield "settled (newest refused)", refused, [("look: what it was judged on changed", _look()), again]

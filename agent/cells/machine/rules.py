@@ -159,11 +159,12 @@ def _timers_passed(life: Life, seen: on.Sight) -> Life:
 def _finish_due(life: Life, seen: on.Sight) -> bool:
     """Whether to go on with what was accepted, whatever became of a newer item: half a release is nothing to stay with.
 
-    An end waits for what was deleted, and for nothing else.
+    An end waits for what was deleted, and for nothing else. It goes on when some of that is gone: what an earlier
+    release left behind, and does not go, is not waited for by everything else.
     """
     if not life.unfinished:
         return False
-    gone = life.awaits_gone and not life.kept.going
+    gone = life.kept.going < life.awaits_gone
     return gone or (life.timers.finish is not None and life.timers.finish <= seen.at)
 
 
@@ -216,7 +217,7 @@ def _begin(life: Life, item: DesiredItem, seen: on.Sight) -> Step:
     hold = Hold.QUARANTINE if seen.quarantine else Hold(item.hub_state)
     asked = replace(item, hub_state=hold.value)
     work = Work(Stage.WITHHOLDING, asked, Purpose.RELEASE, seen.correlation)
-    life = replace(life, work=work, awaits_gone=False)
+    life = replace(life, work=work, awaits_gone=0)
     if item.deployment_digest == life.kept.deployment:
         life = replace(life, timers=replace(life.timers, finish=None))
     if hold is not Hold.RUN:

@@ -53,7 +53,7 @@ class Purpose(StrEnum):
 class Kept:
     """What is durable of a cell, as far as the machine goes by it; see ``CellRecord`` for the words.
 
-    ``applied`` is the record's ``settled``; ``going`` whether something was deleted and is not gone yet.
+    ``applied`` is the record's ``settled``; ``going`` how much was deleted and is not gone yet.
     """
 
     key: tuple[str, str, str]
@@ -66,7 +66,7 @@ class Kept:
     quarantined: bool = False
     rollout_started: str = ""
     deadline: int = 600
-    going: bool = False
+    going: int = 0
 
     @property
     def place(self) -> str:
@@ -195,7 +195,7 @@ class Life:
         obstacle: what stands in the way of ``item``.
         trouble: why what is in force is not what was deployed.
         edges: which connections are closed, and why.
-        awaits_gone: whether an end waits for what was deleted.
+        awaits_gone: how much an end waits for that was deleted, 0 when it does not.
         owed: what is still to be done.
         said: what was said last of each digest, so that a retry does not repeat it.
         timers: when what is tried again.
@@ -214,7 +214,7 @@ class Life:
     obstacle: Obstacle | None = None
     trouble: tuple[RefusalText, ...] = ()
     edges: tuple[RefusalText, ...] = ()
-    awaits_gone: bool = False
+    awaits_gone: int = 0
     owed: Owed = field(default_factory=Owed)
     said: tuple[tuple[str, tuple[object, ...]], ...] = ()
     timers: Timers = field(default_factory=Timers)

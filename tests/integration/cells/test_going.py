@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from agent.cells.machine import repairs
 from agent.kube.client import KubeClient
 from agent.kube.interfaces import ObjectRef
+from agent.objects.cluster import CellCluster
+from agent.objects.model import OwnedObject
 from cellward.documents.names import CellKey
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tools.stack.api import ApiClient
@@ -110,12 +113,23 @@ async def _left_behind(world: World, admin: ApiClient, cell: str) -> dict[str, A
     return old
 
 
-async def test_v14_an_end_waits_for_what_an_earlier_release_let_go(world: World, admin: ApiClient, cell: str) -> None:
-    """``removed`` says that nothing of it is left."""
-    old = await _left_behind(world, admin, cell)
+async def test_v14_an_end_waits_for_what_an_earlier_release_let_go(
+    world: World, admin: ApiClient, cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``removed`` says that nothing of it is left; what waits for a workload to end waits for no more than that."""
+    old, let_go, ends = await _left_behind(world, admin, cell), CellCluster.let_go, asyncio.Event()
+
+    async def slowly(cluster: CellCluster, going: OwnedObject) -> Any:
+        left = await let_go(cluster, going)
+        return going.manifest if going.ref.kind == "Deployment" and not ends.is_set() else left
+
+    monkeypatch.setattr(CellCluster, "let_go", slowly)
     item = world.item(cell, world.tombstone(cell))
     await world.state.items.put(item)
     await world.engine.submit(item)
+    await world.until(lambda: any("Deployment" in one.object for one in world.report(cell).refusals))
+    assert admin.get(_object(cell, "Service", "web")).ok
+    ends.set()
     await world.until(lambda: not admin.get(_object(cell, "Service", "web")).ok)
     drift, ref = (
         world.engine._roster.workers[CellKey("shop", cell, "dev")].drift,

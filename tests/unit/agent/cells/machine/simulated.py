@@ -93,7 +93,7 @@ class Cluster:
     whole: bool = True
     isolated: bool = False
     closed: bool = False
-    going: bool = False
+    going: int = 0
 
 
 class Simulated:
