@@ -45,6 +45,9 @@ class ScriptedHub(link_pb2_grpc.LinkServicer):
         try:
             async for frame in self._script(self):
                 yield frame
+                if frame.WhichOneof("body") == "drain":
+                    # As a hub does: what the agent still writes must not meet a stream that has ended.
+                    await asyncio.wait({reader}, timeout=10)
         finally:
             reader.cancel()
 
