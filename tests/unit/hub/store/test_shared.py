@@ -138,7 +138,7 @@ async def test_runs_kept_apart_take_what_trickles_in_together() -> None:
     async def run(given: Sequence[int]) -> None:
         runs.append(given)
 
-    together = Together(run, "rows", apart=0.5)
+    together = Together(run, "rows", apart=2.0)
     await together.join(0)
     rest = list[asyncio.Task[None]]()
     for number in range(1, 20):
