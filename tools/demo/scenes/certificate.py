@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -54,9 +57,11 @@ def foreign_certificate(stage: Stage, summary: Summary) -> None:
     genuine = _identity(stage, "eu-1")
     clusters = {cluster["name"]: cluster for cluster in stage.api.get("/clusters")["items"]}
     realm = stage.api.get("/trust")["realm"]
-    own = _hello(genuine, realm, clusters["eu-1"])
+    # Its own boot: another one with the same key would be a copy of it, and lock both (V7).
+    boot_id = _boot_id(stage, "eu-1")
+    own = _hello(genuine, realm, boot_id, clusters["eu-1"])
     # eu-1's own Hello in every field but one.
-    claim = _hello(genuine, realm, clusters["eu-1"])
+    claim = _hello(genuine, realm, boot_id, clusters["eu-1"])
     claim.facts.uid = clusters["us-1"]["uid"]
 
     async def work() -> Outcome:
@@ -119,15 +124,21 @@ async def _fetch(identity: LinkIdentity) -> str:
     return "served" if size else "empty"
 
 
-def _hello(identity: LinkIdentity, realm: str, cluster: dict[str, Any]) -> link_pb2.Hello:
+def _boot_id(stage: Stage, cluster: str) -> str:
+    """What the agent calls its boot; the hub alone knows it, and its API shows a digest."""
+    with contextlib.closing(sqlite3.connect(f"file:{stage.hub_data / 'hub.db'}?mode=ro", uri=True)) as connection:
+        (report,) = connection.execute("SELECT report FROM clusters WHERE name = ?", (cluster,)).fetchone()
+    return str(json.loads(report)["boot_id"])
+
+
+def _hello(identity: LinkIdentity, realm: str, boot_id: str, cluster: dict[str, Any]) -> link_pb2.Hello:
     """What the agent of a cluster says, as far as the hub compares it with what the cluster is bound to."""
     facts = cluster["facts"]
     return link_pb2.Hello(
         protocol_min=1,
         protocol_max=1,
         realm=realm,
-        # Its own boot: another one with the same key would be a copy of it, and lock both (V7).
-        boot_id=cluster["bootId"],
+        boot_id=boot_id,
         epoch=1,
         generation=identity.generation,
         facts=types_pb2.ClusterFacts(
