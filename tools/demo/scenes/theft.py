@@ -119,11 +119,10 @@ class Theft:
         """Deliver a wish and judge by outcome: refused with the code meant, recorded, and nothing changed."""
         before = self._running()
         with self._loot.invited_for(_CLUSTER, attack.key.environment), self._wished(attack):
-            refusals = wait_for("us-1 to refuse", lambda: self._refusals(attack), 30, self._stage.narrator)
+            # The receipt and the state of the cell are kept one after the other: what is said of the wish before goes.
+            refusals = wait_for("us-1 to refuse as meant", lambda: self._refusals(attack), 30, self._stage.narrator)
             for refusal in refusals:
                 self._stage.narrator.step(f"us-1 says: {refusal['reason']} [{refusal['code']}]")
-            if not attack.answered_by(refusals):
-                return False
             recorded = wait_for("the refusal to be recorded", lambda: self._recorded(attack), 30, self._stage.narrator)
         return recorded and self._running() == before
 
@@ -147,8 +146,8 @@ class Theft:
     def _refusals(self, attack: Attack) -> list[dict[str, Any]] | None:
         for state in self._stage.api.cell_states(_CLUSTER, attack.key[1]):
             same = state["environment"] == attack.key[2] and state["desiredDigest"] == attack.digest
-            if same and state["acknowledged"] is False and state["refusals"]:
-                found: list[dict[str, Any]] = state["refusals"]
+            found: list[dict[str, Any]] = state["refusals"]
+            if same and state["acknowledged"] is False and attack.answered_by(found):
                 return found
         return None
 
