@@ -63,8 +63,7 @@ def sign_checkpoint(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> bytes:
     """Return the signed note of a checkpoint; the key's name is the origin."""
     text = checkpoint_text(checkpoint)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    blob = base64.b64encode(key_hash(checkpoint.origin, public) + key.sign(text)).decode()
-    return text + f"\n\u2014 {checkpoint.origin} {blob}\n".encode()
+    return _signed(text, checkpoint.origin, key_hash(checkpoint.origin, public) + key.sign(text))
 
 
 def parse_checkpoint(note: bytes) -> tuple[Checkpoint, bytes, tuple[tuple[str, bytes], ...]]:
@@ -144,7 +143,12 @@ def only_of(note: bytes, public_key_spki: bytes) -> bytes:
         raise BAD_CHECKPOINT("the tree-head key is not an Ed25519 key")
     blob = log_signature(note, key.public_bytes_raw())
     checkpoint, text, _ = parse_checkpoint(note)
-    return text + f"\n\u2014 {checkpoint.origin} {base64.b64encode(blob).decode()}\n".encode()
+    return _signed(text, checkpoint.origin, blob)
+
+
+def _signed(text: bytes, name: str, blob: bytes) -> bytes:
+    """Return a note with one signature; ``blob`` is key hash ‖ signature."""
+    return text + f"\n\u2014 {name} {base64.b64encode(blob).decode()}\n".encode()
 
 
 def _holds(public_key: bytes, signature: bytes, text: bytes) -> bool:
