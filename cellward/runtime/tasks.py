@@ -1,10 +1,14 @@
-"""Waiting: for the first of several things, for a stop, and for tasks that others may have cancelled."""
+"""Waiting: for the first of several things, for a stop, for an end, and for tasks that others may have cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+#: What goes on without whoever began it: a task that nobody holds may be collected.
+_going_on: Final[set[asyncio.Task[Any]]] = set()
 
 
 def is_being_cancelled() -> bool:
@@ -41,6 +45,19 @@ async def first_of(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any], secon
         for future in begun:
             future.cancel()
         await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
+    """Wait for ``work``, which goes on to its end also when whoever waits is cancelled.
+
+    For what must happen once something is over: a cancellation that comes while it is awaited in a ``finally`` would
+    leave it half done.
+    """
+    task = asyncio.create_task(work, name=name)
+    _going_on.add(task)
+    task.add_done_callback(_going_on.discard)
+    task.add_done_callback(heard)
+    return await asyncio.shield(task)
 
 
 async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:

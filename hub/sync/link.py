@@ -11,6 +11,7 @@ import structlog
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
+from cellward.runtime.tasks import to_its_end
 from cellward.wire.v1 import link_pb2, link_pb2_grpc
 from hub.authority.copies import Copies
 from hub.authority.limits import Limiter, Rate, peer_of
@@ -70,7 +71,9 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
                 await self._ports.fleet.connected(session.cluster, session.stream_id)
                 await session.run()
             finally:
-                await self._release(session)
+                # The client may cancel the call while its end is being written: half done, the stream would be shown
+                # as open until this process ends.
+                await to_its_end(self._release(session), "stream-release")
         except CellwardError as error:
             _log.warning("link-refused", cluster=session.cluster, stream=session.stream_id, code=error.code)
             await session.refuse(error)
@@ -150,5 +153,8 @@ class LinkServicer(link_pb2_grpc.LinkServicer):
             del self._sessions[session.cluster]
         if not self._sessions:
             self._idle.set()
-        await self._ports.links.closed(session.cluster, session.stream_id)
-        await self._ports.fleet.disconnected(session.cluster, session.stream_id)
+        try:
+            await self._ports.links.closed(session.cluster, session.stream_id)
+        finally:
+            # Known to this process also while the store does not answer.
+            await self._ports.fleet.disconnected(session.cluster, session.stream_id)

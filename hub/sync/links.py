@@ -50,22 +50,32 @@ class Links:
         self._changes = changes
         self._replica = replica
         self._clock = clock
-        self._opened = Together(store.opened, "streams-opened")
-        self._closed = Together(store.closed, "streams-closed")
+        #: One queue for both, so that the end of a stream never overtakes its beginning, whoever is cancelled.
+        self._presence = Together(self._note, "streams-noted")
+        #: Ends that the store did not take; they go with what is noted next.
+        self._unclosed: set[tuple[str, str]] = set()
         self._looks = Together(store.look, "streams-looked")
 
     async def opened(self, cluster: str, stream: str, boot_id: str) -> None:
         """Say that this process holds the stream of a cluster."""
         row = PresenceRow(cluster, self._replica, stream, boot_digest(boot_id), self._clock.now())
-        await self._opened.join(row)
+        await self._presence.join(row)
 
     async def closed(self, cluster: str, stream: str) -> None:
         """Say that a stream has ended."""
-        await self._closed.join((cluster, stream))
+        await self._presence.join((cluster, stream))
 
     async def look(self, cluster: str) -> LinkView:
         """Return who holds the stream of a cluster, and for whom commands wait."""
         return (await self._looks.join(cluster))[cluster]
+
+    async def _note(self, news: Sequence[PresenceRow | tuple[str, str]]) -> None:
+        """Write beginnings, and ends after them: an end is that of one stream, so a newer one stays."""
+        self._unclosed.update(one for one in news if not isinstance(one, PresenceRow))
+        await self._store.opened([one for one in news if isinstance(one, PresenceRow)])
+        ending = sorted(self._unclosed)
+        await self._store.closed(ending)
+        self._unclosed.difference_update(ending)
 
     async def elsewhere(self, cluster: str) -> PresenceRow | None:
         """Return the stream of a cluster that another living process holds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -201,6 +203,35 @@ async def test_v13_v16_a_frame_out_of_order_closes_the_stream_with_state_untouch
     await until(lambda: here.fleet.open["eu-1"] == [], "the stream is closed on the hub")
     async with opened(here, agent) as link:
         await welcomed(link, agent)
+
+
+async def test_a_call_cancelled_while_its_end_is_written_ends_whole(
+    here: FakeLinkHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that stops closes its half and is gone a moment later: no stream of it stays open on the hub."""
+    entered, gate, closed = asyncio.Event(), asyncio.Event(), here.links.closed
+
+    async def slowly(streams: Sequence[tuple[str, str]]) -> None:
+        entered.set()
+        await gate.wait()
+        await closed(streams)
+
+    agent = await joined(here)
+    async with opened(here, agent) as link:
+        await welcomed(link, agent)
+        monkeypatch.setattr(here.links, "closed", slowly)
+        # Only what is noted from now on: nothing was waiting.
+        entered.clear()
+        await link.call.done_writing()
+        async with asyncio.timeout(30):
+            await entered.wait()
+    # The channel is closed: the hub hears of the cancellation before it hears anything of the next call.
+    async with opened(here, await joined(here, "us-1")) as link:
+        await link.send(seq=7)
+        await link.ended()
+    gate.set()
+    await until(lambda: here.fleet.open["eu-1"] == [], "the stream is closed on the hub")
+    assert "eu-1" not in here.links.streams
 
 
 @pytest.mark.parametrize(

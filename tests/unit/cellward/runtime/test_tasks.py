@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cellward.runtime.tasks import first_of, stopped_within
+from cellward.runtime.tasks import first_of, stopped_within, to_its_end
 
 
 async def test_the_first_that_is_done_ends_the_wait() -> None:
@@ -77,3 +77,23 @@ async def test_a_stop_ends_a_pause() -> None:
     assert not await stopped_within(stop, 0.001)
     asyncio.get_running_loop().call_soon(stop.set)
     assert await stopped_within(stop, 60)
+
+
+async def test_what_must_end_goes_on_without_whoever_waits() -> None:
+    """Cancelled as often as one likes, the work is done; who waits to the end gets what it returned."""
+    gate, done = asyncio.Event(), asyncio.Event()
+
+    async def work() -> int:
+        await gate.wait()
+        done.set()
+        return 7
+
+    waiting = asyncio.ensure_future(to_its_end(work(), "work"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gate.set()
+    async with asyncio.timeout(10):
+        await done.wait()
+        assert await to_its_end(work(), "again") == 7
