@@ -127,6 +127,8 @@ class Session:
         self._status: link_pb2.AgentStatus | None = None
         # When the status is looked at again, and when it is sent although nothing changed.
         self._status_at = self._status_due = 0.0
+        # When a heartbeat is due: so long after whatever was sent last.
+        self._beat_at = 0.0
         self._flight = _Flight()
         self._finishing = asyncio.Event()
         self._control = asyncio.Event()
@@ -273,8 +275,7 @@ class Session:
             if self._quiet:
                 # The wake-up belongs to the successor.
                 self._control.clear()
-                if not await self._woken(self._control):
-                    await self._beat()
+                await self._pause(self._control, self._beat_at)
                 continue
             self._outgoing.wake.clear()
             await self._flush()
@@ -283,8 +284,8 @@ class Session:
             if self._ack_due or self._received - self._acked_to_hub >= ACK_EVERY:
                 self._ack_due = False
                 await self._send(heartbeat=link_pb2.Heartbeat())
-            elif not await self._woken(self._outgoing.wake):
-                await self._beat()
+            else:
+                await self._pause(self._outgoing.wake, min(self._beat_at, self._status_at))
 
     async def _send_status(self) -> None:
         """Send the agent's status when it changed, or for long was not sent: each one costs the hub two frames."""
@@ -319,9 +320,11 @@ class Session:
                 flight.results[self._sent + 1] = result.id
                 await self._send(command_result=result)
 
-    async def _woken(self, event: asyncio.Event) -> bool:
-        """Wait for the event; False when a heartbeat is due first."""
-        return (await first_of(event.wait(), self._timer.sleep(self._heartbeat)))[0]
+    async def _pause(self, event: asyncio.Event, until: float) -> None:
+        """Wait for the event, at most until then, and send a heartbeat if one is due."""
+        await first_of(event.wait(), self._timer.sleep(until - self._timer.monotonic()))
+        if self._timer.monotonic() >= self._beat_at:
+            await self._beat()
 
     async def _beat(self) -> None:
         if self._timer.monotonic() - self._heard_at > SILENCE:
@@ -338,6 +341,7 @@ class Session:
         )
         self._sent += 1
         self._acked_to_hub = self._received
+        self._beat_at = self._timer.monotonic() + self._heartbeat
         await self._call.write(frame)
 
     async def _acknowledged(self, ack: int) -> None:

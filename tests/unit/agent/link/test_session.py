@@ -77,7 +77,7 @@ class ScriptedHub(link_pb2_grpc.LinkServicer):
 class Agent:
     """The side under test, with what its hooks heard."""
 
-    def __init__(self, channel: grpc.aio.Channel, outgoing: Outgoing) -> None:
+    def __init__(self, channel: grpc.aio.Channel, outgoing: Outgoing, heartbeat: float = 0.1) -> None:
         self.items: list[str] = []
         self.marks: list[tuple[int, int]] = []
         self.status = link_pb2.AgentStatus(authority="authors")
@@ -92,7 +92,7 @@ class Agent:
             agent_status=self._status,
             all_reports=list,
         )
-        self.session = Session(channel, hooks, outgoing, SystemClock(), heartbeat=0.1, status_interval=0.05)
+        self.session = Session(channel, hooks, outgoing, SystemClock(), heartbeat=heartbeat, status_interval=0.05)
 
     async def _hello(self) -> link_pb2.Hello:
         return link_pb2.Hello(realm="r")
@@ -114,7 +114,7 @@ class Agent:
 
 @asynccontextmanager
 async def scene(
-    tmp_path: Path, script: Callable[[ScriptedHub], AsyncIterator[link_pb2.HubFrame]]
+    tmp_path: Path, script: Callable[[ScriptedHub], AsyncIterator[link_pb2.HubFrame]], heartbeat: float = 0.1
 ) -> AsyncIterator[tuple[ScriptedHub, Agent]]:
     """A hub that follows the script, and an agent that may run against it."""
     hub, server = ScriptedHub(script), grpc.aio.server()
@@ -124,7 +124,7 @@ async def scene(
     db = (await open_state(tmp_path, clock=SystemClock())).db
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield hub, Agent(channel, Outgoing(db.outbox))
+            yield hub, Agent(channel, Outgoing(db.outbox), heartbeat)
     finally:
         await server.stop(0)
         await db.close()
@@ -363,5 +363,25 @@ async def test_an_unchanged_status_is_not_repeated_and_a_change_is_told_soon(
         before = bodies(hub, "agent_status")
         while bodies(hub, "agent_status") < before + 3:
             await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_change_of_the_status_does_not_wait_for_a_heartbeat(tmp_path: Path) -> None:
+    """Heartbeats are rare, and nothing else wakes an agent that has nothing to say but that its spool is empty."""
+
+    async def script(hub: ScriptedHub) -> AsyncIterator[link_pb2.HubFrame]:
+        yield hub.welcome()
+        await asyncio.Event().wait()
+
+    async with scene(tmp_path, script, heartbeat=3600.0) as (hub, agent):
+        agent.status.spool_depth = 7
+        running = asyncio.ensure_future(agent.session.run())
+        async with asyncio.timeout(20):
+            assert (await hub.got("agent_status")).agent_status.spool_depth == 7
+            agent.status.spool_depth = 0
+            while hub.frames[-1].agent_status.spool_depth or hub.frames[-1].WhichOneof("body") != "agent_status":
+                await asyncio.sleep(0.01)
+        assert not any(frame.WhichOneof("body") == "heartbeat" for frame in hub.frames)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
