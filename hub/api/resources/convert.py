@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hub.clusters.model import ClusterView
     from hub.placement.model import IndexEntry
     from hub.policy.service import PublishResult
-    from hub.store.interfaces import CellRow
+    from hub.store.interfaces import CellRow, ReceiptRow
 
 #: Names of conditions, as agents of ours have them.
 _PLAIN = re.compile(r"[a-z][a-z-]{0,39}\Z")
@@ -190,11 +190,20 @@ def cell_state(row: CellRow) -> schemas.CellState:
         drift_repairs=number(status.get("drift_repairs")),
         acknowledged=about.accepted if about is not None else None,
         receipt=about.statement if about is not None else b"",
-        refusals=refusals(status.get("refusals"))
-        or (refusals(about.body.get("refusals")) if about is not None else []),
+        refusals=_why_refused(row, about),
         conditions=_conditions(status.get("conditions")),
         reported_at=row.status.reported_at if row.status is not None else None,
     )
+
+
+def _why_refused(row: CellRow, about: ReceiptRow | None) -> list[schemas.Refusal]:
+    """Return the refusals that were said last: the state that follows a refused receipt comes a moment after it."""
+    said = refusals(row.status.body.get("refusals")) if row.status is not None else []
+    answered = refusals(about.body.get("refusals")) if about is not None else []
+    if about is None or about.accepted or about.received_at is None or row.status is None:
+        return said or answered
+    newer = about.received_at > row.status.reported_at
+    return (answered or said) if newer else (said or answered)
 
 
 def _conditions(value: object) -> list[schemas.CellCondition]:
