@@ -6,15 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-import pytest
-
-from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from hub.store.errors import UNAVAILABLE
 from hub.store.links import PresenceRow
 from hub.sync.links import Links
 from tests.fakes.links import MemoryLinks
 from tests.fakes.ports import FakeChanges
+from tests.fakes.refusals import refused
 
 
 class SlowLinks(MemoryLinks):
@@ -69,7 +67,7 @@ async def test_an_end_that_the_store_did_not_take_is_written_with_the_next_news(
         await here.opened(name, "s-1", "boot")
     store.away = True
     for name in ("eu-1", "us-1"):
-        with pytest.raises(CellwardError):
+        with refused("store/unavailable"):
             await here.closed(name, "s-1")
     store.away = False
     await here.opened("eu-1", "s-2", "boot")
