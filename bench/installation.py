@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ import yaml
 from bench.installed import others
 from tools.demo.api import HubApi
 from tools.demo.processes import Cli, environment
+from tools.stack.ports import free_ports
 from tools.stack.process import Child
 from tools.stack.steps import Steps, drive
 
@@ -118,15 +118,3 @@ class Installation:
     def log_tail(self) -> str:
         """Return the end of the hub's log."""
         return self._hub.tail()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports the kernel says are free, held together so that none is given twice."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

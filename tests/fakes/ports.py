@@ -26,6 +26,7 @@ from hub.sync.session import HubFacts
 from hub.sync.tls import RotatingLeaf
 from tests.fakes.authority import FakeClusters, FakeHub
 from tests.fakes.links import MemoryLinks
+from tools.stack.ports import free_ports
 
 
 @dataclass
@@ -296,6 +297,8 @@ class FakeLinkHub:
         enrolment_front: FrontLimits = ENROLMENT,
     ) -> AsyncIterator[FakeLinkHub]:
         """Serve on 127.0.0.1 until the context ends; given ports let a test stop and start a hub at one address."""
+        if not link_port and not enrolment_port:
+            link_port, enrolment_port = free_ports(2)
         facts = HubFacts(self.hub.authority.realm, lambda: self.hub_epoch, lambda: self.log_origin)
         self.link = build_link_server(
             ports=self.ports,

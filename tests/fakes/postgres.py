@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import pytest
 
 from hub.store.sql.store import open_store
 from tests.fakes.pki import Pki
+from tools.stack.ports import free_ports
 
 #: Where Debian puts the programs of a server; the oldest version taken is 15.
 _DEBIAN = "/usr/lib/postgresql"
@@ -122,7 +122,7 @@ def running(bin_folder: Path, pki: Pki | None = None) -> Iterator[Server]:
             [bin_folder / "initdb", "-D", directory / "data", "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C"],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, user=user,
         )  # fmt: skip
-        port = _free_port()
+        port = free_ports(1)[0]
         options = {"fsync": "off", "listen_addresses": "127.0.0.1", "max_connections": "200"}
         if pki is not None:
             options |= _tls(directory, pki, user)
@@ -164,12 +164,6 @@ def _tls(directory: Path, pki: Pki, user: str | None) -> dict[str, str]:
     if user is not None:
         shutil.chown(key, user)
     return {"ssl": "on", "ssl_cert_file": str(directory / "server.pem"), "ssl_key_file": str(key)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(server: Server) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -25,6 +24,7 @@ from tools.demo.kubectl import Kubectl
 from tools.demo.narrate import Narrator
 from tools.demo.processes import Cli, part
 from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.ports import free_ports
 from tools.stack.process import Child
 from tools.stack.steps import drive
 
@@ -139,7 +139,7 @@ def _network(
     background: Background, count: int, database: int
 ) -> Iterator[tuple[list[dict[str, int]], dict[str, Proxy]]]:
     """Ports of each replica, and one proxy before all of each kind, and one before the database."""
-    free = _free_ports(count * len(LISTENERS))
+    free = free_ports(count * len(LISTENERS))
     ports = [dict(zip(LISTENERS, free[number::count], strict=True)) for number in range(count)]
     to = {name: [f"127.0.0.1:{each[name]}" for each in ports] for name in LISTENERS}
     to["database"] = [f"127.0.0.1:{database}"]
@@ -294,15 +294,3 @@ def _invited(stage: stages.Stage, name: str, directory: Path) -> LinkedAgent:
         joining["hubCaPem"].encode(),
         joining["token"],
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports the kernel says are free; held together so that none is given twice."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

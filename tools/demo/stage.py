@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from tools.demo.narrate import Narrator, StepFailedError, wait_for
 from tools.demo.processes import Cli, environment, installed, part
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.ports import free_ports
 from tools.stack.process import Child
 from tools.stack.steps import drive
 
@@ -180,7 +180,7 @@ def _plant_impostor(kube: Kubectl) -> None:
 
 def start_hub(stage: Stage) -> None:
     """Configure and start the hub."""
-    enrolment, link, api, metrics = _free_ports(4)
+    enrolment, link, api, metrics = free_ports(4)
     stage.hub_data.mkdir(mode=0o700)
     passphrase = stage.directory / "hub-passphrase"
     passphrase.write_text("only for this demonstration\n")
@@ -250,15 +250,3 @@ def _take_down(stage: Stage) -> None:
         drive(child.stop())
     for plane in stage.planes.values():
         plane.__exit__(None, None, None)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports the kernel says are free; held together so that none is given twice."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

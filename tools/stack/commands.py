@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.parts.locate import path_of
+from tools.stack import ports as numbers
 from tools.stack.credentials import Credentials
 
 _STAGES = Path(__file__).with_name("kwok")
@@ -25,14 +24,8 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Let the kernel choose three ports; another program may still take one before we bind it (the caller retries)."""
-    with ExitStack() as held:
-        chosen = []
-        for _ in range(3):
-            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind(("127.0.0.1", 0))
-            chosen.append(int(probe.getsockname()[1]))
-    return Ports(*chosen)
+    """Choose three ports; another program may still take one before we bind it (the caller retries)."""
+    return Ports(*numbers.free_ports(3))
 
 
 def etcd(directory: Path, ports: Ports, credentials: Credentials) -> Sequence[str]:

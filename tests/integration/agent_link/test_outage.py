@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,9 @@ from tests.fakes.authority import REALM
 from tests.fakes.clock import ShiftedClock
 from tests.fakes.linked_agent import LinkedAgent, until
 from tests.fakes.ports import FakeLinkHub
+from tools.stack.ports import free_ports
 
 WEEK = 7 * 24 * 3600.0
-
-
-def free_port() -> int:
-    """A port nobody listens on; the hub of the test takes it later."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def joined_then(hub: FakeLinkHub, directory: Path, link_port: int) -> str:
@@ -58,7 +51,7 @@ async def test_v7_after_a_week_without_a_hub_the_agent_comes_back_by_itself(tmp_
     """Its certificate ended six days and 23 hours ago; no token, no restart, no person; the identity is the same."""
     clock = ShiftedClock(-WEEK)
     hub = FakeLinkHub(clock, SyncLimits(recheck=0.1, heartbeat=0.2))
-    link, enrolment = free_port(), free_port()
+    link, enrolment = free_ports(2)
     uid = await joined_then(hub, tmp_path / "state", link)
     ca = hub.hub.authority.hub_ca_pem
     agent = LinkedAgent(tmp_path, REALM, f"127.0.0.1:{enrolment}", ca, timer=clock)

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from tests.fakes.clock import a_second
+from tools.stack.ports import free_ports
 
 #: What the process may open: as many files as there are silent connections.
 FILES = 1024
@@ -61,11 +62,7 @@ class Process:
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """Run a hub that may open 1,024 files, with the limits it has by default."""
     directory = tmp_path_factory.mktemp("hub")
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in LISTENERS]
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        ports = {name: one.getsockname()[1] for name, one in zip(LISTENERS, held, strict=True)}
+    ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
     config = {
         "data_dir": str(directory),
         "admin_token_file": str(directory / "admin.token"),
