@@ -499,7 +499,7 @@ class CellState(Response):
     project: str
     cell: str
     environment: str
-    cluster: str
+    cluster: ClusterName
     desired_digest: str = ""
     revision: int = 0
     hub_state: HubState = "run"

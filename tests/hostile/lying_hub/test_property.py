@@ -31,15 +31,15 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from cli.commands import app
 from tests.fakes.command_line import commands_of
-from tests.hostile.lying_hub.commands import CHANGING, COMMANDS, UNTOLD
+from tests.hostile.lying_hub.commands import CHANGING, COMMANDS, UNTOLD, Line
 from tests.hostile.lying_hub.hub import Lie
 from tests.hostile.lying_hub.installation import Installation
-from tests.hostile.lying_hub.lies import ALWAYS, LIES
+from tests.hostile.lying_hub.lies import ALWAYS, LIES, mutate
 from tests.hostile.lying_hub.oracle import Stage, staged
 from tests.hostile.lying_hub.signed import digest
 
@@ -124,6 +124,8 @@ def before_others(stage: Stage) -> Iterator[Stage]:
     lies=st.lists(LIES, max_size=10),
     always=ALWAYS,
 )
+# A cluster without a name in an answer must not become an internal error of the request that is made from it.
+@example(at=COMMANDS.index(Line("author", ("hold", "shop/cart"))), then=0, lies=[mutate(1129, "")], always=None)
 def test_v16_what_a_hub_once_said_keeps_nobody_from_working(
     before_others: Stage, at: int, then: int, lies: list[Lie], always: Lie | None
 ) -> None:
