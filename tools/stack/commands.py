@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.parts.locate import path_of
-from tools.stack import ports as numbers
 from tools.stack.credentials import Credentials
 
 _STAGES = Path(__file__).with_name("kwok")
@@ -21,11 +20,6 @@ class Ports:
     etcd: int
     etcd_peer: int
     apiserver: int
-
-
-def free_ports() -> Ports:
-    """Choose three ports; another program may still take one before we bind it (the caller retries)."""
-    return Ports(*numbers.free_ports(3))
 
 
 def etcd(directory: Path, ports: Ports, credentials: Credentials) -> Sequence[str]:

@@ -20,6 +20,7 @@ from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE, install_chart
 from tools.stack.credentials import Credentials, make_credentials, write_kubeconfig
 from tools.stack.errors import NOT_READY, PART_DIED
 from tools.stack.nodes import create_nodes
+from tools.stack.ports import free_ports
 from tools.stack.process import Child
 from tools.stack.steps import Steps, drive, drive_async
 
@@ -96,7 +97,8 @@ class ControlPlaneCore:
         self.logs.mkdir(exist_ok=True)
         self._credentials = make_credentials(self.directory / "pki")
         for attempt in range(1, _ATTEMPTS + 1):
-            self._ports = commands.free_ports()
+            # Another program may still take one before it is bound.
+            self._ports = commands.Ports(*free_ports(3))
             try:
                 yield from self._start_storage()
                 break

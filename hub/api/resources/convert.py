@@ -200,10 +200,10 @@ def _why_refused(row: CellRow, about: ReceiptRow | None) -> list[schemas.Refusal
     """Return the refusals that were said last: the state that follows a refused receipt comes a moment after it."""
     said = refusals(row.status.body.get("refusals")) if row.status is not None else []
     answered = refusals(about.body.get("refusals")) if about is not None else []
-    if about is None or about.accepted or about.received_at is None or row.status is None:
+    if row.status is None or about is None:
         return said or answered
-    newer = about.received_at > row.status.reported_at
-    return (answered or said) if newer else (said or answered)
+    refused_since = not about.accepted and about.received_at is not None and about.received_at > row.status.reported_at
+    return answered or said if refused_since else said or answered
 
 
 def _conditions(value: object) -> list[schemas.CellCondition]:

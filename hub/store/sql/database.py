@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Clock
-from cellward.runtime.tasks import heard
+from cellward.runtime.tasks import heard, to_its_end
 from hub.store.changes import ChangeBus
 from hub.store.errors import DAMAGED, MOVED, OUT_OF_RANGE, UNAVAILABLE, UNSUPPORTED
 from hub.store.sql import dialect
@@ -44,8 +44,6 @@ TRIES: Final = 12
 KEPT_CHANGES: Final = 100_000
 
 
-#: Databases that are being closed: a task that nobody holds may be collected.
-_closing: Final[set[asyncio.Task[None]]] = set()
 #: Whether the running task is inside a write transaction.
 _inside: ContextVar[bool] = ContextVar("store-transaction", default=False)
 
@@ -203,10 +201,7 @@ class Database:
 
     async def close(self) -> None:
         """Let running transactions and reads finish, then close every connection; whoever is cancelled leaves it to."""
-        closing = asyncio.create_task(self._close(), name="store-close")
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-        await asyncio.shield(closing)
+        await to_its_end(self._close(), "store-close")
 
     def _check_open(self) -> None:
         """Refuse whoever comes late: a pool that was closed opens again by itself, and then nobody closes it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from hub.settings import HubSettings
 from tests.fakes.linked_agent import FakePorts, LinkedAgent, until
 from tests.fakes.policy import PolicyWorld, starter_archive
 from tests.fakes.signed import Author, Keys, digest
+from tools.stack.ports import free_ports
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -108,11 +108,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> PolicyWorld:
 def settings(tmp_path: Path) -> HubSettings:
     """A hub that comes back at the same addresses."""
     (tmp_path / "backups").mkdir()
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    names = dict(zip(("enrolment", "link", "api"), (f"127.0.0.1:{port}" for port in ports), strict=True))
+    names = dict(zip(("enrolment", "link", "api"), (f"127.0.0.1:{port}" for port in free_ports(3)), strict=True))
     given: dict[str, Any] = {"data_dir": tmp_path / "data", "listen": {**names, "metrics": ""}, "drain_seconds": 0.2}
     return HubSettings.model_validate({**given, "backup_dir": tmp_path / "backups", "log_level": "error"})
 

@@ -12,6 +12,7 @@ from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
 from hub.sync import servers
 from tests.fakes.ports import FakeLinkHub
+from tools.stack.ports import free_ports
 
 
 async def test_v16_a_listener_that_cannot_be_made_gives_its_address_back(
@@ -22,8 +23,7 @@ async def test_v16_a_listener_that_cannot_be_made_gives_its_address_back(
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     here = FakeLinkHub(SystemClock())
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with pytest.raises(CellwardError) as refused:
         servers.build_enrolment_server(
             identity=here.hub.identity,
