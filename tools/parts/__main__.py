@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; data on stdout, the rest on stderr."""
     parser = argparse.ArgumentParser(prog="python -m tools.parts", description="Find or build the real parts we run.")
     commands = parser.add_subparsers(dest="command", required=True)
-    get = commands.add_parser("ensure", help="find or build parts; without names: all of them")
+    get = commands.add_parser("ensure", help="find or build parts; without names: what every machine needs")
     get.add_argument("names", nargs="*", metavar="PART")
     where = commands.add_parser("path", help="print where a part is; never builds")
     where.add_argument("name", metavar="PART")
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "ensure":
-            for name, binary in ensure(options.names or [*PARTS, *WHEELS]).items():
+            for name, binary in ensure(
+                options.names or [*(part.name for part in PARTS.values() if part.ordinary), *WHEELS]
+            ).items():
                 print(f"{name}\t{binary}")
         elif options.command == "path":
             print(path_of(options.name))

@@ -52,3 +52,9 @@ WRONG_VERSION = define(
     "A built part reports another version than the pinned one.",
     hint="Remove its directory below the cache and run the command again.",
 )
+PACKAGES_MISSING = define(
+    "parts/packages-missing",
+    Unavailable,
+    "Programs of a real node could not be had as Debian packages.",
+    hint="A real node needs Debian or Ubuntu with its package lists (`apt-get update`) and a network to fetch from.",
+)

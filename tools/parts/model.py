@@ -43,6 +43,7 @@ class Part:
         ldflags: linker flags, or empty.
         minutes: roughly how long two cores need to build it, for the progress line.
         megabytes: free disk space a first build wants, build cache included.
+        ordinary: whether every machine needs it; the others are for real nodes and built only when asked for by name.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Part:
     ldflags: str = ""
     minutes: float = 1.0
     megabytes: int = 2000
+    ordinary: bool = True
 
     @property
     def minor(self) -> tuple[str, str]:
@@ -62,7 +64,7 @@ class Part:
         return major, minor
 
 
-def _kubernetes(name: str, minutes: float) -> Part:
+def _kubernetes(name: str, minutes: float, *, ordinary: bool = True) -> Part:
     return Part(
         name,
         KUBERNETES,
@@ -72,6 +74,7 @@ def _kubernetes(name: str, minutes: float) -> Part:
         ldflags=_KUBERNETES_LDFLAGS,
         minutes=minutes,
         megabytes=4000,
+        ordinary=ordinary,
     )
 
 
@@ -101,6 +104,42 @@ _ALL = (
         ldflags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM}",
         minutes=4,
         megabytes=3000,
+    ),
+    # What a real node needs besides; ``tools.stack.node`` runs them.
+    _kubernetes("kubelet", 3, ordinary=False),
+    _kubernetes("kube-proxy", 1, ordinary=False),
+    Part(
+        "kube-router",
+        "2.1.0",
+        "kuberouter",
+        "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+        "github.com/cloudnativelabs/kube-router/v2",
+        ldflags="-s -w -X github.com/cloudnativelabs/kube-router/v2/pkg/version.Version=v2.1.0",
+        minutes=3,
+        megabytes=3000,
+        ordinary=False,
+    ),
+    Part(
+        "coredns",
+        "1.15.0",
+        "coredns",
+        "cellward.dev/tools/coredns",
+        "github.com/coredns/coredns",
+        version_args=("-version",),
+        ldflags="-s -w",
+        minutes=4,
+        megabytes=3000,
+        ordinary=False,
+    ),
+    Part(
+        "kubeconform",
+        "0.8.0",
+        "kubeconform",
+        "github.com/yannh/kubeconform/cmd/kubeconform",
+        "github.com/yannh/kubeconform",
+        version_args=("-v",),
+        ldflags="-s -w -X main.version=v0.8.0",
+        ordinary=False,
     ),
 )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tools.parts.locate import path_of
 from tools.stack.credentials import Credentials
+from tools.stack.node.ground import SERVICES, Ground
 
 _STAGES = Path(__file__).with_name("kwok")
-_SERVICE_RANGE = "10.96.0.0/16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,11 @@ def etcd(directory: Path, ports: Ports, credentials: Credentials) -> Sequence[st
     ]
 
 
-def apiserver(ports: Ports, credentials: Credentials) -> Sequence[str]:
-    """Return the command of kube-apiserver, with RBAC and the default admission plug-ins."""
+def apiserver(ports: Ports, credentials: Credentials, ground: Ground | None = None) -> Sequence[str]:
+    """Return the command of kube-apiserver, with RBAC and the default admission plug-ins.
+
+    Without ``ground`` it is on loopback and has simulated nodes at most.
+    """
     certificate, key = credentials.pair("serving")
     etcd_certificate, etcd_key = credentials.pair("etcd-client")
     return [
@@ -54,21 +57,42 @@ def apiserver(ports: Ports, credentials: Credentials) -> Sequence[str]:
         f"--etcd-cafile={credentials.ca}",
         f"--etcd-certfile={etcd_certificate}",
         f"--etcd-keyfile={etcd_key}",
-        "--bind-address=127.0.0.1",
         f"--secure-port={ports.apiserver}",
-        "--advertise-address=127.0.0.1",
-        # A loopback address is not a valid endpoint of the service `kubernetes`; nothing here needs that endpoint.
-        "--endpoint-reconciler-type=none",
-        f"--service-cluster-ip-range={_SERVICE_RANGE}",
+        *(_on_loopback() if ground is None else _on_ground(ground, credentials)),
+        f"--service-cluster-ip-range={SERVICES}",
         f"--tls-cert-file={certificate}",
         f"--tls-private-key-file={key}",
         f"--client-ca-file={credentials.ca}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={credentials.service_account_key}",
         f"--service-account-signing-key-file={credentials.service_account_key}",
-        "--authorization-mode=RBAC",
         "--allow-privileged=true",
         "--profiling=false",
+    ]
+
+
+def _on_loopback() -> Sequence[str]:
+    return [
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        # A loopback address is not a valid endpoint of the service `kubernetes`; nothing here needs that endpoint.
+        "--endpoint-reconciler-type=none",
+        "--authorization-mode=RBAC",
+    ]
+
+
+def _on_ground(ground: Ground, credentials: Credentials) -> Sequence[str]:
+    certificate, key = credentials.pair("kubelet-client")
+    return [
+        # Everywhere in the laboratory, and nowhere else.
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={ground.address}",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        f"--kubelet-client-certificate={certificate}",
+        f"--kubelet-client-key={key}",
+        f"--kubelet-certificate-authority={credentials.ca}",
+        "--kubelet-preferred-address-types=InternalIP",
     ]
 
 

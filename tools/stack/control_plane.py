@@ -19,6 +19,8 @@ from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE, install_chart
 from tools.stack.credentials import Credentials, make_credentials, write_kubeconfig
 from tools.stack.errors import NOT_READY, PART_DIED
+from tools.stack.node.ground import API_SERVICE, Ground
+from tools.stack.node.real import RealNode
 from tools.stack.nodes import create_nodes
 from tools.stack.ports import free_ports
 from tools.stack.process import Child
@@ -35,15 +37,22 @@ class ControlPlaneCore:
     Attributes:
         name: shown in errors only.
         directory: everything it writes: ``pki/``, ``etcd/``, ``logs/``, kubeconfig files.
-        nodes: number of simulated nodes (kwok); 0 starts neither scheduler nor kwok, so pods stay Pending.
+        nodes: number of nodes; 0 starts no scheduler either, so pods stay Pending.
         controllers: whether kube-controller-manager runs.
+        real: the real nodes, if they are; the others are simulated by kwok.
     """
 
-    def __init__(self, name: str, directory: Path, *, nodes: int = 0, controllers: bool = True) -> None:
+    def __init__(
+        self, name: str, directory: Path, *, nodes: int = 0, controllers: bool = True, ground: Ground | None = None
+    ) -> None:
         self.name = name
         self.directory = directory
         self.nodes = nodes
         self.controllers = controllers
+        self.real: tuple[RealNode, ...] = ()
+        #: OCI archives that real nodes get before they are ready.
+        self.images: Sequence[Path] = ()
+        self._ground = ground
         self._children: dict[str, Child] = {}
         self._credentials: Credentials | None = None
         self._ports: commands.Ports | None = None
@@ -95,7 +104,7 @@ class ControlPlaneCore:
         """Start everything; on a clash of ports start over with other ones."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
-        self._credentials = make_credentials(self.directory / "pki")
+        self._credentials = self._make_credentials()
         for attempt in range(1, _ATTEMPTS + 1):
             # Another program may still take one before it is bound.
             self._ports = commands.Ports(*free_ports(3))
@@ -110,12 +119,17 @@ class ControlPlaneCore:
         write_kubeconfig(self.kubeconfig_admin, self.server, self.ca_file, pair=self.credentials.pair("admin"))
         self._start_controllers()
         yield from self._default_account()
-        if self.nodes:
+        if self._ground is not None:
+            yield from self._start_real(self._ground)
+        elif self.nodes:
             create_nodes(self.admin, self.nodes)
             self._start("kwok", lambda: commands.kwok(self.kubeconfig_admin))
 
     def stop_steps(self, *, kill: bool = False) -> Steps[None]:
         """Stop everything, those who ask before those who answer."""
+        for node in self.real:
+            yield from node.stop_steps()
+        self.real = ()
         for child in reversed(self._children.values()):
             yield from child.stop(kill=kill)
         self._children.clear()
@@ -144,14 +158,39 @@ class ControlPlaneCore:
 
     def kill_everything(self) -> None:
         """Kill without waiting politely; for the way out after a failure or cancellation."""
+        for node in self.real:
+            node.kill_now()
         for child in reversed(self._children.values()):
             child.kill_now()
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
+    def _make_credentials(self) -> Credentials:
+        pki = self.directory / "pki"
+        if self._ground is None:
+            return make_credentials(pki)
+        nodes = {self._node_name(index): self._ground.node(index) for index in range(self.nodes)}
+        return make_credentials(pki, (self._ground.address, API_SERVICE), nodes)
+
+    def _node_name(self, index: int) -> str:
+        return f"{self.name}-{index + 1}"
+
+    def _start_real(self, ground: Ground) -> Steps[None]:
+        for index in range(self.nodes):
+            node = RealNode(
+                self._node_name(index),
+                index,
+                ground=ground,
+                server=f"https://{ground.address}:{self.ports.apiserver}",
+                credentials=self.credentials,
+                directory=self.directory / f"n{index + 1}",
+            )
+            self.real += (node,)
+            yield from node.start_steps(self.admin, self.images)
+
     def _start_storage(self) -> Steps[None]:
         self._start("etcd", lambda: commands.etcd(self.directory, self.ports, self.credentials))
-        self._start("kube-apiserver", lambda: commands.apiserver(self.ports, self.credentials))
+        self._start("kube-apiserver", lambda: commands.apiserver(self.ports, self.credentials, self._ground))
         yield from self._until("kube-apiserver", self.admin.ready)
 
     def _start_controllers(self) -> None:
@@ -231,8 +270,10 @@ class BlockingControlPlane(ControlPlaneCore):
 class ControlPlane:
     """``async with ControlPlane(name, directory, nodes=1) as cp:``, the asynchronous face of ``ControlPlaneCore``."""
 
-    def __init__(self, name: str, directory: Path, *, nodes: int = 0, controllers: bool = True) -> None:
-        self.core = ControlPlaneCore(name, directory, nodes=nodes, controllers=controllers)
+    def __init__(
+        self, name: str, directory: Path, *, nodes: int = 0, controllers: bool = True, ground: Ground | None = None
+    ) -> None:
+        self.core = ControlPlaneCore(name, directory, nodes=nodes, controllers=controllers, ground=ground)
 
     async def __aenter__(self) -> Self:
         try:

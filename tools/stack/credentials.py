@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from cryptography import x509
@@ -24,6 +26,14 @@ _CLIENTS = {
     "scheduler": ("system:kube-scheduler", ""),
     "etcd-client": ("kube-apiserver", ""),
 }
+#: The same of a control plane with real nodes.
+_NODE_CLIENTS = {
+    "kubelet-client": ("kube-apiserver-kubelet-client", "system:masters"),
+    "kube-proxy": ("system:kube-proxy", ""),
+    "policy-engine": ("cellward-stack-policy-engine", "system:masters"),
+}
+#: Names by which pods know the API server.
+_SERVICE_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +57,16 @@ class Credentials:
         return self.directory / f"{stem}.crt", self.directory / f"{stem}.key"
 
 
-def make_credentials(directory: Path) -> Credentials:
-    """Write a CA, one serving certificate for loopback, the client certificates and the service account key."""
+def make_credentials(
+    directory: Path, addresses: Sequence[str] = (), nodes: Mapping[str, str] = MappingProxyType({})
+) -> Credentials:
+    """Write a CA, one serving certificate for loopback, the client certificates and the service account key.
+
+    Args:
+        directory: where they go.
+        addresses: of the API server besides loopback.
+        nodes: address of each real node by its name; each gets ``kubelet-NAME`` and ``kubelet-NAME-serving``.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = Credentials(directory)
     ca_key = ec.generate_private_key(ec.SECP256R1())
@@ -58,10 +76,16 @@ def make_credentials(directory: Path) -> Credentials:
     ca = ca.add_extension(_key_usage(authority=True), critical=True)
     ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
     _write(made.ca, ca.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in ("localhost", *_SERVICE_NAMES)]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", *addresses)]
     _leaf(made, "serving", _name("kube-apiserver", ""), ca_name, ca_key, names)
-    for stem, (common_name, organisation) in _CLIENTS.items():
+    for stem, (common_name, organisation) in {**_CLIENTS, **(_NODE_CLIENTS if nodes else {})}.items():
         _leaf(made, stem, _name(common_name, organisation), ca_name, ca_key, None)
+    for node, address in nodes.items():
+        subject = _name(f"system:node:{node}", "system:nodes")
+        own: list[x509.GeneralName] = [x509.DNSName(node), x509.IPAddress(ipaddress.ip_address(address))]
+        _leaf(made, f"kubelet-{node}", subject, ca_name, ca_key, None)
+        _leaf(made, f"kubelet-{node}-serving", subject, ca_name, ca_key, own)
     _write(made.service_account_key, _pem(ec.generate_private_key(ec.SECP256R1())))
     return made
 

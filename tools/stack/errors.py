@@ -24,3 +24,9 @@ UNKNOWN_KIND = define(
     "A file of the chart has a kind the installer does not know.",
     hint="Add it to the table in tools/stack/api.py.",
 )
+NO_NODE = define(
+    "stack/no-node",
+    Unavailable,
+    "A real node cannot run here.",
+    hint="Run as root on Debian or Ubuntu, or with NODES=simulated.",
+)
