@@ -6,17 +6,12 @@ Message types are generated from ``protos/`` into the copy that is built, so non
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tools.parts.locate import cache_root
+from tools.parts import own
+from tools.parts.model import GO_MODULES
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SOURCES = _ROOT / "bench" / "load"
@@ -32,37 +27,35 @@ def load_binary() -> Path:
     binary = place / "load"
     if binary.is_file():
         return binary
-    with _locked(place):
+    with own.locked(place):
         if not binary.is_file():
             sys.stderr.write("bench: building the light load (once for each state of its sources, 15 s to 1 min)\n")
             source = _prepared(place)
-            _go(source, "build", "-mod=readonly", "-trimpath", "-o", str(place / "load.new"), ".")
+            own.go(source, "build", "-mod=readonly", "-trimpath", "-o", str(place / "load.new"), ".")
             (place / "load.new").replace(binary)
     return binary
 
 
 def check() -> list[str]:
-    """Return what ``gofmt`` and ``go vet`` say against the sources; nothing where there is no Go."""
+    """Return what ``gofmt`` and ``go vet`` say against our own sources; nothing where there is no Go."""
     if shutil.which("go") is None:
         return []
-    found = _run(["gofmt", "-l", str(_SOURCES)], _ROOT).split()
+    standin = GO_MODULES / "standin"
+    found = own.run(["gofmt", "-l", str(_SOURCES), str(standin)], _ROOT).split()
     if found:
         return [f"not formatted (run gofmt -w): {name}" for name in found]
     place = _place()
-    with _locked(place):
+    with own.locked(place):
         try:
-            _go(_prepared(place), "vet", "./...")
+            own.go(_prepared(place), "vet", "./...")
+            own.go(standin, "vet", "./...")
         except RuntimeError as error:
             return [str(error)]
     return []
 
 
 def _place() -> Path:
-    digest = hashlib.sha256()
-    for file in sorted([*_SOURCES.glob("*.go"), *_SOURCES.glob("go.*"), *_PROTOS.rglob("*.proto")]):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(_ROOT)} {len(content)}\n".encode() + content)
-    return cache_root() / "tools" / "load" / digest.hexdigest()[:16]
+    return own.place_of("load", [*_SOURCES.glob("*.go"), *_SOURCES.glob("go.*"), *_PROTOS.rglob("*.proto")])
 
 
 def _prepared(place: Path) -> Path:
@@ -73,9 +66,9 @@ def _prepared(place: Path) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(_SOURCES, source)
     generator = place / "protoc-gen-go"
-    _go(source, "build", "-mod=readonly", "-o", str(generator), _GENERATOR)
+    own.go(source, "build", "-mod=readonly", "-o", str(generator), _GENERATOR)
     protos = [str(file.relative_to(_PROTOS)) for file in sorted(_PROTOS.rglob("*.proto"))]
-    _run(
+    own.run(
         [
             sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={_PROTOS}", f"--plugin=protoc-gen-go={generator}",
             f"--go_out={source}", f"--go_opt=module={_MODULE}",
@@ -84,29 +77,6 @@ def _prepared(place: Path) -> Path:
         _ROOT,
     )  # fmt: skip
     return source
-
-
-def _go(source: Path, *arguments: str) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise RuntimeError("the light load needs Go 1.26 to be built")
-    _run([go, *arguments], source)
-
-
-def _run(command: list[str], directory: Path) -> str:
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"`{' '.join(command[:3])}` ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

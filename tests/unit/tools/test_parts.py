@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cellward.errors import CellwardError
+from tools.parts import own
 from tools.parts.build import ensure
 from tools.parts.locate import cached_binary, locate, path_of
 from tools.parts.model import GO_MODULES, PARTS, ROOT, Part
@@ -196,3 +198,23 @@ def test_two_commands_build_once(bin_dir: Path) -> None:
     assert [process.returncode for process in running] == [0, 0], outputs
     assert log.read_text().splitlines() == ["build"]
     assert all(str(cached_binary(OPA)) in out.decode() for out, _ in outputs)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(shutil.which("go") is None, reason="there is no Go on this machine")
+def test_the_stand_in_calls_what_its_environment_names() -> None:
+    """Its own test, in Go: two of them, one calls the other and tells what became of it."""
+    own.go(GO_MODULES / "standin", "test", "./...")
+
+
+def test_a_program_of_ours_is_another_one_when_its_sources_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache never holds a program of other sources than those of the tree."""
+    monkeypatch.setattr(own, "ROOT", tmp_path)
+    source = tmp_path / "main.go"
+    source.write_text("package main\n")
+    before = own.place_of("program", [source])
+    assert own.place_of("program", [source]) == before
+    source.write_text("package main // changed\n")
+    assert own.place_of("program", [source]) != before

@@ -1,0 +1,71 @@
+"""Programs of ours in Go: built from the tree once for each state of their sources, into the cache of the parts."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.parts.locate import cache_root
+from tools.parts.model import GO_MODULES, ROOT
+from tools.parts.progress import Ticker
+
+
+def standin() -> Path:
+    """Return the program that stands in for public images (``tools/go/standin``), built when its sources are new.
+
+    Raises:
+        RuntimeError: there is no Go, or it does not build.
+    """
+    source = GO_MODULES / "standin"
+    place = place_of("standin", [*source.glob("*.go"), *source.glob("go.*")])
+    binary = place / "standin"
+    if not binary.is_file():
+        with locked(place):
+            if not binary.is_file():
+                ticker = Ticker("building the stand-in for public images (once for each state of its sources)")
+                go(source, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(place / "new"), ".")
+                (place / "new").replace(binary)
+                ticker.done(f"built into {place}")
+    return binary
+
+
+def place_of(name: str, sources: Iterable[Path]) -> Path:
+    """Return the directory of a program in the cache; its version is the digest of what it is built from."""
+    digest = hashlib.sha256()
+    for file in sorted(sources):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
+    return cache_root() / "tools" / name / digest.hexdigest()[:16]
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Make the directory, and let one process at a time build there."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def go(source: Path, *arguments: str) -> None:
+    """Run the Go of this machine in a module."""
+    program = shutil.which("go")
+    if program is None:
+        raise RuntimeError(f"{source.name} needs Go 1.26 to be built")
+    run([program, *arguments], source)
+
+
+def run(command: Sequence[str], directory: Path) -> str:
+    """Run one step of a build and return what it printed; RuntimeError with all it said when it fails."""
+    # GOTOOLCHAIN=local: the compiler is the one that is there, never one fetched on the way.
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"`{' '.join(command[:3])}` ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
