@@ -93,10 +93,11 @@ class RealNode:
             self._import(image)
         admin.must(admin.create(self._object()), f"create node {self.name}")
         self._start_kubelet()
+        # The others read the address of the node from what the kubelet says of it.
+        yield from self._until("kubelet", lambda: _is_ready(admin, self.name))
         self._start("kube-proxy", [str(path_of("kube-proxy")), f"--config={self.directory / 'proxy.yaml'}"])
         if self._engine:
             self.start_engine()
-        yield from self._until("kubelet", lambda: _is_ready(admin, self.name))
 
     def stop_steps(self) -> Steps[None]:
         """End all of it: what the first process of its namespaces leaves to the kernel, and the control groups."""
