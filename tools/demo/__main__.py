@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tools.demo import real
 from tools.demo import stage as stages
 from tools.demo.narrate import Narrator
 from tools.demo.scenes import audit, certificate, courier, doors, drift, forgery, main_job, outage, theft
@@ -138,9 +139,12 @@ def main() -> int:
     told: list[str] | None = None
     try:
         narrator.scene("Tools", "every part is the real one, found on PATH or built from its own source")
-        ensure(PARTS)
+        nodes = real.chosen()
+        ensure((*PARTS, *(real.PARTS if nodes == real.REAL else ())))
+        if nodes == real.REAL:
+            real.enter_laboratory(begun)
         summary.put("setup_seconds", _since(begun))
-        with stages.open_stage(narrator) as stage:
+        with stages.open_stage(narrator, nodes) as stage:
             run_scenes(stage, summary)
             if not once:
                 summary.put("seconds", _since(begun))

@@ -19,17 +19,21 @@ from pathlib import Path
 
 import yaml
 
+from tools.demo import real
 from tools.demo.api import HubApi
 from tools.demo.kubectl import Kubectl
 from tools.demo.narrate import Narrator, StepFailedError, wait_for
 from tools.demo.processes import Cli, environment, installed, part
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.node import dns
+from tools.stack.node.ground import Ground
 from tools.stack.ports import free_ports
 from tools.stack.process import Child
 from tools.stack.steps import drive
 
 ROOT = Path(__file__).resolve().parents[2]
+SHOP = ROOT / "examples" / "boutique"
 #: Name → what the cluster is.
 CLUSTERS: dict[str, tuple[str, ...]] = {
     "eu-1": ("--environment", "development", "--no-production", "--region", "eu"),
@@ -49,6 +53,7 @@ class Stage:
 
     Attributes:
         directory: everything that is written, removed at the end.
+        nodes: which the clusters have, ``simulated`` or ``real``.
         planes: control planes by cluster name.
         kubectl: administrator's kubectl by cluster name.
         hub: the hub's process.
@@ -60,6 +65,7 @@ class Stage:
 
     directory: Path
     narrator: Narrator
+    nodes: str = real.SIMULATED
     planes: dict[str, BlockingControlPlane] = field(default_factory=dict)
     kubectl: dict[str, Kubectl] = field(default_factory=dict)
     agents: dict[str, Child] = field(default_factory=dict)
@@ -123,11 +129,11 @@ class Stage:
 
 
 @contextmanager
-def open_stage(narrator: Narrator) -> Iterator[Stage]:
+def open_stage(narrator: Narrator, nodes: str = real.SIMULATED) -> Iterator[Stage]:
     """Make the directory and the empty stage; on the way out everything started is ended and the directory removed."""
     # Short on purpose: Unix sockets have paths of at most 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="cellward-demo-"))
-    stage = Stage(directory, narrator)
+    stage = Stage(directory, narrator, nodes)
     try:
         yield stage
     finally:
@@ -154,10 +160,21 @@ def _uninterrupted() -> Iterator[None]:
 
 def start_planes(stage: Stage) -> None:
     """Start both control planes and install the agent chart's files in each."""
-    for name in CLUSTERS:
-        stage.narrator.step(f"{name}: etcd, kube-apiserver, controller-manager, scheduler; nodes simulated by kwok")
-        plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
+    archives = real.archives(stage.directory / "images", SHOP) if stage.nodes == real.REAL else []
+    if archives:
+        stage.narrator.step("no registry is asked: the shop's programs are stand-ins, which really call one another")
+    for number, name in enumerate(CLUSTERS, 1):
+        if archives:
+            stage.narrator.step(f"{name}: a control plane; a real node (containerd, kubelet, kube-proxy, kube-router)")
+            ground = Ground(number)
+            plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=1, ground=ground)
+            plane.images = archives
+        else:
+            stage.narrator.step(f"{name}: etcd, kube-apiserver, controller-manager, scheduler; nodes simulated by kwok")
+            plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
         plane.__enter__()
+        if archives:
+            dns.install(plane.admin)
         stage.planes[name] = plane
         stage.kubectl[name] = Kubectl(plane.kubeconfig_admin)
         if ENVIRONMENT[name] == "development":

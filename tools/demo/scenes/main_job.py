@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from tools.demo.narrate import StepFailedError, wait_for
-from tools.demo.stage import CELLS, CLUSTERS, ENVIRONMENT, ROOT, Stage, start_agent
+from tools.demo.stage import CELLS, CLUSTERS, ENVIRONMENT, ROOT, SHOP, Stage, start_agent
 from tools.demo.summary import PROOF, Summary
 
 _BUNDLES = ROOT / "policies"
-_SHOP = ROOT / "examples" / "boutique"
+_SHOP = SHOP
 _REFUSED = ROOT / "examples" / "refused"
 
 
