@@ -129,6 +129,14 @@ image: setup ## Take today's protos as what later ones must stay compatible with
 	@$(VENV)/buf build -o protos/image.binpb
 	@echo "image: protos/image.binpb is what \`make check\` compares against from now on"
 
+.PHONY: images
+images: setup ## OCI archives of hub and agent into dist/, without root, engine or registry; KEY=file.pem signs them
+	@$(PY) -m tools.image build $(if $(KEY),--key $(KEY)) $(ARGS)
+
+.PHONY: pin-images
+pin-images: setup ## Pin the Debian packages of the images, and the digests of the Dockerfile's bases where a registry answers
+	@$(PY) -m tools.image pin
+
 .PHONY: lock
 lock: setup ## Resolve the dependencies again and pin them by hash
 	@for extra in hub agent cli dev; do \

@@ -42,10 +42,11 @@ def ensure(names: Iterable[str]) -> Mapping[str, Path]:
         CellwardError: parts/unknown-part, parts/go-missing, parts/go-too-old, parts/disk-too-small,
             parts/cache-unwritable, parts/build-failed, parts/wrong-version.
     """
-    return {name: path_of(name) if name in WHEELS else _ensure(part_named(name)) for name in names}
+    return {name: path_of(name) if name in WHEELS else ensure_part(part_named(name)) for name in names}
 
 
-def _ensure(part: Part) -> Path:
+def ensure_part(part: Part) -> Path:
+    """Find or build one part, which need not be on the list; the rest as ``ensure``."""
     found = locate(part)
     if found is not None:
         return found
