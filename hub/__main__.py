@@ -1,4 +1,4 @@
-"""``cellward-hub run|backup|fsck|restore|archive|prune|compact --config FILE``."""
+"""``cellward-hub run|backup|fsck|restore|archive|prune|compact|ca|admin-token|ask-backup --config FILE``."""
 
 from __future__ import annotations
 
@@ -53,6 +53,24 @@ async def _compact(settings: HubSettings, _: Path | None) -> Mapping[str, object
     return await give_back(settings, None)
 
 
+async def _authority(settings: HubSettings, _: Path | None) -> str:
+    from hub.handing import authority  # noqa: PLC0415 - as above
+
+    return await authority(settings, None)
+
+
+async def _admin_token(settings: HubSettings, _: Path | None) -> str:
+    from hub.handing import admin_token  # noqa: PLC0415 - as above
+
+    return await admin_token(settings, None)
+
+
+async def _ask_backup(settings: HubSettings, _: Path | None) -> Mapping[str, object]:
+    from hub.handing import ask_backup  # noqa: PLC0415 - as above
+
+    return await ask_backup(settings, None)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the hub; exit 0 after an orderly stop, otherwise by the error's class."""
     tools = (
@@ -62,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Tool("prune", "delete the segment of the audit log that the file was exported from", _prune, "SEGMENT"),
         Tool("compact", "shrink the SQLite database to what it uses; the hub must not run", _compact),
         Tool("restore", "check a backup and make it the database; no hub may run on it", _restore, "[BACKUP]"),
+        Tool("ca", "print the CA of the hub's certificates, PEM", _authority),
+        Tool("admin-token", "print the first admin's token, for `cellward login --token-file -`", _admin_token),
+        Tool("ask-backup", "have the hub that runs at advertise.api write a backup into its backup_dir", _ask_backup),
     )
     return Program(
         "cellward-hub", "The Cellward control plane.", "serve until stopped", load_settings, _serve, tools

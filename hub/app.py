@@ -27,7 +27,7 @@ from cellward.documents.dsse import Ed25519Signer
 from cellward.errors import CellwardError
 from cellward.identity.keys import spki_of
 from cellward.runtime.clock import SystemClock
-from cellward.runtime.files import write_atomic
+from cellward.runtime.files import narrow, write_atomic
 from cellward.runtime.health import HealthRegistry
 from cellward.runtime.memory import collect_rarely
 from cellward.runtime.supervise import Task, supervise
@@ -417,10 +417,11 @@ async def _first_admin(hub: Hub) -> None:
     settings = hub.settings
     if settings.api_ca_file is not None:
         write_atomic(settings.api_ca_file, hub.keys.hub_ca.pem, mode=0o644)
-    path = settings.admin_token_file or settings.data_dir / "admin.token"
+    path = settings.first_token_file
     if not path.exists():
         write_atomic(path, f"{new_token()}\n".encode())
         _log.info("admin-token-made", file=str(path))
+    narrow(path)
     # The file is the whole truth: whoever replaces or removes it takes the old token out of force.
     await hub.store.api_tokens.put_only(hash_token(path.read_text().strip()), BOOTSTRAP, "admin")
 
@@ -433,6 +434,7 @@ def _passphrase(settings: HubSettings) -> bytes:
     path = settings.data_dir / "passphrase"
     if not path.exists():
         write_atomic(path, new_token().encode())
+    narrow(path)
     _log.warning("passphrase-beside-keys", file=str(path), hint="Set passphrase_file to a file on another volume.")
     return path.read_bytes().strip()
 

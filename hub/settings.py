@@ -143,6 +143,11 @@ class HubSettings(FileSettings):
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'hub.db'}"
 
     @property
+    def first_token_file(self) -> Path:
+        """File of the first admin token."""
+        return self.admin_token_file or self.data_dir / "admin.token"
+
+    @property
     def enrolment_address(self) -> str:
         """Enrolment address as given to others."""
         return self.advertise.enrolment or self.listen.enrolment

@@ -1,7 +1,8 @@
 """The statement key of the agent: made once at install, never certified by the hub, signs what auditors verify.
 
 It is not the TLS key: whoever can issue certificates cannot speak in this agent's name. It is stored unencrypted (mode
-0600) because an agent must restart without a person; whoever reads the agent's volume is this cluster's administrator.
+0600, also where mounting its volume gave it to a group) because an agent must restart without a person; whoever reads
+the agent's volume is this cluster's administrator.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cellward.audit.chain import ChainState
 from cellward.audit.receipt import RECEIPT_SCHEMA, RECEIPT_TYPE
 from cellward.audit.statement import sign_statement
 from cellward.documents import canonical, dsse
-from cellward.runtime.files import write_atomic
+from cellward.runtime.files import narrow, write_atomic
 from cellward.wire.text import sendable
 
 FILE_NAME = "statement-key.pem"
@@ -36,6 +37,7 @@ class StatementKey:
         """
         path = directory / FILE_NAME
         if path.exists():
+            narrow(path)
             return cls(dsse.Ed25519Signer.from_pem(path.read_bytes(), None))
         signer = dsse.Ed25519Signer.generate()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agent.link.errors import BAD_IDENTITY, IDENTITY_UNREADABLE
 from cellward.errors import CellwardError
 from cellward.identity import keys, x509
-from cellward.runtime.files import write_atomic
+from cellward.runtime.files import narrow, write_atomic
 
 FILE_NAME = "identity.json"
 PENDING_NAME = "pending-tls-key.pem"
@@ -127,6 +127,7 @@ class IdentityStore:
     def load(self) -> LinkIdentity | None:
         """Return the identity, or None when this agent never joined; raises ``link/identity-unreadable``."""
         try:
+            narrow(self._path)
             values = json.loads(self._path.read_bytes())
             identity = LinkIdentity(**values)
             keys.private_from_pem(identity.key_pem.encode(), None)
@@ -149,6 +150,7 @@ class IdentityStore:
     def pending_key(self) -> ec.EllipticCurvePrivateKey:
         """Return the key of the request in flight, made and stored if there is none."""
         try:
+            narrow(self._pending)
             key = keys.private_from_pem(self._pending.read_bytes(), None)
             if isinstance(key, ec.EllipticCurvePrivateKey):
                 return key

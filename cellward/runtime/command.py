@@ -35,13 +35,13 @@ class Tool(Generic[S]):
     Attributes:
         name: of the command.
         help: what it does, one sentence.
-        work: does it; returns what goes to standard output, as one JSON object.
+        work: does it; returns what goes to standard output: one JSON object, or text as it is.
         operand: name of its positional argument, a path; empty for none, in brackets for one that may be missing.
     """
 
     name: str
     help: str
-    work: Callable[[S, Path | None], Awaitable[Mapping[str, object]]]
+    work: Callable[[S, Path | None], Awaitable[Mapping[str, object] | str]]
     operand: str = ""
 
 
@@ -79,7 +79,7 @@ class Program(Generic[S]):
             for tool in self.tools:
                 if tool.name == arguments.command:
                     result = asyncio.run(_done(tool, settings, arguments.operand))
-                    sys.stdout.write(f"{json.dumps(result, indent=2)}\n")
+                    sys.stdout.write(result if isinstance(result, str) else f"{json.dumps(result, indent=2)}\n")
                     return 0
             asyncio.run(self._worked(settings))
         except CellwardError as error:
@@ -104,5 +104,5 @@ def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], tool: To
         parser.add_argument("operand", type=Path, metavar=name, nargs="?")
 
 
-async def _done(tool: Tool[S], settings: S, operand: Path | None) -> Mapping[str, object]:
+async def _done(tool: Tool[S], settings: S, operand: Path | None) -> Mapping[str, object] | str:
     return await tool.work(settings, operand)

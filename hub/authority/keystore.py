@@ -1,5 +1,8 @@
 """The hub's keys at rest: encrypted PKCS#8, one file each, created once and never replaced.
 
+Rights that mounting a volume gave to a group are taken back. A directory that cannot be written, such as a mounted
+Secret, must hold all keys with their manifest; files there may be read by a group.
+
 A manifest names every key ever created with its key id. A key the manifest names but the directory lacks, or holds
 with another id, is damage and is refused: silently making a new certificate authority would strand every agent.
 Blocking; call it before the event loop matters, or in a thread.
@@ -8,10 +11,12 @@ Blocking; call it before the event loop matters, or in a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -21,14 +26,17 @@ from cellward.errors import CellwardError
 from cellward.identity import keys as keymod
 from cellward.identity.errors import BAD_KEY
 from cellward.identity.x509 import Issuer, load_certificates, make_ca
-from cellward.runtime.files import write_atomic
+from cellward.runtime.files import narrow, write_atomic
 from hub.authority.errors import KEY_STORE_DAMAGED, KEY_STORE_OPEN
 from hub.authority.model import HubKeys
 
 _MANIFEST = "keys.json"
+#: Certificate that the hub's own certificates are from; public.
+AUTHORITY_FILE = "hub-ca.crt.pem"
 _CA_NAMES = {"agent-ca": "Cellward agent CA", "hub-ca": "Cellward hub CA"}
 _SIGNING = ("timestamp", "tree-head", "attestation")
 _MAX_FILE = 65536
+_NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class KeyStore:
@@ -37,6 +45,7 @@ class KeyStore:
     def __init__(self, directory: Path, passphrase: bytes) -> None:
         self._directory = directory
         self._passphrase = passphrase
+        self._writable = True
 
     def open(self, now: datetime) -> HubKeys:
         """Load all keys; create those never created before.
@@ -47,6 +56,8 @@ class KeyStore:
         with self._exclusive():
             self._check_rights()
             manifest = self._read_manifest()
+            if not self._writable and not {*_CA_NAMES, *_SIGNING} <= set(manifest):
+                raise KEY_STORE_DAMAGED(f"{_MANIFEST} does not name every key, and the directory is read-only")
             agent_ca, hub_ca = (self._issuer(name, manifest, now) for name in _CA_NAMES)
             timestamp, tree_head, attestation = (self._signing(name, manifest) for name in _SIGNING)
             self._write_manifest(manifest)
@@ -54,8 +65,16 @@ class KeyStore:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Two processes starting at once must not both create keys."""
-        descriptor = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """Two processes starting at once must not both create keys; where nothing can be written, nothing is created."""
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self._directory / ".lock", flags, 0o600)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+            self._writable = False
+            yield
+            return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -63,8 +82,19 @@ class KeyStore:
             os.close(descriptor)
 
     def _check_rights(self) -> None:
-        for path in (self._directory, *sorted(self._directory.glob("*.pem"))):
-            if path.stat().st_mode & 0o077:
+        files = sorted(self._directory.glob("*.pem"))
+        if not self._writable:
+            # The directory of a mounted Secret is open and its files are the group's to read: only the kubelet writes.
+            self._refuse(files, 0o037)
+            return
+        for path in (self._directory, *files):
+            narrow(path)
+        self._refuse((self._directory, *files), 0o077)
+
+    @staticmethod
+    def _refuse(paths: Iterable[Path], rights: int) -> None:
+        for path in paths:
+            if stat.S_IMODE(path.stat().st_mode) & rights:
                 raise KEY_STORE_OPEN(f"{path.name} gives rights to group or others", path=path)
 
     def _read_manifest(self) -> dict[str, str]:
@@ -79,6 +109,8 @@ class KeyStore:
         return manifest
 
     def _write_manifest(self, manifest: dict[str, str]) -> None:
+        if not self._writable:
+            return
         data = json.dumps(manifest, sort_keys=True, indent=1).encode() + b"\n"
         path = self._directory / _MANIFEST
         if not path.exists() or path.read_bytes() != data:

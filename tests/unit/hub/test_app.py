@@ -54,6 +54,23 @@ async def test_the_admin_token_in_the_file_is_the_only_one_in_force(tmp_path: Pa
             assert (row.role, row.expires_at) == (role, None)
 
 
+async def test_secrets_that_a_mount_gave_to_a_group_are_private_again(tmp_path: Path) -> None:
+    """V5: a second start on a volume with an fsGroup has the same token and keys, readable by the owner alone."""
+    async with open_hub(settings(tmp_path)) as hub:
+        authority = hub.keys.hub_ca.pem
+    token = (tmp_path / "data" / "admin.token").read_text()
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    for path in files:
+        path.chmod(0o660)
+    (tmp_path / "data" / "keys").chmod(0o2770)
+    async with open_hub(settings(tmp_path)) as hub:
+        assert hub.keys.hub_ca.pem == authority
+    assert (tmp_path / "data" / "admin.token").read_text() == token
+    secret = [path for path in files if path.suffix == ".pem" or path.name in {"admin.token", "passphrase"}]
+    assert len(secret) > 5
+    assert {path.stat().st_mode & 0o777 for path in secret} == {0o600}
+
+
 @pytest.mark.parametrize("which", ["enrolment", "link", "api", "metrics"])
 async def test_a_port_in_use_is_an_error_with_a_code_and_a_next_step(tmp_path: Path, which: str) -> None:
     """V15: a second hub on one machine is told which address it was, not shown a traceback."""

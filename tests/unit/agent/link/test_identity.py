@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.audit.statement import StatementKey
 from agent.link.identity import IdentityStore, accept_identity
 from cellward.errors import CellwardError
 from cellward.identity import keys
@@ -48,6 +49,25 @@ def test_v6_the_pending_key_survives_a_crash(tmp_path: Path) -> None:
     again = IdentityStore(tmp_path).pending_key()
     assert keys.spki_of(first) == keys.spki_of(again)
     assert (tmp_path / "pending-tls-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_that_a_mount_gave_to_a_group_are_private_again(issuer: Issuer, tmp_path: Path) -> None:
+    """V5: mounting the volume with an fsGroup makes 0660; the agent starts with the same keys, and they are 0600."""
+    pending = IdentityStore(tmp_path / "asking").pending_key()
+    statement = StatementKey.load_or_create(tmp_path)
+    key = keys.new_tls_key()
+    uri = SpiffeId(DOMAIN, "agent", "eu-1")
+    leaf = issue_leaf(issuer, key.public_key(), kind="agent", uri=uri, now=NOW, generation=1)
+    chain = (to_pem(leaf) + issuer.pem).decode()
+    identity = accept_identity(key, chain, issuer.pem.decode(), trust_domain=DOMAIN, link_address="h:1", now=NOW)
+    IdentityStore(tmp_path).save(identity)
+    files = ["asking/pending-tls-key.pem", "statement-key.pem", "identity.json"]
+    for name in files:
+        (tmp_path / name).chmod(0o660)
+    assert IdentityStore(tmp_path).load() == identity
+    assert keys.spki_of(IdentityStore(tmp_path / "asking").pending_key()) == keys.spki_of(pending)
+    assert StatementKey.load_or_create(tmp_path).keyid == statement.keyid
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in files} == {0o600}
 
 
 @pytest.mark.parametrize("wrong", ["key", "domain", "kind", "name", "expired", "issuer"])
