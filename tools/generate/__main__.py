@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellward.errors import CellwardError
-from tools.generate import api, audit, cells, checks, cli, errors, machines, metrics, policy, protos, settings
+from tools.generate import api, audit, cells, charts, checks, cli, errors, machines, metrics, policy, protos, settings
 from tools.generate.page import ROOT
 
 Generator = Callable[[Path], None]
@@ -33,6 +33,8 @@ GENERATORS: Sequence[Generator] = (
     errors.page,
     errors.hints,
     policy.page,
+    charts.schemas,
+    charts.pages,
 )
 
 
