@@ -1,12 +1,13 @@
-"""``cellward-agent run --config FILE``."""
+"""``cellward-agent run|probe --config FILE``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from agent.settings import AgentSettings, load_settings
-from cellward.runtime.command import Program
+from cellward.runtime.command import Program, Tool
 
 
 async def _work(settings: AgentSettings) -> None:
@@ -16,10 +17,18 @@ async def _work(settings: AgentSettings) -> None:
     await work(settings)
 
 
+async def _probe(_: AgentSettings, address: Path | None) -> Mapping[str, object]:
+    # Imported late, as above.
+    from agent.vitals import ask  # noqa: PLC0415
+
+    return await ask(str(address))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent; exit 0 after an orderly stop, otherwise by the error's class."""
     description = "The Cellward agent of one cluster."
-    return Program("cellward-agent", description, "work until stopped", load_settings, _work).main(argv)
+    probe = Tool("probe", "wait until the agent at HOST:PORT has policy in force and its hub", _probe, "HOST:PORT")
+    return Program("cellward-agent", description, "work until stopped", load_settings, _work, (probe,)).main(argv)
 
 
 if __name__ == "__main__":

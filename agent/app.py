@@ -49,6 +49,7 @@ from agent.settings import AgentSettings
 from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.interfaces import Finding
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
+from agent.vitals import Vitals, VitalsPage
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import SUPPORTED_SCHEMAS
 from cellward.errors import CellwardError, InvalidInput, Refused, Unavailable, define
@@ -126,13 +127,14 @@ class Agent:
 
 
 @asynccontextmanager
-async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
-    """Build every part over the settings.
+async def open_agent(settings: AgentSettings, vitals: Vitals | None = None) -> AsyncIterator[Agent]:
+    """Build every part over the settings; ``vitals`` hears how far it is.
 
     Raises:
         CellwardError: the API server does not answer, the state is in use, the root is not this realm's, and so on.
     """
-    async with _open_base(settings) as base:
+    vitals = vitals if vitals is not None else Vitals()
+    async with _open_base(settings) as base, _told(vitals, base.health):
         identity = await base.keeper.obtain()
         if identity.name != settings.facts.name:
             # Selectors and bindings match the name: it comes from here, as every fact, and the hub must agree with it.
@@ -143,10 +145,20 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
         agent = await _compose(base, identity)
         try:
             await _record_start(agent)
+            vitals.composed(lambda: agent.policy.current is not None)
             yield agent
             await agent.recorder.record_or_count(Entry("agent.stop", "agent", "done"))
         finally:
             await agent.policy.close()
+
+
+@asynccontextmanager
+async def _told(vitals: Vitals, health: HealthRegistry) -> AsyncIterator[None]:
+    vitals.opened(health)
+    try:
+        yield
+    finally:
+        vitals.closed()
 
 
 async def _record_start(agent: Agent) -> None:
@@ -385,24 +397,27 @@ async def main(settings: AgentSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    running = asyncio.Event()
-    working = asyncio.create_task(_work(settings, stop, running), name="agent")
-    await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
+    running, vitals = asyncio.Event(), Vitals()
+    working = asyncio.create_task(_work(settings, stop, running, vitals), name="agent")
+    # It answers while the agent waits for an API server or for its first certificate, too.
+    page = VitalsPage(vitals, settings.health_listen).run() if settings.health_listen else stop.wait()
+    asked = asyncio.create_task(page, name="vitals")
+    await asyncio.wait({stopping, working, asked}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done() and running.is_set():
         # Supervised parts end by themselves; joining and waiting for an API server know nothing of ``stop``.
         await asyncio.wait({working}, timeout=15)
-    working.cancel()
-    stopping.cancel()
-    outcome = (await asyncio.gather(working, stopping, return_exceptions=True))[0]
-    if isinstance(outcome, Exception):
-        raise outcome
+    for task in (working, asked, stopping):
+        task.cancel()
+    for outcome in await asyncio.gather(working, asked, stopping, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
-async def _work(settings: AgentSettings, stop: asyncio.Event, running: asyncio.Event) -> None:
+async def _work(settings: AgentSettings, stop: asyncio.Event, running: asyncio.Event, vitals: Vitals) -> None:
     backoff = FullJitter(settings.intervals.backoff_base, settings.intervals.backoff_cap)
     while not stop.is_set():
         try:
-            async with open_agent(settings) as agent:
+            async with open_agent(settings, vitals) as agent:
                 running.set()
                 await agent.run(stop)
         except CellwardError as error:

@@ -103,6 +103,9 @@ class AgentSettings(FileSettings):
     )
     opa_binary: Path = Field(default=Path("opa"), description="The policy engine.")
     metrics_listen: str = Field(default="", description="host:port on loopback for local /metrics; empty for none.")
+    health_listen: str = Field(
+        default="", description="host:port in the pod's network for probes of the kubelet; empty for none."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     isolation_probe: Literal["pods", "none"] = Field(
         default="pods", description="Reserved: this version has no prober, isolation is ``unknown`` either way."
@@ -121,6 +124,11 @@ class AgentSettings(FileSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         return check_address(value)
+
+    @field_validator("health_listen")
+    @classmethod
+    def _anywhere(cls, value: str) -> str:
+        return check_address(value, least=0) if value else value
 
     @field_validator("metrics_listen")
     @classmethod

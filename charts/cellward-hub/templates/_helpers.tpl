@@ -73,8 +73,8 @@ labels:
 {{- if and $said.gateway.enabled (not $said.gateway.parentRefs) -}}
 {{- fail (printf "%s.gateway.parentRefs: say which Gateway the route belongs to" $name) -}}
 {{- end -}}
-{{- if and $said.gateway.enabled (not $said.gateway.hostnames) (not $said.address) -}}
-{{- fail (printf "%s.address: a route needs the host that agents use" $name) -}}
+{{- if and $said.gateway.enabled (not $said.address) -}}
+{{- fail (printf "%s.address: say where agents find the Gateway" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.api.ingress.enabled (not .Values.api.ingress.host) -}}
@@ -100,9 +100,6 @@ labels:
 {{- $_ := set $advertise $name $address -}}
 {{- $service := printf "cellward-hub-%s.%s.svc" $name $.Release.Namespace -}}
 {{- $names = concat $names (list (include "cellward-hub.host" $address) $service) -}}
-{{- if ne $name "api" -}}
-{{- $names = concat $names (index $.Values $name).gateway.hostnames -}}
-{{- end -}}
 {{- end -}}
 {{- if .Values.api.ingress.enabled -}}
 {{- $names = append $names .Values.api.ingress.host -}}
