@@ -1,9 +1,43 @@
 {{/* Labels of everything the chart makes besides the plain files. */}}
 {{- define "cellward-agent.labels" -}}
 app.kubernetes.io/name: cellward-agent
+app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: cellward
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* The image, from another registry where one is named. */}}
+{{- define "cellward-agent.image" -}}
+{{- $parts := splitList "/" .Values.image.repository -}}
+{{- $first := first $parts -}}
+{{- $repository := .Values.image.repository -}}
+{{- with .Values.image.registry -}}
+{{- if and (gt (len $parts) 1) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) -}}
+{{- $repository = rest $parts | join "/" -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
+{{- end -}}
+{{ $repository }}@{{ .Values.image.digest }}
+{{- end -}}
+
+{{/* The same for the agent's pod and the one of `helm test`. */}}
+{{- define "cellward-agent.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "cellward-agent.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
 {{- end -}}
 
 {{/* One plain file, with the namespace of this release. Demo and tests load the very same files as they are. */}}
@@ -38,6 +72,7 @@ opa_binary metrics_listen log_level isolation_probe spool intervals
   "hub_ca_file" "/etc/cellward/trust/hub-ca.pem"
   "facts" $facts
   "namespace" .Release.Namespace
+  "health_listen" (printf "%s:7445" .Values.health.listenHost)
 -}}
 {{- if .Values.join.tokenSecret -}}
 {{- $_ := set $trust "join_token_file" "/etc/cellward/join/token" -}}
