@@ -1,4 +1,4 @@
-"""What the kubelet asks an agent: is it alive, has it started, is it fit to decide. Yes or no, and the names of what is red.
+"""What the kubelet asks an agent: alive, started, fit to decide? Yes or no, and the names of what is missing.
 
 The port is open inside the cluster alone, takes no input but a path, and says nothing of cells or policy (V1). An agent
 whose hub is away is ready: it enforces what it verified before.
@@ -138,8 +138,8 @@ class VitalsPage:
 
 def _response(status: str, said: dict[str, object]) -> bytes:
     body = json.dumps(said).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + body
+    fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body
 
 
 async def ask(address: str, *, patience: float = _PATIENCE) -> dict[str, object]:

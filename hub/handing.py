@@ -1,4 +1,4 @@
-"""What a hub hands to whoever administers it, on its own machine: its authority, the first token, and a backup asked for.
+"""What a hub hands to whoever administers it, on its machine: its authority, the first token, a backup.
 
 ``cellward-hub ca|admin-token|ask-backup``. They read the settings' files and ask the API; no database is opened, and a
 hub that runs is not disturbed.
@@ -59,8 +59,8 @@ async def admin_token(settings: HubSettings, _: Path | None) -> str:
 async def ask_backup(settings: HubSettings, _: Path | None) -> Mapping[str, object]:
     """``cellward-hub ask-backup``: have the hub at ``advertise.api`` write a backup; returns what it wrote.
 
-    Its certificate is checked against ``api_ca_file``, and the token is that of ``admin_token_file``. It need not be the
-    machine of the hub, and nothing of the hub's data is read here.
+    Its certificate is checked against ``api_ca_file``, and the token is that of ``admin_token_file``. This need not be
+    the machine of the hub, and nothing of the hub's data is read here.
     """
     ca = settings.api_ca_file or settings.data_dir / "keys" / AUTHORITY_FILE
     token = (await _text(settings.first_token_file)).strip()
@@ -81,7 +81,7 @@ def _post(address: str, path: str, token: str, ca_pem: str) -> Mapping[str, obje
     except ssl.SSLError as error:
         raise NOT_THERE(f"the CA of {address} is not PEM of certificates") from error
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"https://{address}{path}", b"{}", headers, method="POST")  # noqa: S310 - https
+    request = urllib.request.Request(f"https://{address}{path}", b"{}", headers, method="POST")
     # No proxy, whatever the environment says, and no way to another address: the token is for this hub alone.
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect

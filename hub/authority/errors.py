@@ -24,7 +24,7 @@ KEY_STORE_OPEN = define(
     "authority/key-store-open",
     Internal,
     "The hub's key directory can be read by others.",
-    hint="Remove all permissions of group and others: chmod -R go= on the directory. A mounted Secret has defaultMode 0440.",
+    hint="Remove all permissions of group and others: chmod -R go= on the directory; a mounted Secret: 0440.",
 )
 BAD_JOIN = define(
     "authority/bad-join",

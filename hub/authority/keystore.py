@@ -65,7 +65,7 @@ class KeyStore:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Two processes starting at once must not both create keys; where nothing can be written, nothing is created."""
+        """Two processes starting at once must not both create keys; one that cannot write creates none."""
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self._directory / ".lock", flags, 0o600)

@@ -67,7 +67,8 @@ async def test_v1_an_agent_is_ready_when_it_can_decide_whatever_its_hub_does() -
 
 
 @pytest.mark.parametrize(
-    "request_", [b"GET /metrics HTTP/1.1\r\n\r\n", b"POST /readyz HTTP/1.1\r\n\r\n", b"\r\n\r\n", b"\xff\xfe \x00\r\n\r\n"]
+    "request_",
+    [b"GET /metrics HTTP/1.1\r\n\r\n", b"POST /readyz HTTP/1.1\r\n\r\n", b"\r\n\r\n", b"\xff\xfe \x00\r\n\r\n"],
 )
 async def test_v16_anything_else_is_not_there(request_: bytes) -> None:
     """V16: and the next one who asks is answered."""
