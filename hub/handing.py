@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cellward.errors import CellwardError, Internal, InvalidInput, Unavailable, define
+from cellward.identity.contexts import client_context
 from hub.authority.keystore import AUTHORITY_FILE
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ async def _text(path: Path) -> str:
 
 
 def _post(address: str, path: str, token: str, ca_pem: str) -> Mapping[str, object]:
-    try:
-        context = ssl.create_default_context(cadata=ca_pem)
-    except ssl.SSLError as error:
-        raise NOT_THERE(f"the CA of {address} is not PEM of certificates") from error
+    context = client_context(ca_pem.encode())
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"https://{address}{path}", b"{}", headers, method="POST")
     # No proxy, whatever the environment says, and no way to another address: the token is for this hub alone.

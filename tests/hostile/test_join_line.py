@@ -149,6 +149,7 @@ def judge(scene: Scene, line: str, directory: Path) -> None:
     assert told["root_file"] == "/etc/cellward/trust/root.json"
     assert set(told) == {
         "realm", "state_dir", "root_file", "enrolment_address", "hub_ca_file", "facts", "namespace", "join_token_file",
+        "health_listen",
     }  # fmt: skip
     assert data["hub-ca.pem"].startswith("-----BEGIN CERTIFICATE-----\n")
     file = directory / "agent.yaml"
