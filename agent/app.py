@@ -7,11 +7,13 @@ Nothing here is asked of the hub that is needed to enforce what was accepted bef
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -230,7 +232,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         root=_root(settings),
         realm=settings.realm,
         facts=facts,
-        opa_binary=settings.opa_binary,
+        opa_binary=_program(settings.opa_binary),
         clock=base.clock,
         health=base.health,
         floors=CopiedFloors(base.db.policy_floors, base.anchor.save_floors),
@@ -357,6 +359,12 @@ def _guards(settings: AgentSettings) -> tuple[JSONObject, ...]:
     if not guards:
         raise NO_GUARDS(f"{settings.guards_dir} holds no ValidatingAdmissionPolicy", directory=settings.guards_dir)
     return guards
+
+
+def _program(named: Path) -> Path:
+    """The program of a name, from the PATH: it is started with an empty environment, which has none."""
+    found = shutil.which(named)
+    return named if found is None else Path(found).absolute()
 
 
 async def _engine_facts(policy: PolicyService) -> EngineFacts:
