@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from tests.fakes.command_line import IMAGE
 from tests.integration.chart.render import CHARTS, pick, rendered
 from tools.parts.locate import path_of
 from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.ports import free_ports
 
 pytestmark = pytest.mark.real
 
@@ -40,13 +40,6 @@ def cluster(tmp_path: Path) -> Iterator[BlockingControlPlane]:
     with BlockingControlPlane("defaults", tmp_path / "cluster", controllers=False) as running:
         running.install_agent_chart()
         yield running
-
-
-def ports(count: int) -> list[int]:
-    """Ports that are free."""
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in found]
 
 
 @asynccontextmanager
@@ -72,7 +65,7 @@ def hub_of(directory: Path) -> Path:
     mounted = pick(rendered("cellward-hub", "-f", str(values)), "ConfigMap", "cellward-hub")["data"]
     said = yaml.safe_load(mounted["hub.yaml"])
     names = ("enrolment", "link", "api", "metrics")
-    said["listen"] = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports(len(names)), strict=True)}
+    said["listen"] = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
     said["advertise"] = {name: said["listen"][name] for name in said["advertise"]}
     said["data_dir"] = str(directory / "hub-data")
     file = directory / "hub.yaml"
@@ -96,7 +89,7 @@ def agent_of(values: Path, token: str, directory: Path, cluster: BlockingControl
     }  # fmt: skip
     said |= {name: str(directory / place) for name, place in moved.items()}
     said["kubeconfig"] = str(cluster.agent_kubeconfig(directory / "kubeconfig"))
-    said["health_listen"] = f"127.0.0.1:{ports(1)[0]}"
+    said["health_listen"] = f"127.0.0.1:{free_ports(1)[0]}"
     file = directory / "agent.yaml"
     file.write_text(yaml.safe_dump(said))
     return file

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from hub.authority.keystore import KeyStore
 from hub.handing import admin_token, ask_backup, authority
 from hub.settings import HubSettings
 from tests.fakes.signed import new_root
+from tools.stack.ports import free_ports
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,7 @@ def logging_as_before() -> Iterator[None]:
 def settings_of(directory: Path) -> HubSettings:
     """A hub with a directory for backups, at a port that is free."""
     (directory / "backups").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        api = f"127.0.0.1:{found.getsockname()[1]}"
+    api = f"127.0.0.1:{free_ports(1)[0]}"
     listen = {"enrolment": "127.0.0.1:0", "link": "127.0.0.1:0", "api": api, "metrics": ""}
     given = {"data_dir": directory / "data", "listen": listen, "backup_dir": directory / "backups"}
     return HubSettings.model_validate({**given, "log_level": "error"})
