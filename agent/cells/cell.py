@@ -16,6 +16,7 @@ from agent.link.interfaces import CellReport
 from agent.objects.health import Health, health_of, is_done
 from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import apply_rank
+from agent.objects.pods import trouble_of
 from cellward.cells.conditions import CellCondition
 
 _NOT_SEEN = Health("progressing", "it was not seen yet")
@@ -31,6 +32,7 @@ class Cell:
         repairs: repairs of drift since the agent started.
         unrepaired: what could not be brought back twice or more, and why.
         beside: what else isolates the cell, so that nobody can say how it is isolated.
+        pods: why pods of the cell do not run, as they were seen last.
     """
 
     def __init__(self, record: CellRecord) -> None:
@@ -39,6 +41,9 @@ class Cell:
         self.repairs = 0
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.beside: tuple[CellCondition, ...] = ()
+        self.pods: tuple[CellCondition, ...] = ()
+        #: Workloads that are not well, each with why it may make no pods.
+        self._trouble: dict[ObjectRef, str] = {}
         #: What each quota of the namespace allows, and how much of it is used.
         self._quotas: dict[str, str] = {}
         self._health: dict[ObjectRef, Health] = {}
@@ -84,7 +89,7 @@ class Cell:
 
     def _outlook(self, health: Mapping[ObjectRef, Health]) -> Outlook:
         return Outlook(
-            unhealthy=_unhealthy(health),
+            unhealthy=_unhealthy(health, self.pods),
             failed=any(one.state == "failed" for one in health.values()),
             # What was never applied says so itself, so that this is of what has a uid.
             unseen=any(one is _NOT_SEEN for one in health.values()),
@@ -106,6 +111,7 @@ class Cell:
         self._version[ref] = (uid, version)
         self._gone.discard(ref)
         self._note_done(ref, live)
+        self._note_trouble(ref, live)
         health = health_of(live)
         changed = self._health.get(ref) != health
         self._health[ref] = health
@@ -119,8 +125,20 @@ class Cell:
         if last is not None:
             self._note_done(ref, last)
         self._gone.add(ref)
+        self._trouble.pop(ref, None)
         self._health.pop(ref, None)
         self._version.pop(ref, None)
+
+    @property
+    def troubled(self) -> Mapping[ObjectRef, str]:
+        """Workloads at whose pods somebody has to look, each with why it may make none."""
+        return {owned.ref: self._trouble[owned.ref] for owned in self.standing if owned.ref in self._trouble}
+
+    @property
+    def troubled_or_told(self) -> Mapping[ObjectRef, str]:
+        """Those, and of which something is said already: what crashes now and then is well in between."""
+        told = {found.subject for found in self.pods}
+        return {**{owned.ref: "" for owned in self.standing if str(owned.ref) in told}, **self.troubled}
 
     def is_done(self, owned: OwnedObject) -> bool:
         """Whether the object is a Job seen to complete: its end is no drift."""
@@ -183,7 +201,7 @@ class Cell:
             refusals=self.life.complaints,
             drift_repairs=self.repairs,
             version=record.version,
-            conditions=(*record.conditions, *self.beside, *self.open_repairs),
+            conditions=(*record.conditions, *self.beside, *self.open_repairs, *self.pods),
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:
@@ -194,6 +212,13 @@ class Cell:
         if owned.ref in self._gone:
             return _GONE
         return self._health.get(owned.ref, _NOT_SEEN)
+
+    def _note_trouble(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
+        why = trouble_of(live)
+        if why is None:
+            self._trouble.pop(ref, None)
+        else:
+            self._trouble[ref] = why
 
     def _note_done(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
         if is_done(live):
@@ -217,8 +242,10 @@ def kept_of(record: CellRecord) -> Kept:
     )
 
 
-def _unhealthy(health: Mapping[ObjectRef, Health]) -> tuple[str, ...]:
-    return tuple(f"{ref}: {one.reason}" for ref, one in health.items() if one.state != "ready")
+def _unhealthy(health: Mapping[ObjectRef, Health], pods: tuple[CellCondition, ...]) -> tuple[str, ...]:
+    """Say of each object that is not ready why, and of a workload what its pods say first."""
+    why = {found.subject: f" ({found.message})" for found in reversed(pods)}
+    return tuple(f"{ref}: {one.reason}{why.get(str(ref), '')}" for ref, one in health.items() if one.state != "ready")
 
 
 def _number(version: object) -> int:

@@ -25,6 +25,7 @@ from agent.cells.narrow import Narrowing
 from agent.cells.overview import Overview
 from agent.cells.pace import Pace
 from agent.cells.papers import Papers
+from agent.cells.pods import PodWatches
 from agent.cells.ready import Ready
 from agent.cells.restamp import Restamping
 from agent.cells.revoked import Revoked
@@ -108,7 +109,8 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
     )
     impostors = Impostors(recorder, health, roster.owns_namespace, stamps.proof)
     foreign = _foreign(kube, recorder, health, timer, absent_seconds, lambda: sightings)
-    sightings = Sightings(roster, cluster, fence, stamps, foreign, impostors)
+    pods = PodWatches(kube, cluster.identity, timer)
+    sightings = Sightings(roster, cluster, fence, stamps, foreign, impostors, pods)
     stamps.on_step = sightings.on_synced
     watch = ClusterWatch(kube, health, timer, sightings.on_event, sightings.on_synced)
     documents = KeptDocuments(state)
@@ -142,9 +144,8 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
         hands = Hands(cell, pace, papers, rollout, ending, withholding, account, life.accepted)
         return CellWorker(cell, life, drift, pace, edges, hands, on_status, accepted)
 
-    return CellEngine(
-        state, documents, roster, sightings, Watches(watch, foreign, stamps), Overview(roster, health, metrics), worker
-    )
+    watches = Watches(watch, foreign, stamps, pods)
+    return CellEngine(state, documents, roster, sightings, watches, Overview(roster, health, metrics), worker)
 
 
 def _foreign(

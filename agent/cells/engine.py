@@ -16,6 +16,7 @@ from agent.cells.cell import Cell
 from agent.cells.documents import KeptDocuments
 from agent.cells.interfaces import OnReceipt, OnStatus
 from agent.cells.overview import Overview
+from agent.cells.pods import PodWatches
 from agent.cells.roster import Roster
 from agent.cells.sightings import Sightings
 from agent.cells.worker import CellWorker
@@ -43,6 +44,7 @@ class Watches:
     cluster: ClusterWatch
     foreign: ForeignPolicies
     stamps: StampKeeper
+    pods: PodWatches
 
     @property
     def synced(self) -> bool:
@@ -105,6 +107,7 @@ class CellEngine:
                 self._group = group
                 group.create_task(self._watches.stamps.run(), name="stamps")
                 group.create_task(self._watches.foreign.run(), name="foreign-policies")
+                group.create_task(self._watches.pods.run(), name="pods")
                 for key, worker in self._roster.workers.items():
                     self._begin(group, key, worker)
                 await self._watches.cluster.run()

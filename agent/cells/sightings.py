@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.cells.cell import Cell
+from agent.cells.pods import PodWatches
 from agent.cells.roster import Roster
 from agent.isolation.foreign import Place
 from agent.isolation.foreign_watch import ForeignPolicies
@@ -31,6 +32,7 @@ class Sightings:
         stamps: StampKeeper,
         foreign: ForeignPolicies,
         impostors: Impostors,
+        pods: PodWatches,
     ) -> None:
         self._roster = roster
         self._cluster = cluster
@@ -38,6 +40,7 @@ class Sightings:
         self._stamps = stamps
         self._foreign = foreign
         self._impostors = impostors
+        self._pods = pods
         #: What was seen of a kind since it is listed again.
         self._seen_refs: dict[str, set[ObjectRef]] = {}
 
@@ -103,6 +106,7 @@ class Sightings:
                 worker.cell.forget(ref)
                 worker.drift.mark_deleted(ref)
                 worker.wake()
+                self._pods.look(worker)
 
     def _object(self, watched: Watched, event: WatchEvent) -> None:
         ref = ref_of(event.object)
@@ -116,8 +120,10 @@ class Sightings:
             worker.cell.forget(ref, event.object)
             worker.drift.mark_deleted(ref)
             worker.wake()
+            self._pods.look(worker)
             return
         changed = worker.cell.observe(event.object)
+        self._pods.look(worker)
         if self._looks_drifted(worker.cell, event.object):
             worker.drift.mark(ref)
             changed = True

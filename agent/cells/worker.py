@@ -112,7 +112,7 @@ class CellWorker:
                 self._broke(
                     on.Broken(self._life.sight(), (refusal_of(unexpected(error), self._subject),)), "turn-failed"
                 )
-                await self._report()
+                await self.report()
 
     async def _turn(self) -> None:
         """Repair what is due, then do what the machine asks for until it asks for nothing."""
@@ -122,7 +122,7 @@ class CellWorker:
             while effects:
                 effects = await self._carry_out(effects)
             await self._repair()
-        await self._report()
+        await self.report()
 
     async def _repair(self) -> None:
         try:
@@ -136,7 +136,7 @@ class CellWorker:
         following: tuple[do.Effect, ...] = ()
         for effect in effects:
             if isinstance(effect, do.Report):
-                await self._report()
+                await self.report()
             else:
                 following = self._life.tell(await self._outcome(effect))
                 self._sync_turn()
@@ -182,7 +182,8 @@ class CellWorker:
     def _subject(self) -> str:
         return f"Cell/{self.cell.record.namespace}"
 
-    async def _report(self) -> None:
+    async def report(self) -> None:
+        """Tell the state of the cell if it is another than was told last."""
         report = self.cell.report()
         if report != self._reported:
             self._reported = report

@@ -177,12 +177,25 @@ class KubeClient:
             "PATCH", path, f"patch {ref}", ref=ref, body=body, content_type=_JSON_PATCH, as_user=as_user
         )
 
-    def watch(self, api_version: str, kind: str, *, label_selector: str = "") -> AsyncIterator[WatchEvent]:
+    def watch(
+        self,
+        api_version: str,
+        kind: str,
+        *,
+        label_selector: str = "",
+        namespace: str = "",
+        field_selector: str = "",
+        as_user: str | None = None,
+    ) -> AsyncIterator[WatchEvent]:
         """Watch for ever."""
         info = kind_of(api_version, kind)
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        fixed = {name: value for name, value in selectors.items() if value}
+        path = collection_path(info, namespace)
 
         async def open_stream(query: Mapping[str, str], seconds: float) -> aiohttp.ClientResponse:
-            return await self._open(info, query, seconds, label_selector)
+            full = f"{path}?{urlencode({**query, **fixed})}"
+            return await self._open(full, f"watch {info.kind}", seconds, as_user)
 
         return WatchLoop(info, open_stream, self._timer).events()
 
@@ -206,14 +219,10 @@ class KubeClient:
                 raise
             return {}
 
-    async def _open(
-        self, info: KindInfo, query: Mapping[str, str], seconds: float, label_selector: str
-    ) -> aiohttp.ClientResponse:
-        full = {**query, **({"labelSelector": label_selector} if label_selector else {})}
-        path = f"{collection_path(info, '')}?{urlencode(full)}"
+    async def _open(self, path: str, what: str, seconds: float, as_user: str | None) -> aiohttp.ClientResponse:
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS, sock_read=_WATCH_SILENCE_SECONDS)
         async with self._opening:
-            return await self._send("GET", path, f"watch {info.kind}", limits=limits)
+            return await self._send("GET", path, what, limits=limits, as_user=as_user)
 
     async def _call(
         self,

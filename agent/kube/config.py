@@ -12,7 +12,8 @@ from typing import Any
 from agent.kube.errors import KUBE_NO_CREDENTIALS
 from agent.kube.library import load_library
 
-#: Connections to the API server. Every watch holds one for ever, so it must be well above the number of watches.
+#: Connections to the API server. Every watch holds one, so it must be well above the number of watches: those of the
+#: whole cluster, and two for each cell whose pods are looked at.
 POOL_SIZE = 64
 
 

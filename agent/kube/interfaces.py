@@ -129,8 +129,20 @@ class KubeApi(Protocol):
         """Apply a JSON patch (RFC 6902); replacing /metadata/resourceVersion makes it optimistic (kube/stale)."""
         ...
 
-    def watch(self, api_version: str, kind: str, *, label_selector: str = "") -> AsyncIterator[WatchEvent]:
-        """Watch a kind over all namespaces for ever, reconnecting with full jitter; ends only by cancellation."""
+    def watch(
+        self,
+        api_version: str,
+        kind: str,
+        *,
+        label_selector: str = "",
+        namespace: str = "",
+        field_selector: str = "",
+        as_user: str | None = None,
+    ) -> AsyncIterator[WatchEvent]:
+        """Watch a kind for ever, reconnecting with full jitter; ends only by cancellation.
+
+        Over all namespaces when none is given.
+        """
         ...
 
     async def served_versions(self, api_version: str, kind: str) -> tuple[str, ...]:

@@ -48,6 +48,9 @@ _ALL: Final = (
     KindInfo(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", namespaced=False),
     # How much of it is used says when to try again what it refused; watched, never written.
     KindInfo("v1", "ResourceQuota", "resourcequotas"),
+    # Why what a cell runs does not run; watched in cells by their own accounts, never written.
+    KindInfo("v1", "Pod", "pods"),
+    KindInfo("v1", "Event", "events"),
     # Of network plugins, where they are there; watched, never written.
     KindInfo(f"{_POLICY}/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", namespaced=False),
     KindInfo(f"{_POLICY}/v1alpha1", "AdminNetworkPolicy", "adminnetworkpolicies", namespaced=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Refused, Unavailable, define
+from cellward.errors import Conflict, Notice, Refused, Unavailable, define
 
 FOREIGN_NAMESPACE = define(
     "cell/namespace-not-ours",
@@ -57,4 +57,57 @@ NAMESPACE_ENDING = define(
     Unavailable,
     "The namespace is being deleted.",
     hint="It is recreated once it is gone.",
+)
+
+# Why what a cell runs does not run, as Kubernetes says it: conditions of the cell, see agent.objects.pods.
+IMAGE_NOT_PULLED = define(
+    "cell/image-not-pulled",
+    Notice,
+    "The image of a container cannot be pulled.",
+    hint="Check the image's name and digest, that the cluster reaches the registry, and the cluster's credentials for "
+    "it; a corrected name takes a new release.",
+)
+POD_NOT_ADMITTED = define(
+    "cell/pod-not-admitted",
+    Notice,
+    "Pods of a workload are refused: by a quota, by Pod Security, or by the node.",
+    hint="Give the cell what the message names (a larger quota, another Pod Security level), or release it so that it "
+    "asks for less; the pods then come by themselves.",
+)
+POD_NOT_SCHEDULED = define(
+    "cell/pod-not-scheduled",
+    Notice,
+    "No node takes a pod.",
+    hint="Add nodes, or release the cell with smaller requests or another placement.",
+)
+VOLUME_NOT_MOUNTED = define(
+    "cell/volume-not-mounted",
+    Notice,
+    "A volume of a pod cannot be attached or mounted.",
+    hint="Look at the volume, its claim, and what it is made of; a missing ConfigMap or Secret must exist in the cell.",
+)
+CONTAINER_NOT_STARTED = define(
+    "cell/container-not-started",
+    Notice,
+    "A container cannot be started.",
+    hint="The message has the reason: mostly a ConfigMap, Secret, command or user that does not exist. Release the "
+    "cell corrected.",
+)
+CONTAINER_CRASHES = define(
+    "cell/container-crashes",
+    Notice,
+    "A container starts and ends again.",
+    hint="Look at its log (kubectl logs --previous), then release the cell corrected.",
+)
+OUT_OF_MEMORY = define(
+    "cell/out-of-memory",
+    Notice,
+    "A container needs more memory than its limit and is killed.",
+    hint="Release the cell with a higher memory limit, or find out what needs so much.",
+)
+PODS_NOT_READ = define(
+    "cell/pods-not-read",
+    Notice,
+    "The agent may not look at the pods and events of the cell, so it cannot say why they do not run.",
+    hint="Install the chart of the agent again: its ClusterRole cellward-cell lets cells' accounts read them.",
 )

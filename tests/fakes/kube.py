@@ -31,10 +31,11 @@ class _Watcher:
     api_version: str
     kind: str
     selector: dict[str, str]
+    namespace: str = ""
     queue: asyncio.Queue[WatchEvent] = field(default_factory=asyncio.Queue)
 
     def wants(self, obj: Mapping[str, Any]) -> bool:
-        return _selected(obj, self.selector)
+        return self.namespace in {"", obj["metadata"].get("namespace")} and _selected(obj, self.selector)
 
 
 class FakeKube:
@@ -160,10 +161,20 @@ class FakeKube:
             _own(new, manager, "Update", changed, old)
         return self._store(ref, old, new)
 
-    async def watch(self, api_version: str, kind: str, *, label_selector: str = "") -> AsyncIterator[WatchEvent]:
-        """Yield the initial list, then what happens."""
+    async def watch(
+        self,
+        api_version: str,
+        kind: str,
+        *,
+        label_selector: str = "",
+        namespace: str = "",
+        field_selector: str = "",
+        as_user: str | None = None,
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield the initial list, then what happens; field selectors select everything here."""
+        del field_selector, as_user
         kind_of(api_version, kind)
-        watcher = _Watcher(api_version, kind, _parse(label_selector))
+        watcher = _Watcher(api_version, kind, _parse(label_selector), namespace)
         self._watchers.append(watcher)
         try:
             self._announce(watcher)
