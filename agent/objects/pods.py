@@ -138,8 +138,9 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
     if not spec.get("nodeName"):
         unscheduled = _conditions(pod, "PodScheduled", "False")
         problems += [Problem(POD_NOT_SCHEDULED.code, _text(one)) for one in unscheduled]
-    waits = not any(one.get("state", {}).get("running") or one.get("lastState") for one in containers)
-    begins = bool(spec.get("nodeName")) and status.get("phase", "Pending") == "Pending" and waits
+    begins = (
+        bool(spec.get("nodeName")) and status.get("phase", "Pending") == "Pending" and all(map(_begins, containers))
+    )
     return PodFacts(
         str(metadata.get("uid", "")), owner, _time(metadata.get("creationTimestamp")), failed, begins, tuple(problems)
     )
@@ -198,6 +199,13 @@ def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
 
 
+def _begins(found: Mapping[str, Any]) -> bool:
+    """Whether a container was never tried: whatever its pod waits for comes before all of them."""
+    state = found.get("state") or {}
+    waiting = str((state.get("waiting") or {}).get("reason") or "")
+    return not found.get("lastState") and waiting in _WAITING and not state.keys() & {"running", "terminated"}
+
+
 def _of_container(found: Mapping[str, Any], images: Mapping[str, str]) -> Iterator[Problem]:
     """Yield what one container's status says; its texts hold nothing that changes from one retry to the next."""
     state, name = found.get("state") or {}, str(found.get("name", ""))
@@ -213,7 +221,7 @@ def _of_container(found: Mapping[str, Any], images: Mapping[str, str]) -> Iterat
         yield Problem(CONTAINER_NOT_STARTED.code, f"{what}: {_text(waiting)}")
     else:
         # It ended a moment ago, or it runs again since then.
-        running = bool(state.get("running"))
+        running = "running" in state
         ended = state.get("terminated") or (running and (found.get("lastState") or {}).get("terminated")) or {}
         if ended.get("exitCode"):
             crash = _crash(what, ended)
@@ -247,7 +255,7 @@ def _events_of(pod: PodFacts, events: Iterable[EventFacts], now: datetime) -> It
     """Yield why a pod does not begin; once it has, its events are history. What still holds is said again and again."""
     if pod.begins:
         recent = sorted((one for one in events if now - one.at < _RECENT), key=lambda one: one.at)
-        newest = {one.reason: one for one in recent if one.uid == pod.uid}
+        newest = {one.reason: one for one in recent if (one.kind, one.uid) == ("Pod", pod.uid)}
         yield from (Problem(_POD_EVENTS[one.reason], one.message) for one in newest.values())
 
 
