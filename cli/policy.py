@@ -223,12 +223,12 @@ def _compile(bundles: Sequence[Bundle], opa: Path | None, *, skip: bool) -> None
 
 
 async def _check(compiler: Compiler, bundles: Sequence[Bundle]) -> None:
-    from cellward.policy.errors import ENGINE_UNAVAILABLE
+    from cellward.policy.errors import ENGINE_NOT_STARTABLE, ENGINE_UNAVAILABLE
 
     try:
         version = await compiler.version()
     except CellwardError as error:
-        if error.code != ENGINE_UNAVAILABLE.code:
+        if error.code not in {ENGINE_NOT_STARTABLE.code, ENGINE_UNAVAILABLE.code}:
             raise
         version = ""
     if not re.match(r"\d+\.\d+\.\d+", version):

@@ -24,7 +24,7 @@ import structlog
 
 from agent.policy.scratch import Scratch, sweep
 from cellward.policy.bundle import Bundle
-from cellward.policy.errors import DOES_NOT_COMPILE, ENGINE_UNAVAILABLE, EVALUATION_FAILED
+from cellward.policy.errors import DOES_NOT_COMPILE, ENGINE_NOT_STARTABLE, ENGINE_UNAVAILABLE, EVALUATION_FAILED
 from cellward.runtime.packages import pass_first_files
 
 # Its first file imports the synchronous client too, and with that ``requests``: 4 MB that nothing here uses.
@@ -153,7 +153,8 @@ class OpaProcess:
     async def start(self) -> None:
         """Start and wait until bundles are active.
 
-        Raises policy/engine-unavailable or policy/does-not-compile, and leaves nothing behind then.
+        Raises policy/engine-not-startable, policy/engine-unavailable or policy/does-not-compile, and leaves nothing
+        behind then.
         """
         try:
             await self._start()
@@ -222,6 +223,8 @@ class OpaProcess:
                 return
             await asyncio.sleep(_POLL)
         last = _said(self._lines[-1]) if self._lines else "it said nothing"
+        if process.returncode is not None:
+            raise ENGINE_NOT_STARTABLE(f"{self._binary} ended before it was ready: {last}")
         raise ENGINE_UNAVAILABLE(f"the engine did not become ready: {last}")
 
     async def ask(self, document: Mapping[str, object]) -> object:

@@ -27,7 +27,13 @@ from cellward.errors import CellwardError, Unavailable
 from cellward.policy.bundle import read_bundle
 from cellward.policy.capabilities import digest
 from cellward.policy.compile import Compiler
-from cellward.policy.errors import DOES_NOT_COMPILE, FOREIGN_REALM, NO_VERIFIED_SET, STATE_CORRUPT
+from cellward.policy.errors import (
+    DOES_NOT_COMPILE,
+    ENGINE_NOT_STARTABLE,
+    FOREIGN_REALM,
+    NO_VERIFIED_SET,
+    STATE_CORRUPT,
+)
 from cellward.policy.floors import PolicyFloors
 from cellward.policy.model import Binding, Decision, DecisionInput, Evaluator, Staleness, VerifiedSet, staleness_of
 
@@ -114,8 +120,9 @@ class PolicyService:
         self._compiler = Compiler(opa_binary)
         self._lock = asyncio.Lock()
         self.active: _Active | None = None
-        #: Why there is no active set, while there is none.
-        self.missing = NO_VERIFIED_SET("no policy set was ever verified on this cluster")
+        self._missing = NO_VERIFIED_SET("no policy set was ever verified on this cluster")
+        #: Why no engine can be started, while there is none.
+        self._not_startable: CellwardError | None = None
         self._evaluator = _SwitchingEvaluator(self)
         self.findings: tuple[CellwardError, ...] = ()
         self.lost = False
@@ -125,6 +132,11 @@ class PolicyService:
     def current(self) -> VerifiedSet | None:
         """The last verified set."""
         return None if self.active is None else self.active.verified
+
+    @property
+    def missing(self) -> CellwardError:
+        """Why there is no active set, while there is none: no engine that could decide comes first."""
+        return self._not_startable or self._missing
 
     @property
     def evaluator(self) -> Evaluator:
@@ -166,7 +178,7 @@ class PolicyService:
         return moment
 
     async def engine_facts(self) -> EngineFacts:
-        """Return version and capabilities digest of the engine; raises policy/engine-unavailable without one."""
+        """Return version and capabilities digest of the engine; raises policy/engine-not-startable without one."""
         return EngineFacts(await self._compiler.version(), digest(await self._compiler.capabilities()))
 
     async def start(self) -> None:
@@ -180,6 +192,26 @@ class PolicyService:
         except Exception as error:  # noqa: BLE001 - whatever is on disk, the agent starts, and allows nothing
             _log.exception("policy-start-failed")
             self._without(STATE_CORRUPT(f"the accepted policy cannot be used: {type(error).__name__}"))
+        await self._try_engine()
+
+    async def _try_engine(self) -> None:
+        """See whether there is an engine at all while no set needs one: whoever publishes policy is told before."""
+        if self.active is not None:
+            return
+        try:
+            await self._compiler.version()
+        except CellwardError as error:
+            self._no_engine(error)
+        else:
+            if self._not_startable is not None:
+                self._not_startable = None
+                self._health.set(CONDITION, True)  # noqa: FBT003
+
+    def _no_engine(self, error: CellwardError) -> None:
+        """Say that no engine can be started. One that decides on the set before still does, and says so itself."""
+        if self.active is None:
+            self._not_startable = error
+            self._health.set(CONDITION, False, error.code, error.message)  # noqa: FBT003
 
     async def _start(self) -> None:
         with contextlib.suppress(CellwardError):
@@ -211,7 +243,7 @@ class PolicyService:
             _log.error("policy-state-finding", code=finding.code, reason=finding.message)
             self.findings = (*self.findings, finding)
             if finding.code == DOES_NOT_COMPILE.code:
-                self.missing = finding
+                self._missing = finding
         said = self.findings[-1] if self.findings else NO_VERIFIED_SET("no policy set was verified yet")
         self._health.set(SET_CONDITION, False, said.code, said.message)  # noqa: FBT003 - the condition's value
 
@@ -234,7 +266,7 @@ class PolicyService:
 
     def _switch(self, new: _Active) -> None:
         """Let a set decide; one assignment. Its engines tell the conditions, those before it no more."""
-        old, self.active = self.active, new
+        old, self.active, self._not_startable = self.active, new, None
         if old is not None and old.engines is not new.engines:
             old.engines.mute()
         for condition in ADVISORY_CONDITIONS[len(new.engines.advisory) :]:
@@ -251,11 +283,16 @@ class PolicyService:
                 return await self._refresh(source)
             except CellwardError as error:
                 _log.warning("policy-refused", code=error.code, reason=error.message)
+                if error.code == ENGINE_NOT_STARTABLE.code:
+                    self._no_engine(error)
+                    waits = f"newer policy is verified and waits for an engine: {error.message}"
+                    self._health.set(SET_CONDITION, False, error.code, waits)  # noqa: FBT003
                 if not isinstance(error, Unavailable):
                     self._health.set(SET_CONDITION, False, error.code, error.message)  # noqa: FBT003
                 raise
 
     async def _refresh(self, source: ContentSource) -> VerifiedSet | None:
+        await self._try_engine()
         now = await self._moment()
         candidate = await self._fetch(source, now)
         old, new = self.active, candidate.verified

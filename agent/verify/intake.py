@@ -31,7 +31,6 @@ from cellward.documents.floors import check_first_contact, check_floor
 from cellward.documents.keyring import Verified, Verifier
 from cellward.documents.model import PREVIOUS, Approval, Deployment, Document, Release, Tombstone, payload_type_of
 from cellward.errors import CellwardError, Unavailable
-from cellward.policy.errors import NO_VERIFIED_SET
 from cellward.policy.model import VerifiedSet
 from cellward.runtime.clock import Clock
 from cellward.wire.codec import DesiredItem
@@ -124,8 +123,8 @@ class Intake:
 
         ``running`` is the release that was accepted before and runs, ``settled`` the one that last became healthy.
 
-        Raises policy/no-verified-set, document/*, cell/*; cell/document-missing and unavailable sources are worth
-        another try.
+        Raises policy/no-verified-set, policy/engine-not-startable, document/*, cell/*; cell/document-missing and
+        unavailable sources are worth another try.
         """
         now = await self._state.time_floor.advance(self._clock.now())
         basis = await self._basis(item, now, running, settled)
@@ -186,7 +185,7 @@ class Intake:
         """Take the policy of now, and what of the item was accepted before."""
         current = self._policy.current
         if current is None:
-            raise NO_VERIFIED_SET("no policy was verified on this cluster yet")
+            raise self._policy.missing
         accepted, begun = {running, settled} - {""}, False
         floor = await self._state.floors.get(*item.key)
         if floor is not None and floor.digest == item.deployment_digest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
+from cellward.errors import CellwardError
 from cellward.policy.model import Evaluator, Staleness, VerifiedSet
 
 
@@ -14,6 +15,11 @@ class PolicyView(Protocol):
     @property
     def current(self) -> VerifiedSet | None:
         """The last verified set, None before the first."""
+        ...
+
+    @property
+    def missing(self) -> CellwardError:
+        """Why there is no current set, while there is none."""
         ...
 
     @property

@@ -255,14 +255,14 @@ CHECKS: tuple[Explained, ...] = (
         "clusters/policy-engine",
         "The OPA process that decides.",
         "It does not run or does not answer. Nothing new is applied.",
-        ("policy/engine-unavailable", "policy/canary-failed"),
+        ("policy/engine-not-startable", "policy/engine-unavailable", "policy/canary-failed"),
         more=True,
     ),
     Explained(
         "clusters/policy-engine-advisory-N",
         "The OPA process for bindings that only report.",
         "It does not run or does not answer. What is enforced is decided all the same.",
-        ("policy/engine-unavailable", "policy/canary-failed"),
+        ("policy/engine-not-startable", "policy/engine-unavailable", "policy/canary-failed"),
         more=True,
     ),
     Explained(

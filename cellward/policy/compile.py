@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cellward.errors import CellwardError
 from cellward.policy import capabilities
 from cellward.policy.bundle import Bundle, check_disjoint, pack
-from cellward.policy.errors import DOES_NOT_COMPILE, ENGINE_UNAVAILABLE
+from cellward.policy.errors import DOES_NOT_COMPILE, ENGINE_NOT_STARTABLE, ENGINE_UNAVAILABLE
 
 _DEADLINE = 30.0
 _SHOWN = 1200
+_SAID = 300
 
 
 def _written(directory: Path, allowed: Mapping[str, object], archives: Sequence[bytes]) -> list[str]:
@@ -41,7 +43,9 @@ class Compiler:
     async def version(self) -> str:
         """Return the engine's version, for Hello."""
         if self._version is None:
-            _, out, _ = await self._run("version")
+            code, out, err = await self._run("version")
+            if code != 0:
+                raise self._not_startable("version", code, err)
             first = out.splitlines()[0] if out else ""
             self._version = first.removeprefix("Version:").strip()
         return self._version
@@ -49,9 +53,11 @@ class Compiler:
     async def capabilities(self) -> dict[str, object]:
         """Return the engine's capabilities cut down to the allow-list."""
         if self._capabilities is None:
-            code, out, _ = await self._run("capabilities", "--current")
+            code, out, err = await self._run("capabilities", "--current")
+            if code != 0:
+                raise self._not_startable("capabilities", code, err)
             try:
-                current = json.loads(out) if code == 0 else None
+                current = json.loads(out)
             except ValueError:
                 current = None
             self._capabilities = capabilities.restrict(current if isinstance(current, dict) else {})
@@ -60,8 +66,8 @@ class Compiler:
     async def check(self, bundles: Sequence[Bundle], *, strict: bool = False, gate: str = "") -> None:
         """Compile bundles together, and with ``gate``, the module that will ask them.
 
-        Raises policy/does-not-compile, policy/roots-overlap, or policy/engine-unavailable when there is no engine or no
-        room to work in.
+        Raises policy/does-not-compile, policy/roots-overlap, policy/engine-not-startable without an engine, or
+        policy/engine-unavailable when it is killed, too slow, or has no room to work in.
         """
         check_disjoint(bundles)
         allowed = await self.capabilities()
@@ -77,10 +83,17 @@ class Compiler:
                 code, out, err = await self._run("check", *(["--strict"] if strict else []), *arguments)
         except OSError as error:
             raise ENGINE_UNAVAILABLE(f"the policy cannot be compiled: {error.strerror}") from error
+        if code < 0:
+            raise ENGINE_UNAVAILABLE(f"the policy cannot be compiled: signal {-code} ended the engine")
         if code != 0:
             text = (err or out).replace(name, "").strip()[:_SHOWN]
             names = ", ".join(f"{bundle.name} {bundle.version}" for bundle in bundles)
             raise DOES_NOT_COMPILE(f"{names}: {text}")
+
+    def _not_startable(self, asked: str, code: int, err: str) -> CellwardError:
+        how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        said = " ".join(err.split())[:_SAID]
+        return ENGINE_NOT_STARTABLE(f"{self._binary} {asked} ended with {how}{': ' if said else ''}{said}")
 
     async def _run(self, *arguments: str) -> tuple[int, str, str]:
         try:
@@ -93,7 +106,7 @@ class Compiler:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            raise ENGINE_UNAVAILABLE(f"{self._binary.name} cannot be started: {error.strerror}") from error
+            raise ENGINE_NOT_STARTABLE(f"{self._binary} cannot be started: {error.strerror}") from error
         try:
             out, err = await asyncio.wait_for(process.communicate(), _DEADLINE)
         except TimeoutError as error:

@@ -163,6 +163,13 @@ ENGINE_UNAVAILABLE = define(
     "The policy engine does not answer.",
     hint="It is restarted with back-off; if it stays away, look at the agent's log and at its opa_binary.",
 )
+ENGINE_NOT_STARTABLE = define(
+    "policy/engine-not-startable",
+    Unavailable,
+    "The policy engine cannot be started, so nothing new is allowed.",
+    hint="Look at the agent's opa_binary: the file must be there, be executable, and run on this machine "
+    "(`opa version`). The agent tries again by itself; what runs goes on running.",
+)
 CANARY_FAILED = define(
     "policy/canary-failed",
     Refused,

@@ -41,12 +41,12 @@ def stays_red(installation: Installation, line: tuple[str, str], exit_code: int 
         assert red_lines(installation) == (exit_code, {line})
 
 
-def no_engine_answers(installation: Installation, how: Callable[[], None]) -> None:
+def no_engine_answers(installation: Installation, how: Callable[[], None], code: str) -> None:
     """Break the engine, see the line, mend it; what runs is neither decided again nor touched meanwhile."""
     before = installation.state()
     how()
     try:
-        stays_red(installation, ("clusters/policy-engine", "policy/engine-unavailable"))
+        stays_red(installation, ("clusters/policy-engine", code))
         assert installation.state()["deploymentDigest"] == before["deploymentDigest"]
         assert installation.state()["phase"] == "ready"
     finally:
@@ -62,7 +62,7 @@ def test_dead_engine_is_the_one_red_line(installation: Installation) -> None:
         installation.engine_mode("fail")
         installation.signal_engine(signal.SIGKILL)
 
-    no_engine_answers(installation, kill)
+    no_engine_answers(installation, kill, "policy/engine-not-startable")
     installation.wait_one_engine()
 
 
@@ -74,7 +74,7 @@ def test_hung_engine_is_the_one_red_line(installation: Installation) -> None:
         installation.engine_mode("hang")
         installation.signal_engine(signal.SIGSTOP)
 
-    no_engine_answers(installation, hang)
+    no_engine_answers(installation, hang, "policy/engine-unavailable")
     installation.wait_one_engine()
 
 

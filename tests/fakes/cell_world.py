@@ -35,6 +35,8 @@ from cellward.documents.dsse import Ed25519Signer, dump_envelope, parse_envelope
 from cellward.documents.facts import ClusterFacts, Selector
 from cellward.documents.keyring import Keyring, KeyringEntry
 from cellward.documents.model import Approval, Deployment, Document, Tombstone, build_document
+from cellward.errors import CellwardError
+from cellward.policy.errors import NO_VERIFIED_SET
 from cellward.policy.model import BindingSet, Staleness, VerifiedSet
 from cellward.runtime.clock import SystemClock, Timer
 from cellward.runtime.health import HealthRegistry
@@ -96,6 +98,7 @@ class Policy:
     current: VerifiedSet | None
     evaluator: FakeEvaluator
     stale: Staleness = field(default_factory=lambda: Staleness(0, 0, "fresh"))
+    missing: CellwardError = field(default_factory=lambda: NO_VERIFIED_SET("no policy set was ever verified"))
 
     def staleness(self, now: datetime) -> Staleness | None:
         """Return what the test set."""

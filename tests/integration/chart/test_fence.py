@@ -163,6 +163,23 @@ def test_v12_agent_reads_no_secrets_elsewhere(agent: ApiClient, new_cell: NewCel
     _forbidden(agent.request("GET", f"/api/v1/namespaces/{cell.name}/secrets", user=cell.user))
 
 
+def test_v12_pods_and_events_are_read_in_cells_alone(agent: ApiClient, new_cell: NewCell) -> None:
+    """By the account of that very cell, never by the agent itself; nothing is written, and no log or shell opened."""
+    cell, other = new_cell(), new_cell()
+    for plural in ("pods", "events"):
+        path = f"/api/v1/namespaces/{cell.name}/{plural}"
+        assert _soon(lambda path=path: agent.request("GET", path, user=cell.user)).ok
+        _forbidden(agent.request("GET", path))
+        _forbidden(agent.request("GET", path, user=other.user))
+        _forbidden(agent.request("GET", f"/api/v1/{plural}", user=cell.user))
+        _forbidden(agent.request("GET", f"/api/v1/namespaces/default/{plural}", user=cell.user))
+        _forbidden(agent.request("POST", path, {"metadata": {"name": "mine"}}, user=cell.user))
+        for verb in ("PATCH", "DELETE"):
+            _forbidden(agent.request(verb, f"{path}/mine", {}, user=cell.user))
+    for what in ("log", "exec", "attach", "portforward", "ephemeralcontainers"):
+        _forbidden(agent.request("GET", f"/api/v1/namespaces/{cell.name}/pods/mine/{what}", user=cell.user))
+
+
 def test_v12_agent_cannot_raise_its_rights(agent: ApiClient, new_cell: NewCell) -> None:
     """No binding to cluster-admin, no role of its own making, no other name or role for a binding."""
     cell = new_cell()
