@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -18,13 +18,26 @@ if TYPE_CHECKING:
 
     from cellward.api import schemas
 
+#: Conditions that say why pods of a cell do not run.
+OF_PODS: Final = frozenset(
+    {
+        "cell/image-not-pulled",
+        "cell/pod-not-admitted",
+        "cell/pod-not-scheduled",
+        "cell/volume-not-mounted",
+        "cell/container-not-started",
+        "cell/container-crashes",
+        "cell/out-of-memory",
+    }
+)
+
 app = typer.Typer(no_args_is_help=True, help="Cells over the fleet.")
 
 
 @app.command("list")
 @command
 def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
-    """List cells with the number of clusters where they are ready."""
+    """List cells with the number of clusters where they are ready, and of those nobody knows about."""
     from cellward.api import schemas
 
     client = local(home).client()
@@ -39,6 +52,7 @@ def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.ta
             ("clusters", lambda item: str(item.clusters)),
             ("ready", lambda item: str(item.ready)),
             ("refused", lambda item: str(item.refused)),
+            ("unknown", lambda item: str(item.unknown)),
         ),
         lambda item: f"cell/{item.project}/{item.cell}",
     )
@@ -79,7 +93,7 @@ def _table(states: Iterable[schemas.CellState]) -> None:
             [
                 state.cluster,
                 state.environment,
-                state.phase if state.hub_state == "run" else f"{state.phase} ({state.hub_state})",
+                _phase(state),
                 state.version or "-",
                 f"{state.objects_ready}/{state.objects_total}",
                 state.isolation,
@@ -94,18 +108,36 @@ def _table(states: Iterable[schemas.CellState]) -> None:
     show_conditions(states)
 
 
+def _phase(state: schemas.CellState) -> str:
+    """What is known of its phase: of a cluster without a link only what it was."""
+    phase = state.phase if state.hub_state == "run" else f"{state.phase} ({state.hub_state})"
+    if state.connected or state.reported_at is None:
+        return phase
+    since = f" since {state.unknown_since:%Y-%m-%d %H:%M:%S} UTC" if state.unknown_since is not None else ""
+    return f"unknown{since}, was {phase}"
+
+
 def show_conditions(states: Iterable[schemas.CellState]) -> None:
-    """What a cluster cannot do as the cell asks, and what in it could not be brought back."""
+    """What a cluster cannot do as the cell asks, what in it could not be brought back, and what does not run."""
     for state in states:
         for found in state.conditions:
-            can = "keep all of" if found.code == "cell/not-repaired" else "do all that"
-            asks = "as released" if found.code == "cell/not-repaired" else "asks"
-            put(f"{state.cluster} cannot {can} {state.project}/{state.cell} {asks} [{found.code}]")
-            message, step = split_step(found.message)
-            put(f"  {found.subject}: {message}")
-            for heading, text in (("next", own_step(found.code)), (HEADING, step)):
-                if text:
-                    put(f"  {heading}: {text}")
+            show_condition(state, found, put)
+
+
+def show_condition(state: schemas.CellState, found: schemas.CellCondition, show: Callable[[str], None]) -> None:
+    """One condition of a cell with its next step."""
+    cell = f"{state.project}/{state.cell}"
+    cannot = f"do all that {cell} asks"
+    if found.code == "cell/not-repaired":
+        cannot = f"keep all of {cell} as released"
+    elif found.code in OF_PODS:
+        cannot = f"run all pods of {cell}"
+    show(f"{state.cluster} cannot {cannot} [{found.code}]")
+    message, step = split_step(found.message)
+    show(f"  {found.subject}: {message}")
+    for heading, text in (("next", own_step(found.code)), (HEADING, step)):
+        if text:
+            show(f"  {heading}: {text}")
 
 
 def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], None] = say) -> None:
@@ -115,15 +147,19 @@ def show_refusals(states: Iterable[schemas.CellState], show: Callable[[str], Non
     """
     for state in states:
         for refusal in state.refusals:
-            told = f"{state.cluster} refused {state.project}/{state.cell} in {state.environment} [{refusal.code}]"
-            show(told)
-            own = own_step(refusal.code)
-            for heading, text in (
-                ("rule", refusal.rule),
-                ("object", refusal.object),
-                ("reason", refusal.reason),
-                ("next", own),
-                (HEADING, relayed_step(refusal.next, own)),
-            ):
-                if text:
-                    show(f"  {heading}: {text}")
+            show_refusal(state, refusal, "refused", show)
+
+
+def show_refusal(state: schemas.CellState, refusal: schemas.Refusal, verb: str, show: Callable[[str], None]) -> None:
+    """One refusal; the verb is what the cluster does with the cell."""
+    show(f"{state.cluster} {verb} {state.project}/{state.cell} in {state.environment} [{refusal.code}]")
+    own = own_step(refusal.code)
+    for heading, text in (
+        ("rule", refusal.rule),
+        ("object", refusal.object),
+        ("reason", refusal.reason),
+        ("next", own),
+        (HEADING, relayed_step(refusal.next, own)),
+    ):
+        if text:
+            show(f"  {heading}: {text}")

@@ -34,7 +34,8 @@ def _table(found: schemas.Status, clusters: Sequence[schemas.Cluster]) -> None:
                 found.realm.removeprefix("sha256:")[:16] or "(none)",
                 str(found.clusters),
                 str(found.connected),
-                f"{found.cells_ready}/{found.cells}",
+                f"{found.cells_ready}/{found.cells}"
+                + (f" ({found.cells_unknown} unknown)" if found.cells_unknown else ""),
                 str(found.audit_size),
                 found.version,
             ]

@@ -83,7 +83,8 @@ class Status(Response):
     clusters: int
     connected: int
     cells: int = Field(description="Cells times clusters they are meant for, without those ended by a tombstone.")
-    cells_ready: int
+    cells_ready: int = Field(description="Of them, those that are ready, by agents with an open link.")
+    cells_unknown: int = Field(default=0, description="Of them, those on clusters whose link is down.")
     audit_size: int = 0
     components: list[Component]
 
@@ -517,6 +518,13 @@ class CellState(Response):
     refusals: list[Refusal] = Field(default_factory=list)
     conditions: list[CellCondition] = Field(default_factory=list)
     reported_at: Moment | None = None
+    connected: bool = Field(
+        default=True,
+        description="Whether the cluster's link is open; if not, nobody knows whether the rest still holds.",
+    )
+    unknown_since: Moment | None = Field(
+        default=None, description="When the cluster was last seen, while its link is down."
+    )
 
 
 class Cell(Response):
@@ -527,8 +535,9 @@ class Cell(Response):
     environments: list[str]
     versions: list[str]
     clusters: int
-    ready: int
+    ready: int = Field(description="Where it is ready, by agents with an open link.")
     refused: int
+    unknown: int = Field(default=0, description="Where it was, and the link is down: nobody knows what it is.")
     states: list[CellState] = Field(default_factory=list)
 
 

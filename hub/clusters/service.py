@@ -7,7 +7,7 @@ added or moved, an item that nothing places any more stays as it is (V14); the h
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -32,6 +32,8 @@ from hub.store.interfaces import CellRow, ClusterRow, Commit, DesiredChange, Rec
 from hub.store.shared import Batch, Together
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cellward.runtime.clock import Clock
     from cellward.wire.v1 import link_pb2
     from hub.authority.interfaces import Locks
@@ -168,6 +170,16 @@ class ClusterService:
         if not found:
             raise UNKNOWN_CELL(f"no cluster is meant to have {project}/{cell}", project=project, cell=cell)
         return found
+
+    async def away(self, clusters: Iterable[str]) -> Mapping[str, datetime | None]:
+        """Those of some clusters whose link is down, each with when it was last seen; None for never.
+
+        What their agents reported may be over: nobody knows.
+        """
+        named = sorted(set(clusters) - self._streams.keys())
+        elsewhere = await self._store.links.live(named)
+        rows = await self._store.clusters.get_many([name for name in named if name not in elsewhere])
+        return {name: row.last_seen for name, row in rows.items()}
 
     async def narrow(
         self, cluster: str, key: CellKey, state: HubState, *, admin: bool = True, tables: Tables | None = None

@@ -116,12 +116,16 @@ class Stage:
         wait_for(f"the agents of {', '.join(names)} to connect", all_there, 60, self.narrator)
 
     def ready_cells(self) -> list[tuple[str, str]]:
-        """(cluster, cell) of every cell of the shop whose objects are all applied and ready as desired now."""
+        """(cluster, cell) of every cell of the shop whose objects are all applied and ready as desired now.
+
+        Of a cluster without a link nobody knows that.
+        """
         return [
             (state["cluster"], state["cell"])
             for state in self.api.cell_states()
             if state["cell"] in CELLS
             and state["phase"] == "ready"
+            and state["connected"]
             and state["objectsTotal"] > 0
             and state["objectsReady"] == state["objectsTotal"]
             and state["deploymentDigest"] == state["desiredDigest"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cellward.api import schemas
 from cellward.documents.names import CellKey
@@ -24,8 +24,8 @@ async def list_cells(call: Call) -> schemas.CellList:
     if len(after) != 2:
         raise BAD_CURSOR("the cursor is not one of this list")
     grouped: dict[tuple[str, str], list[schemas.CellState]] = defaultdict(list)
-    for view in _reached(call, await call.services.clusters.cells()):
-        grouped[view.desired.key[:2]].append(convert.cell_state(view))
+    for view, state in await _states(call, _reached(call, await call.services.clusters.cells())):
+        grouped[view.desired.key[:2]].append(state)
     keys = sorted(key for key in grouped if key > after)
     items = [_cell(grouped[key], with_states=False) for key in keys[: page.limit]]
     return schemas.CellList(items=items, next_cursor="/".join(keys[page.limit - 1]) if len(keys) > page.limit else "")
@@ -40,7 +40,7 @@ async def get_cell(call: Call) -> schemas.Cell:
     reached = _reached(call, views)
     if not reached:
         require_scope(call.principal, project, sorted({view.desired.key.environment for view in views}))
-    return _cell([convert.cell_state(view) for view in reached], with_states=True)
+    return _cell([state for _, state in await _states(call, reached)], with_states=True)
 
 
 @routes.post(
@@ -70,6 +70,11 @@ def _reached(call: Call, views: Iterable[CellRow]) -> list[CellRow]:
     return [view for view, key in keys if call.principal.covers(key.project, (key.environment,))]
 
 
+async def _states(call: Call, views: Sequence[CellRow]) -> list[tuple[CellRow, schemas.CellState]]:
+    away = await call.services.clusters.away(view.desired.cluster for view in views)
+    return [(view, convert.cell_state(view, away)) for view in views]
+
+
 def _cell(states: Iterable[schemas.CellState], *, with_states: bool) -> schemas.Cell:
     ordered = sorted(states, key=lambda state: (state.environment, state.cluster))
     return schemas.Cell(
@@ -78,7 +83,8 @@ def _cell(states: Iterable[schemas.CellState], *, with_states: bool) -> schemas.
         environments=sorted({state.environment for state in ordered}),
         versions=sorted({state.version for state in ordered if state.version}),
         clusters=len({state.cluster for state in ordered}),
-        ready=sum(state.phase == "ready" for state in ordered),
+        ready=sum(state.phase == "ready" and state.connected for state in ordered),
         refused=sum(state.phase == "refused" or state.acknowledged is False for state in ordered),
+        unknown=sum(map(convert.is_unknown, ordered)),
         states=ordered if with_states else [],
     )

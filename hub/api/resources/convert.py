@@ -167,8 +167,8 @@ def refusals(value: object) -> list[schemas.Refusal]:
     return [schemas.Refusal(**texts(entry)) for entry in value if isinstance(entry, Mapping) and entry.get("code")]
 
 
-def cell_state(row: CellRow) -> schemas.CellState:
-    """Desired and reported state of one cell, environment and cluster."""
+def cell_state(row: CellRow, away: Mapping[str, datetime | None]) -> schemas.CellState:
+    """Desired and reported state of one cell, environment and cluster; ``away`` as ``ClusterService.away`` has it."""
     desired, receipt = row.desired, row.receipt
     status: Mapping[str, object] = row.status.body if row.status is not None else {}
     about = receipt if receipt is not None and receipt.deployment_digest == desired.deployment_digest else None
@@ -193,7 +193,14 @@ def cell_state(row: CellRow) -> schemas.CellState:
         refusals=_why_refused(row, about),
         conditions=_conditions(status.get("conditions")),
         reported_at=row.status.reported_at if row.status is not None else None,
+        connected=desired.cluster not in away,
+        unknown_since=away.get(desired.cluster),
     )
+
+
+def is_unknown(state: schemas.CellState) -> bool:
+    """Whether nobody knows what became of a cell: its cluster's link is down. What ended does not come back."""
+    return not state.connected and state.reported_at is not None and state.phase != "removed"
 
 
 def _why_refused(row: CellRow, about: ReceiptRow | None) -> list[schemas.Refusal]:

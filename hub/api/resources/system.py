@@ -45,7 +45,8 @@ async def get_status(call: Call) -> schemas.Status:
     services = call.services
     realm = await services.realm.current()
     clusters = await services.clusters.clusters()
-    states = [convert.cell_state(view) for view in await services.clusters.cells()]
+    away = {view.name: view.last_seen for view in clusters if not view.connected}
+    states = [convert.cell_state(view, away) for view in await services.clusters.cells()]
     components = [_own(call), *_conditions(call), *await _policy(call)]
     for view in clusters:
         components += _cluster(view, call.principal)
@@ -55,7 +56,8 @@ async def get_status(call: Call) -> schemas.Status:
         clusters=len(clusters),
         connected=sum(view.connected for view in clusters),
         cells=sum(state.phase != "removed" for state in states),
-        cells_ready=sum(state.phase == "ready" for state in states),
+        cells_ready=sum(state.phase == "ready" and state.connected for state in states),
+        cells_unknown=sum(map(convert.is_unknown, states)),
         audit_size=await _audit_size(services) if realm is not None else 0,
         components=components,
     )

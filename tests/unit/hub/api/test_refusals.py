@@ -24,7 +24,7 @@ def refused(code: str) -> list[dict[str, str]]:
 def shown(receipt: ReceiptRow | None, status: StatusRow | None) -> list[str]:
     """Codes the API shows."""
     desired = DesiredRow("eu-1", KEY, 2, WANTED, (), "run", NOON)
-    return [one.code for one in cell_state(CellRow(desired, status, receipt)).refusals]
+    return [one.code for one in cell_state(CellRow(desired, status, receipt), {}).refusals]
 
 
 def receipt(*, accepted: bool, at: datetime, digest: str = WANTED) -> ReceiptRow:
