@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cli import errors
 from cli.cells import OF_PODS, show_condition, show_refusal, show_refusals
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks.
 STEP = 0.5
+#: What a cluster waits for itself. Any other refusal comes with a receipt; until then it may be that of an older wish.
+_CLUSTERS_OWN: Final = (
+    "policy/engine-",
+    "policy/no-verified-set",
+    "apply/admission-guard",
+    "apply/deletion-pending",
+    "apply/namespace-terminating",
+    "apply/policy-stale",
+    "kube/",
+    "spool/",
+    "stamps/",
+)
 
 
 def wait_cells(client: Client, wanted: Mapping[Key, str], phase: str, timeout: float) -> None:
@@ -57,7 +69,7 @@ def _tell(state: schemas.CellState, told: set[tuple[str, ...]]) -> None:
             say(f"{state.cluster} has no link to the hub: nobody knows what becomes of {state.project}/{state.cell}")
         return
     # By its code alone: a reason may change with each try.
-    for refusal in state.refusals:
+    for refusal in _waits(state):
         if (*place, refusal.code) not in told:
             told.add((*place, refusal.code))
             show_refusal(state, refusal, "waits with", say)
@@ -67,11 +79,15 @@ def _tell(state: schemas.CellState, told: set[tuple[str, ...]]) -> None:
             show_condition(state, found, say)
 
 
+def _waits(state: schemas.CellState) -> list[schemas.Refusal]:
+    return [refusal for refusal in state.refusals if refusal.code.startswith(_CLUSTERS_OWN)]
+
+
 def _waited(states: Iterable[schemas.CellState]) -> list[str]:
     """What is waited for, each with why, as far as its clusters say."""
     found = []
     for state in states:
-        codes = [refusal.code for refusal in state.refusals]
+        codes = [refusal.code for refusal in _waits(state)]
         codes += [one.code for one in state.conditions if one.code in OF_PODS]
         why = "no link" if not state.connected else ", ".join(dict.fromkeys(codes))
         found.append(f"{state.project}/{state.cell}" + (f" on {state.cluster} ({why})" if why else ""))
