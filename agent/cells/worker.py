@@ -183,7 +183,7 @@ class CellWorker:
         return f"Cell/{self.cell.record.namespace}"
 
     async def report(self) -> None:
-        """Tell the state of the cell if it is another than was told last."""
+        """Report the state of the cell if it is another than was reported last."""
         report = self.cell.report()
         if report != self._reported:
             self._reported = report

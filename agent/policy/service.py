@@ -195,7 +195,7 @@ class PolicyService:
         await self._try_engine()
 
     async def _try_engine(self) -> None:
-        """See whether there is an engine at all while no set needs one: whoever publishes policy is told before."""
+        """See whether there is an engine at all while no set needs one, so that it is known before."""
         if self.active is not None:
             return
         try:

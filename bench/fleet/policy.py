@@ -15,7 +15,7 @@ from agent.policy.interfaces import ContentSource
 from agent.policy.store import PolicyStore
 from cellward.documents.facts import ClusterFacts
 from cellward.errors import CellwardError
-from cellward.policy.errors import ENGINE_UNAVAILABLE
+from cellward.policy.errors import ENGINE_UNAVAILABLE, NO_VERIFIED_SET
 from cellward.policy.model import Binding, Evaluator, Staleness, VerifiedSet, staleness_of
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import SystemClock
@@ -32,6 +32,7 @@ class AcceptedPolicy:
         self._wake = asyncio.Event()
         self._backoff = FullJitter()
         self.current: VerifiedSet | None = None
+        self.missing: CellwardError = NO_VERIFIED_SET("no policy was verified yet")
         #: Awaited with each new set.
         self.on_accepted: Callable[[VerifiedSet], Awaitable[None]] | None = None
         self.on_failed: Callable[[CellwardError], None] | None = None

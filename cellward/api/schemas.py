@@ -487,11 +487,11 @@ class Refusal(Response):
 
 
 class CellCondition(Response):
-    """What a release asks for and a cluster cannot do as asked; it runs all the same."""
+    """What a release asks for and a cluster cannot do as asked, or why pods of it do not run."""
 
     code: str
-    subject: str = Field(default="", description="Field of the cell.")
-    message: str = Field(default="", description="What holds instead.")
+    subject: str = Field(default="", description="Field of the cell, or object in the cluster.")
+    message: str = Field(default="", description="What holds instead, or what is wrong.")
 
 
 class CellState(Response):

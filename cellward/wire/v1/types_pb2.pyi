@@ -168,7 +168,7 @@ Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class CellCondition(_message.Message):
-    """Something a release asks for and this cluster cannot do as asked; it runs all the same."""
+    """Something a release asks for and this cluster cannot do as asked, or why pods of it do not run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -178,9 +178,9 @@ class CellCondition(_message.Message):
     code: _builtins.str
     """Stable code, for example "cells/host-name-not-expressible"."""
     subject: _builtins.str
-    """Field of the cell it is about."""
+    """Field of the cell, or object in the cluster, it is about."""
     message: _builtins.str
-    """What holds instead, in a sentence meant for a person."""
+    """What holds instead, or what is wrong, in a sentence meant for a person."""
     def __init__(
         self,
         *,

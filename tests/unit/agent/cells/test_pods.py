@@ -92,11 +92,12 @@ async def test_what_crashes_now_and_then_is_said_in_between(
     """A container that runs again makes its cell ready for a while: the reason stays that long, and then goes."""
     await _deploy(world, "one")
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
-    await _pod(kube, "one", ended)
+    pod = await _pod(kube, "one", ended)
     await world.until(lambda: _codes(world, "one") == ["cell/out-of-memory"])
     _ready(kube, "one")
     await world.phase("one", "ready")
-    assert _codes(world, "one") == ["cell/out-of-memory"]
+    _says(kube, pod, {"terminated": {"exitCode": 1, "reason": "Error"}})
+    await world.until(lambda: _codes(world, "one") == ["cell/container-crashes"])
     monkeypatch.setattr(looks, "LINGER_SECONDS", 0.0)
     await world.until(lambda: not _codes(world, "one") and not _watched(kube))
 
