@@ -81,7 +81,7 @@ async def test_v15_a_rollout_that_fails_says_what_its_pods_said(world: World, ku
     await world.until(lambda: _codes(world, "one") == ["cell/image-not-pulled"])
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late"}
     kube.set_status(_web("one"), {"observedGeneration": 99, "conditions": [late]})
-    await world.phase("one", "degraded")
+    await world.until(lambda: world.report("one").refusals)
     (refusal,) = world.report("one").refusals
     assert f"image {IMAGE}: ErrImagePull: manifest unknown" in refusal.reason
 
