@@ -191,7 +191,7 @@ class Ground:
     async def prove(self, cell: Cell, attempt: Attempt) -> bool:
         """Measure isolation; return whether it is another than what was decided on."""
         change = attempt.change
-        evidence = await self._prober.probe(change.rendered.namespace)
+        evidence = await self._prober.probe(change.rendered.network)
         measured = replace(cell.record, isolation=evidence.state)
         if not attempt.existed or evidence.state != attempt.decided_on:
             details = {"isolation": evidence.state, "namespace": change.rendered.namespace}

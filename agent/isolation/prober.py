@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.isolation.interfaces import Evidence
+from cellward.cells.network import NetworkIntent
 from cellward.runtime.clock import Clock
 
 
@@ -12,7 +13,8 @@ class UnprovedProber:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def probe(self, namespace: str) -> Evidence:
+    async def probe(self, network: NetworkIntent) -> Evidence:
         """Return ``unknown``."""
-        text = f"no probe was run in {namespace}: this agent has no prober, so nobody knows what the network enforces"
+        where = network.namespace
+        text = f"no probe was run in {where}: this agent has no prober, so nobody knows what the network enforces"
         return Evidence("unknown", self._clock.now(), "none", text)

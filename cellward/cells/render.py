@@ -16,7 +16,7 @@ from cellward.cells.conditions import CellCondition, conditions_of
 from cellward.cells.errors import BAD_SPEC, NOT_HOSTED, PROJECT_NOT_ALLOWED
 from cellward.cells.manifests import prepare_manifest
 from cellward.cells.model import CellSpec, Component
-from cellward.cells.network import intent_of, to_network_policies
+from cellward.cells.network import NetworkIntent, intent_of, to_network_policies
 from cellward.cells.spec import spec_of
 from cellward.cells.stamps import Stamps
 from cellward.cells.validate import users_of
@@ -44,10 +44,14 @@ _POD_SECURITY = "pod-security.kubernetes.io/"
 
 @dataclass(frozen=True, slots=True)
 class RenderedCell:
-    """A cell's objects: the namespace, its isolation, and the rest in apply order; and what they cannot express."""
+    """A cell's objects: the namespace, its isolation, and the rest in apply order; and what they cannot express.
+
+    ``network`` is the intent that the isolation objects were made from.
+    """
 
     namespace: str
     namespace_object: dict[str, Any]
+    network: NetworkIntent
     isolation: tuple[dict[str, Any], ...]
     objects: tuple[dict[str, Any], ...]
     conditions: tuple[CellCondition, ...] = ()
@@ -96,10 +100,11 @@ def render(release: Release, facts: ClusterFacts, environment: str, stamps: Stam
     )
     objects = [item for name in sorted(spec.components) for item in _component(target, name, spec.components[name])]
     objects.sort(key=_apply_key)
-    isolation = to_network_policies(intent_of(spec, release.project, release.cell, environment), stamps)
+    network = intent_of(spec, release.project, release.cell, environment)
+    isolation = to_network_policies(network, stamps)
     _check_unique([*isolation, *objects])
     namespace = stamps.restamp(_namespace(target))
-    return RenderedCell(target.namespace, namespace, isolation, tuple(objects), conditions_of(spec))
+    return RenderedCell(target.namespace, namespace, network, isolation, tuple(objects), conditions_of(spec))
 
 
 def _check_unique(objects: Sequence[Mapping[str, Any]]) -> None:

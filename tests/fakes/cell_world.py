@@ -29,6 +29,7 @@ from agent.stamps.keeper import StampKeeper
 from agent.verify.intake import Intake
 from cellward.audit.record import parse_record
 from cellward.cells.load import load_cells
+from cellward.cells.network import NetworkIntent
 from cellward.cells.resolve import resolve_cells
 from cellward.cells.spec import build_release
 from cellward.documents.dsse import Ed25519Signer, dump_envelope, parse_envelope, sign_document
@@ -132,9 +133,9 @@ class FixedProber:
     state: IsolationState = "unknown"
     asked: list[str] = field(default_factory=list)
 
-    async def probe(self, namespace: str) -> Evidence:
+    async def probe(self, network: NetworkIntent) -> Evidence:
         """Return the fixed state."""
-        self.asked.append(namespace)
+        self.asked.append(network.namespace)
         return Evidence(self.state, datetime.now(UTC), "test", "as the test says")
 
 

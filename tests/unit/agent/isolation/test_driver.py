@@ -8,6 +8,7 @@ import pytest
 
 from agent.isolation.driver import AGENT_MANAGER, NetworkPolicyDriver, closed
 from agent.isolation.prober import UnprovedProber
+from cellward.cells.network import NetworkIntent
 from cellward.errors import CellwardError
 from tests.fakes.clock import ManualClock
 from tests.fakes.kube import FakeKube
@@ -59,6 +60,6 @@ def test_closed_allows_nothing_and_changes_nothing_else() -> None:
 
 async def test_v9_without_a_prober_nothing_is_enforced() -> None:
     """Unknown, with a sentence that says why."""
-    evidence = await UnprovedProber(ManualClock()).probe("shop--web--dev")
+    evidence = await UnprovedProber(ManualClock()).probe(NetworkIntent("shop", "web", "dev", ()))
     assert evidence.state == "unknown"
     assert "shop--web--dev" in evidence.text
