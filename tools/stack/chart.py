@@ -32,14 +32,19 @@ def chart_objects() -> list[JSONObject]:
 
 
 def install_chart(admin: ApiClient) -> Steps[None]:
-    """Apply every file, then probe with dry runs until each admission policy refuses what it must.
+    """Apply every file, then wait until they bite."""
+    for manifest in chart_objects():
+        answer = admin.apply(manifest, manager=INSTALLER)
+        admin.must(answer, f"apply {manifest['kind']} {manifest['metadata']['name']}")
+    yield from await_chart(admin)
+
+
+def await_chart(admin: ApiClient) -> Steps[None]:
+    """Probe with dry runs until each admission policy refuses what it must.
 
     A ValidatingAdmissionPolicy takes effect on a tick of about a second, and a test that runs into that second would
     see the agent without its fence.
     """
-    for manifest in chart_objects():
-        answer = admin.apply(manifest, manager=INSTALLER)
-        admin.must(answer, f"apply {manifest['kind']} {manifest['metadata']['name']}")
     waiting = dict(_PROBES)
     deadline = time.monotonic() + _BITE_SECONDS
     while waiting:

@@ -16,7 +16,7 @@ from typing import Self
 from cellward.errors import CellwardError
 from tools.stack import commands
 from tools.stack.api import ApiClient
-from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE, install_chart
+from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE, await_chart, install_chart
 from tools.stack.credentials import Credentials, make_credentials, write_kubeconfig
 from tools.stack.errors import NOT_READY, PART_DIED
 from tools.stack.node.ground import API_SERVICE, Ground
@@ -151,6 +151,10 @@ class ControlPlaneCore:
         """Apply the agent chart's files and wait until its admission policies bite."""
         yield from install_chart(self.admin)
 
+    def bite_steps(self) -> Steps[None]:
+        """Wait until the admission policies of a chart that somebody else installed bite."""
+        yield from await_chart(self.admin)
+
     def agent_kubeconfig(self, path: Path, *, seconds: int = _TOKEN_SECONDS) -> Path:
         """Write a kubeconfig that holds exactly the agent's own rights; needs the chart."""
         token = self.admin.service_account_token(AGENT_NAMESPACE, AGENT_ACCOUNT, seconds)
@@ -257,6 +261,10 @@ class BlockingControlPlane(ControlPlaneCore):
     def install_agent_chart(self) -> None:
         """Install the files of charts/cellward-agent; returns when the policies bite."""
         drive(self.install_steps())
+
+    def await_agent_chart(self) -> None:
+        """Return when the policies of a chart that Helm installed bite."""
+        drive(self.bite_steps())
 
     def stop_apiserver(self, *, kill: bool = False) -> None:
         """Stop the API server."""

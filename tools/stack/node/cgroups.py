@@ -44,6 +44,17 @@ def remove(name: str) -> None:
                 group.rmdir()
 
 
+def processes(name: str, pod: str) -> frozenset[int]:
+    """Return the processes in the groups below ``name`` that belong to a pod; ``pod`` is the name of its group."""
+    groups = [group for tree in _trees() for group in _below(tree / name) if pod in group.relative_to(tree).parts]
+    found: set[int] = set()
+    for group in groups:
+        # It may end while this looks.
+        with contextlib.suppress(OSError):
+            found.update(map(int, (group / "cgroup.procs").read_text().split()))
+    return frozenset(found)
+
+
 def remove_left_behind() -> None:
     """Remove the groups of processes that are gone."""
     for tree in _trees():

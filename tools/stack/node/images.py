@@ -1,17 +1,33 @@
-"""The images of a real node that no registry is asked for: what holds a pod, and stand-ins for public programs."""
+"""The images of a real node that no registry is asked for: what holds a pod, stand-ins for public programs, our own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from tools.image import oci
+from tools.image.build import build, write
+from tools.image.finish import SIDES
+from tools.image.lock import lock_of
 from tools.image.oci import image, layer
-from tools.parts.own import standin
+from tools.parts.locate import cache_root
+from tools.parts.model import ROOT
+from tools.parts.own import locked, standin
+from tools.parts.progress import Ticker
 from tools.stack.node.config import PAUSE
 
 #: Who the programs are where the pod says nothing.
 _USER = "65532:65532"
+#: Registry of our own images here; nobody answers there.
+_REGISTRY: Final = "cellward.local"
+#: How many states of each image stay in the cache beside the newest.
+_KEPT: Final = 3
+_NAME: Final = "io.containerd.image.name"
 
 
 def pause(directory: Path) -> Path:
@@ -29,6 +45,56 @@ def stand_in(directory: Path, name: str, references: Sequence[str], ports: Seque
         ports: of the pod.
     """
     return _write(directory, name, references, ["/standin", "serve", *map(str, ports)])
+
+
+def ours(name: str) -> tuple[Path, str]:
+    """Return one of our own images, made once for each state of this tree; then it needs the network and half a minute.
+
+    Args:
+        name: ``hub`` or ``agent``.
+
+    Returns:
+        The archive in the cache, and ``repository@sha256:…`` by which pods name the image.
+    """
+    repository = f"{_REGISTRY}/{name}"
+    place = cache_root() / "images" / "built" / f"{name}-{_state_of(name)}"
+    archive = place / f"{name}.tar"
+    if not archive.is_file():
+        with locked(place):
+            if not archive.is_file():
+                _forget_older(place.parent, name)
+                ticker = Ticker(f"making the image of the {name} (once for each state of this tree)")
+                write(build(name, repository), place, name)
+                ticker.done(f"made in {place}")
+    ((_, digest),) = names_in(archive)
+    return archive, f"{repository}@{digest}"
+
+
+def _state_of(name: str) -> str:
+    """Digest of all that an image is made of."""
+    trees = [ROOT / package for package in SIDES[name].packages] + [Path(oci.__file__).parent]
+    files = [file for tree in trees for file in tree.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    state = hashlib.sha256()
+    for file in sorted([*files, lock_of(name), ROOT / "pyproject.toml"]):
+        content = file.read_bytes()
+        state.update(f"{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
+    return state.hexdigest()[:16]
+
+
+def _forget_older(places: Path, name: str) -> None:
+    """Keep a few states of the tree: an image has fifty megabytes."""
+    older = sorted(places.glob(f"{name}-*"), key=lambda place: place.stat().st_mtime)
+    for place in older[:-_KEPT]:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def names_in(archive: Path) -> Iterator[tuple[str, str]]:
+    """(name, digest of the manifest) of each image of an archive."""
+    with tarfile.open(archive) as tar:
+        index = tar.extractfile("index.json")
+        found = json.load(index) if index is not None else {"manifests": []}
+    for manifest in found["manifests"]:
+        yield manifest["annotations"][_NAME], manifest["digest"]
 
 
 def _write(directory: Path, name: str, references: Sequence[str], entrypoint: Sequence[str]) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +18,7 @@ from tools.parts.packages import ensure_packages, environment
 from tools.stack.api import ApiClient, JSONObject
 from tools.stack.credentials import Credentials, write_kubeconfig
 from tools.stack.errors import NO_NODE, NOT_READY
-from tools.stack.node import cgroups, config
+from tools.stack.node import cgroups, config, images
 from tools.stack.node.ground import SERVICES, Ground
 from tools.stack.node.lab import impossible, inside
 from tools.stack.process import Child
@@ -68,12 +71,12 @@ class RealNode:
         """Address of the node."""
         return self._ground.node(self.index)
 
-    def start_steps(self, admin: ApiClient, images: Sequence[Path] = ()) -> Steps[None]:
+    def start_steps(self, admin: ApiClient, archives: Sequence[Path] = ()) -> Steps[None]:
         """Start everything and wait until the node is ready.
 
         Args:
             admin: makes the Node object, and sees it become ready.
-            images: OCI archives that are imported before pods can ask for them.
+            archives: OCI archives that are imported before pods can ask for them.
 
         Raises:
             CellwardError: stack/no-node, stack/not-ready, parts/not-there, parts/packages-missing.
@@ -89,8 +92,8 @@ class RealNode:
         self._connect()
         self._start("containerd", ["containerd", "--config", str(self.directory / "containerd.toml")])
         yield from self._until("containerd", config.socket(self.directory).exists)
-        for image in images:
-            self._import(image)
+        for archive in archives:
+            self._import(archive)
         admin.must(admin.create(self._object()), f"create node {self.name}")
         self._start_kubelet()
         # The others read the address of the node from what the kubelet says of it.
@@ -146,6 +149,14 @@ class RealNode:
         """Kill the kubelet and start it again; its pods live on."""
         yield from self._children["kubelet"].stop(kill=True)
         self._children["kubelet"].start()
+
+    def kill_pod(self, uid: str) -> int:
+        """Kill every process of a pod at once, as a lack of memory would; return how many there were."""
+        found = cgroups.processes(self._cgroup, f"pod{uid}")
+        for number in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        return len(found)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run one command in the node's namespaces to its end, with the programs of its packages."""
@@ -225,9 +236,11 @@ class RealNode:
         return done.stdout
 
     def _import(self, archive: Path) -> None:
-        """Give containerd an image; its name is in the archive, and the digest of its manifest beside it."""
+        """Give containerd the images of an archive, by name and, as charts name them, by digest."""
         ctr = [*self._enter(), self._program("ctr"), "-a", str(config.socket(self.directory)), "-n", "k8s.io"]
-        self._must([*ctr, "images", "import", "--digests", "--all-platforms", str(archive)])
+        self._must([*ctr, "images", "import", "--all-platforms", str(archive)])
+        for name, digest in images.names_in(archive):
+            self._must([*ctr, "images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{digest}"])
 
     def _object(self) -> JSONObject:
         pods = self._ground.pods_of(self.index)
