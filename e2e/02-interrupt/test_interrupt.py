@@ -27,7 +27,7 @@ def demo(directory: Path, *, once: bool = False) -> Iterator[subprocess.Popen[by
         process = subprocess.Popen(
             [sys.executable, "-m", "tools.demo"],
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(directory), "ONCE": "1" if once else ""},
+            env={**os.environ, "TMPDIR": str(directory), "ONCE": "1" if once else "", "NODES": "simulated"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

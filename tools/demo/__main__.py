@@ -21,6 +21,7 @@ from tools.parts.build import ensure
 from tools.parts.locate import path_of
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "opa")
+_OF_CELLS = "app.kubernetes.io/managed-by=cellward"
 Scene = tuple[str, str, Callable[[Stage, Summary], None]]
 
 
@@ -35,6 +36,10 @@ def _closing(stage: Stage, summary: Summary) -> None:
     summary.put("clusters", len(stage.api.get("/clusters")["items"]))
     summary.put("agents_connected", len(stage.connected()))
     summary.put("cells_ready", len(stage.ready_cells()))
+    pods = [
+        pod for kube in stage.kubectl.values() for pod in kube.list("pods", "app.kubernetes.io/managed-by=cellward")
+    ]
+    summary.put("programs", real.kind_of_programs(pods, stage.images.stand_ins if stage.images else frozenset()))
     summary.put("nodes", kind_of_nodes(node for kube in stage.kubectl.values() for node in kube.list("nodes")))
     audit.metrics(stage, summary)
     for arguments in (("status",), ("cells", "list"), ("audit", "tail", "-n", "12"), ("check",)):
@@ -96,7 +101,7 @@ def run_scenes(stage: Stage, summary: Summary, scenes: Sequence[Scene] = SCENES)
 
 def _show_logs(stage: Stage) -> None:
     for child in (*([stage.hub] if hasattr(stage, "hub") else []), *stage.agents.values()):
-        sys.stderr.write(f"--- end of {child.log.name}\n{child.tail()}\n")
+        sys.stderr.write(f"--- end of what {child.name} wrote\n{child.tail()}\n")
     try:
         ready = stage.ready_cells()
         for state in stage.api.cell_states():
@@ -139,7 +144,7 @@ def main() -> int:
     told: list[str] | None = None
     try:
         narrator.scene("Tools", "every part is the real one, found on PATH or built from its own source")
-        nodes = real.chosen()
+        nodes = real.chosen(narrator)
         ensure((*PARTS, *(real.PARTS if nodes == real.REAL else ())))
         if nodes == real.REAL:
             real.enter_laboratory(begun)

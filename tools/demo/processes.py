@@ -52,7 +52,7 @@ class Cli:
     """The ``cellward`` command, run as a person would run it."""
 
     def __init__(self, home: Path, server: str = "") -> None:
-        self._home = home
+        self.home = home
         self._server = {"CELLWARD_SERVER": server} if server else {}
 
     def run(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
@@ -71,8 +71,8 @@ class Cli:
                 timeout=120,
                 check=False,
                 env={
-                    **environment(self._home),
-                    "CELLWARD_HOME": str(self._home),
+                    **environment(self.home),
+                    "CELLWARD_HOME": str(self.home),
                     "CELLWARD_OPA": str(path_of("opa")),
                     "NO_COLOR": "1",
                     **self._server,

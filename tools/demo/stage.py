@@ -1,13 +1,11 @@
 """The stage: every part of the demonstration, started in order and taken down in reverse.
 
-Two real control planes with simulated nodes, one hub, two agents that run with exactly the chart's rights, and the
-``cellward`` command with keys made on this machine. Everything lives in one directory that goes away at the end.
+Two real control planes with real or simulated nodes, one hub, two agents that run with exactly the chart's rights, and
+the ``cellward`` command with keys made on this machine. Everything lives in one directory that goes away at the end.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 import signal
 import tempfile
@@ -19,14 +17,14 @@ from pathlib import Path
 
 import yaml
 
-from tools.demo import real
+from tools.demo import agents, real
+from tools.demo.agents import Agent
 from tools.demo.api import HubApi
 from tools.demo.kubectl import Kubectl
-from tools.demo.narrate import Narrator, StepFailedError, wait_for
-from tools.demo.processes import Cli, environment, installed, part
-from tools.parts.locate import path_of
+from tools.demo.narrate import Narrator, wait_for
+from tools.demo.processes import Cli, part
 from tools.stack.control_plane import BlockingControlPlane
-from tools.stack.node import dns
+from tools.stack.node import dns, storage
 from tools.stack.node.ground import Ground
 from tools.stack.ports import free_ports
 from tools.stack.process import Child
@@ -43,8 +41,6 @@ ENVIRONMENT = {"eu-1": "development", "us-1": "production"}
 #: Made in eu-1 before the agent's chart, with the labels of a cell that nobody deployed.
 IMPOSTOR = "boutique--impostor--development"
 CELLS = ("cart", "catalogue", "checkout", "storefront")
-#: Shorter than the defaults, so that a person need not wait to see an effect; every one is an ordinary setting.
-_INTERVALS = {"heartbeat": 3, "status": 2, "metrics": 2, "audit": 0.5, "backoff_base": 0.2, "backoff_cap": 2.0}
 
 
 @dataclass
@@ -54,10 +50,11 @@ class Stage:
     Attributes:
         directory: everything that is written, removed at the end.
         nodes: which the clusters have, ``simulated`` or ``real``.
+        images: what real nodes run.
         planes: control planes by cluster name.
         kubectl: administrator's kubectl by cluster name.
         hub: the hub's process.
-        agents: the agents' processes by cluster name.
+        agents: the agents by cluster name.
         metrics_address: host:port of the fleet's Prometheus endpoint.
         versions: how many next versions of cells were made.
         publications: how many sets of policy were published.
@@ -66,9 +63,10 @@ class Stage:
     directory: Path
     narrator: Narrator
     nodes: str = real.SIMULATED
+    images: real.Images | None = None
     planes: dict[str, BlockingControlPlane] = field(default_factory=dict)
     kubectl: dict[str, Kubectl] = field(default_factory=dict)
-    agents: dict[str, Child] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
     hub: Child = field(init=False)
     cli: Cli = field(init=False)
     api: HubApi = field(init=False)
@@ -164,27 +162,29 @@ def _uninterrupted() -> Iterator[None]:
 
 def start_planes(stage: Stage) -> None:
     """Start both control planes and install the agent chart's files in each."""
-    archives = real.archives(stage.directory / "images", SHOP) if stage.nodes == real.REAL else []
-    if archives:
+    if stage.nodes == real.REAL:
+        stage.images = real.make_images(stage.directory / "images", SHOP)
         stage.narrator.step("no registry is asked: the shop's programs are stand-ins, which really call one another")
     for number, name in enumerate(CLUSTERS, 1):
-        if archives:
+        if stage.images is not None:
             stage.narrator.step(f"{name}: a control plane; a real node (containerd, kubelet, kube-proxy, kube-router)")
-            ground = Ground(number)
-            plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=1, ground=ground)
-            plane.images = archives
+            plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=1, ground=Ground(number))
+            plane.images = stage.images.archives
         else:
             stage.narrator.step(f"{name}: etcd, kube-apiserver, controller-manager, scheduler; nodes simulated by kwok")
             plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
         plane.__enter__()
-        if archives:
-            dns.install(plane.admin)
         stage.planes[name] = plane
         stage.kubectl[name] = Kubectl(plane.kubeconfig_admin)
         if ENVIRONMENT[name] == "development":
             _plant_impostor(stage.kubectl[name])
-        plane.install_agent_chart()
-        stage.narrator.good(f"{name} is up, with the agent chart's rights and admission policies in force")
+        if stage.images is not None:
+            dns.install(plane.admin)
+            storage.install(plane.admin)
+            stage.narrator.good(f"{name} is up")
+        else:
+            plane.install_agent_chart()
+            stage.narrator.good(f"{name} is up, with the agent chart's rights and admission policies in force")
 
 
 def _plant_impostor(kube: Kubectl) -> None:
@@ -202,14 +202,16 @@ def _plant_impostor(kube: Kubectl) -> None:
 def start_hub(stage: Stage) -> None:
     """Configure and start the hub."""
     enrolment, link, api, metrics = free_ports(4)
+    # Where the agents find it: pods have a loopback of their own.
+    outside = "127.0.0.1" if stage.images is None else Ground(1).address
     stage.hub_data.mkdir(mode=0o700)
     passphrase = stage.directory / "hub-passphrase"
     passphrase.write_text("only for this demonstration\n")
     config = {
         "data_dir": str(stage.hub_data),
         "listen": {
-            "enrolment": f"127.0.0.1:{enrolment}",
-            "link": f"127.0.0.1:{link}",
+            "enrolment": f"{outside}:{enrolment}",
+            "link": f"{outside}:{link}",
             "api": f"127.0.0.1:{api}",
             "metrics": f"127.0.0.1:{metrics}",
         },
@@ -229,45 +231,20 @@ def start_hub(stage: Stage) -> None:
 
 
 def start_agent(stage: Stage, cluster: str) -> None:
-    """Write what only this machine knows, invite the cluster, and run the line that the invitation prints."""
-    directory = stage.agent_directory(cluster)
-    directory.mkdir(mode=0o700, parents=True)
-    kubeconfig = stage.planes[cluster].agent_kubeconfig(directory / "kubeconfig")
-    config = {
-        "kubeconfig": str(kubeconfig),
-        "opa_binary": str(path_of("opa")),
-        "guards_dir": str(ROOT / "charts/cellward-agent/files"),
-        "intervals": _INTERVALS,
-    }
-    # The invitation keeps what it finds here and adds realm, root, address, token and facts.
-    (directory / "agent.yaml").write_text(yaml.safe_dump(config))
-    said = stage.cli.run("clusters", "invite", cluster, *CLUSTERS[cluster], "--agent-config", str(directory))
-    line = printed_line(said.stderr)
-    token = (directory / "join-token").read_text().strip()
-    stage.narrator.step(f"{cluster} invited; the printed line: {line.replace(token, '<token>')}")
-    program, *arguments = shlex.split(line)
-    command = [str(installed(program)), *arguments]
-    log = stage.directory / f"agent-{cluster}.log"
-    agent = Child(f"agent {cluster}", command, log, environment(stage.home))
-    stage.agents[cluster] = agent
-    agent.start()
-
-
-def printed_line(said: str) -> str:
-    """The one line that ``cellward clusters invite --agent-config`` prints to start the agent with.
-
-    Raises:
-        StepFailedError: there is not exactly one.
-    """
-    found = re.findall(r"^start it with: (\S.*)$", said, re.MULTILINE)
-    if len(found) != 1:
-        raise StepFailedError(f"the invitation prints no line to start the agent with: {said.strip()[-300:]}")
-    return str(found[0])
+    """Invite the cluster, and run the line that the invitation prints."""
+    directory, plane, invite = stage.agent_directory(cluster), stage.planes[cluster], [*CLUSTERS[cluster]]
+    if stage.images is None:
+        stage.agents[cluster] = agents.start_process(directory, cluster, invite, plane, stage.cli)
+        stage.narrator.step(f"{cluster} invited; its agent started with the printed line")
+    else:
+        stage.agents[cluster] = agents.start_pod(directory, cluster, invite, plane, stage.cli, stage.images.agent)
+        stage.narrator.step(f"{cluster} invited; the printed line (kubectl, helm) installed its agent in a pod")
 
 
 def _take_down(stage: Stage) -> None:
-    parts = [*stage.agents.values()] + ([stage.hub] if hasattr(stage, "hub") else [])
-    for child in parts:
+    # Pods end with their nodes.
+    ours = [agent for agent in stage.agents.values() if isinstance(agent, Child)]
+    for child in [*ours, *([stage.hub] if hasattr(stage, "hub") else [])]:
         drive(child.stop())
     for plane in stage.planes.values():
         plane.__exit__(None, None, None)

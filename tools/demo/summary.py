@@ -82,6 +82,7 @@ CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
     "seconds": _positive,
     "setup_seconds": lambda value: _number(value) and value >= 0,
     "nodes": lambda value: value in {"simulated", "real"},
+    "programs": lambda value: value in {"simulated", "stand-in", "public"},
     "clusters": _equals(2),
     "agents_connected": _equals(2),
     "cells_ready": _equals(8),

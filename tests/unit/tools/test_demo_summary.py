@@ -15,11 +15,33 @@ import yaml
 
 from tests.fakes.refusals import refused
 from tools.demo.__main__ import kind_of_nodes, run_scenes
+from tools.demo.agents import printed_line
 from tools.demo.narrate import Narrator, StepFailedError, UnreachableError, wait_for
-from tools.demo.stage import Stage, printed_line
+from tools.demo.real import kind_of_programs
+from tools.demo.stage import Stage
 from tools.demo.summary import CONDITIONS, PROOF, Summary, starter_rules
 from tools.parts.model import ROOT
 from tools.stack.errors import PART_DIED
+
+
+def _pod(*images: str) -> dict[str, Any]:
+    return {"status": {"containerStatuses": [{"imageID": image} for image in images]}}
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (("registry.example/cart@sha256:aa", "sha256:aa"), "mixed or none"),
+        (("registry.example/cart@sha256:aa", "registry.example/web@sha256:aa"), "stand-in"),
+        (("registry.example/cart@sha256:bb",), "public"),
+        (("registry.example/cart@sha256:bb", "registry.example/web@sha256:aa"), "mixed or none"),
+        (("", ""), "simulated"),
+        ((), "mixed or none"),
+    ],
+)
+def test_programs_are_what_runtimes_say_they_are(images: tuple[str, ...], said: str) -> None:
+    """The digests of the images that run, and not what was meant to run."""
+    assert kind_of_programs([_pod(image) for image in images], frozenset({"sha256:aa"})) == said
 
 
 def _refused() -> dict[str, Any]:
@@ -42,7 +64,8 @@ _DRIFT = {
     "allow-all rule added to a NetworkPolicy": 300, "NetworkPolicy deleted": 4999,
 }  # fmt: skip
 GOOD: dict[str, Any] = {
-    "seconds": 90.5, "setup_seconds": 0.1, "nodes": "simulated", "clusters": 2, "agents_connected": 2, "cells_ready": 8,
+    "seconds": 90.5, "setup_seconds": 0.1, "nodes": "simulated", "programs": "simulated",
+    "clusters": 2, "agents_connected": 2, "cells_ready": 8,
     "refused_by_policy": _refused(), **dict.fromkeys(_TRUE, True), "drift_repaired_ms": _DRIFT, "hub_down_ms": 7,
     "lock_cuts_ms": 900,
     "audit_records_while_down": 2, "audit_records": 200, "audit_gaps": 0, "audit_duplicates": 0,
@@ -87,6 +110,7 @@ _WRONG: list[tuple[str, Any]] = [
     ("setup_seconds", True),
     ("nodes", "mixed or none"),
     ("nodes", ""),
+    ("programs", "mixed or none"),
     ("drift_repaired_ms", {}),
     ("drift_repaired_ms", None),
     ("drift_repaired_ms", _DRIFT | {"image changed": 5000}),

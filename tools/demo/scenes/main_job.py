@@ -92,7 +92,7 @@ def deploy_until_proof(stage: Stage, summary: Summary) -> None:
     summary.put("unproved_isolation_refused", held)
     narrator.verdict(
         held,
-        f"us-1 (production) refuses all four: {PROOF}; simulated nodes carry no packets, so nothing can be proved",
+        f"us-1 (production) refuses all four: {PROOF}; nobody has measured whether packets are stopped",
         f"us-1 refused with {rules}, and runs {len(workloads)} workloads",
     )
 
@@ -104,7 +104,7 @@ def _ready(stage: Stage, cluster: str, cell: str) -> bool:
 def tolerate_and_deploy(stage: Stage) -> None:
     """Security signs that unproved isolation is tolerated here; production then takes the very same deployments."""
     published = publish(stage, tolerate_unknown=True)
-    stage.narrator.step("security signs a binding that tolerates unproved isolation, because these nodes are simulated")
+    stage.narrator.step("security signs a binding that tolerates unproved isolation, because nothing measures it here")
     wait_policy(stage, published["snapshotVersion"])
     wait_ready(stage)
     stage.narrator.good("us-1: the same deployments, decided again, are now ready; 8 of 8 cells")
