@@ -31,7 +31,7 @@ def _pod(*images: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (("registry.example/cart@sha256:aa", "sha256:aa"), "mixed or none"),
+        (("registry.example/cart@sha256:aa", "sha256:aa"), "stand-in"),
         (("registry.example/cart@sha256:aa", "registry.example/web@sha256:aa"), "stand-in"),
         (("registry.example/cart@sha256:bb",), "public"),
         (("registry.example/cart@sha256:bb", "registry.example/web@sha256:aa"), "mixed or none"),
