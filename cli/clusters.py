@@ -15,7 +15,16 @@ from cli import asking, decommission, endorse, errors
 from cli.context import command, local
 from cli.door.pages import every
 from cli.home import ClusterProfile, Home, Trust
-from cli.joining import NAMESPACE, SECRET, chart_values, join_line, settings_found, write_agent_config, write_token
+from cli.joining import (
+    NAMESPACE,
+    SECRET,
+    chart_of,
+    chart_values,
+    join_line,
+    settings_found,
+    write_agent_config,
+    write_token,
+)
 from cli.options import DEFAULT_HOME, HomeOption, OutputOption
 from cli.output import Format, put, say, show_data, show_list, show_one
 from cli.views import Shown
@@ -67,6 +76,8 @@ def invite(  # noqa: PLR0913 - options of a command
         settings_found(agent_config, trust)
     else:
         _check_image(trust, place.home, needed=output is Format.table)
+        if output is Format.table:
+            chart_of(place.home, trust)
     client = place.trusted_client(trust)
     invitation = _mint(client, name, profile, replace=replace_agent)
     with place.home.state(trust).locked():

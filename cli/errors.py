@@ -124,6 +124,12 @@ NO_IMAGE = define(
     "No image of the agent is configured, so no join line was made.",
     hint="Set image: REPOSITORY@sha256:DIGEST in trust.yaml, or give --agent-config DIR to run the agent as a process.",
 )
+NO_CHART = define(
+    "cli/no-chart",
+    InvalidInput,
+    "There is no chart of the agent, so no join line was made.",
+    hint="Set chart in trust.yaml: oci://REGISTRY/cellward-agent with chartVersion, or the path of the chart.",
+)
 NO_CLUSTER = define(
     "cli/no-cluster",
     NotFound,

@@ -48,7 +48,7 @@ class Trust:
     tree_head_spki: bytes
     environments: tuple[str, ...] = ()
     clusters: Mapping[str, ClusterProfile] = field(default_factory=dict)
-    chart: str = "./charts/cellward-agent"
+    chart: str = ""
     chart_version: str = ""
     image: str = ""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Namespace of the agent, and the Secret its chart reads the join token from.
 NAMESPACE, SECRET, RELEASE = "cellward-system", "cellward-join", "cellward-agent"
+#: The chart of a working tree; an installed command has none beside it.
+_OWN_CHART = Path(__file__).resolve().parents[1] / "charts" / "cellward-agent"
 _RENDER = ("--dry-run=client", "-o", "yaml")
 
 
@@ -48,10 +50,9 @@ def join_line(home: Home, trust: Trust, profile: ClusterProfile, invitation: Inv
     The token itself is not in it: what is typed is kept in histories, and shown to everybody by ps.
     """
     cluster = invitation.cluster
-    if trust.chart.startswith("-") or trust.chart_version.startswith("-"):
-        raise errors.BAD_FILE(f"{home.file('trust.yaml')}: chart and chartVersion do not begin with '-'")
+    chart = chart_of(home, trust)
     values = home.write(f"join-{cluster}-values.yaml", _quoted_yaml(chart_values(trust, profile, invitation)), 0o644)
-    helm = ["helm", "upgrade", "--install", RELEASE, trust.chart, "--namespace", NAMESPACE]
+    helm = ["helm", "upgrade", "--install", RELEASE, chart, "--namespace", NAMESPACE]
     helm += ["--version", trust.chart_version] if trust.chart_version else []
     helm += ["--values", _csv_field(values)]
     secret = ["kubectl", "create", "secret", "generic", SECRET, "--namespace", NAMESPACE]
@@ -60,6 +61,26 @@ def join_line(home: Home, trust: Trust, profile: ClusterProfile, invitation: Inv
     # Made or replaced: the line may be run again, and so may one of a later invitation.
     made = [f"{shlex.join([*words, *_RENDER])} | kubectl apply -f -" for words in (namespace, secret)]
     return " && ".join([*made, shlex.join(helm)])
+
+
+def chart_of(home: Home, trust: Trust) -> str:
+    """Return what helm is given as the chart, from whatever directory the line is run.
+
+    That is ``oci://…`` or the name of a chart as trust.yaml has it, a path as an absolute one (a relative one begins at
+    trust.yaml), and without any the chart of the tree this command runs from.
+
+    Raises:
+        CellwardError: cli/no-chart, cli/bad-file.
+    """
+    if trust.chart.startswith("-") or trust.chart_version.startswith("-"):
+        raise errors.BAD_FILE(f"{home.file('trust.yaml')}: chart and chartVersion do not begin with '-'")
+    if trust.chart and not trust.chart.startswith((".", "/")):
+        return trust.chart
+    path = (home.path / trust.chart) if trust.chart else _OWN_CHART
+    if not (path / "Chart.yaml").is_file() and path.suffix != ".tgz":
+        named = f"{home.file('trust.yaml')} names the chart {trust.chart!r}" if trust.chart else "trust.yaml names none"
+        raise errors.NO_CHART(f"{named}, and there is none at {path.resolve()}")
+    return str(path.resolve())
 
 
 def write_agent_config(directory: Path, trust: Trust, profile: ClusterProfile, invitation: Invitation) -> Path:

@@ -24,7 +24,7 @@ from cli.door.answers import problem
 from cli.door.client import Client, Profile, parse_server
 from cli.home import ClusterProfile, Home, Trust
 from cli.invitation import Address, Invitation
-from cli.joining import chart_values, join_line
+from cli.joining import chart_of, chart_values, join_line
 
 CHART_VALUES = Path("charts/cellward-agent/values.yaml")
 FACTS = ClusterProfile(("dev", "test"), production=False, region="eu, west", labels={"app.kubernetes.io/x": "a,b"})
@@ -207,6 +207,38 @@ def test_v16_a_terminal_without_the_letters_does_not_end_a_command(tmp_path: Pat
     assert done.returncode == 2
     assert "[cli/not-initialised]" in done.stdout or "cli/not-logged-in" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("chart", "named"),
+    [
+        ("", str(Path("charts/cellward-agent").absolute())),
+        ("oci://registry.example.com/charts/cellward-agent", "oci://registry.example.com/charts/cellward-agent"),
+        ("cellward/cellward-agent", "cellward/cellward-agent"),
+        ("./mine", "HOME/mine"),
+        ("../mine.tgz", "PARENT/mine.tgz"),
+    ],
+)
+def test_the_line_names_a_chart_from_any_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: Trust, chart: str, named: str
+) -> None:
+    """No relative path is in it: one in trust.yaml begins where that file is."""
+    home = tmp_path / "home"
+    (home / "mine").mkdir(parents=True)
+    (home / "mine" / "Chart.yaml").touch()
+    (tmp_path / "elsewhere").mkdir()
+    wanted = named.replace("HOME", str(home)).replace("PARENT", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert chart_of(Home(home), replace(trust, chart=chart)) == wanted
+    assert wanted in join_line(Home(home), replace(trust, chart=chart), FACTS, TOKEN)
+
+
+def test_a_chart_that_is_not_there_is_said_before_a_token_is_made(tmp_path: Path, trust: Trust) -> None:
+    """The path is in the message."""
+    with pytest.raises(CellwardError) as refused:
+        chart_of(Home(tmp_path), replace(trust, chart="./nothing"))
+    assert refused.value.code == "cli/no-chart"
+    assert str(tmp_path / "nothing") in refused.value.message
 
 
 def test_chart_version_goes_into_the_line(tmp_path: Path, trust: Trust) -> None:
