@@ -37,7 +37,7 @@ parts: setup ## Find or build every real part (once; about 16 minutes on two cor
 demo: export CELLWARD_STARTED := $(shell date +%s.%N)
 
 .PHONY: demo
-demo: setup ## Two simulated data planes, one hub, everything that must be refused; ONCE=1 ends by itself
+demo: setup ## Two data planes, one hub, everything that must be refused; ONCE=1 ends by itself, NODES=real|simulated
 	@ONCE="$(ONCE)" $(PY) -m tools.demo
 
 .PHONY: test
@@ -64,7 +64,8 @@ soak: parts ## Property tests with 10,000 examples (hubs that lie, the life of a
 
 .PHONY: e2e
 e2e: parts ## End-to-end scenarios on real parts, one after the other (e2e/README.md)
-	@$(PY) -m pytest $(or $(ARGS),e2e)
+	@$(PY) -m tools.stack.node.prepare
+	@$(PY) -m tools.stack.node.lab $(PY) -m pytest $(or $(ARGS),e2e)
 
 .PHONY: check
 check: check-style check-types check-go check-imports check-protos check-generated check-policies ## Everything that needs no running part: style, types, imports, protos, policies

@@ -145,7 +145,7 @@ def main() -> int:
     try:
         narrator.scene("Tools", "every part is the real one, found on PATH or built from its own source")
         nodes = real.chosen(narrator)
-        ensure((*PARTS, *(real.PARTS if nodes == real.REAL else ())))
+        ensure(PARTS)
         if nodes == real.REAL:
             real.enter_laboratory(begun)
         summary.put("setup_seconds", _since(begun))

@@ -12,13 +12,10 @@ from typing import Any
 import yaml
 
 from tools.demo.narrate import Narrator, StepFailedError
-from tools.parts.own import standin
-from tools.parts.packages import ensure_packages
-from tools.stack.node import dns, images, lab
+from tools.stack.node import dns, images, lab, prepare
 
 #: What a person chooses with NODES=…
 SIMULATED, REAL = "simulated", "real"
-PARTS = ("kubelet", "kube-proxy", "kube-router", "coredns", "helm", "kubectl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +56,7 @@ def enter_laboratory(begun: float) -> None:
     """
     if lab.inside():
         return
-    standin()
-    ensure_packages()
-    images.ours("agent")
+    prepare.prepare("agent")
     os.environ["CELLWARD_STARTED"] = str(begun)
     lab.enter([sys.executable, "-m", "tools.demo"])
 

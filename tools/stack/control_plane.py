@@ -266,6 +266,10 @@ class BlockingControlPlane(ControlPlaneCore):
         """Return when the policies of a chart that Helm installed bite."""
         drive(self.bite_steps())
 
+    def restart_kubelet(self, index: int) -> None:
+        """Kill the kubelet of a real node and start it again."""
+        drive(self.real[index].restart_kubelet_steps())
+
     def stop_apiserver(self, *, kill: bool = False) -> None:
         """Stop the API server."""
         drive(self.stop_apiserver_steps(kill=kill))

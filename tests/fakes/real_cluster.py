@@ -1,0 +1,184 @@
+"""One installation on a real node: a control plane with a kubelet, a hub beside it, the agent in a pod by Helm.
+
+It is the demonstration's stage with one cluster. The printed line is all that installs the agent, and nothing is added
+to it, so that what is seen here is what the chart's defaults do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from tests.fakes.installation import CLUSTER, ENVIRONMENT, cell_text
+from tools.demo import real
+from tools.demo import stage as stages
+from tools.demo.agents import PodAgent
+from tools.demo.kubectl import Kubectl
+from tools.demo.narrate import Narrator, StepFailedError, wait_for
+from tools.demo.stage import ROOT, Stage
+from tools.stack.chart import AGENT_NAMESPACE
+from tools.stack.control_plane import BlockingControlPlane
+from tools.stack.node import dns, images, lab, storage
+from tools.stack.node.ground import Ground
+from tools.stack.shell import AdminShell
+
+T = TypeVar("T")
+_AGENT = "app.kubernetes.io/name=cellward-agent"
+#: What the cells of these tests run, and the ports their stand-in listens on.
+PROGRAM, PORTS = "docker.io/library/redis:7.4-alpine", (8080, 6379)
+
+
+def require_node() -> None:
+    """Skip, with the reason, where there can be no real node; with ``CI=true`` that is a failure."""
+    reason = lab.impossible() or ("" if lab.inside() else "not in a laboratory; run `make e2e`")
+    if not reason:
+        return
+    if os.environ.get("CI", "").lower() in {"true", "1"}:
+        pytest.fail(f"real nodes are not possible here, and CI never goes without: {reason}")
+    pytest.skip(reason)
+
+
+@dataclass
+class RealCluster:
+    """Everything a test acts on.
+
+    Attributes:
+        stage: the demonstration's stage with one cluster.
+        shell: kubectl and helm of the cluster's administrator.
+        line: the printed line, once the cluster was invited.
+        version: last patch version of the cell that was deployed.
+    """
+
+    stage: Stage
+    shell: AdminShell = field(init=False)
+    line: str = ""
+    version: int = 0
+
+    @property
+    def plane(self) -> BlockingControlPlane:
+        """The control plane."""
+        return self.stage.planes[CLUSTER]
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """The administrator's kubectl."""
+        return self.stage.kubectl[CLUSTER]
+
+    @property
+    def state_dir(self) -> Path:
+        """The agent's volume, as this machine sees it."""
+        return self.stage.agent_directory(CLUSTER) / "state"
+
+    def invite(self, *more: str) -> str:
+        """Ask for the line that installs the agent."""
+        self.line = self.stage.cli.run("clusters", "invite", CLUSTER, *stages.CLUSTERS[CLUSTER], *more).stdout.strip()
+        return self.line
+
+    def sh(self, line: str, *, code: int = 0, directory: Path | None = None) -> str:
+        """Run a line of the administrator's shell; returns what it wrote."""
+        done = self.shell.run(line, directory=directory)
+        said = done.stdout + done.stderr
+        assert (done.returncode == 0) == (code == 0), f"`{line[-300:]}` ended with {done.returncode}: {said[-3000:]}"
+        return said
+
+    def agent_pod(self) -> dict[str, Any]:
+        """Return the agent's one pod that is not ending, or nothing."""
+        pods = [pod for pod in self.kubectl.list("pods", _AGENT) if not pod["metadata"].get("deletionTimestamp")]
+        return pods[0] if len(pods) == 1 else {}
+
+    def wait_agent(self) -> dict[str, Any]:
+        """Wait until the agent's pod is ready and its link is open; returns the pod."""
+
+        def ready() -> dict[str, Any]:
+            self.stage.agents[CLUSTER].check()
+            pod = self.agent_pod()
+            conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", [])}
+            return pod if conditions.get("Ready") == "True" and CLUSTER in self.stage.connected() else {}
+
+        return self.until("the agent to be ready and connected", ready, 120)
+
+    def apply(self, name: str = "probe", **changed: str) -> dict[str, Any]:
+        """Sign and upload the next version of a cell; returns what ``apply`` printed of it.
+
+        Args:
+            name: of the cell, in project ``shop``.
+            changed: texts of the file, each replaced by another.
+        """
+        self.version += 1
+        text = cell_text(self.version, name)
+        for old, new in changed.items():
+            text = text.replace(old, new)
+        file = self.stage.directory / f"{name}.yaml"
+        file.write_text(text)
+        (done,) = self.stage.cli.json("apply", "-f", str(file), "--environment", ENVIRONMENT)
+        return dict(done)
+
+    def state(self, name: str = "probe") -> dict[str, Any]:
+        """What the hub knows of a cell."""
+        states = self.stage.api.get(f"/cells/shop/{name}")["states"]
+        return next((state for state in states if state["cluster"] == CLUSTER), {})
+
+    def wait_phase(self, digest: str, phase: str, name: str = "probe") -> dict[str, Any]:
+        """Wait until this deployment is in a phase; returns the state."""
+
+        def there() -> dict[str, Any]:
+            found = self.state(name)
+            decided = found.get("deploymentDigest") if phase == "ready" else found.get("desiredDigest")
+            whole = phase != "ready" or found.get("objectsReady") == found.get("objectsTotal")
+            return found if decided == digest and found["phase"] == phase and whole else {}
+
+        return self.until(f"{name} to be {phase}", there, 120)
+
+    def until(self, what: str, probe: Callable[[], T | None], seconds: float = 60) -> T:
+        """Poll until something holds; fails with what hub, agent and pods said last."""
+        try:
+            return wait_for(what, probe, seconds)
+        except StepFailedError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from error
+
+    def logs(self) -> str:
+        """Ends of what hub and agent wrote, and the pods as they are."""
+        parts = [self.stage.hub, *self.stage.agents.values()]
+        pods = self.kubectl.run("get", "pods", "-A", "-o", "wide", check=False).stdout
+        return "\n".join([*(f"--- {one.name}\n{one.tail()}" for one in parts), "--- pods", pods])
+
+
+@contextmanager
+def open_real_cluster() -> Iterator[RealCluster]:
+    """Start node and hub, publish policy, name the agent's image; the agent is not installed yet."""
+    require_node()
+    with stages.open_stage(Narrator(), real.REAL) as stage:
+        cluster = RealCluster(stage)
+        directory = stage.directory / "images"
+        ours, agent = images.ours("agent")
+        program = images.stand_in(directory, "program", [PROGRAM], PORTS)
+        stage.images = real.Images((images.pause(directory), dns.archive(directory), ours, program), agent, frozenset())
+        plane = BlockingControlPlane(CLUSTER, stage.directory / "planes" / CLUSTER, nodes=1, ground=Ground(1))
+        plane.images = stage.images.archives
+        with plane:
+            stage.planes[CLUSTER] = plane
+            stage.kubectl[CLUSTER] = Kubectl(plane.kubeconfig_admin)
+            dns.install(plane.admin)
+            storage.install(plane.admin)
+            claim = (AGENT_NAMESPACE, "cellward-agent-state")
+            cluster.state_dir.parent.mkdir(mode=0o711, parents=True)
+            storage.offer(plane.admin, "agent-state", plane.real[0].name, cluster.state_dir, claim)
+            cluster.shell = AdminShell(stage.directory / "administrator", plane.kubeconfig_admin)
+            stage.agents[CLUSTER] = PodAgent(CLUSTER, plane, stage.kubectl[CLUSTER])
+            stages.start_hub(stage)
+            stage.cli.run(
+                "login", "--server", f"https://{stage.api_address}", "--ca-file", str(stage.directory / "hub-ca.pem"),
+                "--token-file", str(stage.hub_data / "admin.token"),
+            )  # fmt: skip
+            stage.cli.run("init", "--no-passphrase", "--owner", "tests")
+            stage.cli.run("policy", "publish", str(ROOT / "policies"))
+            trust = stage.home / "trust.yaml"
+            trust.write_text(yaml.safe_dump({**yaml.safe_load(trust.read_text()), "image": agent}))
+            yield cluster
