@@ -15,6 +15,7 @@ GO_MODULES = ROOT / "tools" / "go"
 
 KUBERNETES = "1.37.2"
 HELM = "4.3.2"
+HELM3 = "3.22.0"
 _MAJOR, _MINOR, _PATCH = KUBERNETES.split(".")
 _STAMP = "k8s.io/component-base/version"
 # Without these a hand-built API server reports v0.0.0 and controllers misbehave.
@@ -105,6 +106,22 @@ _ALL = (
         minutes=4,
         megabytes=3000,
     ),
+    # The Helm before: e2e installs both charts with it too. Without the stamps its Kubernetes is v1.20 when it only
+    # renders, and the charts refuse that.
+    Part(
+        "helm3",
+        HELM3,
+        "helm3",
+        "helm.sh/helm/v3/cmd/helm",
+        "helm.sh/helm/v3",
+        version_args=("version", "--short"),
+        ldflags=f"-s -w -X helm.sh/helm/v3/internal/version.version=v{HELM3} "
+        f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={_MAJOR} "
+        f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={_MINOR}",
+        minutes=4,
+        megabytes=3000,
+        ordinary=False,
+    ),
     # What a real node needs besides; ``tools.stack.node`` runs them.
     _kubernetes("kubelet", 3, ordinary=False),
     _kubernetes("kube-proxy", 1, ordinary=False),
@@ -139,7 +156,7 @@ _ALL = (
         "github.com/yannh/kubeconform",
         version_args=("-v",),
         ldflags="-s -w -X main.version=v0.8.0",
-        ordinary=False,
+        minutes=0.3,
     ),
 )
 
