@@ -166,6 +166,32 @@ def test_v6_the_line_of_an_honest_hub_says_what_trust_yaml_says(scene: Scene, tm
 
 
 @pytest.mark.real
+def test_v6_the_line_works_from_any_directory_and_none_chooses_the_chart(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the default chart, asked for in a directory that has another of that name, and run in a third one."""
+    values = scene.home / "trust.yaml"
+    before = values.read_text()
+    forged = tmp_path / "charts" / "cellward-agent"
+    forged.mkdir(parents=True)
+    (forged / "Chart.yaml").write_text("apiVersion: v2\nname: cellward-agent\nversion: 0.1.0\n")
+    monkeypatch.chdir(tmp_path)
+    try:
+        values.write_text(yaml.safe_dump({**yaml.safe_load(before), "chart": ""}))
+        code, line, told = scene.invite()
+        assert code == 0, told
+        judge(scene, line, tmp_path / "run")
+        values.write_text(yaml.safe_dump({**yaml.safe_load(before), "chart": "./charts/cellward-agent"}))
+        asked = len(scene.hub.asked)
+        code, line, told = scene.invite()
+        assert (code, line) == (2, "")
+        assert "[cli/no-chart]" in told
+        assert not [one for one in scene.hub.asked[asked:] if one[1].endswith("/join-tokens")]
+    finally:
+        values.write_text(before)
+
+
+@pytest.mark.real
 @pytest.mark.parametrize(
     "answer",
     [
