@@ -16,6 +16,12 @@ NO_COMMON_VERSION = define(
     "Hub and agent share no protocol version.",
     hint="Upgrade the older side; one minor version of skew is supported each way.",
 )
+VERSION_SKEW = define(
+    "wire/version-skew",
+    TooNew,
+    "Hub and agent are more than one minor version apart.",
+    hint="Upgrade the older side; `cellward clusters upgrade` prints the commands, in order.",
+)
 REMOTE_REFUSED = define(
     "wire/remote-refused",
     Refused,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cellward.wire.errors import NO_COMMON_VERSION
+from cellward.version import VERSION, release_of
+from cellward.wire.errors import NO_COMMON_VERSION, VERSION_SKEW
 
 #: Lowest and highest protocol version spoken.
 PROTOCOL_MIN = 1
@@ -27,3 +28,19 @@ def negotiate(theirs_min: int, theirs_max: int, *, ours_min: int = PROTOCOL_MIN,
             f"the peer speaks versions {theirs_min} to {theirs_max}, this side {ours_min} to {ours_max}"
         )
     return chosen
+
+
+def check_skew(theirs: str, ours: str = VERSION) -> None:
+    """Refuse a peer whose version is more than one minor version away, either way; raises wire/version-skew.
+
+    What nobody tested together must not half work. A peer that says no version, or none that can be read, is judged by
+    its protocol versions alone. Refused is the link and nothing else: an agent without one goes on enforcing (V1).
+    """
+    peer, own = release_of(theirs), release_of(ours)
+    if peer is not None and own is not None and not peer.near(own):
+        older, hint = ("agent", AGENT_FIRST) if peer < own else ("hub", HUB_FIRST)
+        raise VERSION_SKEW(f"the agent is of version {peer} and the hub of {own}; the {older} is too old", hint=hint)
+
+
+AGENT_FIRST = "Upgrade the agent; `cellward clusters upgrade` prints the command. It enforces what it has meanwhile."
+HUB_FIRST = "Upgrade the hub, then the agents; `cellward clusters upgrade` prints the commands."

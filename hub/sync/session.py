@@ -21,7 +21,7 @@ from cellward.identity.x509 import PeerIdentity
 from cellward.runtime.clock import Clock
 from cellward.wire.codec import MAX_CARRIED_SET, DesiredItem, item_to_wire, items_digest, refusal_of
 from cellward.wire.v1 import link_pb2
-from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_MARK, CARRIED_POLICY, negotiate
+from cellward.wire.version import CARRIED_DOCUMENTS, CARRIED_MARK, CARRIED_POLICY, check_skew, negotiate
 from hub.store.changes import POLICY, desired_topic, link_topic
 from hub.store.links import ANSWER, CommandRow, boot_digest
 from hub.sync.changes import Subscription
@@ -118,7 +118,10 @@ class SyncSession:
         return self._peer.name
 
     async def introduce(self) -> None:
-        """Read and check Hello. Raises link/hello-expected, link/hello-refused, wire/no-common-version."""
+        """Read and check Hello.
+
+        Raises link/hello-expected, link/hello-refused, wire/no-common-version, wire/version-skew.
+        """
         try:
             async with asyncio.timeout(self._limits.hello):
                 frame = await self._stream.read()
@@ -142,6 +145,8 @@ class SyncSession:
         self._holds(hello.policy)
         await self._ports.audit.hello(self.cluster, hello.hub_epoch, hello.last_checkpoint)
         await self._ports.fleet.hello(self.cluster, hello)
+        # Kept first, so that people see which version it is of.
+        check_skew(hello.agent_version)
         self._received = 1
         self._hello = hello
 

@@ -12,6 +12,7 @@ import pytest
 
 from cellward.errors import CellwardError
 from cellward.runtime.clock import SystemClock
+from cellward.version import VERSION, release_of
 from cellward.wire.codec import MAX_CARRIED_SET, item_from_wire, items_digest
 from cellward.wire.errors import BAD_MESSAGE
 from cellward.wire.v1 import content_pb2, link_pb2, types_pb2
@@ -256,6 +257,26 @@ async def test_v3_a_hello_that_does_not_fit_is_refused(here: FakeLinkHub, change
         assert (await link.ended())[1] == code
     assert here.fleet.hellos == []
     assert here.link.link.connected() == frozenset()
+
+
+async def test_v1_an_agent_too_far_from_the_hubs_version_is_refused_and_known(here: FakeLinkHub) -> None:
+    """V1, V15: the link is refused with a code and a next step; people see the version, and a near one is welcomed."""
+    own = release_of(VERSION)
+    assert own is not None
+    agent = await joined(here)
+    far = f"{own.major}.{own.minor + 2}.0"
+    async with opened(here, agent) as link:
+        await link.send(hello=agent.hello(agent_version=far))
+        refusal = (await link.receive()).refusal
+        assert refusal.code == "wire/version-skew"
+        assert "cellward clusters upgrade" in refusal.next
+        assert (await link.ended())[1] == "wire/version-skew"
+    assert [hello.agent_version for _, hello in here.fleet.hellos] == [far]
+    assert here.link.link.connected() == frozenset()
+    for near in (f"{own.major}.{own.minor + 1}.7", VERSION, ""):
+        async with opened(here, agent) as link:
+            await link.send(hello=agent.hello(agent_version=near))
+            assert (await link.receive()).WhichOneof("body") == "welcome"
 
 
 async def test_v15_refusals_at_the_link_are_on_record_within_bounds(here: FakeLinkHub) -> None:
