@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import asking, decommission, endorse, errors
+from cli import asking, decommission, endorse, errors, upgrades
 from cli.context import command, local
 from cli.door.pages import every
 from cli.home import ClusterProfile, Home, Trust
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Clusters and their join lines.")
 app.command()(decommission.remove)
 app.command()(endorse.endorse)
+app.command()(upgrades.upgrade)
 app.command("command")(asking.command_agent)
 
 _IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")

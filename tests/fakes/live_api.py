@@ -80,7 +80,13 @@ class LiveApi:
         return self.services.documents
 
     async def agent_joins(
-        self, name: str, *environments: str, production: bool = False, region: str = "", stream: str = "s1"
+        self,
+        name: str,
+        *environments: str,
+        production: bool = False,
+        region: str = "",
+        stream: str = "s1",
+        version: str = "0.1.0",
     ) -> None:
         """Play an agent: bound, connected, facts told."""
         uid = f"00000000-0000-4000-8000-{abs(hash(name)) % 10**12:012d}"
@@ -88,7 +94,7 @@ class LiveApi:
         facts = types_pb2.ClusterFacts(
             uid=uid, environments=environments, production=production, region=region, projects=["*"]
         )
-        await self.clusters.hello(name, link_pb2.Hello(facts=facts, agent_version="0.1", boot_id="b1"))
+        await self.clusters.hello(name, link_pb2.Hello(facts=facts, agent_version=version, boot_id="b1"))
         await self.clusters.connected(name, stream)
 
 
@@ -119,7 +125,7 @@ def make_services(
 
     def facts() -> HubFacts:
         return HubFacts(
-            version="0.1",
+            version="0.1.0",
             timestamp_spki=keys.spki_of(made.timestamp),
             tree_head_spki=keys.spki_of(made.tree_head),
             log_origin=audit.origin,

@@ -101,6 +101,8 @@ COMMANDS: tuple[Line, ...] = (
         "clusters invite ap-1 --environment dev --no-production -o yaml",
         "clusters invite eu-1 --agent-config {home}/agent",
         "clusters list -o json",
+        "clusters upgrade",
+        "clusters upgrade eu-1 --check --to 0.2.0 -o json",
         "clusters command eu-1 resync --timeout 0",
         "clusters command eu-1 diagnose --id look-0001 --timeout 1 -o json",
         "clusters remove us-1 --confirm us-1",
