@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from tools.parts import own
-from tools.parts.model import GO_MODULES
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SOURCES = _ROOT / "bench" / "load"
@@ -40,15 +39,15 @@ def check() -> list[str]:
     """Return what ``gofmt`` and ``go vet`` say against our own sources; nothing where there is no Go."""
     if shutil.which("go") is None:
         return []
-    standin = GO_MODULES / "standin"
-    found = own.run(["gofmt", "-l", str(_SOURCES), str(standin)], _ROOT).split()
+    found = own.run(["gofmt", "-l", str(_SOURCES), *map(str, own.modules())], _ROOT).split()
     if found:
         return [f"not formatted (run gofmt -w): {name}" for name in found]
     place = _place()
     with own.locked(place):
         try:
             own.go(_prepared(place), "vet", "./...")
-            own.go(standin, "vet", "./...")
+            for module in own.modules():
+                own.go(module, "vet", "./...")
         except RuntimeError as error:
             return [str(error)]
     return []

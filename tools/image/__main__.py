@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellward.errors import CellwardError
-from tools.image.build import build, write
-from tools.image.finish import SIDES
+from tools.image.build import NAMES, build, write
 from tools.parts.model import ROOT
 from tools.parts.progress import Ticker
 
@@ -19,13 +18,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.image", description="Make the images, and pin their bases.")
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("build", help="make OCI archives; prints name, digest, megabytes and file")
-    make.add_argument("names", nargs="*", metavar="IMAGE", help=f"of {', '.join(sorted(SIDES))}; without names: all")
+    make.add_argument("names", nargs="*", metavar="IMAGE", help=f"of {', '.join(NAMES)}; without names: all")
     make.add_argument("--out", type=Path, default=ROOT / "dist", help="directory for the archives")
-    make.add_argument("--repository", default="cellward.local", help="what comes before /hub and /agent")
+    make.add_argument("--repository", default="cellward.local", help="what comes before /hub, /agent and /prober")
     make.add_argument("--key", type=Path, help="PEM file of an ECDSA P-256 key to sign the digests with")
     commands.add_parser("pin", help="pin the Debian packages and the digests of the Dockerfile's bases")
     options = parser.parse_args(arguments)
-    if unknown := sorted(set(getattr(options, "names", ())) - set(SIDES)):
+    if unknown := sorted(set(getattr(options, "names", ())) - set(NAMES)):
         parser.error(f"no image is called {', '.join(unknown)}")
     try:
         return _pin() if options.command == "pin" else _build(options)
@@ -41,7 +40,7 @@ def _build(options: argparse.Namespace) -> int:
     from tools.image.signature import load_key, payload, sign
 
     key = load_key(options.key) if options.key else None
-    for name in options.names or sorted(SIDES):
+    for name in options.names or NAMES:
         repository = f"{options.repository}/{name}"
         ticker = Ticker(f"making the image of the {name}")
         built = build(name, repository)

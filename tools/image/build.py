@@ -28,6 +28,7 @@ from tools.image.sbom import sbom
 from tools.parts.build import ensure_part
 from tools.parts.locate import cache_root
 from tools.parts.model import PARTS, ROOT
+from tools.parts.own import program
 
 USER: Final = "65532:65532"
 CERTIFICATES: Final = "/etc/ssl/certs/ca-certificates.crt"
@@ -51,6 +52,9 @@ _ACCOUNTS: Final = {
     "etc/passwd": "root:x:0:0:root:/root:/nonexistent\ncellward:x:65532:65532::/nonexistent:/nonexistent\n",
     "etc/group": "root:x:0:\ncellward:x:65532:\n",
 }
+#: The prober by itself, for who would not have the agent's image pulled into the namespaces of cells.
+PROBER: Final = Side("prober", (), (), "Measures from inside a cell which packets get through.")
+NAMES: Final = (*sorted(SIDES), PROBER.name)
 #: A change of what is done to the base or to the wheels makes another directory in the cache.
 _RECIPE: Final = "1"
 _LIBRARIES: Final = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
@@ -90,12 +94,14 @@ def build(name: str, repository: str) -> Built:
     """Make one image.
 
     Args:
-        name: ``hub`` or ``agent``.
+        name: ``hub``, ``agent`` or ``prober``.
         repository: what it is called, without a tag.
 
     Raises:
         CellwardError: image/packages-gone, image/package-differs, image/wheels-gone, image/not-finished, parts/….
     """
+    if name == PROBER.name:
+        return _prober(repository)
     side = SIDES[name]
     root = base()
     with tempfile.TemporaryDirectory(prefix="cellward-image-") as place:
@@ -104,6 +110,13 @@ def build(name: str, repository: str) -> Built:
         layers = [oci.layer_of(root), oci.layer_of(tree)]
     found = oci.image([f"{repository}:{version()}"], layers, configuration(side, version()))
     return Built(found, sbom(side, version(), pinned(), installed))
+
+
+def _prober(repository: str) -> Built:
+    """The program alone: it needs no file of a system, so that a node fetches two megabytes."""
+    layers = [oci.layer({}, {f"/{PROBER.name}": program(PROBER.name).read_bytes()})]
+    found = configuration(PROBER, version()) | {"Env": [], "Entrypoint": [f"/{PROBER.name}"]}
+    return Built(oci.image([f"{repository}:{version()}"], layers, found), sbom(PROBER, version(), (), ()))
 
 
 def base() -> Path:
@@ -145,6 +158,9 @@ def assemble(side: Side, root: Path, tree: Path) -> list[str]:
     if side.opa:
         shutil.copyfile(ensure_part(ENGINE), home / "bin" / "opa")
         (home / "bin" / "opa").chmod(0o755)
+    if side.prober:
+        shutil.copyfile(program(PROBER.name), home / "bin" / PROBER.name)
+        (home / "bin" / PROBER.name).chmod(0o755)
     return installed
 
 

@@ -46,6 +46,7 @@ class Side:
         imports: what a start imports.
         title: one line for its label.
         opa: the policy engine is inside.
+        prober: the prober is inside.
         removed: paths below ``lib``, as globs, that nothing it runs imports.
         first: a function ``module:name`` to call after the imports, which imports more.
     """
@@ -55,6 +56,7 @@ class Side:
     imports: tuple[str, ...]
     title: str
     opa: bool = False
+    prober: bool = False
     removed: tuple[str, ...] = ()
     first: str = ""
 
@@ -72,8 +74,9 @@ SIDES = {
             "agent",
             ("cellward", "agent"),
             ("agent.__main__", "agent.app"),
-            "The Cellward agent of one cluster, with its policy engine.",
+            "The Cellward agent of one cluster, with its policy engine and its prober.",
             opa=True,
+            prober=True,
             # The agent uses the asynchronous client alone, without its 1,500 classes: objects are plain values.
             removed=(
                 *(f"kubernetes/{name}" for name in ("client", "dynamic", "informer", "leaderelection", "stream")),

@@ -26,7 +26,7 @@ def sbom(side: Side, version: str, packages: Sequence[Package], installed: Seque
         installed: ``name-version`` of every wheel that was installed; of a lock for all systems these are not all.
     """
     there = {_wheel(one) for one in installed}
-    locked = pins(lock_of(side.name).read_text())
+    locked = pins(lock_of(side.name).read_text()) if installed else []
     components = [_debian(one) for one in packages]
     components += [_python(one) for one in locked if (one.name, one.version) in there]
     if side.opa:

@@ -10,29 +10,39 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tools.parts.locate import cache_root
 from tools.parts.model import GO_MODULES, ROOT
 from tools.parts.progress import Ticker
 
+#: Our programs that are one Go module each.
+_PROGRAMS: Final = {"standin": GO_MODULES / "standin", "prober": ROOT / "prober"}
 
-def standin() -> Path:
-    """Return the program that stands in for public images (``tools/go/standin``), built when its sources are new.
+
+def program(name: str) -> Path:
+    """Return one of our programs, built when its sources are new: ``standin`` for public images, ``prober``.
 
     Raises:
         RuntimeError: there is no Go, or it does not build.
     """
-    source = GO_MODULES / "standin"
-    place = place_of("standin", [*source.glob("*.go"), *source.glob("go.*")])
-    binary = place / "standin"
+    source = _PROGRAMS[name]
+    place = place_of(name, [*source.glob("*.go"), *source.glob("go.*")])
+    binary = place / name
     if not binary.is_file():
         with locked(place):
             if not binary.is_file():
-                ticker = Ticker("building the stand-in for public images (once for each state of its sources)")
-                go(source, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(place / "new"), ".")
+                ticker = Ticker(f"building {name} (once for each state of its sources)")
+                flags = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w")
+                go(source, "build", *flags, "-o", str(place / "new"), ".")
                 (place / "new").replace(binary)
                 ticker.done(f"built into {place}")
     return binary
+
+
+def modules() -> list[Path]:
+    """Return the directories of our programs."""
+    return list(_PROGRAMS.values())
 
 
 def place_of(name: str, sources: Iterable[Path]) -> Path:

@@ -84,7 +84,8 @@ def test_programs_are_python_the_agent_and_its_engine(made: _Made) -> None:
             names |= {one.name for one in tar if not one.isdir()}
     programs = {name for name in names if re.match(r"(.*/)?s?bin/[^/]+$", name)}
     home = str(HOME.relative_to("/"))
-    assert programs == {"usr/bin/python3.11", f"{home}/bin/cellward-agent", f"{home}/bin/opa"}
+    ours = {f"{home}/bin/{name}" for name in ("cellward-agent", "opa", "prober")}
+    assert programs == {"usr/bin/python3.11", *ours}
     path = next(one for one in configuration(AGENT, version())["Env"] if one.startswith("PATH="))
     assert path == f"PATH={HOME}/bin:/usr/bin"
     assert "etc/ssl/certs/ca-certificates.crt" in names

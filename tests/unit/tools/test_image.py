@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cellward.errors import CellwardError
 from tools.image import finish, packages
 from tools.image.bases import pin_bases
-from tools.image.build import configuration, version
+from tools.image.build import PROBER, configuration, version
 from tools.image.finish import HOME, SIDES
 from tools.image.lock import lock_of, pins
 from tools.image.sbom import sbom
@@ -65,13 +65,26 @@ def test_dockerfile_configures_what_the_tool_does(name: str) -> None:
     assert said["User"] == "65532:65532"
 
 
+def test_the_prober_is_alone_in_its_image() -> None:
+    """One static program on nothing, as nobody in particular; both ways give it one name."""
+    stage = _stage("prober")
+    assert "FROM scratch AS prober" in DOCKERFILE
+    assert [line for line in stage if line.startswith("COPY ")] == ["COPY --from=prober-tree /prober /prober"]
+    assert {"USER 65532:65532", "WORKDIR /", 'ENTRYPOINT ["/prober"]'} <= set(stage)
+    assert _pairs(stage, "LABEL ")["org.opencontainers.image.title"] == PROBER.program
+
+
 @pytest.mark.parametrize("name", SIDES)
 def test_dockerfile_puts_the_same_below_home(name: str) -> None:
     """The lock, our packages, the same last step, and the engine where the tool puts it."""
     side, lines = SIDES[name], _stage(f"{name}-tree")
     copied = {line for line in lines if line.startswith("COPY ")}
     wanted = {f"COPY {package} {HOME}/lib/{package}" for package in side.packages}
-    assert copied == wanted | ({f"COPY --from=opa /opa {HOME}/bin/opa"} if side.opa else set())
+    if side.opa:
+        wanted.add(f"COPY --from=opa /opa {HOME}/bin/opa")
+    if side.prober:
+        wanted.add(f"COPY --from=prober-tree /prober {HOME}/bin/prober")
+    assert copied == wanted
     runs = [line for line in lines if line.startswith("RUN ")]
     assert len(runs) == 2
     assert runs[0].endswith(f"--target {HOME}/lib --requirement /src/requirements/{name}.txt")

@@ -17,7 +17,7 @@ from tools.image.lock import lock_of
 from tools.image.oci import image, layer
 from tools.parts.locate import cache_root
 from tools.parts.model import ROOT
-from tools.parts.own import locked, standin
+from tools.parts.own import locked, program
 from tools.parts.progress import Ticker
 from tools.stack.node.config import PAUSE
 
@@ -100,7 +100,7 @@ def names_in(archive: Path) -> Iterator[tuple[str, str]]:
 def _write(directory: Path, name: str, references: Sequence[str], entrypoint: Sequence[str]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"User": _USER, "Entrypoint": list(entrypoint)}
-    made = image(references, [layer({}, {"/standin": standin().read_bytes()})], config)
+    made = image(references, [layer({}, {"/standin": program("standin").read_bytes()})], config)
     path = directory / f"{name}.tar"
     path.write_bytes(made.archive)
     return path

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from tools.parts.build import ensure
-from tools.parts.own import standin
+from tools.parts.own import program
 from tools.parts.packages import ensure_packages
 from tools.stack.node import images
 from tools.stack.node.lab import impossible
@@ -20,7 +20,7 @@ PARTS = ("kubelet", "kube-proxy", "kube-router", "coredns", "helm", "kubectl")
 def prepare(*ours: str) -> None:
     """Make everything ready; ``ours`` are names of our own images."""
     ensure(PARTS)
-    standin()
+    program("standin")
     ensure_packages()
     for name in ours:
         images.ours(name)

@@ -1,0 +1,3 @@
+module cellward.dev/prober
+
+go 1.26
