@@ -7,12 +7,14 @@ Nothing here is asked of the hub that is needed to enforce what was accepted bef
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -25,7 +27,12 @@ from agent.audit.statement import StatementKey
 from agent.cells.compose import engine_of
 from agent.cells.engine import CellEngine
 from agent.isolation.driver import NetworkPolicyDriver
+from agent.isolation.interfaces import Prober
 from agent.isolation.prober import UnprovedProber
+from agent.isolation.probing.edges import Surroundings
+from agent.isolation.probing.ends import answer_udp, own_address
+from agent.isolation.probing.keeper import RememberingProber
+from agent.isolation.probing.runner import PodProber
 from agent.kube.client import KubeClient
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_THROTTLED, KUBE_UNAUTHENTICATED
 from agent.kube.interfaces import JSONObject
@@ -42,6 +49,7 @@ from agent.measure import Gauges
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
 from agent.objects.fence import load_guards
+from agent.objects.identity import CellIdentity
 from agent.platform import IdentityPublisher, PlatformReader
 from agent.policy.floors import CopiedFloors
 from agent.policy.refresher import PolicyRefresher
@@ -109,6 +117,7 @@ class Agent:
     link: LinkClient
     metrics: AgentMetrics
     publisher: IdentityPublisher
+    probing: bool = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; raises what the first failing part raised."""
@@ -120,6 +129,9 @@ class Agent:
             Task("link", self.link.run),
             Task("identity", self.publisher.run),
         ]
+        if self.probing:
+            # An edge to the agent that is closed proves something only because the agent would answer.
+            tasks.append(Task("echo", partial(answer_udp, *_split(base.settings.health_listen))))
         if base.settings.metrics_listen:
             # Off by default, and a whole HTTP server that an agent keeps in memory for nothing else.
             from agent.metrics.page import MetricsPage  # noqa: PLC0415
@@ -244,7 +256,10 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     content = HubContent(base.channels)
     refresher = PolicyRefresher(policy, content, recorder, base.clock, settings.intervals.policy_refresh)
     metrics = AgentMetrics()
-    engine = _engine(base, facts, recorder, policy, content, metrics)
+    prober = _prober(base)
+    engine = _engine(base, facts, recorder, policy, content, metrics, prober)
+    if isinstance(prober, RememberingProber):
+        prober.neighbours = engine.neighbours
 
     async def decide_again(_: VerifiedSet) -> None:
         engine.reconsider()
@@ -263,7 +278,8 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         statement_spki=base.statement.spki_der,
         timer=base.clock,
     )
-    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher)
+    probing = isinstance(prober, RememberingProber)
+    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, probing)
 
 
 async def _begin_epoch(base: Base, policy: PolicyService) -> None:
@@ -284,11 +300,12 @@ def _engine(
     policy: PolicyService,
     content: HubContent,
     metrics: AgentMetrics,
+    prober: Prober,
 ) -> CellEngine:
     return engine_of(
         kube=base.kube,
         driver=NetworkPolicyDriver(base.kube),
-        prober=UnprovedProber(base.clock),
+        prober=prober,
         policy=policy,
         source=content,
         state=base.db,
@@ -302,6 +319,37 @@ def _engine(
         copy_floors=base.anchor.save_floors,
         agent_namespace=base.settings.namespace,
     )
+
+
+def _prober(base: Base) -> Prober:
+    """The prober that this installation can have; one that says why there is none."""
+    settings, host = base.settings, os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    if settings.isolation_probe == "none":
+        return UnprovedProber(base.clock, "isolation_probe is none")
+    if not settings.prober_image:
+        return UnprovedProber(base.clock, "the settings name no image of the prober")
+    if settings.kubeconfig is not None or not host or not settings.health_listen:
+        return UnprovedProber(base.clock, "this agent does not run in the cluster, so no edge into a cell can be tried")
+    outside = _split(settings.probe_outside) if settings.probe_outside else None
+    api = (host, int(os.environ.get("KUBERNETES_SERVICE_PORT", "443")))
+    port = _split(settings.health_listen)[1]
+
+    def around() -> Surroundings:
+        return Surroundings(own_address(host), port, api=api, outside=outside)
+
+    pods = PodProber(
+        base.kube,
+        base.clock,
+        image=settings.prober_image,
+        user_of=lambda namespace: CellIdentity(namespace, settings.namespace).user,
+        around=around,
+    )
+    return RememberingProber(pods, base.clock, settings.intervals.isolation)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 async def _link(

@@ -9,7 +9,7 @@ import structlog
 
 from agent.audit.interfaces import RefusalText
 from agent.cells.engine import CellEngine
-from agent.isolation.errors import NO_PROBER
+from agent.isolation.errors import NOT_MEASURED
 from agent.link.interfaces import CellReport, CommandKind, CommandOutcome, CommandRequest, ReceiptFacts
 from agent.policy.position import PolicyPosition, authority_of, position_of
 from agent.policy.refresher import PolicyRefresher
@@ -63,12 +63,9 @@ class Reception:
             case CommandKind.DIAGNOSE:
                 return CommandOutcome(ok=True, facts=self._diagnosis())
             case _:
-                refusal = RefusalText(
-                    NO_PROBER.code,
-                    "this agent has no prober of isolation yet; the state stays unknown",
-                    next=NO_PROBER.hint,
-                )
-                return CommandOutcome(ok=False, refusal=refusal)
+                why = self.engine.measure_again(command.subject)
+                refusal = RefusalText(NOT_MEASURED.code, why, next=NOT_MEASURED.hint)
+                return CommandOutcome(ok=False, refusal=refusal) if why else CommandOutcome(ok=True)
 
     def policy(self) -> PolicyPosition:
         """Versions of the verified set."""

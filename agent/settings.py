@@ -79,6 +79,7 @@ class IntervalSettings(_Strict):
     metrics: Seconds = Field(default=60.0, description="Between two pushes of metrics.")
     audit: Seconds = Field(default=1.0, description="Between two looks for audit records to push.")
     policy_refresh: Seconds = Field(default=300.0, description="Between two looks for policy, without a notice.")
+    isolation: Seconds = Field(default=600.0, description="For how long a measurement of isolation counts.")
     anchor: Seconds = Field(default=10.0, description="Between two writes of floors and epoch into the cluster.")
     backoff_base: Seconds = Field(default=0.5, description="First bound of the full-jitter back-off.")
     backoff_cap: Seconds = Field(default=30.0, description="Last bound of the full-jitter back-off.")
@@ -108,7 +109,15 @@ class AgentSettings(FileSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     isolation_probe: Literal["pods", "none"] = Field(
-        default="pods", description="Reserved: this version has no prober, isolation is ``unknown`` either way."
+        default="pods", description="How isolation is measured: by pods in the cells, or not at all (``unknown``)."
+    )
+    prober_image: str = Field(
+        default="",
+        description="Image of the prober by digest, the agent's own will do; without, nothing is measured.",
+    )
+    probe_outside: str = Field(
+        default="",
+        description="host:port outside the cluster that no cell may reach by itself; empty for none.",
     )
     spool: SpoolSettings = Field(default_factory=SpoolSettings)
     intervals: IntervalSettings = Field(default_factory=IntervalSettings)
@@ -129,6 +138,11 @@ class AgentSettings(FileSettings):
     @classmethod
     def _anywhere(cls, value: str) -> str:
         return check_address(value, least=0) if value else value
+
+    @field_validator("probe_outside")
+    @classmethod
+    def _outside(cls, value: str) -> str:
+        return check_address(value) if value else value
 
     @field_validator("metrics_listen")
     @classmethod

@@ -11,6 +11,8 @@ from agent.audit.interfaces import RefusalText
 from agent.cells.machine.events import Outlook
 from agent.cells.machine.phase import Phase, phase_of
 from agent.cells.machine.state import Kept, Life, Stage
+from agent.isolation.errors import NOT_ENFORCED
+from agent.isolation.interfaces import Evidence
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import CellReport
 from agent.objects.health import Health, health_of, is_done
@@ -18,6 +20,7 @@ from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import apply_rank
 from agent.objects.pods import trouble_of
 from cellward.cells.conditions import CellCondition
+from cellward.cells.network import NetworkIntent
 
 _NOT_SEEN = Health("progressing", "it was not seen yet")
 _GONE = Health("progressing", "it is gone")
@@ -33,6 +36,8 @@ class Cell:
         unrepaired: what could not be brought back twice or more, and why.
         beside: what else isolates the cell, so that nobody can say how it is isolated.
         pods: why pods of the cell do not run, as they were seen last.
+        network: the accepted intent, once it is known since the start.
+        evidence: what was measured of it since the start.
     """
 
     def __init__(self, record: CellRecord) -> None:
@@ -42,6 +47,8 @@ class Cell:
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.beside: tuple[CellCondition, ...] = ()
         self.pods: tuple[CellCondition, ...] = ()
+        self.network: NetworkIntent | None = None
+        self.evidence: Evidence | None = None
         #: Workloads that are not well, each with why it may make no pods.
         self._trouble: dict[ObjectRef, str] = {}
         #: What each quota of the namespace allows, and how much of it is used.
@@ -177,7 +184,16 @@ class Cell:
     @property
     def isolation(self) -> str:
         """What is known of the cell's isolation: what was measured, unless something beside our own has a say in it."""
-        return "unknown" if self.beside else self.record.isolation
+        if self.beside:
+            return "unknown"
+        return self.record.isolation if self.evidence is None else self.evidence.state
+
+    @property
+    def proof(self) -> tuple[CellCondition, ...]:
+        """Say that packets got through that must not."""
+        if self.evidence is None or self.evidence.state != "not-enforced":
+            return ()
+        return (CellCondition(NOT_ENFORCED.code, f"Namespace/{self.record.namespace}", self.evidence.text[:1000]),)
 
     @property
     def open_repairs(self) -> tuple[CellCondition, ...]:
@@ -201,7 +217,7 @@ class Cell:
             refusals=self.life.complaints,
             drift_repairs=self.repairs,
             version=record.version,
-            conditions=(*record.conditions, *self.beside, *self.open_repairs, *self.pods),
+            conditions=(*record.conditions, *self.beside, *self.proof, *self.open_repairs, *self.pods),
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:

@@ -26,6 +26,7 @@ from agent.cells.overview import Overview
 from agent.cells.pace import Pace
 from agent.cells.papers import Papers
 from agent.cells.pods import PodWatches
+from agent.cells.proving import Proving
 from agent.cells.ready import Ready
 from agent.cells.restamp import Restamping
 from agent.cells.revoked import Revoked
@@ -144,7 +145,8 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
         hands = Hands(cell, pace, papers, rollout, ending, withholding, account, life.accepted)
         return CellWorker(cell, life, drift, pace, edges, hands, on_status, accepted)
 
-    watches = Watches(watch, foreign, stamps, pods)
+    proving = Proving(prober, roster, state.blobs, recorder, timer)
+    watches = Watches(watch, foreign, stamps, pods, proving)
     return CellEngine(state, documents, roster, sightings, watches, Overview(roster, health, metrics), worker)
 
 

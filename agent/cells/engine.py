@@ -17,6 +17,7 @@ from agent.cells.documents import KeptDocuments
 from agent.cells.interfaces import OnReceipt, OnStatus
 from agent.cells.overview import Overview
 from agent.cells.pods import PodWatches
+from agent.cells.proving import Proving
 from agent.cells.roster import Roster
 from agent.cells.sightings import Sightings
 from agent.cells.worker import CellWorker
@@ -26,6 +27,7 @@ from agent.objects.model import CellRecord, record_from_json
 from agent.objects.watcher import ClusterWatch
 from agent.spool.interfaces import StateDb
 from agent.stamps.keeper import StampKeeper
+from cellward.cells.network import NetworkIntent
 from cellward.cells.render import namespace_of
 from cellward.documents.names import CellKey
 from cellward.errors import CellwardError
@@ -45,6 +47,7 @@ class Watches:
     foreign: ForeignPolicies
     stamps: StampKeeper
     pods: PodWatches
+    proving: Proving
 
     @property
     def synced(self) -> bool:
@@ -108,11 +111,20 @@ class CellEngine:
                 group.create_task(self._watches.stamps.run(), name="stamps")
                 group.create_task(self._watches.foreign.run(), name="foreign-policies")
                 group.create_task(self._watches.pods.run(), name="pods")
+                group.create_task(self._watches.proving.run(), name="proving")
                 for key, worker in self._roster.workers.items():
                     self._begin(group, key, worker)
                 await self._watches.cluster.run()
         finally:
             self._group = None
+
+    def neighbours(self, namespace: str) -> list[NetworkIntent]:
+        """Return what was accepted for the other cells."""
+        return self._watches.proving.others(namespace)
+
+    def measure_again(self, place: str) -> str:
+        """Have the isolation of a cell, PROJECT/CELL/ENVIRONMENT, measured soon; returns why not, mostly empty."""
+        return self._watches.proving.again(place.replace("/", "--"))
 
     async def submit(self, item: DesiredItem) -> None:
         """Take a desired item; returns at once, the outcome comes by ``on_receipt``."""

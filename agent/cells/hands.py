@@ -123,7 +123,9 @@ class Hands:
         return on.Isolated
 
     async def _prove(self, _: do.Prove) -> Outcome:
-        changed = await self._rollout.ground.prove(self._cell, self._found)
+        ground = self._rollout.ground
+        evidence = await self._pace.beside(ground.measure(self._cell, self._found))
+        changed = await ground.prove(self._cell, self._found, evidence)
         return partial(on.Proved, changed=changed)
 
     async def _try_out(self, _: do.TryOut) -> Outcome:

@@ -81,7 +81,7 @@ class Pace:
                 return await fetching
 
         try:
-            return await self._beside(fetching if accepted else in_turn())
+            return await self.beside(fetching if accepted else in_turn())
         finally:
             fetching.close()
 
@@ -92,7 +92,7 @@ class Pace:
             await self._slots.work.acquire()
             self._has_turn = True
 
-        await self._beside(take())
+        await self.beside(take())
 
     def give_turn(self) -> None:
         """Give the turn back, if there is one."""
@@ -105,8 +105,11 @@ class Pace:
             self.wake()
             raise SupersededError
 
-    async def _beside(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Await something that changes nothing of the cell, and repair drift meanwhile."""
+    async def beside(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something that changes nothing of the cell, and repair drift meanwhile.
+
+        Raises SupersededError when a newer item comes.
+        """
         task = asyncio.ensure_future(waiting)
         try:
             while True:

@@ -16,11 +16,12 @@ from agent.cells.adopt import Adoption
 from agent.cells.apply import Applying, YieldPoint
 from agent.cells.cell import Cell
 from agent.cells.change import Change, Planner
+from agent.cells.evidence import in_force, measured
 from agent.cells.interfaces import Accepted
 from agent.cells.journal import Journal
 from agent.cells.keeping import Keeping
 from agent.cells.ready import Ready
-from agent.isolation.interfaces import Prober
+from agent.isolation.interfaces import Evidence, Prober
 from agent.kube.interfaces import ObjectRef
 from agent.metrics.registry import AgentMetrics
 from agent.objects.cluster import CellCluster
@@ -188,17 +189,21 @@ class Ground:
             written = await cluster.write(cell.record, owned)
             cell.record = cell.record.with_object(written)
 
-    async def prove(self, cell: Cell, attempt: Attempt) -> bool:
-        """Measure isolation; return whether it is another than what was decided on."""
+    async def measure(self, cell: Cell, attempt: Attempt) -> Evidence:
+        """Measure isolation as it is about to be in force; changes nothing."""
+        return await self._prober.probe(in_force(cell, attempt.change.rendered.network))
+
+    async def prove(self, cell: Cell, attempt: Attempt, evidence: Evidence) -> bool:
+        """Take note of what was measured; return whether it is another than what was decided on."""
         change = attempt.change
-        evidence = await self._prober.probe(change.rendered.network)
-        measured = replace(cell.record, isolation=evidence.state)
+        cell.network, cell.evidence = change.rendered.network, evidence
+        record = replace(cell.record, isolation=evidence.state)
         if not attempt.existed or evidence.state != attempt.decided_on:
-            details = {"isolation": evidence.state, "namespace": change.rendered.namespace}
+            details = measured(cell, evidence).details
             entry = change.entry("isolation.probe", "done", reason=evidence.text, details=details)
-            await self._journal.save_noted(cell, change, measured, entry)
+            await self._journal.save_noted(cell, change, record, entry)
         else:
-            await self._journal.save(cell, change, measured)
+            await self._journal.save(cell, change, record)
         return cell.isolation != attempt.decided_on
 
     async def try_out(self, cell: Cell, attempt: Attempt, yield_point: YieldPoint) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellward.errors import Conflict, Internal, Unavailable, define
+from cellward.errors import Conflict, Internal, Notice, Unavailable, define
 
 INCOMPLETE = define(
     "isolation/incomplete-object",
@@ -17,9 +17,15 @@ FOREIGN_POLICY = define(
     "A policy of the network plugin may be about a cell, so nobody can say that the cell is isolated.",
     hint="Let the policy select other namespaces (cells carry the label cellward.dev/cell), or delete it.",
 )
-NO_PROBER = define(
-    "isolation/no-prober",
+NOT_ENFORCED = define(
+    "isolation/not-enforced",
+    Notice,
+    "Packets got through that the cell's accepted isolation forbids.",
+    hint="See the edges with `cellward cells show`; install a network plugin that enforces NetworkPolicy.",
+)
+NOT_MEASURED = define(
+    "isolation/not-measured",
     Unavailable,
-    "This agent has no prober of isolation yet, so the state stays unknown.",
-    hint="Nothing to do; probes come with a later version.",
+    "The isolation of the cell is not measured now.",
+    hint="See isolation_probe and prober_image in the agent's settings; what was measured a moment ago still counts.",
 )

@@ -75,3 +75,11 @@ class Prober(Protocol):
     async def probe(self, network: NetworkIntent) -> Evidence:
         """Measure what is accepted; never raises for a cluster that cannot be measured, that is ``unknown``."""
         ...
+
+    def due(self, network: NetworkIntent) -> bool:
+        """Whether what is known of this intent is old, or nothing is known."""
+        ...
+
+    def forget(self, namespace: str) -> bool:
+        """Let what is known of a namespace count no longer, unless that is a moment old; return whether it does not."""
+        ...

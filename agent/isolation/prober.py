@@ -1,4 +1,4 @@
-"""Probers. There is one, and it proves nothing: it exists so that nothing unproved is ever called enforced."""
+"""The prober that proves nothing: where no other can be, nothing is ever called enforced."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from cellward.runtime.clock import Clock
 
 
 class UnprovedProber:
-    """Says ``unknown`` of every namespace, honestly: no packet was sent."""
+    """Says ``unknown`` of every namespace, honestly: no packet was sent. ``why`` says why not."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, why: str) -> None:
         self._clock = clock
+        self._why = why
+
+    def due(self, _: NetworkIntent) -> bool:
+        """Nothing will ever be known."""
+        return False
+
+    def forget(self, _: str) -> bool:
+        """There is nothing to forget."""
+        return False
 
     async def probe(self, network: NetworkIntent) -> Evidence:
         """Return ``unknown``."""
-        where = network.namespace
-        text = f"no probe was run in {where}: this agent has no prober, so nobody knows what the network enforces"
-        return Evidence("unknown", self._clock.now(), "none", text)
+        return Evidence("unknown", self._clock.now(), "none", f"not measured in {network.namespace}: {self._why}")

@@ -148,6 +148,7 @@ ALLOWED_DETAILS: Final = frozenset(
         "drift",
         "durationMs",
         "edge",
+        "edges",
         "environment",
         "environments",
         "epoch",
@@ -218,6 +219,7 @@ ALLOWED_DETAILS: Final = frozenset(
         "version",
         "violations",
         "warnings",
+        "wrong",
     }
 )
 

@@ -133,6 +133,14 @@ class FixedProber:
     state: IsolationState = "unknown"
     asked: list[str] = field(default_factory=list)
 
+    def due(self, _: NetworkIntent) -> bool:
+        """Tests measure when a release does."""
+        return False
+
+    def forget(self, _: str) -> bool:
+        """Nothing is remembered."""
+        return False
+
     async def probe(self, network: NetworkIntent) -> Evidence:
         """Return the fixed state."""
         self.asked.append(network.namespace)

@@ -22,6 +22,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ $repository }}@{{ .Values.image.digest }}
 {{- end -}}
 
+{{/* The prober's image: its own where one is named, else the agent's, which holds it too. */}}
+{{- define "cellward-agent.proberImage" -}}
+{{- if .Values.prober.repository -}}
+{{ .Values.prober.repository }}@{{ required "prober.digest is needed with prober.repository" .Values.prober.digest }}
+{{- else -}}
+{{ include "cellward-agent.image" . }}
+{{- end -}}
+{{- end -}}
+
 {{/* The same for the agent's pod and the one of `helm test`. */}}
 {{- define "cellward-agent.podSecurity" -}}
 runAsNonRoot: true
@@ -73,6 +82,8 @@ opa_binary metrics_listen log_level isolation_probe spool intervals
   "facts" $facts
   "namespace" .Release.Namespace
   "health_listen" (printf "%s:7445" .Values.health.listenHost)
+  "prober_image" (include "cellward-agent.proberImage" .)
+  "probe_outside" .Values.prober.outside
 -}}
 {{- if .Values.join.tokenSecret -}}
 {{- $_ := set $trust "join_token_file" "/etc/cellward/join/token" -}}

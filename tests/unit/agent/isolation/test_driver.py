@@ -60,6 +60,6 @@ def test_closed_allows_nothing_and_changes_nothing_else() -> None:
 
 async def test_v9_without_a_prober_nothing_is_enforced() -> None:
     """Unknown, with a sentence that says why."""
-    evidence = await UnprovedProber(ManualClock()).probe(NetworkIntent("shop", "web", "dev", ()))
+    evidence = await UnprovedProber(ManualClock(), "there is no image").probe(NetworkIntent("shop", "web", "dev", ()))
     assert evidence.state == "unknown"
     assert "shop--web--dev" in evidence.text

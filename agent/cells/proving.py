@@ -1,0 +1,104 @@
+"""Measures again whether cells are isolated while they run: when what is known is old, or its subject changed.
+
+What is found changes nothing that runs (a policy decides on the next release with it): it is reported, recorded when it
+is another, and shown as a condition.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from agent.audit.interfaces import RecorderPort
+from agent.cells.cell import Cell
+from agent.cells.evidence import in_force, measured
+from agent.cells.roster import Roster
+from agent.cells.worker import CellWorker
+from agent.isolation.interfaces import Prober
+from agent.objects.model import Role
+from agent.spool.interfaces import Blobs
+from cellward.cells.network import NetworkIntent, intent
+from cellward.documents.dsse import parse_envelope
+from cellward.documents.model import Release, parse_document
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Timer
+
+_log = structlog.get_logger()
+
+#: Between two looks whether something is due, seconds.
+LOOK_SECONDS: Final = 5.0
+
+
+class Proving:
+    """The proofs of all cells of a cluster."""
+
+    def __init__(self, prober: Prober, roster: Roster, blobs: Blobs, recorder: RecorderPort, timer: Timer) -> None:
+        self._prober = prober
+        self._roster = roster
+        self._blobs = blobs
+        self._recorder = recorder
+        self._timer = timer
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            for worker in list(self._roster.workers.values()):
+                try:
+                    await self._look(worker)
+                except CellwardError as error:
+                    _log.warning("isolation-not-measured", code=error.code, reason=error.message)
+            await self._timer.sleep(LOOK_SECONDS)
+
+    def others(self, namespace: str) -> list[NetworkIntent]:
+        """Return what was accepted for the other cells, as far as it is known since the start."""
+        cells = [worker.cell for name, worker in self._roster.by_namespace.items() if name != namespace]
+        return [in_force(cell, cell.network) for cell in cells if cell.network is not None and cell.record.settled]
+
+    def again(self, namespace: str) -> str:
+        """Let what was measured of a cell count no longer; returns why nothing will be measured, mostly empty."""
+        worker = self._roster.by_namespace.get(namespace)
+        if worker is None or worker.cell.network is None:
+            return f"nothing is known of {namespace} here"
+        network = in_force(worker.cell, worker.cell.network)
+        if not self._prober.forget(network.namespace) and not self._prober.due(network):
+            return "what was measured a moment ago still counts, or there is no prober"
+        return ""
+
+    async def _look(self, worker: CellWorker) -> None:
+        cell = worker.cell
+        if not _has_ground(cell):
+            return
+        if cell.network is None:
+            cell.network = await self._kept(cell)
+        if cell.network is None:
+            return
+        network = in_force(cell, cell.network)
+        if not self._prober.due(network):
+            return
+        evidence = await self._prober.probe(network)
+        if in_force(cell, cell.network) != network or not _has_ground(cell):
+            # Something else came into force meanwhile, and is measured by itself.
+            return
+        before, cell.evidence = cell.isolation, evidence
+        if cell.isolation != before:
+            await self._recorder.record_or_count(measured(cell, evidence))
+            # What was refused for want of a proof is decided again.
+            worker.reconsider()
+        await worker.report()
+
+    async def _kept(self, cell: Cell) -> NetworkIntent | None:
+        """Read the intent of what runs from the release that was kept when it was accepted."""
+        data = await self._blobs.get(cell.record.release_digest)
+        if data is None:
+            return None
+        envelope = parse_envelope(data)
+        document = parse_document(envelope.payload_type, envelope.payload)
+        return intent(document, cell.record.environment) if isinstance(document, Release) else None
+
+
+def _has_ground(cell: Cell) -> bool:
+    """Whether isolation is written and nothing is being done, so that there is something to be measured."""
+    record = cell.record
+    isolated = any(owned.role is Role.ISOLATION and owned.uid for owned in record.objects)
+    return isolated and not record.ending and cell.life.work is None

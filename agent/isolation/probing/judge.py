@@ -1,0 +1,85 @@
+"""What measured edges mean; pure.
+
+Invariants:
+
+- ``enforced`` only when edges were tried that must be closed, on which somebody is known to listen, both out of the
+  cell and into it, and every edge that must be closed is.
+- One edge open that must be closed is ``not-enforced``, whatever else was not measured.
+- Anything else is ``unknown``, and the text says what is missing.
+- An edge that must be open and is not is said, and makes nothing enforced or not: isolation is about what is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from agent.isolation.interfaces import Evidence, IsolationState, MeasuredEdge
+
+#: Name of this prober in evidence.
+PROBER: Final = "pods"
+#: Wrong edges that are named in the text.
+_NAMED: Final = 3
+
+
+def judge(
+    edges: Sequence[MeasuredEdge],
+    *,
+    at: datetime,
+    sure: Sequence[bool],
+    lag_seconds: float | None,
+    left_out: int = 0,
+) -> Evidence:
+    """Return the evidence of one probe.
+
+    Args:
+        edges: all that were tried.
+        at: when, by the agent's clock.
+        sure: for each edge, whether it is known that somebody listens.
+        lag_seconds: how long a forbidden edge was open at first; None when that was not measured.
+        left_out: how many edges, or kinds of callers, there were beyond the bounds.
+    """
+    open_wrongly = [one for one in edges if one.expected == "closed" and one.measured == "open"]
+    closed_wrongly = [one for one in edges if one.expected == "open" and one.measured == "closed"]
+    state: IsolationState = "unknown"
+    if open_wrongly:
+        state, text = "not-enforced", f"open, and must be closed: {_names(open_wrongly)}"
+    elif missing := _missing(edges, sure):
+        text = f"not proved: {missing}"
+    else:
+        state = "enforced"
+        closed = sum(1 for one in edges if one.expected == "closed")
+        text = f"{closed} edges that must be closed are closed, of {len(edges)} that were tried"
+    if closed_wrongly:
+        text += f"; closed, and must be open: {_names(closed_wrongly)}"
+    if lag_seconds:
+        text += f"; a new pod got through for {lag_seconds:.1f} s at first"
+    if left_out:
+        text += f"; {left_out} more were not tried"
+    return Evidence(state, at, PROBER, text, tuple(sorted(edges)), lag_seconds)
+
+
+def unmeasured(at: datetime, why: str) -> Evidence:
+    """Return the evidence of a probe that could not be made."""
+    return Evidence("unknown", at, PROBER, f"not measured: {why}")
+
+
+def _missing(edges: Sequence[MeasuredEdge], sure: Sequence[bool]) -> str:
+    """Say what a proof lacks; empty when it lacks nothing."""
+    proofs = [one for one, known in zip(edges, sure, strict=True) if known and one.expected == "closed"]
+    for direction, words in (("egress", "out of the cell"), ("ingress", "into the cell")):
+        measured = [one for one in proofs if one.direction == direction and one.measured == "closed"]
+        if not measured:
+            return f"no packet was tried {words} to somebody who would have answered"
+    if blind := [one for one in edges if one.expected == "closed" and one.measured == "unknown"]:
+        return f"not tried: {_names(blind)}"
+    return ""
+
+
+def _names(edges: Sequence[MeasuredEdge]) -> str:
+    shown = [
+        f"{'from' if one.direction == 'ingress' else 'to'} {one.peer} {one.protocol} {one.port}"
+        for one in sorted(set(edges))
+    ]
+    return ", ".join(shown[:_NAMED]) + (f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else "")

@@ -1,0 +1,284 @@
+"""Makes the pods of a probe, reads what they measured, and takes them away again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from agent.isolation.interfaces import Evidence, MeasuredEdge
+from agent.isolation.probing import ends, pods
+from agent.isolation.probing.edges import (
+    RESPONDER_PORT,
+    Neighbour,
+    Pod,
+    Surroundings,
+    Target,
+    callers,
+    targets,
+)
+from agent.isolation.probing.judge import judge, unmeasured
+from agent.kube.errors import KUBE_FORBIDDEN, KUBE_NOT_FOUND
+from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchType
+from cellward.cells import labels
+from cellward.cells.network import NetworkIntent
+from cellward.errors import CellwardError
+from cellward.runtime.clock import Timer
+from cellward.runtime.tasks import to_its_end
+
+_log = structlog.get_logger()
+
+#: How long a forbidden edge may be open at first, seconds: engines need up to a few.
+SETTLE_SECONDS: Final = 10.0
+#: A whole probe, seconds: an image may have to be pulled.
+PROBE_SECONDS: Final = 60.0
+#: Probes at once: each is a handful of pods.
+AT_ONCE: Final = 2
+#: Other cells that are looked at in one probe.
+MAX_NEIGHBOURS: Final = 12
+_MANAGER: Final = "cellward-prober"
+#: Rights that were just granted are not everywhere at once: tries, and seconds between them.
+_TRIES, _AGAIN = 20, 0.25
+
+
+class NotMeasuredError(Exception):
+    """A probe could not be made; the text says why."""
+
+
+@dataclass
+class _Probe:
+    """One probe while it runs."""
+
+    network: NetworkIntent
+    user: str
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    made: list[ObjectRef] = field(default_factory=list)
+    seen: dict[str, JSONObject] = field(default_factory=dict)
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
+class PodProber:
+    """Measures a cell by pods in its namespace.
+
+    Attributes:
+        neighbours: returns the other cells as they were accepted; set by whoever knows them.
+
+    Args:
+        kube: the cluster.
+        timer: time and sleep.
+        image: of the prober, by digest.
+        user_of: the account of a cell, by its namespace.
+        around: what is around every cell; asked again for each probe.
+    """
+
+    def __init__(
+        self,
+        kube: KubeApi,
+        timer: Timer,
+        *,
+        image: str,
+        user_of: Callable[[str], str],
+        around: Callable[[], Surroundings],
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:
+        self.neighbours: Callable[[str], Sequence[NetworkIntent]] = lambda _: ()
+        self._kube = kube
+        self._timer = timer
+        self._image = image
+        self._user_of = user_of
+        self._around = around
+        self._settle = settle_seconds
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def probe(self, network: NetworkIntent) -> Evidence:
+        """Measure; never raises for a cluster that cannot be measured, that is ``unknown``."""
+        probe = _Probe(network, self._user_of(network.namespace))
+        async with self._places:
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    return await self._measure(probe)
+            except TimeoutError:
+                return unmeasured(self._timer.now(), f"it timed out after {PROBE_SECONDS:.0f} s; {_where(probe)}")
+            except (NotMeasuredError, CellwardError) as error:
+                return unmeasured(self._timer.now(), str(error))
+            finally:
+                await to_its_end(self._clear(probe), f"probe-{probe.name}-clear")
+
+    async def _measure(self, probe: _Probe) -> Evidence:
+        around = await self._surroundings(probe.network.namespace)
+        if not around.agent:
+            raise NotMeasuredError("this agent does not run in the cluster, so nothing proves what comes into a cell")
+        watching = asyncio.create_task(self._watch(probe), name=f"probe-{probe.name}-watch")
+        try:
+            answers = await self._make(probe, pods.responder(probe.name, probe.network.namespace, self._image))
+            address = await self._until(probe, watching, answers, pods.address_of)
+            parts, left_out = callers(probe.network)
+            work = [self._caller(probe, watching, part, around, address) for part in parts]
+            *called, entered = await asyncio.gather(*work, self._enter(address))
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        found = [*(one for group in called for one in group), *entered]
+        lags = [lag for _, _, lag in found if lag is not None]
+        return judge(
+            [edge for edge, _, _ in found],
+            at=self._timer.now(),
+            sure=[sure for _, sure, _ in found],
+            lag_seconds=max(lags, default=None),
+            left_out=left_out,
+        )
+
+    async def _caller(
+        self, probe: _Probe, watching: asyncio.Task[None], component: str, around: Surroundings, responder: str
+    ) -> list[tuple[MeasuredEdge, bool, float | None]]:
+        """Measure what a pod of one component can reach."""
+        wanted = targets(probe.network, component, around, responder)
+        part = f"from-{component}"[:20].rstrip("-")
+        job = pods.caller(
+            probe.name, part, probe.network.namespace, self._image,
+            component=component, wanted=wanted, settle_seconds=self._settle,
+        )  # fmt: skip
+        uid = await self._make(probe, job)
+
+        def read(pod: Mapping[str, Any]) -> pods.Outcome | None:
+            return pods.outcome_of(pod, uid, len(wanted))
+
+        said = await self._until(probe, watching, uid, read)
+        edges = zip(wanted, said.open, said.lag_seconds, strict=True)
+        return [_edge(component, target, passed, lag, said.node) for target, passed, lag in edges]
+
+    async def _enter(self, responder: str) -> list[tuple[MeasuredEdge, bool, float | None]]:
+        """Measure whether the agent, from its own namespace, can reach what runs in the cell."""
+        found: list[tuple[MeasuredEdge, bool, float | None]] = []
+        closed = await asyncio.gather(
+            *(ends.is_closed(responder, RESPONDER_PORT, how, self._timer, self._settle) for how in ("echo", "udp"))
+        )
+        for protocol, shut in zip(("TCP", "UDP"), closed, strict=True):
+            measured = "closed" if shut else "open"
+            edge = MeasuredEdge("ingress", "", "the agent", protocol, RESPONDER_PORT, "closed", measured, "")  # type: ignore[arg-type]  # mypy widens the literals of the loop
+            found.append((edge, True, None))
+        return found
+
+    async def _surroundings(self, namespace: str) -> Surroundings:
+        """Return what is around, with the pods of other cells that are ready now."""
+        around = self._around()
+        known = list(self.neighbours(namespace))[:MAX_NEIGHBOURS]
+        neighbours = [Neighbour(network, await self._pods_of(network.namespace)) for network in known]
+        return Surroundings(
+            around.agent, around.agent_port, around.api, around.metadata, around.outside, tuple(neighbours)
+        )
+
+    async def _pods_of(self, namespace: str) -> tuple[Pod, ...]:
+        """Return the ready pods of a cell, as its account sees them; none when it may not look."""
+        found = []
+        events = self._kube.watch(
+            "v1", "Pod", namespace=namespace, label_selector=labels.COMPONENT, as_user=self._user_of(namespace)
+        )
+        async with contextlib.aclosing(events) as stream:  # type: ignore[type-var]  # every watch is a generator
+            async for event in stream:
+                if event.type in {WatchType.SYNCED, WatchType.INTERRUPTED}:
+                    break
+                if event.object and _is_ready(event.object):
+                    component = str(event.object["metadata"]["labels"][labels.COMPONENT])
+                    found.append(Pod(component, str(event.object["status"]["podIP"])))
+        return tuple(found)
+
+    # -- pods -----------------------------------------------------------------------------------------------------
+
+    async def _make(self, probe: _Probe, job: JSONObject) -> str:
+        """Make a Job; returns its uid."""
+        probe.made.append(ObjectRef("batch/v1", "Job", job["metadata"]["namespace"], job["metadata"]["name"]))
+        for turn in range(1, _TRIES + 1):
+            try:
+                made = await self._kube.apply(job, manager=_MANAGER, as_user=probe.user)
+            except CellwardError as error:
+                if error.code != KUBE_FORBIDDEN.code or turn == _TRIES:
+                    raise
+                await self._timer.sleep(_AGAIN)
+            else:
+                return str(made["metadata"]["uid"])
+        raise AssertionError("the last try returns or raises")
+
+    async def _watch(self, probe: _Probe) -> None:
+        """Keep the pods of a probe as they are."""
+        events = self._kube.watch(
+            "v1", "Pod", namespace=probe.network.namespace, label_selector=f"{pods.LABEL}={probe.name}",
+            as_user=probe.user,
+        )  # fmt: skip
+        async for event in events:
+            if event.type in {WatchType.ADDED, WatchType.MODIFIED}:
+                async with probe.news:
+                    probe.seen[event.object["metadata"]["name"]] = event.object
+                    probe.news.notify_all()
+
+    async def _until(
+        self, probe: _Probe, watching: asyncio.Task[None], job_uid: str, read: Callable[[Mapping[str, Any]], Any]
+    ) -> Any:
+        """Wait until a pod of a Job says something; raises NotMeasuredError when it never will."""
+        while True:
+            async with probe.news:
+                for pod in probe.seen.values():
+                    if not _is_of(pod, job_uid):
+                        continue
+                    if (said := read(pod)) is not None and said != "":
+                        return said
+                    if why := pods.trouble_of(pod) or _failed(pod):
+                        raise NotMeasuredError(f"pod {pod['metadata']['name']}: {why}")
+                if watching.done():
+                    watching.result()
+                    raise NotMeasuredError("its pods cannot be watched")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await probe.news.wait()
+
+    async def _clear(self, probe: _Probe) -> None:
+        for ref in probe.made:
+            try:
+                await self._kube.delete(ref, propagation="Background", as_user=probe.user)
+            except CellwardError as error:
+                # It ends by itself; an agent that was killed could not do it either.
+                if error.code != KUBE_NOT_FOUND.code:
+                    _log.warning("probe-not-cleared", job=str(ref), code=error.code, reason=error.message)
+
+
+def _edge(
+    component: str, target: Target, passed: bool, lag: float, node: str
+) -> tuple[MeasuredEdge, bool, float | None]:
+    measured = "open" if passed else "closed"
+    edge = MeasuredEdge("egress", component, target.peer, target.protocol, target.port, target.expected, measured, node)  # type: ignore[arg-type]  # mypy widens the literal
+    return edge, target.sure, lag if target.expected == "closed" else None
+
+
+def _is_of(pod: Mapping[str, Any], job_uid: str) -> bool:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("uid") == job_uid for owner in owners)
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    status = pod.get("status") or {}
+    conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
+    return conditions.get("Ready") == "True" and bool(status.get("podIP"))
+
+
+def _failed(pod: Mapping[str, Any]) -> str:
+    """Say that a pod ended without a result."""
+    status = pod.get("status") or {}
+    for one in status.get("containerStatuses") or ():
+        ended = (one.get("state") or {}).get("terminated")
+        if ended is not None:
+            return f"it ended with {ended.get('exitCode')}: {str(ended.get('message') or ended.get('reason'))[:300]}"
+    if status.get("phase") in {"Failed", "Succeeded"}:
+        return f"it ended: {str(status.get('reason') or status['phase'])[:100]}"
+    return ""
+
+
+def _where(probe: _Probe) -> str:
+    if not probe.seen:
+        return "no pod of it was placed"
+    phases = {name: (pod.get("status") or {}).get("phase") for name, pod in probe.seen.items()}
+    return ", ".join(f"{name} is {phase}" for name, phase in sorted(phases.items()))
