@@ -36,6 +36,7 @@ def _closing(stage: Stage, summary: Summary) -> None:
     summary.put("clusters", len(stage.api.get("/clusters")["items"]))
     summary.put("agents_connected", len(stage.connected()))
     summary.put("cells_ready", len(stage.ready_cells()))
+    summary.put("isolation", main_job.isolation(stage))
     pods = [
         pod for kube in stage.kubectl.values() for pod in kube.list("pods", "app.kubernetes.io/managed-by=cellward")
     ]
@@ -70,7 +71,7 @@ SCENES: tuple[Scene, ...] = (
     ("Keys and policy", "what widens is signed here, not on the hub", lambda s, _: main_job.keys_and_policy(s)),
     ("Two agents join", "agents dial out, and trust the root they were installed with", lambda s, _: main_job.join(s)),
     ("The shop is deployed", "isolation has to be proved before production runs", main_job.deploy_until_proof),
-    ("Security decides", "the bundle decides what unproved means", lambda s, _: main_job.tolerate_and_deploy(s)),
+    ("Security decides", "the bundle decides what unproved means", lambda s, _: main_job.prove_and_deploy(s)),
     ("What policy refuses", "each rule refuses exactly what it is about (V15)", main_job.refused_by_policy),
     ("Forged and replayed policy", "the hub's keys cannot change what agents enforce (V8)", forgery.forged_policy),
     ("A stolen hub", "whoever holds all of the hub cannot widen anything", theft.stolen_hub),

@@ -23,7 +23,7 @@ from tools.stack.steps import Steps
 ROOT = Path(__file__).resolve().parents[2]
 #: Shorter than the defaults, so that a person need not wait to see an effect; every one is an ordinary setting.
 _INTERVALS: Final = {
-    "heartbeat": 3, "status": 2, "metrics": 2, "audit": 0.5, "backoff_base": 0.2, "backoff_cap": 2.0,
+    "heartbeat": 3, "status": 2, "metrics": 2, "audit": 0.5, "backoff_base": 0.2, "backoff_cap": 2.0, "isolation": 120,
 }  # fmt: skip
 _DEPLOYMENT: Final = "deployment/cellward-agent"
 _LABEL: Final = "app.kubernetes.io/name=cellward-agent"

@@ -55,6 +55,7 @@ class Stage:
         kubectl: administrator's kubectl by cluster name.
         hub: the hub's process.
         agents: the agents by cluster name.
+        outside: host:port at which agents find the hub's enrolment listener.
         metrics_address: host:port of the fleet's Prometheus endpoint.
         versions: how many next versions of cells were made.
         publications: how many sets of policy were published.
@@ -71,6 +72,7 @@ class Stage:
     cli: Cli = field(init=False)
     api: HubApi = field(init=False)
     api_address: str = ""
+    outside: str = ""
     metrics_address: str = ""
     versions: int = 0
     publications: int = 0
@@ -167,9 +169,11 @@ def start_planes(stage: Stage) -> None:
         stage.narrator.step("no registry is asked: the shop's programs are stand-ins, which really call one another")
     for number, name in enumerate(CLUSTERS, 1):
         if stage.images is not None:
-            stage.narrator.step(f"{name}: a control plane; a real node (containerd, kubelet, kube-proxy, kube-router)")
+            stage.narrator.step(f"{name}: a control plane; a real node (containerd, kubelet, kube-proxy)")
             plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=1, ground=Ground(number))
             plane.images = stage.images.archives
+            # Development has an engine; production gets one once it was seen what is refused without.
+            plane.engine = ENVIRONMENT[name] == "development"
         else:
             stage.narrator.step(f"{name}: etcd, kube-apiserver, controller-manager, scheduler; nodes simulated by kwok")
             plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
@@ -224,6 +228,7 @@ def start_hub(stage: Stage) -> None:
     stage.home.mkdir(mode=0o700)
     stage.api_address = f"127.0.0.1:{api}"
     stage.metrics_address = f"127.0.0.1:{metrics}"
+    stage.outside = f"{outside}:{enrolment}"
     stage.api = HubApi(stage.api_address, stage.directory / "hub-ca.pem", stage.hub_data / "admin.token")
     stage.cli = Cli(stage.home)
     stage.hub = part("hub", ["hub", "run", "--config", str(file)], stage.directory / "hub.log", stage.home)

@@ -86,6 +86,7 @@ CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
     "clusters": _equals(2),
     "agents_connected": _equals(2),
     "cells_ready": _equals(8),
+    "isolation": lambda value: isinstance(value, dict) and len(value) == 8,
     "refused_by_policy": _each_rule_meant,
     "forged_bundle_refused": _is_true,
     "replayed_bundle_refused": _is_true,
@@ -134,6 +135,10 @@ class Summary:
                 sentences.append(f"{key}: no scene filled it in")
             elif not holds(self._found[key]):
                 sentences.append(f"{key}: {json.dumps(self._found[key])}")
+        wanted = {"real": "enforced", "simulated": "unknown"}.get(str(self._found.get("nodes")))
+        isolation: Any = self._found.get("isolation")
+        if wanted and CONDITIONS["isolation"](isolation) and set(isolation.values()) != {wanted}:
+            sentences.append(f"isolation: {json.dumps(isolation)}, on {self._found.get('nodes')} nodes")
         whole: Any = self._found.get("seconds")
         part: Any = self._found.get("setup_seconds")
         if _number(whole) and _number(part) and whole < part:

@@ -50,6 +50,8 @@ class ControlPlaneCore:
         self.nodes = nodes
         self.controllers = controllers
         self.real: tuple[RealNode, ...] = ()
+        #: Whether real nodes enforce NetworkPolicies from their start.
+        self.engine = True
         #: OCI archives that real nodes get before they are ready.
         self.images: Sequence[Path] = ()
         self._ground = ground
@@ -188,6 +190,7 @@ class ControlPlaneCore:
                 server=f"https://{ground.address}:{self.ports.apiserver}",
                 credentials=self.credentials,
                 directory=self.directory / f"n{index + 1}",
+                engine=self.engine,
             )
             self.real += (node,)
             yield from node.start_steps(self.admin, self.images)

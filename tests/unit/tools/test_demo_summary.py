@@ -65,7 +65,7 @@ _DRIFT = {
 }  # fmt: skip
 GOOD: dict[str, Any] = {
     "seconds": 90.5, "setup_seconds": 0.1, "nodes": "simulated", "programs": "simulated",
-    "clusters": 2, "agents_connected": 2, "cells_ready": 8,
+    "clusters": 2, "agents_connected": 2, "cells_ready": 8, "isolation": dict.fromkeys("abcdefgh", "unknown"),
     "refused_by_policy": _refused(), **dict.fromkeys(_TRUE, True), "drift_repaired_ms": _DRIFT, "hub_down_ms": 7,
     "lock_cuts_ms": 900,
     "audit_records_while_down": 2, "audit_records": 200, "audit_gaps": 0, "audit_duplicates": 0,
@@ -111,6 +111,9 @@ _WRONG: list[tuple[str, Any]] = [
     ("nodes", "mixed or none"),
     ("nodes", ""),
     ("programs", "mixed or none"),
+    ("isolation", dict.fromkeys("abcdefg", "unknown")),
+    ("isolation", {**dict.fromkeys("abcdefg", "unknown"), "h": "enforced"}),
+    ("isolation", []),
     ("drift_repaired_ms", {}),
     ("drift_repaired_ms", None),
     ("drift_repaired_ms", _DRIFT | {"image changed": 5000}),
@@ -253,3 +256,11 @@ def test_the_printed_line_is_what_the_invitation_says() -> None:
     for wrong in ("", "the token is bound", said + said):
         with pytest.raises(StepFailedError):
             printed_line(wrong)
+
+
+def test_v9_real_nodes_have_every_cell_measured() -> None:
+    """One cell that is not enforced, and the demonstration fails."""
+    enforced = dict.fromkeys("abcdefgh", "enforced")
+    assert _summary({**GOOD, "nodes": "real", "isolation": enforced}).wrong() == []
+    (wrong,) = _summary({**GOOD, "nodes": "real", "isolation": {**enforced, "a": "unknown"}}).wrong()
+    assert wrong.startswith("isolation: ")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tools.demo.narrate import StepFailedError, wait_for
+from tools.demo.real import REAL
 from tools.demo.stage import CELLS, CLUSTERS, ENVIRONMENT, ROOT, SHOP, Stage, start_agent
 from tools.demo.summary import PROOF, Summary
 
@@ -89,10 +90,15 @@ def deploy_until_proof(stage: Stage, summary: Summary) -> None:
     rules = wait_for("us-1 to refuse the cells", refused, 60, narrator)
     workloads = stage.kubectl["us-1"].list("deployments", "app.kubernetes.io/managed-by=cellward")
     held = all(found == {PROOF} for found in rules) and not workloads
+    if stage.nodes == REAL:
+        held = held and set(_isolation(stage, "us-1").values()) == {"not-enforced"}
+        why = "its node has no policy engine, and packets that must not were seen to get through"
+    else:
+        why = "simulated nodes carry no packets, so nothing can be measured"
     summary.put("unproved_isolation_refused", held)
     narrator.verdict(
         held,
-        f"us-1 (production) refuses all four: {PROOF}; nobody has measured whether packets are stopped",
+        f"us-1 (production) refuses all four: {PROOF}; {why}",
         f"us-1 refused with {rules}, and runs {len(workloads)} workloads",
     )
 
@@ -101,13 +107,36 @@ def _ready(stage: Stage, cluster: str, cell: str) -> bool:
     return (cluster, cell) in stage.ready_cells()
 
 
-def tolerate_and_deploy(stage: Stage) -> None:
-    """Security signs that unproved isolation is tolerated here; production then takes the very same deployments."""
+def prove_and_deploy(stage: Stage) -> None:
+    """Production takes the very same deployments: once packets are stopped, or where security signs for unproved."""
+    if stage.nodes == REAL:
+        stage.planes["us-1"].real[0].start_engine()
+        stage.narrator.step("us-1 gets a policy engine (kube-router), and its agent measures again")
+        wait_ready(stage)
+        measured = all(state == "enforced" for name in CLUSTERS for state in _isolation(stage, name).values())
+        stage.narrator.verdict(
+            measured,
+            "us-1: the same deployments, decided again, are now ready; 8 of 8 cells, each measured to be isolated",
+            f"isolation is {[_isolation(stage, name) for name in CLUSTERS]}",
+        )
+        return
     published = publish(stage, tolerate_unknown=True)
-    stage.narrator.step("security signs a binding that tolerates unproved isolation, because nothing measures it here")
+    stage.narrator.step(
+        "security signs a binding that tolerates unproved isolation, because nothing can measure it here"
+    )
     wait_policy(stage, published["snapshotVersion"])
     wait_ready(stage)
     stage.narrator.good("us-1: the same deployments, decided again, are now ready; 8 of 8 cells")
+
+
+def isolation(stage: Stage) -> dict[str, str]:
+    """What is known of the isolation of each cell of the shop, by cluster and cell."""
+    return {f"{name}/{cell}": state for name in CLUSTERS for cell, state in _isolation(stage, name).items()}
+
+
+def _isolation(stage: Stage, cluster: str) -> dict[str, str]:
+    states = stage.api.cell_states(cluster)
+    return {state["cell"]: state["isolation"] for state in states if state["cell"] in CELLS}
 
 
 def wait_ready(stage: Stage) -> None:
