@@ -6,6 +6,8 @@ to it, so that what is seen here is what the chart's defaults do.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +29,9 @@ from tools.stack.chart import AGENT_NAMESPACE
 from tools.stack.control_plane import BlockingControlPlane
 from tools.stack.node import dns, images, lab, storage
 from tools.stack.node.ground import Ground
+from tools.stack.node.real import RealNode
 from tools.stack.shell import AdminShell
+from tools.stack.steps import drive
 
 T = TypeVar("T")
 _AGENT = "app.kubernetes.io/name=cellward-agent"
@@ -120,6 +124,101 @@ class RealCluster:
         (done,) = self.stage.cli.json("apply", "-f", str(file), "--environment", ENVIRONMENT)
         return dict(done)
 
+    def apply_text(self, text: str) -> None:
+        """Sign and upload cells."""
+        file = self.stage.directory / "cells.yaml"
+        file.write_text(text)
+        self.stage.cli.run("apply", "-f", str(file), "--environment", ENVIRONMENT)
+
+    @property
+    def api_port(self) -> int:
+        """On which somebody outside the cluster listens, at the address of the hub."""
+        return int(self.stage.outside.rpartition(":")[2])
+
+    def measure(self, name: str, *, wait: bool = True) -> None:
+        """Ask the agent to measure a cell; waits until it does so, or lets what was measured a moment ago stand."""
+
+        def asked() -> bool:
+            arguments = ("clusters", "command", CLUSTER, "probe", f"{name}/{ENVIRONMENT}")
+            return self.stage.cli.run(*arguments, accept=(0, 1, 4)).returncode == 0
+
+        if wait:
+            self.until(f"{name} to be measured", asked, 90)
+        else:
+            asked()
+
+    def stop_engine(self, node: RealNode) -> None:
+        """End the engine of a node, and take away the rules it leaves behind."""
+        drive(node.stop_engine_steps())
+        for line in ("iptables -F", "iptables -X", "iptables -t mangle -F", "iptables -t mangle -X"):
+            node.run(*line.split())
+        node.run("ipset", "destroy")
+
+    # -- pods of an administrator, which know nothing of the agent ---------------------------------------------------
+
+    def admin_pod(
+        self, name: str, namespace: str, component: str, arguments: list[str], *, node: int = 0, plan: str = ""
+    ) -> None:
+        """Make a pod that runs the prober on a node, with the label of a component where one is named."""
+        env = [{"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]
+        container = {
+            "name": "prober",
+            "image": self.stage.images.agent if self.stage.images else "",
+            "command": ["/opt/cellward/bin/prober"],
+            "args": arguments,
+            "env": [*env, *([{"name": "PROBE_PLAN", "value": plan}] if plan else [])],
+            "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "runAsNonRoot": True,
+                "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        }
+        labels = {"test": "packets", **({"cellward.dev/component": component} if component else {})}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {
+                "nodeName": self.plane.real[node].name,
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                # Services select by component: it must not get their traffic.
+                "readinessGates": [{"conditionType": "test/never"}],
+                "containers": [container],
+            },
+        }
+        self.plane.admin.must(self.plane.admin.create(pod), f"create pod {name}")
+
+    def pod_address(self, name: str, namespace: str) -> str:
+        """Wait until a pod runs; returns its address."""
+
+        def address() -> str:
+            pod = self.kubectl.get("pod", namespace, name) or {}
+            status = pod.get("status", {})
+            return str(status.get("podIP", "")) if status.get("phase") == "Running" else ""
+
+        return self.until(f"pod {name} to run", address)
+
+    def pod_message(self, name: str, namespace: str) -> str:
+        """Wait until a pod ended well; returns what it left."""
+
+        def message() -> str:
+            pod = self.kubectl.get("pod", namespace, name) or {}
+            (status,) = pod.get("status", {}).get("containerStatuses") or [{}]
+            ended = status.get("state", {}).get("terminated", {})
+            assert ended.get("exitCode", 0) == 0, ended
+            return str(ended.get("message", ""))
+
+        return self.until(f"pod {name} to end", message)
+
+    def records(self, action: str) -> list[dict[str, Any]]:
+        """Audit records of one action, as they were written."""
+        found = [one for one in self.stage.api.records()[0] if one["action"] == action]
+        return [json.loads(base64.b64decode(one["record"])) for one in found]
+
     def state(self, name: str = "probe") -> dict[str, Any]:
         """What the hub knows of a cell."""
         states = self.stage.api.get(f"/cells/shop/{name}")["states"]
@@ -151,7 +250,7 @@ class RealCluster:
 
 
 @contextmanager
-def open_real_cluster() -> Iterator[RealCluster]:
+def open_real_cluster(nodes: int = 1) -> Iterator[RealCluster]:
     """Start node and hub, publish policy, name the agent's image; the agent is not installed yet."""
     require_node()
     with stages.open_stage(Narrator(), real.REAL) as stage:
@@ -160,7 +259,7 @@ def open_real_cluster() -> Iterator[RealCluster]:
         ours, agent = images.ours("agent")
         program = images.stand_in(directory, "program", [PROGRAM], PORTS)
         stage.images = real.Images((images.pause(directory), dns.archive(directory), ours, program), agent, frozenset())
-        plane = BlockingControlPlane(CLUSTER, stage.directory / "planes" / CLUSTER, nodes=1, ground=Ground(1))
+        plane = BlockingControlPlane(CLUSTER, stage.directory / "planes" / CLUSTER, nodes=nodes, ground=Ground(1))
         plane.images = stage.images.archives
         with plane:
             stage.planes[CLUSTER] = plane
