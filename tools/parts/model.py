@@ -16,6 +16,7 @@ GO_MODULES = ROOT / "tools" / "go"
 KUBERNETES = "1.37.2"
 HELM = "4.3.2"
 HELM3 = "3.22.0"
+CYCLONUS = "0.5.6"
 _MAJOR, _MINOR, _PATCH = KUBERNETES.split(".")
 _STAMP = "k8s.io/component-base/version"
 # Without these a hand-built API server reports v0.0.0 and controllers misbehave.
@@ -44,7 +45,7 @@ class Part:
         ldflags: linker flags, or empty.
         minutes: roughly how long two cores need to build it, for the progress line.
         megabytes: free disk space a first build wants, build cache included.
-        ordinary: whether every machine needs it; the others are for real nodes and built only when asked for by name.
+        ordinary: whether every machine needs it; the others are built only when asked for by name.
     """
 
     name: str
@@ -157,6 +158,18 @@ _ALL = (
         version_args=("-v",),
         ldflags="-s -w -X main.version=v0.8.0",
         minutes=0.3,
+    ),
+    # A second opinion on NetworkPolicies for a test of ``cellward.isolation``: a small main of ours around its matcher.
+    Part(
+        "cyclonus",
+        CYCLONUS,
+        "cyclonus",
+        "cellward.dev/tools/cyclonus",
+        "github.com/mattfenwick/cyclonus",
+        version_args=("version",),
+        ldflags=f"-s -w -X main.version={CYCLONUS}",
+        minutes=1,
+        ordinary=False,
     ),
 )
 
