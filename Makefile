@@ -59,8 +59,8 @@ test-pythons: ## Run every test on each Python of this machine that pyproject.to
 	done
 
 .PHONY: soak
-soak: parts ## Property tests with 10,000 examples (hubs that lie, the life of a cell), a kill at every statement of the hub; 45 minutes
-	@CELLWARD_SOAK_EXAMPLES=10000 $(PY) -m pytest -q -p no:randomly $(or $(ARGS),tests/hostile/lying_hub tests/integration/crash tests/unit/agent/cells/machine tests/unit/agent/link/listed tests/unit/agent/link/holding)
+soak: parts ## Property tests with 10,000 examples (hubs that lie, the life of a cell, policies), a kill at every statement of the hub; 45 minutes
+	@CELLWARD_SOAK_EXAMPLES=10000 $(PY) -m pytest -q -p no:randomly $(or $(ARGS),tests/hostile/lying_hub tests/integration/crash tests/unit/agent/cells/machine tests/unit/agent/link/listed tests/unit/agent/link/holding tests/integration/isolation)
 
 .PHONY: e2e
 e2e: parts ## End-to-end scenarios on real parts, one after the other (e2e/README.md)
