@@ -89,6 +89,7 @@ class AgentSettings(FileSettings):
     """Everything the agent is given at install."""
 
     ENVIRONMENT = "CELLWARD_AGENT_"
+    RETIRED = frozenset({"display_name"})
 
     realm: str = Field(description="Realm: sha256: and 64 hex digits, from the join line.")
     state_dir: Path = Field(description="Persistent directory of the agent, mode 0700.")

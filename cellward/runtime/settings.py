@@ -25,12 +25,15 @@ class FileSettings(BaseModel):
 
     Attributes:
         ENVIRONMENT: what variables begin with; the name of a setting follows, ``NESTED`` standing for each dot.
+        RETIRED: settings that earlier versions had and nothing reads any more: a file that has one is taken without it,
+            or an upgrade would end the process that it is for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ENVIRONMENT: ClassVar[str]
     NESTED: ClassVar[str] = "__"
+    RETIRED: ClassVar[frozenset[str]] = frozenset()
 
 
 T = TypeVar("T", bound=FileSettings)
@@ -42,7 +45,7 @@ def load_settings_file(path: Path, model: type[T], invalid: ErrorCode) -> T:
     Raises:
         CellwardError: ``invalid``, naming each field that is wrong.
     """
-    values = _read_yaml(path, invalid)
+    values = {name: value for name, value in _read_yaml(path, invalid).items() if name not in model.RETIRED}
     for name, text in sorted(os.environ.items()):
         where = _setting_of(name, model)
         if where:

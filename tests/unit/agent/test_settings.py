@@ -36,6 +36,14 @@ def test_a_minimal_file_is_enough(tmp_path: Path) -> None:
     assert "name" not in type(settings).model_fields
 
 
+def test_a_setting_that_is_no_more_does_not_end_an_upgrade(tmp_path: Path) -> None:
+    """V16: what nobody reads any more is left out of the file of an earlier version; anything else is still refused."""
+    assert load_settings(write(tmp_path, yaml.safe_dump({**GOOD, "display_name": "eu-1"}))).facts.name == "eu-1"
+    with pytest.raises(CellwardError) as caught:
+        load_settings(write(tmp_path, yaml.safe_dump({**GOOD, "display_names": "eu-1"})))
+    assert caught.value.code == "settings/invalid"
+
+
 def test_the_environment_beats_the_file_field_by_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One nested value can be set without losing its neighbours."""
     monkeypatch.setenv("CELLWARD_AGENT_INTERVALS__HEARTBEAT", "3")
