@@ -27,6 +27,7 @@ from tools.demo.narrate import Narrator, StepFailedError, wait_for
 from tools.demo.processes import environment, part
 from tools.demo.stage import Stage
 from tools.parts.locate import path_of
+from tools.stack.chart import INSTALLER
 from tools.stack.control_plane import BlockingControlPlane
 from tools.stack.process import Child
 from tools.stack.steps import drive
@@ -105,8 +106,11 @@ class Installation:
 
     # -- agent --------------------------------------------------------------------------------------------------------
 
-    def install_agent(self, *, state_dir: Path | None = None, **settings: Any) -> None:
-        """Invite the cluster and start its agent; ``settings`` go over those of the invitation."""
+    def install_agent(self, *, state_dir: Path | None = None, tree: Path = ROOT, **settings: Any) -> None:
+        """Invite the cluster and start its agent; ``settings`` go over those of the invitation.
+
+        ``tree`` is the one whose agent it is.
+        """
         directory = self.stage.agent_directory(CLUSTER)
         self.stage.cli.run("clusters", "invite", CLUSTER, *stages.CLUSTERS[CLUSTER], "--agent-config", str(directory))
         self.engine_mode("run")
@@ -118,16 +122,26 @@ class Installation:
         config |= {
             "kubeconfig": str(self.plane.agent_kubeconfig(directory / "kubeconfig")),
             "opa_binary": str(engine),
-            "guards_dir": str(ROOT / "charts/cellward-agent/files"),
+            "guards_dir": str(tree / "charts/cellward-agent/files"),
             "intervals": INTERVALS,
             **({"state_dir": str(state_dir)} if state_dir is not None else {}),
             **settings,
         }
         file.write_text(yaml.safe_dump(config))
-        log = self.directory / f"agent-{CLUSTER}.log"
-        self.agent = part("agent", ["agent", "run", "--config", str(file)], log, self.stage.home)
+        self.start_agent(tree)
+
+    def start_agent(self, tree: Path = ROOT) -> None:
+        """Start the agent of a tree, with the settings and the state that are there."""
+        log, file = self.directory / f"agent-{CLUSTER}.log", self.stage.agent_directory(CLUSTER) / "agent.yaml"
+        self.agent = part("agent", ["agent", "run", "--config", str(file)], log, self.stage.home, tree)
         self.stage.agents[CLUSTER] = self.agent
         self.agent.start()
+
+    def apply_chart(self, tree: Path) -> None:
+        """Set rights and guards to those of a tree's chart, as an upgrade does."""
+        for file in sorted((tree / "charts/cellward-agent/files").glob("*.yaml")):
+            for manifest in filter(None, yaml.safe_load_all(file.read_text())):
+                self.plane.admin.must(self.plane.admin.apply(manifest, manager=INSTALLER), manifest["kind"])
 
     def configure_agent(self, **settings: Any) -> None:
         """Change settings of the agent for its next start."""
@@ -137,6 +151,13 @@ class Installation:
     def stop_agent(self, *, kill: bool = False) -> None:
         """End the agent."""
         drive(self.agent.stop(kill=kill))
+
+    def replace_hub(self, tree: Path) -> None:
+        """Stop the hub and start the one of another tree over its database, with that tree's command line."""
+        self.stop_hub()
+        self.stage.tree = tree
+        stages.make_hub(self.stage)
+        self.stage.start_hub()
 
     def stop_hub(self, *, kill: bool = False) -> None:
         """End the hub."""
@@ -252,9 +273,13 @@ class Installation:
 
 
 @contextmanager
-def open_hub(**settings: Any) -> Iterator[Installation]:
-    """Start a hub with policy published, and nothing else; ``settings`` go over those of the demonstration."""
+def open_hub(*, tree: Path = ROOT, **settings: Any) -> Iterator[Installation]:
+    """Start a hub with policy published, and nothing else; ``settings`` go over those of the demonstration.
+
+    ``tree`` is the one whose hub, command line and policies they are.
+    """
     with stages.open_stage(Narrator()) as stage:
+        stage.tree = tree
         installation = Installation(stage)
         stages.start_hub(stage)
         if settings:
@@ -264,7 +289,7 @@ def open_hub(**settings: Any) -> Iterator[Installation]:
             "--token-file", str(stage.hub_data / "admin.token"),
         )  # fmt: skip
         stage.cli.run("init", "--no-passphrase", "--owner", "tests")
-        stage.cli.run("policy", "publish", str(ROOT / "policies"))
+        stage.cli.run("policy", "publish", str(tree / "policies"))
         yield installation
 
 
@@ -276,16 +301,21 @@ def _reconfigure_hub(installation: Installation, settings: Mapping[str, Any]) ->
 
 
 @contextmanager
-def open_installation(**settings: Any) -> Iterator[Installation]:
-    """Start everything; yields when the agent is connected and decides on the published policy."""
-    with open_hub() as installation:
+def open_installation(*, hub_tree: Path = ROOT, agent_tree: Path = ROOT, **settings: Any) -> Iterator[Installation]:
+    """Start everything; yields when the agent is connected and decides on the published policy.
+
+    ``settings`` are the agent's; the trees are those whose hub and agent run.
+    """
+    with open_hub(tree=hub_tree) as installation:
         stage = installation.stage
         plane = BlockingControlPlane(CLUSTER, stage.directory / "planes" / CLUSTER, nodes=1)
         with plane:
             stage.planes[CLUSTER] = plane
             plane.install_agent_chart()
             stage.kubectl[CLUSTER] = Kubectl(plane.kubeconfig_admin)
-            installation.install_agent(**settings)
+            if agent_tree != ROOT:
+                installation.apply_chart(agent_tree)
+            installation.install_agent(tree=agent_tree, **settings)
             stage.wait_connected(CLUSTER)
             installation.until("the policy to be in force", lambda: policy_in_force(installation))
             try:

@@ -14,14 +14,17 @@ from tools.demo.narrate import StepFailedError, UnreachableError
 from tools.parts.locate import path_of
 from tools.stack.process import Child
 
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 #: Engines make Unix sockets below, whose paths have at most 107 bytes.
 _MAX_SCRATCH = 70
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Environment of our processes: nothing of the caller's clusters, proxies or keys reaches them."""
-    found = {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
+def environment(home: Path, tree: Path = ROOT) -> dict[str, str]:
+    """Environment of our processes: nothing of the caller's clusters, proxies or keys reaches them.
+
+    ``tree`` is the working tree whose programs they are; another one is for tests of different versions.
+    """
+    found = {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"}
     scratch = home / "tmp"
     if len(str(scratch)) <= _MAX_SCRATCH:
         # What a killed part leaves behind goes away with the stage.
@@ -30,9 +33,9 @@ def environment(home: Path) -> dict[str, str]:
     return found
 
 
-def part(name: str, arguments: list[str], log: Path, home: Path) -> Child:
-    """A process that runs one of our modules with this Python."""
-    return Child(name, [sys.executable, "-m", *arguments], log, environment(home))
+def part(name: str, arguments: list[str], log: Path, home: Path, tree: Path = ROOT) -> Child:
+    """A process that runs one of our modules with this Python; of no other tree than the one that is named."""
+    return Child(name, [sys.executable, "-P", "-m", *arguments], log, environment(home, tree))
 
 
 def installed(name: str) -> Path:
@@ -51,8 +54,9 @@ def installed(name: str) -> Path:
 class Cli:
     """The ``cellward`` command, run as a person would run it."""
 
-    def __init__(self, home: Path, server: str = "") -> None:
+    def __init__(self, home: Path, server: str = "", tree: Path = ROOT) -> None:
         self.home = home
+        self._tree = tree
         self._server = {"CELLWARD_SERVER": server} if server else {}
 
     def run(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
@@ -64,14 +68,14 @@ class Cli:
         """
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "cli", *arguments],
+                [sys.executable, "-P", "-m", "cli", *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 timeout=120,
                 check=False,
                 env={
-                    **environment(self.home),
+                    **environment(self.home, self._tree),
                     "CELLWARD_HOME": str(self.home),
                     "CELLWARD_OPA": str(path_of("opa")),
                     "NO_COLOR": "1",

@@ -49,6 +49,7 @@ class Stage:
 
     Attributes:
         directory: everything that is written, removed at the end.
+        tree: whose hub and command line run.
         nodes: which the clusters have, ``simulated`` or ``real``.
         images: what real nodes run.
         planes: control planes by cluster name.
@@ -64,6 +65,7 @@ class Stage:
     directory: Path
     narrator: Narrator
     nodes: str = real.SIMULATED
+    tree: Path = ROOT
     images: real.Images | None = None
     planes: dict[str, BlockingControlPlane] = field(default_factory=dict)
     kubectl: dict[str, Kubectl] = field(default_factory=dict)
@@ -230,9 +232,15 @@ def start_hub(stage: Stage) -> None:
     stage.metrics_address = f"127.0.0.1:{metrics}"
     stage.outside = f"{outside}:{enrolment}"
     stage.api = HubApi(stage.api_address, stage.directory / "hub-ca.pem", stage.hub_data / "admin.token")
-    stage.cli = Cli(stage.home)
-    stage.hub = part("hub", ["hub", "run", "--config", str(file)], stage.directory / "hub.log", stage.home)
+    make_hub(stage)
     stage.start_hub()
+
+
+def make_hub(stage: Stage) -> None:
+    """Say which hub and command line the stage has: those of its tree, with the settings that are there."""
+    file = stage.directory / "hub.yaml"
+    stage.cli = Cli(stage.home, tree=stage.tree)
+    stage.hub = part("hub", ["hub", "run", "--config", str(file)], stage.directory / "hub.log", stage.home, stage.tree)
 
 
 def start_agent(stage: Stage, cluster: str) -> None:
