@@ -114,8 +114,11 @@ def _show_logs(stage: Stage) -> None:
 
 def _stay(stage: Stage) -> None:
     """Tell what to type in a second terminal, and wait for Ctrl-C, which is how this is meant to end."""
+    # Real nodes have a network of their own, and everything else of the demonstration is in it.
+    enter = f"  nsenter --target {os.getpid()} --net bash   # as root: its network\n" if stage.images else ""
     sys.stderr.write(
         "\nEverything stays up until Ctrl-C. In a second terminal:\n"
+        f"{enter}"
         f"  export CELLWARD_HOME={stage.home} CELLWARD_OPA={shlex.quote(str(path_of('opa')))}\n"
         "  .venv/bin/cellward status\n"
         "  .venv/bin/cellward cells show boutique/cart\n"
