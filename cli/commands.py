@@ -37,6 +37,7 @@ COMMANDS = {
     "keys": "cli.keyring_list:app",
     "clusters": "cli.clusters:app",
     "cells": "cli.cells:app",
+    "isolation": "cli.isolation.commands:app",
     "audit": "cli.audit:app",
     "tokens": "cli.tokens:app",
     "trust": "cli.trust:app",

@@ -85,6 +85,12 @@ class HubDocuments:
 
         return self._get(digest, Release)
 
+    def deployment(self, digest: str) -> Vouched[Deployment]:
+        """The Deployment of a digest; raises as ``release`` does."""
+        from cellward.documents.model import Deployment
+
+        return self._get(digest, Deployment)
+
     def shown(self, project: str, cell: str) -> Vouched[Release] | None:
         """The release that the hub shows for a cell, verified. For a person to look at: never for composing."""
         placed = [one for one in self.numbered(project, cell) if one.kind == "deployment"]
