@@ -63,7 +63,7 @@ LABEL org.opencontainers.image.title="cellward-prober" \
       org.opencontainers.image.description="Measures from inside a cell which packets get through." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-COPY --from=prober-tree /prober /prober
+COPY --from=prober-tree /prober /opt/cellward/bin/prober
 WORKDIR /
 USER 65532:65532
-ENTRYPOINT ["/prober"]
+ENTRYPOINT ["/opt/cellward/bin/prober"]

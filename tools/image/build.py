@@ -114,8 +114,10 @@ def build(name: str, repository: str) -> Built:
 
 def _prober(repository: str) -> Built:
     """The program alone: it needs no file of a system, so that a node fetches two megabytes."""
-    layers = [oci.layer({}, {f"/{PROBER.name}": program(PROBER.name).read_bytes()})]
-    found = configuration(PROBER, version()) | {"Env": [], "Entrypoint": [f"/{PROBER.name}"]}
+    # Where it is in the agent's image too: pods name one path, whichever image they are given.
+    path = f"{HOME}/bin/{PROBER.name}"
+    layers = [oci.layer({}, {path: program(PROBER.name).read_bytes()})]
+    found = configuration(PROBER, version()) | {"Env": [], "Entrypoint": [path]}
     return Built(oci.image([f"{repository}:{version()}"], layers, found), sbom(PROBER, version(), (), ()))
 
 

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from agent.isolation.probing.pods import PROGRAM
 from cellward.errors import CellwardError
 from tools.image import finish, packages
 from tools.image.bases import pin_bases
@@ -66,11 +67,12 @@ def test_dockerfile_configures_what_the_tool_does(name: str) -> None:
 
 
 def test_the_prober_is_alone_in_its_image() -> None:
-    """One static program on nothing, as nobody in particular; both ways give it one name."""
+    """One static program on nothing, as nobody in particular, where the agent's pods look for it in either image."""
     stage = _stage("prober")
+    assert f"{HOME}/bin/prober" == PROGRAM
     assert "FROM scratch AS prober" in DOCKERFILE
-    assert [line for line in stage if line.startswith("COPY ")] == ["COPY --from=prober-tree /prober /prober"]
-    assert {"USER 65532:65532", "WORKDIR /", 'ENTRYPOINT ["/prober"]'} <= set(stage)
+    assert [line for line in stage if line.startswith("COPY ")] == [f"COPY --from=prober-tree /prober {PROGRAM}"]
+    assert {"USER 65532:65532", "WORKDIR /", f'ENTRYPOINT ["{PROGRAM}"]'} <= set(stage)
     assert _pairs(stage, "LABEL ")["org.opencontainers.image.title"] == PROBER.program
 
 
