@@ -160,7 +160,9 @@ def _service(name: str, component: Component) -> dict[str, Any]:
         {"name": port, "port": found.exposed, "targetPort": found.port, "protocol": found.protocol}
         for port, found in sorted(component.ports.items())
     ]
-    return {"type": component.service_type, "selector": {labels.COMPONENT: name}, "ports": ports}
+    # By the name too: pods that measure isolation stand for a component, and nothing real must reach them.
+    selector = {labels.COMPONENT: name, labels.NAME: name}
+    return {"type": component.service_type, "selector": selector, "ports": ports}
 
 
 def _addresses(target: _Target, component: str) -> dict[str, str]:

@@ -98,7 +98,7 @@ def test_service_and_pod_ports() -> None:
     out = rendered(cell(components={"web": component(ports={"http": {"port": 8080, "servicePort": 80}})}))
     assert found(out, "Service", "web")["spec"] == {
         "type": "ClusterIP",
-        "selector": {"cellward.dev/component": "web"},
+        "selector": {"cellward.dev/component": "web", "app.kubernetes.io/name": "web"},
         "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}],
     }
     main = found(out, "Deployment", "web")["spec"]["template"]["spec"]["containers"][0]
