@@ -28,8 +28,9 @@ from agent.cells.compose import engine_of
 from agent.cells.engine import CellEngine
 from agent.isolation.driver import NetworkPolicyDriver
 from agent.isolation.interfaces import Prober
+from agent.isolation.nodes import NodeWatch
 from agent.isolation.prober import UnprovedProber
-from agent.isolation.probing.edges import Surroundings
+from agent.isolation.probing.edges import Surroundings, metadata_of
 from agent.isolation.probing.ends import answer_udp, own_address
 from agent.isolation.probing.keeper import RememberingProber
 from agent.isolation.probing.runner import PodProber
@@ -117,7 +118,7 @@ class Agent:
     link: LinkClient
     metrics: AgentMetrics
     publisher: IdentityPublisher
-    probing: bool = False
+    prober: Prober
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; raises what the first failing part raised."""
@@ -129,7 +130,8 @@ class Agent:
             Task("link", self.link.run),
             Task("identity", self.publisher.run),
         ]
-        if self.probing:
+        if isinstance(self.prober, RememberingProber):
+            tasks.append(Task("nodes", NodeWatch(base.kube, self.prober.forget_all).run))
             # An edge to the agent that is closed proves something only because the agent would answer.
             tasks.append(Task("echo", partial(answer_udp, *_split(base.settings.health_listen))))
         if base.settings.metrics_listen:
@@ -278,8 +280,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         statement_spki=base.statement.spki_der,
         timer=base.clock,
     )
-    probing = isinstance(prober, RememberingProber)
-    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, probing)
+    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, prober)
 
 
 async def _begin_epoch(base: Base, policy: PolicyService) -> None:
@@ -335,7 +336,8 @@ def _prober(base: Base) -> Prober:
     port = _split(settings.health_listen)[1]
 
     def around() -> Surroundings:
-        return Surroundings(own_address(host), port, api=api, outside=outside)
+        here = own_address(host)
+        return Surroundings(here, port, api=api, metadata=metadata_of(here), outside=outside)
 
     pods = PodProber(
         base.kube,
@@ -343,6 +345,7 @@ def _prober(base: Base) -> Prober:
         image=settings.prober_image,
         user_of=lambda namespace: CellIdentity(namespace, settings.namespace).user,
         around=around,
+        agent_namespace=settings.namespace,
     )
     return RememberingProber(pods, base.clock, settings.intervals.isolation)
 

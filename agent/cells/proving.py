@@ -48,6 +48,8 @@ class Proving:
                     await self._look(worker)
                 except CellwardError as error:
                     _log.warning("isolation-not-measured", code=error.code, reason=error.message)
+                except Exception:  # noqa: BLE001 - V16: what nobody foresaw of one cell must not end the looks at all
+                    _log.exception("isolation-not-measured", cell=worker.cell.record.namespace)
             await self._timer.sleep(LOOK_SECONDS)
 
     def others(self, namespace: str) -> list[NetworkIntent]:

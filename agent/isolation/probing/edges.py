@@ -4,8 +4,9 @@ Invariants:
 
 - ``expected`` comes from the accepted intents of both sides alone: an edge is open when the caller connects to it and
   the callee shows it, and anything else is closed (V10).
-- A forbidden edge counts as proof only where something listens that was seen to answer somebody else (``sure``): a
+- A forbidden edge counts as proof only where something listens that is known to answer somebody else (``sure``): a
   closed port that nobody listens on proves nothing.
+- What is not tried, for the bounds or because nothing is known to answer there, is counted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from cellward.cells.metadata import METADATA_ADDRESSES
 from cellward.cells.network import (
+    AGENT_NAMESPACE,
     Addresses,
     CellComponent,
     CellsOf,
     Edge,
+    NamespacePods,
     NetworkIntent,
     PortRange,
 )
@@ -31,6 +35,8 @@ NO_COMPONENT: Final = "cellward-probe"
 #: Bounds of one probe: kinds of callers, and edges of each. The rest is counted and said.
 MAX_CALLERS: Final = 4
 MAX_TARGETS: Final = 48
+KUBELET_PORT: Final = 10250
+METADATA_PORT: Final = 80
 
 How = Literal["tcp", "echo", "udp", "dns"]
 
@@ -63,10 +69,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of a cell that is ready: its component and its address."""
+    """A pod of a cell that is ready.
+
+    Attributes:
+        component: of the cell.
+        address: its own.
+        node: where it runs.
+        answers: whether it is ready because a probe of the kubelet was answered; any other is ready once it runs.
+    """
 
     component: str
     address: str
+    node: str = ""
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +103,40 @@ class Surroundings:
         metadata: addresses of metadata services.
         outside: an address outside the cluster, host and port; from the installation.
         neighbours: the other cells.
+        reached: hosts and ports of these that the agent itself reached just now.
+        beyond: neighbours that were left out.
     """
 
     agent: str
     agent_port: int
     api: tuple[str, int] | None = None
-    metadata: tuple[str, ...] = ("169.254.169.254",)
+    metadata: tuple[str, ...] = ()
     outside: tuple[str, int] | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    reached: frozenset[tuple[str, int]] = frozenset()
+    beyond: int = 0
+
+    @property
+    def foreign(self) -> tuple[tuple[str, int], ...]:
+        """What may answer or not: metadata services, and what is outside."""
+        hosts = tuple((host, METADATA_PORT) for host in self.metadata)
+        return hosts if self.outside is None else (*hosts, self.outside)
+
+
+def metadata_of(address: str) -> tuple[str, ...]:
+    """Return where clouds answer with credentials, of the family of an address; of none when there is no address.
+
+    NAT64 twins are left out: a gateway that knows them would have to be there.
+    """
+    if not address:
+        return ()
+    version = ipaddress.ip_address(address).version
+    known = (ipaddress.ip_network(one) for one in METADATA_ADDRESSES)
+    return tuple(
+        str(one.network_address)
+        for one in known
+        if one.version == version and one.num_addresses == 1 and not str(one).startswith("64:ff9b:")
+    )
 
 
 def callers(network: NetworkIntent) -> tuple[tuple[str, ...], int]:
@@ -108,8 +149,12 @@ def callers(network: NetworkIntent) -> tuple[tuple[str, ...], int]:
     return (NO_COMPONENT, *kept), len(named) - len(kept)
 
 
-def targets(network: NetworkIntent, component: str, around: Surroundings, responder: str) -> tuple[Target, ...]:
-    """Return what a pod of ``component`` tries, at most ``MAX_TARGETS``: what is forbidden and sure comes first.
+def targets(
+    network: NetworkIntent, component: str, around: Surroundings, responder: str
+) -> tuple[tuple[Target, ...], int]:
+    """Return what a pod of ``component`` tries, at most ``MAX_TARGETS``, and how many edges were left out.
+
+    What is forbidden and sure comes first.
 
     Args:
         network: the accepted intent of the cell.
@@ -117,9 +162,42 @@ def targets(network: NetworkIntent, component: str, around: Surroundings, respon
         around: what is around the cell.
         responder: address of the pod of the same cell that answers.
     """
-    found = [*_fixed(network, component, around, responder), *_cells(network, component, around.neighbours)]
+    cells, mute = _cells(network, component, around.neighbours)
+    found = [*_fixed(network, component, around, responder), *cells]
     found.sort(key=lambda one: (not one.sure, one.expected == "open"))
+    # One way to see that the pod can send at all stays: without, what is closed to it proves nothing.
+    kept = found[:MAX_TARGETS]
+    if kept != found and all(one.expected == "closed" for one in kept):
+        kept[-1:] = [one for one in found if one.expected == "open"][:1] or kept[-1:]
+    return tuple(kept), len(found) - len(kept) + mute
+
+
+def entrances(network: NetworkIntent, pods: Sequence[Pod], responder: str) -> tuple[Target, ...]:
+    """Return what the agent tries from its own namespace, which is no cell: any pod, and each port that is shown.
+
+    A port that the agent may scrape is left out.
+    """
+    found = [
+        Target("", responder, RESPONDER_PORT, "echo", "closed", sure=True),
+        Target("", responder, RESPONDER_PORT, "udp", "closed", sure=True),
+    ]
+    found += [
+        Target(pod.component, pod.address, port.port, "tcp", "closed", sure=pod.answers)
+        for pod in _one_of_each(pods)
+        for port in _shown_ports(network, pod.component)
+        if port.protocol == "TCP" and not _scraped(network, pod.component, port)
+    ]
     return tuple(found[:MAX_TARGETS])
+
+
+def _scraped(network: NetworkIntent, component: str, port: PortRange) -> bool:
+    return any(
+        edge.direction == "ingress"
+        and _is_of(edge, component)
+        and (not edge.ports or port in edge.ports)
+        and any(isinstance(peer, NamespacePods) and peer.namespace == AGENT_NAMESPACE for peer in edge.peers)
+        for edge in network.edges
+    )
 
 
 def _fixed(network: NetworkIntent, component: str, around: Surroundings, responder: str) -> Iterator[Target]:
@@ -132,28 +210,35 @@ def _fixed(network: NetworkIntent, component: str, around: Surroundings, respond
     if around.agent:
         yield Target("the agent", around.agent, around.agent_port, "tcp", "closed", sure=True)
         yield Target("the agent", around.agent, around.agent_port, "udp", "closed", sure=True)
-    # The kubelet of the pod's own node: its address is not known before the pod is placed.
-    if not any(_covers(edge, component, None, PortRange(10250, "TCP")) for edge in _egress(network)):
-        yield Target("the node's kubelet", "NODE", 10250, "tcp", "closed", sure=True)
-    hosts = [("metadata", host, 80, False) for host in around.metadata]
-    hosts += [("the API server", *around.api, True)] if around.api is not None else []
-    hosts += [("outside", *around.outside, True)] if around.outside is not None else []
+    # The kubelet of the pod's own node: its address is not known before the pod is placed, nor whether it answers pods.
+    if not any(_covers(edge, component, None, PortRange(KUBELET_PORT, "TCP")) for edge in _egress(network)):
+        yield Target("the node's kubelet", "NODE", KUBELET_PORT, "tcp", "closed", sure=False)
+    # The agent talks to the API server all the time.
+    hosts = [("the API server", *around.api, True)] if around.api is not None else []
+    for host, port in around.foreign:
+        peer = "outside" if (host, port) == around.outside else f"metadata {host}"
+        hosts.append((peer, host, port, (host, port) in around.reached))
     for peer, host, port, sure in hosts:
         if not _reaches(network, component, host, PortRange(port, "TCP")):
             yield Target(peer, host, port, "tcp", "closed", sure=sure)
 
 
-def _cells(network: NetworkIntent, component: str, neighbours: Sequence[Neighbour]) -> Iterator[Target]:
+def _cells(network: NetworkIntent, component: str, neighbours: Sequence[Neighbour]) -> tuple[list[Target], int]:
+    """Return the edges to other cells, and how many ports there are that nothing sent to would be answered."""
+    found, mute = [], 0
     for neighbour in neighbours:
         there = neighbour.network
         name = f"{there.project}/{there.cell}/{there.environment}"
         for pod in _one_of_each(neighbour.pods):
             for port in _shown_ports(there, pod.component):
                 if port.protocol != "TCP":
+                    mute += 1
                     continue
                 both = connects(network, component, there, pod.component, port)
                 expected: Literal["open", "closed"] = "open" if both else "closed"
-                yield Target(f"{name} {pod.component}", pod.address, port.port, "tcp", expected, sure=True)
+                peer = f"{name} {pod.component}"
+                found.append(Target(peer, pod.address, port.port, "tcp", expected, sure=pod.answers))
+    return found, mute
 
 
 def connects(here: NetworkIntent, component: str, there: NetworkIntent, peer: str, port: PortRange) -> bool:
@@ -182,7 +267,11 @@ def _covers(edge: Edge, component: str, host: str | None, port: PortRange) -> bo
 
 
 def _within(host: str, addresses: Addresses) -> bool:
-    address = ipaddress.ip_address(host)
+    """Whether a range holds a host; a name may be anywhere, so it counts as held and is not tried."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return True
     excluded = any(address in ipaddress.ip_network(one) for one in addresses.excluded)
     return address in ipaddress.ip_network(addresses.cidr) and not excluded
 
@@ -214,5 +303,6 @@ def _shown_ports(network: NetworkIntent, component: str) -> tuple[PortRange, ...
 
 
 def _one_of_each(pods: Sequence[Pod]) -> tuple[Pod, ...]:
-    """One pod of each component stands for the others."""
-    return tuple({pod.component: pod for pod in pods}.values())
+    """One pod of each component stands for the others, one that is known to answer where there is one."""
+    ordered = sorted(pods, key=lambda pod: (pod.answers, pod.address))
+    return tuple({pod.component: pod for pod in ordered}.values())

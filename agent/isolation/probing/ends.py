@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, cast
 
 from cellward.runtime.clock import Timer
 
@@ -21,10 +22,11 @@ class _Echo(asyncio.DatagramProtocol):
     """Sends each small packet back: never more than came, so that nobody is amplified."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        # Not asked for its class: that of Python 3.11 does not say that it is one for datagrams.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
-        if len(data) <= _MOST and isinstance(self._transport, asyncio.DatagramTransport):
+        if len(data) <= _MOST:
             self._transport.sendto(data, addr)
 
 
@@ -56,11 +58,11 @@ async def is_closed(host: str, port: int, how: str, timer: Timer, settle_seconds
     Args:
         host: its address.
         port: on which it answers.
-        how: ``echo`` for TCP, ``udp``.
+        how: ``echo`` or ``tcp``, ``udp``.
         timer: time and sleep.
         settle_seconds: how long it may be open at first.
     """
-    try_once = _tcp if how == "echo" else _udp
+    try_once = {"echo": _tcp, "tcp": _connects, "udp": _udp}[how]
     deadline, closed = timer.monotonic() + settle_seconds, 0
     while closed < _IN_A_ROW:
         closed = 0 if await try_once(host, port) else closed + 1
@@ -68,6 +70,23 @@ async def is_closed(host: str, port: int, how: str, timer: Timer, settle_seconds
             return False
         await timer.sleep(_PAUSE)
     return True
+
+
+async def reached(hosts: Iterable[tuple[str, int]]) -> frozenset[tuple[str, int]]:
+    """Return the hosts and ports that take a connection of the agent: somebody listens there."""
+    asked = list(hosts)
+    found = await asyncio.gather(*(_connects(host, port) for host, port in asked))
+    return frozenset(one for one, passed in zip(asked, found, strict=True) if passed)
+
+
+async def _connects(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return True
+    except (OSError, TimeoutError):
+        return False
 
 
 async def _tcp(host: str, port: int) -> bool:
@@ -91,6 +110,11 @@ class _Answer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, _: object) -> None:
         if not self.came.done():
             self.came.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        # Refused, by an ICMP message: nothing will come.
+        if not self.came.done():
+            self.came.set_exception(exc)
 
 
 async def _udp(host: str, port: int) -> bool:

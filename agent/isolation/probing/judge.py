@@ -5,6 +5,7 @@ Invariants:
 - ``enforced`` only when edges were tried that must be closed, on which somebody is known to listen, both out of the
   cell and into it, and every edge that must be closed is.
 - One edge open that must be closed is ``not-enforced``, whatever else was not measured.
+- A pod that reached nothing, not even what it may, proves nothing: perhaps it could not send at all.
 - Anything else is ``unknown``, and the text says what is missing.
 - An edge that must be open and is not is said, and makes nothing enforced or not: isolation is about what is closed.
 """
@@ -49,8 +50,11 @@ def judge(
         text = f"not proved: {missing}"
     else:
         state = "enforced"
-        closed = sum(1 for one in edges if one.expected == "closed")
-        text = f"{closed} edges that must be closed are closed, of {len(edges)} that were tried"
+        closed = [known for one, known in zip(edges, sure, strict=True) if one.expected == "closed"]
+        text = (
+            f"{len(closed)} edges that must be closed are closed, {sum(closed)} of them where somebody is known to "
+            f"answer; {len(edges)} were tried"
+        )
     if closed_wrongly:
         text += f"; closed, and must be open: {_names(closed_wrongly)}"
     if lag_seconds:
@@ -72,9 +76,21 @@ def _missing(edges: Sequence[MeasuredEdge], sure: Sequence[bool]) -> str:
         measured = [one for one in proofs if one.direction == direction and one.measured == "closed"]
         if not measured:
             return f"no packet was tried {words} to somebody who would have answered"
+    if mute := _mute(edges):
+        return f"pods for {', '.join(mute)} reached nothing, not even what they may"
     if blind := [one for one in edges if one.expected == "closed" and one.measured == "unknown"]:
         return f"not tried: {_names(blind)}"
     return ""
+
+
+def _mute(edges: Sequence[MeasuredEdge]) -> list[str]:
+    """Return the components whose pods reached nothing, where something must be open to them."""
+    reached: dict[tuple[str, str], bool] = {}
+    for one in edges:
+        if one.direction == "egress" and one.expected == "open":
+            caller = (one.component, one.node)
+            reached[caller] = reached.get(caller, False) or one.measured == "open"
+    return sorted({component for (component, _), passed in reached.items() if not passed})
 
 
 def _names(edges: Sequence[MeasuredEdge]) -> str:

@@ -3,7 +3,9 @@
 Invariants:
 
 - What is remembered counts for the very intent it was measured of, and for no longer than ``max_age`` seconds.
-- ``forget_all`` (nodes or the engine changed) lets nothing that was measured before count for a new release.
+- ``forget_all`` (a node is new) lets nothing that was measured before count for a new release, nor what is being
+  measured just then.
+- What nobody asked for since it grew old is not kept: cells come and go.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from cellward.runtime.clock import Timer
 RETRY_SECONDS: Final = 10.0
 #: A hub that asks for a measurement gets one no more often than this.
 _ASKED_SECONDS: Final = 30.0
+#: How often the time between two tries is doubled; a number of years' tries would be none at all (V16).
+_DOUBLINGS: Final = 10
 
 
 Neighbours = Callable[[str], Sequence[NetworkIntent]]
@@ -57,6 +61,8 @@ class RememberingProber:
         self._timer = timer
         self._max_age = max_age
         self._known: dict[str, _Known] = {}
+        #: Raised by ``forget_all``.
+        self._age = 0
 
     @property
     def neighbours(self) -> Neighbours:
@@ -72,10 +78,15 @@ class RememberingProber:
         known = self._known.get(network.namespace)
         if known is not None and known.network == network and not self._is_old(known):
             return known.evidence
+        age = self._age
         evidence = await self._prober.probe(network)
         again = known is not None and known.network == network and known.evidence.state == evidence.state
         unproved = 0 if evidence.state == "enforced" else known.unproved + 1 if known is not None and again else 1
-        self._known[network.namespace] = _Known(network, evidence, self._timer.monotonic(), unproved)
+        now = self._timer.monotonic()
+        for namespace in [name for name, one in self._known.items() if now - one.at > 2 * self._max_age]:
+            del self._known[namespace]
+        if age == self._age:
+            self._known[network.namespace] = _Known(network, evidence, now, unproved)
         return evidence
 
     def due(self, network: NetworkIntent) -> bool:
@@ -92,10 +103,11 @@ class RememberingProber:
         return True
 
     def forget_all(self) -> None:
-        """Let nothing that was measured count any longer: nodes or the engine changed."""
+        """Let nothing that was measured, or is being measured, count any longer: a node is new."""
+        self._age += 1
         self._known.clear()
 
     def _is_old(self, known: _Known) -> bool:
         """Whether it counts no longer; ``unproved`` says how often in a row the same was found wanting."""
-        wait = RETRY_SECONDS * 2.0 ** (known.unproved - 1) if known.unproved else self._max_age
+        wait = RETRY_SECONDS * 2.0 ** min(known.unproved - 1, _DOUBLINGS) if known.unproved else self._max_age
         return self._timer.monotonic() - known.at > min(wait, self._max_age)

@@ -25,6 +25,8 @@ CONTAINER: Final = "prober"
 _GATE: Final = "cellward.dev/never-ready"
 #: After which a Job is ended, and after which one that ended is removed, seconds: also when no agent lives any more.
 _DEADLINE, _KEPT = 90, 60
+#: Of a termination message, as the kubelet bounds it.
+_LONGEST: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,11 @@ class Outcome:
 
 
 def responder(probe: str, namespace: str, image: str) -> JSONObject:
-    """Return the Job whose pod answers."""
-    return _job(probe, "responder", namespace, image, labels_of="", arguments=["serve", str(RESPONDER_PORT)], env=[])
+    """Return the Job whose pod answers. The kubelet asks it, so that it is known to before anybody finds it closed."""
+    job = _job(probe, "responder", namespace, image, labels_of="", arguments=["serve", str(RESPONDER_PORT)], env=[])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["readinessProbe"] = {"tcpSocket": {"port": RESPONDER_PORT}, "periodSeconds": 1, "timeoutSeconds": 1}
+    return job
 
 
 def caller(
@@ -50,22 +55,30 @@ def caller(
     component: str,
     wanted: Sequence[Target],
     settle_seconds: float,
+    node: str = "",
 ) -> JSONObject:
-    """Return the Job whose pod tries the targets as a pod of ``component``."""
+    """Return the Job whose pod tries the targets as a pod of ``component``, on a node if that is named."""
     targets = [{"to": _joined(one), "how": one.how, "closed": one.expected == "closed"} for one in wanted]
     plan = json.dumps({"settle_ms": int(settle_seconds * 1000), "targets": targets}, separators=(",", ":"))
     env = [
         {"name": "PROBE_PLAN", "value": plan},
         {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
     ]
-    return _job(probe, part, namespace, image, labels_of=component, arguments=["try"], env=env)
+    job = _job(probe, part, namespace, image, labels_of=component, arguments=["try"], env=env)
+    if node:
+        # By affinity, not by nodeName, so that there is room; the cell runs there, whatever the node is tainted with.
+        field = {"key": "metadata.name", "operator": "In", "values": [node]}
+        wanted_node = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+        affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": wanted_node}}
+        job["spec"]["template"]["spec"] |= {"affinity": affinity, "tolerations": [{"operator": "Exists"}]}
+    return job
 
 
 def address_of(pod: Mapping[str, Any]) -> str:
-    """Return the address of a pod whose container runs; empty while it does not."""
+    """Return the address of a pod that answered the kubelet; empty while it did not."""
     status = pod.get("status") or {}
-    running = any("running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ())
-    return str(status.get("podIP") or "") if running else ""
+    ready = any(one.get("name") == CONTAINER and one.get("ready") for one in status.get("containerStatuses") or ())
+    return str(status.get("podIP") or "") if ready else ""
 
 
 def trouble_of(pod: Mapping[str, Any]) -> str:
@@ -99,14 +112,22 @@ def outcome_of(pod: Mapping[str, Any], job_uid: str, count: int) -> Outcome | No
 
 
 def _read(message: str, count: int, node: str) -> Outcome | None:
+    """Read what a prober wrote; a kubelet may hand on anything (V16)."""
+    if len(message) > _LONGEST:
+        return None
     try:
         said = json.loads(message)
-        letters, lags = str(said["open"]), [float(one) / 1000 for one in said["lag_ms"]]
-    except (ValueError, KeyError, TypeError):
+        letters, lags = said["open"], said["lag_ms"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    if len(letters) != count or len(lags) != count or set(letters) - set("01"):
+    if not isinstance(letters, str) or len(letters) != count or set(letters) - set("01"):
         return None
-    return Outcome(tuple(letter == "1" for letter in letters), tuple(lags), node)
+    if not isinstance(lags, list) or len(lags) != count:
+        return None
+    # Neither truths nor floats, of which some are no numbers.
+    if not all(type(one) is int and 0 <= one <= _DEADLINE * 1000 for one in lags):
+        return None
+    return Outcome(tuple(letter == "1" for letter in letters), tuple(one / 1000 for one in lags), node)
 
 
 def _joined(target: Target) -> str:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
 
-from agent.isolation.interfaces import Evidence, MeasuredEdge
+from agent.isolation.interfaces import Evidence, MeasuredEdge, Passage
 from agent.isolation.probing import ends, pods
 from agent.isolation.probing.edges import (
-    RESPONDER_PORT,
+    NO_COMPONENT,
     Neighbour,
     Pod,
     Surroundings,
     Target,
     callers,
+    entrances,
     targets,
 )
 from agent.isolation.probing.judge import judge, unmeasured
@@ -41,9 +42,13 @@ PROBE_SECONDS: Final = 60.0
 AT_ONCE: Final = 2
 #: Other cells that are looked at in one probe.
 MAX_NEIGHBOURS: Final = 12
+#: Nodes with pods of the cell that are measured by themselves, beside those the scheduler chose.
+MAX_NODES: Final = 3
 _MANAGER: Final = "cellward-prober"
 #: Rights that were just granted are not everywhere at once: tries, and seconds between them.
 _TRIES, _AGAIN = 20, 0.25
+#: An edge, whether somebody is known to answer there, and how long it was open at first.
+_Found = tuple[MeasuredEdge, bool, float | None]
 
 
 class NotMeasuredError(Exception):
@@ -74,6 +79,8 @@ class PodProber:
         image: of the prober, by digest.
         user_of: the account of a cell, by its namespace.
         around: what is around every cell; asked again for each probe.
+        agent_namespace: where the agent runs.
+        settle_seconds: how long a forbidden edge may be open at first.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class PodProber:
         image: str,
         user_of: Callable[[str], str],
         around: Callable[[], Surroundings],
+        agent_namespace: str = "cellward-system",
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self.neighbours: Callable[[str], Sequence[NetworkIntent]] = lambda _: ()
@@ -92,6 +100,7 @@ class PodProber:
         self._image = image
         self._user_of = user_of
         self._around = around
+        self._agent_namespace = agent_namespace
         self._settle = settle_seconds
         self._places = asyncio.Semaphore(AT_ONCE)
 
@@ -106,42 +115,58 @@ class PodProber:
                 return unmeasured(self._timer.now(), f"it timed out after {PROBE_SECONDS:.0f} s; {_where(probe)}")
             except (NotMeasuredError, CellwardError) as error:
                 return unmeasured(self._timer.now(), str(error))
+            except Exception as error:  # noqa: BLE001 - V16: an object nobody foresaw must not end the agent
+                _log.exception("probe-failed", namespace=network.namespace)
+                return unmeasured(self._timer.now(), f"a fault of the agent ({type(error).__name__}), see its log")
             finally:
                 await to_its_end(self._clear(probe), f"probe-{probe.name}-clear")
 
     async def _measure(self, probe: _Probe) -> Evidence:
-        around = await self._surroundings(probe.network.namespace)
+        namespace = probe.network.namespace
+        around = await self._surroundings(namespace)
         if not around.agent:
             raise NotMeasuredError("this agent does not run in the cluster, so nothing proves what comes into a cell")
+        own = await self._pods_of(namespace)
         watching = asyncio.create_task(self._watch(probe), name=f"probe-{probe.name}-watch")
         try:
-            answers = await self._make(probe, pods.responder(probe.name, probe.network.namespace, self._image))
+            answers = await self._make(probe, pods.responder(probe.name, namespace, self._image))
             address = await self._until(probe, watching, answers, pods.address_of)
             parts, left_out = callers(probe.network)
             work = [self._caller(probe, watching, part, around, address) for part in parts]
-            *called, entered = await asyncio.gather(*work, self._enter(address))
+            *called, entered = await _together(*work, self._enter(probe.network, own, address))
+            # Each node enforces by itself: those that run the cell count, wherever the scheduler put the first pods.
+            seen = {edge.node for group, _ in called for edge, _, _ in group}
+            nodes = sorted({pod.node for pod in own} - seen - {""})
+            work = [self._caller(probe, watching, NO_COMPONENT, around, address, node) for node in nodes[:MAX_NODES]]
+            called += await _together(*work)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        found = [*(one for group in called for one in group), *entered]
+        found = [*(one for group, _ in called for one in group), *entered]
         lags = [lag for _, _, lag in found if lag is not None]
         return judge(
             [edge for edge, _, _ in found],
             at=self._timer.now(),
             sure=[sure for _, sure, _ in found],
             lag_seconds=max(lags, default=None),
-            left_out=left_out,
+            left_out=left_out + around.beyond + len(nodes[MAX_NODES:]) + sum(more for _, more in called),
         )
 
     async def _caller(
-        self, probe: _Probe, watching: asyncio.Task[None], component: str, around: Surroundings, responder: str
-    ) -> list[tuple[MeasuredEdge, bool, float | None]]:
-        """Measure what a pod of one component can reach."""
-        wanted = targets(probe.network, component, around, responder)
-        part = f"from-{component}"[:20].rstrip("-")
+        self,
+        probe: _Probe,
+        watching: asyncio.Task[None],
+        component: str,
+        around: Surroundings,
+        responder: str,
+        node: str = "",
+    ) -> tuple[list[_Found], int]:
+        """Measure what a pod of one component can reach; return with it how many edges were left out."""
+        wanted, left_out = targets(probe.network, component, around, responder)
+        number = len(probe.made)
         job = pods.caller(
-            probe.name, part, probe.network.namespace, self._image,
-            component=component, wanted=wanted, settle_seconds=self._settle,
+            probe.name, f"from-{number}", probe.network.namespace, self._image,
+            component=component, wanted=wanted, settle_seconds=self._settle, node=node,
         )  # fmt: skip
         uid = await self._make(probe, job)
 
@@ -150,27 +175,34 @@ class PodProber:
 
         said = await self._until(probe, watching, uid, read)
         edges = zip(wanted, said.open, said.lag_seconds, strict=True)
-        return [_edge(component, target, passed, lag, said.node) for target, passed, lag in edges]
+        return [_edge(component, target, passed, lag, said.node) for target, passed, lag in edges], left_out
 
-    async def _enter(self, responder: str) -> list[tuple[MeasuredEdge, bool, float | None]]:
+    async def _enter(self, network: NetworkIntent, own: Sequence[Pod], responder: str) -> list[_Found]:
         """Measure whether the agent, from its own namespace, can reach what runs in the cell."""
-        found: list[tuple[MeasuredEdge, bool, float | None]] = []
+        wanted = entrances(network, own, responder)
         closed = await asyncio.gather(
-            *(ends.is_closed(responder, RESPONDER_PORT, how, self._timer, self._settle) for how in ("echo", "udp"))
+            *(ends.is_closed(one.host, one.port, one.how, self._timer, self._settle) for one in wanted)
         )
-        for protocol, shut in zip(("TCP", "UDP"), closed, strict=True):
-            measured = "closed" if shut else "open"
-            edge = MeasuredEdge("ingress", "", "the agent", protocol, RESPONDER_PORT, "closed", measured, "")  # type: ignore[arg-type]  # mypy widens the literals of the loop
-            found.append((edge, True, None))
-        return found
+        # An agent that may not send by itself finds everything closed.
+        free = not await self._is_held_back()
+        return [_entrance(one, shut=shut, free=free) for one, shut in zip(wanted, closed, strict=True)]
+
+    async def _is_held_back(self) -> bool:
+        """Whether a NetworkPolicy of the agent's own namespace may hold back what the agent sends."""
+        found = await self._kube.list("networking.k8s.io/v1", "NetworkPolicy", namespace=self._agent_namespace)
+        return any("Egress" in (one["spec"].get("policyTypes") or ()) or one["spec"].get("egress") for one in found)
 
     async def _surroundings(self, namespace: str) -> Surroundings:
         """Return what is around, with the pods of other cells that are ready now."""
         around = self._around()
-        known = list(self.neighbours(namespace))[:MAX_NEIGHBOURS]
-        neighbours = [Neighbour(network, await self._pods_of(network.namespace)) for network in known]
-        return Surroundings(
-            around.agent, around.agent_port, around.api, around.metadata, around.outside, tuple(neighbours)
+        known = list(self.neighbours(namespace))
+        near = known[:MAX_NEIGHBOURS]
+        neighbours = [Neighbour(network, await self._pods_of(network.namespace)) for network in near]
+        return replace(
+            around,
+            neighbours=tuple(neighbours),
+            reached=await ends.reached(around.foreign),
+            beyond=len(known) - len(near),
         )
 
     async def _pods_of(self, namespace: str) -> tuple[Pod, ...]:
@@ -184,8 +216,7 @@ class PodProber:
                 if event.type in {WatchType.SYNCED, WatchType.INTERRUPTED}:
                     break
                 if event.object and _is_ready(event.object):
-                    component = str(event.object["metadata"]["labels"][labels.COMPONENT])
-                    found.append(Pod(component, str(event.object["status"]["podIP"])))
+                    found.append(_pod(event.object))
         return tuple(found)
 
     # -- pods -----------------------------------------------------------------------------------------------------
@@ -222,9 +253,10 @@ class PodProber:
         """Wait until a pod of a Job says something; raises NotMeasuredError when it never will."""
         while True:
             async with probe.news:
-                for pod in probe.seen.values():
-                    if not _is_of(pod, job_uid):
-                        continue
+                own = [pod for pod in probe.seen.values() if _is_of(pod, job_uid)]
+                if len(own) > 1:
+                    raise NotMeasuredError("more than one pod says that it is of one Job, so none is believed")
+                for pod in own:
                     if (said := read(pod)) is not None and said != "":
                         return said
                     if why := pods.trouble_of(pod) or _failed(pod):
@@ -246,12 +278,35 @@ class PodProber:
                     _log.warning("probe-not-cleared", job=str(ref), code=error.code, reason=error.message)
 
 
-def _edge(
-    component: str, target: Target, passed: bool, lag: float, node: str
-) -> tuple[MeasuredEdge, bool, float | None]:
-    measured = "open" if passed else "closed"
-    edge = MeasuredEdge("egress", component, target.peer, target.protocol, target.port, target.expected, measured, node)  # type: ignore[arg-type]  # mypy widens the literal
+async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Await all of them; when one fails, the others are ended before it is raised, so that they make nothing more."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _edge(component: str, target: Target, passed: bool, lag: float, node: str) -> _Found:
+    measured: Passage = "open" if passed else "closed"
+    edge = MeasuredEdge("egress", component, target.peer, target.protocol, target.port, target.expected, measured, node)
     return edge, target.sure, lag if target.expected == "closed" else None
+
+
+def _entrance(target: Target, *, shut: bool, free: bool) -> _Found:
+    """Return what the agent found; one that may not send knows only of what is open."""
+    measured: Passage = "open" if not shut else "closed" if free else "unknown"
+    edge = MeasuredEdge("ingress", target.peer, "the agent", target.protocol, target.port, "closed", measured, "")
+    return edge, target.sure, None
+
+
+def _pod(pod: Mapping[str, Any]) -> Pod:
+    spec = pod["spec"]
+    answers = any(one.get("readinessProbe") for one in spec.get("containers") or ())
+    component = str(pod["metadata"]["labels"][labels.COMPONENT])
+    return Pod(component, str(pod["status"]["podIP"]), str(spec.get("nodeName") or ""), answers)
 
 
 def _is_of(pod: Mapping[str, Any], job_uid: str) -> bool:
