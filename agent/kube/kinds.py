@@ -51,6 +51,8 @@ _ALL: Final = (
     # Why what a cell runs does not run; watched in cells by their own accounts, never written.
     KindInfo("v1", "Pod", "pods"),
     KindInfo("v1", "Event", "events"),
+    # A new one has to be measured; watched, never written.
+    KindInfo("v1", "Node", "nodes", namespaced=False),
     # Of network plugins, where they are there; watched, never written.
     KindInfo(f"{_POLICY}/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", namespaced=False),
     KindInfo(f"{_POLICY}/v1alpha1", "AdminNetworkPolicy", "adminnetworkpolicies", namespaced=False),

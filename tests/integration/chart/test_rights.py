@@ -39,6 +39,7 @@ EVERYWHERE: Rights = {
     **{("", name): READ for name in ("configmaps", "persistentvolumeclaims", "serviceaccounts", "services")},
     ("", "namespaces"): READ | WRITE,
     ("", "resourcequotas"): READ,
+    ("", "nodes"): READ,
     **{("apps", name): READ for name in ("daemonsets", "deployments", "statefulsets")},
     ("autoscaling", "horizontalpodautoscalers"): READ,
     **{("batch", name): READ for name in ("cronjobs", "jobs")},

@@ -1,0 +1,69 @@
+"""Notices nodes that are new: a node enforces by itself, so what was measured before says nothing of it.
+
+A node is new when it is ready and was not seen to be since it booted. One that is unready for a while is not: it comes
+back as it was, and cells would be measured without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from agent.kube.interfaces import KubeApi, WatchEvent, WatchType
+
+_log = structlog.get_logger()
+
+
+class NodeWatch:
+    """Watches the nodes of the cluster.
+
+    Args:
+        kube: the cluster.
+        on_new: called when a node is new; not for those that are there at first.
+    """
+
+    def __init__(self, kube: KubeApi, on_new: Callable[[], object]) -> None:
+        self._kube, self._on_new = kube, on_new
+        #: The boot of each node that was ready, by the node's uid.
+        self._boots: dict[str, str] = {}
+        self._listed: set[str] | None = None
+        self._synced = False
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async for event in self._kube.watch("v1", "Node"):
+            try:
+                self._take(event)
+            except (AttributeError, KeyError, TypeError):
+                # V16: a kubelet writes most of what is in a node.
+                _log.warning("node-not-understood", name=str(event.object.get("metadata", {}).get("name"))[:100])
+
+    def _take(self, event: WatchEvent) -> None:
+        if event.type is WatchType.RESTARTED:
+            self._listed = set()
+        elif event.type is WatchType.SYNCED:
+            for uid in set(self._boots) - (self._listed or set()):
+                del self._boots[uid]
+            self._listed, self._synced = None, True
+        elif event.type is WatchType.DELETED:
+            self._boots.pop(str(event.object["metadata"]["uid"]), None)
+        elif event.type in {WatchType.ADDED, WatchType.MODIFIED}:
+            self._node(event.object)
+
+    def _node(self, node: Mapping[str, Any]) -> None:
+        uid, status = str(node["metadata"]["uid"]), node.get("status") or {}
+        if self._listed is not None:
+            self._listed.add(uid)
+        boot = str((status.get("nodeInfo") or {}).get("bootID") or "")
+        if not _is_ready(status) or self._boots.get(uid) == boot:
+            return
+        self._boots[uid] = boot
+        if self._synced:
+            _log.info("node-is-new", node=str(node["metadata"]["name"])[:100])
+            self._on_new()
+
+
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ())
