@@ -30,7 +30,7 @@ _MISSING = object()
 class _Watcher:
     api_version: str
     kind: str
-    selector: dict[str, str]
+    selector: dict[str, str | None]
     namespace: str = ""
     queue: asyncio.Queue[WatchEvent] = field(default_factory=asyncio.Queue)
 
@@ -431,10 +431,12 @@ def _patch(obj: JSONObject, operation: Mapping[str, Any]) -> None:
         target[last] = copy.deepcopy(operation["value"])
 
 
-def _parse(selector: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in selector.split(",") if part)
+def _parse(selector: str) -> dict[str, str | None]:
+    """Return values by label; None for one that has to be there whatever it says."""
+    parts = (part.partition("=") for part in selector.split(",") if part)
+    return {key: value if equals else None for key, equals, value in parts}
 
 
-def _selected(obj: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+def _selected(obj: Mapping[str, Any], wanted: Mapping[str, str | None]) -> bool:
     labels = obj["metadata"].get("labels") or {}
-    return all(labels.get(key) == value for key, value in wanted.items())
+    return all(key in labels and value in {None, labels[key]} for key, value in wanted.items())
