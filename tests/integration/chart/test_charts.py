@@ -170,8 +170,19 @@ def test_the_notes_name_the_next_commands(chart: str) -> None:
     done = subprocess.run([str(path_of("helm")), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     wanted = {
-        "cellward-agent": ["helm test cellward-agent", "cellward clusters list", "cellward policy publish"],
-        "cellward-hub": ["admin-token", "cellward login --server https://127.0.0.1:7443", "cellward init"],
+        "cellward-agent": [
+            "helm test cellward-agent",
+            "cellward clusters list",
+            "cellward policy publish",
+            "cellward clusters upgrade",
+            "--force-conflicts",
+        ],
+        "cellward-hub": [
+            "admin-token",
+            "cellward login --server https://127.0.0.1:7443",
+            "cellward init",
+            "--force-conflicts",
+        ],
     }
     for command in wanted[chart]:
         assert command in done.stdout
