@@ -95,3 +95,87 @@ async def test_a_cell_in_quarantine_is_closed(shop: Cli) -> None:
     made, verdicts = await matrix(shop)
     assert verdicts == {(FRONT, CART): "closed", (CART, FRONT): "closed"}
     assert f"{CART} on eu-1: that it is in quarantine is the hub's word only" in made["unverified"]
+
+
+async def explained(cli: Cli, *words: str, code: int) -> dict[str, Any]:
+    """What explain says, as JSON."""
+    found: dict[str, Any] = json.loads((await cli("isolation", "explain", *words, "-o", "json", code=code)).stdout)
+    return found
+
+
+async def test_v10_an_open_edge_is_explained_from_both_sides(shop: Cli) -> None:
+    """Exit code 0; release, policy and rule of each side, and whose word it is."""
+    made = await explained(shop, "shop/front", "shop/cart", code=0)
+    (answer,) = made["answers"]
+    assert (answer["verdict"], answer["port"], answer["toOpen"]) == ("open", 8080, [])
+    assert answer["caller"]["rules"] == ["shop--front--dev/connection.shop.cart.http egress[0]"]
+    assert answer["callee"]["rules"] == ["shop--cart--dev/endpoint.http ingress[0]"]
+    assert (answer["callee"]["version"], answer["callee"]["signers"]) == ("1.0", ["ada"])
+    assert len(made["unverified"]) == 2
+    shown = await shop("isolation", "explain", "shop/front/dev:web", "shop/cart/dev:api", "--port", "8080")
+    assert "eu-1: shop/front/dev:web to shop/cart/dev:api 8080/TCP: open" in shown.stdout
+    assert "hub's word only" in shown.stderr
+
+
+CLOSED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        ("shop/front", "shop/cart", "--port", "8081"),
+        ("add to spec.components.api.ports: PORT: {port: 8081}", "component: api, port: PORT, visibility: project"),
+    ),
+    (
+        ("shop/cart", "shop/front"),
+        (
+            "in the file of shop/front (owner team-front), add to spec.endpoints: NAME: {component: web, port: http, ",
+            "in the file of shop/cart (owner team-cart), add to spec.connections: {cell: front, endpoint: NAME}",
+        ),
+    ),
+    (
+        ("shop/cart", "203.0.113.9:443"),
+        ("spec.connections: external: {cidr: '203.0.113.9/32', ports: [{port: 443, protocol: TCP}]}",),
+    ),
+    (("shop/cart", "169.254.169.254:80"), ("metadata services stay closed",)),
+    (("203.0.113.9", "shop/cart"), ("endpoints reach cells only",)),
+)
+
+
+async def test_v10_a_closed_edge_says_what_opens_it(shop: Cli) -> None:
+    """Exit code 1, and whose file needs what."""
+    for words, steps in CLOSED:
+        made = await explained(shop, *words, code=1)
+        assert (made["verdict"], len(made["answers"])) == ("closed", 1)
+        found = made["answers"][0]["toOpen"]
+        assert [step for step in steps if not any(step in line for line in found)] == [], found
+
+
+async def test_what_explain_says_opens_an_edge_opens_it(shop: Cli, tmp_path: Path) -> None:
+    """The steps are followed as they are written, and the same question is answered with open."""
+    await explained(shop, "shop/cart", "203.0.113.9:443", code=1)
+    external = '  connections:\n    - external: {cidr: "203.0.113.9/32", ports: [{port: 443, protocol: TCP}]}\n'
+    text = CELL.replace('version: "1.0"', 'version: "1.1"') + external
+    await shop("apply", "-f", file_in(tmp_path, text), "-e", "dev")
+    await runs(shop, CART)
+    made = await explained(shop, "shop/cart", "203.0.113.9", code=0)
+    assert [(answer["port"], answer["caller"]["version"]) for answer in made["answers"]] == [(443, "1.1")]
+    # The edge of the caller is the same still.
+    await explained(shop, "shop/front", "shop/cart", code=0)
+
+
+async def test_an_edge_signed_for_another_port_is_explained(shop: Cli, tmp_path: Path) -> None:
+    """ADR 0016: the caller is to be released again, and why."""
+    moved = CELL.replace('version: "1.0"', 'version: "1.1"').replace("8080", "9090")
+    await shop("apply", "-f", file_in(tmp_path, moved), "-e", "dev")
+    await runs(shop, CART)
+    made = await explained(shop, "shop/front", "shop/cart", code=1)
+    (answer,) = made["answers"]
+    assert "connection.shop.cart.http is closed: it was signed for port 8080/TCP" in answer["caller"]["reason"]
+    assert answer["toOpen"][0].startswith("in the file of shop/front (owner team-front), raise spec.version")
+
+
+async def test_what_cannot_be_asked_is_an_error(shop: Cli) -> None:
+    """Exit code 2, which is neither open nor closed."""
+    for words in (
+        "shop shop/cart", "shop/cart: shop/front", "shop/none shop/cart", "192.0.2.1 192.0.2.2",
+        "shop/cart:none shop/front", "shop/cart 192.0.2.1:99999", "shop/cart/prod shop/front",
+    ):  # fmt: skip
+        refused = await shop("isolation", "explain", *words.split(), code=2)
+        assert "cli/bad-option" in refused.stderr
