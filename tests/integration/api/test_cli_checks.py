@@ -39,23 +39,6 @@ async def test_lives_of_roots_policy_and_author_keys_are_told(
         assert ("cellward " in found[name]["hint"]) == (found[name]["status"] != "ok")
 
 
-async def test_v15_a_link_that_was_refused_for_its_version_is_told_as_that(installed: Cli) -> None:
-    """V15: not merely away: both versions are named, and the command that prints what to do."""
-    await installed.api.agent_joins("us-1", "prod", production=True, version="0.3.1")
-    await installed.api.clusters.disconnected("us-1", "s1")
-    lines = json.loads((await installed("check", "-o", "json", code=1)).stdout)["checks"]
-    found = {line["subject"]: line for line in lines if line["id"] == "clusters/connected"}
-    assert found["eu-1"]["code"] == ""
-    assert found["us-1"]["code"] == "wire/version-skew"
-    assert "of version 0.3.1, the hub of 0.1.0" in found["us-1"]["message"]
-    assert "cellward clusters upgrade" in found["us-1"]["hint"]
-    await installed.api.agent_joins("us-1", "prod", production=True, version="0.2.0")
-    await installed.api.clusters.disconnected("us-1", "s1")
-    lines = json.loads((await installed("check", "-o", "json", code=1)).stdout)["checks"]
-    found = {line["subject"]: line for line in lines if line["id"] == "clusters/connected"}
-    assert found["us-1"]["code"] == "check/agent-away"
-
-
 async def _told(cli: Cli, line: str) -> tuple[str, str]:
     """Status and hint of one line of a check."""
     found = {one["id"]: one for one in json.loads((await cli("check", "-o", "json", code=1)).stdout)["checks"]}

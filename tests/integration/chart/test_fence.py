@@ -115,7 +115,7 @@ def test_v12_agent_says_who_it_is_in_one_config_map(agent: ApiClient) -> None:
     _forbidden(agent.apply(_plain("ConfigMap", "cellward-agent", AGENT_NAMESPACE), manager="cellward-agent"))
 
 
-@pytest.mark.parametrize("path", ["/api/v1/pods", "/apis/networking.k8s.io/v1/ingresses", "/api/v1/nodes"])
+@pytest.mark.parametrize("path", ["/api/v1/pods", "/apis/networking.k8s.io/v1/ingresses", "/api/v1/persistentvolumes"])
 def test_v12_agent_reads_nothing_it_does_not_need(agent: ApiClient, path: str) -> None:
     """Neither pods, whose environment may hold what is nobody's business, nor kinds it never writes."""
     _forbidden(agent.request("GET", path + "?limit=1"))
@@ -149,7 +149,8 @@ def test_v12_agent_watches_policies_of_plugins_and_writes_none(agent: ApiClient,
 def test_v10_every_policy_of_plugins_that_is_looked_for_may_be_read(agent: ApiClient) -> None:
     """The agent's list and its rights say the same, and discovery is open to it."""
     paths = [collection_path(kind_of(one.api_version, one.kind), "") for one in FOREIGN]
-    assert {path: agent.request("GET", path).status for path in paths} == dict.fromkeys(paths, 404)
+    # Other tests install one or another of these kinds; what may not be read is 403, there or not.
+    assert {agent.request("GET", path).status for path in paths} <= {200, 404}
     assert agent.request("GET", "/apis/networking.k8s.io").ok
     assert agent.request("GET", "/apis/networking.k8s.io/v1").ok
 

@@ -45,7 +45,7 @@ def offer(admin: ApiClient, name: str, node: str, directory: Path, claim: tuple[
         "kind": "PersistentVolume",
         "metadata": {"name": name},
         "spec": {
-            "capacity": {"storage": "10Gi"},
+            "capacity": {"storage": "100Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": _CLASS,
