@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.audit.statement import StatementKey
 from cellward.documents.dsse import parse_envelope
 from cellward.documents.model import Deployment, parse_document
 from cellward.wire.v1 import link_pb2
+from hub.store.interfaces import ReceiptRow
 from tests.fakes.command_line import CALLER, CELL, Cli, file_in
+from tests.integration.api.test_cli_endorse import cluster_says, published
 
 CART, FRONT = "shop/cart/dev", "shop/front/dev"
+
+
+@pytest.fixture
+def statement(tmp_path: Path) -> StatementKey:
+    """The agent's statement key."""
+    return StatementKey.load_or_create(tmp_path / "agent")
 
 
 async def runs(cli: Cli, key: str, like: str = "", **changes: Any) -> None:
@@ -65,6 +75,31 @@ async def test_v10_the_matrix_has_every_pair_and_every_open_port(shop: Cli) -> N
     assert ["1", CART, "=", "-"] in [line[:4] for line in lines]
     assert ["2", FRONT, "8080", "="] in [line[:4] for line in lines]
     assert "hub's word only" in shown.stderr
+
+
+async def test_what_an_endorsed_key_signed_is_evidence(
+    shop: Cli, statement: StatementKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only of the Deployment that the receipt is about: the hub may report another as in force."""
+    store, realm = shop.api.store, (await shop.api.services.realm.require()).realm
+    row = await store.clusters.get("eu-1")
+    assert row is not None
+    await store.clusters.bind("eu-1", row.uid, "0" * 64, statement.spki_der, 1, "1")
+    item = next(one for one in await shop.api.clusters.items("eu-1", 0) if one.key.cell == "cart")
+    signed = statement.receipt(
+        realm=realm, uid=row.uid, revision=item.revision, project="shop", cell="cart", environment="dev",
+        deployment_digest=item.deployment_digest, accepted=True, refusals=(), at=datetime(2026, 11, 30, tzinfo=UTC),
+    )  # fmt: skip
+    receipt = ReceiptRow("eu-1", item.key, item.revision, item.deployment_digest, accepted=True, statement=signed)
+    await store.desired.put_receipt(receipt)
+    kubeconfig = str(cluster_says(tmp_path, monkeypatch, await published(shop, statement)))
+    await shop("clusters", "endorse", "eu-1", "--kubeconfig", kubeconfig)
+    made, _ = await matrix(shop)
+    assert [cell["evidence"] for cell in made["cells"]] == ["endorsed", "vouched by the hub only"]
+    assert [line.split(":")[0] for line in made["unverified"]] == [f"{FRONT} on eu-1"]
+    await shop("apply", "-f", file_in(tmp_path, CELL.replace('version: "1.0"', 'version: "1.1"')), "-e", "dev")
+    await runs(shop, CART)
+    assert [cell["evidence"] for cell in (await matrix(shop))[0]["cells"]] == ["vouched by the hub only"] * 2
 
 
 async def test_the_matrix_is_of_what_is_asked_for(shop: Cli) -> None:

@@ -31,6 +31,9 @@ from tools.parts.build import ensure
 from tools.parts.locate import locate
 from tools.parts.model import PARTS
 
+# Whichever comes first may have to build it.
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
+
 #: Sets that are compared.
 SETS = int(os.environ.get("CELLWARD_SOAK_EXAMPLES", "300"))
 #: Seeds of sets on which the two disagreed once: none so far but for the reasons above.
@@ -99,8 +102,6 @@ def compared(oracle: Path, seeds: Sequence[int], *, wrong: bool) -> Iterator[tup
                 yield seed, index, mine, mine == other
 
 
-@pytest.mark.real
-@pytest.mark.timeout(1800)
 def test_both_say_the_same_of_every_set(oracle: Path) -> None:
     """V10 stands on what policies mean; 10,000 sets in `make soak`."""
     found = list(compared(oracle, [*EXAMPLES, *range(1, SETS + 1)], wrong=False))
@@ -111,7 +112,6 @@ def test_both_say_the_same_of_every_set(oracle: Path) -> None:
     assert len({seed for seed, *_ in found}) > 0.9 * SETS
 
 
-@pytest.mark.real
 def test_what_is_left_out_has_a_reason(oracle: Path) -> None:
     """When a newer cyclonus reads NotIn as the API does, nothing needs to be left out any more."""
     assert not all(same for *_, same in compared(oracle, range(1, 1000), wrong=True))
