@@ -45,6 +45,21 @@ async def runs(cli: Cli, key: str, like: str = "", **changes: Any) -> None:
     await cli.api.clusters.cell_status("eu-1", status)
 
 
+async def receive(cli: Cli, statement: StatementKey) -> None:
+    """Let the hub have the receipt of eu-1 for what is placed there of the cart, and the key of its agent."""
+    store, realm = cli.api.store, (await cli.api.services.realm.require()).realm
+    row = await store.clusters.get("eu-1")
+    assert row is not None
+    await store.clusters.bind("eu-1", row.uid, "0" * 64, statement.spki_der, 1, "1")
+    item = next(one for one in await cli.api.clusters.items("eu-1", 0) if one.key.cell == "cart")
+    signed = statement.receipt(
+        realm=realm, uid=row.uid, revision=item.revision, project="shop", cell="cart", environment="dev",
+        deployment_digest=item.deployment_digest, accepted=True, refusals=(), at=datetime(2026, 11, 30, tzinfo=UTC),
+    )  # fmt: skip
+    receipt = ReceiptRow("eu-1", item.key, item.revision, item.deployment_digest, accepted=True, statement=signed)
+    await store.desired.put_receipt(receipt)
+
+
 @pytest.fixture
 async def shop(installed: Cli, tmp_path: Path) -> Cli:
     """A callee and its caller in force on eu-1."""
@@ -81,25 +96,21 @@ async def test_what_an_endorsed_key_signed_is_evidence(
     shop: Cli, statement: StatementKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only of the Deployment that the receipt is about: the hub may report another as in force."""
-    store, realm = shop.api.store, (await shop.api.services.realm.require()).realm
-    row = await store.clusters.get("eu-1")
-    assert row is not None
-    await store.clusters.bind("eu-1", row.uid, "0" * 64, statement.spki_der, 1, "1")
-    item = next(one for one in await shop.api.clusters.items("eu-1", 0) if one.key.cell == "cart")
-    signed = statement.receipt(
-        realm=realm, uid=row.uid, revision=item.revision, project="shop", cell="cart", environment="dev",
-        deployment_digest=item.deployment_digest, accepted=True, refusals=(), at=datetime(2026, 11, 30, tzinfo=UTC),
-    )  # fmt: skip
-    receipt = ReceiptRow("eu-1", item.key, item.revision, item.deployment_digest, accepted=True, statement=signed)
-    await store.desired.put_receipt(receipt)
+    await receive(shop, statement)
     kubeconfig = str(cluster_says(tmp_path, monkeypatch, await published(shop, statement)))
     await shop("clusters", "endorse", "eu-1", "--kubeconfig", kubeconfig)
     made, _ = await matrix(shop)
     assert [cell["evidence"] for cell in made["cells"]] == ["endorsed", "vouched by the hub only"]
     assert [line.split(":")[0] for line in made["unverified"]] == [f"{FRONT} on eu-1"]
+    # What another Deployment of the cell placed is not what the receipt is about.
+    state = json.loads((await shop("cells", "show", "shop/cart", "-o", "json")).stdout)["states"][0]
     await shop("apply", "-f", file_in(tmp_path, CELL.replace('version: "1.0"', 'version: "1.1"')), "-e", "dev")
+    await receive(shop, statement)
+    await runs(shop, CART, deployment_digest=state["deploymentDigest"], release_digest=state["releaseDigest"])
+    made, _ = await matrix(shop)
+    assert [(cell["version"], cell["evidence"]) for cell in made["cells"]] == [("1.0", "vouched by the hub only")] * 2
     await runs(shop, CART)
-    assert [cell["evidence"] for cell in (await matrix(shop))[0]["cells"]] == ["vouched by the hub only"] * 2
+    assert [cell["evidence"] for cell in (await matrix(shop))[0]["cells"]] == ["endorsed", "vouched by the hub only"]
 
 
 async def test_the_matrix_is_of_what_is_asked_for(shop: Cli) -> None:
