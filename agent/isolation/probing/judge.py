@@ -12,14 +12,17 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from agent.isolation.interfaces import Evidence, IsolationState, MeasuredEdge
+from cellward.cells.labels import NAME
 
 #: Name of this prober in evidence.
 PROBER: Final = "pods"
+#: Name label of the agent's pod, as the chart has it.
+AGENT: Final = "cellward-agent"
 #: Wrong edges that are named in the text.
 _NAMED: Final = 3
 
@@ -67,6 +70,18 @@ def judge(
 def unmeasured(at: datetime, why: str) -> Evidence:
     """Return the evidence of a probe that could not be made."""
     return Evidence("unknown", at, PROBER, f"not measured: {why}")
+
+
+def may_hold_back(policy: Mapping[str, Any]) -> bool:
+    """Whether a NetworkPolicy of the agent's namespace may hold back what the agent sends; one for other pods does not.
+
+    Where it is not plain that it is about others, or that it lets everything out, it may.
+    """
+    spec = policy.get("spec") or {}
+    rules = spec.get("egress") or []
+    if {} in rules or not ("Egress" in (spec.get("policyTypes") or ()) or rules):
+        return False
+    return bool((spec.get("podSelector") or {}).get("matchLabels", {}).get(NAME, AGENT) == AGENT)
 
 
 def _missing(edges: Sequence[MeasuredEdge], sure: Sequence[bool]) -> str:

@@ -23,7 +23,7 @@ from agent.isolation.probing.edges import (
     entrances,
     targets,
 )
-from agent.isolation.probing.judge import judge, unmeasured
+from agent.isolation.probing.judge import judge, may_hold_back, unmeasured
 from agent.kube.errors import KUBE_FORBIDDEN, KUBE_NOT_FOUND
 from agent.kube.interfaces import JSONObject, KubeApi, ObjectRef, WatchType
 from cellward.cells import labels
@@ -190,7 +190,7 @@ class PodProber:
     async def _is_held_back(self) -> bool:
         """Whether a NetworkPolicy of the agent's own namespace may hold back what the agent sends."""
         found = await self._kube.list("networking.k8s.io/v1", "NetworkPolicy", namespace=self._agent_namespace)
-        return any("Egress" in (one["spec"].get("policyTypes") or ()) or one["spec"].get("egress") for one in found)
+        return any(may_hold_back(one) for one in found)
 
     async def _surroundings(self, namespace: str) -> Surroundings:
         """Return what is around, with the pods of other cells that are ready now."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.isolation.interfaces import Evidence, MeasuredEdge
-from agent.isolation.probing.judge import judge, unmeasured
+from agent.isolation.probing.judge import judge, may_hold_back, unmeasured
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _OUT = MeasuredEdge("egress", "web", "the agent", "TCP", 7445, "closed", "closed", "n1")
@@ -68,6 +68,31 @@ def test_an_edge_that_was_not_tried_keeps_the_proof_away() -> None:
     """An agent that may not send does not know that nothing comes in."""
     found = _judge([*_WHOLE, replace(_IN, component="web", measured="unknown")])
     assert (found.state, "not tried" in found.text) == ("unknown", True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "held"),
+    [
+        ({"policyTypes": ["Egress"], "egress": []}, True),
+        ({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [{"ports": [{"port": 443}]}]}, True),
+        (
+            {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "cellward-agent"}}, "policyTypes": ["Egress"]},
+            True,
+        ),
+        ({"podSelector": {"matchLabels": {"team": "a"}}, "policyTypes": ["Egress"]}, True),
+        (
+            {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "cellward-hub"}}, "policyTypes": ["Egress"]},
+            False,
+        ),
+        ({"podSelector": {}, "policyTypes": ["Ingress"]}, False),
+        ({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}, False),
+        # Without types a rule says which.
+        ({"podSelector": {}, "egress": [{"to": []}]}, True),
+    ],
+)
+def test_an_agent_that_may_be_held_back_is_told_from_one_that_is_not(spec: dict[str, Any], held: bool) -> None:
+    """A policy about others in its namespace, or that lets everything out, is no reason to know nothing."""
+    assert may_hold_back({"spec": spec}) is held
 
 
 def test_each_node_is_judged_by_itself() -> None:
