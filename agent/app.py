@@ -88,6 +88,8 @@ NO_GUARDS = define(
     hint="Set guards_dir to the files of charts/cellward-agent that were installed in this cluster.",
 )
 #: Refusals of the API server that end without anybody's doing, beside its absence.
+#: A measurement of isolation counts no longer once so many times were missed at which it is made again.
+PROOF_INTERVALS = 3
 _MAY_PASS = frozenset({KUBE_FORBIDDEN.code, KUBE_UNAUTHENTICATED.code, KUBE_THROTTLED.code})
 
 
@@ -319,6 +321,7 @@ def _engine(
         guards=_guards(base.settings),
         copy_floors=base.anchor.save_floors,
         agent_namespace=base.settings.namespace,
+        proof_seconds=PROOF_INTERVALS * base.settings.intervals.isolation,
     )
 
 

@@ -9,6 +9,7 @@ from agent.audit.interfaces import Entry, RecorderPort
 from agent.cells.cell import Cell
 from agent.cells.documents import KeptDocuments
 from agent.cells.errors import UNHEALTHY
+from agent.cells.evidence import is_isolated
 from agent.cells.interfaces import OnReceipt
 from agent.cells.keeping import Keeping
 from agent.cells.machine import effects as do
@@ -80,6 +81,13 @@ class Account:
         if self._cell.remember_done():
             await self._keeping.save(self._cell, self._cell.record)
         return on.Noted
+
+    async def keep_proof(self) -> None:
+        """Save what was measured since the last turn; of what is not isolated, or ends, nothing is kept."""
+        record, evidence = self._cell.record, self._cell.evidence
+        if evidence is None or evidence == record.proof or not is_isolated(record):
+            return
+        await self._keeping.save(self._cell, replace(record, isolation=evidence.state, proof=evidence))
 
     async def close_rollout(self, effect: do.CloseRollout) -> Outcome:
         """End the rollout. To say that it is over changes nothing in the cluster.

@@ -37,7 +37,7 @@ class Cell:
         beside: what else isolates the cell, so that nobody can say how it is isolated.
         pods: why pods of the cell do not run, as they were seen last.
         network: the accepted intent, once it is known since the start.
-        evidence: what was measured of it since the start.
+        evidence: what was measured last, bounded; the record has it as of the last turn.
     """
 
     def __init__(self, record: CellRecord) -> None:
@@ -48,7 +48,7 @@ class Cell:
         self.beside: tuple[CellCondition, ...] = ()
         self.pods: tuple[CellCondition, ...] = ()
         self.network: NetworkIntent | None = None
-        self.evidence: Evidence | None = None
+        self.evidence: Evidence | None = record.proof
         #: Workloads that are not well, each with why it may make no pods.
         self._trouble: dict[ObjectRef, str] = {}
         #: What each quota of the namespace allows, and how much of it is used.
@@ -217,6 +217,7 @@ class Cell:
             refusals=self.life.complaints,
             drift_repairs=self.repairs,
             version=record.version,
+            proof=self.evidence,
             conditions=(*record.conditions, *self.beside, *self.proof, *self.open_repairs, *self.pods),
         )
 

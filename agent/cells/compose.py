@@ -26,7 +26,7 @@ from agent.cells.overview import Overview
 from agent.cells.pace import Pace
 from agent.cells.papers import Papers
 from agent.cells.pods import PodWatches
-from agent.cells.proving import Proving
+from agent.cells.proving import MAX_AGE_SECONDS, Proving
 from agent.cells.ready import Ready
 from agent.cells.restamp import Restamping
 from agent.cells.revoked import Revoked
@@ -79,6 +79,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
     agent_namespace: str = "cellward-system",
     settle_seconds: float = SETTLE_SECONDS,
     absent_seconds: float = ABSENT_SECONDS,
+    proof_seconds: float = MAX_AGE_SECONDS,
 ) -> CellEngine:
     """Return the engine of a cluster.
 
@@ -99,6 +100,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
         copy_floors: returns when every floor and closing is also kept outside the state directory.
         agent_namespace: where the accounts of cells live.
         settle_seconds: how long guards that came back may take to bite.
+        proof_seconds: how long a measurement of isolation counts when no newer one comes.
         absent_seconds: how often a network plugin's kind that is not there is asked for.
     """
     roster = Roster()
@@ -145,7 +147,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
         hands = Hands(cell, pace, papers, rollout, ending, withholding, account, life.accepted)
         return CellWorker(cell, life, drift, pace, edges, hands, on_status, accepted)
 
-    proving = Proving(prober, roster, state.blobs, recorder, timer)
+    proving = Proving(prober, roster, state.blobs, recorder, timer, proof_seconds)
     watches = Watches(watch, foreign, stamps, pods, proving)
     return CellEngine(state, documents, roster, sightings, watches, Overview(roster, health, metrics), worker)
 

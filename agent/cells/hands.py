@@ -47,6 +47,7 @@ class Hands:
         self._rollout = rollout
         self._ending = ending
         self._accepted = accepted
+        self._account = account
         self._attempt: Attempt | None = None
         self._end: VerifiedEnd | None = None
         self._steps: Mapping[type[do.Effect], Callable[[Any], Awaitable[Outcome]]] = {
@@ -72,6 +73,10 @@ class Hands:
     async def carry_out(self, effect: do.Effect) -> Outcome:
         """Carry out one effect; raises what stands in the way."""
         return await self._steps[type(effect)](effect)
+
+    async def keep_proof(self) -> None:
+        """Make durable what was measured since the last turn."""
+        await self._account.keep_proof()
 
     def forget(self) -> None:
         """The work is over."""

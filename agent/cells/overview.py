@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +19,10 @@ from cellward.telemetry.metrics import (
     AGENT_CELL_READY,
     AGENT_CELLS,
     AGENT_DRIFT_UNREPAIRED,
+    AGENT_EGRESS_LAG,
     AGENT_ISOLATION,
+    AGENT_ISOLATION_EDGES,
+    AGENT_ISOLATION_PROBED,
 )
 
 #: Condition about all cells together.
@@ -83,4 +87,24 @@ def _count(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
     metrics.replace(AGENT_CELL_READY, ready)
     metrics.replace(AGENT_CELL_OBJECTS, objects)
     metrics.replace(AGENT_ISOLATION, isolation)
+    _count_proofs(metrics, cells)
     metrics.replace(AGENT_DRIFT_UNREPAIRED, unrepaired)
+
+
+def _count_proofs(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
+    """Edges by what was expected and measured, when that was, and how late isolation took hold of a new pod."""
+    edges: dict[tuple[str, ...], float] = {}
+    probed: dict[tuple[str, ...], float] = {}
+    lag: dict[tuple[str, ...], float] = {}
+    for cell in cells:
+        evidence, key = cell.evidence, cell.record.key
+        if evidence is None:
+            continue
+        probed[key] = evidence.at.timestamp()
+        if evidence.egress_lag_seconds is not None:
+            lag[key] = evidence.egress_lag_seconds
+        for (expected, measured), count in Counter((one.expected, one.measured) for one in evidence.edges).items():
+            edges[(*key, expected, measured)] = float(count)
+    metrics.replace(AGENT_ISOLATION_EDGES, edges)
+    metrics.replace(AGENT_ISOLATION_PROBED, probed)
+    metrics.replace(AGENT_EGRESS_LAG, lag)

@@ -12,11 +12,11 @@ import structlog
 
 from agent.audit.interfaces import RecorderPort
 from agent.cells.cell import Cell
-from agent.cells.evidence import in_force, measured
+from agent.cells.evidence import in_force, is_isolated, measured
 from agent.cells.roster import Roster
 from agent.cells.worker import CellWorker
-from agent.isolation.interfaces import Prober
-from agent.objects.model import Role
+from agent.isolation.interfaces import Evidence, Prober
+from agent.isolation.kept import aged, bounded, wrong_of
 from agent.spool.interfaces import Blobs
 from cellward.cells.network import NetworkIntent, intent
 from cellward.documents.dsse import parse_envelope
@@ -28,17 +28,28 @@ _log = structlog.get_logger()
 
 #: Between two looks whether something is due, seconds.
 LOOK_SECONDS: Final = 5.0
+#: After so many seconds what was measured counts no longer, unless the installation says otherwise.
+MAX_AGE_SECONDS: Final = 1800.0
 
 
 class Proving:
-    """The proofs of all cells of a cluster."""
+    """The proofs of all cells of a cluster; what is older than ``max_age`` seconds is ``unknown`` (V9)."""
 
-    def __init__(self, prober: Prober, roster: Roster, blobs: Blobs, recorder: RecorderPort, timer: Timer) -> None:
+    def __init__(
+        self,
+        prober: Prober,
+        roster: Roster,
+        blobs: Blobs,
+        recorder: RecorderPort,
+        timer: Timer,
+        max_age: float = MAX_AGE_SECONDS,
+    ) -> None:
         self._prober = prober
         self._roster = roster
         self._blobs = blobs
         self._recorder = recorder
         self._timer = timer
+        self._max_age = max_age
 
     async def run(self) -> None:
         """Look for ever."""
@@ -71,6 +82,8 @@ class Proving:
         cell = worker.cell
         if not _has_ground(cell):
             return
+        if cell.evidence is not None:
+            await self._told(worker, aged(cell.evidence, self._timer.now(), self._max_age))
         if cell.network is None:
             cell.network = await self._kept(cell)
         if cell.network is None:
@@ -82,11 +95,21 @@ class Proving:
         if in_force(cell, cell.network) != network or not _has_ground(cell):
             # Something else came into force meanwhile, and is measured by itself.
             return
-        before, cell.evidence = cell.isolation, evidence
-        if cell.isolation != before:
+        await self._told(worker, bounded(evidence))
+
+    async def _told(self, worker: CellWorker, evidence: Evidence) -> None:
+        """Take evidence as what holds now; the worker makes it durable in its turn."""
+        cell = worker.cell
+        if evidence == cell.evidence:
+            return
+        state, wrong = cell.isolation, wrong_of(cell.evidence)
+        cell.evidence = evidence
+        if cell.isolation != state or wrong_of(evidence) != wrong:
             await self._recorder.record_or_count(measured(cell, evidence))
+        if cell.isolation != state:
             # What was refused for want of a proof is decided again.
             worker.reconsider()
+        worker.wake()
         await worker.report()
 
     async def _kept(self, cell: Cell) -> NetworkIntent | None:
@@ -101,6 +124,4 @@ class Proving:
 
 def _has_ground(cell: Cell) -> bool:
     """Whether isolation is written and nothing is being done, so that there is something to be measured."""
-    record = cell.record
-    isolated = any(owned.role is Role.ISOLATION and owned.uid for owned in record.objects)
-    return isolated and not record.ending and cell.life.work is None
+    return is_isolated(cell.record) and cell.life.work is None

@@ -22,6 +22,7 @@ from agent.cells.journal import Journal
 from agent.cells.keeping import Keeping
 from agent.cells.ready import Ready
 from agent.isolation.interfaces import Evidence, Prober
+from agent.isolation.kept import bounded, wrong_of
 from agent.kube.interfaces import ObjectRef
 from agent.metrics.registry import AgentMetrics
 from agent.objects.cluster import CellCluster
@@ -196,9 +197,11 @@ class Ground:
     async def prove(self, cell: Cell, attempt: Attempt, evidence: Evidence) -> bool:
         """Take note of what was measured; return whether it is another than what was decided on."""
         change = attempt.change
+        evidence, before = bounded(evidence), cell.evidence
         cell.network, cell.evidence = change.rendered.network, evidence
-        record = replace(cell.record, isolation=evidence.state)
-        if not attempt.existed or evidence.state != attempt.decided_on:
+        record = replace(cell.record, isolation=evidence.state, proof=evidence)
+        news = evidence.state != attempt.decided_on or wrong_of(evidence) != wrong_of(before)
+        if not attempt.existed or news:
             details = measured(cell, evidence).details
             entry = change.entry("isolation.probe", "done", reason=evidence.text, details=details)
             await self._journal.save_noted(cell, change, record, entry)

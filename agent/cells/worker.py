@@ -117,6 +117,7 @@ class CellWorker:
     async def _turn(self) -> None:
         """Repair what is due, then do what the machine asks for until it asks for nothing."""
         await self._repair()
+        await self._keep_proof()
         self.drift.follow()
         while effects := self._life.tell(self._look()):
             while effects:
@@ -130,6 +131,13 @@ class CellWorker:
         except CellwardError as error:
             # It stays due, and is tried again at its own time.
             _log.warning("repair-interrupted", cell=self.cell.record.namespace, code=error.code, reason=error.message)
+
+    async def _keep_proof(self) -> None:
+        try:
+            await self._hands.keep_proof()
+        except CellwardError as error:
+            # What was measured holds in memory, and is saved with whatever is saved next.
+            _log.warning("proof-not-kept", cell=self.cell.record.namespace, code=error.code, reason=error.message)
 
     async def _carry_out(self, effects: tuple[do.Effect, ...]) -> tuple[do.Effect, ...]:
         """Carry out effects; return those that follow from the last one."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from agent.audit.interfaces import RefusalText
 from agent.policy.position import PolicyPosition
 from cellward.cells.conditions import CellCondition
+from cellward.cells.proof import Evidence
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.names import CellKey
 from cellward.wire.codec import DesiredItem
@@ -75,6 +76,7 @@ class CellReport:
     drift_repairs: int = 0
     version: str = ""
     conditions: Sequence[CellCondition] = ()
+    proof: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

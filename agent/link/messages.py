@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from agent.audit.interfaces import RefusalText
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.policy.position import PolicyPosition
+from cellward.cells.proof import Evidence, MeasuredEdge
 from cellward.errors import known
 from cellward.runtime.health import Condition
 from cellward.wire.text import sendable
 from cellward.wire.v1 import link_pb2, types_pb2
+
+#: Bounds of a measurement in a state: all edges together in bytes, its sentence, and the name of one side.
+MAX_PROOF_BYTES: Final = 24 * 1024
+MAX_PROOF_TEXT, MAX_PEER = 1000, 253
 
 
 def refusal_to_wire(refusal: RefusalText) -> types_pb2.Refusal:
@@ -57,6 +63,41 @@ def report_to_wire(report: CellReport) -> link_pb2.CellStatus:
             types_pb2.CellCondition(code=found.code, subject=sendable(found.subject), message=sendable(found.message))
             for found in report.conditions
         ],
+        proof=_proof(report.proof) if report.proof is not None else None,
+    )
+
+
+def _proof(evidence: Evidence) -> link_pb2.IsolationProof:
+    """Message of a measurement: as many edges as fit into ``MAX_PROOF_BYTES``, the others are counted."""
+    lag = evidence.egress_lag_seconds
+    proof = link_pb2.IsolationProof(
+        state=evidence.state,
+        measured_at_unix=int(evidence.at.timestamp()),
+        prober=evidence.prober,
+        text=sendable(evidence.text, MAX_PROOF_TEXT),
+        egress_lag_ms=None if lag is None else round(min(max(lag, 0.0), 86_400.0) * 1000),
+    )
+    left = MAX_PROOF_BYTES
+    for edge in evidence.edges:
+        message = _edge(edge)
+        left -= message.ByteSize() + 4
+        if left < 0:
+            break
+        proof.edges.append(message)
+    proof.edges_cut = evidence.cut + len(evidence.edges) - len(proof.edges)
+    return proof
+
+
+def _edge(edge: MeasuredEdge) -> link_pb2.IsolationEdge:
+    return link_pb2.IsolationEdge(
+        direction=edge.direction,
+        component=edge.component,
+        peer=sendable(edge.peer, MAX_PEER),
+        protocol=edge.protocol,
+        port=edge.port,
+        expected=edge.expected,
+        measured=edge.measured,
+        node=sendable(edge.node, MAX_PEER),
     )
 
 

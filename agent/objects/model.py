@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from agent.isolation import kept
+from agent.isolation.interfaces import Evidence
 from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from cellward.cells.conditions import CellCondition
 from cellward.cells.edges import Need, Offer
@@ -87,6 +89,7 @@ class CellRecord:
         quarantined: True when the hub's quarantine is in force.
         unrecorded: True while that quarantine was begun and is not on record yet.
         isolation: last measured state of isolation.
+        proof: that measurement; None before the first.
         rollout_started: RFC 3339 time at which the present rollout began, empty when it settled.
         deadline_seconds: how long the rollout may take.
         conditions: what the release that runs asks for and this cluster cannot do.
@@ -118,6 +121,7 @@ class CellRecord:
     needs: tuple[Need, ...] = ()
     shut: tuple[str, ...] = ()
     going: tuple[OwnedObject, ...] = ()
+    proof: Evidence | None = None
 
     @property
     def key(self) -> CellKey:
@@ -162,7 +166,8 @@ class CellRecord:
 
     def to_json(self) -> JSONObject:
         """Return the durable shape."""
-        body = asdict(self)
+        body = asdict(replace(self, proof=None))
+        body["proof"] = None if self.proof is None else kept.to_json(self.proof)
         for name, found in (("objects", self.objects), ("going", self.going)):
             body[name] = [{**asdict(owned), "role": owned.role.value} for owned in found]
         return {"schema": RECORD_SCHEMA, **body}
@@ -176,11 +181,19 @@ def record_from_json(value: Mapping[str, Any]) -> CellRecord:
     conditions = tuple(CellCondition(**found) for found in value.get("conditions") or ())
     offers = tuple(Offer(**found) for found in value.get("offers") or ())
     needs = tuple(Need(**{**found, "offer": Offer(**found["offer"])}) for found in value.get("needs") or ())
-    composed = {"objects", "conditions", "offers", "needs", "shut", "going"}
+    composed = {"objects", "conditions", "offers", "needs", "shut", "going", "proof"}
     fields = {name: value[name] for name in CellRecord.__dataclass_fields__.keys() - composed if name in value}
     shut = tuple(value.get("shut") or ())
+    proof = kept.from_json(value["proof"]) if value.get("proof") else None
     return CellRecord(
-        **fields, objects=objects, conditions=conditions, offers=offers, needs=needs, shut=shut, going=going
+        **fields,
+        objects=objects,
+        conditions=conditions,
+        offers=offers,
+        needs=needs,
+        shut=shut,
+        going=going,
+        proof=proof,
     )
 
 

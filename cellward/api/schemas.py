@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from cellward.api.fields import Blob, ClusterName, FactKey, FactText, Moment, ScopeName, TokenName
+from cellward.api.isolation import IsolationProof
 from cellward.documents.model import DocumentState
 
 Role = Literal["viewer", "deployer", "admin"]
@@ -511,6 +512,7 @@ class CellState(Response):
     objects_ready: int = 0
     objects_total: int = 0
     isolation: str = "unknown"
+    isolation_proof: IsolationProof | None = Field(default=None, description="Null before the first measurement.")
     drift_repairs: int = 0
     acknowledged: bool | None = Field(default=None, description="Last receipt for the desired digest; null for none.")
     receipt: Blob = Field(default=b"", description="That receipt as the agent signed it (DSSE), empty for none.")

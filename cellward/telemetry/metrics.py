@@ -71,6 +71,18 @@ AGENT_ISOLATION = Metric(
     "cellward_agent_isolation", "gauge", "1 for the measured state of a cell's isolation.",
     ("project", "cell", "environment", "state"),
 )  # fmt: skip
+AGENT_ISOLATION_EDGES = Metric(
+    "cellward_agent_isolation_edges", "gauge", "Edges of a cell that were tried, by what is meant and measured.",
+    ("project", "cell", "environment", "expected", "measured"),
+)  # fmt: skip
+AGENT_ISOLATION_PROBED = Metric(
+    "cellward_agent_isolation_probe_timestamp_seconds", "gauge", "When a cell's isolation was measured last.",
+    ("project", "cell", "environment"),
+)  # fmt: skip
+AGENT_EGRESS_LAG = Metric(
+    "cellward_agent_egress_lag_seconds", "gauge", "How long a new pod of a cell reached what is forbidden to it.",
+    ("project", "cell", "environment"),
+)  # fmt: skip
 
 #: All metrics of the agent, in the order of the reference page.
 AGENT_METRICS: tuple[Metric, ...] = (
@@ -94,4 +106,7 @@ AGENT_METRICS: tuple[Metric, ...] = (
     AGENT_DRIFT_FAILURES,
     AGENT_DRIFT_UNREPAIRED,
     AGENT_ISOLATION,
+    AGENT_ISOLATION_EDGES,
+    AGENT_ISOLATION_PROBED,
+    AGENT_EGRESS_LAG,
 )

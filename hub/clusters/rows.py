@@ -14,6 +14,10 @@ from hub.store.interfaces import ClusterRow
 
 #: Bounds on what one message may leave in the store.
 MAX_REFUSALS, MAX_CONDITIONS, MAX_BUNDLES, MAX_TEXT = 64, 64, 64, 1024
+MAX_EDGES, MAX_NAME = 200, 256
+#: The last second that a moment may be, in the year 9999.
+MAX_SECONDS = 253_402_300_799
+_EDGE_TEXTS = ("direction", "component", "peer", "protocol", "expected", "measured", "node")
 _PHASE = "CELL_PHASE_"
 
 
@@ -102,6 +106,24 @@ def cell_body(status: link_pb2.CellStatus) -> Mapping[str, Any]:
             {name: getattr(found, name)[:MAX_TEXT] for name in ("code", "subject", "message")}
             for found in list(status.conditions)[:MAX_CONDITIONS]
         ],
+        "proof": _proof(status.proof) if status.HasField("proof") else None,
+    }
+
+
+def _proof(proof: link_pb2.IsolationProof) -> dict[str, Any]:
+    """What is kept of a measurement of isolation."""
+    edges = list(proof.edges)[:MAX_EDGES]
+    return {
+        "state": proof.state[:MAX_NAME],
+        "measured_at_unix": min(max(proof.measured_at_unix, 0), MAX_SECONDS),
+        "prober": proof.prober[:MAX_NAME],
+        "text": proof.text[:MAX_TEXT],
+        "edges": [
+            {**{name: getattr(edge, name)[:MAX_NAME] for name in _EDGE_TEXTS}, "port": min(edge.port, 65535)}
+            for edge in edges
+        ],
+        "edges_cut": proof.edges_cut + len(proof.edges) - len(edges),
+        "egress_lag_ms": proof.egress_lag_ms if proof.HasField("egress_lag_ms") else None,
     }
 
 

@@ -19,7 +19,7 @@ from agent.audit.recorder import Recorder
 from agent.cells.compose import engine_of
 from agent.cells.engine import CellEngine
 from agent.isolation.driver import NetworkPolicyDriver
-from agent.isolation.interfaces import Evidence, IsolationState
+from agent.isolation.interfaces import Evidence, IsolationState, MeasuredEdge
 from agent.kube.interfaces import JSONObject, KubeApi
 from agent.link.interfaces import CellReport, ReceiptFacts
 from agent.metrics.registry import AgentMetrics
@@ -132,10 +132,16 @@ class FixedProber:
 
     state: IsolationState = "unknown"
     asked: list[str] = field(default_factory=list)
+    edges: tuple[MeasuredEdge, ...] = ()
+    lag: float | None = None
+    #: How old what is measured is, as it is measured.
+    age: timedelta = timedelta(0)
+    #: Namespaces that are to be measured again.
+    wanted: set[str] = field(default_factory=set)
 
-    def due(self, _: NetworkIntent) -> bool:
-        """Tests measure when a release does."""
-        return False
+    def due(self, network: NetworkIntent) -> bool:
+        """Tests measure when a release does, or when they say so."""
+        return network.namespace in self.wanted
 
     def forget(self, _: str) -> bool:
         """Nothing is remembered."""
@@ -144,7 +150,9 @@ class FixedProber:
     async def probe(self, network: NetworkIntent) -> Evidence:
         """Return the fixed state."""
         self.asked.append(network.namespace)
-        return Evidence(self.state, datetime.now(UTC), "test", "as the test says")
+        self.wanted.discard(network.namespace)
+        at = datetime.now(UTC) - self.age
+        return Evidence(self.state, at, "test", "as the test says", self.edges, self.lag)
 
 
 class World:

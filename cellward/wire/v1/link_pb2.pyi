@@ -884,6 +884,7 @@ class CellStatus(_message.Message):
     DRIFT_REPAIRS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """Project name."""
     cell: _builtins.str
@@ -914,6 +915,10 @@ class CellStatus(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CellCondition]:
         """What this cluster cannot do as the release asks."""
 
+    @_builtins.property
+    def proof(self) -> Global___IsolationProof:
+        """What the isolation was measured by, absent before the first measurement."""
+
     def __init__(
         self,
         *,
@@ -930,14 +935,115 @@ class CellStatus(_message.Message):
         drift_repairs: _builtins.int = ...,
         version: _builtins.str = ...,
         conditions: _abc.Iterable[_types_pb2.CellCondition] | None = ...,
+        proof: Global___IsolationProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "conditions", b"conditions", "deployment_digest", b"deployment_digest", "drift_repairs", b"drift_repairs", "environment", b"environment", "isolation", b"isolation", "objects_ready", b"objects_ready", "objects_total", b"objects_total", "phase", b"phase", "project", b"project", "refusals", b"refusals", "release_digest", b"release_digest", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "conditions", b"conditions", "deployment_digest", b"deployment_digest", "drift_repairs", b"drift_repairs", "environment", b"environment", "isolation", b"isolation", "objects_ready", b"objects_ready", "objects_total", b"objects_total", "phase", b"phase", "project", b"project", "proof", b"proof", "refusals", b"refusals", "release_digest", b"release_digest", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CellStatus: _TypeAlias = CellStatus  # noqa: Y015
+
+@_typing.final
+class IsolationProof(_message.Message):
+    """One measurement of the isolation of a cell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_UNIX_FIELD_NUMBER: _builtins.int
+    PROBER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    EDGES_CUT_FIELD_NUMBER: _builtins.int
+    EGRESS_LAG_MS_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """State as measured: "enforced", "not-enforced", "unknown"."""
+    measured_at_unix: _builtins.int
+    """Seconds since the epoch, agent's clock."""
+    prober: _builtins.str
+    """Which prober, for example "pods"."""
+    text: _builtins.str
+    """What was found, in a sentence meant for a person."""
+    edges_cut: _builtins.int
+    """How many edges more there are than in "edges"."""
+    egress_lag_ms: _builtins.int
+    """How long a new pod reached what is forbidden to it, milliseconds; absent when that was not measured."""
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___IsolationEdge]:
+        """Edges that were tried, wrong ones first."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        measured_at_unix: _builtins.int = ...,
+        prober: _builtins.str = ...,
+        text: _builtins.str = ...,
+        edges: _abc.Iterable[Global___IsolationEdge] | None = ...,
+        edges_cut: _builtins.int = ...,
+        egress_lag_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_egress_lag_ms", b"_egress_lag_ms", "egress_lag_ms", b"egress_lag_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_egress_lag_ms", b"_egress_lag_ms", "edges", b"edges", "edges_cut", b"edges_cut", "egress_lag_ms", b"egress_lag_ms", "measured_at_unix", b"measured_at_unix", "prober", b"prober", "state", b"state", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__egress_lag_ms: _TypeAlias = _typing.Literal["egress_lag_ms"]  # noqa: Y015
+    _WhichOneofArgType__egress_lag_ms: _TypeAlias = _typing.Literal["_egress_lag_ms", b"_egress_lag_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__egress_lag_ms) -> _WhichOneofReturnType__egress_lag_ms | None: ...
+
+Global___IsolationProof: _TypeAlias = IsolationProof  # noqa: Y015
+
+@_typing.final
+class IsolationEdge(_message.Message):
+    """One edge as the accepted intent has it, and as packets found it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    direction: _builtins.str
+    """"egress" when the cell sends, "ingress" when it is sent to."""
+    component: _builtins.str
+    """Component of the cell, empty for any of its pods."""
+    peer: _builtins.str
+    """The other side in words."""
+    protocol: _builtins.str
+    """"TCP" or "UDP"."""
+    port: _builtins.int
+    """Port of the receiving pod."""
+    expected: _builtins.str
+    """What the intent says: "open" or "closed"."""
+    measured: _builtins.str
+    """What packets did: "open", "closed" or "unknown"."""
+    node: _builtins.str
+    """Node of the pod that sent."""
+    def __init__(
+        self,
+        *,
+        direction: _builtins.str = ...,
+        component: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        protocol: _builtins.str = ...,
+        port: _builtins.int = ...,
+        expected: _builtins.str = ...,
+        measured: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "direction", b"direction", "expected", b"expected", "measured", b"measured", "node", b"node", "peer", b"peer", "port", b"port", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IsolationEdge: _TypeAlias = IsolationEdge  # noqa: Y015
 
 @_typing.final
 class AgentStatus(_message.Message):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from pydantic import Field
+
 from cellward.api import schemas
 from cellward.documents.names import CellKey
 from hub.api.auth import require_scope
 from hub.api.errors import BAD_CURSOR
 from hub.api.resources import convert
-from hub.api.routing import Call, Page, RouteTable
+from hub.api.routing import Call, Page, Query, RouteTable
 from hub.store.interfaces import CellRow
 
 routes = RouteTable("cells")
@@ -31,16 +33,26 @@ async def list_cells(call: Call) -> schemas.CellList:
     return schemas.CellList(items=items, next_cursor="/".join(keys[page.limit - 1]) if len(keys) > page.limit else "")
 
 
-@routes.get("/cells/{project}/{cell}", role="viewer", response=schemas.Cell, reach="own")
+class Detail(Query):
+    """What a cell is shown with."""
+
+    edges: bool = Field(default=False, description="Whether each edge of the isolation that was measured is shown.")
+
+
+@routes.get("/cells/{project}/{cell}", role="viewer", response=schemas.Cell, query=Detail, reach="own")
 async def get_cell(call: Call) -> schemas.Cell:
     """Show a cell on every cluster it is meant for, with what was refused and why."""
+    return await _shown(call, edges=call.query(Detail).edges)
+
+
+async def _shown(call: Call, *, edges: bool = False) -> schemas.Cell:
     project = call.name("project")
     require_scope(call.principal, project)
     views = await call.services.clusters.cell(project, call.name("cell"))
     reached = _reached(call, views)
     if not reached:
         require_scope(call.principal, project, sorted({view.desired.key.environment for view in views}))
-    return _cell([state for _, state in await _states(call, reached)], with_states=True)
+    return _cell([state for _, state in await _states(call, reached, edges=edges)], with_states=True)
 
 
 @routes.post(
@@ -61,7 +73,7 @@ async def narrow_cell(call: Call) -> schemas.Cell:
     key, admin = CellKey(project, cell, body.environment), call.principal.role == "admin"
     clusters = call.services.clusters
     await call.commit(lambda tables: clusters.narrow(body.cluster, key, body.state, admin=admin, tables=tables))
-    return await get_cell(call)
+    return await _shown(call)
 
 
 def _reached(call: Call, views: Iterable[CellRow]) -> list[CellRow]:
@@ -70,9 +82,11 @@ def _reached(call: Call, views: Iterable[CellRow]) -> list[CellRow]:
     return [view for view, key in keys if call.principal.covers(key.project, (key.environment,))]
 
 
-async def _states(call: Call, views: Sequence[CellRow]) -> list[tuple[CellRow, schemas.CellState]]:
+async def _states(
+    call: Call, views: Sequence[CellRow], *, edges: bool = False
+) -> list[tuple[CellRow, schemas.CellState]]:
     away = await call.services.clusters.away(view.desired.cluster for view in views)
-    return [(view, convert.cell_state(view, away)) for view in views]
+    return [(view, convert.cell_state(view, away, edges=edges)) for view in views]
 
 
 def _cell(states: Iterable[schemas.CellState], *, with_states: bool) -> schemas.Cell:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from cellward.api import schemas
+from cellward.api import isolation, schemas
 from cellward.documents.model import DocumentState
 from cellward.errors import known
 from hub.store.documents import DocumentRow
@@ -167,8 +167,11 @@ def refusals(value: object) -> list[schemas.Refusal]:
     return [schemas.Refusal(**texts(entry)) for entry in value if isinstance(entry, Mapping) and entry.get("code")]
 
 
-def cell_state(row: CellRow, away: Mapping[str, datetime | None]) -> schemas.CellState:
-    """Desired and reported state of one cell, environment and cluster; ``away`` as ``ClusterService.away`` has it."""
+def cell_state(row: CellRow, away: Mapping[str, datetime | None], *, edges: bool = False) -> schemas.CellState:
+    """Desired and reported state of one cell, environment and cluster; ``away`` as ``ClusterService.away`` has it.
+
+    ``edges`` says whether the edges of its isolation are part of it.
+    """
     desired, receipt = row.desired, row.receipt
     status: Mapping[str, object] = row.status.body if row.status is not None else {}
     about = receipt if receipt is not None and receipt.deployment_digest == desired.deployment_digest else None
@@ -187,6 +190,7 @@ def cell_state(row: CellRow, away: Mapping[str, datetime | None]) -> schemas.Cel
         objects_ready=number(status.get("objects_ready")),
         objects_total=number(status.get("objects_total")),
         isolation=str(status.get("isolation") or "unknown"),
+        isolation_proof=_isolation_proof(status.get("proof"), with_edges=edges),
         drift_repairs=number(status.get("drift_repairs")),
         acknowledged=about.accepted if about is not None else None,
         receipt=about.statement if about is not None else b"",
@@ -211,6 +215,24 @@ def _why_refused(row: CellRow, about: ReceiptRow | None) -> list[schemas.Refusal
         return said or answered
     refused_since = not about.accepted and about.received_at is not None and about.received_at > row.status.reported_at
     return answered or said if refused_since else said or answered
+
+
+def _isolation_proof(value: object, *, with_edges: bool) -> isolation.IsolationProof | None:
+    if not isinstance(value, Mapping):
+        return None
+    edges = [isolation.IsolationEdge(**found) for found in value.get("edges") or ()]
+    lag, cut = value.get("egress_lag_ms"), number(value.get("edges_cut"))
+    return isolation.IsolationProof(
+        state=str(value.get("state") or "unknown"),
+        measured_at=at(value.get("measured_at_unix")),
+        prober=str(value.get("prober", "")),
+        text=str(value.get("text", "")),
+        tried=len(edges) + cut,
+        wrong=sum(edge.measured not in {edge.expected, "unknown"} for edge in edges),
+        egress_lag_seconds=None if lag is None else number(lag) / 1000,
+        edges=edges if with_edges else [],
+        edges_cut=cut,
+    )
 
 
 def _conditions(value: object) -> list[schemas.CellCondition]:

@@ -193,7 +193,7 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
     asked += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     assert len(asked) > 12
     for expression in asked:
-        for word in expression.replace("(", " ").replace(")", " ").replace("[", " ").split():
+        for word in expression.replace("(", " ").replace(")", " ").replace("[", " ").replace("{", " ").split():
             if word.startswith("cellward_"):
                 name = word.removesuffix("_total")
                 assert known[name] == ("counter" if word.endswith("_total") else "gauge"), expression

@@ -67,3 +67,33 @@ async def test_a_cell_that_ended_is_not_unknown(api: Api) -> None:
     await _cell_on(api, "eu-1", link_pb2.CELL_PHASE_REMOVED)
     await api.services.clusters.disconnected("eu-1", "s1")
     assert await _counts(api) == (1, 0, 0)
+
+
+async def test_v9_what_isolation_was_measured_by_is_shown_and_its_edges_when_asked_for(api: Api) -> None:
+    """In the agent's words; a cell that was never measured has none, and an agent of before sends none."""
+    await api.adopt()
+    await _cell_on(api, "eu-1", link_pb2.CELL_PHASE_READY)
+    assert (await _states(api))["eu-1"]["isolationProof"] is None
+    edge = link_pb2.IsolationEdge(
+        direction="egress", component="web", peer="the agent", protocol="TCP", port=7445, expected="closed",
+        measured="open", node="n1",
+    )  # fmt: skip
+    proof = link_pb2.IsolationProof(
+        state="not-enforced", measured_at_unix=1_780_000_000, prober="pods", text="open", edges=[edge], edges_cut=2,
+        egress_lag_ms=1250,
+    )  # fmt: skip
+    status = link_pb2.CellStatus(project="shop", cell="cart", environment="dev", isolation="not-enforced", proof=proof)
+    await api.services.clusters.cell_status("eu-1", status)
+    shown = (await _states(api))["eu-1"]
+    found = shown["isolationProof"]
+    assert (shown["isolation"], found["state"], found["tried"], found["wrong"]) == (
+        "not-enforced", "not-enforced", 3, 1,
+    )  # fmt: skip
+    assert (found["egressLagSeconds"], found["edges"]) == (1.25, [])
+    assert found["measuredAt"].startswith("2026-05-28T")
+    _, detailed = await api.ask("GET", "/cells/shop/cart?edges=true")
+    (edge_shown,) = detailed["states"][0]["isolationProof"]["edges"]
+    assert edge_shown == {
+        "direction": "egress", "component": "web", "peer": "the agent", "protocol": "TCP", "port": 7445,
+        "expected": "closed", "measured": "open", "node": "n1",
+    }  # fmt: skip
