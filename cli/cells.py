@@ -96,7 +96,7 @@ def _table(states: Iterable[schemas.CellState]) -> None:
                 _phase(state),
                 state.version or "-",
                 f"{state.objects_ready}/{state.objects_total}",
-                state.isolation,
+                _isolation(state),
                 str(state.drift_repairs),
                 short(state.desired_digest),
                 state.evidence or "-",
@@ -106,6 +106,12 @@ def _table(states: Iterable[schemas.CellState]) -> None:
     )
     show_refusals(states, put)
     show_conditions(states)
+
+
+def _isolation(state: schemas.CellState) -> str:
+    """What was measured, with how many of the edges that were tried are wrong, if some are."""
+    proof = state.isolation_proof
+    return f"{state.isolation} ({proof.wrong}/{proof.tried} wrong)" if proof and proof.wrong else state.isolation
 
 
 def _phase(state: schemas.CellState) -> str:
