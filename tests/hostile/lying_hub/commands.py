@@ -122,6 +122,8 @@ COMMANDS: tuple[Line, ...] = (
         "check",
         "cells list",
         "cells show shop/cart -o json",
+        "isolation matrix",
+        "isolation explain shop/front/dev shop/cart/dev -o json",
         "audit tail",
         "audit tail -o json",
         "audit export {home}/new.ndjson",
