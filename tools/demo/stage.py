@@ -28,7 +28,7 @@ from tools.stack.node import dns, storage
 from tools.stack.node.ground import Ground
 from tools.stack.ports import free_ports
 from tools.stack.process import Child
-from tools.stack.steps import drive
+from tools.stack.steps import drive, drive_together
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = ROOT / "examples" / "boutique"
@@ -179,8 +179,10 @@ def start_planes(stage: Stage) -> None:
         else:
             stage.narrator.step(f"{name}: etcd, kube-apiserver, controller-manager, scheduler; nodes simulated by kwok")
             plane = BlockingControlPlane(name, stage.directory / "planes" / name, nodes=2)
-        plane.__enter__()
         stage.planes[name] = plane
+    # Each waits most of its time, for the other parts of its own.
+    drive_together(*(plane.start_steps() for plane in stage.planes.values()))
+    for name, plane in stage.planes.items():
         stage.kubectl[name] = Kubectl(plane.kubeconfig_admin)
         if ENVIRONMENT[name] == "development":
             _plant_impostor(stage.kubectl[name])
@@ -255,9 +257,18 @@ def start_agent(stage: Stage, cluster: str) -> None:
 
 
 def _take_down(stage: Stage) -> None:
-    # Pods end with their nodes.
-    ours = [agent for agent in stage.agents.values() if isinstance(agent, Child)]
-    for child in [*ours, *([stage.hub] if hasattr(stage, "hub") else [])]:
-        drive(child.stop())
+    # Agents end before their hub, which would wait for their links: processes by themselves, pods with their nodes.
+    for agent in stage.agents.values():
+        if isinstance(agent, Child):
+            drive(agent.stop())
+    if stage.nodes == real.REAL:
+        _stop_planes(stage)
+    if hasattr(stage, "hub"):
+        drive(stage.hub.stop())
+    _stop_planes(stage)
+
+
+def _stop_planes(stage: Stage) -> None:
     for plane in stage.planes.values():
         plane.__exit__(None, None, None)
+    stage.planes.clear()

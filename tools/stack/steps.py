@@ -28,6 +28,23 @@ def drive(steps: Steps[T]) -> T:
         time.sleep(_PAUSE_SECONDS)
 
 
+def drive_together(*all_steps: Steps[None]) -> None:
+    """Run several steps in this thread, each going on while the others wait; the first failure ends all of them."""
+    left = list(all_steps)
+    try:
+        while left:
+            for steps in list(left):
+                try:
+                    next(steps)
+                except StopIteration:
+                    left.remove(steps)
+            if left:
+                time.sleep(_PAUSE_SECONDS)
+    finally:
+        for steps in left:
+            steps.close()
+
+
 async def drive_async(steps: Steps[T]) -> T:
     """Run the steps on the event loop, giving way between them."""
     try:

@@ -14,7 +14,7 @@ import pytest
 from cellward.errors import CellwardError
 from tools.parts.model import ROOT
 from tools.stack.process import Child
-from tools.stack.steps import drive, drive_async
+from tools.stack.steps import Steps, drive, drive_async, drive_together
 
 _STARTER = """
 import sys, time
@@ -85,3 +85,25 @@ async def test_stop_ends_the_whole_session(tmp_path: Path) -> None:
             drive(child.stop())
         assert not child.running
         _wait_until_gone(int(pid_file.read_text()))
+
+
+def test_steps_that_are_driven_together_go_on_while_others_wait() -> None:
+    """Each is asked in turn; one that fails ends the others, which are told."""
+    told: list[str] = []
+
+    def steps(name: str, waits: int, *, fails: bool = False) -> Steps[None]:
+        try:
+            for number in range(waits):
+                told.append(f"{name}{number}")
+                yield
+            if fails:
+                raise ValueError(name)
+        finally:
+            told.append(f"{name}-end")
+
+    drive_together(steps("a", 2), steps("b", 1))
+    assert told == ["a0", "b0", "a1", "b-end", "a-end"]
+    told.clear()
+    with pytest.raises(ValueError, match="a"):
+        drive_together(steps("a", 1, fails=True), steps("b", 9))
+    assert told == ["a0", "b0", "a-end", "b-end"]
