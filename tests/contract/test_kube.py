@@ -169,7 +169,7 @@ async def test_list_selects_by_namespace_and_label(kube: KubeApi, namespace: str
 
 async def test_kinds_are_a_closed_list(kube: KubeApi) -> None:
     """V2: no path for anything else."""
-    assert await _code(kube.get(ObjectRef("v1", "Node", "", "x"))) == "kube/unknown-kind"
+    assert await _code(kube.get(ObjectRef("v1", "PersistentVolume", "", "x"))) == "kube/unknown-kind"
     assert await _code(kube.get(ObjectRef("v1", "ConfigMap", "", "x"))) == "kube/invalid"
 
 
