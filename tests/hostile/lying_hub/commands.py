@@ -123,6 +123,7 @@ COMMANDS: tuple[Line, ...] = (
         "cells list",
         "cells show shop/cart -o json",
         "isolation matrix",
+        "isolation test shop/cart -o json",
         "isolation explain shop/front/dev shop/cart/dev -o json",
         "audit tail",
         "audit tail -o json",
