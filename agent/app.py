@@ -49,6 +49,7 @@ from agent.link.receipts import SignedReceipts
 from agent.measure import Gauges
 from agent.metrics.registry import AgentMetrics
 from agent.metrics.snapshot import take_snapshot
+from agent.metrics.usage import UsageReader
 from agent.objects.fence import load_guards
 from agent.objects.identity import CellIdentity
 from agent.platform import IdentityPublisher, PlatformReader
@@ -121,6 +122,7 @@ class Agent:
     metrics: AgentMetrics
     publisher: IdentityPublisher
     prober: Prober
+    usage: UsageReader
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; raises what the first failing part raised."""
@@ -131,6 +133,7 @@ class Agent:
             Task("policy", self.refresher.run),
             Task("link", self.link.run),
             Task("identity", self.publisher.run),
+            Task("usage", self.usage.run),
         ]
         if isinstance(self.prober, RememberingProber):
             tasks.append(Task("nodes", NodeWatch(base.kube, self.prober.forget_all).run))
@@ -282,7 +285,15 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         statement_spki=base.statement.spki_der,
         timer=base.clock,
     )
-    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, prober)
+    usage = UsageReader(
+        base.kube,
+        engine.namespaces,
+        lambda namespace: CellIdentity(namespace, settings.namespace).user,
+        metrics,
+        base.clock,
+        settings.intervals.metrics,
+    )
+    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, prober, usage)
 
 
 async def _begin_epoch(base: Base, policy: PolicyService) -> None:

@@ -1,4 +1,4 @@
-"""``cellward cells``: list and show."""
+"""``cellward cells``: list, show and top."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from cli import errors
 from cli.context import command, local
 from cli.door.pages import every
 from cli.door.steps import HEADING, own_step, relayed_step, split_step
-from cli.options import DEFAULT_HOME, CellArgument, HomeOption, OutputOption
+from cli.options import DEFAULT_HOME, CellArgument, ClusterOption, HomeOption, OutputOption
 from cli.output import Format, put, say, short, show_list, show_one, show_table
+from cli.usage import COLUMNS, ProjectOption, Sort, SortOption, chosen, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,6 +76,26 @@ def show(
     found = client.get(f"/cells/{project}/{name}", schemas.Cell)
     found = found.model_copy(update={"states": with_evidence(client, place.home, found.states)})
     show_one(found, output, lambda: _table(found.states), f"cell/{project}/{name}")
+
+
+@app.command()
+@command
+def top(
+    cluster: ClusterOption = None,
+    project: ProjectOption = None,
+    sort: SortOption = Sort.cpu,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Format.table,
+) -> None:
+    """Show what cells use on each cluster, against what their pods ask for."""
+    from cellward.api.usage import UsageList
+
+    client = local(home).client()
+    every_one = every(lambda cursor: client.get("/usage", UsageList, cursor=cursor))
+    found = chosen(every_one, clusters=cluster or (), projects=project or (), sort=sort)
+    show_list(found, output, COLUMNS, lambda item: f"cell/{item.project}/{item.cell}")
+    for line in remarks(found) if output is Format.table else ():
+        say(line)
 
 
 def split(cell: str) -> tuple[str, str]:

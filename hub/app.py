@@ -362,6 +362,7 @@ def _services(hub: Hub) -> Services:
         keeping=Keeping(hub.settings.database, hub.settings.backup_dir, hub.store, hub.clock),
         send_command=hub.link_server.link.send_command,
         metrics=hub.metrics,
+        fleet=hub.fleet_metrics,
         max_body=hub.settings.limits.request_bytes,
         join_token_life=timedelta(seconds=hub.settings.join_token_seconds),
     )

@@ -122,6 +122,11 @@ class CellEngine:
         """Return what was accepted for the other cells."""
         return self._watches.proving.others(namespace)
 
+    def namespaces(self) -> dict[CellKey, str]:
+        """Return the cells whose namespace was accepted, with its name."""
+        places = {key: worker.cell.record.namespace for key, worker in self._roster.workers.items()}
+        return {key: namespace for key, namespace in places.items() if self._roster.owns_namespace(namespace)}
+
     def measure_again(self, place: str) -> str:
         """Have the isolation of a cell, PROJECT/CELL/ENVIRONMENT, measured soon; returns why not, mostly empty."""
         return self._watches.proving.again(place.replace("/", "--"))

@@ -114,10 +114,10 @@ class KubeClient:
         return await self._call("GET", object_path(ref), f"get {ref}", ref=ref, as_user=as_user)
 
     async def list(
-        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = ""
+        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = "", as_user: str | None = None
     ) -> tuple[JSONObject, ...]:
         """GET a collection, page by page."""
-        pages = self._pages(kind_of(api_version, kind), namespace, label_selector, limit=_PAGE)
+        pages = self._pages(kind_of(api_version, kind), namespace, label_selector, limit=_PAGE, as_user=as_user)
         return tuple([item async for page in pages for item in page])
 
     async def list_metadata(
@@ -130,13 +130,20 @@ class KubeClient:
                 yield {"apiVersion": api_version, "kind": kind, "metadata": item["metadata"]}
 
     async def _pages(
-        self, info: KindInfo, namespace: str, label_selector: str, *, limit: int, accept: str = _JSON
+        self,
+        info: KindInfo,
+        namespace: str,
+        label_selector: str,
+        *,
+        limit: int,
+        accept: str = _JSON,
+        as_user: str | None = None,
     ) -> AsyncIterator[Sequence[JSONObject]]:
         following = ""
         while True:
             query = {"limit": str(limit), "labelSelector": label_selector, "continue": following}
             path = f"{collection_path(info, namespace)}?{urlencode({k: v for k, v in query.items() if v})}"
-            page = await self._call("GET", path, f"list {info.kind}", accept=accept)
+            page = await self._call("GET", path, f"list {info.kind}", accept=accept, as_user=as_user)
             # The items of a list come without apiVersion and kind.
             yield [{**item, "apiVersion": info.api_version, "kind": info.kind} for item in page.get("items") or ()]
             following = page.get("metadata", {}).get("continue", "")

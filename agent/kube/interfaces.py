@@ -92,7 +92,7 @@ class KubeApi(Protocol):
         ...
 
     async def list(
-        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = ""
+        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = "", as_user: str | None = None
     ) -> tuple[JSONObject, ...]:
         """Return all objects of a kind, over all namespaces when none is given."""
         ...

@@ -51,6 +51,8 @@ _ALL: Final = (
     # Why what a cell runs does not run; watched in cells by their own accounts, never written.
     KindInfo("v1", "Pod", "pods"),
     KindInfo("v1", "Event", "events"),
+    # What pods use, where somebody serves it; listed in cells by their own accounts.
+    KindInfo("metrics.k8s.io/v1beta1", "PodMetrics", "pods"),
     # A new one has to be measured; watched, never written.
     KindInfo("v1", "Node", "nodes", namespaced=False),
     # Of network plugins, where they are there; watched, never written.

@@ -83,6 +83,25 @@ AGENT_EGRESS_LAG = Metric(
     "cellward_agent_egress_lag_seconds", "gauge", "How long a new pod of a cell reached what is forbidden to it.",
     ("project", "cell", "environment"),
 )  # fmt: skip
+_CELL = ("project", "cell", "environment")
+AGENT_CELL_PODS = Metric("cellward_agent_cell_pods", "gauge", "Pods of a cell that did not end.", _CELL)
+AGENT_CELL_CPU = Metric("cellward_agent_cell_cpu_usage_cores", "gauge", "CPU that a cell's pods use.", _CELL)
+AGENT_CELL_MEMORY = Metric("cellward_agent_cell_memory_usage_bytes", "gauge", "Memory that a cell's pods use.", _CELL)
+AGENT_CELL_MEASURED = Metric(
+    "cellward_agent_cell_usage_timestamp_seconds", "gauge", "When the oldest of a cell's usage was measured.", _CELL
+)
+AGENT_CELL_CPU_REQUESTS = Metric(
+    "cellward_agent_cell_cpu_requests_cores", "gauge", "CPU that a cell's pods ask for.", _CELL
+)
+AGENT_CELL_MEMORY_REQUESTS = Metric(
+    "cellward_agent_cell_memory_requests_bytes", "gauge", "Memory that a cell's pods ask for.", _CELL
+)
+AGENT_CELL_CPU_LIMITS = Metric(
+    "cellward_agent_cell_cpu_limits_cores", "gauge", "CPU limit of a cell's pods; absent if one has none.", _CELL
+)
+AGENT_CELL_MEMORY_LIMITS = Metric(
+    "cellward_agent_cell_memory_limits_bytes", "gauge", "Memory limit of a cell's pods; absent if one has none.", _CELL
+)
 
 #: All metrics of the agent, in the order of the reference page.
 AGENT_METRICS: tuple[Metric, ...] = (
@@ -109,4 +128,12 @@ AGENT_METRICS: tuple[Metric, ...] = (
     AGENT_ISOLATION_EDGES,
     AGENT_ISOLATION_PROBED,
     AGENT_EGRESS_LAG,
+    AGENT_CELL_PODS,
+    AGENT_CELL_CPU,
+    AGENT_CELL_MEMORY,
+    AGENT_CELL_MEASURED,
+    AGENT_CELL_CPU_REQUESTS,
+    AGENT_CELL_MEMORY_REQUESTS,
+    AGENT_CELL_CPU_LIMITS,
+    AGENT_CELL_MEMORY_LIMITS,
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hub.front.front import Front
     from hub.keeping import Keeping
     from hub.metrics.own import HubMetrics
+    from hub.metrics.service import FleetMetrics
     from hub.policy.service import TufRepository
     from hub.store.interfaces import Store
     from hub.store.links import CommandRow, LinkStore
@@ -69,6 +70,7 @@ class Services:
     segments: Segments
     send_command: SendCommand
     metrics: HubMetrics | None = None
+    fleet: FleetMetrics | None = None
     #: Hear which peer has shown whose token; there is one once the API listens.
     doors: Sequence[Front] = ()
     max_body: int = 32 * 1024**2

@@ -148,6 +148,14 @@ class FleetMetrics(Collector):
         """How many series of agents are served now."""
         return sum(len(snapshot.values) - snapshot.absurd for _, snapshot in self._fresh())
 
+    def gauges(self, names: frozenset[str]) -> Iterator[tuple[str, str, Mapping[str, str], float]]:
+        """Yield cluster, name, labels and value of every series of some gauges that is served now."""
+        for cluster, snapshot in self._fresh():
+            for family, values in _by_family(snapshot.shape, snapshot.values):
+                if family.name in names:
+                    for (name, labels), value in zip(family.series, values, strict=True):
+                        yield cluster, name, labels, value
+
     def collect(self) -> Iterator[Metric]:
         """Yield one family per name over all clusters."""
         merged: dict[str, Metric] = {}

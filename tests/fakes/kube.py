@@ -100,11 +100,11 @@ class FakeKube:
         return copy.deepcopy(self._must(ref))
 
     async def list(
-        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = ""
+        self, api_version: str, kind: str, *, namespace: str = "", label_selector: str = "", as_user: str | None = None
     ) -> tuple[JSONObject, ...]:
         """Return copies."""
         kind_of(api_version, kind)
-        self._begin("list", ObjectRef(api_version, kind, namespace, ""), None)
+        self._begin("list", ObjectRef(api_version, kind, namespace, ""), as_user)
         wanted = _parse(label_selector)
         return tuple(
             copy.deepcopy(obj)

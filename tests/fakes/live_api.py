@@ -35,6 +35,7 @@ from hub.documents.realm import RealmService
 from hub.documents.served import ServedKeyring
 from hub.documents.service import DocumentService
 from hub.keeping import Keeping
+from hub.metrics.service import FleetMetrics
 from hub.policy.service import TufRepository
 from hub.store.sql.small import SqlApiTokens
 from hub.store.sql.store import SqlStore, open_store
@@ -149,6 +150,7 @@ def make_services(
         segments=Segments(store.audit, lambda: realm.realm, 256),
         keeping=Keeping("sqlite://", None, store, clock),
         send_command=partial(Links(store.links, store.changes, "this", clock).send, most=16),
+        fleet=FleetMetrics(clock),
     )
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 from cellward.api import schemas
+from cellward.api.usage import UsageList
 from cellward.documents.names import CellKey
 from hub.api.auth import require_scope
 from hub.api.errors import BAD_CURSOR
 from hub.api.resources import convert
 from hub.api.routing import Call, Page, Query, RouteTable
+from hub.metrics.usage import unknown_usage, usage_of
 from hub.store.interfaces import CellRow
 
 routes = RouteTable("cells")
@@ -53,6 +55,25 @@ async def _shown(call: Call, *, edges: bool = False) -> schemas.Cell:
     if not reached:
         require_scope(call.principal, project, sorted({view.desired.key.environment for view in views}))
     return _cell([state for _, state in await _states(call, reached, edges=edges)], with_states=True)
+
+
+@routes.get("/usage", role="viewer", response=UsageList, query=Page, reach="own")
+async def list_usage(call: Call) -> UsageList:
+    """List what cells use on each cluster, as agents with a link to this hub measured it."""
+    page = call.query(Page)
+    after = tuple(page.cursor.split("/")) if page.cursor else ("",) * 4
+    if len(after) != 4:
+        raise BAD_CURSOR("the cursor is not one of this list")
+    reached = await _states(call, _reached(call, await call.services.clusters.cells()))
+    keys = sorted((view.desired.cluster, *view.desired.key) for view, state in reached if state.phase != "removed")
+    wanted = [key for key in keys if key > after]
+    shown = wanted[: page.limit]
+    fleet = call.services.fleet
+    found = usage_of(fleet, frozenset(shown), call.services.clock.now()) if fleet is not None else {}
+    return UsageList(
+        items=[found.get(key) or unknown_usage(key) for key in shown],
+        next_cursor="/".join(shown[-1]) if len(wanted) > page.limit else "",
+    )
 
 
 @routes.post(

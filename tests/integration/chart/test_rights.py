@@ -74,7 +74,14 @@ IN_CELL: Rights = {
     ("autoscaling", "horizontalpodautoscalers"): ALL,
     **{("batch", name): ALL for name in ("cronjobs", "jobs")},
     ("policy", "poddisruptionbudgets"): ALL,
+    ("metrics.k8s.io", "pods"): frozenset({"list"}),
 }
+
+#: Not served as resources by an API server alone, and rights all the same; usage comes from a server of its own.
+NOT_SERVED = {
+    ("", "users"), ("", "groups"), ("authentication.k8s.io", "uids"),
+    ("metrics.k8s.io", "pods"), ("metrics.k8s.io", "nodes"), ("", "nodes/metrics"),
+}  # fmt: skip
 
 
 class Authorizer:
@@ -112,8 +119,7 @@ class Authorizer:
             for version in group["versions"]:
                 listed = self.ask(f"/apis/{version['groupVersion']}")["resources"]
                 found |= {(group["name"], one["name"]) for one in listed}
-        # Not served as resources, and rights all the same.
-        return sorted(found | {("", "users"), ("", "groups"), ("authentication.k8s.io", "uids")})
+        return sorted(found | NOT_SERVED)
 
     def allows(self, user: str, namespace: str, group: str, resource: str, verb: str, name: str) -> bool:
         """``kubectl auth can-i``, as an administrator asks it of an account."""
