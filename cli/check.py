@@ -11,8 +11,6 @@ import typer
 from cellward.checks import errors as codes
 from cellward.checks.model import Check, Result
 from cellward.errors import CellwardError, ErrorCode
-from cellward.version import release_of
-from cellward.wire.errors import VERSION_SKEW
 from cli import errors
 from cli.clusters import all_clusters
 from cli.context import Local, command, instant, local, now
@@ -70,8 +68,6 @@ class _Checks:
     clusters: list[schemas.Cluster] = field(default_factory=list)
     #: By cluster, what the hub says of its facts beside its invite.
     facts: dict[str, schemas.Component] = field(default_factory=dict)
-    #: Version of the hub, as it says.
-    version: str = ""
     #: Why the hub could not be asked.
     why: str = ""
 
@@ -96,9 +92,7 @@ class _Checks:
             raise
         self.client = client
         yield Result("hub", "hub/reachable", True, f"answers; logged in as {who.subject} ({who.role})")
-        status = client.get("/status", schemas.Status)
-        self.version = status.version
-        for component in status.components:
+        for component in client.get("/status", schemas.Status).components:
             if component.category == "clusters" and component.name == "facts":
                 self.facts[component.cluster] = component
             elif component.category == "hub":
@@ -181,7 +175,7 @@ class _Checks:
         if not clusters and not hidden:
             yield Result("clusters", "clusters/list", None, "there are none; next: cellward clusters invite NAME")
         for cluster in clusters:
-            yield from _cluster(cluster, self.version)
+            yield from _cluster(cluster)
             if cluster.name in self.facts:
                 yield _facts(self.facts[cluster.name])
         for name, message in sorted(hidden.items()):
@@ -215,7 +209,7 @@ def _facts(component: schemas.Component) -> Result:
     return Result("clusters", "clusters/facts", component.ok, component.message, hint, code, component.cluster)
 
 
-def _cluster(cluster: schemas.Cluster, hub: str) -> Iterator[Result]:
+def _cluster(cluster: schemas.Cluster) -> Iterator[Result]:
     def result(name: str, ok: bool | None, message: str, hint: str = "", code: str = "", relayed: str = "") -> Result:
         hint, code, relayed = (hint, code, relayed) if ok is False else ("", "", "")
         return Result("clusters", f"clusters/{name}", ok, message, hint, code, cluster.name, relayed=relayed)
@@ -224,11 +218,8 @@ def _cluster(cluster: schemas.Cluster, hub: str) -> Iterator[Result]:
         yield result("connected", None, "invited, nobody joined yet")
         return
     seen = f"last seen {cluster.last_seen:%Y-%m-%d %H:%M:%S} UTC" if cluster.last_seen else "never seen"
-    message, code = "link is open" if cluster.connected else seen, codes.AGENT_AWAY
-    agent, own_version = release_of(cluster.agent_version), release_of(hub)
-    if not cluster.connected and agent and own_version and not agent.near(own_version):
-        message, code = f"{seen}; the agent is of version {agent}, the hub of {own_version}", VERSION_SKEW
-    yield result("connected", cluster.connected, message, code.hint, code.code)
+    message = "link is open" if cluster.connected else seen
+    yield result("connected", cluster.connected, message, codes.AGENT_AWAY.hint, codes.AGENT_AWAY.code)
     # What an agent said before it went away says nothing about now.
     known = None if not cluster.connected else True
     for condition in cluster.conditions:

@@ -115,7 +115,7 @@ CHECKS: tuple[Explained, ...] = (
         "clusters/connected",
         "Whether the agent has an open link to the hub. Skipped for a cluster that was invited and has not joined.",
         "There is no link. All other lines about that agent, but for its policy, are skipped.",
-        ("check/agent-away", "wire/version-skew"),
+        ("check/agent-away",),
     ),
     Explained(
         "clusters/policy-fresh",

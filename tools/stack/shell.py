@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tools.parts.locate import path_of
@@ -17,20 +18,31 @@ class AdminShell:
         directory: for its home and its programs; made here.
         kubeconfig: of the administrator.
         helm: which part is found as ``helm``.
+        programs: further programs by name.
+        variables: further variables of the environment.
     """
 
-    def __init__(self, directory: Path, kubeconfig: Path, *, helm: str = "helm") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        kubeconfig: Path,
+        *,
+        helm: str = "helm",
+        programs: Mapping[str, Path] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._home = directory
-        programs = directory / "bin"
-        programs.mkdir(parents=True, exist_ok=True)
-        for name, part in (("helm", helm), ("kubectl", "kubectl")):
-            (programs / name).unlink(missing_ok=True)
-            (programs / name).symlink_to(path_of(part))
+        places = directory / "bin"
+        places.mkdir(parents=True, exist_ok=True)
+        for name, program in {"helm": path_of(helm), "kubectl": path_of("kubectl"), **(programs or {})}.items():
+            (places / name).unlink(missing_ok=True)
+            (places / name).symlink_to(program)
         # Nothing of the caller's clusters, proxies or plugins reaches it.
         self._environment = {
-            "PATH": f"{programs}:{os.defpath}",
+            "PATH": f"{places}:{os.defpath}",
             "HOME": str(directory),
             "KUBECONFIG": str(kubeconfig),
+            **(variables or {}),
         }
         self._bash = shutil.which("bash") or "/bin/bash"
 
