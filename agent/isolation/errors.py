@@ -21,7 +21,7 @@ NOT_ENFORCED = define(
     "isolation/not-enforced",
     Notice,
     "Packets got through that the cell's accepted isolation forbids.",
-    hint="See the edges with `cellward cells show`; install a network plugin that enforces NetworkPolicy.",
+    hint="See the edges with `cellward isolation test`; install a network plugin that enforces NetworkPolicy.",
 )
 NOT_MEASURED = define(
     "isolation/not-measured",

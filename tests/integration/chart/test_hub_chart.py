@@ -176,7 +176,7 @@ def test_without_values_only_the_image_is_missing() -> None:
     """Everything else has a default."""
     told = helm("template", HUB, str(CHARTS / HUB), code=1)
     missing = {line.split("'")[1] for line in told.splitlines() if line.startswith("- at")}
-    assert missing == {"/image/repository", "/image/digest"}
+    assert missing == {"/image/digest"}
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
