@@ -53,8 +53,8 @@ MORE = {
 #: Commands that must have met the hub in the sweep, or it shows nothing.
 ASKING = {
     "login", "apply", "delete", "status", "check", "policy publish", "policy list", "clusters invite", "clusters list",
-    "clusters command", "cells list", "cells show", "audit tail", "audit export", "tokens create", "tokens list",
-    "tokens revoke",
+    "clusters command", "cells list", "cells show", "cells top", "audit tail", "audit export", "tokens create",
+    "tokens list", "tokens revoke",
 }  # fmt: skip
 
 

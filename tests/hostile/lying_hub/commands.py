@@ -121,6 +121,8 @@ COMMANDS: tuple[Line, ...] = (
         "status",
         "check",
         "cells list",
+        "cells top",
+        "cells top --sort memory -o json",
         "cells show shop/cart -o json",
         "isolation matrix",
         "isolation test shop/cart -o json",
