@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -146,6 +147,8 @@ def _install_hub(world: World, image: str) -> None:
     file.write_text(yaml.safe_dump(values))
     notes = world.sh(f"helm install {HUB} {CHARTS / HUB} --namespace {HUB} --create-namespace --values {file} --wait")
     (login,) = re.findall(r"^ +(kubectl .* \| cellward login .*)$", notes, re.MULTILINE)
+    # The pod is ready; that the node's port leads to it is told to kube-proxy a moment later.
+    world.until("the port of the node to lead to the hub", lambda: _answers(node, NODE_PORTS["api"]), 60)
     world.sh(login)
     world.sh("cellward init --no-passphrase --owner tests")
     world.sh(f"cellward policy publish {CHARTS.parent / 'policies'}")
@@ -193,6 +196,14 @@ def test_a_backup_that_was_asked_for_on_schedule_is_restored(world: World) -> No
     world.hub(f"kubectl rollout status deployment/{HUB} --timeout=120s")
     world.wait_connected()
     world.deploy()
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _run_in_pod(world: World, arguments: list[str]) -> None:
