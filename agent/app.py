@@ -71,6 +71,7 @@ from cellward.policy.model import VerifiedSet
 from cellward.runtime.backoff import FullJitter
 from cellward.runtime.clock import SystemClock
 from cellward.runtime.health import HealthRegistry
+from cellward.runtime.settings import split_address
 from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 
@@ -138,7 +139,7 @@ class Agent:
         if isinstance(self.prober, RememberingProber):
             tasks.append(Task("nodes", NodeWatch(base.kube, self.prober.forget_all).run))
             # An edge to the agent that is closed proves something only because the agent would answer.
-            tasks.append(Task("echo", partial(answer_udp, *_split(base.settings.health_listen))))
+            tasks.append(Task("echo", partial(answer_udp, *split_address(base.settings.health_listen))))
         if base.settings.metrics_listen:
             # Off by default, and a whole HTTP server that an agent keeps in memory for nothing else.
             from agent.metrics.page import MetricsPage  # noqa: PLC0415
@@ -345,9 +346,9 @@ def _prober(base: Base) -> Prober:
         return UnprovedProber(base.clock, "the settings name no image of the prober")
     if settings.kubeconfig is not None or not host or not settings.health_listen:
         return UnprovedProber(base.clock, "this agent does not run in the cluster, so no edge into a cell can be tried")
-    outside = _split(settings.probe_outside) if settings.probe_outside else None
+    outside = split_address(settings.probe_outside) if settings.probe_outside else None
     api = (host, int(os.environ.get("KUBERNETES_SERVICE_PORT", "443")))
-    port = _split(settings.health_listen)[1]
+    port = split_address(settings.health_listen)[1]
 
     def around() -> Surroundings:
         here = own_address(host)
@@ -362,11 +363,6 @@ def _prober(base: Base) -> Prober:
         agent_namespace=settings.namespace,
     )
     return RememberingProber(pods, base.clock, settings.intervals.isolation)
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 async def _link(

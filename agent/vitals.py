@@ -15,6 +15,7 @@ from typing import Final
 from agent.policy.engine import CONDITION as ENGINE
 from cellward.errors import CellwardError, InvalidInput, Unavailable, define
 from cellward.runtime.health import HealthRegistry
+from cellward.runtime.settings import split_address
 
 CANNOT_LISTEN = define(
     "agent/cannot-listen",
@@ -91,8 +92,7 @@ class VitalsPage:
 
     def __init__(self, vitals: Vitals, listen: str) -> None:
         self._vitals = vitals
-        self._host, _, port = listen.rpartition(":")
-        self._port = int(port)
+        self._listen = listen
         self._open = 0
         #: The real port once it listens, for port 0.
         self.port: int | None = None
@@ -101,9 +101,9 @@ class VitalsPage:
     async def run(self) -> None:
         """Serve until cancelled; raises agent/cannot-listen."""
         try:
-            server = await asyncio.start_server(self._serve, self._host.strip("[]"), self._port, limit=_MAX_REQUEST)
+            server = await asyncio.start_server(self._serve, *split_address(self._listen), limit=_MAX_REQUEST)
         except OSError as error:
-            raise CANNOT_LISTEN(f"{self._host}:{self._port} cannot be listened on: {error}") from error
+            raise CANNOT_LISTEN(f"{self._listen} cannot be listened on: {error}") from error
         async with server:
             self.port = server.sockets[0].getsockname()[1]
             self.listening.set()
@@ -148,23 +148,22 @@ async def ask(address: str, *, patience: float = _PATIENCE) -> dict[str, object]
     Raises:
         CellwardError: agent/not-fit after ``patience`` seconds, with what was missing last.
     """
-    last: list[CellwardError] = [NOT_FIT(f"{address} does not answer")]
+    last: CellwardError = NOT_FIT(f"{address} does not answer")
     try:
         async with asyncio.timeout(patience):
             while True:
                 try:
                     return await _asked(address)
                 except CellwardError as error:
-                    last.append(error)
+                    last = error
                 await asyncio.sleep(min(1.0, patience / 20))
     except TimeoutError:
-        raise last[-1] from None
+        raise last from None
 
 
 async def _asked(address: str) -> dict[str, object]:
-    host, _, port = address.rpartition(":")
     try:
-        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), limit=_MAX_REQUEST)
+        reader, writer = await asyncio.open_connection(*split_address(address), limit=_MAX_REQUEST)
         try:
             writer.write(b"GET /readyz HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")

@@ -30,6 +30,7 @@ from cellward.runtime.clock import SystemClock
 from cellward.runtime.files import narrow, write_atomic
 from cellward.runtime.health import HealthRegistry
 from cellward.runtime.memory import collect_rarely
+from cellward.runtime.settings import split_address
 from cellward.runtime.supervise import Task, supervise
 from cellward.version import VERSION
 from hub.api.app import make_api_app
@@ -285,7 +286,7 @@ def _intake(settings: HubSettings, clock: SystemClock, health: HealthRegistry) -
 
 def _enrolment(hub: Hub) -> EnrolmentServer:
     settings = hub.settings
-    host, port = _split(settings.listen.enrolment)
+    host, port = split_address(settings.listen.enrolment)
     enrolment = build_enrolment_server(
         identity=hub.identity,
         leaf=hub.leaf,
@@ -301,7 +302,7 @@ def _enrolment(hub: Hub) -> EnrolmentServer:
 
 
 def _link(hub: Hub) -> LinkServer:
-    host, port = _split(hub.settings.listen.link)
+    host, port = split_address(hub.settings.listen.link)
     directory = Directory(hub.store.clusters, hub.locks, hub.store.changes)
     ports = SyncPorts(
         directory=directory,
@@ -401,7 +402,7 @@ async def _serving(hub: Hub, certificate: ApiCertificate) -> AsyncIterator[None]
 
 
 def _listen(hub: Hub, name: str, runner: web.AppRunner, address: str, context: SSLContext | None = None) -> Front:
-    host, port = _split(address)
+    host, port = split_address(address)
     if runner.server is None:
         raise RuntimeError("a runner is set up before its listener is opened")
     try:
@@ -449,11 +450,6 @@ def _names(settings: HubSettings) -> tuple[list[str], list[str]]:
         except ValueError:
             dns.append(name)
     return dns, ips
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def descriptors() -> int:

@@ -8,6 +8,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
+from cellward.runtime.settings import split_address
+
 
 class MetricsPage:
     """Root task that serves ``/metrics`` until cancelled.
@@ -19,8 +21,7 @@ class MetricsPage:
 
     def __init__(self, registry: CollectorRegistry, listen: str) -> None:
         self._registry = registry
-        self._host, _, port = listen.rpartition(":")
-        self._port = int(port)
+        self._host, self._port = split_address(listen)
         #: The real port once it listens, for port 0.
         self.port: int | None = None
         self.listening = asyncio.Event()
@@ -32,7 +33,7 @@ class MetricsPage:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._host.strip("[]"), self._port)
+            site = web.TCPSite(runner, self._host, self._port)
             await site.start()
             self.port = runner.addresses[0][1]
             self.listening.set()

@@ -105,6 +105,12 @@ def check_address(value: str, *, least: int = 1) -> str:
     return value
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of a host:port, an IPv6 host without its brackets; raises ValueError without a port."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _read_yaml(path: Path, invalid: ErrorCode) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_FILE:
