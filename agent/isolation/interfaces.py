@@ -34,3 +34,7 @@ class Prober(Protocol):
     def forget(self, namespace: str) -> bool:
         """Let what is known of a namespace count no longer, unless that is a moment old; return whether it does not."""
         ...
+
+    def discard(self, namespace: str) -> None:
+        """Let what is known of a namespace count no longer: the cell changed while it was measured."""
+        ...

@@ -22,6 +22,9 @@ class UnprovedProber:
         """There is nothing to forget."""
         return False
 
+    def discard(self, _: str) -> None:
+        """There is nothing to discard."""
+
     async def probe(self, network: NetworkIntent) -> Evidence:
         """Return ``unknown``."""
         return Evidence("unknown", self._clock.now(), "none", f"not measured in {network.namespace}: {self._why}")

@@ -147,6 +147,10 @@ class FixedProber:
         """Nothing is remembered."""
         return False
 
+    def discard(self, namespace: str) -> None:
+        """Have it measured again."""
+        self.wanted.add(namespace)
+
     async def probe(self, network: NetworkIntent) -> Evidence:
         """Return the fixed state."""
         self.asked.append(network.namespace)

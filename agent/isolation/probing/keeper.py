@@ -99,8 +99,12 @@ class RememberingProber:
         known = self._known.get(namespace)
         if known is None or self._timer.monotonic() - known.at < _ASKED_SECONDS:
             return False
-        del self._known[namespace]
+        self.discard(namespace)
         return True
+
+    def discard(self, namespace: str) -> None:
+        """Let what was measured of a namespace count no longer, however new it is."""
+        self._known.pop(namespace, None)
 
     def forget_all(self) -> None:
         """Let nothing that was measured, or is being measured, count any longer: a node is new."""

@@ -34,6 +34,9 @@ class _Told:
         self.wanted.add(namespace)
         return True
 
+    def discard(self, namespace: str) -> None:
+        self.wanted.add(namespace)
+
     async def probe(self, network: NetworkIntent) -> Evidence:
         self.wanted.discard(network.namespace)
         self.asked.append(network)
@@ -122,6 +125,30 @@ async def test_v1_after_a_restart_it_is_measured_without_a_hub(world: World, pro
     prober.wanted.add("shop--web--dev")
     await world.until(lambda: prober.asked)
     assert prober.asked == [before]
+
+
+async def test_v9_what_was_measured_across_a_change_of_the_cell_is_measured_again(
+    world: World, prober: _Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told to nobody, so a prober that remembers must not take it for known."""
+    await world.deploy(cell_yaml("web"), "web")
+    asked = len(prober.asked)
+    prober.state = "not-enforced"
+    sleep, has_ground = world.timer.sleep, proving._has_ground
+
+    def changes() -> None:
+        if len(prober.asked) == asked + 1:
+            monkeypatch.setattr(proving, "_has_ground", lambda _: False)
+
+    async def is_whole_again(seconds: float) -> None:
+        monkeypatch.setattr(proving, "_has_ground", has_ground)
+        await sleep(seconds)
+
+    prober.meanwhile = changes
+    monkeypatch.setattr(world.timer, "sleep", is_whole_again)
+    prober.wanted.add("shop--web--dev")
+    await world.until(lambda: world.report("web").isolation == "not-enforced")
+    assert len(prober.asked) == asked + 2
 
 
 async def test_v16_a_fault_with_one_cell_ends_nothing(world: World, prober: _Told) -> None:

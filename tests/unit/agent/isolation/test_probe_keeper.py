@@ -113,6 +113,14 @@ async def test_a_hub_may_ask_for_a_measurement_but_not_all_the_time(
     assert not keeper.forget(_WEB.namespace)
 
 
+async def test_what_the_cell_changed_under_is_measured_again_however_new_it_is(keeper: RememberingProber) -> None:
+    """V9: nobody was told what was measured."""
+    await keeper.probe(_WEB)
+    keeper.discard(_WEB.namespace)
+    assert keeper.due(_WEB)
+    keeper.discard(_WEB.namespace)
+
+
 async def test_a_new_node_also_spoils_what_is_being_measured(keeper: RememberingProber, inner: _Counting) -> None:
     """What began before it may have ended without it."""
     await keeper.probe(_WEB)
