@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +14,7 @@ from agent.cells import proving
 from agent.cells.overview import Overview
 from agent.isolation.interfaces import MeasuredEdge
 from agent.metrics.registry import AgentMetrics
+from agent.objects.model import record_from_json
 from cellward.audit.record import parse_record
 from tests.fakes.cell_world import World, cell_yaml, chart_guards, fenced
 
@@ -55,15 +57,17 @@ async def test_v9_edges_are_told_and_survive_a_restart_as_they_were_measured_las
     told = world.report("web").proof
     assert told is not None
     assert told.edges == (_PASSED, _CLOSED), "what is wrong comes first"
-    await world.until(lambda: _kept(world) == told)
+    async with asyncio.timeout(30):
+        while await _kept(world) != told:
+            await asyncio.sleep(0.01)
     await world.restart_without_anything(world.reports.clear)
     await world.until(lambda: world.reports and world.report("web").proof == told)
     assert world.report("web").isolation == "not-enforced"
 
 
-def _kept(world: World) -> object:
-    (worker,) = world.engine._roster.workers.values()
-    return worker.cell.record.proof
+async def _kept(world: World) -> object:
+    """Return what is on the disk: memory has it a moment before."""
+    return record_from_json(await world.state.inventory.get(PLACE)).proof
 
 
 async def test_v13_another_set_of_wrong_edges_is_recorded_and_the_same_is_not(world: World) -> None:
