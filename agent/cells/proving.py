@@ -93,7 +93,7 @@ class Proving:
             return
         evidence = await self._prober.probe(network)
         if in_force(cell, cell.network) != network or not _has_ground(cell):
-            # The cell changed meanwhile. What was measured across that is told to nobody, so nobody may count on it.
+            # The cell changed meanwhile. What was measured across that is not reported, so nothing may count on it.
             self._prober.discard(network.namespace)
             return
         await self._told(worker, bounded(evidence))

@@ -130,7 +130,7 @@ async def test_v1_after_a_restart_it_is_measured_without_a_hub(world: World, pro
 async def test_v9_what_was_measured_across_a_change_of_the_cell_is_measured_again(
     world: World, prober: _Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told to nobody, so a prober that remembers must not take it for known."""
+    """It is not reported, so a prober that remembers must not take it for known."""
     await world.deploy(cell_yaml("web"), "web")
     asked = len(prober.asked)
     prober.state = "not-enforced"
