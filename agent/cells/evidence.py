@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.audit.interfaces import Entry
 from agent.cells.cell import Cell
 from agent.isolation.interfaces import Evidence
-from agent.isolation.kept import first_wrong, is_wrong
+from agent.isolation.kept import first_wrong
 from agent.objects.model import CellRecord, Role
 from cellward.cells.network import NetworkIntent
 
@@ -24,7 +24,7 @@ def is_isolated(record: CellRecord) -> bool:
 
 def measured(cell: Cell, evidence: Evidence) -> Entry:
     """Return the record of a measurement."""
-    wrong = sum(1 for one in evidence.edges if is_wrong(one))
+    wrong = sum(1 for one in evidence.edges if one.wrong)
     details = {
         "isolation": evidence.state,
         "namespace": cell.record.namespace,

@@ -15,19 +15,14 @@ MAX_EDGES: Final = 200
 _NAMED, _NAMED_TEXT = 3, 200
 
 
-def is_wrong(edge: MeasuredEdge) -> bool:
-    """Whether packets did other than the intent says; what could not be tried is not wrong."""
-    return edge.measured not in {edge.expected, "unknown"}
-
-
 def wrong_of(evidence: Evidence | None) -> frozenset[MeasuredEdge]:
     """Return the wrong edges, without where they were found: nodes come and go."""
-    return frozenset(replace(one, node="") for one in evidence.edges if is_wrong(one)) if evidence else frozenset()
+    return frozenset(replace(one, node="") for one in evidence.edges if one.wrong) if evidence else frozenset()
 
 
 def bounded(evidence: Evidence) -> Evidence:
     """Return what is kept: wrong edges first, then what could not be tried, at most ``MAX_EDGES``."""
-    edges = sorted(evidence.edges, key=lambda one: (not is_wrong(one), one.measured != "unknown", one))
+    edges = sorted(evidence.edges, key=lambda one: (not one.wrong, one.measured != "unknown", one))
     return replace(evidence, edges=tuple(edges[:MAX_EDGES]), cut=evidence.cut + max(0, len(edges) - MAX_EDGES))
 
 
@@ -41,7 +36,7 @@ def aged(evidence: Evidence, now: datetime, most_seconds: float) -> Evidence:
 
 def first_wrong(edges: Sequence[MeasuredEdge]) -> str:
     """Name the first wrong edges, in few words."""
-    named = [f"{one.direction} {one.peer} {one.protocol} {one.port}" for one in edges if is_wrong(one)]
+    named = [f"{one.direction} {one.peer} {one.protocol} {one.port}" for one in edges if one.wrong]
     return ", ".join(named[:_NAMED])[:_NAMED_TEXT]
 
 

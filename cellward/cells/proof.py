@@ -10,6 +10,11 @@ IsolationState = Literal["enforced", "not-enforced", "unknown"]
 Passage = Literal["open", "closed", "unknown"]
 
 
+def is_wrong(expected: str, measured: str) -> bool:
+    """Whether packets did other than the intent says; what could not be tried is not wrong."""
+    return measured not in {expected, "unknown"}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class MeasuredEdge:
     """One edge as the accepted intent has it, and as packets found it.
@@ -33,6 +38,11 @@ class MeasuredEdge:
     expected: Literal["open", "closed"]
     measured: Passage
     node: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether packets did other than the intent says."""
+        return is_wrong(self.expected, self.measured)
 
 
 @dataclass(frozen=True, slots=True)

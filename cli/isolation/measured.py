@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cellward.cells.proof import is_wrong
 from cli import errors
 from cli.context import command, local
 from cli.options import DEFAULT_HOME, ClusterOption, HomeOption, OutputOption
@@ -113,7 +114,7 @@ def _text(state: schemas.CellState) -> str:
 
 def _edges(edges: Iterable[IsolationEdge]) -> list[TestedEdge]:
     """Edges with what is wrong first, judged here."""
-    judged = [TestedEdge(**edge.model_dump(), wrong=edge.measured not in {edge.expected, "unknown"}) for edge in edges]
+    judged = [TestedEdge(**edge.model_dump(), wrong=is_wrong(edge.expected, edge.measured)) for edge in edges]
     return sorted(judged, key=lambda one: (_mark(one), one.direction, one.component, one.peer, one.protocol, one.port))
 
 

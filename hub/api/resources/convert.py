@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from cellward.api import isolation, schemas
+from cellward.cells.proof import is_wrong
 from cellward.documents.model import DocumentState
 from cellward.errors import known
 from hub.store.documents import DocumentRow
@@ -228,7 +229,7 @@ def _isolation_proof(value: object, *, with_edges: bool) -> isolation.IsolationP
         prober=str(value.get("prober", "")),
         text=str(value.get("text", "")),
         tried=len(edges) + cut,
-        wrong=sum(edge.measured not in {edge.expected, "unknown"} for edge in edges),
+        wrong=sum(is_wrong(edge.expected, edge.measured) for edge in edges),
         egress_lag_seconds=None if lag is None else number(lag) / 1000,
         edges=edges if with_edges else [],
         edges_cut=cut,
