@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
+from cellward.api.base import Response
 from cellward.api.fields import Moment
 
 
-class _Response(BaseModel):
-    """As ``schemas.Response``, which is below these shapes."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
-
-
-class IsolationEdge(_Response):
+class IsolationEdge(Response):
     """One edge as the accepted intent has it, and as packets found it."""
 
     direction: str = Field(default="", description="egress when the cell sends, ingress when it is sent to.")
@@ -27,7 +21,7 @@ class IsolationEdge(_Response):
     node: str = Field(default="", description="Node of the pod that sent.")
 
 
-class IsolationProof(_Response):
+class IsolationProof(Response):
     """What the isolation of a cell was measured by, in the agent's words."""
 
     state: str = Field(default="unknown", description="enforced, not-enforced or unknown.")

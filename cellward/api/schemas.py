@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+from pydantic import Field, StringConstraints
 
+from cellward.api.base import Request, Response
 from cellward.api.fields import Blob, ClusterName, FactKey, FactText, Moment, ScopeName, TokenName
 from cellward.api.isolation import IsolationProof
 from cellward.documents.model import DocumentState
@@ -26,18 +26,6 @@ MAX_TOKEN_LIFE = 366 * 24 * 3600
 MAX_ENVELOPES = 256
 #: Largest envelope, bytes.
 MAX_ENVELOPE = 2 * 1024**2
-
-
-class Request(BaseModel):
-    """Base of what is sent to the hub: strict."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-class Response(BaseModel):
-    """Base of what the hub answers: may grow."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
 class Nothing(Request):
@@ -194,9 +182,9 @@ class InvitedFacts(Request):
 
     environments: Annotated[list[ScopeName], Field(min_length=1, max_length=32)]
     production: bool
-    projects: Annotated[list[ScopeName], Field(min_length=1, max_length=64)] = ["*"]
+    projects: Annotated[list[ScopeName], Field(min_length=1, max_length=64)] = Field(default=["*"])
     region: FactText = ""
-    labels: Annotated[dict[FactKey, FactText], Field(max_length=64)] = {}
+    labels: Annotated[dict[FactKey, FactText], Field(max_length=64)] = Field(default={})
 
 
 class JoinTokenRequest(Request):
@@ -422,7 +410,7 @@ class Publication(Request):
     """Policy to be served: metadata without timestamp, and the targets it names."""
 
     metadata: Annotated[list[MetadataFile], Field(min_length=1, max_length=64)]
-    targets: Annotated[list[TargetFile], Field(max_length=256)] = []
+    targets: Annotated[list[TargetFile], Field(max_length=256)] = Field(default=[])
 
 
 class PublicationResult(Response):

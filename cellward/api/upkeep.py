@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cellward.api.schemas import Digest, Request, Response
+from cellward.api.base import Request, Response
+from cellward.api.schemas import Digest
 
 
 class Backup(Response):

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from cellward.api.base import Response
 from cellward.api.fields import ClusterName, Moment
-from cellward.api.schemas import Response
 
 
 class CellUsage(Response):
