@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from agent.kube.conditions import is_ready
 from agent.kube.interfaces import KubeApi, WatchEvent, WatchType
 
 _log = structlog.get_logger()
@@ -53,17 +54,13 @@ class NodeWatch:
             self._node(event.object)
 
     def _node(self, node: Mapping[str, Any]) -> None:
-        uid, status = str(node["metadata"]["uid"]), node.get("status") or {}
+        uid = str(node["metadata"]["uid"])
         if self._listed is not None:
             self._listed.add(uid)
-        boot = str((status.get("nodeInfo") or {}).get("bootID") or "")
-        if not _is_ready(status) or self._boots.get(uid) == boot:
+        boot = str(((node.get("status") or {}).get("nodeInfo") or {}).get("bootID") or "")
+        if not is_ready(node) or self._boots.get(uid) == boot:
             return
         self._boots[uid] = boot
         if self._synced:
             _log.info("node-is-new", node=str(node["metadata"]["name"])[:100])
             self._on_new()
-
-
-def _is_ready(status: Mapping[str, Any]) -> bool:
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ())

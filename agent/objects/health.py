@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from agent.kube.conditions import condition_of
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -31,17 +33,12 @@ def is_done(obj: Mapping[str, Any]) -> bool:
 
 
 def _condition(obj: Mapping[str, Any], name: str) -> str:
-    for condition in (obj.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == name:
-            return str(condition.get("status", ""))
-    return ""
+    return str(condition_of(obj, name).get("status", ""))
 
 
 def _reason_of(obj: Mapping[str, Any], name: str) -> str:
-    for condition in (obj.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == name:
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
-    return ""
+    condition = condition_of(obj, name)
+    return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
 
 
 def _observed(obj: Mapping[str, Any]) -> bool:

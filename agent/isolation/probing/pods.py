@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.isolation.probing.edges import RESPONDER_PORT, Target
+from agent.isolation.probing.edges import RESPONDER_PORT, Pod, Target
+from agent.kube.conditions import is_ready
 from agent.kube.interfaces import JSONObject
 from cellward.cells import labels
 
@@ -81,6 +82,22 @@ def address_of(pod: Mapping[str, Any]) -> str:
     return str(status.get("podIP") or "") if ready else ""
 
 
+def is_of(pod: Mapping[str, Any], job_uid: str) -> bool:
+    """Whether a pod is one of this Job's own."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("uid") == job_uid for owner in owners)
+
+
+def ready_pod_of(pod: Mapping[str, Any]) -> Pod | None:
+    """Return a pod of a cell as something to be reached; None while it is not ready."""
+    spec, status = pod["spec"], pod.get("status") or {}
+    if not is_ready(pod) or not status.get("podIP"):
+        return None
+    answers = any(one.get("readinessProbe") for one in spec.get("containers") or ())
+    component = str(pod["metadata"]["labels"][labels.COMPONENT])
+    return Pod(component, str(status["podIP"]), str(spec.get("nodeName") or ""), answers)
+
+
 def trouble_of(pod: Mapping[str, Any]) -> str:
     """Return why a pod of a probe will not run by itself; empty while it may."""
     status = pod.get("status") or {}
@@ -93,6 +110,18 @@ def trouble_of(pod: Mapping[str, Any]) -> str:
     return ""
 
 
+def end_of(pod: Mapping[str, Any]) -> str:
+    """Say how a pod ended that left no result; empty while it runs."""
+    status = pod.get("status") or {}
+    for one in status.get("containerStatuses") or ():
+        ended = (one.get("state") or {}).get("terminated")
+        if ended is not None:
+            return f"it ended with {ended.get('exitCode')}: {str(ended.get('message') or ended.get('reason'))[:300]}"
+    if status.get("phase") in {"Failed", "Succeeded"}:
+        return f"it ended: {str(status.get('reason') or status['phase'])[:100]}"
+    return ""
+
+
 def outcome_of(pod: Mapping[str, Any], job_uid: str, count: int) -> Outcome | None:
     """Read the result of a pod that ended; None of one that did not, of a stranger's, and of nonsense.
 
@@ -101,8 +130,7 @@ def outcome_of(pod: Mapping[str, Any], job_uid: str, count: int) -> Outcome | No
         job_uid: of the Job that this agent made: only its own pods count.
         count: number of targets.
     """
-    owners = pod["metadata"].get("ownerReferences") or ()
-    if not any(owner.get("controller") and owner.get("uid") == job_uid for owner in owners):
+    if not is_of(pod, job_uid):
         return None
     for one in (pod.get("status") or {}).get("containerStatuses") or ():
         ended = (one.get("state") or {}).get("terminated")

@@ -207,17 +207,14 @@ class PodProber:
 
     async def _pods_of(self, namespace: str) -> tuple[Pod, ...]:
         """Return the ready pods of a cell, as its account sees them; none when it may not look."""
-        found = []
-        events = self._kube.watch(
-            "v1", "Pod", namespace=namespace, label_selector=labels.COMPONENT, as_user=self._user_of(namespace)
-        )
-        async with contextlib.aclosing(events) as stream:  # type: ignore[type-var]  # every watch is a generator
-            async for event in stream:
-                if event.type in {WatchType.SYNCED, WatchType.INTERRUPTED}:
-                    break
-                if event.object and _is_ready(event.object):
-                    found.append(_pod(event.object))
-        return tuple(found)
+        user = self._user_of(namespace)
+        try:
+            found = await self._kube.list(
+                "v1", "Pod", namespace=namespace, label_selector=labels.COMPONENT, as_user=user
+            )
+        except CellwardError:
+            return ()
+        return tuple(pod for one in found if (pod := pods.ready_pod_of(one)) is not None)
 
     # -- pods -----------------------------------------------------------------------------------------------------
 
@@ -253,13 +250,13 @@ class PodProber:
         """Wait until a pod of a Job says something; raises NotMeasuredError when it never will."""
         while True:
             async with probe.news:
-                own = [pod for pod in probe.seen.values() if _is_of(pod, job_uid)]
+                own = [pod for pod in probe.seen.values() if pods.is_of(pod, job_uid)]
                 if len(own) > 1:
                     raise NotMeasuredError("more than one pod says that it is of one Job, so none is believed")
                 for pod in own:
                     if (said := read(pod)) is not None and said != "":
                         return said
-                    if why := pods.trouble_of(pod) or _failed(pod):
+                    if why := pods.trouble_of(pod) or pods.end_of(pod):
                         raise NotMeasuredError(f"pod {pod['metadata']['name']}: {why}")
                 if watching.done():
                     watching.result()
@@ -300,36 +297,6 @@ def _entrance(target: Target, *, shut: bool, free: bool) -> _Found:
     measured: Passage = "open" if not shut else "closed" if free else "unknown"
     edge = MeasuredEdge("ingress", target.peer, "the agent", target.protocol, target.port, "closed", measured, "")
     return edge, target.sure, None
-
-
-def _pod(pod: Mapping[str, Any]) -> Pod:
-    spec = pod["spec"]
-    answers = any(one.get("readinessProbe") for one in spec.get("containers") or ())
-    component = str(pod["metadata"]["labels"][labels.COMPONENT])
-    return Pod(component, str(pod["status"]["podIP"]), str(spec.get("nodeName") or ""), answers)
-
-
-def _is_of(pod: Mapping[str, Any], job_uid: str) -> bool:
-    owners = pod["metadata"].get("ownerReferences") or ()
-    return any(owner.get("controller") and owner.get("uid") == job_uid for owner in owners)
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    status = pod.get("status") or {}
-    conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
-    return conditions.get("Ready") == "True" and bool(status.get("podIP"))
-
-
-def _failed(pod: Mapping[str, Any]) -> str:
-    """Say that a pod ended without a result."""
-    status = pod.get("status") or {}
-    for one in status.get("containerStatuses") or ():
-        ended = (one.get("state") or {}).get("terminated")
-        if ended is not None:
-            return f"it ended with {ended.get('exitCode')}: {str(ended.get('message') or ended.get('reason'))[:300]}"
-    if status.get("phase") in {"Failed", "Succeeded"}:
-        return f"it ended: {str(status.get('reason') or status['phase'])[:100]}"
-    return ""
 
 
 def _where(probe: _Probe) -> str:
