@@ -116,8 +116,14 @@ def _everything(_: str, __: Plan) -> bool:
 
 
 async def test_v9_closed_where_it_must_be_is_enforced_and_leaves_nothing(place: _Place) -> None:
-    """Edges of the cell's own callers, with the node they were measured on, and what comes in; no Job stays."""
-    found = await place.probe(_as_wanted)
+    """Edges of the cell's own callers, with the node they were measured on, and what comes in; no Job stays.
+
+    Beside it is a cell whose pods nobody may see: it has no account.
+    """
+    prober = place.prober()
+    prober.neighbours = lambda _: [_network("unseen")]
+    async with place.kubelet(_as_wanted).running():
+        found = await prober.probe(place.network)
     assert found.state == "enforced", found.text
     assert {(one.direction, one.node) for one in found.edges} == {("egress", "node-1"), ("ingress", "")}
     assert {one.component for one in found.edges if one.direction == "egress"} == {NO_COMPONENT}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agent.isolation.probing import pods
-from agent.isolation.probing.edges import NO_COMPONENT
+from agent.isolation.probing.edges import NO_COMPONENT, Pod
+from cellward.cells import labels
 from cellward.cells.load import load_cells
 from cellward.cells.render import RenderedCell, render
 from cellward.cells.resolve import resolve_cells
@@ -32,6 +33,24 @@ def rendered() -> RenderedCell:
     release = build_release(manifest.cell, resolved, realm=REALM, issued_at=ManualClock().now())
     facts = ClusterFacts(name="eu-1", uid="u-1", environments=("dev",), production=False)
     return render(release, facts, "dev", Stamps.of(b"k" * 32))
+
+
+def test_a_pod_of_a_cell_is_reached_where_it_is_once_it_is_ready() -> None:
+    """It is known to answer when its kubelet asks it."""
+    container = {"name": "web", "readinessProbe": {"tcpSocket": {"port": 80}}}
+    ready = {"type": "Ready", "status": "True"}
+    pod = {
+        "metadata": {"labels": {labels.COMPONENT: "web"}},
+        "spec": {"nodeName": "node-1", "containers": [container]},
+        "status": {"podIP": "10.1.2.3", "conditions": [{"type": "PodScheduled", "status": "True"}, ready]},
+    }
+    assert pods.ready_pod_of(pod) == Pod("web", "10.1.2.3", "node-1", answers=True)
+    silent = {**pod, "spec": {"containers": [{"name": "web"}]}}
+    assert pods.ready_pod_of(silent) == Pod("web", "10.1.2.3", "", answers=False)
+    for status in ({}, {"podIP": "10.1.2.3"}, {"conditions": [ready]}):
+        assert pods.ready_pod_of({**pod, "status": status}) is None
+    not_ready = {"podIP": "10.1.2.3", "conditions": [{**ready, "status": "False"}]}
+    assert pods.ready_pod_of({**pod, "status": not_ready}) is None
 
 
 def _selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
