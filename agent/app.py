@@ -289,7 +289,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     usage = UsageReader(
         base.kube,
         engine.namespaces,
-        lambda namespace: CellIdentity(namespace, settings.namespace).user,
+        partial(_account_of, settings),
         metrics,
         base.clock,
         settings.intervals.metrics,
@@ -337,6 +337,11 @@ def _engine(
     )
 
 
+def _account_of(settings: AgentSettings, namespace: str) -> str:
+    """The user that a cell's own account is."""
+    return CellIdentity(namespace, settings.namespace).user
+
+
 def _prober(base: Base) -> Prober:
     """The prober that this installation can have; one that says why there is none."""
     settings, host = base.settings, os.environ.get("KUBERNETES_SERVICE_HOST", "")
@@ -358,7 +363,7 @@ def _prober(base: Base) -> Prober:
         base.kube,
         base.clock,
         image=settings.prober_image,
-        user_of=lambda namespace: CellIdentity(namespace, settings.namespace).user,
+        user_of=partial(_account_of, settings),
         around=around,
         agent_namespace=settings.namespace,
     )
