@@ -7,7 +7,6 @@ session fixtures. Both drive the very same steps (see ``tools.stack.steps``).
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from tools.stack.node.ground import API_SERVICE, Ground
 from tools.stack.node.real import RealNode
 from tools.stack.nodes import create_nodes
 from tools.stack.ports import free_ports
-from tools.stack.process import Child
+from tools.stack.process import Child, until
 from tools.stack.steps import Steps, drive, drive_async
 
 _READY_SECONDS = 90.0
@@ -227,18 +226,7 @@ class ControlPlaneCore:
         child.start()
 
     def _until(self, part: str, condition: Callable[[], bool]) -> Steps[None]:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not condition():
-            for child in self._children.values():
-                child.check()
-            if time.monotonic() > deadline:
-                child = self._children[part]
-                raise NOT_READY(
-                    f"{part} of {self.name} is not ready after {_READY_SECONDS:.0f} s; {child.log} ends with:\n"
-                    f"{child.tail()}",
-                    part=part,
-                )
-            yield
+        return until(condition, self._children, part, owner=self.name, seconds=_READY_SECONDS)
 
 
 class BlockingControlPlane(ControlPlaneCore):

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tools.stack.errors import PART_DIED
+from tools.stack.errors import NOT_READY, PART_DIED
 from tools.stack.steps import Steps
 
 _WRAPPER = Path(__file__).with_name("die_with_parent.py")
@@ -91,3 +91,31 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, number)
+
+
+def until(
+    condition: Callable[[], bool], children: Mapping[str, Child], part: str, *, owner: str, seconds: float
+) -> Steps[None]:
+    """Wait until a part is ready.
+
+    Args:
+        condition: whether it is.
+        children: all that have to live meanwhile, the part among them.
+        part: its name.
+        owner: what the children belong to, for the error.
+        seconds: how long at most.
+
+    Raises:
+        CellwardError: stack/part-died, or stack/not-ready.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        for child in children.values():
+            child.check()
+        if time.monotonic() > deadline:
+            child = children[part]
+            raise NOT_READY(
+                f"{part} of {owner} is not ready after {seconds:.0f} s; {child.log} ends with:\n{child.tail()}",
+                part=part,
+            )
+        yield

@@ -13,7 +13,7 @@ import pytest
 
 from cellward.errors import CellwardError
 from tools.parts.model import ROOT
-from tools.stack.process import Child
+from tools.stack.process import Child, until
 from tools.stack.steps import Steps, drive, drive_async, drive_together
 
 _STARTER = """
@@ -66,6 +66,25 @@ def test_death_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
         child.check()
     assert caught.value.code == "stack/part-died"
     assert "no room" in caught.value.message
+
+
+def test_a_part_is_waited_for_while_all_live_and_not_for_ever(tmp_path: Path) -> None:
+    """Whichever part ended is named, and so is one that does nothing."""
+    sleeper = Child("sleeper", ["/bin/sleep", "600"], tmp_path / "log", {})
+    talker = Child("talker", ["/bin/sh", "-c", "exit 3"], tmp_path / "log", {})
+    sleeper.start()
+    talker.start()
+    try:
+        drive(until(lambda: sleeper.running, {"sleeper": sleeper}, "sleeper", owner="a test", seconds=60))
+        with pytest.raises(CellwardError, match=r"sleeper of a test is not ready after 0 s") as caught:
+            drive(until(lambda: False, {"sleeper": sleeper}, "sleeper", owner="a test", seconds=0))
+        assert caught.value.code == "stack/not-ready"
+        both = {"sleeper": sleeper, "talker": talker}
+        with pytest.raises(CellwardError, match="talker ended with 3"):
+            drive(until(lambda: False, both, "sleeper", owner="a test", seconds=60))
+    finally:
+        sleeper.kill_now()
+        talker.kill_now()
 
 
 async def test_stop_ends_the_whole_session(tmp_path: Path) -> None:

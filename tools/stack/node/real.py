@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,11 +16,11 @@ from tools.parts.locate import path_of
 from tools.parts.packages import ensure_packages, environment
 from tools.stack.api import ApiClient, JSONObject
 from tools.stack.credentials import Credentials, write_kubeconfig
-from tools.stack.errors import NO_NODE, NOT_READY
+from tools.stack.errors import NO_NODE
 from tools.stack.node import cgroups, config, images
 from tools.stack.node.ground import SERVICES, Ground
 from tools.stack.node.lab import impossible, inside
-from tools.stack.process import Child
+from tools.stack.process import Child, until
 from tools.stack.steps import Steps
 
 _HOLDER: Final = Path(__file__).with_name("holder.py")
@@ -293,18 +292,7 @@ class RealNode:
         return self.directory / "logs" / f"{name}.log"
 
     def _until(self, part: str, condition: Callable[[], bool]) -> Steps[None]:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not condition():
-            for child in self._children.values():
-                child.check()
-            if time.monotonic() > deadline:
-                child = self._children[part]
-                raise NOT_READY(
-                    f"{part} of {self.name} is not ready after {_READY_SECONDS:.0f} s; {child.log} ends with:\n"
-                    f"{child.tail()}",
-                    part=part,
-                )
-            yield
+        return until(condition, self._children, part, owner=self.name, seconds=_READY_SECONDS)
 
 
 def _is_ready(admin: ApiClient, name: str) -> bool:
