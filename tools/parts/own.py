@@ -27,7 +27,7 @@ def program(name: str) -> Path:
         RuntimeError: there is no Go, or it does not build.
     """
     source = _PROGRAMS[name]
-    place = place_of(name, [*source.glob("*.go"), *source.glob("go.*")])
+    place = place_of(name, sources(name))
     binary = place / name
     if not binary.is_file():
         with locked(place):
@@ -38,6 +38,12 @@ def program(name: str) -> Path:
                 (place / "new").replace(binary)
                 ticker.done(f"built into {place}")
     return binary
+
+
+def sources(name: str) -> list[Path]:
+    """Return the files that one of our programs is built from."""
+    source = _PROGRAMS[name]
+    return [*source.glob("*.go"), *source.glob("go.*")]
 
 
 def modules() -> list[Path]:

@@ -16,6 +16,7 @@ from tools.parts import own
 from tools.parts.build import ensure
 from tools.parts.locate import cached_binary, locate, path_of
 from tools.parts.model import GO_MODULES, PARTS, ROOT, Part
+from tools.stack.node import images
 
 OPA = PARTS["opa"]
 
@@ -202,9 +203,10 @@ def test_two_commands_build_once(bin_dir: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(shutil.which("go") is None, reason="there is no Go on this machine")
-def test_the_stand_in_calls_what_its_environment_names() -> None:
-    """Its own test, in Go: two of them, one calls the other and tells what became of it."""
-    own.go(GO_MODULES / "standin", "test", "./...")
+@pytest.mark.parametrize("source", own.modules(), ids=lambda source: source.name)
+def test_our_programs_pass_their_own_tests(source: Path) -> None:
+    """In Go: the stand-in calls what its environment names; the prober finds what is open, and its gate waits (V9)."""
+    own.go(source, "test", "./...")
 
 
 def test_a_program_of_ours_is_another_one_when_its_sources_change(
@@ -218,3 +220,13 @@ def test_a_program_of_ours_is_another_one_when_its_sources_change(
     assert own.place_of("program", [source]) == before
     source.write_text("package main // changed\n")
     assert own.place_of("program", [source]) != before
+
+
+def test_an_image_is_another_one_when_the_prober_in_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else real nodes would run the prober of an earlier tree."""
+    before = {name: images._state_of(name) for name in ("agent", "hub")}
+    # Any other file of the tree stands for a changed source.
+    monkeypatch.setattr(images, "sources", lambda name: [*own.sources(name), ROOT / "README.md"])
+    after = {name: images._state_of(name) for name in ("agent", "hub")}
+    assert after["agent"] != before["agent"]
+    assert after["hub"] == before["hub"]

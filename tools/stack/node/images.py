@@ -17,7 +17,7 @@ from tools.image.lock import lock_of
 from tools.image.oci import image, layer
 from tools.parts.locate import cache_root
 from tools.parts.model import ROOT
-from tools.parts.own import locked, program
+from tools.parts.own import locked, program, sources
 from tools.parts.progress import Ticker
 from tools.stack.node.config import PAUSE
 
@@ -74,6 +74,7 @@ def _state_of(name: str) -> str:
     """Digest of all that an image is made of."""
     trees = [ROOT / package for package in SIDES[name].packages] + [Path(oci.__file__).parent]
     files = [file for tree in trees for file in tree.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    files += sources("prober") if SIDES[name].prober else []
     state = hashlib.sha256()
     for file in sorted([*files, lock_of(name), ROOT / "pyproject.toml"]):
         content = file.read_bytes()
