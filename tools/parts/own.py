@@ -53,11 +53,16 @@ def modules() -> list[Path]:
 
 def place_of(name: str, sources: Iterable[Path]) -> Path:
     """Return the directory of a program in the cache; its version is the digest of what it is built from."""
+    return cache_root() / "tools" / name / state_of(sources)
+
+
+def state_of(files: Iterable[Path]) -> str:
+    """Return a name for files of the tree as they are now: another one when any of them changes, comes or goes."""
     digest = hashlib.sha256()
-    for file in sorted(sources):
+    for file in sorted(files):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
-    return cache_root() / "tools" / name / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -230,3 +230,13 @@ def test_an_image_is_another_one_when_the_prober_in_it_changes(monkeypatch: pyte
     after = {name: images._state_of(name) for name in ("agent", "hub")}
     assert after["agent"] != before["agent"]
     assert after["hub"] == before["hub"]
+
+
+def test_an_image_is_another_one_when_its_opa_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else real nodes would run the policy engine of an earlier pin."""
+    before = {name: images._state_of(name) for name in ("agent", "hub")}
+    # Any other file of the tree stands for the changed pins.
+    monkeypatch.setattr(images.model, "__file__", str(ROOT / "README.md"))
+    after = {name: images._state_of(name) for name in ("agent", "hub")}
+    assert after["agent"] != before["agent"]
+    assert after["hub"] == before["hub"]

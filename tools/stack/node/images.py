@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tarfile
@@ -15,9 +14,10 @@ from tools.image.build import build, write
 from tools.image.finish import SIDES
 from tools.image.lock import lock_of
 from tools.image.oci import image, layer
+from tools.parts import model
 from tools.parts.locate import cache_root
 from tools.parts.model import ROOT
-from tools.parts.own import locked, program, sources
+from tools.parts.own import locked, program, sources, state_of
 from tools.parts.progress import Ticker
 from tools.stack.node.config import PAUSE
 
@@ -71,15 +71,14 @@ def ours(name: str) -> tuple[Path, str]:
 
 
 def _state_of(name: str) -> str:
-    """Digest of all that an image is made of."""
-    trees = [ROOT / package for package in SIDES[name].packages] + [Path(oci.__file__).parent]
+    """Name the state of all that an image is made of."""
+    side = SIDES[name]
+    trees = [ROOT / package for package in side.packages] + [Path(oci.__file__).parent]
     files = [file for tree in trees for file in tree.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
-    files += sources("prober") if SIDES[name].prober else []
-    state = hashlib.sha256()
-    for file in sorted([*files, lock_of(name), ROOT / "pyproject.toml"]):
-        content = file.read_bytes()
-        state.update(f"{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
-    return state.hexdigest()[:16]
+    files += sources("prober") if side.prober else []
+    # Which OPA is inside.
+    files += [Path(model.__file__)] if side.opa else []
+    return state_of([*files, lock_of(name), ROOT / "pyproject.toml"])
 
 
 def _forget_older(places: Path, name: str) -> None:
