@@ -18,9 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import asyncpg
-import pytest
 
 from hub.store.sql.store import open_store
+from tests.fakes.missing import skip
 from tests.fakes.pki import Pki
 from tools.stack.ports import free_ports
 
@@ -42,10 +42,7 @@ def require() -> Path:
     """Return the programs, or skip with the reason; in CI the reason is a failure."""
     found = programs()
     if found is None:
-        reason = "PostgreSQL 15 or later is not installed (Debian: apt-get install postgresql)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip("PostgreSQL 15 or later is not installed (Debian: apt-get install postgresql)")
     return found
 
 

@@ -26,6 +26,7 @@ import pytest
 
 from cellward.isolation.evaluate import judge
 from cellward.isolation.model import Pod
+from tests.fakes.missing import in_ci
 from tests.integration.isolation.sets import Case, made
 from tools.parts.build import ensure
 from tools.parts.locate import locate
@@ -46,7 +47,7 @@ Verdicts = list[tuple[bool, bool]]
 def oracle() -> Path:
     """Return cyclonus; where it was not built, it is built in CI, and nowhere else: that takes a minute."""
     part = PARTS["cyclonus"]
-    if os.environ.get("CI") == "true" or "CELLWARD_SOAK_EXAMPLES" in os.environ:
+    if in_ci() or "CELLWARD_SOAK_EXAMPLES" in os.environ:
         return ensure([part.name])[part.name]
     found = locate(part)
     if found is None:
