@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from hub.store.sql import opening
 from hub.store.sql.store import open_store
 from tests.fakes.clock import ManualClock
 from tests.fakes.refusals import refused
@@ -53,6 +54,26 @@ def _is_open(driver: Any) -> bool:
     """Whether a connection of asyncpg or of aiosqlite is."""
     closed = getattr(driver, "is_closed", None)
     return not closed() if closed is not None else driver._connection is not None
+
+
+async def test_who_holds_a_connection_for_longer_than_a_closed_store_waits_loses_it(
+    url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given back to a pool that was closed meanwhile it would be closed by nobody."""
+    monkeypatch.setattr(opening, "PATIENCE", 0.01)
+    store = await open_store(url, clock)
+
+    async def holds_one() -> None:
+        async with store._db.read() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            await store.close()
+            async with asyncio.timeout(30):
+                while _is_open(driver):
+                    await asyncio.sleep(0.01)
+            await connection.execute(text("SELECT 1"))
+
+    with refused("store/unavailable"):
+        await holds_one()
 
 
 async def test_a_store_whose_closing_is_cancelled_is_closed_all_the_same(url: str, clock: ManualClock) -> None:

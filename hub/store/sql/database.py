@@ -159,6 +159,7 @@ class Database:
         missed = False
         while True:
             try:
+                self._check_open()
                 with _translated():
                     async with self._backend.told() as told:
                         while True:
@@ -215,6 +216,7 @@ class Database:
         await self._connections.all_back()
         await self._reader.dispose()
         await self._writer.dispose()
+        self._connections.end()
 
     async def _write(self, job: Callable[[Transaction], Awaitable[T]]) -> T:
         _inside.set(True)

@@ -67,9 +67,9 @@ class Postgres:
         if url.drivername not in {POSTGRESQL, DRIVER}:
             raise UNSUPPORTED(f"the driver {url.drivername} is not supported, {DRIVER} is")
         url, tls = _tls(url.set(drivername=DRIVER))
-        self.connections = Connections()
-        self.writer = _engine(url, tls, WRITERS, keep=keep, isolation_level="SERIALIZABLE")
-        self.reader = _engine(url, tls, READERS + 1, keep=keep, isolation_level="REPEATABLE READ")
+        self.connections = Connections(lambda connection: connection.terminate())
+        self.writer = self.connections.of(_engine(url, tls, WRITERS, keep=keep, isolation_level="SERIALIZABLE"))
+        self.reader = self.connections.of(_engine(url, tls, READERS + 1, keep=keep, isolation_level="REPEATABLE READ"))
 
     async def prepare(self) -> None:
         """Refuse a server that is too old."""

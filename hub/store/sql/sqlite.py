@@ -68,8 +68,8 @@ class Sqlite:
         check_place(self._file)
         self._ballast = Ballast(self._file)
         url = url.set(drivername=DRIVER)
-        self.connections = Connections()
-        self.writer, self.reader = (_engine(url, size, keep=keep) for size in (1, READERS))
+        self.connections = Connections(_abort)
+        self.writer, self.reader = (self.connections.of(_engine(url, size, keep=keep)) for size in (1, READERS))
         _prepare(self.writer.sync_engine, writer=True)
         if keep:
             event.listen(self.writer.sync_engine, "connect", self._writer_made)
@@ -130,6 +130,14 @@ class Sqlite:
     async def told(self) -> AsyncIterator[asyncio.Event]:
         """Give an event that nobody sets."""
         yield asyncio.Event()
+
+
+def _abort(connection: Any) -> None:
+    """Close a connection after the statement it is in, unless it is closed."""
+    with contextlib.suppress(ValueError):
+        # Asked for what only an open one knows.
+        _ = connection.in_transaction
+        connection.stop()
 
 
 def _engine(url: URL, size: int, *, keep: bool) -> AsyncEngine:
