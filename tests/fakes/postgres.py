@@ -100,6 +100,8 @@ class Server:
         if migrated:
             template = "migrated"
             if not self.has_template:
+                # What is there is of a try that failed.
+                await self.run("DROP DATABASE IF EXISTS migrated WITH (FORCE)")
                 await self.run("CREATE DATABASE migrated")
                 await (await open_store(self.url("migrated"))).close()
                 # An epoch of its own is made by whoever opens it.
