@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -80,5 +83,86 @@ func TestAWholeResultFitsTheTerminationMessage(t *testing.T) {
 	most := 200
 	if size := most + most*len("60000,") + len(`{"open":"","lag_ms":[]}`); size > longest || !strings.Contains(terminationLog, "termination") {
 		t.Errorf("%d", size)
+	}
+}
+
+// scripted is a world in which each round takes 100 ms, and a target answers as its name says round by round.
+type scripted struct {
+	rounds int
+}
+
+func (s *scripted) try(one target) bool {
+	answers, _, _ := net.SplitHostPort(one.To)
+	return answers[min(s.rounds, len(answers)-1)] == '1'
+}
+
+func (s *scripted) now() time.Time { return time.UnixMilli(int64(s.rounds) * 100) }
+
+func (s *scripted) rest(time.Duration) { s.rounds++ }
+
+func TestV9AGateOpensWhenAllIsClosedThreeRoundsInARow(t *testing.T) {
+	for _, one := range []struct {
+		forbidden, allowed string
+		rounds             int
+		why                string
+	}{
+		{"0", "1", 2, ""},
+		{"1100", "1", 4, ""},
+		// Twice is not enough, and another target is no excuse.
+		{"1001000", "1", 6, ""},
+		// It was open, so the pod can send, whatever became of its name server.
+		{"1000", "0", 3, ""},
+		// Nothing answered, until the name server did.
+		{"0", "000001", 5, ""},
+		{"0", "0", 11, "nothing answers"},
+		{"1", "1", 11, "1:1 (tcp)"},
+		{"0000000000001", "0", 11, "nothing answers"},
+	} {
+		world := &scripted{}
+		wanted := plan{SettleMS: 1000, Targets: []target{
+			{one.forbidden + ":1", "tcp", true}, {"0:1", "udp", true}, {one.allowed + ":1", "dns", false},
+		}}
+		found := wanted.hold(world.try, world.now, world.rest)
+		if world.rounds != one.rounds || (found.Why == "") != (one.why == "") || !strings.Contains(found.Why, one.why) {
+			t.Errorf("%v: %d rounds, %q", one, world.rounds, found.Why)
+		}
+		if strings.Contains(found.Why, "0:1 (udp)") {
+			t.Errorf("%v: names what was closed: %q", one, found.Why)
+		}
+	}
+}
+
+func TestAGateSaysHowLongItWasOpen(t *testing.T) {
+	world := &scripted{}
+	wanted := plan{SettleMS: 10_000, Targets: []target{{"111110:1", "tcp", true}, {"1:1", "dns", false}}}
+	found := wanted.hold(world.try, world.now, world.rest)
+	if found.Why != "" || found.LagMS[0] != 400 || found.LagMS[1] != 0 || found.Open != "01" {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestV9AGateEndsByWhatItFoundAndSaysSo(t *testing.T) {
+	one, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.close()
+	address, message := one.stream.Addr().String(), t.TempDir()+"/message"
+	for _, shut := range []bool{false, true} {
+		forbidden := "127.0.0.1:1"
+		if shut {
+			forbidden = address
+		}
+		plan := `{"settle_ms": 500, "targets": [{"to": "` + forbidden + `", "how": "tcp", "closed": true},` +
+			`{"to": "` + address + `", "how": "udp", "closed": false}]}`
+		getenv := func(name string) string { return map[string]string{"PROBE_PLAN": plan}[name] }
+		err := run([]string{"gate"}, getenv, io.Discard, message)
+		said, _ := os.ReadFile(message)
+		if shut != errors.Is(err, errShut) || shut != strings.Contains(string(said), address+" (tcp)") {
+			t.Errorf("%v %s", err, said)
+		}
+		if !shut && string(said) != `{"open":"01","lag_ms":[0,0]}` {
+			t.Errorf("%s", said)
+		}
 	}
 }

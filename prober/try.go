@@ -56,11 +56,7 @@ func (p *plan) tryAll() result {
 		}()
 	}
 	all.Wait()
-	said := strings.Builder{}
-	for _, passed := range open {
-		said.WriteByte("01"[btoi(passed)])
-	}
-	return result{said.String(), lags}
+	return result{letters(open), lags}
 }
 
 // follow tries until the target is what it should be, or time is over; it returns what it was at the end, and when it
@@ -143,6 +139,15 @@ func resolver() string {
 		}
 	}
 	return ""
+}
+
+// letters writes what was open as the result has it.
+func letters(open []bool) string {
+	said := strings.Builder{}
+	for _, passed := range open {
+		said.WriteByte("01"[btoi(passed)])
+	}
+	return said.String()
 }
 
 func btoi(b bool) int {
