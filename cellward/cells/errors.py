@@ -82,3 +82,8 @@ WIDE_RANGE = define(
     "An external address range can include addresses of the cluster itself.",
     hint="Name a smaller range; inside the cluster, what the other cell offers decides.",
 )  # fmt: skip
+NOTHING_TO_TRY = define(
+    "cells/nothing-to-try-at-start", Notice,
+    "The start gate of this cluster cannot prove that the pods of a component are closed.",
+    hint="Name smaller ports in the cell's external connections: 443, 6443, 7445 and 10250 are what the gate tries.",
+)  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 from cellward.cells import labels
 from cellward.cells.errors import BAD_FIELD, KIND_NOT_ALLOWED
+from cellward.cells.gated import GATE, put_first
 
 #: (apiVersion, kind) of what may be given raw.
 ALLOWED = frozenset(
@@ -57,6 +58,18 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
         _check_claim_template(claim, f"{where} claim template metadata")
     _check_retention(manifest, where)
     _check_service(manifest, where)
+    _check_containers(manifest, where)
+
+
+def _check_containers(manifest: Mapping[str, Any], where: str) -> None:
+    """Refuse a container that passes for the start gate."""
+    for template in _templates(manifest):
+        pod = template.get("spec")
+        for field in ("initContainers", "containers"):
+            found = pod.get(field) if isinstance(pod, dict) else None
+            if any(isinstance(one, dict) and one.get("name") == GATE for one in found or ()):
+                at = f"{where} pod template {field}"
+                raise BAD_FIELD(f"{at}: the name {GATE} is for the start gate of a cluster", field=at)
 
 
 def _check_service(manifest: Mapping[str, Any], where: str) -> None:
@@ -78,9 +91,13 @@ def _check_retention(manifest: Mapping[str, Any], where: str) -> None:
 
 
 def prepare_manifest(
-    manifest: Mapping[str, Any], namespace: str, own: Mapping[str, str], annotations: Mapping[str, str]
+    manifest: Mapping[str, Any],
+    namespace: str,
+    own: Mapping[str, str],
+    annotations: Mapping[str, str],
+    gate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return a copy with namespace, labels and annotations set, labels also on its pods."""
+    """Return a copy with namespace, labels and annotations set, labels also on its pods, and the gate in them."""
     result: dict[str, Any] = copy.deepcopy(dict(manifest))
     metadata = result["metadata"]
     metadata["namespace"] = namespace
@@ -92,6 +109,8 @@ def prepare_manifest(
         # The template of a Job cannot change, and a new version alone is to change nothing that cannot.
         once = labels.without_version(own) if result.get("kind") == "Job" else own
         inner["labels"] = {**(inner.get("labels") or {}), **once}
+        if isinstance(template.get("spec"), dict):
+            put_first(template["spec"], gate)
     return result
 
 

@@ -1,7 +1,7 @@
-"""Rendering: (signed release, cluster facts, environment, stamps) → Kubernetes objects, and nothing else goes in.
+"""Rendering: (signed release, cluster facts, environment, stamps, start gate) → Kubernetes objects, and nothing else.
 
-The agent renders what it verified; the hub uses the same function to preview. The same input gives the same objects in
-the same order.
+The agent renders what it verified; the hub uses the same function to preview, with placeholders for what a cluster's
+installation alone knows: its stamps and its start gate. The same input gives the same objects in the same order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from cellward.cells import labels, workloads
 from cellward.cells.conditions import CellCondition, conditions_of
-from cellward.cells.errors import BAD_SPEC, NOT_HOSTED, PROJECT_NOT_ALLOWED
+from cellward.cells.errors import BAD_SPEC, NOT_HOSTED, NOTHING_TO_TRY, PROJECT_NOT_ALLOWED
+from cellward.cells.gate import StartGate
 from cellward.cells.manifests import prepare_manifest
 from cellward.cells.model import CellSpec, Component
 from cellward.cells.network import NetworkIntent, intent_of, to_network_policies
@@ -67,6 +68,12 @@ class _Target:
     namespace: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    network: NetworkIntent
+    gate: StartGate | None
+
+    def gate_of(self, component: str) -> dict[str, Any] | None:
+        """Return the container that pods of a component begin with, if any."""
+        return None if self.gate is None else self.gate.container(self.network, component)
 
     def object(self, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
         own = labels.component_labels(self.labels, component, self.release.version)
@@ -79,8 +86,17 @@ class _Target:
         return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
 
 
-def render(release: Release, facts: ClusterFacts, environment: str, stamps: Stamps) -> RenderedCell:
-    """Return the objects of a release in one environment of one cluster; ``stamps`` are those of that cluster.
+def render(
+    release: Release, facts: ClusterFacts, environment: str, stamps: Stamps, gate: StartGate | None = None
+) -> RenderedCell:
+    """Return the objects of a release in one environment of one cluster.
+
+    Args:
+        release: signed, and verified by whoever renders it.
+        facts: of the cluster.
+        environment: one that it hosts.
+        stamps: of the cluster.
+        gate: what every pod begins with there; None where the installation has no start gate.
 
     Raises cells/environment-not-hosted and cells/project-not-allowed when the facts do not admit it, cells/spec-too-new
     and cells/bad-spec when the release cannot be understood, and what ``validate_spec`` raises.
@@ -97,14 +113,26 @@ def render(release: Release, facts: ClusterFacts, environment: str, stamps: Stam
         namespace=namespace_of(release.project, release.cell, environment),
         labels=labels.cell_labels(release.project, release.cell, environment),
         annotations={labels.OWNER: release.owner} if release.owner else {},
+        network=intent_of(spec, release.project, release.cell, environment),
+        gate=gate,
     )
     objects = [item for name in sorted(spec.components) for item in _component(target, name, spec.components[name])]
     objects.sort(key=_apply_key)
-    network = intent_of(spec, release.project, release.cell, environment)
-    isolation = to_network_policies(network, stamps)
+    isolation = to_network_policies(target.network, stamps)
     _check_unique([*isolation, *objects])
     namespace = stamps.restamp(_namespace(target))
-    return RenderedCell(target.namespace, namespace, network, isolation, tuple(objects), conditions_of(spec))
+    told = (*conditions_of(spec), *_ungated(target))
+    return RenderedCell(target.namespace, namespace, target.network, isolation, tuple(objects), told)
+
+
+def _ungated(target: _Target) -> list[CellCondition]:
+    """Say which components get no gate although the installation has one."""
+    text = "it may talk to address ranges on every port that a start gate tries, so its pods start without one"
+    return [
+        CellCondition(NOTHING_TO_TRY.code, f"spec.components.{name}", text)
+        for name in sorted(target.spec.components)
+        if target.gate is not None and target.gate_of(name) is None
+    ]
 
 
 def _check_unique(objects: Sequence[Mapping[str, Any]]) -> None:
@@ -137,7 +165,8 @@ def _namespace(target: _Target) -> dict[str, Any]:
 def _component(target: _Target, name: str, component: Component) -> list[dict[str, Any]]:
     own = labels.component_labels(target.labels, name, target.release.version)
     if component.type == "manifests":
-        return [prepare_manifest(item, target.namespace, own, target.annotations) for item in component.manifests]
+        gate = target.gate_of(name)
+        return [prepare_manifest(item, target.namespace, own, target.annotations, gate) for item in component.manifests]
     objects = [target.object("v1", "ServiceAccount", name, name, automountServiceAccountToken=False)]
     data = workloads.config_data(component)
     if data:
@@ -149,7 +178,8 @@ def _component(target: _Target, name: str, component: Component) -> list[dict[st
     job = component.type in ("job", "cronjob")
     # The template of a Job cannot change: a new version alone must not call for a release that replaces things.
     once = labels.without_version(own) if component.type == "job" else own
-    template = workloads.pod_template(name, component, once, _addresses(target, name), job=job)
+    addresses, gate = _addresses(target, name), target.gate_of(name)
+    template = workloads.pod_template(name, component, once, addresses, job=job, gate=gate)
     api_version, kind, workload = workloads.workload_spec(name, component, template)
     objects.append(target.object(api_version, kind, name, name, spec=workload))
     return objects

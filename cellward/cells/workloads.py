@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellward.cells import labels
+from cellward.cells.gated import put_first
 from cellward.cells.model import Component, Persistent, Probe, Resources, SecurityContext, Volume
 from cellward.cells.validate import RESERVED_VOLUME
 
@@ -18,9 +19,24 @@ _ONE_AT_A_TIME = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
 
 def pod_template(
-    name: str, component: Component, own: Mapping[str, str], env: Mapping[str, str], *, job: bool = False
+    name: str,
+    component: Component,
+    own: Mapping[str, str],
+    env: Mapping[str, str],
+    *,
+    job: bool = False,
+    gate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the pod template of a component; ``env`` are the addresses of its connections."""
+    """Return the pod template of a component.
+
+    Args:
+        name: of the component.
+        component: what it is.
+        own: labels of its pods.
+        env: addresses of its connections.
+        job: whether its pods end.
+        gate: container that is to end before anything else begins.
+    """
     annotations = {}
     if component.config is not None:
         annotations[labels.CONFIG_DIGEST] = _config_digest(component.config.files)
@@ -31,6 +47,7 @@ def pod_template(
         "securityContext": _pod_security(component.security_context),
         "containers": [_container(component, env)],
     }
+    put_first(spec, gate)
     if job:
         spec["restartPolicy"] = "OnFailure"
     if component.termination_grace_period_seconds is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cellward.cells.gate import StartGate
 from cellward.cells.load import CellManifest, load_manifests
 from cellward.cells.render import render
 from cellward.cells.resolve import resolve_cells
@@ -36,6 +37,7 @@ BOUTIQUE = Path(__file__).parents[2] / "examples" / "boutique"
 REALM = "sha256:" + "5" * 64
 ISSUED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UNTIL = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
+GATE = StartGate("cellward.local/agent@sha256:" + "0" * 64, ("10.96.0.1", 443))
 FACTS = ClusterFacts(
     name="eu-1",
     uid="0b9b2f4e-6a0f-4a36-9d59-3c8a7f0d1e22",
@@ -126,6 +128,8 @@ def generate() -> Mapping[str, bytes]:
         rendered = render(release, FACTS, "development", PLACEHOLDER)
         objects = [rendered.namespace_object, *rendered.isolation, *rendered.objects]
         files[f"boutique-{cell}.objects.json"] = (json.dumps(objects, indent=1) + "\n").encode()
+    gated = render(boutique_releases()["cart"], FACTS, "development", PLACEHOLDER, GATE)
+    files["boutique-cart.gated.json"] = (json.dumps(list(gated.objects), indent=1) + "\n").encode()
     return files
 
 
