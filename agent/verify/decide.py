@@ -11,6 +11,7 @@ from agent.audit.interfaces import Entry, RefusalText
 from agent.verify.errors import POLICY_DENIED, POLICY_STALE
 from agent.verify.intake import VerifiedCell, VerifiedEnd
 from agent.verify.interfaces import PolicyView
+from cellward.cells.gated import gate_images
 from cellward.cells.render import RenderedCell
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.fields import format_time
@@ -75,6 +76,7 @@ class Gate:
                 isolation=isolation,
                 objects=(rendered.namespace_object, *rendered.isolation, *rendered.objects),
                 hub=hub,
+                gates=gate_images(rendered.objects),
             )
         )
 

@@ -97,7 +97,10 @@ class BindingSet:
 
 @dataclass(frozen=True, slots=True)
 class DecisionInput:
-    """The question: what the agent verified, the rendered objects, and what the hub merely claims."""
+    """The question: what the agent verified, the rendered objects, and what the hub merely claims.
+
+    ``gates`` are the images of the start gates among the objects: the agent put them there, by its installation.
+    """
 
     time: datetime
     realm: str
@@ -112,6 +115,7 @@ class DecisionInput:
     objects: tuple[Mapping[str, object], ...]
     hub: Mapping[str, object] = field(default_factory=dict)
     operation: str = "deploy"
+    gates: tuple[str, ...] = ()
 
     def to_json(self, binding: Binding | None = None) -> dict[str, object]:
         """Return the document a bundle sees (schema ``cellward.decision/v1``), without ``object``.
@@ -128,6 +132,7 @@ class DecisionInput:
             "deployment": dict(self.deployment),
             "signers": [dict(signer) for signer in self.signers],
             "isolation": self.isolation,
+            "startGate": {"images": list(self.gates)},
         }
         if binding is not None:
             verified["binding"] = binding_view(binding)

@@ -26,6 +26,13 @@ used contains {"by": sprintf("volume %s", [volume.name]), "image": reference(vol
 
 is_set(value) if value != null
 
+# The start gate of the cluster, which the agent put there itself, with the image that its installation names. The
+# agent refuses a container of that name from anybody else.
+of_start_gate(one) if {
+	one.by == "container cellward-start-gate"
+	one.image in input.verified.startGate.images
+}
+
 # What stands there, empty when it is no text; nothing that is empty is allowed or pinned.
 reference(holder, field) := holder[field] if {
 	is_string(holder[field])
@@ -35,7 +42,7 @@ reference(holder, field) := holder[field] if {
 # title: Images come from allowed registries
 # description: >-
 #   Whatever a pod pulls, for containers or for image volumes, is from a repository that is, or lies below, one of the
-#   registries the binding allows.
+#   registries the binding allows. The start gate that a cluster's installation adds is let through.
 # custom:
 #   id: starter/images/registry
 #   severity: high
@@ -44,6 +51,7 @@ reference(holder, field) := holder[field] if {
 deny contains lib.denial(rego.metadata.rule(), reason) if {
 	some one in used
 	not from_allowed(one.image)
+	not of_start_gate(one)
 	reason := sprintf("%s uses image %s, which is not from an allowed registry", [one.by, shown(one.image)])
 }
 

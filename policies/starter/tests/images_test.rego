@@ -136,3 +136,23 @@ test_registries_from_the_binding if {
 	alike := fixtures.around(fixtures.spec_with({"image": "ghcr.io/acmeevil/web:1.0"})).Deployment
 	fixtures.ids(data.starter.deny) == {registry} with input as object.union(fixtures.as_input(alike), {"verified": verified})
 }
+
+# The start gate is let through by the agent's word alone: its name and its image together.
+gate := {"name": "cellward-start-gate", "image": concat("", ["cellward.local/agent", digest])}
+
+gated(images) := object.union(fixtures.verified, {"startGate": {"images": images}})
+
+gate_cases := [
+	{"container": {}, "verified": gated([gate.image]), "want": set()},
+	{"container": {"name": "other"}, "verified": gated([gate.image]), "want": {registry}},
+	{"container": {"image": "cellward.local/agent:1.0"}, "verified": gated([gate.image]), "want": {registry}},
+	{"container": {}, "verified": gated([]), "want": {registry}},
+	{"container": {}, "verified": fixtures.verified, "want": {registry}},
+]
+
+test_the_start_gate[index] if {
+	some index, one in gate_cases
+	container := object.union(object.union(fixtures.container, gate), one.container)
+	item := fixtures.around(object.union(fixtures.spec, {"initContainers": [container]})).Deployment
+	fixtures.ids(data.starter.deny) == one.want with input as {"object": item, "verified": one.verified}
+}
