@@ -62,6 +62,7 @@ from agent.spool.errors import FULL, UNWRITABLE
 from agent.spool.interfaces import Finding
 from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from agent.vitals import Vitals, VitalsPage
+from cellward.cells.gate import StartGate
 from cellward.documents.facts import ClusterFacts
 from cellward.documents.model import SUPPORTED_SCHEMAS
 from cellward.errors import CellwardError, InvalidInput, Refused, Unavailable, define
@@ -88,6 +89,12 @@ NO_GUARDS = define(
     InvalidInput,
     "The chart's admission policies are not where the settings say.",
     hint="Set guards_dir to the files of charts/cellward-agent that were installed in this cluster.",
+)
+NO_START_GATE = define(
+    "agent/no-start-gate",
+    InvalidInput,
+    "The start gate that the settings ask for cannot be had.",
+    hint="Run the agent in its cluster, by the chart, or set start_gate: none.",
 )
 #: Refusals of the API server that end without anybody's doing, beside its absence.
 #: A measurement of isolation counts no longer once so many times were missed at which it is made again.
@@ -138,6 +145,7 @@ class Agent:
         ]
         if isinstance(self.prober, RememberingProber):
             tasks.append(Task("nodes", NodeWatch(base.kube, self.prober.forget_all).run))
+        if isinstance(self.prober, RememberingProber) or base.settings.start_gate == "proved":
             # An edge to the agent that is closed proves something only because the agent would answer.
             tasks.append(Task("echo", partial(answer_udp, *split_address(base.settings.health_listen))))
         if base.settings.metrics_listen:
@@ -334,6 +342,7 @@ def _engine(
         copy_floors=base.anchor.save_floors,
         agent_namespace=base.settings.namespace,
         proof_seconds=PROOF_INTERVALS * base.settings.intervals.isolation,
+        start_gate=_start_gate(base.settings),
     )
 
 
@@ -342,21 +351,35 @@ def _account_of(settings: AgentSettings, namespace: str) -> str:
     return CellIdentity(namespace, settings.namespace).user
 
 
+def _start_gate(settings: AgentSettings) -> StartGate | None:
+    """Return what pods of cells begin with; raises agent/no-start-gate where that is asked for and cannot be."""
+    if settings.start_gate == "none":
+        return None
+    if (api := _api()) is None:
+        raise NO_START_GATE("this process has no address of the API server in its environment, as a pod has")
+    return StartGate(settings.prober_image, api, settings.namespace)
+
+
+def _api() -> tuple[str, int] | None:
+    """Host and port of the API server as pods know it."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    return (host, int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))) if host else None
+
+
 def _prober(base: Base) -> Prober:
     """The prober that this installation can have; one that says why there is none."""
-    settings, host = base.settings, os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    settings, api = base.settings, _api()
     if settings.isolation_probe == "none":
         return UnprovedProber(base.clock, "isolation_probe is none")
     if not settings.prober_image:
         return UnprovedProber(base.clock, "the settings name no image of the prober")
-    if settings.kubeconfig is not None or not host or not settings.health_listen:
+    if settings.kubeconfig is not None or api is None or not settings.health_listen:
         return UnprovedProber(base.clock, "this agent does not run in the cluster, so no edge into a cell can be tried")
     outside = split_address(settings.probe_outside) if settings.probe_outside else None
-    api = (host, int(os.environ.get("KUBERNETES_SERVICE_PORT", "443")))
     port = split_address(settings.health_listen)[1]
 
     def around() -> Surroundings:
-        here = own_address(host)
+        here = own_address(api[0])
         return Surroundings(here, port, api=api, metadata=metadata_of(here), outside=outside)
 
     pods = PodProber(

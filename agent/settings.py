@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cellward.errors import InvalidInput, define
 from cellward.runtime.settings import FileSettings, check_address, in_environment, load_settings_file, variable_of
@@ -120,8 +120,18 @@ class AgentSettings(FileSettings):
         default="",
         description="host:port outside the cluster that no cell may reach by itself; empty for none.",
     )
+    start_gate: Literal["none", "proved"] = Field(
+        default="none",
+        description="What pods of cells begin with: ``proved`` waits until forbidden edges are closed.",
+    )
     spool: SpoolSettings = Field(default_factory=SpoolSettings)
     intervals: IntervalSettings = Field(default_factory=IntervalSettings)
+
+    @model_validator(mode="after")
+    def _gated(self) -> Self:
+        if self.start_gate == "proved" and not (self.prober_image and self.health_listen and self.kubeconfig is None):
+            raise ValueError("start_gate: proved needs prober_image and health_listen, and an agent in the cluster")
+        return self
 
     @field_validator("realm")
     @classmethod

@@ -36,6 +36,7 @@ class Cell:
         unrepaired: what could not be brought back twice or more, and why.
         beside: what else isolates the cell, so that nobody can say how it is isolated.
         pods: why pods of the cell do not run, as they were seen last.
+        start_seconds: how long the pods seen last reached what is forbidden to them, as their start gates found.
         network: the accepted intent, once it is known since the start.
         evidence: what was measured last, bounded; the record has it as of the last turn.
     """
@@ -47,6 +48,7 @@ class Cell:
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.beside: tuple[CellCondition, ...] = ()
         self.pods: tuple[CellCondition, ...] = ()
+        self.start_seconds: float | None = None
         self.network: NetworkIntent | None = None
         self.evidence: Evidence | None = record.proof
         #: Workloads that are not well, each with why it may make no pods.

@@ -9,17 +9,21 @@ from agent.audit.interfaces import Entry
 from agent.cells.cell import Cell
 from agent.cells.plan import Prune, check_brake, plan_prune
 from agent.cells.sides import Offers, refused_edges, shut
-from agent.kube.interfaces import JSONObject, ObjectRef
+from agent.kube.interfaces import JSONObject, ObjectRef, ref_of
 from agent.objects.cluster import CellCluster
 from agent.objects.model import OwnedObject, Role
 from agent.stamps.keeper import StampKeeper
 from agent.verify.intake import VerifiedCell
 from cellward.cells import labels
 from cellward.cells.edges import needs_of
+from cellward.cells.gate import StartGate
+from cellward.cells.gated import keep_gate
 from cellward.cells.model import CellSpec
 from cellward.cells.render import RenderedCell, render
 from cellward.cells.spec import spec_of
+from cellward.cells.stamps import Stamps
 from cellward.documents.facts import ClusterFacts
+from cellward.documents.model import Release
 from cellward.wire.codec import DesiredItem
 
 
@@ -71,23 +75,37 @@ class Change:
 
 
 class Planner:
-    """Says what a deployment would change on this cluster, whose facts ``facts`` returns; writes nothing."""
+    """Says what a deployment would change on this cluster; writes nothing.
+
+    Args:
+        cluster: where it would.
+        stamps: of the cluster.
+        facts: returns its facts.
+        offers: what other cells offer.
+        gate: what pods begin with here, if anything.
+    """
 
     def __init__(
-        self, cluster: CellCluster, stamps: StampKeeper, facts: Callable[[], ClusterFacts], offers: Offers
+        self,
+        cluster: CellCluster,
+        stamps: StampKeeper,
+        facts: Callable[[], ClusterFacts],
+        offers: Offers,
+        gate: StartGate | None = None,
     ) -> None:
         self._cluster = cluster
         self._stamps = stamps
         self._facts = facts
         self._offers = offers
+        self._gate = gate
 
     def plan(
         self, cell: Cell, item: DesiredItem, verified: VerifiedCell, correlation_id: str, *, fallback: bool
     ) -> Change:
         """Render a deployment and compare it with what stands; raises apply/prune-needs-confirmation (V14)."""
         stamps = self._stamps.require()
-        rendered = render(verified.release.document, self._facts(), item.environment, stamps)
         known = cell.record.by_ref()
+        rendered = self._render(verified.release.document, item.environment, stamps, known)
         spec = spec_of(verified.release.document)
         shut_edges = tuple(sorted(refused_edges(needs_of(spec), item.environment, self._offers)))
         wanted = [
@@ -104,10 +122,21 @@ class Planner:
             if verified.fallback is not None and cell.record.deployment_digest != verified.deployment.digest:
                 # The rollback is asked about before it is needed, by what stands now; what goes beyond that is only
                 # what the Deployment itself brought. In a rollback there is nobody to confirm anything.
-                back = render(verified.fallback.document, self._facts(), item.environment, stamps)
+                back = self._render(verified.fallback.document, item.environment, stamps, known)
                 left = plan_prune(cell.record, _refs(back))
                 check_brake(cell.record, left, signed_limit=limit, confirmed=confirmed, what="the fallback")
         return Change(item, verified, rendered, objects, prune, correlation_id, spec, shut_edges, fallback)
+
+    def _render(
+        self, release: Release, environment: str, stamps: Stamps, known: Mapping[ObjectRef, OwnedObject]
+    ) -> RenderedCell:
+        """Render a release; a Job that stands and differs in nothing but its start gate stays as it is."""
+        rendered = render(release, self._facts(), environment, stamps, self._gate)
+        objects = []
+        for manifest in rendered.objects:
+            old = known.get(ref_of(manifest))
+            objects.append(manifest if old is None else keep_gate(manifest, old.manifest))
+        return replace(rendered, objects=tuple(objects))
 
 
 def carry_over(owned: OwnedObject, known: Mapping[ObjectRef, OwnedObject]) -> OwnedObject:

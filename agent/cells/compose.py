@@ -51,6 +51,7 @@ from agent.stamps.keeper import SETTLE_SECONDS, StampKeeper
 from agent.verify.decide import Gate
 from agent.verify.intake import Intake
 from agent.verify.interfaces import DocumentSource, PolicyView
+from cellward.cells.gate import StartGate
 from cellward.documents.facts import ClusterFacts
 from cellward.runtime.clock import Timer
 from cellward.runtime.health import HealthRegistry
@@ -80,6 +81,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
     settle_seconds: float = SETTLE_SECONDS,
     absent_seconds: float = ABSENT_SECONDS,
     proof_seconds: float = MAX_AGE_SECONDS,
+    start_gate: StartGate | None = None,
 ) -> CellEngine:
     """Return the engine of a cluster.
 
@@ -102,6 +104,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
         settle_seconds: how long guards that came back may take to bite.
         proof_seconds: how long a measurement of isolation counts when no newer one comes.
         absent_seconds: how often a network plugin's kind that is not there is asked for.
+        start_gate: what the pods of every cell begin with, if the installation says so.
     """
     roster = Roster()
     cluster = CellCluster(kube, driver, timer, agent_namespace, roster.saw)
@@ -124,7 +127,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
     intake = Intake(policy=policy, source=source, state=state, clock=timer, facts=facts, realm=realm)
     ready, revoked = Ready(gate, fence, stamps), Revoked(policy, facts)
     journal = Journal(recorder, documents, state.blobs, keeping)
-    planner = Planner(cluster, stamps, facts, roster.offers)
+    planner = Planner(cluster, stamps, facts, roster.offers, start_gate)
     applying = Applying(cluster, repairer, keeping, state.closings, timer, journal)
     rollout = Rollout(
         Deciding(ready, gate, adoption, planner, journal, state.floors, metrics, timer),

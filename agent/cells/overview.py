@@ -98,11 +98,12 @@ def _count_proofs(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
     lag: dict[tuple[str, ...], float] = {}
     for cell in cells:
         evidence, key = cell.evidence, cell.record.key
+        measured = (cell.start_seconds, None if evidence is None else evidence.egress_lag_seconds)
+        if found := [one for one in measured if one is not None]:
+            lag[key] = max(found)
         if evidence is None:
             continue
         probed[key] = evidence.at.timestamp()
-        if evidence.egress_lag_seconds is not None:
-            lag[key] = evidence.egress_lag_seconds
         for (expected, measured), count in Counter((one.expected, one.measured) for one in evidence.edges).items():
             edges[(*key, expected, measured)] = float(count)
     metrics.replace(AGENT_ISOLATION_EDGES, edges)

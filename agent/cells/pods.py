@@ -215,6 +215,8 @@ class PodWatches:
                     await asyncio.sleep(_TOGETHER)
                     look.news.clear()
                 await _tell(look.worker, view.conditions(look.worker.cell, self._timer.now()))
+                opened = [one.open_seconds for one in view.pods.found.values() if one.open_seconds is not None]
+                look.worker.cell.start_seconds = max(opened, default=look.worker.cell.start_seconds)
         finally:
             for task in tasks:
                 task.cancel()

@@ -105,6 +105,13 @@ OUT_OF_MEMORY = define(
     "A container needs more memory than its limit and is killed.",
     hint="Release the cell with a higher memory limit, or find out what needs so much.",
 )
+START_GATE_SHUT = define(
+    "cell/start-gate-shut",
+    Notice,
+    "A pod may not start: the start gate of this cluster found open what must be closed to it.",
+    hint="The message names what stayed open: `cellward isolation test` shows whether the network enforces the cell's "
+    "isolation on that node. The node tries again by itself.",
+)
 PODS_NOT_READ = define(
     "cell/pods-not-read",
     Notice,

@@ -6,6 +6,7 @@ by whoever keeps them (``agent.cells.pods``).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +21,19 @@ from agent.objects.errors import (
     OUT_OF_MEMORY,
     POD_NOT_ADMITTED,
     POD_NOT_SCHEDULED,
+    START_GATE_SHUT,
     VOLUME_NOT_MOUNTED,
 )
 from agent.objects.health import health_of, is_done
 from cellward.cells.conditions import CellCondition
+from cellward.cells.gate import BOUND_SECONDS
+from cellward.cells.gated import GATE
 
 #: Most conditions of one cell, and most characters of what another program said.
 MOST: Final = 16
 _MOST_TEXT: Final = 400
+#: Of a termination message, as the kubelet bounds it.
+_MOST_RESULT: Final = 4096
 #: For how long a container that runs again is said to have crashed.
 _RECENT: Final = timedelta(minutes=10)
 _IMAGE: Final = frozenset(
@@ -87,6 +93,7 @@ class PodFacts:
         failed: whether it is over, and failed.
         begins: whether a node has it, and its containers were not started yet.
         problems: what it says itself.
+        open_seconds: how long it reached at first what is forbidden to it, as its start gate found; None without one.
     """
 
     uid: str
@@ -95,6 +102,7 @@ class PodFacts:
     failed: bool
     begins: bool
     problems: tuple[Problem, ...]
+    open_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +149,9 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
     begins = (
         bool(spec.get("nodeName")) and status.get("phase", "Pending") == "Pending" and all(map(_begins, containers))
     )
-    return PodFacts(
-        str(metadata.get("uid", "")), owner, _time(metadata.get("creationTimestamp")), failed, begins, tuple(problems)
-    )
+    created = _time(metadata.get("creationTimestamp"))
+    gate = next((one for one in status.get("initContainerStatuses") or () if one.get("name") == GATE), {})
+    return PodFacts(str(metadata.get("uid", "")), owner, created, failed, begins, tuple(problems), _open_seconds(gate))
 
 
 def event_facts(event: Mapping[str, Any]) -> EventFacts | None:
@@ -228,11 +236,26 @@ def _of_container(found: Mapping[str, Any], images: Mapping[str, str]) -> Iterat
             yield Problem(crash.code, crash.message, _time(ended.get("finishedAt")) if running else None)
 
 
+def _open_seconds(gate: Mapping[str, Any]) -> float | None:
+    """Return how long a start gate that let its pod go on found something open; a node may say anything (V16)."""
+    ended = (gate.get("state") or {}).get("terminated") or {}
+    try:
+        lags = json.loads(str(ended.get("message") or "")[:_MOST_RESULT])["lag_ms"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if ended.get("exitCode") != 0 or not isinstance(lags, list) or not lags:
+        return None
+    longest = 2 * BOUND_SECONDS * 1000
+    return max(lags) / 1000 if all(type(one) is int and 0 <= one <= longest for one in lags) else None
+
+
 def _crash(what: str, ended: Mapping[str, Any], reason: str = "") -> Problem:
     why = str(ended.get("reason") or reason or "Error")
     if why == _OOM:
         return Problem(OUT_OF_MEMORY.code, f"{what}: {_OOM}: it was killed for its use of memory")
     said = " ".join(str(ended.get("message") or "").split())[:_MOST_TEXT]
+    if what.startswith(f"container {GATE},") and said:
+        return Problem(START_GATE_SHUT.code, said)
     code = f", last with exit code {ended['exitCode']} ({why})" if "exitCode" in ended else ""
     return Problem(CONTAINER_CRASHES.code, f"{what}: {reason or why}: it ends{code}{': ' if said else ''}{said}")
 
