@@ -28,6 +28,7 @@ from agent.spool.state import AnchorKeeper, SqliteStateDb, open_state
 from agent.stamps.keeper import StampKeeper
 from agent.verify.intake import Intake
 from cellward.audit.record import parse_record
+from cellward.cells.gate import StartGate
 from cellward.cells.load import load_cells
 from cellward.cells.network import NetworkIntent
 from cellward.cells.resolve import resolve_cells
@@ -177,6 +178,7 @@ class World:
         self.receipts: list[ReceiptFacts] = []
         self.reports: list[CellReport] = []
         self.health = HealthRegistry()
+        self.start_gate: StartGate | None = None
         self.settle_seconds = 0.05
         self.absent_seconds = 0.5
         #: Cells by name that released ones may name in their connections.
@@ -306,7 +308,7 @@ class World:
             kube=self.kube, driver=NetworkPolicyDriver(self.kube), prober=self.prober, policy=self.policy,
             source=self.hub, state=self.state, recorder=self.recorder, health=self.health, metrics=AgentMetrics(),
             timer=self.timer, facts=lambda: self.facts, realm=REALM, guards=self.guards,
-            settle_seconds=self.settle_seconds, absent_seconds=self.absent_seconds,
+            settle_seconds=self.settle_seconds, absent_seconds=self.absent_seconds, start_gate=self.start_gate,
             copy_floors=AnchorKeeper(self.state, self.anchor, self.timer, self.health, 3600).save_floors,
         )  # fmt: skip
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from agent.cells import pods as looks
+from agent.cells.overview import Overview
+from agent.isolation.interfaces import MeasuredEdge
 from agent.kube.errors import KUBE_FORBIDDEN
 from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType
+from agent.metrics.registry import AgentMetrics
 from tests.fakes.cell_world import World, cell_yaml, service_yaml
 from tests.fakes.kube import FakeKube
 
@@ -160,3 +163,21 @@ def test_v16_what_is_kept_of_a_cell_is_bounded() -> None:
     told = [seen.take(event) for event in _events(3)]
     assert told == [False, False, False, False, True]
     assert set(seen.found.values()) == {"p0", "p1", "p2"}
+
+
+async def test_v9_how_long_real_pods_were_open_is_reported(world: World, kube: FakeKube) -> None:
+    """What their start gates found is the metric, where it is worse than what a probe measured."""
+    edge = MeasuredEdge("egress", "", "the agent", "TCP", 7445, "closed", "closed", "n1")
+    world.prober.edges = (edge,)
+    await _deploy(world, "one")
+    pod = await _pod(kube, "one", {"running": {}})
+    ended = {"terminated": {"exitCode": 0, "message": '{"open":"01","lag_ms":[2250,0]}'}}
+    gate = {"name": "cellward-start-gate", "image": IMAGE, "state": ended}
+    kube.set_status(pod, {"phase": "Pending", "initContainerStatuses": [gate]})
+    metrics, key = AgentMetrics(), {"project": "shop", "cell": "one", "environment": "dev"}
+
+    def reported() -> bool:
+        Overview(world.engine._roster, world.health, metrics).judge(())
+        return metrics.registry.get_sample_value("cellward_agent_egress_lag_seconds", key) == 2.25
+
+    await world.until(reported)

@@ -256,3 +256,67 @@ def test_statuses_of_strange_forms_say_nothing() -> None:
     bare = {"metadata": {"name": "p"}}
     assert pod_facts(bare).problems == ()
     assert pod_facts({**bare, "spec": None, "status": {"containerStatuses": [{}], "phase": None}}).problems == ()
+
+
+_GATE = "cellward-start-gate"
+_OPEN = "start gate: open after 30 s, and must be closed: 10.96.0.1:443 (tcp)"
+
+
+def _gate(state: dict[str, Any], last: dict[str, Any] | None = None) -> Any:
+    pod = _pod(initContainerStatuses=[_container(state, last, _GATE)], **_waiting("PodInitializing"))
+    pod["spec"]["initContainers"] = [{"name": _GATE, "image": "cellward.local/agent@sha256:0"}]
+    return pod
+
+
+def _shut(code: int, message: str) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": "Error", "message": message, "finishedAt": _at(5)}}
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        _gate(_shut(1, _OPEN)),
+        _gate({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}, _shut(1, _OPEN)),
+        _gate({"running": {}}, _shut(1, _OPEN)),
+    ],
+)
+def test_v15_a_shut_start_gate_says_what_stayed_open(pod: Any) -> None:
+    """One condition of its own, whether it just ended, waits, or tries again: no word of a crash."""
+    assert _said(pod) == [("cell/start-gate-shut", _OPEN)]
+
+
+def test_a_start_gate_that_let_the_pod_go_on_says_nothing() -> None:
+    """It failed before, and is closed now."""
+    assert _said(_gate(_shut(0, '{"open":"00","lag_ms":[0,0]}'), _shut(1, _OPEN))) == []
+
+
+def test_a_start_gate_without_a_word_is_a_crash_like_any_other() -> None:
+    """It was killed, or its plan is malformed."""
+    ((code, _),) = _said(_gate(_shut(2, "")))
+    assert code == "cell/container-crashes"
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        (_shut(0, '{"open":"0001","lag_ms":[1250,0,900,0]}'), 1.25),
+        (_shut(0, '{"open":"0001","lag_ms":[0,0,0,0]}'), 0.0),
+        (_shut(1, '{"open":"0001","lag_ms":[1250]}'), None),
+        ({"running": {}}, None),
+        (_shut(0, ""), None),
+        (_shut(0, "[" * 100_000), None),
+        (_shut(0, '{"lag_ms":[]}'), None),
+        (_shut(0, '{"lag_ms":"12"}'), None),
+        (_shut(0, '{"lag_ms":[true]}'), None),
+        (_shut(0, '{"lag_ms":[-1]}'), None),
+        (_shut(0, '{"lag_ms":[1e400]}'), None),
+        (_shut(0, '{"lag_ms":[90000000]}'), None),
+        (_shut(0, "[1]"), None),
+    ],
+)
+def test_v16_how_long_a_pod_was_open_is_what_its_gate_wrote(state: dict[str, Any], seconds: float | None) -> None:
+    """A node may write anything there: what is no such number is none."""
+    assert pod_facts(_gate(state)).open_seconds == seconds
+    other = _gate(state)
+    other["status"]["initContainerStatuses"][0]["name"] = "own"
+    assert pod_facts(other).open_seconds is None
