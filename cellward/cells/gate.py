@@ -22,7 +22,8 @@ BOUND_SECONDS: Final = 30
 #: The Service of the chart behind which the agent answers TCP and UDP, and its port.
 ANSWERS: Final = "cellward-agent-answers"
 ANSWERS_PORT: Final = 7445
-_PROGRAM: Final = "/opt/cellward/bin/prober"
+#: Where the prober is in its image.
+PROGRAM: Final = "/opt/cellward/bin/prober"
 _KUBELET_PORT: Final = 10250
 #: On which API servers listen behind their Service.
 _API_PORTS: Final = (443, 6443)
@@ -54,7 +55,7 @@ class StartGate:
             "name": GATE,
             "image": self.image,
             "imagePullPolicy": "IfNotPresent",
-            "command": [_PROGRAM],
+            "command": [PROGRAM],
             "args": ["gate"],
             "env": [
                 {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},

@@ -84,6 +84,7 @@ opa_binary metrics_listen log_level isolation_probe spool intervals
   "health_listen" (printf "%s:7445" .Values.health.listenHost)
   "prober_image" (include "cellward-agent.proberImage" .)
   "probe_outside" .Values.prober.outside
+  "start_gate" .Values.prober.startGate
 -}}
 {{- if .Values.join.tokenSecret -}}
 {{- $_ := set $trust "join_token_file" "/etc/cellward/join/token" -}}

@@ -88,3 +88,25 @@ def test_a_missing_file_is_an_answer(tmp_path: Path) -> None:
     """Not a traceback."""
     with pytest.raises(CellwardError, match="cannot be read"):
         load_settings(tmp_path / "absent.yaml")
+
+
+_GATED: dict[str, object] = {
+    **GOOD, "start_gate": "proved", "prober_image": "cellward.local/agent@sha256:0", "health_listen": "0.0.0.0:7445"
+}  # fmt: skip
+
+
+def test_v9_a_start_gate_is_asked_for_with_all_it_needs(tmp_path: Path) -> None:
+    """None by default; where it cannot be, the agent does not start as if it were."""
+    assert load_settings(write(tmp_path, yaml.safe_dump(GOOD))).start_gate == "none"
+    assert load_settings(write(tmp_path, yaml.safe_dump(_GATED))).start_gate == "proved"
+    for lacking in ({"prober_image": ""}, {"health_listen": ""}, {"kubeconfig": "/k"}, {"start_gate": "sometimes"}):
+        with pytest.raises(CellwardError) as caught:
+            load_settings(write(tmp_path, yaml.safe_dump({**_GATED, **lacking})))
+        assert "start_gate" in caught.value.message
+
+
+def test_v9_the_environment_takes_no_start_gate_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no tunable: without it pods start open."""
+    monkeypatch.setenv("CELLWARD_AGENT_START_GATE", "none")
+    with pytest.raises(CellwardError, match="START_GATE"):
+        load_settings(write(tmp_path, yaml.safe_dump(_GATED)))

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agent.isolation.probing import pods
 from agent.objects.fence import NAMES, load_guards
+from cellward.cells.gate import ANSWERS, ANSWERS_PORT, PROGRAM
 from tests.integration.cells.damage import GROUND, RULES, UNGUARDED
 from tools.stack.chart import CHART_FILES
 
@@ -57,3 +59,14 @@ def test_v12_every_rule_of_the_guards_says_which_repairs_it_judges() -> None:
     assert len(rules) == len(RULES)
     damages = {damage.name for damage in (*GROUND, *UNGUARDED)}
     assert {name for *_, names in RULES for name in names} <= damages
+
+
+def test_v9_start_gates_try_the_service_that_the_chart_makes() -> None:
+    """A name that nobody has would be closed to everybody, and prove nothing."""
+    page = (CHART_FILES.parent / "templates" / "health.yaml").read_text().split("---")[1]
+    assert f"name: {ANSWERS}\n" in page
+    assert f"{{name: health, port: {ANSWERS_PORT}, targetPort: health}}" in page
+    assert f"{{name: probe, port: {ANSWERS_PORT}, targetPort: probe, protocol: UDP}}" in page
+    ports = (CHART_FILES.parent / "templates" / "deployment.yaml").read_text()
+    assert f"{{name: probe, containerPort: {ANSWERS_PORT}, protocol: UDP}}" in ports
+    assert PROGRAM == pods.PROGRAM

@@ -10,7 +10,6 @@ import pytest
 
 from agent.cells import pods as looks
 from agent.cells.overview import Overview
-from agent.isolation.interfaces import MeasuredEdge
 from agent.kube.errors import KUBE_FORBIDDEN
 from agent.kube.interfaces import ObjectRef, WatchEvent, WatchType
 from agent.metrics.registry import AgentMetrics
@@ -167,8 +166,7 @@ def test_v16_what_is_kept_of_a_cell_is_bounded() -> None:
 
 async def test_v9_how_long_real_pods_were_open_is_reported(world: World, kube: FakeKube) -> None:
     """What their start gates found is the metric, where it is worse than what a probe measured."""
-    edge = MeasuredEdge("egress", "", "the agent", "TCP", 7445, "closed", "closed", "n1")
-    world.prober.edges = (edge,)
+    world.prober.lag = 1.5
     await _deploy(world, "one")
     pod = await _pod(kube, "one", {"running": {}})
     ended = {"terminated": {"exitCode": 0, "message": '{"open":"01","lag_ms":[2250,0]}'}}
