@@ -15,11 +15,15 @@ from agent.isolation.errors import NOT_ENFORCED
 from agent.isolation.interfaces import Evidence
 from agent.kube.interfaces import ObjectRef, ref_of
 from agent.link.interfaces import CellReport
+from agent.objects.errors import START_GATE_PENDING
 from agent.objects.health import Health, health_of, is_done
 from agent.objects.model import CellRecord, OwnedObject, Role
 from agent.objects.order import apply_rank
 from agent.objects.pods import trouble_of
 from cellward.cells.conditions import CellCondition
+from cellward.cells.errors import NOTHING_TO_TRY
+from cellward.cells.gated import is_ungated
+from cellward.cells.labels import COMPONENT
 from cellward.cells.network import NetworkIntent
 
 _NOT_SEEN = Health("progressing", "it was not seen yet")
@@ -36,6 +40,7 @@ class Cell:
         unrepaired: what could not be brought back twice or more, and why.
         beside: what else isolates the cell, so that nobody can say how it is isolated.
         pods: why pods of the cell do not run, as they were seen last.
+        gated: whether the installation asks for a start gate.
         start_seconds: how long the pods seen last reached what is forbidden to them, as their start gates found.
         network: the accepted intent, once it is known since the start.
         evidence: what was measured last, bounded; the record has it as of the last turn.
@@ -48,6 +53,7 @@ class Cell:
         self.unrepaired: dict[ObjectRef, CellCondition] = {}
         self.beside: tuple[CellCondition, ...] = ()
         self.pods: tuple[CellCondition, ...] = ()
+        self.gated = False
         self.start_seconds: float | None = None
         self.network: NetworkIntent | None = None
         self.evidence: Evidence | None = record.proof
@@ -198,6 +204,24 @@ class Cell:
         return (CellCondition(NOT_ENFORCED.code, f"Namespace/{self.record.namespace}", self.evidence.text[:1000]),)
 
     @property
+    def ungated(self) -> tuple[CellCondition, ...]:
+        """Say that what runs was deployed before the installation asked for a start gate."""
+        told = {one.subject for one in self.record.conditions if one.code == NOTHING_TO_TRY.code}
+        found = [
+            owned
+            for owned in self.standing
+            if self.gated
+            and owned.uid
+            and is_ungated(owned.manifest)
+            and f"spec.components.{owned.manifest['metadata']['labels'].get(COMPONENT)}" not in told
+        ]
+        if not found:
+            return ()
+        text = f"{found[0].ref.kind} {found[0].ref.name} was deployed before the start gate was asked for"
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return (CellCondition(START_GATE_PENDING.code, f"Namespace/{self.record.namespace}", text + more),)
+
+    @property
     def open_repairs(self) -> tuple[CellCondition, ...]:
         """What could not be brought back, what others stand on first."""
         found = sorted(self.unrepaired.items(), key=lambda one: (apply_rank(one[0].kind), one[0]))
@@ -220,7 +244,7 @@ class Cell:
             drift_repairs=self.repairs,
             version=record.version,
             proof=self.evidence,
-            conditions=(*record.conditions, *self.beside, *self.proof, *self.open_repairs, *self.pods),
+            conditions=(*record.conditions, *self.beside, *self.proof, *self.ungated, *self.open_repairs, *self.pods),
         )
 
     def _health_of(self, owned: OwnedObject) -> Health:

@@ -140,6 +140,7 @@ def engine_of(  # noqa: PLR0913 - one composition, each part by name
     slots = Slots.of(CONCURRENCY)
 
     def worker(cell: Cell, accepted: DesiredItem | None, on_receipt: OnReceipt, on_status: OnStatus) -> CellWorker:
+        cell.gated = start_gate is not None
         life = CellLife(cell, timer, revoked, watch.in_view)
         drift = DriftControl(cluster, repairer, recorder, keeping, metrics, timer, cell, slots)
         pace = Pace(timer, slots, drift, Restamping(stamps, repairer, keeping, cell, drift), life.must_stop)

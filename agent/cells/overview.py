@@ -98,8 +98,8 @@ def _count_proofs(metrics: AgentMetrics, cells: Sequence[Cell]) -> None:
     lag: dict[tuple[str, ...], float] = {}
     for cell in cells:
         evidence, key = cell.evidence, cell.record.key
-        measured = (cell.start_seconds, None if evidence is None else evidence.egress_lag_seconds)
-        if found := [one for one in measured if one is not None]:
+        late = (cell.start_seconds, None if evidence is None else evidence.egress_lag_seconds)
+        if found := [one for one in late if one is not None]:
             lag[key] = max(found)
         if evidence is None:
             continue

@@ -112,6 +112,12 @@ START_GATE_SHUT = define(
     hint="The message names what stayed open: `cellward isolation test` shows whether the network enforces the cell's "
     "isolation on that node. The node tries again by itself.",
 )
+START_GATE_PENDING = define(
+    "cell/start-gate-pending",
+    Notice,
+    "Pods of the cell start without the start gate that the installation asks for.",
+    hint="Deploy the cell again: what runs is left as it was signed until then.",
+)
 PODS_NOT_READ = define(
     "cell/pods-not-read",
     Notice,

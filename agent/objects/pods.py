@@ -150,7 +150,9 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         bool(spec.get("nodeName")) and status.get("phase", "Pending") == "Pending" and all(map(_begins, containers))
     )
     created = _time(metadata.get("creationTimestamp"))
-    gate = next((one for one in status.get("initContainerStatuses") or () if one.get("name") == GATE), {})
+    gate: Mapping[str, Any] = next(
+        (one for one in status.get("initContainerStatuses") or () if one.get("name") == GATE), {}
+    )
     return PodFacts(str(metadata.get("uid", "")), owner, created, failed, begins, tuple(problems), _open_seconds(gate))
 
 

@@ -32,6 +32,13 @@ def gate_images(manifests: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
+def is_ungated(manifest: Mapping[str, Any]) -> bool:
+    """Whether an object makes pods that begin with something else; a Job that is there makes no more of them."""
+    pod = _pod_of(manifest)
+    first: Mapping[str, Any] = next(iter(pod.get("initContainers") or ()), {})
+    return bool(pod) and manifest.get("kind") != "Job" and first.get("name") != GATE
+
+
 def _pod_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the pod spec that an object makes pods of; empty when it makes none."""
     spec = manifest.get("spec") or {}
@@ -47,7 +54,8 @@ def keep_gate(manifest: dict[str, Any], known: Mapping[str, Any]) -> dict[str, A
     """
     if manifest.get("kind") != "Job" or known.get("kind") != "Job":
         return manifest
-    ours, theirs = manifest["spec"], known["spec"]
-    if {**ours, "template": without_gate(ours["template"])} != {**theirs, "template": without_gate(theirs["template"])}:
+    ours, theirs = manifest["spec"], known.get("spec") or {}
+    was = theirs.get("template") or {}
+    if {**ours, "template": without_gate(ours["template"])} != {**theirs, "template": without_gate(was)}:
         return manifest
-    return {**manifest, "spec": {**ours, "template": theirs["template"]}}
+    return {**manifest, "spec": {**ours, "template": was}}

@@ -44,7 +44,12 @@ async def test_v11_settings_alone_restart_no_pod(world: World, kube: FakeKube) -
         await kube.delete(_WEB)
         await world.until(lambda: _WEB in kube._objects)
         assert _first(kube) == before
+        pending = [one for one in world.report("web").conditions if one.code == "cell/start-gate-pending"]
+        assert bool(pending) == (gate is not None and not before), (
+            "what starts without it says so, the Job that ran does not"
+        )
         await _deploy(world, version)
+        assert not [one for one in world.report("web").conditions if one.code == "cell/start-gate-pending"]
         before = "" if gate is None else gate.image
         assert _first(kube) == before
 
