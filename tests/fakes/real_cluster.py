@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,9 +153,27 @@ class RealCluster:
     # -- pods of an administrator, which know nothing of the agent ---------------------------------------------------
 
     def admin_pod(
-        self, name: str, namespace: str, component: str, arguments: list[str], *, node: int = 0, plan: str = ""
+        self,
+        name: str,
+        namespace: str,
+        component: str,
+        arguments: list[str],
+        *,
+        node: int = 0,
+        plan: str = "",
+        first: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """Make a pod that runs the prober on a node, with the label of a component where one is named."""
+        """Make a pod that runs the prober on a node, with the label of a component where one is named.
+
+        Args:
+            name: of the pod.
+            namespace: its place.
+            component: whose label it has.
+            arguments: of the prober.
+            node: number of the node.
+            plan: of the prober, if it takes one.
+            first: containers that are to end before it begins.
+        """
         env = [{"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]
         container = {
             "name": "prober",
@@ -183,6 +201,7 @@ class RealCluster:
                 "terminationGracePeriodSeconds": 1,
                 # Services select by component: it must not get their traffic.
                 "readinessGates": [{"conditionType": "test/never"}],
+                "initContainers": list(first),
                 "containers": [container],
             },
         }
