@@ -70,6 +70,21 @@ def test_defaults_are_what_values_yaml_says(tmp_path: Path) -> None:
     assert {found["port"] for found in asked.values()} == {"health"}
 
 
+def test_v9_a_start_gate_is_one_value(tmp_path: Path) -> None:
+    """It reaches the agent, with the Service that the gates find closed; without it there is neither."""
+    for wanted, names in (("none", set()), ("proved", {"cellward-agent-answers"})):
+        objects = rendered(AGENT, "-f", str(CI[0]), "--set", f"prober.startGate={wanted}")
+        file = tmp_path / "agent.yaml"
+        file.write_text(of_kind(objects, "ConfigMap")["data"]["agent.yaml"])
+        assert load_settings(file).start_gate == wanted
+        services = {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "Service"}
+        assert services.keys() - {"cellward-agent-health"} == names
+        assert all(services[name].get("clusterIP") is None for name in names), "an address that stays"
+    assert "startGate" in helm(
+        "template", "x", str(CHART), "-f", str(CI[0]), "--set", "prober.startGate=sometimes", code=1
+    )
+
+
 def test_tunables_reach_the_agent(tmp_path: Path) -> None:
     """What may be tuned is tuned, and the trust beside it stays."""
     more = tmp_path / "more.yaml"
