@@ -149,12 +149,11 @@ def judge(scene: Scene, line: str, directory: Path) -> None:
     assert told["root_file"] == "/etc/cellward/trust/root.json"
     assert set(told) == {
         "realm", "state_dir", "root_file", "enrolment_address", "hub_ca_file", "facts", "namespace", "join_token_file",
-        "health_listen", "prober_image", "probe_outside", "start_gate",
+        "health_listen", "prober_image", "probe_outside",
     }  # fmt: skip
     # What runs in the namespaces of cells is the image that trust.yaml names.
     assert told["prober_image"] == scene.trust.image
     assert told["probe_outside"] == ""
-    assert told["start_gate"] == "none"
     assert data["hub-ca.pem"].startswith("-----BEGIN CERTIFICATE-----\n")
     file = directory / "agent.yaml"
     file.write_text(data["agent.yaml"])

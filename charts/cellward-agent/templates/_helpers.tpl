@@ -84,8 +84,11 @@ opa_binary metrics_listen log_level isolation_probe spool intervals
   "health_listen" (printf "%s:7445" .Values.health.listenHost)
   "prober_image" (include "cellward-agent.proberImage" .)
   "probe_outside" .Values.prober.outside
-  "start_gate" .Values.prober.startGate
 -}}
+{{- /* An image of the version before does not know it, and takes no setting that it does not know. */}}
+{{- if ne .Values.prober.startGate "none" -}}
+{{- $_ := set $trust "start_gate" .Values.prober.startGate -}}
+{{- end -}}
 {{- if .Values.join.tokenSecret -}}
 {{- $_ := set $trust "join_token_file" "/etc/cellward/join/token" -}}
 {{- end -}}
