@@ -31,9 +31,9 @@ _OTHERS = """    once: {type: job, image: "registry.example/once:1"}
 
 
 def _pod(admin: ApiClient, cell: str, kind: str, name: str) -> dict[str, Any]:
-    version = "batch/v1" if kind in {"Job", "CronJob"} else "apps/v1"
-    place = {"name": name, "namespace": f"shop--{cell}--dev"}
-    body = admin.must(admin.get({"apiVersion": version, "kind": kind, "metadata": place}), kind)
+    group = "batch" if kind in {"Job", "CronJob"} else "apps"
+    path = f"/apis/{group}/v1/namespaces/shop--{cell}--dev/{kind.lower()}s/{name}"
+    body = admin.must(admin.request("GET", path), kind)
     spec = body["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else body["spec"]
     found: dict[str, Any] = spec["template"]["spec"]
     return found
