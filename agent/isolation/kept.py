@@ -35,9 +35,9 @@ def aged(evidence: Evidence, now: datetime, most_seconds: float) -> Evidence:
 
 
 def first_wrong(edges: Sequence[MeasuredEdge]) -> str:
-    """Name the first wrong edges, in few words."""
-    named = [f"{one.direction} {one.peer} {one.protocol} {one.port}" for one in edges if one.wrong]
-    return ", ".join(named[:_NAMED])[:_NAMED_TEXT]
+    """Name the first wrong edges, in few words, each once, however many components and nodes it is wrong for."""
+    named = dict.fromkeys(f"{one.direction} {one.peer} {one.protocol} {one.port}" for one in edges if one.wrong)
+    return ", ".join([*named][:_NAMED])[:_NAMED_TEXT]
 
 
 def to_json(evidence: Evidence) -> dict[str, Any]:

@@ -216,9 +216,15 @@ def test_v9_without_an_engine_nothing_is_enforced(cluster: RealCluster) -> None:
         cluster.stop_engine(node)
     try:
         cluster.until("packets to get through", partial(_measured, cluster, "not-enforced"), 120)
-        (state,) = cluster.stage.api.get("/cells/shop/back")["states"]
+        (state,) = cluster.stage.api.get("/cells/shop/back?edges=true")["states"]
         (told,) = [one for one in state["conditions"] if one["code"] == "isolation/not-enforced"]
-        assert "the agent" in told["message"]
+        assert told["message"].startswith("open, and must be closed: to ")
+        open_wrongly = {
+            one["peer"]
+            for one in state["isolationProof"]["edges"]
+            if (one["expected"], one["measured"]) == ("closed", "open")
+        }
+        assert {"the agent", "the API server"} <= open_wrongly
     finally:
         for node in cluster.plane.real:
             node.start_engine()

@@ -109,8 +109,11 @@ def _mute(edges: Sequence[MeasuredEdge]) -> list[str]:
 
 
 def _names(edges: Sequence[MeasuredEdge]) -> str:
-    shown = [
-        f"{'from' if one.direction == 'ingress' else 'to'} {one.peer} {one.protocol} {one.port}"
-        for one in sorted(set(edges))
-    ]
+    # Named once, however many components and nodes it is wrong for.
+    shown = list(
+        dict.fromkeys(
+            f"{'from' if one.direction == 'ingress' else 'to'} {one.peer} {one.protocol} {one.port}"
+            for one in sorted(edges)
+        )
+    )
     return ", ".join(shown[:_NAMED]) + (f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else "")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.isolation.interfaces import Evidence, MeasuredEdge
+from agent.isolation.kept import first_wrong
 from agent.isolation.probing.judge import judge, may_hold_back, unmeasured
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +55,16 @@ def test_one_open_edge_is_enough() -> None:
     assert found.state == "not-enforced"
     assert found.text.startswith("open, and must be closed: to metadata TCP 7445")
     assert _judge([leak]).state == "not-enforced"
+
+
+def test_an_end_that_is_open_everywhere_is_named_once() -> None:
+    """Three places are few: nodes and components must not fill them with one end."""
+    leaks = [replace(_OUT, peer="metadata", measured="open", node=node) for node in ("n1", "n2", "n3")]
+    others = [replace(_OUT, peer=peer, measured="open") for peer in ("outside", "the agent")]
+    found = _judge([*leaks, *others])
+    ends = "metadata TCP 7445", "outside TCP 7445", "the agent TCP 7445"
+    assert found.text == "open, and must be closed: " + ", ".join(f"to {end}" for end in ends)
+    assert first_wrong(found.edges) == ", ".join(f"egress {end}" for end in ends)
 
 
 def test_a_declared_edge_that_is_closed_is_said_and_changes_nothing() -> None:
