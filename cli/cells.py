@@ -38,7 +38,7 @@ app = typer.Typer(no_args_is_help=True, help="Cells over the fleet.")
 @app.command("list")
 @command
 def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.table) -> None:
-    """List cells with the number of clusters where they are ready, and of those nobody knows about."""
+    """List cells with the number of clusters where they are ready, isolated as measured, refused, and unknown."""
     from cellward.api import schemas
 
     client = local(home).client()
@@ -52,6 +52,7 @@ def list_cells(home: HomeOption = DEFAULT_HOME, output: OutputOption = Format.ta
             ("environments", lambda item: ",".join(item.environments)),
             ("clusters", lambda item: str(item.clusters)),
             ("ready", lambda item: str(item.ready)),
+            ("enforced", lambda item: str(item.enforced)),
             ("refused", lambda item: str(item.refused)),
             ("unknown", lambda item: str(item.unknown)),
         ),

@@ -526,6 +526,7 @@ class Cell(Response):
     versions: list[str]
     clusters: int
     ready: int = Field(description="Where it is ready, by agents with an open link.")
+    enforced: int = Field(default=0, description="Where its isolation was measured to hold, by agents with a link.")
     refused: int
     unknown: int = Field(default=0, description="Where it was, and the link is down: nobody knows what it is.")
     states: list[CellState] = Field(default_factory=list)

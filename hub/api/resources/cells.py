@@ -119,6 +119,7 @@ def _cell(states: Iterable[schemas.CellState], *, with_states: bool) -> schemas.
         versions=sorted({state.version for state in ordered if state.version}),
         clusters=len({state.cluster for state in ordered}),
         ready=sum(state.phase == "ready" and state.connected for state in ordered),
+        enforced=sum(state.isolation == "enforced" and state.connected for state in ordered),
         refused=sum(state.phase == "refused" or state.acknowledged is False for state in ordered),
         unknown=sum(map(convert.is_unknown, ordered)),
         states=ordered if with_states else [],

@@ -61,6 +61,18 @@ async def test_a_cell_on_a_cluster_without_a_link_is_not_ready(api: Api) -> None
     assert await _counts(api) == (3, 2, 0)
 
 
+async def test_v9_clusters_where_isolation_was_measured_to_hold_are_counted(api: Api) -> None:
+    """What an agent without a link said last is counted no longer."""
+    await api.adopt()
+    for cluster, isolation in (("eu-1", "enforced"), ("us-1", "enforced"), ("ap-1", "not-enforced")):
+        await _cell_on(api, cluster, link_pb2.CELL_PHASE_READY)
+        status = link_pb2.CellStatus(project="shop", cell="cart", environment="dev", isolation=isolation)
+        await api.services.clusters.cell_status(cluster, status)
+    assert (await api.ask("GET", "/cells"))[1]["items"][0]["enforced"] == 2
+    await api.services.clusters.disconnected("us-1", "s1")
+    assert (await api.ask("GET", "/cells/shop/cart"))[1]["enforced"] == 1
+
+
 async def test_a_cell_that_ended_is_not_unknown(api: Api) -> None:
     """It does not come back by itself, whatever the link does."""
     await api.adopt()
