@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cellward.cells.gated import GATE
 from tests.fakes.installation import CLUSTER, ENVIRONMENT, NAMESPACE
 from tests.fakes.real_cluster import RealCluster, open_real_cluster
 
@@ -130,6 +131,33 @@ def test_upgrade_and_rollback(cluster: RealCluster) -> None:
     assert "log_level: debug" not in cluster.sh(f"kubectl get configmap {CHART} {ARGUMENTS} -o yaml")
     cluster.wait_agent()
     assert {pod["metadata"]["uid"] for pod in pods_of_cell(cluster)} == cells
+
+
+def test_v9_an_upgrade_brings_the_start_gate_with_the_next_deployment(cluster: RealCluster) -> None:
+    """What runs is not touched and says that it has none yet; what is deployed then begins with it."""
+    cells = {pod["metadata"]["uid"] for pod in pods_of_cell(cluster)}
+    revision = cluster.sh(f"helm history {CHART} {ARGUMENTS} -o yaml").count("revision:")
+    cluster.sh(f"helm upgrade {CHART} {chart()} {ARGUMENTS} --reuse-values --set prober.startGate=proved --wait")
+    cluster.wait_agent()
+    cluster.until(
+        "the cell to say that its pods have no start gate", lambda: "cell/start-gate-pending" in codes(cluster)
+    )
+    assert {pod["metadata"]["uid"] for pod in pods_of_cell(cluster)} == cells
+    cluster.wait_phase(cluster.apply()["deployment"], "ready")
+    cluster.until("every pod to be one of the new release", lambda: set(map(first_of, pods_of_cell(cluster))) == {GATE})
+    assert "cell/start-gate-pending" not in codes(cluster)
+    cluster.sh(f"helm rollback {CHART} {revision} {ARGUMENTS} --wait")
+    cluster.wait_agent()
+
+
+def codes(cluster: RealCluster) -> set[str]:
+    """Conditions of the cell."""
+    return {one["code"] for one in cluster.state()["conditions"]}
+
+
+def first_of(pod: dict[str, Any]) -> str:
+    """What a pod begins with."""
+    return str(pod["spec"].get("initContainers", [{"name": "nothing"}])[0]["name"])
 
 
 def test_a_field_that_somebody_changed(cluster: RealCluster) -> None:

@@ -225,6 +225,9 @@ def test_v9_without_an_engine_nothing_is_enforced(cluster: RealCluster) -> None:
             if (one["expected"], one["measured"]) == ("closed", "open")
         }
         assert {"the agent", "the API server"} <= open_wrongly
+        cluster.sh("helm test cellward-agent --namespace cellward-system", code=1)
+        told_by_helm = cluster.sh("kubectl logs cellward-agent-test-closed --namespace cellward-system")
+        assert "open after 20 s, and must be closed" in told_by_helm
     finally:
         for node in cluster.plane.real:
             node.start_engine()

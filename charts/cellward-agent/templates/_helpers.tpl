@@ -49,6 +49,33 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* Labels of what `helm test` makes: nothing selects it that selects the agent. */}}
+{{- define "cellward-agent.testLabels" -}}
+{{ include "cellward-agent.labels" . | replace "app.kubernetes.io/name: cellward-agent" "app.kubernetes.io/name: cellward-agent-test" }}
+{{- end -}}
+
+{{/* What every pod of `helm test` has beside its containers. */}}
+{{- define "cellward-agent.testPod" -}}
+restartPolicy: Never
+automountServiceAccountToken: false
+enableServiceLinks: false
+activeDeadlineSeconds: 300
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "cellward-agent.podSecurity" . | nindent 2 }}
+{{- end -}}
+
 {{/* One plain file, with the namespace of this release. Demo and tests load the very same files as they are. */}}
 {{- define "cellward-agent.file" -}}
 {{ .root.Files.Get .file | replace "cellward-system" .root.Release.Namespace }}

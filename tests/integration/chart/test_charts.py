@@ -117,7 +117,7 @@ def test_root_is_read_only_and_volumes_that_are_written_are_the_pods_own(chart: 
         kinds = {volume["name"]: volume for volume in spec.get("volumes", [])}
         for container in spec["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            for mount in container["volumeMounts"]:
+            for mount in container.get("volumeMounts", []):
                 volume = kinds[mount["name"]]
                 if not mount.get("readOnly"):
                     assert "persistentVolumeClaim" in volume or volume["emptyDir"]["sizeLimit"]

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.isolation.probing.judge import may_hold_back
 from agent.link.channels import enrolment_channel
 from agent.settings import TUNABLES, AgentSettings, load_settings
+from cellward.cells.gate import PROGRAM
 from cellward.identity import keys
 from cellward.identity.x509 import make_ca
 from tests.integration.chart.render import helm, rendered, values_file
@@ -157,7 +159,7 @@ def test_another_registry_takes_the_place_of_the_one_named(
 def test_helm_test_asks_the_agent_and_is_none_of_it(tmp_path: Path) -> None:
     """Its pod reads the agent's settings, asks the Service of the agent's probes, and is not selected by it."""
     objects = rendered(AGENT, "-f", str(CI[0]))
-    pod, service = of_kind(objects, "Pod"), of_kind(objects, "Service")
+    (pod, _), service = _test_pods(objects), of_kind(objects, "Service")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
     command, _, file, address = pod["spec"]["containers"][0]["args"]
     assert command == "probe"
@@ -166,6 +168,34 @@ def test_helm_test_asks_the_agent_and_is_none_of_it(tmp_path: Path) -> None:
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert not service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     assert pod["spec"]["automountServiceAccountToken"] is False
+
+
+def test_v9_helm_test_also_tries_what_must_be_stopped() -> None:
+    """From a pod that may ask its name server alone; the policy for it holds nobody else back."""
+    objects = rendered(AGENT, "-f", str(CI[0]))
+    (asks, tries), policy = _test_pods(objects), of_kind(objects, "NetworkPolicy")
+    selected = policy["spec"]["podSelector"]["matchLabels"].items()
+    assert selected <= tries["metadata"]["labels"].items()
+    assert not selected <= asks["metadata"]["labels"].items()
+    assert not may_hold_back(policy)
+    assert {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} == {53}
+    (container,) = tries["spec"]["containers"]
+    assert container["command"] == [PROGRAM]
+    (plan,) = (json.loads(one["value"]) for one in container["env"])
+    reached = asks["spec"]["containers"][0]["args"][-1]
+    assert {one["to"] for one in plan["targets"] if one["closed"]} == {reached, "kubernetes.default.svc:443"}
+    assert [one["how"] for one in plan["targets"] if not one["closed"]] == ["dns"]
+
+
+def test_helm_test_tries_nothing_where_nothing_is_measured(tmp_path: Path) -> None:
+    """Whoever turns probes off has no engine that would stop packets, or no wish to know."""
+    more = values_file(tmp_path / "more.yaml", {"settings": {"isolation_probe": "none"}})
+    objects = rendered(AGENT, "-f", str(CI[0]), "-f", str(more))
+    assert [one["kind"] for one in objects if one["kind"] in {"Pod", "NetworkPolicy"}] == ["Pod"]
+
+
+def _test_pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in objects if one["kind"] == "Pod"]
 
 
 async def test_links_go_through_the_proxy_that_the_chart_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
