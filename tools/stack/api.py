@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from cellward.errors import Unavailable
+from tools.stack.connections import Peer
 from tools.stack.errors import API_REFUSED, API_UNREACHABLE, UNKNOWN_KIND
 
 JSONObject = dict[str, Any]
@@ -114,7 +114,8 @@ class ApiClient:
         if user:
             headers["Impersonate-User"] = user
         data = None if body is None else json.dumps(body).encode()
-        connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._context())
+        peer = Peer(self.host, self.port, self.ca, self.pair)
+        connection = peer.take(timeout)
         try:
             connection.putrequest(method, path)
             for name, value in headers.items():
@@ -126,11 +127,14 @@ class ApiClient:
             connection.endheaders(data)
             response = connection.getresponse()
             text = response.read().decode(errors="replace")
-            return Answer(response.status, _object(text), text)
-        except (OSError, http.client.HTTPException) as error:
-            raise API_UNREACHABLE(f"{method} {path} on port {self.port}: {type(error).__name__}: {error}") from error
-        finally:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, OSError | http.client.HTTPException):
+                said = f"{method} {path} on port {self.port}: {type(error).__name__}: {error}"
+                raise API_UNREACHABLE(said) from error
+            raise
+        peer.give(connection)
+        return Answer(response.status, _object(text), text)
 
     def ready(self) -> bool:
         """Whether ``/readyz`` says ok."""
@@ -169,12 +173,6 @@ class ApiClient:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         answer = self.request("POST", path, {"spec": {"expirationSeconds": seconds}})
         return str(self.must(answer, f"token of {namespace}/{name}")["status"]["token"])
-
-    def _context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca))
-        if self.pair is not None:
-            context.load_cert_chain(*self.pair)
-        return context
 
 
 def collection_of(manifest: JSONObject) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from cellward.errors import CellwardError
-from tools.stack import commands
+from tools.stack import commands, connections
 from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE, await_chart, install_chart
 from tools.stack.credentials import Credentials, make_credentials, write_kubeconfig
@@ -133,6 +133,8 @@ class ControlPlaneCore:
         self.real = ()
         for child in reversed(self._children.values()):
             yield from child.stop(kill=kill)
+        if self._ports is not None:
+            connections.forget(self._ports.apiserver)
         self._children.clear()
 
     def stop_apiserver_steps(self, *, kill: bool) -> Steps[None]:
