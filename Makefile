@@ -14,6 +14,9 @@ VENV := $(CELLWARD_VENV)/bin
 PY := $(VENV)/python
 CODE := cellward hub agent cli auditverify tools
 
+# Whoever wants no bytecode written (images often do) would compile every module in each of the many processes here.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Test processes; twice the two cores that are enough, because half of their time they wait for other programs.
 WORKERS ?= 4
 # Further arguments for pytest, e.g. make test ARGS="tests/unit -k floors".
