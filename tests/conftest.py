@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -78,15 +79,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What runs together, a group of xdist or else a module, is as long as the longest time limit in it. Begun last, it
     would keep one test process busy while the others have nothing left to do. All tests of the shared control plane
-    are a group, or each process would run one of its own.
+    are two groups, each with one of its own, or every process would run one.
     """
     longest: dict[str, float] = {}
     for item in items:
         if "control_plane" in getattr(item, "fixturenames", ()) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("control-plane"))
+            cells = "cells" in item.path.parent.parts
+            item.add_marker(pytest.mark.xdist_group("control-plane-of-cells" if cells else "control-plane"))
         whole = _whole(item)
         longest[whole] = max(longest.get(whole, 0.0), _limit(item))
     items.sort(key=lambda item: -longest[_whole(item)])
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over what is there for the whole run: six thousand tests and their modules.
+
+    Several tests collect to see that nothing is left behind, each for half a second otherwise.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _whole(item: pytest.Item) -> str:
