@@ -98,7 +98,7 @@ def _of_items(before: list[JSON], after: list[JSON], path: str) -> Iterator[Diff
         yield from differences(old.get(name, ABSENT), new.get(name, ABSENT), path + name)
     usual = [*(name for name in old if name in new), *(name for name in new if name not in old)]
     if usual != [*new]:
-        yield Difference(f"{path} (order)", quoted([*old]), quoted([*new]))
+        yield Difference(f"{path.removesuffix(' ')} (order)", quoted([*old]), quoted([*new]))
 
 
 def _all_named(names: tuple[str, ...], items: list[JSON]) -> bool:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cellward.documents.differences import ABSENT, differences, quoted
@@ -51,6 +51,7 @@ def test_other_values_are_shown_otherwise(before: Any, one: Any, other: Any) -> 
         assert lines(ABSENT, one) != lines(ABSENT, other)
 
 
+@example([{"name": "a"}], [{"name": ""}, {"name": "a"}])
 @given(VALUES, VALUES)
 def test_a_line_is_printable_and_not_padded(before: Any, after: Any) -> None:
     """What somebody chose is quoted, and cannot push words into the next line of a terminal."""
