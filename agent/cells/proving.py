@@ -6,7 +6,9 @@ is another, and shown as a condition.
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import structlog
 
@@ -23,6 +25,7 @@ from cellward.documents.dsse import parse_envelope
 from cellward.documents.model import Release, parse_document
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
+from cellward.runtime.tasks import first_of
 
 _log = structlog.get_logger()
 
@@ -50,18 +53,28 @@ class Proving:
         self._recorder = recorder
         self._timer = timer
         self._max_age = max_age
+        #: Set when somebody asks for a measurement.
+        self._asked = asyncio.Event()
+        #: Cells that are being measured, by namespace.
+        self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Look for ever."""
-        while True:
-            for worker in list(self._roster.workers.values()):
-                try:
-                    await self._look(worker)
-                except CellwardError as error:
-                    _log.warning("isolation-not-measured", code=error.code, reason=error.message)
-                except Exception:  # noqa: BLE001 - V16: what nobody foresaw of one cell must not end the looks at all
-                    _log.exception("isolation-not-measured", cell=worker.cell.record.namespace)
-            await self._timer.sleep(LOOK_SECONDS)
+        """Look for ever; how many cells are measured at once is the prober's affair."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._asked.clear()
+                for namespace, worker in list(self._roster.by_namespace.items()):
+                    if namespace not in self._under_way:
+                        await self._safely(worker, self._begin(group, worker))
+                await first_of(self._timer.sleep(LOOK_SECONDS), self._asked.wait())
+
+    async def _safely(self, worker: CellWorker, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except CellwardError as error:
+            _log.warning("isolation-not-measured", code=error.code, reason=error.message)
+        except Exception:  # noqa: BLE001 - V16: what nobody foresaw of one cell must not end the looks at all
+            _log.exception("isolation-not-measured", cell=worker.cell.record.namespace)
 
     def others(self, namespace: str) -> list[NetworkIntent]:
         """Return what was accepted for the other cells, as far as it is known since the start."""
@@ -76,23 +89,37 @@ class Proving:
         network = in_force(worker.cell, worker.cell.network)
         if not self._prober.forget(network.namespace) and not self._prober.due(network):
             return "what was measured a moment ago still counts, or there is no prober"
+        self._asked.set()
         return ""
 
-    async def _look(self, worker: CellWorker) -> None:
+    async def _begin(self, group: asyncio.TaskGroup, worker: CellWorker) -> None:
+        """Look whether a cell is due, and measure it beside everything else if it is."""
+        network = await self._due(worker)
+        if network is None:
+            return
+        namespace = worker.cell.record.namespace
+        task = group.create_task(self._safely(worker, self._measure(worker, network)), name=f"proving-{namespace}")
+        self._under_way[namespace] = task
+        task.add_done_callback(lambda _: self._under_way.pop(namespace, None))
+
+    async def _due(self, worker: CellWorker) -> NetworkIntent | None:
+        """Return the intent of a cell that is to be measured now, and let what is known of it grow old."""
         cell = worker.cell
         if not _has_ground(cell):
-            return
+            return None
         if cell.evidence is not None:
             await self._told(worker, aged(cell.evidence, self._timer.now(), self._max_age))
         if cell.network is None:
             cell.network = await self._kept(cell)
         if cell.network is None:
-            return
+            return None
         network = in_force(cell, cell.network)
-        if not self._prober.due(network):
-            return
+        return network if self._prober.due(network) else None
+
+    async def _measure(self, worker: CellWorker, network: NetworkIntent) -> None:
+        cell = worker.cell
         evidence = await self._prober.probe(network)
-        if in_force(cell, cell.network) != network or not _has_ground(cell):
+        if cell.network is None or in_force(cell, cell.network) != network or not _has_ground(cell):
             # The cell changed meanwhile. What was measured across that is not reported, so nothing may count on it.
             self._prober.discard(network.namespace)
             return

@@ -39,7 +39,7 @@ SETTLE_SECONDS: Final = 10.0
 #: A whole probe, seconds: an image may have to be pulled.
 PROBE_SECONDS: Final = 60.0
 #: Probes at once: each is a handful of pods.
-AT_ONCE: Final = 2
+AT_ONCE: Final = 4
 #: Other cells that are looked at in one probe.
 MAX_NEIGHBOURS: Final = 12
 #: Nodes with pods of the cell that are measured by themselves, beside those the scheduler chose.

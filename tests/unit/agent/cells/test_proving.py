@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +179,56 @@ async def test_v2_a_hub_may_ask_for_a_measurement_of_what_is_here(world: World, 
     assert world.engine.measure_again("shop/web/dev") == ""
     await world.until(lambda: len(prober.asked) > asked)
     assert "nothing is known of" in world.engine.measure_again("shop/none/dev")
+
+
+async def test_v9_a_measurement_that_was_asked_for_begins_at_once(
+    world: World, prober: _Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it at a terminal does not wait for the next look."""
+    await world.deploy(cell_yaml("web"), "web")
+    resting, sleep = asyncio.Event(), world.timer.sleep
+
+    async def noted(seconds: float) -> None:
+        if seconds == 3600:
+            resting.set()
+        await sleep(seconds)
+
+    monkeypatch.setattr(world.timer, "sleep", noted)
+    monkeypatch.setattr(proving, "LOOK_SECONDS", 3600)
+    async with asyncio.timeout(30):
+        await resting.wait()
+    asked = len(prober.asked)
+    assert world.engine.measure_again("shop/web/dev") == ""
+    await world.until(lambda: len(prober.asked) > asked)
+
+
+async def test_v16_a_cell_that_is_measured_for_long_holds_up_no_other(
+    world: World, prober: _Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it measured twice meanwhile."""
+    for name in ("web", "other"):
+        await world.deploy(cell_yaml(name), name)
+    measure, first, over = prober.probe, asyncio.Event(), asyncio.Event()
+
+    async def slow(network: NetworkIntent) -> Evidence:
+        if network.cell == "web":
+            first.set()
+            await over.wait()
+        return await measure(network)
+
+    monkeypatch.setattr(prober, "probe", slow)
+    prober.asked.clear()
+    prober.wanted.add("shop--web--dev")
+    async with asyncio.timeout(30):
+        await first.wait()
+    for _ in range(3):
+        asked = len(prober.asked)
+        prober.wanted.add("shop--other--dev")
+        await world.until(lambda: len(prober.asked) > asked)  # noqa: B023 - awaited here
+    assert {one.cell for one in prober.asked} == {"other"}
+    over.set()
+    await world.until(lambda: "web" in {one.cell for one in prober.asked})
+    assert [one.cell for one in prober.asked].count("web") == 1
 
 
 async def test_v10_neighbours_are_the_other_cells_as_they_are_in_force(world: World) -> None:
