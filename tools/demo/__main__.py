@@ -37,6 +37,7 @@ def _closing(stage: Stage, summary: Summary) -> None:
     summary.put("agents_connected", len(stage.connected()))
     summary.put("cells_ready", len(stage.ready_cells()))
     summary.put("isolation", main_job.isolation(stage))
+    summary.put("isolation_edges", main_job.edges(stage))
     pods = [
         pod for kube in stage.kubectl.values() for pod in kube.list("pods", "app.kubernetes.io/managed-by=cellward")
     ]

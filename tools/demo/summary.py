@@ -87,6 +87,9 @@ CONDITIONS: Mapping[str, Callable[[Any], bool]] = {
     "agents_connected": _equals(2),
     "cells_ready": _equals(8),
     "isolation": lambda value: isinstance(value, dict) and len(value) == 8,
+    "isolation_edges": lambda value: (
+        isinstance(value, dict) and value.get("wrong") == 0 and _number(value.get("tried"))
+    ),
     "refused_by_policy": _each_rule_meant,
     "forged_bundle_refused": _is_true,
     "replayed_bundle_refused": _is_true,
@@ -139,6 +142,9 @@ class Summary:
         isolation: Any = self._found.get("isolation")
         if wanted and CONDITIONS["isolation"](isolation) and set(isolation.values()) != {wanted}:
             sentences.append(f"isolation: {json.dumps(isolation)}, on {self._found.get('nodes')} nodes")
+        edges: Any = self._found.get("isolation_edges")
+        if wanted and CONDITIONS["isolation_edges"](edges) and (edges["tried"] > 0) != (wanted == "enforced"):
+            sentences.append(f"isolation_edges: {json.dumps(edges)}, on {self._found.get('nodes')} nodes")
         whole: Any = self._found.get("seconds")
         part: Any = self._found.get("setup_seconds")
         if _number(whole) and _number(part) and whole < part:

@@ -66,6 +66,7 @@ _DRIFT = {
 GOOD: dict[str, Any] = {
     "seconds": 90.5, "setup_seconds": 0.1, "nodes": "simulated", "programs": "simulated",
     "clusters": 2, "agents_connected": 2, "cells_ready": 8, "isolation": dict.fromkeys("abcdefgh", "unknown"),
+    "isolation_edges": {"tried": 0, "wrong": 0},
     "refused_by_policy": _refused(), **dict.fromkeys(_TRUE, True), "drift_repaired_ms": _DRIFT, "hub_down_ms": 7,
     "lock_cuts_ms": 900,
     "audit_records_while_down": 2, "audit_records": 200, "audit_gaps": 0, "audit_duplicates": 0,
@@ -114,6 +115,10 @@ _WRONG: list[tuple[str, Any]] = [
     ("isolation", dict.fromkeys("abcdefg", "unknown")),
     ("isolation", {**dict.fromkeys("abcdefg", "unknown"), "h": "enforced"}),
     ("isolation", []),
+    ("isolation_edges", {"tried": 0, "wrong": 1}),
+    ("isolation_edges", {"tried": 9, "wrong": 0}),
+    ("isolation_edges", {"wrong": 0}),
+    ("isolation_edges", None),
     ("drift_repaired_ms", {}),
     ("drift_repaired_ms", None),
     ("drift_repaired_ms", _DRIFT | {"image changed": 5000}),
@@ -261,6 +266,9 @@ def test_the_printed_line_is_what_the_invitation_says() -> None:
 def test_v9_real_nodes_have_every_cell_measured() -> None:
     """One cell that is not enforced, and the demonstration fails."""
     enforced = dict.fromkeys("abcdefgh", "enforced")
-    assert _summary({**GOOD, "nodes": "real", "isolation": enforced}).wrong() == []
-    (wrong,) = _summary({**GOOD, "nodes": "real", "isolation": {**enforced, "a": "unknown"}}).wrong()
+    real = {**GOOD, "nodes": "real", "isolation": enforced, "isolation_edges": {"tried": 120, "wrong": 0}}
+    assert _summary(real).wrong() == []
+    (wrong,) = _summary({**real, "isolation": {**enforced, "a": "unknown"}}).wrong()
     assert wrong.startswith("isolation: ")
+    (wrong,) = _summary({**real, "isolation_edges": {"tried": 0, "wrong": 0}}).wrong()
+    assert wrong.startswith("isolation_edges: ")

@@ -134,6 +134,12 @@ def isolation(stage: Stage) -> dict[str, str]:
     return {f"{name}/{cell}": state for name in CLUSTERS for cell, state in _isolation(stage, name).items()}
 
 
+def edges(stage: Stage) -> dict[str, int]:
+    """How many edges of the shop's cells were tried with packets, and how many were not what both sides signed."""
+    proofs = [state.get("isolationProof") or {} for state in stage.api.cell_states() if state["cell"] in CELLS]
+    return {word: sum(int(proof.get(word) or 0) for proof in proofs) for word in ("tried", "wrong")}
+
+
 def _isolation(stage: Stage, cluster: str) -> dict[str, str]:
     states = stage.api.cell_states(cluster)
     return {state["cell"]: state["isolation"] for state in states if state["cell"] in CELLS}
