@@ -25,7 +25,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=1_000_000, help="audit records kept (default: 1000000)")
     parser.add_argument("--no-audit", action="store_true", help="agents do not push their audit records")
     parser.add_argument(
-        "--only", choices=("fleet", "agents", "documents", "records", "single"), help="one of the parts"
+        "--only", choices=("fleet", "agents", "documents", "records", "single", "pod"), help="one of the parts"
     )
     parser.add_argument("--sample", type=Path, help="write what the hub spent its time on to FILE.<n>")
     return parser.parse_args(given)
@@ -44,6 +44,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "documents": lambda: _documents(arguments),
         "records": lambda: _records(arguments),
         "single": lambda: _single(result),
+        "pod": lambda: _pod(result),
     }
     failed: list[str] = []
     for name, part in parts.items():
@@ -107,6 +108,19 @@ def _single(result: dict[str, object]) -> list[Row]:
     rows, extra = run()
     sys.stderr.write(f"\n{table(f'one real agent on a real control plane, {machine()}', rows)}\n\n")
     result["single"] = extra
+    return rows
+
+
+def _pod(result: dict[str, object]) -> list[Row]:
+    from bench.pod import run, run_in_laboratory  # noqa: PLC0415 - the other parts need none of it
+    from tools.stack.node import lab  # noqa: PLC0415 - as above
+
+    if not lab.inside():
+        # Its rows were shown there.
+        result["pod"] = run_in_laboratory()["numbers"]
+        return []
+    rows = run()
+    sys.stderr.write(f"\n{table(f'one agent in a pod of a real node, {machine()}', rows)}\n\n")
     return rows
 
 

@@ -14,20 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from tests.fakes.installation import CLUSTER, ENVIRONMENT, cell_text
 from tests.fakes.missing import skip
-from tools.demo import real
 from tools.demo import stage as stages
-from tools.demo.agents import PodAgent
 from tools.demo.kubectl import Kubectl
-from tools.demo.narrate import Narrator, StepFailedError, wait_for
-from tools.demo.stage import ROOT, Stage
-from tools.stack.chart import AGENT_NAMESPACE
+from tools.demo.narrate import StepFailedError, wait_for
+from tools.demo.one import open_one
+from tools.demo.stage import Stage
 from tools.stack.control_plane import BlockingControlPlane
-from tools.stack.node import dns, images, lab, storage
-from tools.stack.node.ground import Ground
+from tools.stack.node import lab
 from tools.stack.node.real import RealNode
 from tools.stack.shell import AdminShell
 from tools.stack.steps import drive
@@ -266,33 +261,9 @@ class RealCluster:
 
 @contextmanager
 def open_real_cluster(nodes: int = 1) -> Iterator[RealCluster]:
-    """Start node and hub, publish policy, name the agent's image; the agent is not installed yet."""
+    """Start nodes and hub, publish policy, name the agent's image; the agent is not installed yet."""
     require_node()
-    with stages.open_stage(Narrator(), real.REAL) as stage:
+    with open_one(CLUSTER, PROGRAM, PORTS, nodes=nodes) as stage:
         cluster = RealCluster(stage)
-        directory = stage.directory / "images"
-        ours, agent = images.ours("agent")
-        program = images.stand_in(directory, "program", [PROGRAM], PORTS)
-        stage.images = real.Images((images.pause(directory), dns.archive(directory), ours, program), agent, frozenset())
-        plane = BlockingControlPlane(CLUSTER, stage.directory / "planes" / CLUSTER, nodes=nodes, ground=Ground(1))
-        plane.images = stage.images.archives
-        with plane:
-            stage.planes[CLUSTER] = plane
-            stage.kubectl[CLUSTER] = Kubectl(plane.kubeconfig_admin)
-            dns.install(plane.admin)
-            storage.install(plane.admin)
-            claim = (AGENT_NAMESPACE, "cellward-agent-state")
-            cluster.state_dir.parent.mkdir(mode=0o711, parents=True)
-            storage.offer(plane.admin, "agent-state", plane.real[0].name, cluster.state_dir, claim)
-            cluster.shell = AdminShell(stage.directory / "administrator", plane.kubeconfig_admin)
-            stage.agents[CLUSTER] = PodAgent(CLUSTER, plane, stage.kubectl[CLUSTER])
-            stages.start_hub(stage)
-            stage.cli.run(
-                "login", "--server", f"https://{stage.api_address}", "--ca-file", str(stage.directory / "hub-ca.pem"),
-                "--token-file", str(stage.hub_data / "admin.token"),
-            )  # fmt: skip
-            stage.cli.run("init", "--no-passphrase", "--owner", "tests")
-            stage.cli.run("policy", "publish", str(ROOT / "policies"))
-            trust = stage.home / "trust.yaml"
-            trust.write_text(yaml.safe_dump({**yaml.safe_load(trust.read_text()), "image": agent}))
-            yield cluster
+        cluster.shell = AdminShell(stage.directory / "administrator", cluster.plane.kubeconfig_admin)
+        yield cluster

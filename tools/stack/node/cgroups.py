@@ -55,6 +55,20 @@ def processes(name: str, pod: str) -> frozenset[int]:
     return frozenset(found)
 
 
+def working_set(name: str, pod: str) -> int:
+    """Return the memory of a pod's group without inactive pages of files, bytes, as a kubelet counts it."""
+    for tree in _trees():
+        for group in _below(tree / name):
+            for used, inactive in (
+                ("memory.current", "inactive_file"),
+                ("memory.usage_in_bytes", "total_inactive_file"),
+            ):
+                if group.name == pod and (group / used).exists():
+                    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                    return int((group / used).read_text()) - int(stat[inactive])
+    raise FileNotFoundError(f"no memory group of {pod} below {name}")
+
+
 def remove_left_behind() -> None:
     """Remove the groups of processes that are gone."""
     for tree in _trees():

@@ -157,6 +157,10 @@ class RealNode:
                 os.kill(number, signal.SIGKILL)
         return len(found)
 
+    def memory_of_pod(self, uid: str) -> int:
+        """Return the working set of a pod, bytes: what it uses without pages of files that could go."""
+        return cgroups.working_set(self._cgroup, f"pod{uid}")
+
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run one command in the node's namespaces to its end, with the programs of its packages."""
         return subprocess.run(
