@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.numbers import Row, percentile
-from bench.single.cell import OBJECTS, PROJECT, manifest
+from bench.single.cell import OBJECTS, PROJECT, WORKLOADS, manifest
 from tools.demo.agents import PodAgent
 from tools.demo.narrate import wait_for
 from tools.demo.one import open_one
@@ -48,14 +48,15 @@ def run() -> list[Row]:
         starts = [_start(stage) for _ in range(_ROUNDS)]
         idle = _memory(stage)
         cells = [_cell(stage, f"cell-{number}") for number in range(_ROUNDS)]
-        probe, edges = _probe(stage)
+        few, many = _probe(stage, "cell-0"), _probe(stage, _wide(stage))
         return [
             Row("pod_install", "printed line to policy in force", installed, "s", note="Helm, image already there"),
             Row("pod_start", "pod made to policy in force, p50", percentile(starts, 0.5), "s"),
             Row("pod_start_max", "the same, slowest of five", max(starts), "s"),
             Row("pod_cell", f"a cell of {OBJECTS} objects, signed to ready, p50", percentile(cells, 0.5), "s",
                 note="real pods; isolation measured first"),
-            Row("pod_probe", "one probe of a cell", probe, "s", note=f"{edges} edges"),
+            Row("pod_probe", "one probe of a cell", few[0], "s", note=f"{few[1]} edges"),
+            Row("pod_probe_wide", "the same, four kinds of callers", many[0], "s", note=f"{many[1]} edges"),
             Row("pod_memory", "container of the agent with OPA, idle", idle, "MB", note="working set"),
             Row("pod_memory_after", "the same after the cells", _memory(stage), "MB", note="working set"),
         ]  # fmt: skip
@@ -97,9 +98,19 @@ def _memory(stage: Stage) -> float:
     return node.memory_of_pod(_pod(stage)["metadata"]["uid"]) / 1e6
 
 
-def _cell(stage: Stage, name: str) -> float:
+def _wide(stage: Stage) -> str:
+    """Run a cell, three components of which may each talk to somebody else outside; return its name."""
+    connections = "".join(
+        f"    - {{external: {{cidr: 203.0.113.{number}/32, ports: [{{port: 443}}]}}, components: [{part}]}}\n"
+        for number, part in enumerate(WORKLOADS[:3])
+    )
+    _cell(stage, "wide", f"  connections:\n{connections}")
+    return "wide"
+
+
+def _cell(stage: Stage, name: str, more: str = "") -> float:
     file = stage.directory / f"{name}.yaml"
-    file.write_text(manifest(name))
+    file.write_text(manifest(name) + more)
 
     def ready() -> bool:
         states = stage.api.get(f"/cells/{PROJECT}/{name}")["states"]
@@ -108,9 +119,9 @@ def _cell(stage: Stage, name: str) -> float:
     return _timed(lambda: stage.cli.run("apply", "-f", str(file), "--environment", _ENVIRONMENT), ready)
 
 
-def _probe(stage: Stage) -> tuple[float, int]:
+def _probe(stage: Stage, cell: str) -> tuple[float, int]:
     """One probe that was asked for: what was measured half a minute ago is measured again."""
-    name = f"{PROJECT}/cell-0"
+    name = f"{PROJECT}/{cell}"
 
     def asked() -> bool:
         command = ("clusters", "command", _CLUSTER, "probe", f"{name}/{_ENVIRONMENT}")
