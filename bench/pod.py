@@ -134,5 +134,5 @@ def _probe(stage: Stage, cell: str) -> tuple[float, int]:
     before = proof().get("measuredAt")
     wait_for("a probe to be taken", asked, 90)
     begun = time.monotonic()
-    wait_for("it to be told", lambda: proof().get("measuredAt") != before, 90)
+    wait_for("it to be reported", lambda: proof().get("measuredAt") != before, 90)
     return time.monotonic() - begun, int(proof().get("tried") or 0)
