@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from cellward.documents import names
+from cellward.telemetry import series
 
 API_VERSION = "cellward.dev/v1alpha1"
 COMPONENT_MAX = 40
@@ -46,6 +47,12 @@ def _port_name(value: str) -> str:
     return value
 
 
+def _series_name(value: str) -> str:
+    if not series.is_name(value):
+        raise ValueError(f"not a metric's name: letters, digits, '_' and ':', and not {series.OWN_PREFIX}…")
+    return value
+
+
 def _version(value: str) -> str:
     if not names.is_version(value):
         raise ValueError("not a version: letters, digits, '.', '_' and '-', at most 63")
@@ -65,6 +72,7 @@ EnvironmentName = Annotated[str, _name(names.ENVIRONMENT_MAX)]
 ComponentName = Annotated[str, _name(COMPONENT_MAX)]
 EndpointName = Annotated[str, _name(COMPONENT_MAX)]
 VolumeName = Annotated[str, _name(20)]
+SeriesName = Annotated[str, AfterValidator(_series_name)]
 PortName = Annotated[str, AfterValidator(_port_name)]
 Version = Annotated[str, AfterValidator(_version)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -233,10 +241,14 @@ class SecurityContext(Strict):
 
 
 class Scrape(Strict):
-    """Where the agent reads the component's metrics."""
+    """Where the agent reads the component's metrics, and the names of those that it reads; without names, none.
+
+    The name of a histogram or summary stands for its series.
+    """
 
     port: PortName
     path: Path = "/metrics"
+    metrics: Annotated[list[SeriesName], Field(max_length=64)] = []
 
 
 class Component(Strict):
