@@ -48,6 +48,9 @@ from agent.link.metrics_push import MetricsPush
 from agent.link.receipts import SignedReceipts
 from agent.measure import Gauges
 from agent.metrics.registry import AgentMetrics
+from agent.metrics.scrape.aims import KeptAims, Place
+from agent.metrics.scrape.fetch import HttpPages
+from agent.metrics.scrape.scraper import Scraper
 from agent.metrics.snapshot import take_snapshot
 from agent.metrics.usage import UsageReader
 from agent.objects.fence import load_guards
@@ -131,6 +134,7 @@ class Agent:
     publisher: IdentityPublisher
     prober: Prober
     usage: UsageReader
+    scraper: Scraper
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; raises what the first failing part raised."""
@@ -142,6 +146,7 @@ class Agent:
             Task("link", self.link.run),
             Task("identity", self.publisher.run),
             Task("usage", self.usage.run),
+            Task("scrape", self.scraper.run),
         ]
         if isinstance(self.prober, RememberingProber):
             tasks.append(Task("nodes", NodeWatch(base.kube, self.prober.forget_all).run))
@@ -283,7 +288,16 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     policy.on_switch.append(decide_again)
     ports = Reception(engine, policy, refresher, facts, base.health)
     gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
-    link = gauges.link = await _link(base, facts, recorder, ports, gauges, content)
+    scraper = Scraper(
+        base.kube,
+        KeptAims(lambda: {key: Place(*where) for key, where in engine.running().items()}, base.db.blobs.get),
+        HttpPages(),
+        partial(_account_of, settings),
+        metrics,
+        base.clock,
+        settings.intervals.metrics,
+    )
+    link = gauges.link = await _link(base, facts, recorder, ports, gauges, content, scraper)
     engine.on_status = link.send_report
     engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
     publisher = IdentityPublisher(
@@ -302,7 +316,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         base.clock,
         settings.intervals.metrics,
     )
-    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, prober, usage)
+    return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, prober, usage, scraper)
 
 
 async def _begin_epoch(base: Base, policy: PolicyService) -> None:
@@ -394,7 +408,13 @@ def _prober(base: Base) -> Prober:
 
 
 async def _link(
-    base: Base, facts: ClusterFacts, recorder: Recorder, ports: Reception, gauges: Gauges, content: HubContent
+    base: Base,
+    facts: ClusterFacts,
+    recorder: Recorder,
+    ports: Reception,
+    gauges: Gauges,
+    content: HubContent,
+    scraper: Scraper,
 ) -> LinkClient:
     settings, intervals = base.settings, base.settings.intervals
     backoff = FullJitter(intervals.backoff_base, intervals.backoff_cap)
@@ -411,7 +431,13 @@ async def _link(
         interval=intervals.audit,
         backoff=FullJitter(intervals.backoff_base, intervals.backoff_cap),
     )
-    push = MetricsPush(base.channels, lambda: take_snapshot(gauges.refreshed()), base.clock, interval=intervals.metrics)
+    push = MetricsPush(
+        base.channels,
+        lambda: take_snapshot(gauges.refreshed()),
+        base.clock,
+        interval=intervals.metrics,
+        pods=scraper.found,
+    )
     engine_facts = await _engine_facts(ports.policy_service)
     gauges.opa_version = engine_facts.version
     description = AgentDescription(

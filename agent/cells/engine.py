@@ -127,6 +127,16 @@ class CellEngine:
         places = {key: worker.cell.record.namespace for key, worker in self._roster.workers.items()}
         return {key: namespace for key, namespace in places.items() if self._roster.owns_namespace(namespace)}
 
+    def running(self) -> dict[CellKey, tuple[str, str]]:
+        """Return namespace and release of the cells that run with their edges open, by digest."""
+        found = {}
+        for key, worker in self._roster.workers.items():
+            record = worker.cell.record
+            runs = record.release_digest and not record.quarantined and not record.ending
+            if runs and self._roster.owns_namespace(record.namespace):
+                found[key] = (record.namespace, record.release_digest)
+        return found
+
     def measure_again(self, place: str) -> str:
         """Have the isolation of a cell, PROJECT/CELL/ENVIRONMENT, measured soon; returns why not, mostly empty."""
         return self._watches.proving.again(place.replace("/", "--"))

@@ -33,6 +33,18 @@ class Family:
     samples: tuple[SampleValue, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PodSeries:
+    """What one pod of a cell said of itself; whose it is says the agent, beside the series."""
+
+    project: str
+    cell: str
+    environment: str
+    component: str
+    pod: str
+    series: tuple[SampleValue, ...]
+
+
 def take_snapshot(registry: CollectorRegistry, *, limit: int = MAX_SAMPLES) -> tuple[Family, ...]:
     """Collect every family once, and no more than ``limit`` samples of all.
 

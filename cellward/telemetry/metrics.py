@@ -102,6 +102,18 @@ AGENT_CELL_CPU_LIMITS = Metric(
 AGENT_CELL_MEMORY_LIMITS = Metric(
     "cellward_agent_cell_memory_limits_bytes", "gauge", "Memory limit of a cell's pods; absent if one has none.", _CELL
 )
+AGENT_SCRAPE_PODS = Metric(
+    "cellward_agent_scrape_pods", "gauge", "Pods whose own metrics were to be read, by result.",
+    (*_CELL, "component", "result"),
+)  # fmt: skip
+AGENT_SCRAPE_SERIES = Metric("cellward_agent_scrape_series", "gauge", "Series of its own a cell has here.", _CELL)
+AGENT_SCRAPE_CUT = Metric(
+    "cellward_agent_scrape_cut_series", "gauge", "Series of its own that were left out for the bounds.", _CELL
+)
+AGENT_SCRAPE_UNREADABLE = Metric(
+    "cellward_agent_scrape_unreadable_lines", "gauge", "Lines of its own metrics that mean nothing, or come twice.",
+    _CELL,
+)  # fmt: skip
 
 #: All metrics of the agent, in the order of the reference page.
 AGENT_METRICS: tuple[Metric, ...] = (
@@ -136,4 +148,8 @@ AGENT_METRICS: tuple[Metric, ...] = (
     AGENT_CELL_MEMORY_REQUESTS,
     AGENT_CELL_CPU_LIMITS,
     AGENT_CELL_MEMORY_LIMITS,
+    AGENT_SCRAPE_PODS,
+    AGENT_SCRAPE_SERIES,
+    AGENT_SCRAPE_CUT,
+    AGENT_SCRAPE_UNREADABLE,
 )

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from cellward.runtime.clock import Clock
 from cellward.telemetry.metrics import AGENT_METRICS
+from hub.metrics.pods import PodsSeries, checked, served
 
 if TYPE_CHECKING:
     from cellward.wire.v1 import telemetry_pb2
@@ -44,6 +45,8 @@ SMALL_BYTES = 8 * 1024
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,199}\Z")
 _SUFFIXES = {"counter": ("_total", "_created"), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count", "_created")}
 
+
+_OF_A_CELL = "Of a program of cells, as it says itself; its type is not kept."
 
 #: What a snapshot says apart from its values: per family name, type, help, how many samples were pushed and, of as many
 #: of them as may be kept, name and labels.
@@ -86,6 +89,7 @@ class Snapshot:
         skeleton: digest of all of it but values, number and time: who pushes the same again is not looked at again.
         values: one per accepted series of the shape, in order.
         absurd: how many of them are not served because only a gauge may be not a number.
+        pods: what pods of cells say of themselves.
     """
 
     taken: float
@@ -93,6 +97,12 @@ class Snapshot:
     skeleton: bytes
     values: array[float]
     absurd: int
+    pods: PodsSeries
+
+    @property
+    def refused(self) -> int:
+        """How many samples were pushed and are not served."""
+        return self.shape.refused + self.absurd + self.pods.refused
 
 
 class FleetMetrics(Collector):
@@ -121,10 +131,9 @@ class FleetMetrics(Collector):
         else:
             loop = asyncio.get_running_loop()
             snapshot = await loop.run_in_executor(self._checker, self._check, batch, taken, last)
-        refused = snapshot.shape.refused + snapshot.absurd
         self._snapshots[cluster] = snapshot
-        self._refused[cluster] = self._refused.get(cluster, 0) + refused
-        return refused
+        self._refused[cluster] = self._refused.get(cluster, 0) + snapshot.refused
+        return snapshot.refused
 
     def _check(self, batch: telemetry_pb2.MetricsBatch, taken: float, last: Snapshot | None) -> Snapshot:
         skeleton = _skeleton_of(batch)
@@ -132,7 +141,7 @@ class FleetMetrics(Collector):
         pushed = [sample.value for family in batch.families for sample in family.samples]
         values = array("d", (pushed[position] for position in shape.positions))
         absurd = _absurd(shape, values) if any(map(math.isnan, values)) else 0
-        return Snapshot(taken, shape, skeleton, values, absurd)
+        return Snapshot(taken, shape, skeleton, values, absurd, checked(batch.pods))
 
     def _shape_of(self, batch: telemetry_pb2.MetricsBatch) -> Shape:
         key = _key_of(batch, self._limit)
@@ -146,7 +155,8 @@ class FleetMetrics(Collector):
 
     def series_count(self) -> int:
         """How many series of agents are served now."""
-        return sum(len(snapshot.values) - snapshot.absurd for _, snapshot in self._fresh())
+        fresh = (snapshot for _, snapshot in self._fresh())
+        return sum(len(one.values) - one.absurd + len(one.pods.values) for one in fresh)
 
     def gauges(self, names: frozenset[str]) -> Iterator[tuple[str, str, Mapping[str, str], float]]:
         """Yield cluster, name, labels and value of every series of some gauges that is served now."""
@@ -167,6 +177,11 @@ class FleetMetrics(Collector):
                 for (name, labels), value in zip(family.series, values, strict=True):
                     if family.type == "gauge" or not math.isnan(value):
                         metric.add_sample(name, {CLUSTER_LABEL: cluster, **labels}, value)
+            for name, labels, value in served(snapshot.pods):
+                metric = merged.get(name)
+                if metric is None:
+                    metric = merged[name] = Metric(name, _OF_A_CELL, "untyped")
+                metric.add_sample(name, {CLUSTER_LABEL: cluster, **labels}, value)
         yield from merged.values()
         yield self._own()
 

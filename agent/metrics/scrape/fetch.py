@@ -1,7 +1,7 @@
 """One page of metrics from one pod, by HTTP.
 
-The pod may answer anything or nothing. So: its own address and no other (no redirect, no proxy, no name to be resolved),
-no cookies, no compression, a bounded body within a bounded time.
+The pod may answer anything or nothing. So: its own address and no other (no redirect, no proxy, no name to be
+resolved), no cookies, no compression, a bounded body within a bounded time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ UNREADABLE = define(
 #: Largest page, bytes, and longest wait for all of it, seconds.
 MOST_BYTES: Final = 1024 * 1024
 PATIENCE: Final = 5.0
-#: Most connections at once.
-AT_ONCE: Final = 8
 _ACCEPT: Final = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"}
 
 
@@ -35,25 +33,24 @@ class Pages(Protocol):
         """Return the page; raises agent/metrics-not-read."""
         ...
 
+    async def close(self) -> None:
+        """Close what is open."""
+        ...
+
 
 class HttpPages:
     """Satisfies ``Pages``; to be closed."""
 
     def __init__(self, *, patience: float = PATIENCE, most_bytes: int = MOST_BYTES) -> None:
+        self._patience = patience
         self._most = most_bytes
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=AT_ONCE, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=patience),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-        )
+        self._session: aiohttp.ClientSession | None = None
 
     async def get(self, address: str, port: int, path: str) -> str:
         """Return the page; raises agent/metrics-not-read."""
         url = URL.build(scheme="http", host=address, port=port, path=path)
         try:
-            async with self._session.get(url, headers=_ACCEPT, allow_redirects=False) as answer:
+            async with self._opened().get(url, headers=_ACCEPT, allow_redirects=False) as answer:
                 if answer.status != 200:
                     raise UNREADABLE(f"{url} answers {answer.status}")
                 if answer.headers.get("Content-Encoding", "identity") != "identity":
@@ -69,7 +66,20 @@ class HttpPages:
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # No bound of its own: who waits for a place must not lose the time in which a pod may answer.
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                timeout=aiohttp.ClientTimeout(total=self._patience),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
 
 
 def is_pod_address(address: object) -> bool:

@@ -17,21 +17,13 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.metrics.snapshot import SampleValue
 from cellward.telemetry.series import POD_SERIES, is_name, own_labels
 
 #: Longest line that is read, characters.
 _MOST_LINE: Final = 8_192
 #: What the series of a histogram or summary end with.
 _PARTS: Final = ("_bucket", "_sum", "_count")
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One series of a program: its name, its own labels sorted, and the value."""
-
-    name: str
-    labels: tuple[tuple[str, str], ...]
-    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +36,26 @@ class Selected:
         unreadable: how many lines of named series mean nothing, or are there twice.
     """
 
-    series: tuple[Series, ...]
+    series: tuple[SampleValue, ...]
     cut: int
     unreadable: int
 
 
 def select(page: str, names: Collection[str], *, limit: int = POD_SERIES) -> Selected:
     """Keep the series of a page that are named."""
-    kept: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = {}
+    kept: dict[tuple[str, frozenset[tuple[str, str]]], SampleValue] = {}
     cut = unreadable = 0
     for line in _named(page, frozenset(names)):
         if len(kept) >= limit:
             # Not looked at any more: a page that is too long costs no more than one that fits.
             cut += 1
             continue
-        series = _read(line)
-        if series is None or (series.name, series.labels) in kept:
+        sample = _read(line)
+        key = ("", frozenset[tuple[str, str]]()) if sample is None else (sample.name, frozenset(sample.labels.items()))
+        if sample is None or key in kept:
             unreadable += 1
         else:
-            kept[series.name, series.labels] = series
+            kept[key] = sample
     return Selected(tuple(kept.values()), cut, unreadable)
 
 
@@ -79,7 +72,7 @@ def _end_of_name(line: str) -> int:
     return min(ends, default=-1)
 
 
-def _read(line: str) -> Series | None:
+def _read(line: str) -> SampleValue | None:
     if len(line) > _MOST_LINE:
         return None
     try:
@@ -92,4 +85,4 @@ def _read(line: str) -> Series | None:
     labels = own_labels(sample.labels)
     if labels is None or not is_name(sample.name):
         return None
-    return Series(sample.name, tuple(sorted(labels.items())), value)
+    return SampleValue(sample.name, labels, value)

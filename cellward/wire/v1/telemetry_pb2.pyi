@@ -205,6 +205,50 @@ class MetricFamily(_message.Message):
 Global___MetricFamily: _TypeAlias = MetricFamily  # noqa: Y015
 
 @_typing.final
+class PodSeries(_message.Message):
+    """What one pod of a cell says of itself: metrics that the cell's signed release names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    CELL_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """Project of the cell."""
+    cell: _builtins.str
+    """Cell."""
+    environment: _builtins.str
+    """Environment it runs in."""
+    component: _builtins.str
+    """Component of the cell."""
+    pod: _builtins.str
+    """Name of the pod."""
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
+        """Its series; labels are the program's own, none of the names above and no "cluster"."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        cell: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        component: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        series: _abc.Iterable[Global___Sample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "component", b"component", "environment", b"environment", "pod", b"pod", "project", b"project", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodSeries: _TypeAlias = PodSeries  # noqa: Y015
+
+@_typing.final
 class MetricsBatch(_message.Message):
     """A whole snapshot."""
 
@@ -213,6 +257,7 @@ class MetricsBatch(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     FAMILIES_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Number of this snapshot, from 1."""
     at_unix_ms: _builtins.int
@@ -221,16 +266,21 @@ class MetricsBatch(_message.Message):
     def families(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricFamily]:
         """Families."""
 
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodSeries]:
+        """What pods of cells say of themselves."""
+
     def __init__(
         self,
         *,
         seq: _builtins.int = ...,
         at_unix_ms: _builtins.int = ...,
         families: _abc.Iterable[Global___MetricFamily] | None = ...,
+        pods: _abc.Iterable[Global___PodSeries] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_ms", b"at_unix_ms", "families", b"families", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_ms", b"at_unix_ms", "families", b"families", "pods", b"pods", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

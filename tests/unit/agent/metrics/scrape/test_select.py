@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.metrics.scrape.select import Series, select
+from agent.metrics.scrape.select import select
+from agent.metrics.snapshot import SampleValue
 from cellward.telemetry.series import MOST_LABELS, MOST_VALUE, OWN_LABELS, POD_SERIES, is_name
 
 _PAGE = """\
@@ -66,7 +67,7 @@ def test_v3_labels_of_ours_are_kept_under_another_name() -> None:
 )
 def test_v16_a_line_that_means_nothing_costs_itself(line: str) -> None:
     """What stands before and after it is kept."""
-    found = select(f"x 1\n{line}\nx{{n=\"2\"}} 2\n", ["x"])
+    found = select(f'x 1\n{line}\nx{{n="2"}} 2\n', ["x"])
     assert [one.value for one in found.series] == [1.0, 2.0]
     assert found.unreadable == 1
 
@@ -96,7 +97,7 @@ def test_v16_any_page_is_read(page: str) -> None:
         _sane(one)
 
 
-def _sane(one: Series) -> None:
+def _sane(one: SampleValue) -> None:
     assert one.name in {base + part for base in ("x", "ab") for part in ("", "_bucket", "_sum", "_count")}
     assert is_name(one.name)
-    assert not OWN_LABELS & {name for name, _ in one.labels}
+    assert not OWN_LABELS & set(one.labels)
