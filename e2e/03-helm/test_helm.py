@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(600), pytest.mark.xdist_grou
 
 CHART = "cellward-agent"
 ARGUMENTS = "--namespace cellward-system"
+CHANGED = "--set settings.log_level=debug --set settings.intervals.metrics=2"
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +122,13 @@ def test_the_kubelet_is_restarted(cluster: RealCluster) -> None:
 
 
 def test_upgrade_and_rollback(cluster: RealCluster) -> None:
-    """A value changes by upgrade and is back after rollback; the cell's pods are not touched."""
+    """Values change by upgrade and are back after rollback; the cell's pods are not touched, what they say is read."""
     cells = {pod["metadata"]["uid"] for pod in pods_of_cell(cluster)}
     revision = cluster.sh(f"helm history {CHART} {ARGUMENTS} -o yaml").count("revision:")
-    cluster.sh(f"helm upgrade {CHART} {chart()} {ARGUMENTS} --reuse-values --set settings.log_level=debug --wait")
+    cluster.sh(f"helm upgrade {CHART} {chart()} {ARGUMENTS} --reuse-values {CHANGED} --wait")
     assert "log_level: debug" in cluster.sh(f"kubectl get configmap {CHART} {ARGUMENTS} -o yaml")
     cluster.wait_agent()
+    cluster.until("what the cell's pods count to reach the fleet's endpoint", partial(counted, cluster), 90)
     cluster.sh(f"helm rollback {CHART} {revision} {ARGUMENTS} --wait")
     assert "log_level: debug" not in cluster.sh(f"kubectl get configmap {CHART} {ARGUMENTS} -o yaml")
     cluster.wait_agent()

@@ -4,7 +4,7 @@
 //	standin serve PORT...     answers HTTP, gRPC health checks and plain TCP on these ports, and keeps calling
 //	                          whatever its environment names as NAME_ADDR=host:port
 //
-// What became of the calls is at /standin/calls on every port, as JSON.
+// What became of the calls is at /standin/calls on every port, as JSON, and at /metrics as Prometheus reads it.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +45,8 @@ type outcome struct {
 
 // calls remembers outcomes by address.
 type calls struct {
+	// Requests that were answered here.
+	asked atomic.Uint64
 	lock  sync.Mutex
 	found map[string]*outcome
 }
@@ -68,6 +71,18 @@ func (c *calls) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	defer c.lock.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(c.found)
+}
+
+// metrics writes how many requests were answered, and what became of the calls.
+func (c *calls) metrics(w http.ResponseWriter, _ *http.Request) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	fmt.Fprintf(w, "# TYPE standin_requests_total counter\nstandin_requests_total %d\n", c.asked.Load())
+	fmt.Fprintln(w, "# TYPE standin_calls_total counter")
+	for address, one := range c.found {
+		fmt.Fprintf(w, "standin_calls_total{address=%q,result=\"answered\"} %d\n", address, one.Answered)
+		fmt.Fprintf(w, "standin_calls_total{address=%q,result=\"failed\"} %d\n", address, one.Failed)
+	}
 }
 
 func main() {
@@ -128,8 +143,10 @@ func handler(seen *calls) http.Handler {
 	healthpb.RegisterHealthServer(rpc, health.NewServer())
 	mux := http.NewServeMux()
 	mux.Handle("/standin/calls", seen)
+	mux.HandleFunc("/metrics", seen.metrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "a stand-in answers") })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen.asked.Add(1)
 		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 			rpc.ServeHTTP(w, r)
 			return
