@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_upgrade_and_rollback(cluster: RealCluster) -> None:
     assert "log_level: debug" not in cluster.sh(f"kubectl get configmap {CHART} {ARGUMENTS} -o yaml")
     cluster.wait_agent()
     assert {pod["metadata"]["uid"] for pod in pods_of_cell(cluster)} == cells
+
+
+def counted(cluster: RealCluster) -> bool:
+    """Whether the series that the release names is there, with whose it is, and none that it does not name."""
+    text = cluster.fleet_metrics()
+    assert "standin_calls_total" not in text
+    labels = f'cell="probe",cluster="{CLUSTER}",component="web",environment="{ENVIRONMENT}",pod="web-'
+    return f"standin_requests_total{{{labels}" in text
 
 
 def test_v9_an_upgrade_brings_the_start_gate_with_the_next_deployment(cluster: RealCluster) -> None:

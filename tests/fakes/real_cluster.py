@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -228,6 +229,12 @@ class RealCluster:
         """Audit records of one action, as they were written."""
         found = [one for one in self.stage.api.records()[0] if one["action"] == action]
         return [json.loads(base64.b64decode(one["record"])) for one in found]
+
+    def fleet_metrics(self) -> str:
+        """The page of the fleet's metrics."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{self.stage.metrics_address}/metrics", timeout=20) as answer:
+            return str(answer.read().decode())
 
     def state(self, name: str = "probe") -> dict[str, Any]:
         """What the hub knows of a cell."""
