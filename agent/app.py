@@ -288,15 +288,7 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
     policy.on_switch.append(decide_again)
     ports = Reception(engine, policy, refresher, facts, base.health)
     gauges = Gauges(metrics, base.health, base.db, recorder, policy, base.channels, base.clock)
-    scraper = Scraper(
-        base.kube,
-        KeptAims(lambda: {key: Place(*where) for key, where in engine.running().items()}, base.db.blobs.get),
-        HttpPages(),
-        partial(_account_of, settings),
-        metrics,
-        base.clock,
-        settings.intervals.metrics,
-    )
+    scraper = _scraper(base, engine, metrics)
     link = gauges.link = await _link(base, facts, recorder, ports, gauges, content, scraper)
     engine.on_status = link.send_report
     engine.on_receipt = SignedReceipts(base.statement, link, base.clock, settings.realm, base.db.uid)
@@ -317,6 +309,19 @@ async def _compose(base: Base, identity: LinkIdentity) -> Agent:
         settings.intervals.metrics,
     )
     return Agent(base, recorder, policy, engine, refresher, link, metrics, publisher, prober, usage, scraper)
+
+
+def _scraper(base: Base, engine: CellEngine, metrics: AgentMetrics) -> Scraper:
+    """What reads the metrics of the cells' own programs."""
+    return Scraper(
+        base.kube,
+        KeptAims(lambda: {key: Place(*where) for key, where in engine.running().items()}, base.db.blobs.get),
+        HttpPages(),
+        partial(_account_of, base.settings),
+        metrics,
+        base.clock,
+        base.settings.intervals.metrics,
+    )
 
 
 async def _begin_epoch(base: Base, policy: PolicyService) -> None:

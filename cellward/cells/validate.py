@@ -90,7 +90,8 @@ def _check_component(name: str, component: Component, at: str) -> None:
         raise DUPLICATE(f"{at}: two volumes or files are mounted at one path")
     if component.scrape is not None and component.scrape.port not in component.ports:
         raise UNKNOWN_COMPONENT(f"{at}.scrape.port: there is no port {component.scrape.port!r}")
-    if component.scrape is not None and component.ports[component.scrape.port].protocol != "TCP":
+    scrape = component.scrape
+    if scrape is not None and scrape.metrics and component.ports[scrape.port].protocol != "TCP":
         raise BAD_FIELD(f"{at}.scrape.port: metrics are read over TCP", field=f"{at}.scrape.port")
     if component.probes is not None:
         for kind in ("readiness", "liveness", "startup"):

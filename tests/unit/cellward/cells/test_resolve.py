@@ -123,6 +123,26 @@ def test_what_is_applied_now_goes_before_what_was_released() -> None:
             "cells/duplicate",
         ),
         ({"components": {"web": component(scrape={"port": "x"})}}, "cells/unknown-component"),
+        (
+            {
+                "components": {
+                    "web": component(
+                        ports={"dns": {"port": 53, "protocol": "UDP"}}, scrape={"port": "dns", "metrics": ["up_x"]}
+                    )
+                }
+            },
+            "cells/bad-field",
+        ),
+        (
+            {
+                "components": {
+                    "web": component(
+                        ports={"a": {"port": 1}}, scrape={"port": "a", "metrics": ["cellward_hub_clusters"]}
+                    )
+                }
+            },
+            "cells/bad-field",
+        ),
         ({"components": {"web": component(probes={"liveness": {"tcp": {"port": "x"}}})}}, "cells/unknown-component"),
         (
             {"components": {"web": component(env={"A": "1"}, secrets={"A": {"name": "s", "key": "k"}})}},
