@@ -146,13 +146,15 @@ class Agent:
             Task("link", self.link.run),
             Task("identity", self.publisher.run),
             Task("usage", self.usage.run),
-            Task("scrape", self.scraper.run),
         ]
         if isinstance(self.prober, RememberingProber):
             tasks.append(Task("nodes", NodeWatch(base.kube, self.prober.forget_all).run))
         if isinstance(self.prober, RememberingProber) or base.settings.start_gate == "proved":
             # An edge to the agent that is closed proves something only because the agent would answer.
             tasks.append(Task("echo", partial(answer_udp, *split_address(base.settings.health_listen))))
+        if base.settings.kubeconfig is None:
+            # From outside of its cluster an agent reaches no pod, and may reach somebody else under its address.
+            tasks.append(Task("scrape", self.scraper.run))
         if base.settings.metrics_listen:
             # Off by default, and a whole HTTP server that an agent keeps in memory for nothing else.
             from agent.metrics.page import MetricsPage  # noqa: PLC0415

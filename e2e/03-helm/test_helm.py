@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(600), pytest.mark.xdist_grou
 
 CHART = "cellward-agent"
 ARGUMENTS = "--namespace cellward-system"
+SCRAPED = {"{port: 8080}": "{port: 8080}\n      scrape: {port: main, metrics: [standin_requests_total]}"}
 CHANGED = "--set settings.log_level=debug --set settings.intervals.metrics=2"
 
 
@@ -125,6 +126,7 @@ def test_the_kubelet_is_restarted(cluster: RealCluster) -> None:
 
 def test_upgrade_and_rollback(cluster: RealCluster) -> None:
     """Values change by upgrade and are back after rollback; the cell's pods are not touched, what they say is read."""
+    cluster.wait_phase(cluster.apply(**SCRAPED)["deployment"], "ready")
     cells = {pod["metadata"]["uid"] for pod in pods_of_cell(cluster)}
     revision = newest_revision(cluster)
     cluster.sh(f"helm upgrade {CHART} {chart()} {ARGUMENTS} --reuse-values {CHANGED} --wait")

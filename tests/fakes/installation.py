@@ -330,18 +330,15 @@ def policy_in_force(installation: Installation) -> bool:
     return bool(installation.stage.api.get(f"/clusters/{CLUSTER}")["policy"]["snapshot"])
 
 
-_SCRAPE = "      scrape: {port: main, metrics: [standin_requests_total]}\n"
-
-
 def cell_text(version: int, name: str = "probe") -> str:
     """YAML of a cell of two services that the starter policy allows; every object of it shows the version."""
     components = "".join(
         f"    {component}:\n      type: service\n      image: docker.io/library/redis:7.4-alpine\n"
-        f"      ports:\n        main: {{port: {port}}}\n{scrape}"
+        f"      ports:\n        main: {{port: {port}}}\n"
         f'      env: {{VERSION: "{version}"}}\n'
         "      resources:\n        requests: {cpu: 10m, memory: 16Mi}\n        limits: {cpu: 10m, memory: 16Mi}\n"
         "      securityContext: {runAsUser: 1000, runAsGroup: 1000}\n"
-        for component, port, scrape in (("web", 8080, _SCRAPE), ("back", 6379, ""))
+        for component, port in (("web", 8080), ("back", 6379))
     )
     return (
         f"apiVersion: cellward.dev/v1alpha1\nkind: Cell\nmetadata: {{name: {name}, project: shop}}\n"
