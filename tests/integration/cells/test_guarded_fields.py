@@ -15,6 +15,7 @@ from agent.objects.identity import CellIdentity
 from agent.objects.ownership import strip
 from cellward.cells.labels import CLUSTER_STAMP, STAMP
 from tests.fakes.cell_world import World, cell_yaml
+from tests.fakes.rights import await_right
 from tests.integration.cells.damage import GROUND, RBAC, Damage, Target
 from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER
@@ -52,6 +53,7 @@ def namespace_admin(admin: ApiClient) -> Iterator[str]:
     }  # fmt: skip
     for one in (role, binding):
         admin.must(admin.apply(one, manager="test"), one["kind"])
+    await_right(admin, NAMESPACE_ADMIN, "", resource="namespaces")
     yield NAMESPACE_ADMIN
     for one in (role, binding):
         admin.delete(one)
@@ -62,6 +64,7 @@ def _let_in(target: Target, user: str) -> None:
     subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
     binding = {**target.named("RoleBinding", "namespace-admin", RBAC), "roleRef": reference, "subjects": [subject]}
     target.admin.must(target.admin.apply(binding, manager="test"), "the namespace's administrator")
+    await_right(target.admin, user, target.place)
 
 
 @pytest.mark.parametrize("account", ["agent", "cell", "cluster-admin", "namespace-admin"])

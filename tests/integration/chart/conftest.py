@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.fakes.rights import await_right
 from tests.integration.chart.cells import CellNamespace
 from tools.stack.api import ApiClient
 from tools.stack.chart import AGENT_ACCOUNT, AGENT_NAMESPACE
@@ -29,13 +30,14 @@ def agent(control_plane: BlockingControlPlane) -> ApiClient:
 
 
 @pytest.fixture
-def new_cell(agent: ApiClient) -> Callable[[], CellNamespace]:
+def new_cell(agent: ApiClient, admin: ApiClient) -> Callable[[], CellNamespace]:
     """Return a function that makes a fresh cell the way the agent does, with the agent's rights."""
 
     def make() -> CellNamespace:
         cell = CellNamespace("shop", f"chart{next(_numbers)}", "dev")
         for manifest in (cell.namespace(), cell.network_policy(), cell.service_account(), cell.binding()):
             agent.must(agent.apply(manifest, manager="cellward-agent"), f"{manifest['kind']} of {cell.name}")
+        await_right(admin, cell.user, cell.name)
         return cell
 
     return make

@@ -12,6 +12,7 @@ from agent.isolation.foreign import FOREIGN
 from agent.kube.kinds import collection_path, kind_of
 from agent.objects.fence import NAMES
 from agent.objects.identity import CellIdentity
+from tests.fakes.rights import await_right
 from tests.integration.chart.cells import STAMPS, CellNamespace
 from tools.stack.api import Answer, ApiClient
 from tools.stack.chart import AGENT_NAMESPACE, AGENT_USER, chart_objects
@@ -437,6 +438,7 @@ def test_v12_fence_confines_a_cell_account_bound_elsewhere(
     cell, other = new_cell(), new_cell()
     careless = cell.binding(namespace=other.name, name="careless")
     admin.must(admin.apply(careless, manager="test"), "a careless binding")
+    await_right(admin, cell.user, other.name)
     answer = agent.apply(cell.config_map(namespace=other.name), manager="x", user=cell.user)
     _forbidden(answer, by="cellward-agent-fence")
 
@@ -454,6 +456,7 @@ def test_v12_fence_tells_cells_with_long_names_apart(agent: ApiClient, admin: Ap
     _soon(lambda: agent.apply(long.config_map(), manager="x", user=identity.user))
     stranger = new_cell()
     admin.must(admin.apply(stranger.binding(namespace=long.name, name="careless"), manager="test"), "careless")
+    await_right(admin, stranger.user, long.name)
     answer = agent.apply(long.config_map(), manager="x", user=stranger.user)
     _forbidden(answer, by="cellward-agent-fence")
     assert agent.delete(long.namespace()).ok
@@ -473,6 +476,7 @@ def test_v12_other_accounts_of_the_agents_namespace_write_nothing(
     )  # fmt: skip
     admin.must(admin.apply(binding, manager="test"), "its binding")
     try:
+        await_right(admin, powerful, cell.name)
         for namespace in ("default", "kube-system", AGENT_NAMESPACE, cell.name):
             answer = agent.apply(_plain("ConfigMap", "x", namespace), manager="x", user=powerful)
             _forbidden(answer, by="cellward-agent-fence")
