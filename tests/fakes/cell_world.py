@@ -337,17 +337,13 @@ class World:
     async def until(
         self, condition: Callable[[], object], seconds: float = 30.0, task: asyncio.Task[None] | None = None
     ) -> None:
-        """Poll a condition until it holds, less often when it is slow to ask: the agent runs in this loop too."""
-        time = asyncio.get_running_loop().time
-        deadline = time() + seconds
-        while True:
-            asked = time()
-            if condition():
-                return
+        """Poll a condition until it holds."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not condition():
             if task is not None and task.done():
                 await task
-            assert time() < deadline, (self.reports[-3:], self.health.get())
-            await asyncio.sleep(min(0.1, max(0.01, 2 * (time() - asked))))
+            assert asyncio.get_running_loop().time() < deadline, (self.reports[-3:], self.health.get())
+            await asyncio.sleep(0.01)
 
     async def submit(self, item: DesiredItem) -> ReceiptFacts:
         """Hand over an item as the link does, and wait for its receipt."""
