@@ -187,6 +187,37 @@ def test_v9_a_node_that_booted_or_came_back_is_new() -> None:
     assert _events(*_BEGIN, *same) == 0
 
 
+@pytest.mark.parametrize("part", ["kernelVersion", "containerRuntimeVersion", "kubeProxyVersion"])
+def test_v9_a_node_that_enforces_with_another_part_is_new(part: str) -> None:
+    """Once, and at no heartbeat after it."""
+    other = _node("n1")
+    other["status"]["nodeInfo"][part] = "another"
+    assert _events(*_BEGIN, (WatchType.MODIFIED, other), (WatchType.MODIFIED, other)) == 1
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        {"spec": {"taints": [{"key": "node.kubernetes.io/network-unavailable", "effect": "NoSchedule"}]}},
+        {"spec": {"taints": [{"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}]}},
+        {"status": {"conditions": [{"type": "NetworkUnavailable", "status": "True"}]}},
+    ],
+)
+def test_v9_a_node_whose_network_was_away_is_new_when_it_is_back(away: dict[str, Any]) -> None:
+    """Its engine began again. Not while it is away: nothing can be measured there."""
+    gone = _node("n1")
+    gone["spec"] = away.get("spec", {})
+    gone["status"]["conditions"] += away.get("status", {}).get("conditions", [])
+    assert _events(*_BEGIN, (WatchType.MODIFIED, gone), (WatchType.MODIFIED, gone)) == 0
+    assert _events(*_BEGIN, (WatchType.MODIFIED, gone), (WatchType.MODIFIED, _node("n1"))) == 1
+
+
+def test_v9_a_taint_that_says_nothing_of_the_network_changes_nothing() -> None:
+    """A node may be kept for some pods, or drained."""
+    kept = {**_node("n1"), "spec": {"taints": [{"key": "dedicated", "effect": "NoSchedule"}]}}
+    assert _events(*_BEGIN, (WatchType.MODIFIED, kept), (WatchType.MODIFIED, _node("n1"))) == 0
+
+
 def test_v16_a_node_nobody_understands_is_passed_over() -> None:
     """A kubelet writes most of it."""
     odd = {"metadata": {"name": "odd", "uid": "odd"}, "status": {"conditions": ["Ready"]}}
