@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from tools.demo.summary import PROOF, Summary
 _BUNDLES = ROOT / "policies"
 _SHOP = SHOP
 _REFUSED = ROOT / "examples" / "refused"
+#: Commands at once, where none waits for another.
+_AT_ONCE = 3
 
 
 def publish(stage: Stage, *, tolerate_unknown: bool) -> dict[str, Any]:
@@ -154,10 +159,12 @@ def wait_ready(stage: Stage) -> None:
 def refused_by_policy(stage: Stage, summary: Summary) -> None:
     """One cell per rule, each breaking exactly that rule."""
     found: dict[str, dict[str, Any]] = {}
-    for file in sorted(_REFUSED.glob("*.yaml")):
+    files = sorted(_REFUSED.glob("*.yaml"))
+    tries = [_Refused.of(stage, file) for file in files]
+    _apply(stage, files)
+    for file, one in zip(files, tries, strict=True):
         with stage.narrator.guarded(file.name):
-            found[file.name] = _try_refused(stage, file)
-            entry = found[file.name]
+            entry = found[file.name] = one.outcome(stage)
             stage.narrator.verdict(
                 entry["refused_by"] == [entry["meant"]],
                 f"{file.name}: refused by {entry['meant']}",
@@ -168,7 +175,10 @@ def refused_by_policy(stage: Stage, summary: Summary) -> None:
 
 def refuse_one(stage: Stage, name: str) -> dict[str, Any]:
     """Sign a next version of one of the refused examples and wait for the refusal of exactly that deployment."""
-    return _try_refused(stage, next_version(stage, _REFUSED / name))
+    file = next_version(stage, _REFUSED / name)
+    one = _Refused.of(stage, file)
+    _apply(stage, [file])
+    return one.outcome(stage)
 
 
 def allowed_one(stage: Stage) -> bool:
@@ -211,10 +221,9 @@ def deploy_next_version(stage: Stage) -> None:
 
 def end_refused(stage: Stage) -> None:
     """End the refused cells by signed tombstones, so that what is left is what should be there."""
-    for state in stage.api.cell_states("eu-1"):
-        if state["project"] == "refused":
-            name = f"refused/{state['cell']}"
-            stage.cli.run("delete", name, "--environment", ENVIRONMENT["eu-1"])
+    names = [f"refused/{state['cell']}" for state in stage.api.cell_states("eu-1") if state["project"] == "refused"]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(lambda name: stage.cli.run("delete", name, "--environment", ENVIRONMENT["eu-1"]), names))
 
     def ended() -> bool:
         left = [state for state in stage.api.cell_states("eu-1") if state["project"] == "refused"]
@@ -224,21 +233,40 @@ def end_refused(stage: Stage) -> None:
     stage.narrator.step("the refused cells are ended by signed tombstones")
 
 
-def _try_refused(stage: Stage, file: Path) -> dict[str, Any]:
-    first = file.read_text().splitlines()[0]
-    meant = first.removeprefix("# refused-by:").strip()
-    cells = [document for document in yaml.safe_load_all(file.read_text()) if document["kind"] == "Cell"]
-    if len(cells) != 1 or not meant.startswith("starter/"):
-        raise StepFailedError("the file must hold one cell and name the rule it breaks in its first line")
-    name = cells[0]["metadata"]["name"]
-    before = {state["desiredDigest"] for state in stage.api.cell_states("eu-1", name)}
-    stage.cli.run("apply", "-f", str(file), "--environment", ENVIRONMENT["eu-1"])
+def _apply(stage: Stage, files: Sequence[Path]) -> None:
+    """Sign and upload cells that will be refused, all with one command."""
+    named = [word for file in files for word in ("-f", str(file))]
+    stage.cli.run("apply", *named, "--environment", ENVIRONMENT["eu-1"])
 
-    def refusal() -> list[str] | None:
-        for state in stage.api.cell_states("eu-1", name):
-            fresh = state["desiredDigest"] not in before
-            if fresh and state["phase"] == "refused" and state["acknowledged"] is False:
-                return sorted({r["rule"] or r["code"] for r in state["refusals"]})
-        return None
 
-    return {"meant": meant, "refused_by": wait_for(f"{name} to be refused", refusal, 30, stage.narrator)}
+@dataclass(frozen=True)
+class _Refused:
+    """A cell that breaks one rule: its name, the rule, and what was desired of it before this."""
+
+    name: str
+    meant: str
+    before: frozenset[str]
+
+    @classmethod
+    def of(cls, stage: Stage, file: Path) -> _Refused:
+        """Read the file; it holds one cell, and names the rule in its first line."""
+        text = file.read_text()
+        meant = text.splitlines()[0].removeprefix("# refused-by:").strip()
+        cells = [document for document in yaml.safe_load_all(text) if document["kind"] == "Cell"]
+        if len(cells) != 1 or not meant.startswith("starter/"):
+            raise StepFailedError(f"{file.name} must hold one cell and name the rule it breaks in its first line")
+        name = str(cells[0]["metadata"]["name"])
+        return cls(name, meant, frozenset(state["desiredDigest"] for state in stage.api.cell_states("eu-1", name)))
+
+    def outcome(self, stage: Stage) -> dict[str, Any]:
+        """Wait until exactly what was signed now is refused; returns what was meant, and the rules that did it."""
+
+        def refusal() -> list[str] | None:
+            for state in stage.api.cell_states("eu-1", self.name):
+                fresh = state["desiredDigest"] not in self.before
+                if fresh and state["phase"] == "refused" and state["acknowledged"] is False:
+                    return sorted({r["rule"] or r["code"] for r in state["refusals"]})
+            return None
+
+        found = wait_for(f"{self.name} to be refused", refusal, 30, stage.narrator)
+        return {"meant": self.meant, "refused_by": found}
