@@ -41,7 +41,7 @@ from tests.fakes.policy import PolicyWorld, denying, keys_of, moment, now
 from tests.fakes.store import scratch_store
 from tests.hostile.test_policy_sets import Agent, Served
 from tests.hostile.test_publishing import PUBLISH, be_honest, lie, public_key, record, served
-from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
+from tests.integration.api.conftest import _quiet, cli, installed, made  # noqa: F401 - fixtures
 
 ROLES = ("root", "timestamp", "snapshot", "targets", "keyring")
 

@@ -33,7 +33,7 @@ from cli.state.model import State
 from cli.state.policy import with_policy
 from hub.policy.service import PublishResult
 from tests.fakes.command_line import CELL, STARTER, Cli, client_of, file_in
-from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
+from tests.integration.api.conftest import _quiet, cli, installed, made  # noqa: F401 - fixtures
 
 PUBLISH = ("policy", "publish", str(STARTER), "--skip-compile")
 

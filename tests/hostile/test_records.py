@@ -32,7 +32,7 @@ from cli.home import Home
 from cli.records import Base
 from tests.fakes.command_line import Cli, client_of
 from tests.hostile.test_publishing import PUBLISH, be_honest, lie, record, served
-from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
+from tests.integration.api.conftest import _quiet, cli, installed, made  # noqa: F401 - fixtures
 
 
 def record_file(run: Cli) -> Path:

@@ -29,7 +29,7 @@ from cli.records import Base, Options, base_of
 from tests.fakes.command_line import Cli
 from tests.hostile.test_ceremony import edited
 from tests.hostile.test_publishing import PUBLISH, _root, public_key
-from tests.integration.api.conftest import _quiet, cli, installed  # noqa: F401 - fixtures
+from tests.integration.api.conftest import _quiet, cli, installed, made  # noqa: F401 - fixtures
 
 
 def own(run: Cli) -> Record:
