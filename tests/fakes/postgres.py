@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import asyncpg
 
@@ -27,6 +29,21 @@ from tools.stack.ports import free_ports
 #: Where Debian puts the programs of a server; the oldest version taken is 15.
 _DEBIAN = "/usr/lib/postgresql"
 _USER = "cellward"
+
+
+def _tell_origins() -> None:
+    """Have a connection that nobody closed say which test made it, and where; it is found during any later one."""
+    make = asyncpg.Connection.__init__
+
+    def made(connection: Any, *arguments: Any) -> None:
+        make(connection, *arguments)
+        stack = "".join(traceback.format_stack(limit=14))
+        connection._source_traceback = f"{os.environ.get('PYTEST_CURRENT_TEST', 'no test')}\n{stack}"
+
+    asyncpg.Connection.__init__ = made
+
+
+_tell_origins()
 
 
 def programs() -> Path | None:
