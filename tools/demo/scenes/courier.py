@@ -31,7 +31,7 @@ _KEY = CellKey(_PROJECT, _CELL, _ENVIRONMENT)
 _CART = ROOT / "examples" / "boutique" / "cart.yaml"
 #: More than any node has: its pods stay pending, and the rollout fails at its deadline.
 _NEVER_SCHEDULED = "900"
-_DEADLINE_SECONDS = 12
+_DEADLINE_SECONDS = 6
 #: How long a planted document is left where agents look; a delivered one is acted on within a second.
 _GIVEN_SECONDS = 5.0
 

@@ -212,7 +212,9 @@ def _later_one_decides(stage: Stage) -> bool:
     published = publish(stage, tolerate_unknown=True)
     wait_policy(stage, published["snapshotVersion"])
     newer = bool(published["targetsVersion"] > before["targetsVersion"])
-    allowed, denied = allowed_one(stage), _still_denies(stage)
+    runs = allowed_one(stage)
+    denied = _still_denies(stage)
+    allowed = runs()
     stage.narrator.step(
         f"targets {published['targetsVersion']} published and in force; a good cell is "
         f"{'allowed' if allowed else 'not allowed'}, a privileged one {'refused' if denied else 'not refused'}"

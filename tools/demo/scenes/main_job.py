@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -181,17 +181,32 @@ def refuse_one(stage: Stage, name: str) -> dict[str, Any]:
     return one.outcome(stage)
 
 
-def allowed_one(stage: Stage) -> bool:
-    """Release the next version of one cell of the shop to both environments; whether it runs there, all of it."""
+def allowed_one(stage: Stage) -> Callable[[], bool]:
+    """Release the next version of one cell of the shop to both environments; returns how to wait until it runs there.
+
+    What is returned says whether it does, all of it.
+    """
+    _release_next(stage, "catalogue")
+
+    def runs() -> bool:
+        try:
+            _wait_next(stage, "catalogue", CLUSTERS)
+        except StepFailedError:
+            return False
+        return True
+
+    return runs
+
+
+def _release_next(stage: Stage, cell: str) -> None:
     both = [word for environment in ENVIRONMENT.values() for word in ("--environment", environment)]
-    stage.cli.run("apply", "-f", str(next_version(stage, _SHOP / "catalogue.yaml")), *both)
-    try:
-        # Ready as desired, and what is desired now is the deployment signed above.
-        for cluster in CLUSTERS:
-            wait_for(f"the next version on {cluster}", partial(_ready, stage, cluster, "catalogue"), 60, stage.narrator)
-    except StepFailedError:
-        return False
-    return True
+    stage.cli.run("apply", "-f", str(next_version(stage, _SHOP / f"{cell}.yaml")), *both)
+
+
+def _wait_next(stage: Stage, cell: str, clusters: Iterable[str]) -> None:
+    """Wait until a cell is ready as desired, and what is desired now is the deployment that was signed last."""
+    for cluster in clusters:
+        wait_for(f"the next version on {cluster}", partial(_ready, stage, cluster, cell), 60, stage.narrator)
 
 
 def next_version(stage: Stage, file: Path) -> Path:
@@ -211,12 +226,10 @@ def next_version(stage: Stage, file: Path) -> Path:
     return copy
 
 
-def deploy_next_version(stage: Stage) -> None:
-    """Release the next version of every cell of the shop to both environments, and wait until it runs."""
-    copies = [next_version(stage, file) for file in sorted(_SHOP.glob("*.yaml")) if "kind: Cell" in file.read_text()]
-    files = [part for copy in copies for part in ("-f", str(copy))]
-    stage.cli.run("apply", *files, "--environment", "development", "--environment", "production")
-    wait_ready(stage)
+def deploy_next_version(stage: Stage, cell: str, cluster: str) -> None:
+    """Release the next version of a cell of the shop to both environments, and wait until it runs on a cluster."""
+    _release_next(stage, cell)
+    _wait_next(stage, cell, [cluster])
 
 
 def end_refused(stage: Stage) -> None:

@@ -234,7 +234,7 @@ def stolen_hub(stage: Stage, summary: Summary) -> None:
 
 def _replay(stage: Stage, theft: Theft, older: Attack) -> bool:
     """Accept a newer deployment first, then replay the older one."""
-    deploy_next_version(stage)
+    deploy_next_version(stage, older.key.cell, _CLUSTER)
     if theft.remember_current().digest == older.digest:
         raise StepFailedError("a second apply did not lead to a newer deployment")
     return theft.older_deployment(older)
