@@ -49,7 +49,7 @@ def asked() -> list[tuple[str, int]]:
 @pytest.fixture
 def client(tmp_path: Path, asked: list[tuple[str, int]]) -> Iterator[ApiClient]:
     """Return a client of a small server."""
-    pki = Pki.make(tmp_path / "pki", shape="plain")
+    pki = Pki.make(tmp_path / "pki", shape="strict")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pki.certificate, pki.key)
     handler = type("Handler", (_Handler,), {"asked": asked})
