@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.kube.conditions import is_ready
+from agent.kube.conditions import condition_of, is_ready
 from agent.kube.interfaces import KubeApi, WatchEvent, WatchType
 
 _log = structlog.get_logger()
@@ -25,13 +25,11 @@ _AWAY = frozenset({"node.kubernetes.io/network-unavailable", "node.cilium.io/age
 
 def enforcement_of(node: Mapping[str, Any]) -> tuple[str, ...] | None:
     """What a Node's enforcement rests on, to be compared; None while its network is away."""
-    status = node.get("status") or {}
-    conditions = status.get("conditions") or ()
-    if any(each.get("type") == "NetworkUnavailable" and each.get("status") == "True" for each in conditions):
+    if condition_of(node, "NetworkUnavailable").get("status") == "True":
         return None
     if any(each.get("key") in _AWAY for each in (node.get("spec") or {}).get("taints") or ()):
         return None
-    info = status.get("nodeInfo") or {}
+    info = (node.get("status") or {}).get("nodeInfo") or {}
     return tuple(str(info.get(part) or "") for part in _PARTS)
 
 
