@@ -21,8 +21,7 @@ from agent.isolation.interfaces import Evidence, Prober
 from agent.isolation.kept import aged, bounded, wrong_of
 from agent.spool.interfaces import Blobs
 from cellward.cells.network import NetworkIntent, intent
-from cellward.documents.dsse import parse_envelope
-from cellward.documents.model import Release, parse_document
+from cellward.documents.kept import kept_release
 from cellward.errors import CellwardError
 from cellward.runtime.clock import Timer
 from cellward.runtime.tasks import first_of
@@ -142,12 +141,8 @@ class Proving:
 
     async def _kept(self, cell: Cell) -> NetworkIntent | None:
         """Read the intent of what runs from the release that was kept when it was accepted."""
-        data = await self._blobs.get(cell.record.release_digest)
-        if data is None:
-            return None
-        envelope = parse_envelope(data)
-        document = parse_document(envelope.payload_type, envelope.payload)
-        return intent(document, cell.record.environment) if isinstance(document, Release) else None
+        release = kept_release(await self._blobs.get(cell.record.release_digest))
+        return None if release is None else intent(release, cell.record.environment)
 
 
 def _has_ground(cell: Cell) -> bool:

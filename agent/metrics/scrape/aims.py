@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from cellward.cells.model import CellSpec
 from cellward.cells.spec import spec_of
-from cellward.documents.dsse import parse_envelope
-from cellward.documents.model import Release, parse_document
+from cellward.documents.kept import kept_release
 from cellward.documents.names import CellKey
 
 
@@ -71,9 +70,5 @@ class KeptAims:
     async def _aims(self, release: str) -> dict[str, Aim]:
         if (known := self._read.get(release)) is not None:
             return known
-        data = await self._kept(release)
-        if data is None:
-            return {}
-        envelope = parse_envelope(data)
-        document = parse_document(envelope.payload_type, envelope.payload)
-        return aims_of(spec_of(document)) if isinstance(document, Release) else {}
+        found = kept_release(await self._kept(release))
+        return {} if found is None else aims_of(spec_of(found))
