@@ -15,13 +15,13 @@ from typing import Any, Final
 from agent.isolation.probing.edges import RESPONDER_PORT, Pod, Target
 from agent.kube.conditions import is_ready
 from agent.kube.interfaces import JSONObject
-from cellward.cells import labels
+from cellward.cells import gate, labels
 
 #: Of every pod and Job of a probe: which one it belongs to.
 LABEL: Final = "cellward.dev/probe"
 #: Of every pod: which part of the probe it is.
 PART: Final = "cellward.dev/probe-part"
-PROGRAM: Final = "/opt/cellward/bin/prober"
+PROGRAM: Final = gate.PROGRAM
 CONTAINER: Final = "prober"
 _GATE: Final = "cellward.dev/never-ready"
 #: After which a Job is ended, and after which one that ended is removed, seconds: also when no agent lives any more.
